@@ -1,0 +1,1 @@
+"""What is known of programs, and how: traced, replayed, lifted, run, compared."""

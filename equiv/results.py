@@ -1,0 +1,193 @@
+"""Nouns of what a run found, and their JSON. Neither jax nor a framework is imported here."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from equiv.errors import EquivError
+
+SCHEMA_VERSION = 1
+
+Grade = Literal[
+    "proved",
+    "proved modulo",
+    "exact",
+    "float64",
+    "rounding",
+    "expected",
+    "statistical",
+    "unidentifiable",
+    "vacuous",
+    "blocked",
+    "not run",
+    "error",
+    "refuted",
+]
+
+EQUAL: tuple[Grade, ...] = ("proved", "proved modulo", "exact", "float64", "rounding", "expected", "statistical")
+"""Grades that say equal, strongest first."""
+
+SILENT: tuple[Grade, ...] = ("unidentifiable", "vacuous")
+"""Grades of a single leaf that say nothing, while the rest of a check may still speak."""
+
+Verdict = Literal["same", "different", "inconclusive", "error"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One compared leaf, output or property.
+
+    Attributes:
+        place: program and leaf, e.g. `train __call__: state block.norm/mean`.
+        grade: how equality is known, or that it is not.
+        error: largest absolute difference; in float64 where `precision` says so.
+        budget: how far rounding can explain a difference.
+        ratio: error / budget; 1 is the limit.
+        precision: the run that was the judge, `native` or `float64`.
+        reference: the reference's value at the worst element.
+        candidate: the candidate's value there.
+        index: its index; for train programs the first is the step.
+        probe: which probe: `0`, `1` or `cold` (training from the library's own fresh state).
+        nonfinite: NaN and infinite values in the reference and in the candidate.
+        note: what else is to be said, in a sentence.
+        response: how far the reference itself moves when each of its inputs moves by one ulp.
+        depth: rounded operations in a row.
+    """
+
+    place: str
+    grade: Grade
+    error: float | None = None
+    budget: float | None = None
+    ratio: float | None = None
+    precision: str = ""
+    reference: str = ""
+    candidate: str = ""
+    index: tuple[int, ...] = ()
+    probe: str = ""
+    nonfinite: tuple[int, int] = (0, 0)
+    note: str = ""
+    response: float | None = None
+    depth: int | None = None
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One check of one candidate against the reference."""
+
+    check: str
+    candidate: str
+    grade: Grade
+    summary: str
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class DeviationResult:
+    """A row of the guides' errata; see `equiv.case.Deviation`."""
+
+    backend: str
+    prints: str
+    happens: str
+    works: str
+    versions: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class LeafResult:
+    """One canonical leaf and where each port keeps it."""
+
+    leaf: str
+    shape: tuple[int, ...]
+    dtype: str
+    places: dict[str, str]
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One case: every check of every candidate."""
+
+    name: str
+    lesson: str
+    guide: str
+    reference: str
+    candidates: tuple[str, ...]
+    verdicts: dict[str, Verdict]
+    checks: tuple[CheckResult, ...]
+    leaves: tuple[LeafResult, ...] = ()
+    deviations: tuple[DeviationResult, ...] = ()
+    problem: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run: what was compared, where, and what was found."""
+
+    verdict: Verdict
+    headline: str
+    environment: dict[str, str]
+    cases: tuple[CaseResult, ...]
+    started: str
+    seconds: float
+    schema: int = SCHEMA_VERSION
+    problems: tuple[str, ...] = field(default_factory=tuple)
+
+
+def weakest(findings: tuple[Finding, ...]) -> Grade:
+    """The grade of a check: any refusal first, else the weakest equality that its leaves reach."""
+    grades = {finding.grade for finding in findings}
+    for bad in ("refuted", "error", "blocked", "not run"):
+        if bad in grades:
+            return bad  # type: ignore[return-value]
+    equal = [grade for grade in EQUAL if grade in grades]
+    if equal:
+        return equal[-1]
+    return "unidentifiable" if "unidentifiable" in grades else "vacuous"
+
+
+def verdict_of(checks: tuple[CheckResult, ...]) -> Verdict:
+    """Same only where every check says so by name."""
+    grades = {check.grade for check in checks}
+    if "error" in grades:
+        return "error"
+    if "refuted" in grades:
+        return "different"
+    return "same" if grades and grades <= set(EQUAL) else "inconclusive"
+
+
+def encode(result: RunResult) -> bytes:
+    """A run as indented JSON with sorted keys."""
+    return msgspec.json.format(msgspec.json.encode(result, order="sorted"), indent=1) + b"\n"
+
+
+def decode(data: bytes, source: str) -> RunResult:
+    """A run from JSON.
+
+    Raises:
+        EquivError: it is not a results file, or one of another schema version; names the place.
+    """
+    try:
+        result = msgspec.json.decode(data, type=RunResult)
+    except msgspec.MsgspecError as error:
+        raise EquivError(f"{source}: not a results file of equiv: {error}. Write it anew with equiv run.") from error
+    if result.schema != SCHEMA_VERSION:
+        raise EquivError(
+            f"{source}: results schema {result.schema}, this version reads {SCHEMA_VERSION}. "
+            "Write it anew with equiv run."
+        )
+    return result
+
+
+def read(path: Path) -> RunResult:
+    """A run from a file.
+
+    Raises:
+        EquivError: it cannot be read, or is not a results file.
+    """
+    try:
+        return decode(path.read_bytes(), str(path))
+    except OSError as error:
+        raise EquivError(f"{path}: cannot be read: {error.strerror}. Give the JSON that equiv run wrote.") from error
