@@ -183,8 +183,9 @@ CASE = Case(
         Deviation(
             backend="haiku",
             prints="no Haiku column; plainly `hk.layer_stack(5)(layer)(x)`, `layer` being `MLP(32, 10)(x, training)`",
-            happens="runs, and stacks the state of `hk.BatchNorm`; but `init` also applies each layer and keeps its new "
-            "state: fresh `counter` is [1 1 1 1 1], not zeros; fresh `hidden` is 0.01 * the init batch's statistics, not 0",
+            happens="runs, and stacks the state of `hk.BatchNorm`; but `init` also applies each layer and keeps its "
+            "new state: the fresh `counter` is [1 1 1 1 1], not zeros, and the fresh `hidden` 0.01 * the statistics of "
+            "the init batch, not 0",
             works="`training` is false in that call: there `hk.running_init()` is true outside `layer`, false inside",
             versions="dm-haiku 0.0.17, jax 0.10.2",
             evidence="haiku/_src/layer_stack.py: per_layer_init_fn returns the state of apply_fn, not of init_fn",

@@ -89,11 +89,17 @@ def zero_debias(layer: str, decay: float) -> tuple[KnownDifference, ...]:
             formula=f"flax {name} = haiku hidden + {start:g} * {decay:g}**steps; "
             f"haiku average = hidden / (1 - {decay:g}**counter)",
             expected=lambda leaves, steps: leaves[f"{leaf}.hidden"] + start * decay**steps,
-            own=lambda leaves, steps: leaves[f"{leaf}.hidden"] / (1 - decay ** leaves[f"{leaf}.counter"]),
+            own=lambda leaves, steps: leaves[f"{leaf}.hidden"] / (1 - decay ** _beside(leaves, leaf)),
             reason="hk.BatchNorm averages with zero debiasing, Flax without (hk.ExponentialMovingAverage)",
         )
 
     return difference("mean", 0.0), difference("var", 1.0)
+
+
+def _beside(leaves: Mapping[str, Any], leaf: str) -> Any:
+    """The counter with the axes of the average it belongs to; stacked layers have a counter each."""
+    hidden, counter = leaves[f"{leaf}.hidden"], leaves[f"{leaf}.counter"]
+    return counter.reshape(counter.shape + (1,) * (hidden.ndim - counter.ndim))
 
 
 @dataclass(frozen=True)

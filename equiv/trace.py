@@ -92,12 +92,12 @@ def forward(tracer: Tracer, method: str, mode: str) -> Program:
         native = tracer.native(inputs)
         arguments = tuple(inputs[f"batch/{name}"] for name in names)
         outputs, after = tracer.port.apply(native, method, arguments, mode == "train", inputs["key"])
-        before, now = to_canonical(tracer.table, native), to_canonical(tracer.table, after)
+        now = to_canonical(tracer.table, after)
         # A parameter belongs to the state only where the call replaced it (nnx.SpectralNorm does).
         changed = {
-            f"state {leaf}": now[leaf]
-            for leaf in now
-            if tracer.table[leaf].spec.collection == "state" or now[leaf] is not before[leaf]
+            f"state {leaf.name}": now[leaf.name]
+            for leaf in tracer.table.leaves
+            if leaf.spec.collection == "state" or after[leaf.key] is not native[leaf.key]
         }
         return {**flat_outputs("output", outputs), **changed}
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from equiv.backends.base import path_of
 from equiv.program import Program
@@ -52,7 +54,7 @@ def training(tracer: Tracer) -> tuple[Program, Program]:
 
 
 def _canonical(leaves: list[CarryLeaf], carry: Any) -> dict[str, Any]:
-    return {leaf.name: leaf.layout.to_canonical(array) for leaf, array in zip(leaves, jax.tree.leaves(carry), strict=True)}
+    return {leaf.name: leaf.layout.to_canonical(jnp.asarray(array)) for leaf, array in zip(leaves, jax.tree.leaves(carry), strict=True)}
 
 
 def carry_leaves(tracer: Tracer, carry: Any) -> list[CarryLeaf]:
@@ -62,7 +64,7 @@ def carry_leaves(tracer: Tracer, carry: Any) -> list[CarryLeaf]:
     end of its path, whatever the library wraps around it.
     """
     return [
-        _carry_leaf(tracer, path_of(path), leaf.shape) for path, leaf in jax.tree_util.tree_flatten_with_path(carry)[0]
+        _carry_leaf(tracer, path_of(path), np.shape(leaf)) for path, leaf in jax.tree_util.tree_flatten_with_path(carry)[0]
     ]
 
 

@@ -100,11 +100,11 @@ def _training(
         if hasattr(carry, "apply_gradients"):
             available = {"batch": dict(batch), **batch, "key": key, "state": carry, "train_state": carry}
             result = train_step(**bind(NAME, train_step, available))
-            return result if isinstance(result, tuple) else (result, ())
+            return (result[0], result[1:]) if isinstance(result, tuple) else (result, ())
         model, optimizer = nnx.merge(*carry)
         available = {"batch": dict(batch), **batch, "key": key, "model": model, "optimizer": optimizer}
         outputs = train_step(**bind(NAME, train_step, available))
-        return nnx.split((model, optimizer)), () if outputs is None else outputs
+        return nnx.split((model, optimizer)), _as_tuple(outputs)
 
     return begin, step
 
@@ -125,6 +125,12 @@ def _default_training(request: Request) -> tuple[Callable[..., Any], Callable[..
         return loss
 
     return train_step, create
+
+
+def _as_tuple(outputs: Any) -> tuple[Any, ...]:
+    if outputs is None:
+        return ()
+    return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 def _set_mode(model: nnx.Module, train: bool) -> None:

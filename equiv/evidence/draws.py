@@ -129,6 +129,17 @@ def _hash(*parts: Any) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
 
+def fingerprint(closed: Any) -> Any:
+    """A program as nested tuples: primitives, shapes, dtypes and literals, in order."""
+    jaxpr, consts = opened(closed)
+    rows = []
+    for eqn in jaxpr.eqns:
+        literals = tuple(repr(atom.val) for atom in eqn.invars if isinstance(atom, core.Literal))
+        outs = tuple(str(var.aval) for var in eqn.outvars)
+        rows.append((eqn.primitive.name, literals, outs, tuple(map(fingerprint, inner(eqn)))))
+    return tuple(rows), tuple(np.asarray(c).tobytes() for c in consts if getattr(c, "dtype", None) != "key<fry>")
+
+
 def bits(draw: Draw, seed: Sequence[int]) -> np.ndarray:
     """Bits for a draw: the same uniform number in every bit width.
 

@@ -1,0 +1,12 @@
+"""Does every public method give the same outputs, in every mode?"""
+
+from equiv.checks.places import sweep
+from equiv.observed import Comparison
+from equiv.results import CheckResult
+
+NAME = "outputs"
+
+
+def check(comparison: Comparison) -> CheckResult | None:
+    """Compare the outputs of every method and mode."""
+    return sweep(NAME, comparison, lambda program, output: output.split("/")[0] == "output" and program != "train")

@@ -1,0 +1,90 @@
+"""Without replay: does a port draw anew for every layer and for every step?"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import jaxpr_as_fun
+
+from equiv.backends.base import Port
+from equiv.evidence.draws import count, find, inner, opened
+from equiv.evidence.rewrite import tap
+from equiv.program import Program
+
+STEPS = 2
+
+Pieces = list[tuple[str, np.ndarray]]
+
+
+def reused_draws(port: Port, step: Program) -> tuple[tuple[str, ...], int]:
+    """Run the random draws of a train step with the port's own keys, twice in a row.
+
+    Returns:
+        The pairs of draws that came out alike and must not, and the number of draws looked at.
+    """
+    if not count(step.jaxpr):
+        return (), 0
+    tapped = tap(step)
+    draw = jax.jit(jaxpr_as_fun(tapped.jaxpr))
+    random = _random_state(port)
+    seen: Pieces = []
+    for number in range(STEPS):
+        inputs = {**random, "key": jax.random.fold_in(jax.random.key(0), number)}
+        outputs = draw(*(inputs.get(name, _zeros(tapped, name)) for name in tapped.inputs))
+        named = dict(zip(tapped.outputs, outputs, strict=True))
+        random = {name: named.get(name, value) for name, value in random.items()}
+        seen += _pieces(f"step {number}", step, [value for name, value in named.items() if name.startswith("draw/")])
+    return _alike(seen), len(seen)
+
+
+def _zeros(program: Program, name: str) -> Any:
+    aval = program.jaxpr.in_avals[program.inputs.index(name)]
+    return jnp.zeros(aval.shape, aval.dtype)
+
+
+def _random_state(port: Port) -> dict[str, Any]:
+    wanted = [key for key in port.leaves if port.collections[key] == "random"]
+    if not wanted:
+        return {}
+    made = jax.jit(lambda key: [port.fresh(key)[leaf] for leaf in wanted])(jax.random.key(0))
+    return {f"random/{leaf.path}": value for leaf, value in zip(wanted, made, strict=True)}
+
+
+def _pieces(when: str, step: Program, arrays: list[Any]) -> Pieces:
+    """Every draw once, apart by layer where a scan runs it."""
+    found, indices = find(step.jaxpr)
+    scanned = _scanned(step.jaxpr)
+    pieces: Pieces = []
+    for index, draw in enumerate(found):
+        place = indices.index(index)
+        array = np.asarray(arrays[place])
+        where = f"{when}, draw {index} ({draw.where})"
+        if scanned[place]:
+            pieces += [(f"{where}, layer {layer}", layer_bits) for layer, layer_bits in enumerate(array)]
+        else:
+            pieces.append((where, array))
+    return pieces
+
+
+def _scanned(jaxpr: Any, inside: bool = False) -> list[bool]:
+    """For every drawing equation in program order: whether a scan runs it."""
+    flags = []
+    for eqn in opened(jaxpr)[0].eqns:
+        if eqn.primitive.name == "random_bits":
+            flags.append(inside)
+        for body in inner(eqn):
+            flags += _scanned(body, inside or eqn.primitive.name == "scan")
+    return flags
+
+
+def _alike(seen: Pieces) -> tuple[str, ...]:
+    """Pairs of equal bits among draws of 64 bits or more: by chance less than once in 10**19."""
+    known: dict[bytes, str] = {}
+    pairs = []
+    for place, array in seen:
+        content = array.tobytes()
+        if len(content) >= 8 and content in known:
+            pairs.append(f"{known[content]} = {place}")
+        known.setdefault(content, place)
+    return tuple(pairs)

@@ -1,0 +1,329 @@
+"""Case to what its ports give: build, map, trace, compile, run on the probes."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from equiv import backends
+from equiv.backends.base import Port, Request
+from equiv.case import Case
+from equiv.errors import CaseError, EquivError, NotRun, PortError
+from equiv.evidence import depth, randomness
+from equiv.evidence.execute import Executable, compile_programs, run
+from equiv.evidence.draws import fingerprint
+from equiv.evidence.rewrite import rewrite
+from equiv.mapping import map_port
+from equiv.observed import Noise, Observed, Sample
+from equiv.probe import Arrays, Entry, Probe, make_probe, nudged, parse_batch
+from equiv.program import Program, Programs
+from equiv.trace import Tracer, forward, gradient
+from equiv.train import training
+from equiv.variables import LeafTable
+
+SEEDS = {"0": 1, "1": 2}
+"""Probe name to seed: two different batches and sets of variables."""
+
+NUDGES = 2
+"""How often every input is moved by an ulp; the largest response counts."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A built port and its leaf table."""
+
+    port: Port
+    table: LeafTable
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A case with its ports built and mapped, before anything is compiled.
+
+    Attributes:
+        case: the case.
+        request: what its backends were asked.
+        entries: its batch.
+        built: backend to port, for those that could be built.
+        problems: backend to the reason why it could not.
+        has_modes: whether train and eval mode can differ in any port.
+    """
+
+    case: Case
+    request: Request
+    entries: Mapping[str, Entry]
+    built: Mapping[str, Built]
+    problems: Mapping[str, EquivError]
+    has_modes: bool
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One port, ready to run: its compiled programs, native and, where possible, lifted."""
+
+    port: Port
+    table: LeafTable
+    native: Executable
+    lifted: Executable | None
+    unlifted: str
+    raw_step: Program
+
+
+def open_workshop(case: Case) -> Workshop:
+    """Build and map every port of a case; one that cannot be built is a problem of its own.
+
+    Raises:
+        CaseError: a batch entry or method that cannot be used.
+    """
+    request, entries = request_of(case)
+    built: dict[str, Built] = {}
+    problems: dict[str, EquivError] = {}
+    for backend in case.models:
+        try:
+            built[backend] = build_port(case, backend, request)
+        except EquivError as error:
+            problems[backend] = error
+    has_modes = any(one.port.modes for one in built.values())
+    for backend, one in list(built.items()):
+        try:
+            _check_deterministic(case, one, build_port(case, backend, request), request, has_modes)
+        except EquivError as error:
+            problems[backend] = error
+            del built[backend]
+    return Workshop(case, request, entries, built, problems, has_modes)
+
+
+def _check_deterministic(case: Case, one: Built, other: Built, request: Request, has_modes: bool) -> None:
+    """A builder called twice must give one and the same program."""
+    method, traced = next(iter(request.methods)), []
+    for built in (one, other):
+        tracer = Tracer(built.port, built.table, request, False, has_modes)
+        name = built.port.backend
+        traced.append(guarded(name, "tracing", partial(forward, tracer, method, tracer.modes()[0])))
+    if fingerprint(traced[0].jaxpr) != fingerprint(traced[1].jaxpr):
+        raise CaseError(
+            f"{one.port.backend}: the builder gives another model each time it is called. "
+            "Take chance and global state out of it; initial values may be random, the model may not."
+        )
+
+
+def request_of(case: Case) -> tuple[Request, Mapping[str, Entry]]:
+    """What backends need to know of a case.
+
+    Raises:
+        CaseError: a batch entry or method that cannot be used.
+    """
+    entries = parse_batch(case.batch)
+    if not entries:
+        raise CaseError('the batch is empty: nothing would be compared. Give it an entry, e.g. "float32[8,784]".')
+    inputs = tuple(name for name in entries if name not in ("labels", "targets", "y"))
+    methods = dict(case.methods or {"__call__": inputs})
+    for method, names in methods.items():
+        if unknown := [name for name in names if name not in entries]:
+            raise CaseError(
+                f"method {method} takes batch entry {unknown[0]!r}, the batch has {', '.join(entries)}. "
+                "Mend the case's methods or batch."
+            )
+    structs = {name: jax.ShapeDtypeStruct(entry.spec.shape, entry.spec.dtype) for name, entry in entries.items()}
+    return Request(methods, structs, case.loss or _mean_square, case.optimizer or _sgd), entries
+
+
+def _mean_square(outputs: Any, batch: Mapping[str, Any]) -> Any:
+    leaves = [leaf for leaf in jax.tree.leaves(outputs) if "float" in str(leaf.dtype)]
+    return sum((leaf**2).mean() for leaf in leaves)
+
+
+def _sgd() -> Any:
+    import optax
+
+    return optax.sgd(0.1)
+
+
+def guarded(backend: str, what: str, function: Callable[[], Any]) -> Any:
+    """Call into a builder or library; whatever it raises becomes one message that says which side it was.
+
+    Raises:
+        NotRun: a library is missing.
+        PortError: anything else that is not already ours.
+    """
+    try:
+        return function()
+    except EquivError:
+        raise
+    except ModuleNotFoundError as missing:
+        raise NotRun(f"{backend}: {what} needs {missing.name}, which is not installed here. Install it.") from missing
+    except Exception as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise PortError(f"{backend}: {what} raised {type(error).__name__}: {first[:300]}") from error
+
+
+def build_port(case: Case, backend: str, request: Request) -> Built:
+    """Build one port and map its leaves.
+
+    Raises:
+        CaseError: the builder or the layer table cannot be used.
+        NotRun: a library is missing.
+        PortError: the builder raised.
+    """
+    module = backends.load(backend)
+    port = guarded(backend, "the builder", partial(module.build, case.models[backend], request))
+    return Built(port, map_port(case.layers, port, module))
+
+
+def trace_port(tracer: Tracer) -> tuple[Programs, Program]:
+    """All programs of a port, with their draws as inputs, and the train step as it was with its own keys."""
+    methods, modes = tracer.request.methods, tracer.modes()
+    parts = [forward(tracer, method, mode) for method in methods for mode in modes]
+    parts += [gradient(tracer, method) for method in methods]
+    begin, step = training(tracer)
+    rewritten = [rewrite(part, tracer.lifted) for part in (*parts, begin, step)]
+    return Programs(tracer.port.backend, tracer.lifted, tuple(rewritten[:-2]), rewritten[-2], rewritten[-1]), step
+
+
+def prepare(workshop: Workshop, backend: str) -> Prepared:
+    """Trace and compile one port, native and lifted.
+
+    A port that cannot be traced in float64 is judged by its native run alone, and its grade says so.
+
+    Raises:
+        PortError: it cannot be traced or compiled in its own precision.
+    """
+    case, built = workshop.case, workshop.built[backend]
+    port, table = built.port, built.table
+    tracer = Tracer(port, table, workshop.request, False, workshop.has_modes)
+    probe = probes(workshop, table)[0]
+    programs, raw_step = guarded(backend, "tracing", partial(trace_port, tracer))
+    native = guarded(backend, "compiling", partial(compile_programs, programs, table, case.steps, probe))
+    try:
+        with jax.enable_x64(True):
+            wide, _ = guarded(backend, "tracing in float64", partial(trace_port, replace(tracer, lifted=True)))
+        lifted = guarded(backend, "compiling in float64", partial(compile_programs, wide, table, case.steps, probe))
+        return Prepared(port, table, native, lifted, "", raw_step)
+    except PortError as error:
+        return Prepared(port, table, native, None, f"no float64 run: {error}", raw_step)
+
+
+def probes(
+    workshop: Workshop, table: LeafTable, spread: float = 1.0, seeds: Mapping[str, int] = SEEDS
+) -> list[Probe]:
+    """The probes of a case: two, with every leaf randomised."""
+    steps = workshop.case.steps
+    return [make_probe(name, seed, table, workshop.entries, steps, spread) for name, seed in seeds.items()]
+
+
+def sample(
+    prepared: Prepared, probe: Probe, reference: Sample | None = None, converted: Iterable[str] = ()
+) -> Sample:
+    """Run a port on a probe: every program, then eval again with what training left.
+
+    Args:
+        prepared: the port.
+        probe: the probe; `cold` takes the library's own fresh state.
+        reference: what the reference gave on it, where leaves are converted.
+        converted: leaves that differ by a known formula: the eval after training takes them from the reference.
+    """
+    own = fresh_state(prepared) if probe.name == "cold" else {}
+    runs = [(prepared.native, reference.native if reference else None)]
+    if prepared.lifted is not None:
+        runs.append((prepared.lifted, reference.lifted if reference else None))
+    outputs = []
+    for executable, theirs in runs:
+        taken = {} if theirs is None else {leaf: theirs[f"train: {leaf}"][-1] for leaf in converted}
+        outputs.append(_run_twice(executable, probe, own, taken))
+    return Sample(outputs[0], outputs[1] if len(outputs) > 1 else None)
+
+
+def _run_twice(executable: Executable, probe: Probe, own: Arrays, taken: Arrays) -> Arrays:
+    table = executable.table
+    outputs = run(executable, probe, own)
+    if not table.names("state"):
+        return outputs
+    trained = {name: outputs[f"train: {name}"][-1] for name in table.names()} | taken
+    again = run(executable, replace(probe, variables={}), trained)
+    mode = executable.programs.parts[0].name.partition(" ")[0]
+    after = {f"after training, {name}": value for name, value in again.items() if name.startswith(f"{mode} ")}
+    kept = {name: value for name, value in outputs.items() if probe.name != "cold" or name.startswith("train: ")}
+    return {**kept, **after}
+
+
+def fresh_state(prepared: Prepared) -> Arrays:
+    """The state leaves as the library itself initialises them."""
+    table, port = prepared.table, prepared.port
+    wanted = [leaf for leaf in table.leaves if leaf.spec.collection == "state"]
+
+    def make(key: Any) -> dict[str, Any]:
+        leaves = port.fresh(key)
+        return {leaf.name: leaf.layout.to_canonical(leaves[leaf.key]) for leaf in wanted}
+
+    made = guarded(port.backend, "initialising", lambda: jax.device_get(jax.jit(make)(jax.random.key(0))))
+    return {name: np.asarray(value) for name, value in made.items()}
+
+
+def noise_of(prepared: Prepared, given: Mapping[str, Sample], all_probes: list[Probe]) -> Noise:
+    """How far the reference moves when each of its inputs moves by one ulp, in both precisions."""
+    responses: tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]] = ({}, {})
+    for probe in all_probes:
+        own = fresh_state(prepared) if probe.name == "cold" else {}
+        for seed in range(NUDGES):
+            for lifted, executable in ((False, prepared.native), (True, prepared.lifted)):
+                base = given[probe.name].lifted if lifted else given[probe.name].native
+                if executable is None or base is None:
+                    continue
+                moved = _run_twice(executable, nudged(probe, seed, "float64" if lifted else None), own, {})
+                known = responses[lifted].setdefault(probe.name, {})
+                for place, value in _responses(base, moved):
+                    known[place] = max(known.get(place, 0.0), value)
+    return Noise(*responses, depths_of(prepared.native))
+
+
+def _responses(base: Mapping[str, np.ndarray], moved: Mapping[str, np.ndarray]) -> Iterator[tuple[str, float]]:
+    for place, array in base.items():
+        if "float" in str(array.dtype):
+            apart = np.abs(moved[place].astype("float64") - array.astype("float64"))
+            yield place, float(np.max(apart[np.isfinite(apart)], initial=0.0))
+
+
+def depths_of(executable: Executable) -> dict[str, int]:
+    """Output to rounded operations in a row; training counts every step, and what follows it counts it too."""
+    programs = executable.programs
+    found = {f"{part.name}: {name}": value for part in programs.parts for name, value in depth.depths(part).items()}
+    if programs.step is None:
+        return found
+    per_step = depth.depths(programs.step)
+    trained = max(per_step.values(), default=1) * executable.steps
+    found |= {f"train: {name}": trained for name in per_step}
+    return found | {f"after training, {name}": value + trained for name, value in list(found.items())}
+
+
+def outline(workshop: Workshop, backend: str) -> Observed:
+    """What is known of a port before it runs: its leaves."""
+    return _observed(workshop.built[backend].port, workshop.built[backend].table)
+
+
+def observe(prepared: Prepared, samples: Mapping[str, Sample]) -> Observed:
+    """What checks are told of a port."""
+    programs = prepared.native.programs
+    every = [*programs.parts, *(part for part in (programs.step,) if part is not None)]
+    reused, drawn = randomness.reused_draws(prepared.port, prepared.raw_step)
+    return replace(
+        _observed(prepared.port, prepared.table),
+        samples=samples,
+        draws={program.name: program.draws for program in every},
+        unlifted=prepared.unlifted,
+        reused=reused,
+        drawn=drawn,
+    )
+
+
+def _observed(port: Port, table: LeafTable) -> Observed:
+    kept = {key: tuple(leaf.shape) for key, leaf in port.leaves.items() if port.collections[key] != "random"}
+    return Observed(table, len(port.leaves) - len(kept), {}, {}, kept)
+
+
+def cold_probe(warm: Probe, table: LeafTable) -> Probe:
+    """Training from fresh state: the parameters and batches of a probe, and no state, which each library brings."""
+    params = {name: array for name, array in warm.variables.items() if table[name].spec.collection == "params"}
+    return Probe("cold", warm.seed, params, warm.batches)

@@ -1,0 +1,97 @@
+"""What the tests share: a case with its reference compiled once, and candidates judged against it."""
+
+import importlib.util
+import itertools
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from equiv.case import Case
+from equiv.load import CaseFile, LoadedCase, load
+from equiv.observe import Prepared, open_workshop, outline, prepare
+from equiv.observed import Comparison, Noise
+from equiv.results import CheckResult, Finding
+from equiv.run import Reference, check_candidate, sample_reference
+from equiv.checks import structure
+
+CASES = Path(__file__).parent.parent / "cases"
+COUNTER = itertools.count()
+
+
+@cache
+def loaded(name: str) -> LoadedCase:
+    """A case of the suite."""
+    return load(CaseFile(name, CASES / f"{name}.py"))
+
+
+def patched(name: str, *replacements: tuple[str, str]) -> Case:
+    """A case with its source changed: each text must occur, and its first occurrence after `def <backend>` counts.
+
+    Args:
+        name: case file.
+        replacements: `(old, new)`; every occurrence of `old` is replaced, there must be at least one.
+    """
+    source = (CASES / f"{name}.py").read_text()
+    for old, new in replacements:
+        assert old in source, f"{name}: {old!r} does not occur"
+        source = source.replace(old, new)
+    return case_from(source, name)
+
+
+def case_from(source: str, name: str) -> Case:
+    """A case from source text."""
+    module_name = f"patched_{name}_{next(COUNTER)}"
+    spec = importlib.util.spec_from_loader(module_name, loader=None)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    exec(compile(source, f"{name}.py (patched)", "exec"), module.__dict__)
+    return module.CASE
+
+
+@cache
+def compiled_reference(name: str) -> Prepared:
+    """The reference of a case of the suite, compiled once for all tests."""
+    case = loaded(name).case
+    return prepare(open_workshop(case), next(iter(case.models)))
+
+
+@cache
+def reference(name: str, seed: int = 0) -> Reference:
+    """The reference of a case of the suite, run on the probes of a seed (0: those of a run)."""
+    case = loaded(name).case
+    seeds = {"0": 1, "1": 2} if seed == 0 else {"0": 1000 + 2 * seed, "1": 1001 + 2 * seed}
+    return sample_reference(open_workshop(case), compiled_reference(name), seeds)
+
+
+def with_candidate(name: str, candidate: str, case: Case) -> Case:
+    """The suite's case with one builder (and its layer table) from another, changed one."""
+    ours = loaded(name).case
+    first = next(iter(ours.models))
+    return replace(case, models={first: ours.models[first], candidate: case.models[candidate]})
+
+
+def judge(name: str, candidate: str, case: Case, seeds: tuple[int, ...] = (0,)) -> dict[str, CheckResult]:
+    """Every check of a changed candidate against the suite's reference; over several seeds the worst."""
+    workshop = open_workshop(with_candidate(name, candidate, case))
+    if problem := workshop.problems.get(candidate):
+        raise problem
+    first = next(iter(workshop.case.models))
+    comparison = Comparison(workshop.case, outline(workshop, first), outline(workshop, candidate), Noise({}, {}, {}))
+    shape = structure.check(comparison)
+    results = {"structure": shape}
+    if any(finding.grade == "refuted" and finding.place.startswith("leaf ") for finding in shape.findings):
+        return results
+    prepared = prepare(workshop, candidate)
+    for seed in seeds:
+        for result in check_candidate(workshop, reference(name, seed), prepared):
+            known = results.get(result.check)
+            if known is None or result.grade in ("refuted", "error"):
+                results[result.check] = result
+    return results
+
+
+def refuted(results: dict[str, CheckResult]) -> dict[str, list[Finding]]:
+    """Check to its refused findings."""
+    found = {name: [f for f in result.findings if f.grade in ("refuted", "error")] for name, result in results.items()}
+    return {name: findings for name, findings in found.items() if findings}
