@@ -47,8 +47,11 @@ def run_cases(files: list[CaseFile], progress: Progress = lambda _: None) -> Ite
         progress(file.name)
         try:
             result = run_case(load(file), progress)
-        except CaseError as error:
+        except EquivError as error:
             result = CaseResult(file.name, "", "", "", (), {}, (), problem=str(error))
+        except Exception as error:  # noqa: BLE001 - the other cases still finish; the result says what broke
+            problem = f"equiv itself failed with {type(error).__name__}: {error}. Please report it with the case file."
+            result = CaseResult(file.name, "", "", "", (), {}, (), problem=problem)
         yield replace(result, seconds=round(time.perf_counter() - started, 3))
 
 

@@ -1,0 +1,143 @@
+"""The command line. Exit codes as in `diff`: 0 same, 1 different, 2 trouble, 3 inconclusive."""
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from equiv.errors import EquivError
+from equiv.load import CaseFile, find, load
+from equiv.report.markdown import markdown
+from equiv.report.terminal import show
+from equiv.results import CaseResult, RunResult, encode, read
+from equiv.summary import exit_code
+
+if TYPE_CHECKING:
+    from equiv.run import Progress as Report
+
+TROUBLE = 2
+PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+EXPRESSION = click.option("-k", "expression", default="", help='Only cases whose name fits, e.g. "dropout or rnn".')
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="equiv")
+def main() -> None:
+    """Show that a model in Haiku, Flax Linen and Flax NNX is one and the same, or where it first is not."""
+
+
+def guard(function: Callable[[], int]) -> None:
+    """Leave with a command's exit code; an error meant for the user is one message, not a traceback."""
+    try:
+        sys.exit(function())
+    except EquivError as error:
+        click.echo(f"equiv: {error}", err=True)
+        sys.exit(TROUBLE)
+
+
+@main.command()
+@PATHS
+@EXPRESSION
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of the table.")
+@click.option(
+    "--reports",
+    type=click.Path(path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Folder that results.json is written to.",
+)
+def run(paths: tuple[Path, ...], expression: str, as_json: bool, reports: Path) -> None:
+    """Compare every case under PATHS (default: cases) and give a verdict."""
+    guard(lambda: _run(paths or (Path("cases"),), expression, as_json, reports))
+
+
+def _run(paths: tuple[Path, ...], expression: str, as_json: bool, reports: Path) -> int:
+    files = find(paths, expression)
+    result = _run_files(files)
+    try:
+        _write(reports / "results.json", encode(result))
+        written = f"results: {reports / 'results.json'}"
+        code = exit_code(result.verdict)
+    except EquivError as error:
+        written, code = f"equiv: {error}", TROUBLE
+    if as_json:
+        click.echo(encode(result), nl=False)
+    else:
+        show(result, Console(highlight=False))
+    click.echo(written, err=True)
+    return code
+
+
+def _run_files(files: list[CaseFile]) -> RunResult:
+    started, clock = datetime.now(UTC), time.perf_counter()
+    columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    finished: list[CaseResult] = []
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("importing jax", total=len(files))
+        from equiv.run import conclude, run_cases
+
+        report: Report = lambda text: bar.update(task, description=text)  # noqa: E731
+        try:
+            for case in run_cases(files, report):
+                finished.append(case)
+                bar.advance(task)
+        except KeyboardInterrupt:
+            # What is finished is kept; the rest is said to be missing.
+            for file in files[len(finished) :]:
+                finished.append(CaseResult(file.name, "", "", "", (), {}, (), problem="not run: interrupted"))
+    return conclude(finished, started, time.perf_counter() - clock)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise EquivError(f"{path}: cannot be written: {error.strerror}. Give another folder with --reports.") from error
+
+
+@main.command("list")
+@PATHS
+@EXPRESSION
+def list_cases(paths: tuple[Path, ...], expression: str) -> None:
+    """List the cases under PATHS (default: cases) with their lessons."""
+    guard(lambda: _list(paths or (Path("cases"),), expression))
+
+
+def _list(paths: tuple[Path, ...], expression: str) -> int:
+    table, trouble = Table(box=None, pad_edge=False, header_style="bold"), False
+    for heading in ("case", "models", "lesson"):
+        table.add_column(heading)
+    for file in find(paths, expression):
+        try:
+            loaded = load(file)
+            table.add_row(loaded.name, " ".join(loaded.case.models), loaded.lesson)
+        except EquivError as error:
+            trouble = True
+            table.add_row(file.name, "!", str(error))
+    Console(highlight=False).print(table)
+    return TROUBLE if trouble else 0
+
+
+@main.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; default: standard output.")
+def report(results: tuple[Path, ...], output: Path | None) -> None:
+    """Write RESULTS (JSON files of equiv run) as one Markdown document."""
+    guard(lambda: _report(results, output))
+
+
+def _report(results: tuple[Path, ...], output: Path | None) -> int:
+    text = markdown([read(path) for path in results])
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        _write(output, text.encode())
+    return 0

@@ -1,0 +1,65 @@
+"""What one check of one candidate looks like in a table cell: a sign, a word, and error over budget."""
+
+from equiv.results import CaseResult, CheckResult, Finding
+
+CHECKS = ("structure", "randomness", "outputs", "gradients", "state", "train")
+
+SIGNS = {
+    "proved": "✓",
+    "proved modulo": "✓",
+    "exact": "✓",
+    "float64": "✓",
+    "rounding": "✓",
+    "expected": "≈",
+    "statistical": "✓",
+    "unidentifiable": "?",
+    "vacuous": "?",
+    "blocked": "…",
+    "not run": "…",
+    "error": "!",
+    "refuted": "✗",
+}
+"""A sign for every grade: colour never speaks alone."""
+
+VERDICT_SIGNS = {"same": "✓", "different": "✗", "inconclusive": "?", "error": "!"}
+
+
+def cell(case: CaseResult, candidate: str, check: str) -> tuple[str, str]:
+    """Text and grade of one cell; an en dash where the check does not apply to the model."""
+    found = next((one for one in case.checks if one.candidate == candidate and one.check == check), None)
+    if found is None:
+        return "–", ""
+    return f"{SIGNS[found.grade]} {found.grade}{_ratio(found)}", found.grade
+
+
+def _ratio(check: CheckResult) -> str:
+    ratios = [
+        finding.ratio for finding in check.findings if finding.ratio is not None and finding.grade == check.grade
+    ]
+    worst = max(ratios, default=0.0)
+    return f" {shown(worst)}" if worst else ""
+
+
+def shown(ratio: float) -> str:
+    """A ratio in few characters: `0.03`, `1.2`, `4.1e+03`."""
+    return f"{ratio:.2g}"
+
+
+def values(finding: Finding, reference: str, candidate: str) -> list[str]:
+    """A finding in sentences: both values, the index, error over budget, and where the budget comes from."""
+    lines = []
+    at = f" at {list(finding.index)}" if finding.index else ""
+    if finding.reference or finding.candidate:
+        lines.append(f"{reference} {finding.reference}, {candidate} {finding.candidate}{at}")
+    if finding.error is not None:
+        over = f" = {shown(finding.ratio)} x budget" if finding.ratio is not None else ""
+        judged = f" ({finding.precision} run, probe {finding.probe})" if finding.precision else ""
+        lines.append(f"error {finding.error:.3g} / budget {finding.budget or 0:.3g}{over}{judged}")
+    if finding.response is not None and finding.depth:
+        lines.append(
+            f"budget: one ulp in every input moves this by {finding.response:.2g}; times the square root of "
+            f"{finding.depth} rounded operations in a row; times 6.5 for odds of 1e-9"
+        )
+    if finding.note:
+        lines.append(finding.note)
+    return lines
