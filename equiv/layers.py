@@ -42,7 +42,7 @@ def state(path: str, **paths: str) -> Layer:
 def leaves_of(layer: Layer) -> dict[str, str]:
     """Canonical leaf name to collection, for one row. `""` names the row itself."""
     if layer.kind == "module":
-        return {leaf: "params" for leaf in layer.leaves}
+        return dict.fromkeys(layer.leaves, "params")
     return KINDS[layer.kind]
 
 

@@ -65,7 +65,9 @@ def matches(expression: str, name: str) -> bool:
         # Only True, False, and, or, not and parentheses can stand here.
         return bool(eval(" ".join(words), {"__builtins__": {}}))
     except SyntaxError as error:
-        raise EquivError(f'-k {expression!r}: cannot be read. Write words with and, or, not: "dropout or rnn".') from error
+        raise EquivError(
+            f'-k {expression!r}: cannot be read. Write words with and, or, not: "dropout or rnn".'
+        ) from error
 
 
 def load(file: CaseFile) -> LoadedCase:
@@ -89,5 +91,7 @@ def load(file: CaseFile) -> LoadedCase:
         got = "has no CASE" if case is None else f"has a CASE that is a {type(case).__name__}"
         raise CaseError(f"{file.path}: {got}. End the file with CASE = Case(...), from equiv.case.")
     if len(case.models) < 2:
-        raise CaseError(f"{file.path}: the case has {len(case.models)} model. Give it two: a reference and a candidate.")
+        raise CaseError(
+            f"{file.path}: the case has {len(case.models)} model. Give it two: a reference and a candidate."
+        )
     return LoadedCase(file.name, (module.__doc__ or "").strip().partition("\n")[0], case)

@@ -12,8 +12,6 @@ from equiv.layers import canonical, leaves_of
 from equiv.variables import LeafSpec, LeafTable, MappedLeaf, Native, NativeKey
 
 
-
-
 def map_port(layers: tuple[Layer, ...], port: Port, backend: ModuleType) -> LeafTable:
     """The leaf table of a port: each of its leaves, once, with its canonical name.
 
@@ -119,5 +117,3 @@ def to_canonical(table: LeafTable, native: Mapping[NativeKey, Any]) -> dict[str,
 def wide(dtype: str) -> str:
     """The dtype of a leaf in a lifted run: float64 for every float."""
     return "float64" if dtype in ("float32", "float16", "bfloat16") else dtype
-
-

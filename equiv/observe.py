@@ -1,6 +1,6 @@
 """Case to what its ports give: build, map, trace, compile, run on the probes."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -8,56 +8,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from equiv import backends
-from equiv.backends.base import Port, Request
-from equiv.case import Case
-from equiv.errors import CaseError, EquivError, NotRun, PortError
+from equiv.backends.base import Port
+from equiv.errors import PortError
 from equiv.evidence import depth, randomness
 from equiv.evidence.execute import Executable, compile_programs, run
-from equiv.evidence.draws import fingerprint
 from equiv.evidence.rewrite import rewrite
-from equiv.mapping import map_port
 from equiv.observed import Noise, Observed, Sample
-from equiv.probe import Arrays, Entry, Probe, make_probe, nudged, parse_batch
+from equiv.probe import Arrays, Probe, make_probe, nudged
 from equiv.program import Program, Programs
 from equiv.trace import Tracer, forward, gradient
 from equiv.train import training
 from equiv.variables import LeafTable
+from equiv.workshop import Workshop, guarded
 
 SEEDS = {"0": 1, "1": 2}
 """Probe name to seed: two different batches and sets of variables."""
 
 NUDGES = 2
 """How often every input is moved by an ulp; the largest response counts."""
-
-
-@dataclass(frozen=True)
-class Built:
-    """A built port and its leaf table."""
-
-    port: Port
-    table: LeafTable
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """A case with its ports built and mapped, before anything is compiled.
-
-    Attributes:
-        case: the case.
-        request: what its backends were asked.
-        entries: its batch.
-        built: backend to port, for those that could be built.
-        problems: backend to the reason why it could not.
-        has_modes: whether train and eval mode can differ in any port.
-    """
-
-    case: Case
-    request: Request
-    entries: Mapping[str, Entry]
-    built: Mapping[str, Built]
-    problems: Mapping[str, EquivError]
-    has_modes: bool
 
 
 @dataclass(frozen=True)
@@ -70,107 +38,6 @@ class Prepared:
     lifted: Executable | None
     unlifted: str
     raw_step: Program
-
-
-def open_workshop(case: Case) -> Workshop:
-    """Build and map every port of a case; one that cannot be built is a problem of its own.
-
-    Raises:
-        CaseError: a batch entry or method that cannot be used.
-    """
-    request, entries = request_of(case)
-    built: dict[str, Built] = {}
-    problems: dict[str, EquivError] = {}
-    for backend in case.models:
-        try:
-            built[backend] = build_port(case, backend, request)
-        except EquivError as error:
-            problems[backend] = error
-    has_modes = any(one.port.modes for one in built.values())
-    for backend, one in list(built.items()):
-        try:
-            _check_deterministic(case, one, build_port(case, backend, request), request, has_modes)
-        except EquivError as error:
-            problems[backend] = error
-            del built[backend]
-    return Workshop(case, request, entries, built, problems, has_modes)
-
-
-def _check_deterministic(case: Case, one: Built, other: Built, request: Request, has_modes: bool) -> None:
-    """A builder called twice must give one and the same program."""
-    method, traced = next(iter(request.methods)), []
-    for built in (one, other):
-        tracer = Tracer(built.port, built.table, request, False, has_modes)
-        name = built.port.backend
-        traced.append(guarded(name, "tracing", partial(forward, tracer, method, tracer.modes()[0])))
-    if fingerprint(traced[0].jaxpr) != fingerprint(traced[1].jaxpr):
-        raise CaseError(
-            f"{one.port.backend}: the builder gives another model each time it is called. "
-            "Take chance and global state out of it; initial values may be random, the model may not."
-        )
-
-
-def request_of(case: Case) -> tuple[Request, Mapping[str, Entry]]:
-    """What backends need to know of a case.
-
-    Raises:
-        CaseError: a batch entry or method that cannot be used.
-    """
-    entries = parse_batch(case.batch)
-    if not entries:
-        raise CaseError('the batch is empty: nothing would be compared. Give it an entry, e.g. "float32[8,784]".')
-    inputs = tuple(name for name in entries if name not in ("labels", "targets", "y"))
-    methods = dict(case.methods or {"__call__": inputs})
-    for method, names in methods.items():
-        if unknown := [name for name in names if name not in entries]:
-            raise CaseError(
-                f"method {method} takes batch entry {unknown[0]!r}, the batch has {', '.join(entries)}. "
-                "Mend the case's methods or batch."
-            )
-    structs = {name: jax.ShapeDtypeStruct(entry.spec.shape, entry.spec.dtype) for name, entry in entries.items()}
-    return Request(methods, structs, case.loss or _mean_square, case.optimizer or _sgd), entries
-
-
-def _mean_square(outputs: Any, batch: Mapping[str, Any]) -> Any:
-    leaves = [leaf for leaf in jax.tree.leaves(outputs) if "float" in str(leaf.dtype)]
-    return sum((leaf**2).mean() for leaf in leaves)
-
-
-def _sgd() -> Any:
-    import optax
-
-    return optax.sgd(0.1)
-
-
-def guarded(backend: str, what: str, function: Callable[[], Any]) -> Any:
-    """Call into a builder or library; whatever it raises becomes one message that says which side it was.
-
-    Raises:
-        NotRun: a library is missing.
-        PortError: anything else that is not already ours.
-    """
-    try:
-        return function()
-    except EquivError:
-        raise
-    except ModuleNotFoundError as missing:
-        raise NotRun(f"{backend}: {what} needs {missing.name}, which is not installed here. Install it.") from missing
-    except Exception as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise PortError(f"{backend}: {what} raised {type(error).__name__}: {first[:300]}") from error
-
-
-def build_port(case: Case, backend: str, request: Request) -> Built:
-    """Build one port and map its leaves.
-
-    Raises:
-        CaseError: the builder or the layer table cannot be used.
-        NotRun: a library is missing.
-        PortError: the builder raised.
-    """
-    module = backends.load(backend)
-    port = guarded(backend, "the builder", partial(module.build, case.models[backend], request))
-    return Built(port, map_port(case.layers, port, module))
 
 
 def trace_port(tracer: Tracer) -> tuple[Programs, Program]:
@@ -206,17 +73,13 @@ def prepare(workshop: Workshop, backend: str) -> Prepared:
         return Prepared(port, table, native, None, f"no float64 run: {error}", raw_step)
 
 
-def probes(
-    workshop: Workshop, table: LeafTable, spread: float = 1.0, seeds: Mapping[str, int] = SEEDS
-) -> list[Probe]:
+def probes(workshop: Workshop, table: LeafTable, spread: float = 1.0, seeds: Mapping[str, int] = SEEDS) -> list[Probe]:
     """The probes of a case: two, with every leaf randomised."""
     steps = workshop.case.steps
     return [make_probe(name, seed, table, workshop.entries, steps, spread) for name, seed in seeds.items()]
 
 
-def sample(
-    prepared: Prepared, probe: Probe, reference: Sample | None = None, converted: Iterable[str] = ()
-) -> Sample:
+def sample(prepared: Prepared, probe: Probe, reference: Sample | None = None, converted: Iterable[str] = ()) -> Sample:
     """Run a port on a probe: every program, then eval again with what training left.
 
     Args:

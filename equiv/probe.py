@@ -94,7 +94,7 @@ def _leaf(rng: np.random.Generator, spec: LeafSpec, spread: float) -> np.ndarray
     if spec.collection == "state":
         # Positive, since a running variance has to be; apart from 1, which is what libraries start from.
         return rng.uniform(0.3, 2.0, size=spec.shape).astype(dtype)
-    # Not centred, so that signs and transposes show; a kernel's gain stays below one, so that deep models do not overflow.
+    # Not centred, so that signs and transposes show; a kernel's gain is below one, so that deep models do not overflow.
     inputs = 1.0 if len(spec.shape) < 2 else float(spec.shape[-2])
     return (spread * (0.3 / inputs + 0.8 * inputs**-0.5 * rng.normal(size=spec.shape))).astype(dtype)
 
@@ -142,9 +142,7 @@ def nudged(probe: Probe, seed: int, dtype: str | None = None) -> Probe:
 
 def widened(arrays: Mapping[str, np.ndarray]) -> Arrays:
     """Every float as float64, as a lifted program takes it."""
-    return {
-        name: array.astype("float64") if str(array.dtype) in FLOATS else array for name, array in arrays.items()
-    }
+    return {name: array.astype("float64") if str(array.dtype) in FLOATS else array for name, array in arrays.items()}
 
 
 def with_own(table: LeafTable, variables: Mapping[str, np.ndarray]) -> Arrays:

@@ -10,6 +10,9 @@ from equiv.errors import EquivError
 
 SCHEMA_VERSION = 1
 
+CHECKS = ("structure", "randomness", "outputs", "gradients", "state", "train")
+"""The checks in the order of the report: what breaks first explains what breaks after it."""
+
 Grade = Literal[
     "proved",
     "proved modulo",
@@ -29,8 +32,8 @@ Grade = Literal[
 EQUAL: tuple[Grade, ...] = ("proved", "proved modulo", "exact", "float64", "rounding", "expected", "statistical")
 """Grades that say equal, strongest first."""
 
-SILENT: tuple[Grade, ...] = ("unidentifiable", "vacuous")
-"""Grades of a single leaf that say nothing, while the rest of a check may still speak."""
+REFUSALS: tuple[Grade, ...] = ("refuted", "error", "blocked", "not run")
+"""Grades that decide for a whole check, worst first."""
 
 Verdict = Literal["same", "different", "inconclusive", "error"]
 
@@ -107,7 +110,14 @@ class LeafResult:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case: every check of every candidate."""
+    """One case: every check of every candidate.
+
+    Attributes:
+        verdicts: candidate to verdict.
+        leaves: the layer table as mapped.
+        problem: why nothing at all could be compared.
+        left_over: native leaves of the built ports that the layer table does not cover.
+    """
 
     name: str
     lesson: str
@@ -119,6 +129,7 @@ class CaseResult:
     leaves: tuple[LeafResult, ...] = ()
     deviations: tuple[DeviationResult, ...] = ()
     problem: str = ""
+    left_over: int = 0
     seconds: float = 0.0
 
 
@@ -139,9 +150,9 @@ class RunResult:
 def weakest(findings: tuple[Finding, ...]) -> Grade:
     """The grade of a check: any refusal first, else the weakest equality that its leaves reach."""
     grades = {finding.grade for finding in findings}
-    for bad in ("refuted", "error", "blocked", "not run"):
-        if bad in grades:
-            return bad  # type: ignore[return-value]
+    for grade in REFUSALS:
+        if grade in grades:
+            return grade
     equal = [grade for grade in EQUAL if grade in grades]
     if equal:
         return equal[-1]

@@ -16,11 +16,9 @@ from equiv.load import CaseFile, LoadedCase, load
 from equiv.observe import (
     SEEDS,
     Prepared,
-    Workshop,
     cold_probe,
     noise_of,
     observe,
-    open_workshop,
     outline,
     prepare,
     probes,
@@ -30,9 +28,10 @@ from equiv.observed import Comparison, Noise, Observed, Sample
 from equiv.probe import Probe
 from equiv.results import CaseResult, CheckResult, DeviationResult, Finding, LeafResult, RunResult, verdict_of
 from equiv.summary import summarise
+from equiv.workshop import Workshop, open_workshop
 
 CHECKS: tuple[ModuleType, ...] = (structure, randomness, outputs, gradients, state, train)
-"""In the order of the report: what breaks first explains what breaks after it."""
+"""In the order of `equiv.results.CHECKS`."""
 
 SPREADS = (1.0, 0.5, 0.25, 0.125)
 """Factors on the probe's parameters, tried in turn until the reference's numbers are finite."""
@@ -87,6 +86,7 @@ def run_case(loaded: LoadedCase, progress: Progress = lambda _: None) -> CaseRes
         verdicts={who: verdict_of(tuple(item for item in checks if item.candidate == who)) for who in candidates},
         checks=tuple(checks),
         leaves=_leaf_results(workshop),
+        left_over=sum(_left_over(workshop, backend) for backend in workshop.built),
         deviations=tuple(DeviationResult(**vars(deviation)) for deviation in case.deviations),
     )
 
@@ -217,3 +217,8 @@ def _leaf_results(workshop: Workshop) -> tuple[LeafResult, ...]:
             places.setdefault(leaf.name, {})[backend] = str(leaf.key)
             specs.setdefault(leaf.name, (leaf.spec.shape, leaf.spec.dtype))
     return tuple(LeafResult(name, *specs[name], where) for name, where in places.items())
+
+
+def _left_over(workshop: Workshop, backend: str) -> int:
+    covered = {leaf.key for leaf in workshop.built[backend].table.leaves}
+    return len(set(outline(workshop, backend).native_paths) - covered)

@@ -40,7 +40,9 @@ def verdict_words(case: CaseResult, candidate: str) -> str:
     return TRAINS_APART if verdict == "different" and refuted == {"train"} else verdict
 
 
-def worst_finding(cases: Sequence[CaseResult], grades: tuple[str, ...]) -> tuple[CaseResult, CheckResult, Finding] | None:
+def worst_finding(
+    cases: Sequence[CaseResult], grades: tuple[str, ...]
+) -> tuple[CaseResult, CheckResult, Finding] | None:
     """The first finding of the first check with such a grade, in the order of the checks; there the largest ratio."""
     for case in cases:
         for check in case.checks:

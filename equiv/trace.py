@@ -123,7 +123,9 @@ def gradient(tracer: Tracer, method: str) -> Program:
             native = tracer.native(all_inputs)
             outputs, _ = tracer.port.apply(native, method, arguments, mode == "train", inputs["key"])
             if first:
-                return tracer.request.loss(outputs, {name: all_inputs[f"batch/{name}"] for name in tracer.request.batch})
+                return tracer.request.loss(
+                    outputs, {name: all_inputs[f"batch/{name}"] for name in tracer.request.batch}
+                )
             return sum(
                 jnp.sum(value * inputs[f"cotangent/{name}"])
                 for name, value in flat_outputs("output", outputs).items()
@@ -145,5 +147,3 @@ def _cotangents(tracer: Tracer, method: str, mode: str) -> Specs:
         for name, aval in zip(program.outputs, program.jaxpr.out_avals, strict=True)
         if name.startswith("output") and jnp.issubdtype(aval.dtype, jnp.floating)
     }
-
-

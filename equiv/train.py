@@ -54,7 +54,10 @@ def training(tracer: Tracer) -> tuple[Program, Program]:
 
 
 def _canonical(leaves: list[CarryLeaf], carry: Any) -> dict[str, Any]:
-    return {leaf.name: leaf.layout.to_canonical(jnp.asarray(array)) for leaf, array in zip(leaves, jax.tree.leaves(carry), strict=True)}
+    return {
+        leaf.name: leaf.layout.to_canonical(jnp.asarray(array))
+        for leaf, array in zip(leaves, jax.tree.leaves(carry), strict=True)
+    }
 
 
 def carry_leaves(tracer: Tracer, carry: Any) -> list[CarryLeaf]:
@@ -64,7 +67,8 @@ def carry_leaves(tracer: Tracer, carry: Any) -> list[CarryLeaf]:
     end of its path, whatever the library wraps around it.
     """
     return [
-        _carry_leaf(tracer, path_of(path), np.shape(leaf)) for path, leaf in jax.tree_util.tree_flatten_with_path(carry)[0]
+        _carry_leaf(tracer, path_of(path), np.shape(leaf))
+        for path, leaf in jax.tree_util.tree_flatten_with_path(carry)[0]
     ]
 
 

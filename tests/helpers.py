@@ -8,12 +8,13 @@ from functools import cache
 from pathlib import Path
 
 from equiv.case import Case
+from equiv.checks import structure
 from equiv.load import CaseFile, LoadedCase, load
-from equiv.observe import Prepared, open_workshop, outline, prepare
+from equiv.observe import Prepared, outline, prepare
 from equiv.observed import Comparison, Noise
 from equiv.results import CheckResult, Finding
 from equiv.run import Reference, check_candidate, sample_reference
-from equiv.checks import structure
+from equiv.workshop import open_workshop
 
 CASES = Path(__file__).parent.parent / "cases"
 COUNTER = itertools.count()

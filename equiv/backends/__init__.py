@@ -20,7 +20,9 @@ def load(name: str) -> ModuleType:
         NotRun: its library is not installed.
     """
     if name not in names():
-        raise CaseError(f"{name}: no such backend; there are: {', '.join(names())}. Rename the key in the case's models.")
+        raise CaseError(
+            f"{name}: no such backend; there are: {', '.join(names())}. Rename the key in the case's models."
+        )
     try:
         return importlib.import_module(f"equiv.backends.{name}")
     except ModuleNotFoundError as missing:

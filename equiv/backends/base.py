@@ -81,15 +81,14 @@ def take_apart(backend: str, returned: Any, kinds: tuple[type, ...], wanted: str
         CaseError: the builder returned something else.
     """
     named = hasattr(returned, "_fields")
-    parts = returned if isinstance(returned, tuple) and not named else (returned,)
-    model, train_step, create, *rest = (*parts, None, None)[: max(3, len(parts))]
-    if not isinstance(model, kinds) or rest or not all(part is None or callable(part) for part in (train_step, create)):
+    parts: tuple[Any, ...] = returned if isinstance(returned, tuple) and not named else (returned,)
+    if not 1 <= len(parts) <= 3 or not isinstance(parts[0], kinds) or not all(map(callable, parts[1:])):
         shown = ", ".join(type(part).__name__ for part in parts)
         raise CaseError(
             f"{backend}: the builder returned ({shown}), wanted {wanted}. "
             "Return model, (model, train_step) or (model, train_step, create)."
         )
-    return Built(model, train_step, create)
+    return Built(*parts, *(None,) * (3 - len(parts)))
 
 
 def mode_arguments(function: Callable[..., Any], train: bool) -> dict[str, bool]:

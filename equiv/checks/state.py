@@ -15,7 +15,12 @@ def check(comparison: Comparison) -> CheckResult | None:
         return output.startswith("state ") or program.startswith("after training, ")
 
     left, right = places(comparison.reference, wanted), places(comparison.candidate, wanted)
-    own = {leaf.name: leaf for side in (comparison.reference, comparison.candidate) for leaf in side.table.leaves if leaf.own}
+    own = {
+        leaf.name: leaf
+        for side in (comparison.reference, comparison.candidate)
+        for leaf in side.table.leaves
+        if leaf.own
+    }
     findings: list[Finding] = []
     for place in {**left, **right}:
         leaf = own.get(place.partition(": state ")[2])

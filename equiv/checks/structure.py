@@ -41,7 +41,9 @@ def _printed(comparison: Comparison, observed: Observed) -> list[Finding]:
     printed = comparison.case.printed.get(backend)
     if printed is None:
         return []
-    has = {key.path: shape for key, shape in observed.native_paths.items() if observed.table_collection(key) == "params"}
+    has = {
+        key.path: shape for key, shape in observed.native_paths.items() if observed.table_collection(key) == "params"
+    }
     has |= {key.path: shape for key, shape in observed.native_paths.items() if key.path in printed}
     findings = []
     for path in {**printed, **has}:

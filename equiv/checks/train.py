@@ -91,7 +91,9 @@ def _formula(comparison: Comparison, known: KnownDifference) -> Finding:
         return replace(finding, note=f"the known difference does not hold: {known.formula}")
     plain = _against(comparison, known, _leaf(differs, known), _leaf(other, known))
     if plain.grade != "refuted":
-        return replace(plain, grade="refuted", note=f"the known difference is stale, both agree without it: {known.formula}")
+        return replace(
+            plain, grade="refuted", note=f"the known difference is stale, both agree without it: {known.formula}"
+        )
     return replace(finding, grade="expected", note=known.formula)
 
 

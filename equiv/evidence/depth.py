@@ -39,7 +39,9 @@ def _equation(eqn: Any, ins: list[int]) -> list[int]:
         body, _ = opened(eqn.params[CALLS[name]])
         return _walk(body, ins[len(ins) - len(body.invars) :])
     if bodies := inner(eqn):
-        inside = max((max(_walk(body, [0] * len(body.invars)), default=0) for body, _ in map(opened, bodies)), default=0)
+        inside = max(
+            (max(_walk(body, [0] * len(body.invars)), default=0) for body, _ in map(opened, bodies)), default=0
+        )
         return [deepest + inside * eqn.params.get("length", 1)] * len(eqn.outvars)
     return [deepest + (_terms(eqn) if _is_float(var) else 0) for var in eqn.outvars]
 

@@ -40,6 +40,11 @@ def count(jaxpr: Any) -> int:
     return sum((eqn.primitive.name == "random_bits") + sum(map(count, inner(eqn))) for eqn in opened(jaxpr)[0].eqns)
 
 
+def equations(jaxpr: Any) -> int:
+    """How many equations a program has, calls and loop bodies included."""
+    return sum(1 + sum(map(equations, inner(eqn))) for eqn in opened(jaxpr)[0].eqns)
+
+
 def find(closed: Any) -> tuple[list[Draw], list[int]]:
     """The distinct draws of a program, and for every drawing equation in program order the index of its draw.
 
@@ -53,7 +58,7 @@ def find(closed: Any) -> tuple[list[Draw], list[int]]:
     arguments = [_hash("input", index) for index in range(len(jaxpr.invars))]
     found = list(_walk(jaxpr, consts, arguments)[1])
     order = list(dict.fromkeys(ident for ident, _ in found))
-    first = {ident: draw for ident, draw in reversed(found)}
+    first = dict(reversed(found))
     return [first[ident] for ident in order], [order.index(ident) for ident, _ in found]
 
 
@@ -77,42 +82,52 @@ def _equation(eqn: Any, ins: list[str]) -> tuple[list[str], Found]:
     if name in CALLS:
         body, consts = opened(params[CALLS[name]])
         return _walk(body, consts, ins[len(ins) - len(body.invars) :])
-    plain = sorted((key, str(value)) for key, value in params.items() if key not in ("jaxpr", "branches"))
+    if name == "scan":
+        return _scan(eqn, ins)
+    if name == "cond":
+        walked = [_branch(branch, ins[1:]) for branch in params["branches"]]
+        outs = [_hash("cond", ins[0], ways) for ways in zip(*(outs for outs, _ in walked), strict=True)]
+        return outs, [item for _, found in walked for item in found]
+    plain = sorted((key, str(value)) for key, value in params.items())
     outs = [_hash(name, plain, ins, index) for index in range(len(eqn.outvars))]
     if name == "random_bits":
         draw = Draw(tuple(eqn.outvars[0].aval.shape), params["bit_width"], where(eqn))
         return outs, [(outs[0], draw)]
     if not any(map(count, inner(eqn))):
         return outs, []
-    if name == "scan":
-        return outs, _scan(eqn, ins)
-    if name == "cond":
-        return outs, [item for branch in params["branches"] for item in _branch(branch, ins[1:])]
     raise PortError(
         f"a random draw inside {name} at {where(eqn)} cannot be replayed: how often it runs is not known "
         "beforehand. Draw outside the loop, or use jax.lax.scan."
     )
 
 
-def _branch(branch: Any, ins: list[str]) -> Found:
+def _branch(branch: Any, ins: list[str]) -> tuple[list[str], Found]:
     body, consts = opened(branch)
-    return _walk(body, consts, ins)[1]
+    return _walk(body, consts, ins)
 
 
-def _scan(eqn: Any, ins: list[str]) -> Found:
+STACK = "stack of "
+
+
+def _scan(eqn: Any, ins: list[str]) -> tuple[list[str], Found]:
+    """A scan's outputs and draws.
+
+    Values of a turn are known by what they are made of, whichever way the scan runs: a backward scan that takes a
+    slice of what the forward scan stacked (a key, under `jax.checkpoint`) has the forward scan's own value.
+    """
     params = eqn.params
     body, consts = opened(params["jaxpr"])
-    fixed, carried = params["num_consts"], params["num_consts"] + params["num_carry"]
+    length, fixed, carried = params["length"], params["num_consts"], params["num_consts"] + params["num_carry"]
+    loop = _hash(str(body), ins, params["reverse"])
     inside = [
         *ins[:fixed],
-        *(_hash("carry", index, str(body), ins) for index in range(fixed, carried)),
-        *(_hash("slice", name, params["reverse"]) for name in ins[carried:]),
+        *(_hash("carry", index, loop) for index in range(params["num_carry"])),
+        *(name.removeprefix(STACK) if name.startswith(STACK) else _hash("slice", name) for name in ins[carried:]),
     ]
-    length = params["length"]
-    return [
-        (_hash(ident, length), Draw((length, *draw.shape), draw.bit_width, draw.where))
-        for ident, draw in _walk(body, consts, inside)[1]
-    ]
+    outs, drawn = _walk(body, consts, inside)
+    found = [(_hash(name, length), Draw((length, *draw.shape), draw.bit_width, draw.where)) for name, draw in drawn]
+    last = [_hash("last", index, length, loop) for index in range(params["num_carry"])]
+    return [*last, *(f"{STACK}{name}" for name in outs[params["num_carry"] :])], found
 
 
 def where(eqn: Any) -> str:
@@ -149,5 +164,3 @@ def bits(draw: Draw, seed: Sequence[int]) -> np.ndarray:
     coarse = np.random.default_rng(seed).integers(0, 2**16, size=draw.shape, dtype=np.uint64)
     full = (coarse << np.uint64(48)) | np.uint64(1 << 47)
     return (full >> np.uint64(64 - draw.bit_width)).astype(f"uint{draw.bit_width}")
-
-

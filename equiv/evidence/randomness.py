@@ -9,6 +9,7 @@ from jax.extend.core import jaxpr_as_fun
 
 from equiv.backends.base import Port
 from equiv.evidence.draws import count, find, inner, opened
+from equiv.evidence.execute import QUICK
 from equiv.evidence.rewrite import tap
 from equiv.program import Program
 
@@ -26,7 +27,7 @@ def reused_draws(port: Port, step: Program) -> tuple[tuple[str, ...], int]:
     if not count(step.jaxpr):
         return (), 0
     tapped = tap(step)
-    draw = jax.jit(jaxpr_as_fun(tapped.jaxpr))
+    draw = jax.jit(jaxpr_as_fun(tapped.jaxpr), compiler_options=QUICK)
     random = _random_state(port)
     seen: Pieces = []
     for number in range(STEPS):
@@ -47,7 +48,8 @@ def _random_state(port: Port) -> dict[str, Any]:
     wanted = [key for key in port.leaves if port.collections[key] == "random"]
     if not wanted:
         return {}
-    made = jax.jit(lambda key: [port.fresh(key)[leaf] for leaf in wanted])(jax.random.key(0))
+    make = jax.jit(lambda key: [port.fresh(key)[leaf] for leaf in wanted], compiler_options=QUICK)
+    made = make(jax.random.key(0))
     return {f"random/{leaf.path}": value for leaf, value in zip(wanted, made, strict=True)}
 
 

@@ -146,6 +146,7 @@ def _equation(eqn: Any, ins: list[Any], bits: Source, lifted: bool) -> Sequence[
     params = _lifted_params(eqn, ins) if lifted else eqn.params
     if lifted and name == "bitcast_convert_type":
         # Bits mean what they meant at the width that was traced.
+        params = eqn.params
         ins = [jnp.asarray(value, atom.aval.dtype) for value, atom in zip(ins, eqn.invars, strict=True)]
     outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(params))
     return outs if eqn.primitive.multiple_results else [outs]
@@ -187,10 +188,15 @@ def _while(eqn: Any, ins: list[Any], bits: Source, lifted: bool) -> Sequence[Any
 
 
 def _cond(eqn: Any, ins: list[Any], bits: Source, lifted: bool) -> Sequence[Any]:
+    if bits.given is None:
+        # To keep what every branch draws, all of them run.
+        ways = [evaluate(*opened(closed), ins[1:], bits, lifted) for closed in eqn.params["branches"]]
+        return jax.lax.switch(ins[0], [lambda *given, way=way: given[way] for way in range(len(ways))], *ways)
+
     def branch(closed: Any) -> Callable[..., Any]:
         body, consts = opened(closed)
         mine = bits.split(count(body))
-        return lambda *operands: tuple(evaluate(body, consts, operands, Source(mine and list(mine)), lifted))
+        return lambda *operands: tuple(evaluate(body, consts, operands, Source(list(mine or ())), lifted))
 
     return jax.lax.switch(ins[0], [branch(closed) for closed in eqn.params["branches"]], *ins[1:])
 

@@ -2,8 +2,6 @@
 
 from equiv.results import CaseResult, CheckResult, Finding
 
-CHECKS = ("structure", "randomness", "outputs", "gradients", "state", "train")
-
 SIGNS = {
     "proved": "✓",
     "proved modulo": "✓",
@@ -21,21 +19,22 @@ SIGNS = {
 }
 """A sign for every grade: colour never speaks alone."""
 
+NOT_ASKED = "\N{EN DASH}"
+"""The check does not apply: no state, nothing drawn."""
+
 VERDICT_SIGNS = {"same": "✓", "different": "✗", "inconclusive": "?", "error": "!"}
 
 
 def cell(case: CaseResult, candidate: str, check: str) -> tuple[str, str]:
-    """Text and grade of one cell; an en dash where the check does not apply to the model."""
+    """Text and grade of one cell; a dash where the check does not apply to the model."""
     found = next((one for one in case.checks if one.candidate == candidate and one.check == check), None)
     if found is None:
-        return "–", ""
+        return NOT_ASKED, ""
     return f"{SIGNS[found.grade]} {found.grade}{_ratio(found)}", found.grade
 
 
 def _ratio(check: CheckResult) -> str:
-    ratios = [
-        finding.ratio for finding in check.findings if finding.ratio is not None and finding.grade == check.grade
-    ]
+    ratios = [finding.ratio for finding in check.findings if finding.ratio is not None and finding.grade == check.grade]
     worst = max(ratios, default=0.0)
     return f" {shown(worst)}" if worst else ""
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
-from equiv.report.cells import CHECKS, VERDICT_SIGNS, cell, values
-from equiv.results import CaseResult, RunResult
+from equiv.report.cells import NOT_ASKED, VERDICT_SIGNS, cell, values
+from equiv.results import CHECKS, CaseResult, RunResult
 from equiv.summary import verdict_words, worst_finding
 
 
@@ -30,7 +30,9 @@ def _run(result: RunResult) -> Iterable[str]:
     if worst := worst_finding(result.cases, ("refuted", "error")):
         case, check, finding = worst
         lines = [f"- {_plain(line)}" for line in values(finding, case.reference, check.candidate)]
-        yield "\n".join([f"## First finding: {case.name}-{check.candidate}, {check.check}, `{finding.place}`", "", *lines])
+        yield "\n".join(
+            [f"## First finding: {case.name}-{check.candidate}, {check.check}, `{finding.place}`", "", *lines]
+        )
     if errata := [_erratum(case, index) for case in result.cases for index in range(len(case.deviations))]:
         yield "## Errata of the guides"
         yield _table(["case", "backend", "the guide prints", "what happens", "what works", "versions"], errata)
@@ -50,7 +52,7 @@ def _erratum(case: CaseResult, index: int) -> list[str]:
 def _layers(case: CaseResult) -> str:
     backends = (case.reference, *case.candidates)
     rows = [
-        [leaf.leaf, f"{leaf.dtype}{list(leaf.shape)}", *(leaf.places.get(backend, "–") for backend in backends)]
+        [leaf.leaf, f"{leaf.dtype}{list(leaf.shape)}", *(leaf.places.get(backend, NOT_ASKED) for backend in backends)]
         for leaf in case.leaves
     ]
     return f"### {case.name}: {_plain(case.lesson)}\n\n" + _table(["leaf", "shape", *backends], rows)

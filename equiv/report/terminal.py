@@ -1,11 +1,13 @@
 """A run in the terminal: verdict first, then the table, then the worst finding."""
 
+from collections import Counter
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from equiv.report.cells import CHECKS, VERDICT_SIGNS, cell, values
-from equiv.results import CaseResult, CheckResult, Finding, RunResult
+from equiv.report.cells import VERDICT_SIGNS, cell, values
+from equiv.results import CHECKS, CaseResult, CheckResult, Finding, RunResult
 from equiv.summary import severity, verdict_words, worst_finding
 
 COLOURS = {"same": "green", "different": "red", "inconclusive": "yellow", "error": "magenta"}
@@ -55,12 +57,12 @@ def _table(cases: list[CaseResult]) -> Table:
 
 def _counts(result: RunResult, console: Console) -> None:
     findings = [finding for case in result.cases for check in case.checks for finding in check.findings]
-    grades = {grade: sum(item.grade == grade for item in findings) for grade in dict.fromkeys(f.grade for f in findings)}
+    grades = Counter(finding.grade for finding in findings)
     counted = ", ".join(f"{count} {grade}" for grade, count in grades.items())
-    leaves = sum(len(case.leaves) for case in result.cases)
+    leaves, left = sum(len(case.leaves) for case in result.cases), sum(case.left_over for case in result.cases)
     notes = sum(len(case.deviations) for case in result.cases)
     console.print(
-        f"[dim]{len(findings)} findings: {counted}; {leaves} leaves mapped, 0 left over; "
+        f"[dim]{len(findings)} findings: {counted}; {leaves} leaves mapped, {left} left over; "
         f"{notes} errata of the guides[/]",
         highlight=False,
     )
