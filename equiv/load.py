@@ -1,5 +1,6 @@
 """Case files, found by their place and loaded one by one: one that is broken does not keep the others from running."""
 
+import ast
 import importlib.util
 import re
 import sys
@@ -8,6 +9,9 @@ from pathlib import Path
 
 from equiv.case import Case
 from equiv.errors import CaseError, EquivError
+
+WORDS = (ast.Expression, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.Not, ast.Constant)
+"""What a `-k` expression is made of, once its words are True or False."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,13 @@ def matches(expression: str, name: str) -> bool:
     tokens = re.findall(r"[()]|[^\s()]+", expression)
     words = [token if token in ("and", "or", "not", "(", ")") else str(token in name) for token in tokens]
     try:
-        # Only True, False, and, or, not and parentheses can stand here.
-        return bool(eval(" ".join(words), {"__builtins__": {}}))
-    except SyntaxError as error:
-        raise EquivError(
-            f'-k {expression!r}: cannot be read. Write words with and, or, not: "dropout or rnn".'
-        ) from error
+        tree = ast.parse(" ".join(words), mode="eval")
+    except SyntaxError:
+        tree = None
+    # `a (b)` and `()` are Python, but no expression of words.
+    if tree is None or not all(isinstance(node, WORDS) for node in ast.walk(tree)):
+        raise EquivError(f'-k {expression!r}: cannot be read. Write words with and, or, not: "dropout or rnn".')
+    return bool(eval(compile(tree, "-k", "eval"), {"__builtins__": {}}))
 
 
 def load(file: CaseFile) -> LoadedCase:

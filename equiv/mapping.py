@@ -27,6 +27,13 @@ def map_port(layers: tuple[Layer, ...], port: Port, backend: ModuleType) -> Leaf
                     "Give each layer its own scope."
                 )
             mapped[leaf.key] = leaf
+    names = [leaf.name for leaf in mapped.values()]
+    if twice := [name for name in names if names.count(name) > 1]:
+        keys = " and ".join(str(leaf.key) for leaf in mapped.values() if leaf.name == twice[0])
+        raise CaseError(
+            f"{port.backend}: {twice[0]} is the name of two leaves, {keys}, of which one would not be compared. "
+            "Give each row of the layer table its own path."
+        )
     left = [key for key in port.leaves if key not in mapped and port.collections[key] != "random"]
     if left:
         shown = ", ".join(f"{key} {_spec(port, key)}" for key in left[:3]) + (", ..." if len(left) > 3 else "")

@@ -15,7 +15,7 @@ from equiv.variables import LeafSpec, LeafTable
 
 Arrays = dict[str, np.ndarray]
 
-ENTRY = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d,\s]*)\](?::(?P<bound>\d+))?")
+ENTRY = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<shape>(?:\s*\d+\s*,)*(?:\s*\d+)?\s*)\](?::(?P<bound>\d+))?")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -63,8 +63,10 @@ def _parse(name: str, text: str) -> Entry:
         raise CaseError(f"batch entry {name!r}: no dtype {dtype!r}. Write a numpy dtype name, e.g. float32 or int32.")
     if 0 in shape:
         raise CaseError(f"batch entry {name!r}: {text!r} is empty: nothing would be compared. Give every axis a size.")
-    if "int" in dtype and not bound:
-        raise CaseError(f'batch entry {name!r}: {text!r} has no upper bound. Write e.g. "{text}:10".')
+    if "int" in dtype and not int(bound or 0):
+        raise CaseError(f'batch entry {name!r}: {text!r} has no upper bound. Write e.g. "{dtype}{list(shape)}:10".')
+    if "int" in dtype and int(bound) > np.iinfo(dtype).max:
+        raise CaseError(f"batch entry {name!r}: {text!r} does not fit. Write a bound up to {np.iinfo(dtype).max}.")
     return Entry(LeafSpec(shape, dtype), int(bound or 2))
 
 

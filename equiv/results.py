@@ -35,6 +35,9 @@ EQUAL: tuple[Grade, ...] = ("proved", "proved modulo", "exact", "float64", "roun
 REFUSALS: tuple[Grade, ...] = ("refuted", "error", "blocked", "not run")
 """Grades that decide for a whole check, worst first."""
 
+DECIDING: tuple[Grade, ...] = (*REFUSALS, *reversed(EQUAL), "unidentifiable", "vacuous")
+"""Which grade of its findings a check takes: any refusal first, else the weakest equality that its leaves reach."""
+
 Verdict = Literal["same", "different", "inconclusive", "error"]
 
 
@@ -149,14 +152,7 @@ class RunResult:
 
 def weakest(findings: tuple[Finding, ...]) -> Grade:
     """The grade of a check: any refusal first, else the weakest equality that its leaves reach."""
-    grades = {finding.grade for finding in findings}
-    for grade in REFUSALS:
-        if grade in grades:
-            return grade
-    equal = [grade for grade in EQUAL if grade in grades]
-    if equal:
-        return equal[-1]
-    return "unidentifiable" if "unidentifiable" in grades else "vacuous"
+    return min((finding.grade for finding in findings), key=DECIDING.index, default="vacuous")
 
 
 def verdict_of(checks: tuple[CheckResult, ...]) -> Verdict:
@@ -167,6 +163,13 @@ def verdict_of(checks: tuple[CheckResult, ...]) -> Verdict:
     if "refuted" in grades:
         return "different"
     return "same" if grades and grades <= set(EQUAL) else "inconclusive"
+
+
+@dataclass(frozen=True)
+class _Version:
+    """What is read first: another version need not have any other field of ours."""
+
+    schema: int
 
 
 def encode(result: RunResult) -> bytes:
@@ -181,15 +184,15 @@ def decode(data: bytes, source: str) -> RunResult:
         EquivError: it is not a results file, or one of another schema version; names the place.
     """
     try:
-        result = msgspec.json.decode(data, type=RunResult)
-    except msgspec.MsgspecError as error:
+        version = msgspec.json.decode(data, type=_Version).schema
+        if version != SCHEMA_VERSION:
+            raise EquivError(
+                f"{source}: results schema {version}, this version reads {SCHEMA_VERSION}. "
+                "Write it anew with equiv run."
+            )
+        return msgspec.json.decode(data, type=RunResult)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EquivError(f"{source}: not a results file of equiv: {error}. Write it anew with equiv run.") from error
-    if result.schema != SCHEMA_VERSION:
-        raise EquivError(
-            f"{source}: results schema {result.schema}, this version reads {SCHEMA_VERSION}. "
-            "Write it anew with equiv run."
-        )
-    return result
 
 
 def read(path: Path) -> RunResult:

@@ -16,7 +16,8 @@ def summarise(cases: Sequence[CaseResult]) -> tuple[Verdict, str]:
     if broken or counts["error"]:
         where = _first(cases, "error") or f"{broken[0].name}: {broken[0].problem}"
         rest = f"; {counts['different']} differ" if counts["different"] else ""
-        return "error", f"Trouble in {len(broken) + counts['error']} of {compared}{rest}. First: {where}"
+        trouble = len(broken) + len({case.name for case in cases if "error" in case.verdicts.values()})
+        return "error", f"Trouble in {trouble} of {len(cases)} cases{rest}. First: {where}"
     if counts["different"]:
         return "different", f"Not the same: {counts['different']} of {compared}. First: {_first(cases, 'different')}"
     if counts["inconclusive"] or not verdicts:

@@ -108,8 +108,9 @@ def bind(backend: str, function: Callable[..., Any], available: Mapping[str, Any
         if name in available:
             arguments[name] = available[name]
         elif parameter.default is parameter.empty:
+            asking = getattr(function, "__name__", "a function")
             raise CaseError(
-                f"{backend}: {function.__name__} asks for {name!r}, which nothing is known for; "
+                f"{backend}: {asking} asks for {name!r}, which nothing is known for; "
                 f"it can have: {', '.join(sorted(available))}. Rename the parameter, or add {name!r} to the batch."
             )
     return arguments

@@ -46,11 +46,7 @@ def build(builder: Callable[..., Any], request: Request) -> Port:
     abstract = nnx.eval_shape(make)
     built = parts[-1]
     for method in request.methods:
-        if not callable(getattr(abstract, method, None)):
-            raise CaseError(
-                f"nnx: {type(abstract).__name__} has no method {method!r}, which the case asks for. "
-                "Add it, or leave it out of the case's methods."
-            )
+        _check_method(abstract, method)
     graphdef, state = nnx.split(abstract)
 
     def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
@@ -81,6 +77,14 @@ def build(builder: Callable[..., Any], request: Request) -> Port:
     )
 
 
+def _check_method(model: nnx.Module, method: str) -> None:
+    if not callable(getattr(model, method, None)):
+        raise CaseError(
+            f"nnx: {type(model).__name__} has no method {method!r}, which the case asks for. "
+            "Add it, or leave it out of the case's methods."
+        )
+
+
 def _training(
     request: Request, built: Built, graphdef: Any, state: nnx.State
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -101,7 +105,8 @@ def _training(
             available = {"batch": dict(batch), **batch, "key": key, "state": carry, "train_state": carry}
             result = train_step(**bind(NAME, train_step, available))
             return (result[0], result[1:]) if isinstance(result, tuple) else (result, ())
-        model, optimizer = nnx.merge(*carry)
+        graph, variables = carry
+        model, optimizer = nnx.merge(graph, jax.tree.map(lambda leaf: leaf, variables))  # the step mutates its own
         available = {"batch": dict(batch), **batch, "key": key, "model": model, "optimizer": optimizer}
         outputs = train_step(**bind(NAME, train_step, available))
         return nnx.split((model, optimizer)), _as_tuple(outputs)

@@ -89,9 +89,10 @@ def compare_arrays(
     left, right = native
     if refusal := _unlike(left, right):
         return replace(refusal, place=place, probe=probe)
-    nonfinite = (_nonfinite(left), _nonfinite(right))
-    if nonfinite != (0, 0):
-        return _with_nonfinite(place, probe, left, right, nonfinite, comparison)
+    for one, two in (native, lifted or native):
+        nonfinite = (_nonfinite(one), _nonfinite(two))
+        if nonfinite != (0, 0):
+            return _with_nonfinite(place, probe, one, two, nonfinite, comparison)
     if str(left.dtype) not in FLOATS:
         return _whole_numbers(place, probe, left, right)
     own = _difference(comparison, probe, place, left, right, lifted=False)

@@ -16,7 +16,7 @@ EXACT = {
 }  # fmt: skip
 """Primitives that round nothing: they move, compare or negate values."""
 
-SUMS = {"reduce_sum", "cumsum", "reduce_prod", "cumprod", "cumlogsumexp", "reduce_precision", "argmax", "argmin"}
+SUMS = {"reduce_sum", "reduce_prod", "reduce_precision", "argmax", "argmin"}
 
 
 def depths(program: Program) -> dict[str, int]:
@@ -61,6 +61,8 @@ def _terms(eqn: Any) -> int:
     if name == "conv_general_dilated":
         kernel = eqn.invars[1].aval.shape
         return int(np.prod(kernel, dtype=int) // kernel[eqn.params["dimension_numbers"].rhs_spec[0]])
+    if name.startswith("cum"):
+        return shape[eqn.params["axis"]]
     if name in SUMS or "scatter" in name:
         return max(1, int(np.prod(shape, dtype=int) // max(1, int(np.prod(eqn.outvars[0].aval.shape, dtype=int)))))
     return 1

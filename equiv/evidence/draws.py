@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,18 @@ CALLS = {
 def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
     """A jaxpr and its constants, whether it comes closed or open (jax 0.11 has one class for both)."""
     return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
+
+
+def scan_parts(eqn: Any) -> tuple[int, int]:
+    """How many operands of a scan are constant, and how many are constant or carried; the rest are sliced.
+
+    jax 0.10 counts them in parameters of their own, jax 0.11 keeps their tree (`loops.py`, `ft_in`).
+    """
+    params = eqn.params
+    if "num_consts" in params:
+        return params["num_consts"], params["num_consts"] + params["num_carry"]
+    fixed, carried, _ = (len(list(part)) for part in params["ft_in"].update(eqn.invars).unpack())
+    return fixed, fixed + carried
 
 
 def inner(eqn: Any) -> list[Any]:
@@ -81,7 +94,9 @@ def _equation(eqn: Any, ins: list[str]) -> tuple[list[str], Found]:
     name, params = eqn.primitive.name, eqn.params
     if name in CALLS:
         body, consts = opened(params[CALLS[name]])
-        return _walk(body, consts, ins[len(ins) - len(body.invars) :])
+        outs, found = _walk(body, consts, ins[len(ins) - len(body.invars) :])
+        # What jax.random compiles for itself knows only its own lines: there the call says where the draw stands.
+        return outs, [(ident, draw if draw.where else replace(draw, where=where(eqn))) for ident, draw in found]
     if name == "scan":
         return _scan(eqn, ins)
     if name == "cond":
@@ -117,17 +132,17 @@ def _scan(eqn: Any, ins: list[str]) -> tuple[list[str], Found]:
     """
     params = eqn.params
     body, consts = opened(params["jaxpr"])
-    length, fixed, carried = params["length"], params["num_consts"], params["num_consts"] + params["num_carry"]
+    length, (fixed, carried) = params["length"], scan_parts(eqn)
     loop = _hash(str(body), ins, params["reverse"])
     inside = [
         *ins[:fixed],
-        *(_hash("carry", index, loop) for index in range(params["num_carry"])),
+        *(_hash("carry", index, loop) for index in range(carried - fixed)),
         *(name.removeprefix(STACK) if name.startswith(STACK) else _hash("slice", name) for name in ins[carried:]),
     ]
     outs, drawn = _walk(body, consts, inside)
     found = [(_hash(name, length), Draw((length, *draw.shape), draw.bit_width, draw.where)) for name, draw in drawn]
-    last = [_hash("last", index, length, loop) for index in range(params["num_carry"])]
-    return [*last, *(f"{STACK}{name}" for name in outs[params["num_carry"] :])], found
+    last = [_hash("last", index, length, loop) for index in range(carried - fixed)]
+    return [*last, *(f"{STACK}{name}" for name in outs[carried - fixed :])], found
 
 
 def where(eqn: Any) -> str:

@@ -14,7 +14,7 @@ from jax.interpreters import partial_eval
 
 from equiv.errors import PortError
 from equiv.evidence import draws as drawing
-from equiv.evidence.draws import CALLS, count, inner, opened
+from equiv.evidence.draws import CALLS, count, inner, opened, scan_parts
 from equiv.program import Program
 
 NARROW = ("float32", "float16", "bfloat16")
@@ -155,13 +155,13 @@ def _equation(eqn: Any, ins: list[Any], bits: Source, lifted: bool) -> Sequence[
 def _scan(eqn: Any, ins: list[Any], bits: Source, lifted: bool) -> Sequence[Any]:
     params = eqn.params
     body, consts = opened(params["jaxpr"])
-    fixed, carried = params["num_consts"], params["num_consts"] + params["num_carry"]
-    kept = params["num_carry"], len(body.outvars)
+    fixed, carried = scan_parts(eqn)
+    carries, stacks = carried - fixed, len(body.outvars) - (carried - fixed)
 
     def step(carry: tuple[Any, ...], slices: tuple[list[Any], list[Any] | None]) -> tuple[Any, Any]:
         source = Source(None if slices[1] is None else list(slices[1]))
         outs = evaluate(body, consts, [*ins[:fixed], *carry, *slices[0]], source, lifted)
-        return tuple(outs[: kept[0]]), (*outs[kept[0] :], *source.kept)
+        return tuple(outs[:carries]), (*outs[carries:], *source.kept)
 
     carry, stacked = jax.lax.scan(
         step,
@@ -171,8 +171,8 @@ def _scan(eqn: Any, ins: list[Any], bits: Source, lifted: bool) -> Sequence[Any]
         reverse=params["reverse"],
         unroll=params["unroll"],
     )
-    bits.kept += stacked[kept[1] - kept[0] :]
-    return [*carry, *stacked[: kept[1] - kept[0]]]
+    bits.kept += stacked[stacks:]
+    return [*carry, *stacked[:stacks]]
 
 
 def _while(eqn: Any, ins: list[Any], bits: Source, lifted: bool) -> Sequence[Any]:
@@ -210,6 +210,8 @@ def _lifted_params(eqn: Any, ins: list[Any]) -> dict[str, Any]:
     for key in DTYPE_PARAMETERS:
         if str(params.get(key)) in NARROW:
             params[key] = jnp.dtype("float64")
+    if "precision" in params:  # "bfloat16", `DotAlgorithmPreset.BF16_BF16_F32`: float64 operands would be rounded
+        params["precision"] = None
     if any(str(getattr(value, "dtype", "")) == "float64" for value in ins):
         for key, value in params.items():
             if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
