@@ -86,7 +86,7 @@ def zero_debias(layer: str, decay: float) -> tuple[KnownDifference, ...]:
         return KnownDifference(
             backend="haiku",
             leaf=leaf,
-            formula=f"flax {name} = haiku hidden + {start:g} * {decay:g}**steps; "
+            formula=f"flax {name} = haiku hidden{f' + {decay:g}**steps' if start else ''}; "
             f"haiku average = hidden / (1 - {decay:g}**counter)",
             expected=lambda leaves, steps: leaves[f"{leaf}.hidden"] + start * decay**steps,
             own=lambda leaves, steps: leaves[f"{leaf}.hidden"] / (1 - decay ** _beside(leaves, leaf)),

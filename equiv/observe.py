@@ -130,12 +130,14 @@ def noise_of(prepared: Prepared, given: Mapping[str, Sample], all_probes: list[P
     responses: tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]] = ({}, {})
     for probe in all_probes:
         own = fresh_state(prepared) if probe.name == "cold" else {}
-        for seed in range(NUDGES):
+        # The first is not moved at all: where the same run twice gives two answers, that is noise too.
+        for seed in range(NUDGES + 1):
             for lifted, executable in ((False, prepared.native), (True, prepared.lifted)):
                 base = given[probe.name].lifted if lifted else given[probe.name].native
                 if executable is None or base is None:
                     continue
-                moved = _run_twice(executable, nudged(probe, seed, "float64" if lifted else None), own, {})
+                given_probe = probe if seed == 0 else nudged(probe, seed, "float64" if lifted else None)
+                moved = _run_twice(executable, given_probe, own, {})
                 known = responses[lifted].setdefault(probe.name, {})
                 for place, value in _responses(base, moved):
                     known[place] = max(known.get(place, 0.0), value)

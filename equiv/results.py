@@ -1,5 +1,6 @@
 """Nouns of what a run found, and their JSON. Neither jax nor a framework is imported here."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,12 @@ SCHEMA_VERSION = 1
 
 CHECKS = ("structure", "randomness", "outputs", "gradients", "state", "train")
 """The checks in the order of the report: what breaks first explains what breaks after it."""
+
+RISK = 1e-9
+"""How often chance alone may exceed a budget."""
+
+LEVEL = math.sqrt(2 * math.log(2 / RISK))
+"""The factor of a budget at that risk (Higham and Mary 2019, theorem 2.4)."""
 
 Grade = Literal[
     "proved",
@@ -152,7 +159,8 @@ class RunResult:
 
 def weakest(findings: tuple[Finding, ...]) -> Grade:
     """The grade of a check: any refusal first, else the weakest equality that its leaves reach."""
-    return min((finding.grade for finding in findings), key=DECIDING.index, default="vacuous")
+    grades: list[Grade] = [finding.grade for finding in findings]
+    return min(grades, key=DECIDING.index) if grades else "vacuous"
 
 
 def verdict_of(checks: tuple[CheckResult, ...]) -> Verdict:

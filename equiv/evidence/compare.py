@@ -17,10 +17,7 @@ import numpy as np
 
 from equiv.observed import Comparison, Sample
 from equiv.probe import FLOATS, ulp
-from equiv.results import Finding, Grade, weakest
-
-RISK = 1e-9
-LEVEL = math.sqrt(2 * math.log(2 / RISK))
+from equiv.results import LEVEL, Finding, Grade, weakest
 
 
 @dataclass(frozen=True)

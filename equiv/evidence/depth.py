@@ -62,7 +62,7 @@ def _terms(eqn: Any) -> int:
         kernel = eqn.invars[1].aval.shape
         return int(np.prod(kernel, dtype=int) // kernel[eqn.params["dimension_numbers"].rhs_spec[0]])
     if name.startswith("cum"):
-        return shape[eqn.params["axis"]]
+        return int(shape[eqn.params["axis"]])
     if name in SUMS or "scatter" in name:
         return max(1, int(np.prod(shape, dtype=int) // max(1, int(np.prod(eqn.outvars[0].aval.shape, dtype=int)))))
     return 1

@@ -1,6 +1,6 @@
 """What one check of one candidate looks like in a table cell: a sign, a word, and error over budget."""
 
-from equiv.results import CaseResult, CheckResult, Finding
+from equiv.results import LEVEL, RISK, CaseResult, CheckResult, Finding
 
 SIGNS = {
     "proved": "✓",
@@ -55,10 +55,17 @@ def values(finding: Finding, reference: str, candidate: str) -> list[str]:
         judged = f" ({finding.precision} run, probe {finding.probe})" if finding.precision else ""
         lines.append(f"error {finding.error:.3g} / budget {finding.budget or 0:.3g}{over}{judged}")
     if finding.response is not None and finding.depth:
-        lines.append(
-            f"budget: one ulp in every input moves this by {finding.response:.2g}; times the square root of "
-            f"{finding.depth} rounded operations in a row; times 6.5 for odds of 1e-9"
-        )
+        lines.append(_budget(finding, finding.response, finding.depth))
     if finding.note:
         lines.append(finding.note)
     return lines
+
+
+def _budget(finding: Finding, response: float, depth: int) -> str:
+    derived = response * depth**0.5 * LEVEL
+    if finding.budget is not None and finding.budget > derived * 1.001:
+        return "budget: twice the reference's own distance from its float64 run, which is more than rounding predicts"
+    return (
+        f"budget: one ulp in every input moves this by {response:.2g}; times the square root of {depth} rounded "
+        f"operations in a row; times {LEVEL:.2g}, which chance exceeds once in {1 / RISK:,.0f}"
+    )
