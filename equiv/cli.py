@@ -1,18 +1,21 @@
 """The command line. Exit codes as in `diff`: 0 same, 1 different, 2 trouble, 3 inconclusive."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from equiv.errors import EquivError
+from equiv.errors import EquivError, told
 from equiv.load import CaseFile, find, load
 from equiv.report.markdown import markdown
 from equiv.report.terminal import show
@@ -34,12 +37,21 @@ def main() -> None:
 
 
 def guard(function: Callable[[], int]) -> None:
-    """Leave with a command's exit code; an error meant for the user is one message, not a traceback."""
+    """Leave with a command's exit code; an error is one message, not a traceback, whose exit code would be 1."""
     try:
         sys.exit(function())
     except EquivError as error:
         click.echo(f"equiv: {error}", err=True)
-        sys.exit(TROUBLE)
+    except KeyboardInterrupt:
+        click.echo("equiv: interrupted", err=True)
+    except Exception as error:  # noqa: BLE001 - 1 would say that a port differs
+        click.echo(f"equiv: failed with {told(error)}. Please report it with the command.", err=True)
+    sys.exit(TROUBLE)
+
+
+def _console(stderr: bool = False) -> Console:
+    """Without any escape codes where NO_COLOR is set, bold and dim included."""
+    return Console(stderr=stderr, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
 
 
 @main.command()
@@ -62,7 +74,7 @@ def _run(paths: tuple[Path, ...], expression: str, as_json: bool, reports: Path)
     files = find(paths, expression)
     result = _run_files(files)
     try:
-        _write(reports / "results.json", encode(result))
+        _write(reports / "results.json", encode(result), "Give another folder with --reports.")
         written = f"results: {reports / 'results.json'}"
         code = exit_code(result.verdict)
     except EquivError as error:
@@ -70,7 +82,7 @@ def _run(paths: tuple[Path, ...], expression: str, as_json: bool, reports: Path)
     if as_json:
         click.echo(encode(result), nl=False)
     else:
-        show(result, Console(highlight=False))
+        show(result, _console())
     click.echo(written, err=True)
     return code
 
@@ -79,10 +91,17 @@ def _run_files(files: list[CaseFile]) -> RunResult:
     started, clock = datetime.now(UTC), time.perf_counter()
     columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     finished: list[CaseResult] = []
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = _console(stderr=True)
+    # What a case prints is no result.
+    with (
+        redirect_stdout(sys.stderr),
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
         task = bar.add_task("importing jax", total=len(files))
+        from equiv.environment import environment
         from equiv.run import conclude, run_cases
 
+        environment()  # without a device there is nothing to begin with
         report: Report = lambda text: bar.update(task, description=text)  # noqa: E731
         try:
             for case in run_cases(files, report):
@@ -95,12 +114,12 @@ def _run_files(files: list[CaseFile]) -> RunResult:
     return conclude(finished, started, time.perf_counter() - clock)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, mend: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     except OSError as error:
-        raise EquivError(f"{path}: cannot be written: {error.strerror}. Give another folder with --reports.") from error
+        raise EquivError(f"{path}: cannot be written: {error.strerror}. {mend}") from error
 
 
 @main.command("list")
@@ -118,11 +137,11 @@ def _list(paths: tuple[Path, ...], expression: str) -> int:
     for file in find(paths, expression):
         try:
             loaded = load(file)
-            table.add_row(loaded.name, " ".join(loaded.case.models), loaded.lesson)
+            table.add_row(*map(escape, (loaded.name, " ".join(loaded.case.models), loaded.lesson)))
         except EquivError as error:
             trouble = True
-            table.add_row(file.name, "!", str(error))
-    Console(highlight=False).print(table)
+            table.add_row(escape(file.name), "!", escape(str(error)))
+    _console().print(table)
     return TROUBLE if trouble else 0
 
 
@@ -139,5 +158,5 @@ def _report(results: tuple[Path, ...], output: Path | None) -> int:
     if output is None:
         click.echo(text, nl=False)
     else:
-        _write(output, text.encode())
+        _write(output, text.encode(), "Give another file with -o.")
     return 0

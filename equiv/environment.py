@@ -7,13 +7,21 @@ from importlib import metadata
 
 import jax
 
+from equiv.errors import NotRun, told
+
 LIBRARIES = ("equiv", "jax", "jaxlib", "flax", "dm-haiku", "optax", "numpy")
 SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_partitionable", "jax_default_prng_impl")
 
 
 def environment() -> dict[str, str]:
     """Versions, device, settings that change numerics, and the commit."""
-    devices = jax.devices()
+    try:
+        devices = jax.devices()
+    except Exception as error:
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise NotRun(
+            f"JAX finds no device for JAX_PLATFORMS={asked!r}: {told(error)}. Install the plugin, or unset it."
+        ) from error
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in LIBRARIES},

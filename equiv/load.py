@@ -4,11 +4,13 @@ import ast
 import importlib.util
 import re
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from equiv.case import Case
-from equiv.errors import CaseError, EquivError
+from equiv.case import Case, Deviation, KnownDifference, Layer
+from equiv.errors import CaseError, EquivError, place, told
 
 WORDS = (ast.Expression, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.Not, ast.Constant)
 """What a `-k` expression is made of, once its words are True or False."""
@@ -35,7 +37,7 @@ def find(paths: tuple[Path, ...], expression: str = "") -> list[CaseFile]:
     """The case files under files and folders, in order of name.
 
     Args:
-        paths: case files, or folders that are searched for them (names that begin with `_` are left out).
+        paths: case files, or folders that are searched for them (names that begin with `_`, `test_` or `.` are left out).
         expression: words with `and`, `or`, `not` and parentheses; a word holds for the names that contain it.
 
     Raises:
@@ -44,7 +46,7 @@ def find(paths: tuple[Path, ...], expression: str = "") -> list[CaseFile]:
     found: list[CaseFile] = []
     for path in paths:
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*.py") if not file.name.startswith(("_", "test_", "conftest")))
+            files = sorted(file for file in path.rglob("*.py") if _is_case(file.relative_to(path)))
             if not files:
                 raise EquivError(f"{path}: no case files (*.py) in this folder. Give a folder or file with a CASE.")
             found += [CaseFile(file.relative_to(path).with_suffix("").as_posix(), file) for file in files]
@@ -53,6 +55,11 @@ def find(paths: tuple[Path, ...], expression: str = "") -> list[CaseFile]:
         else:
             raise EquivError(f"{path}: no such file or folder. Give a case file, or a folder of them.")
     return [file for file in found if matches(expression, file.name)]
+
+
+def _is_case(file: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.parts)
+    return not hidden and not file.name.startswith(("_", "test_", "conftest"))
 
 
 def matches(expression: str, name: str) -> bool:
@@ -87,16 +94,66 @@ def load(file: CaseFile) -> LoadedCase:
         raise CaseError(f"{file.path}: not a Python file. Give a .py file with a CASE.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up by name
+    if (folder := str(file.path.parent.resolve())) not in sys.path:
+        sys.path.append(folder)  # a case may import its neighbours; at the end, where it hides no library
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise CaseError(f"{file.path}: importing it raised {type(error).__name__}: {error}. Mend the file.") from error
+    except (Exception, SystemExit) as error:
+        where = place(error, "the file")
+        raise CaseError(f"{file.path}: importing it raised {told(error)}. Mend {where}.") from error
     case = getattr(module, "CASE", None)
     if not isinstance(case, Case):
-        got = "has no CASE" if case is None else f"has a CASE that is a {type(case).__name__}"
+        got = "has no CASE" if case is None else f"has a CASE that is {_kind(case)}"
         raise CaseError(f"{file.path}: {got}. End the file with CASE = Case(...), from equiv.case.")
+    _check_fields(file.path, case)
     if len(case.models) < 2:
         raise CaseError(
             f"{file.path}: the case has {len(case.models)} model. Give it two: a reference and a candidate."
         )
     return LoadedCase(file.name, (module.__doc__ or "").strip().partition("\n")[0], case)
+
+
+def _all(kind: type, given: Any) -> bool:
+    return isinstance(given, tuple | list) and all(isinstance(item, kind) for item in given)
+
+
+def _named(given: Any, wanted: Callable[[Any], bool]) -> bool:
+    return isinstance(given, Mapping) and all(isinstance(key, str) and wanted(item) for key, item in given.items())
+
+
+FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("guide", lambda given: isinstance(given, str), "text"),
+    ("models", lambda given: _named(given, callable), 'backend names to builders: {"haiku": ..., "nnx": ...}'),
+    (
+        "batch",
+        lambda given: _named(given, lambda text: isinstance(text, str)),
+        'names to text: {"x": "float32[8,784]"}',
+    ),
+    ("layers", lambda given: _all(Layer, given), "a tuple of rows: (linear(...),), with the comma"),
+    (
+        "methods",
+        lambda given: given is None or _named(given, lambda names: _all(str, names)),
+        'method names to tuples of batch entries: {"__call__": ("x",)}, with the comma',
+    ),
+    (
+        "printed",
+        lambda given: _named(given, lambda paths: isinstance(paths, Mapping)),
+        "backend names to paths and shapes",
+    ),
+    ("known_differences", lambda given: _all(KnownDifference, given), "a tuple of KnownDifference"),
+    ("deviations", lambda given: _all(Deviation, given), "a tuple of Deviation"),
+    ("steps", lambda given: type(given) is int and given > 0, "a whole number from 1 on"),
+)
+"""What each field of a case has to be, and how to say it: a case is written by hand."""
+
+
+def _check_fields(path: Path, case: Case) -> None:
+    for field, fits, wanted in FIELDS:
+        if not fits(given := getattr(case, field)):
+            raise CaseError(f"{path}: the case's {field} is {_kind(given)}, wanted {wanted}. Mend {field} in the file.")
+
+
+def _kind(given: Any) -> str:
+    """What something is, in a few words: its value where that is short."""
+    shown = repr(given)
+    return shown if len(shown) < 60 else f"a {type(given).__name__}"

@@ -62,7 +62,7 @@ def _row(layer: Layer, port: Port, backend: ModuleType) -> list[MappedLeaf]:
         if (key := backend.native_key(native, scope)) in port.leaves
     }
     if not found:
-        raise CaseError(_wrong_scope(layer, scope, port))
+        raise CaseError(_wrong_scope(layer, port, backend, list(natives.values())))
     rows = []
     for name, (native, key) in found.items():
         struct = port.leaves[key]
@@ -73,12 +73,17 @@ def _row(layer: Layer, port: Port, backend: ModuleType) -> list[MappedLeaf]:
     return rows
 
 
-def _wrong_scope(layer: Layer, scope: str, port: Port) -> str:
-    paths = sorted({key.path for key in port.leaves if port.collections[key] != "random"})
+def _wrong_scope(layer: Layer, port: Port, backend: ModuleType, natives: list[Native]) -> str:
+    scope = layer.scopes[port.backend]
+    leaves = sorted(key for key in port.leaves if port.collections[key] != "random")
+    # Where a kind has no collection of its own, the scope names it first.
+    named = all(native.collection == "" for native in natives)
+    paths = [f"{key.collection}/{key.path}" if named else key.path for key in leaves]
+    wanted = [str(backend.native_key(native, scope)) for native in natives[:3]]
     close = difflib.get_close_matches(scope, paths, n=1, cutoff=0.0) or ["nothing"]
     return (
         f"{port.backend}: row {layer.path} ({layer.kind}) says {scope!r}, but the model has no such leaf there; "
-        f"closest is {close[0]!r}. Mend the scope in the row."
+        f"closest is {close[0]!r}. Mend the scope in the row, which looks for {', '.join(wanted)}."
     )
 
 

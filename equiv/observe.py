@@ -99,13 +99,17 @@ def sample(prepared: Prepared, probe: Probe, reference: Sample | None = None, co
     return Sample(outputs[0], outputs[1] if len(outputs) > 1 else None)
 
 
+def _run_once(executable: Executable, probe: Probe, own: Arrays) -> Arrays:
+    return guarded(executable.programs.backend, "running", partial(run, executable, probe, own))
+
+
 def _run_twice(executable: Executable, probe: Probe, own: Arrays, taken: Arrays) -> Arrays:
     table = executable.table
-    outputs = run(executable, probe, own)
+    outputs = _run_once(executable, probe, own)
     if not table.names("state"):
         return outputs
     trained = {name: outputs[f"train: {name}"][-1] for name in table.names()} | taken
-    again = run(executable, replace(probe, variables={}), trained)
+    again = _run_once(executable, replace(probe, variables={}), trained)
     mode = executable.programs.parts[0].name.partition(" ")[0]
     after = {f"after training, {name}": value for name, value in again.items() if name.startswith(f"{mode} ")}
     kept = {name: value for name, value in outputs.items() if probe.name != "cold" or name.startswith("train: ")}
@@ -147,7 +151,8 @@ def noise_of(prepared: Prepared, given: Mapping[str, Sample], all_probes: list[P
 def _responses(base: Mapping[str, np.ndarray], moved: Mapping[str, np.ndarray]) -> Iterator[tuple[str, float]]:
     for place, array in base.items():
         if "float" in str(array.dtype):
-            apart = np.abs(moved[place].astype("float64") - array.astype("float64"))
+            with np.errstate(invalid="ignore"):  # inf - inf; what is not finite is left out below, and refused later
+                apart = np.abs(moved[place].astype("float64") - array.astype("float64"))
             yield place, float(np.max(apart[np.isfinite(apart)], initial=0.0))
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from equiv.backends.base import path_of
+from equiv.errors import PortError
 from equiv.program import Program
 from equiv.trace import Tracer, flat_outputs, trace
 from equiv.variables import Identity, Layout
@@ -46,7 +47,13 @@ def training(tracer: Tracer) -> tuple[Program, Program]:
         native = [leaf.layout.to_native(inputs[leaf.name], leaf.shape) for leaf in leaves]
         batch = {name: inputs[f"batch/{name}"] for name in tracer.request.batch}
         after, outputs = tracer.port.step(jax.tree.unflatten(structure, native), batch, inputs["key"])
-        return {**_canonical(carry_leaves(tracer, after), after), **flat_outputs("step output", outputs)}
+        carried = _canonical(carry_leaves(tracer, after), after)
+        if lost := [leaf.name for leaf in leaves if leaf.name not in carried]:
+            raise PortError(
+                f"{tracer.port.backend}: train_step was given {lost[0]} and does not return it "
+                f"({len(lost)} of {len(leaves)} leaves). Return what it carries whole, in the order of its arguments."
+            )
+        return {**carried, **flat_outputs("step output", outputs)}
 
     carried = zip(begin.outputs, begin.jaxpr.out_avals, strict=True)
     specs = {name: jax.ShapeDtypeStruct(aval.shape, aval.dtype) for name, aval in carried}

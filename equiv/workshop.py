@@ -1,5 +1,6 @@
 """A case with its ports built and mapped: the stage before anything is compiled."""
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ import jax
 from equiv import backends
 from equiv.backends.base import Port, Request
 from equiv.case import Case
-from equiv.errors import CaseError, EquivError, NotRun, PortError
+from equiv.errors import CaseError, EquivError, NotRun, PortError, place, told
 from equiv.evidence.draws import fingerprint
 from equiv.mapping import map_port
 from equiv.probe import Entry, parse_batch
@@ -54,6 +55,7 @@ def open_workshop(case: Case) -> Workshop:
         CaseError: a batch entry or method that cannot be used.
     """
     request, entries = request_of(case)
+    _check_backends(case)
     built: dict[str, Built] = {}
     problems: dict[str, EquivError] = {}
     for backend in case.models:
@@ -61,6 +63,7 @@ def open_workshop(case: Case) -> Workshop:
             built[backend] = build_port(case, backend, request)
         except EquivError as error:
             problems[backend] = error
+    _check_known_differences(case, built)
     has_modes = any(one.port.modes for one in built.values())
     for backend, one in list(built.items()):
         try:
@@ -69,6 +72,28 @@ def open_workshop(case: Case) -> Workshop:
             problems[backend] = error
             del built[backend]
     return Workshop(case, request, entries, built, problems, has_modes)
+
+
+def _check_backends(case: Case) -> None:
+    """What a case says of a library that does not exist would never be looked at."""
+    named = dict.fromkeys(case.printed, "printed") | {
+        known.backend: "known_differences" for known in case.known_differences
+    }
+    for name, field in named.items():
+        if name not in backends.names():
+            there = ", ".join(backends.names())
+            raise CaseError(f"{field} names the backend {name!r}; there are: {there}. Rename it in {field}.")
+
+
+def _check_known_differences(case: Case, built: Mapping[str, Built]) -> None:
+    """A formula for a leaf that does not exist would hold unseen for ever."""
+    for known in case.known_differences:
+        if known.backend in built and known.leaf not in (has := built[known.backend].table.names()):
+            close = difflib.get_close_matches(known.leaf, has, n=1, cutoff=0.0) or ["nothing"]
+            raise CaseError(
+                f"known_differences names the leaf {known.leaf!r}, which {known.backend} does not have; "
+                f"closest is {close[0]!r}. Mend it in known_differences."
+            )
 
 
 def _check_deterministic(case: Case, one: Built, other: Built, request: Request, has_modes: bool) -> None:
@@ -102,6 +127,12 @@ def request_of(case: Case) -> tuple[Request, Mapping[str, Entry]]:
                 f"method {method} takes batch entry {unknown[0]!r}, the batch has {', '.join(entries)}. "
                 "Mend the case's methods or batch."
             )
+    for name, entry in entries.items():
+        if (here := str(jax.dtypes.canonicalize_dtype(entry.spec.dtype))) != entry.spec.dtype:
+            raise CaseError(
+                f"batch entry {name!r}: {entry.spec.dtype} would be {here} here, where JAX runs without 64-bit types. "
+                f"Write {here}, or set JAX_ENABLE_X64=1."
+            )
     structs = {name: jax.ShapeDtypeStruct(entry.spec.shape, entry.spec.dtype) for name, entry in entries.items()}
     return Request(methods, structs, case.loss or _mean_square, case.optimizer or _sgd), entries
 
@@ -129,10 +160,10 @@ def guarded(backend: str, what: str, function: Callable[[], Any]) -> Any:
     except EquivError:
         raise
     except ModuleNotFoundError as missing:
-        raise NotRun(f"{backend}: {what} needs {missing.name}, which is not installed here. Install it.") from missing
-    except Exception as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise PortError(f"{backend}: {what} raised {type(error).__name__}: {first[:300]}") from error
+        library = missing.name or missing
+        raise NotRun(f"{backend}: {what} needs {library}, which is not installed here. Install it.") from missing
+    except (Exception, SystemExit) as error:
+        raise PortError(f"{backend}: {what} raised {told(error)}. Mend {place(error, 'the case')}.") from error
 
 
 def build_port(case: Case, backend: str, request: Request) -> Built:
@@ -144,5 +175,5 @@ def build_port(case: Case, backend: str, request: Request) -> Built:
         PortError: the builder raised.
     """
     module = backends.load(backend)
-    port = guarded(backend, "the builder", partial(module.build, case.models[backend], request))
+    port = guarded(backend, "building the model", partial(module.build, case.models[backend], request))
     return Built(port, map_port(case.layers, port, module))

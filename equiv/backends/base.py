@@ -83,7 +83,7 @@ def take_apart(backend: str, returned: Any, kinds: tuple[type, ...], wanted: str
     named = hasattr(returned, "_fields")
     parts: tuple[Any, ...] = returned if isinstance(returned, tuple) and not named else (returned,)
     if not 1 <= len(parts) <= 3 or not isinstance(parts[0], kinds) or not all(map(callable, parts[1:])):
-        shown = ", ".join(type(part).__name__ for part in parts)
+        shown = ", ".join(f"the class {p.__name__}" if isinstance(p, type) else type(p).__name__ for p in parts)
         raise CaseError(
             f"{backend}: the builder returned ({shown}), wanted {wanted}. "
             "Return model, (model, train_step) or (model, train_step, create)."

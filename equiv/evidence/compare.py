@@ -17,7 +17,7 @@ import numpy as np
 
 from equiv.observed import Comparison, Sample
 from equiv.probe import FLOATS, ulp
-from equiv.results import LEVEL, Finding, Grade, weakest
+from equiv.results import EQUAL, LEVEL, Finding, Grade, weakest
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,13 @@ def worst(place: str, findings: list[Finding]) -> Finding:
     if not findings:
         return Finding(place, "vacuous", note="no probe reaches it")
     grade = weakest(tuple(findings))
-    deciding = max((item for item in findings if item.grade == grade), key=lambda item: item.ratio or 0.0)
+    deciding = max((item for item in findings if item.grade == grade), key=_severity)
     return replace(deciding, place=place)
+
+
+def _severity(finding: Finding) -> float:
+    """The ratio; a refusal without one (shape, dtype, not finite, no budget) is worse than any number."""
+    return (finding.ratio or 0.0) if finding.ratio is not None or finding.grade in EQUAL else math.inf
 
 
 def _on_probe(comparison: Comparison, probe: str, place: str, other: str) -> Finding:
@@ -119,11 +124,13 @@ def _with_nonfinite(
     where = np.argwhere(~np.isfinite(left.astype("float64")) | ~np.isfinite(right.astype("float64")))[0]
     index = tuple(int(axis) for axis in where)
     names = comparison.reference.table.backend, comparison.candidate.table.backend
+    counts = f"{names[0]} {nonfinite[0]} of {left.size}, {names[1]} {nonfinite[1]} of {right.size}"
     if nonfinite[0] == nonfinite[1]:
-        grade, note = "error", "both ports give values that are not finite: nothing can be compared there"
+        grade, note = "error", f"both ports give values that are not finite ({counts}): nothing can be compared there"
+        note += ". Keep the model finite: a logarithm or root of a negative number, a step that is too large?"
     else:
         side = names[0] if nonfinite[0] > nonfinite[1] else names[1]
-        grade, note = "refuted", f"{side} gives values that are not finite where the other does not"
+        grade, note = "refuted", f"{side} gives values that are not finite where the other does not ({counts})"
     return Finding(
         place,
         grade,  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ def _terms(eqn: Any) -> int:
     name = eqn.primitive.name
     if name in EXACT:
         return 0
-    shape = eqn.invars[0].aval.shape if eqn.invars else ()
+    shape: list[int] = list(eqn.invars[0].aval.shape) if eqn.invars else []
     if name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
         return int(np.prod([shape[axis] for axis in contracted], dtype=int))

@@ -1,0 +1,106 @@
+"""Loops by what a turn does.
+
+The carries of a loop get names in rounds: first what they start from, then, again and again, what a turn makes of
+them. After twice as many rounds as there are carries, carries of equal name start alike and stay alike (partition
+refinement: two loops with n carries each are told apart within 2n rounds, or never).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from equiv.evidence.draws import opened, scan_parts
+from equiv.evidence.terms import Value, atom, digest
+
+Turn = Callable[[Any, Sequence[Any], list[Value]], list[Value]]
+"""`(jaxpr, consts, inputs)` to outputs, as values."""
+
+
+def scan(eqn: Any, ins: list[Value], turn: Turn) -> list[Value]:
+    """`jax.lax.scan`: carries, slices, and stacked results."""
+    params = eqn.params
+    body, consts = opened(params["jaxpr"])
+    fixed, carried = scan_parts(eqn)
+    length, reverse = params["length"], params["reverse"]
+    slices = [_slice(value, length, reverse) for value in ins[carried:]]
+    start = ins[fixed:carried]
+
+    def once(carry: list[Value]) -> list[Value]:
+        return turn(body, consts, [*ins[:fixed], *carry, *slices])
+
+    carry, outs = _settle(start, once, ("scan", length, reverse))
+    moving = len(start)
+    last = [
+        begin if now is begin else atom(digest("last", now.term, out.name, length), begin.shape, begin.dtype)
+        for begin, now, out in zip(start, carry, outs[:moving], strict=True)
+    ]
+    return [*last, *(_stack(value, length, reverse) for value in outs[moving:])]
+
+
+def _settle(
+    start: list[Value], once: Callable[[list[Value]], list[Value]], kind: Any
+) -> tuple[list[Value], list[Value]]:
+    """Names for the carries of a loop, and what a turn gives for them. A carry that no turn changes is its start."""
+    number = len(start)
+    carry = [atom(digest("carry", kind, index), value.shape, value.dtype) for index, value in enumerate(start)]
+    outs = once(carry)
+    still = [outs[index].name == carry[index].name for index in range(number)]
+    # A carry that only depends on still ones may be still too; one more look finds those that feed on themselves.
+    carry = [
+        value if rest else atom(digest("start", kind, value.name), value.shape, value.dtype)
+        for value, rest in zip(start, still, strict=True)
+    ]
+    for _ in range(2 * (number - sum(still)) + 2):
+        outs = once(carry)
+        carry = [
+            value if rest else atom(digest("turn", now.term, out.name), value.shape, value.dtype)
+            for value, rest, now, out in zip(start, still, carry, outs[:number], strict=True)
+        ]
+    return carry, once(carry)
+
+
+def _slice(value: Value, length: int, reverse: bool) -> Value:
+    """One turn's part of a scanned value; the same for every turn where it is repeated."""
+    axis, shape = value.axes[0], value.shape[1:]
+    if axis is None and value.shape[0] != 1:
+        return Value(value.term, value.axes[1:], shape, value.dtype, value.constant)
+    if axis is None:
+        return atom(digest("slice", value.name, length, reverse), shape, value.dtype)
+    axes = tuple(None if other is None else other - (other > axis) for other in value.axes[1:])
+    return Value(digest("slice", value.term, axis, length, reverse), axes, shape, value.dtype)
+
+
+def _stack(value: Value, length: int, reverse: bool) -> Value:
+    """What every turn gives, stacked: the turn is axis 0 of the term."""
+    term = digest("stack", value.term, length, reverse, value.dtype)
+    axes = tuple(None if axis is None else axis + 1 for axis in value.axes)
+    if length == 1:
+        return Value(digest(term, "once"), (None, *(value.axes)), (1, *value.shape), value.dtype)
+    return Value(term, (0, *axes), (length, *value.shape), value.dtype)
+
+
+def while_loop(eqn: Any, ins: list[Value], turn: Turn) -> list[Value]:
+    """`jax.lax.while_loop`: equal tests and equal turns from equal starts."""
+    params = eqn.params
+    for_test, for_body = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    test, test_consts = opened(params["cond_jaxpr"])
+    body, body_consts = opened(params["body_jaxpr"])
+    start = ins[for_body:]
+    carry, outs = _settle(start, lambda now: turn(body, body_consts, [*ins[for_test:for_body], *now]), "while")
+    (stop,) = turn(test, test_consts, [*ins[:for_test], *carry])
+    return [
+        begin if now is begin else atom(digest("until", now.term, out.name, stop.name), begin.shape, begin.dtype)
+        for begin, now, out in zip(start, carry, outs, strict=True)
+    ]
+
+
+def cond(eqn: Any, ins: list[Value], turn: Turn) -> list[Value]:
+    """`jax.lax.cond` and `switch`: the same choice between the same branches."""
+    branches = [turn(*opened(branch), list(ins[1:])) for branch in eqn.params["branches"]]
+    avals = [var.aval for var in eqn.outvars]
+    return [
+        atom(digest("cond", ins[0].name, [value.name for value in values]), aval.shape, aval.dtype)
+        for aval, values in zip(avals, zip(*branches, strict=True), strict=True)
+    ]
+
+
+RULES: dict[str, Callable[[Any, list[Value], Turn], list[Value]]] = {"scan": scan, "while": while_loop, "cond": cond}

@@ -1,0 +1,210 @@
+"""Value numbering: a program's outputs as names, such that equal names mean the same operations on the same inputs.
+
+Calls are inlined; views, commutative operands, squares and dimension orders have one normal form (`terms.py`,
+`products.py`); loops are compared by what a turn does (`loops.py`). Whatever is not known is an uninterpreted symbol:
+equal only to itself on equal operands. Sound, not complete: unequal names prove nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jax.extend import core
+
+from equiv.evidence import loops, products
+from equiv.evidence.draws import CALLS, opened
+from equiv.evidence.terms import Value, atom, broadcast, digest, elementwise, literal, number, permute, reshape
+from equiv.program import Program
+
+ELEMENTWISE = frozenset(
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "rem",
+        "max",
+        "min",
+        "neg",
+        "abs",
+        "sign",
+        "square",
+        "sqrt",
+        "rsqrt",
+        "cbrt",
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log1p",
+        "tanh",
+        "tan",
+        "sin",
+        "cos",
+        "asin",
+        "acos",
+        "atan",
+        "atan2",
+        "sinh",
+        "cosh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "logistic",
+        "erf",
+        "erfc",
+        "erf_inv",
+        "lgamma",
+        "digamma",
+        "pow",
+        "integer_pow",
+        "floor",
+        "ceil",
+        "round",
+        "is_finite",
+        "not",
+        "and",
+        "or",
+        "xor",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "select_n",
+        "clamp",
+        "nextafter",
+        "shift_left",
+        "shift_right_logical",
+        "shift_right_arithmetic",
+        "add_any",
+        "convert_element_type",
+        "bitcast_convert_type",
+        "population_count",
+        "one_minus_square",
+    ]
+)
+COMMUTES = frozenset(("add", "mul", "max", "min", "and", "or", "xor", "eq", "ne"))
+TRANSPARENT = frozenset(("copy", "copy_p", "optimization_barrier", "sharding_constraint", "name", "pvary", "mesh_cast"))
+FOLDED: dict[str, Callable[..., Any]] = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "sqrt": np.sqrt,
+    "max": np.maximum, "min": np.minimum,
+}  # fmt: skip
+"""Operations that numpy rounds exactly as XLA does (IEEE 754 requires it)."""
+
+IGNORED = frozenset(("sharding", "out_sharding", "weak_type", "name", "accuracy", "ctx_mesh", "debug_info"))
+"""Parameters that say where or how a value is made, not what it is."""
+
+
+@dataclass
+class Numbering:
+    """Names given so far: what a reshaped term was reshaped from, and where each term was made."""
+
+    reshaped: dict[str, Value] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
+
+
+def number_program(program: Program, numbering: Numbering | None = None) -> dict[str, Value]:
+    """Every output of a program as a value; its name is equal to another's only if it is the same computation."""
+    numbering = numbering or Numbering()
+    jaxpr, consts = opened(program.jaxpr)
+    pairs = zip(program.inputs, jaxpr.invars, strict=True)
+    inputs = [atom(digest("input", name), var.aval.shape, var.aval.dtype) for name, var in pairs]
+    return dict(zip(program.outputs, walk(numbering, jaxpr, consts, inputs), strict=True))
+
+
+def walk(numbering: Numbering, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
+    """The outputs of a jaxpr as values."""
+    values = dict(zip(jaxpr.constvars, map(literal, consts), strict=True))
+    values.update(zip(jaxpr.invars, inputs, strict=True))
+
+    def read(item: Any) -> Value:
+        return literal(np.asarray(item.val, item.aval.dtype)) if isinstance(item, core.Literal) else values[item]
+
+    for eqn in jaxpr.eqns:
+        outs = _equation(numbering, eqn, [read(item) for item in eqn.invars])
+        for value in outs:
+            numbering.made.setdefault(value.term, eqn)
+        values.update(zip(eqn.outvars, outs, strict=True))
+    return [read(item) for item in jaxpr.outvars]
+
+
+def _equation(numbering: Numbering, eqn: Any, ins: list[Value]) -> list[Value]:
+    name, params = eqn.primitive.name, eqn.params
+    if name in CALLS:
+        body, consts = opened(params[CALLS[name]])
+        return walk(numbering, body, consts, ins[len(ins) - len(body.invars) :])
+    if name in TRANSPARENT:
+        return ins
+    if name in loops.RULES:
+        turn = lambda body, consts, values: walk(numbering, body, consts, values)  # noqa: E731
+        return loops.RULES[name](eqn, ins, turn)
+    if len(eqn.outvars) == 1:
+        aval = eqn.outvars[0].aval
+        if name in VIEWS:
+            return [VIEWS[name](numbering, eqn, ins[0])]
+        if name in ELEMENTWISE:
+            return [_elementwise(name, params, ins, aval)]
+        known = products.RULES.get(name)
+        if known and (value := known(name, params, ins, aval, attributes)) is not None:
+            return [value]
+    return opaque(eqn, ins)
+
+
+def attributes(params: dict[str, Any], *without: str) -> list[tuple[str, str]]:
+    """An equation's parameters, without those that do not change what it computes."""
+    return sorted((key, str(value)) for key, value in params.items() if key not in IGNORED and key not in without)
+
+
+def opaque(eqn: Any, ins: Sequence[Value]) -> list[Value]:
+    """An operation that nothing is known of."""
+    key = (eqn.primitive.name, attributes(eqn.params), [value.name for value in ins])
+    avals = [var.aval for var in eqn.outvars]
+    return [
+        atom(digest("opaque", key, index, aval.shape, str(aval.dtype)), aval.shape, aval.dtype)
+        for index, aval in enumerate(avals)
+    ]
+
+
+def _elementwise(name: str, params: dict[str, Any], ins: list[Value], aval: Any) -> Value:
+    dtype = str(aval.dtype)
+    if name == "convert_element_type" and ins[0].dtype == dtype:
+        return ins[0]
+    if name in FOLDED and all(value.constant is not None for value in ins):
+        with np.errstate(all="ignore"):
+            return number(FOLDED[name](*(value.constant for value in ins)), aval.shape)
+    if name == "select_n" and ins[0].constant is not None:
+        return ins[1 + int(ins[0].constant)]
+    if name in ("mul", "div") and ins[1].constant == 1 and ins[0].shape == aval.shape:
+        return ins[0]
+    name, ins = _normal(name, params, ins)
+    extra = attributes(params) if name not in ("square", "convert_element_type") else []
+    return elementwise((name, extra), ins, aval.shape, dtype, name in COMMUTES)
+
+
+def _normal(name: str, params: dict[str, Any], ins: list[Value]) -> tuple[str, list[Value]]:
+    if (name == "integer_pow" and params["y"] == 2) or (name == "mul" and ins[0] == ins[1]):
+        return "square", ins[:1]
+    return ("add" if name == "add_any" else name), ins
+
+
+def _reshape(numbering: Numbering, eqn: Any, value: Value) -> Value:
+    shape = eqn.outvars[0].aval.shape
+    base = numbering.reshaped.get(value.term) if value.plain else None
+    result = reshape(base or value, shape)
+    if result.term != value.term and result.term not in numbering.reshaped:
+        numbering.reshaped[result.term] = base or value
+    return result
+
+
+VIEWS: dict[str, Callable[[Numbering, Any, Value], Value]] = {
+    "reshape": _reshape,
+    "squeeze": _reshape,
+    "expand_dims": _reshape,
+    "broadcast_in_dim": lambda _, eqn, value: broadcast(
+        value, eqn.outvars[0].aval.shape, eqn.params["broadcast_dimensions"]
+    ),
+    "transpose": lambda _, eqn, value: permute(value, eqn.params["permutation"]),
+}

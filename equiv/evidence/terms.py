@@ -1,0 +1,118 @@
+"""Terms: what a value of a program is made of, so that equal values get one name whatever way they are written.
+
+A value is a term seen through a view. The term's array has no unit axes; the view says which axis of the term each
+axis of the value is, or that it is repeated (`None`). Reshapes that only add or drop unit axes, broadcasts and
+transposes change the view and leave the term alone.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Value:
+    """A term seen through a view.
+
+    Attributes:
+        term: name of the term: equal names, equal arrays.
+        axes: for every axis of the value the axis of the term, or None where it is repeated or of size one.
+        shape: shape of the value.
+        dtype: dtype name.
+        constant: the number, where every element is the same known one.
+    """
+
+    term: str
+    axes: tuple[int | None, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    constant: Any = None
+
+    @property
+    def name(self) -> str:
+        """The value's own name: term and view."""
+        return digest("view", self.term, self.axes, self.shape, self.dtype)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the view only drops unit axes: nothing repeated, nothing permuted."""
+        used = [axis for axis in self.axes if axis is not None]
+        repeats = any(axis is None and size != 1 for axis, size in zip(self.axes, self.shape, strict=True))
+        return not repeats and used == sorted(used)
+
+
+def digest(*parts: Any) -> str:
+    """A name for a combination of names."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def atom(name: str, shape: Sequence[int], dtype: Any) -> Value:
+    """A value that is its own term."""
+    numbers = iter(range(len(shape)))
+    axes = tuple(None if size == 1 else next(numbers) for size in shape)
+    return Value(name, axes, tuple(shape), str(dtype))
+
+
+def literal(array: Any) -> Value:
+    """A constant; one number everywhere is a scalar seen through a broadcast."""
+    if "key<" in str(getattr(array, "dtype", "")):
+        return atom(digest("key", id(array)), array.shape, array.dtype)
+    numbers = np.asarray(array)
+    first = numbers.reshape(-1)[0] if numbers.size else None
+    if first is not None and numbers.tobytes() == np.full_like(numbers, first).tobytes():
+        term = digest("number", str(numbers.dtype), first.tobytes())
+        return Value(term, (None,) * numbers.ndim, numbers.shape, str(numbers.dtype), first)
+    squeezed = np.ascontiguousarray(numbers.squeeze())
+    return atom(digest("array", str(numbers.dtype), squeezed.shape, squeezed.tobytes()), numbers.shape, numbers.dtype)
+
+
+def number(value: Any, shape: Sequence[int]) -> Value:
+    """A known number, repeated to a shape."""
+    return literal(np.broadcast_to(np.asarray(value), tuple(shape)))
+
+
+def broadcast(value: Value, shape: Sequence[int], places: Sequence[int]) -> Value:
+    """`broadcast_in_dim`."""
+    axes: list[int | None] = [None] * len(shape)
+    for axis, place in enumerate(places):
+        if value.shape[axis] == shape[place]:
+            axes[place] = value.axes[axis]
+    return Value(value.term, tuple(axes), tuple(shape), value.dtype, value.constant)
+
+
+def permute(value: Value, order: Sequence[int]) -> Value:
+    """`transpose`."""
+    shape = tuple(value.shape[axis] for axis in order)
+    return Value(value.term, tuple(value.axes[axis] for axis in order), shape, value.dtype, value.constant)
+
+
+def reshape(value: Value, shape: Sequence[int]) -> Value:
+    """A reshape: a view where only unit axes come or go, else a term of its own."""
+    shape = tuple(shape)
+    if value.constant is not None:
+        return Value(value.term, (None,) * len(shape), shape, value.dtype, value.constant)
+    kept = [axis for axis, size in zip(value.axes, value.shape, strict=True) if size != 1]
+    if [size for size in value.shape if size != 1] == [size for size in shape if size != 1]:
+        left = iter(kept)
+        return Value(value.term, tuple(None if size == 1 else next(left) for size in shape), shape, value.dtype)
+    return atom(digest("reshape", *_flat(value), [size for size in shape if size != 1]), shape, value.dtype)
+
+
+def _flat(value: Value) -> tuple[Any, ...]:
+    """What a reshape of a value depends on: unit axes do not count."""
+    view = [(axis, size) for axis, size in zip(value.axes, value.shape, strict=True) if size != 1]
+    return value.term, view, value.dtype
+
+
+def elementwise(operation: Any, operands: Sequence[Value], shape: Sequence[int], dtype: Any, commutes: bool) -> Value:
+    """An elementwise operation: its term lives on the axes that some operand really has."""
+    rank = len(shape)
+    views = [value.axes if value.shape else (None,) * rank for value in operands]
+    axes = [axis for axis in range(rank) if any(view[axis] is not None for view in views)]
+    names = [digest(value.term, [view[axis] for axis in axes]) for value, view in zip(operands, views, strict=True)]
+    term = digest("elementwise", operation, sorted(names) if commutes else names, str(dtype))
+    place = {axis: index for index, axis in enumerate(axes)}
+    return Value(term, tuple(place.get(axis) for axis in range(rank)), tuple(shape), str(dtype))
