@@ -23,7 +23,9 @@ class PortError(EquivError):
 
 def told(error: BaseException) -> str:
     """What somebody else's error says, in one line: its kind and the first line of its text."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # A text with a traceback in it (XLA, of what a callback raised) says what happened in its last line.
+    first = (lines[-1] if "Traceback (most" in str(error) else lines[0]) if lines else ""
     short = first if len(first) <= 300 else f"{first[:300]} ..."
     return f"{type(error).__name__}: {short}".removesuffix(": ").removesuffix(".")
 

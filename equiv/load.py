@@ -37,7 +37,7 @@ def find(paths: tuple[Path, ...], expression: str = "") -> list[CaseFile]:
     """The case files under files and folders, in order of name.
 
     Args:
-        paths: case files, or folders that are searched for them (names that begin with `_`, `test_` or `.` are left out).
+        paths: case files, or folders that are searched for them (not for names that begin with `_`, `test_` or `.`).
         expression: words with `and`, `or`, `not` and parentheses; a word holds for the names that contain it.
 
     Raises:

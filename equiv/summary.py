@@ -20,8 +20,10 @@ def summarise(cases: Sequence[CaseResult]) -> tuple[Verdict, str]:
         return "error", f"Trouble in {trouble} of {len(cases)} cases{rest}. First: {where}"
     if counts["different"]:
         return "different", f"Not the same: {counts['different']} of {compared}. First: {_first(cases, 'different')}"
-    if counts["inconclusive"] or not verdicts:
-        where = _first(cases, "inconclusive") or "no case was run"
+    if not verdicts:
+        return "inconclusive", "Inconclusive: no case was run. Give other paths, or another -k."
+    if counts["inconclusive"]:
+        where = _first(cases, "inconclusive")
         return "inconclusive", f"Inconclusive: {counts['inconclusive']} of {compared}. First: {where}"
     by_formula = sum(any(check.grade == "expected" for check in case.checks) for case in cases)
     formula = f"; {by_formula} with a known difference that holds by its formula" if by_formula else ""
@@ -62,20 +64,36 @@ def severity(finding: Finding) -> float:
     return finding.ratio or 0.0
 
 
+def place_words(case: CaseResult, check: CheckResult, finding: Finding) -> str:
+    """Case, candidate, check and place; the last two are left out where a candidate as a whole could not be used."""
+    who = f"{case.name}-{check.candidate}"
+    return who if finding.place == check.candidate else f"{who}, {check.check}, {finding.place}"
+
+
+def reason(case: CaseResult, candidate: str) -> str:
+    """Why a candidate is not the same, in one line: the place, both values, and what is wrong."""
+    own = [check for check in case.checks if check.candidate == candidate]
+    grades = {"different": ("refuted",), "error": ("error",)}.get(case.verdicts[candidate], ())
+    for check in own:
+        if found := [finding for finding in check.findings if finding.grade in grades]:
+            return _sentence(case, check, max(found, key=severity))
+    unsure = [f": {check.check} {check.grade}, {check.summary}" for check in own if check.grade in _UNSURE]
+    return f"{case.name}-{candidate}{unsure[0] if unsure else ''}"
+
+
+def _sentence(case: CaseResult, check: CheckResult, finding: Finding) -> str:
+    if finding.place == check.candidate:
+        return f"{case.name}: {finding.note}"  # the note begins with the candidate
+    parts = [place_words(case, check, finding)]
+    if finding.reference or finding.candidate:
+        parts.append(f"{case.reference} {finding.reference}, {check.candidate} {finding.candidate}")
+    parts.append(finding.note if finding.ratio is None else f"{finding.ratio:.3g} x budget")
+    return ": ".join(part for part in parts if part)
+
+
 def _first(cases: Sequence[CaseResult], verdict: Verdict) -> str:
-    grades = {"different": ("refuted",), "error": ("error",), "inconclusive": ()}[verdict]
-    if found := worst_finding(cases, grades):
-        case, check, finding = found
-        ratio = f", {finding.ratio:.3g} x budget" if finding.ratio is not None else ""
-        note = "" if ratio else f": {finding.note}"
-        return f"{case.name}-{check.candidate}, {check.check}, {finding.place}{ratio}{note}"
-    for case in cases:
-        for candidate, given in case.verdicts.items():
-            if given == verdict:
-                reasons = [check for check in case.checks if check.candidate == candidate and check.grade in _UNSURE]
-                reason = f": {reasons[0].check} {reasons[0].grade}, {reasons[0].summary}" if reasons else ""
-                return f"{case.name}-{candidate}{reason}"
-    return ""
+    every = (reason(case, who) for case in cases for who, given in case.verdicts.items() if given == verdict)
+    return next(every, "")
 
 
 _UNSURE = ("not run", "blocked", "vacuous", "unidentifiable")

@@ -127,7 +127,7 @@ def _with_nonfinite(
     counts = f"{names[0]} {nonfinite[0]} of {left.size}, {names[1]} {nonfinite[1]} of {right.size}"
     if nonfinite[0] == nonfinite[1]:
         grade, note = "error", f"both ports give values that are not finite ({counts}): nothing can be compared there"
-        note += ". Keep the model finite: a logarithm or root of a negative number, a step that is too large?"
+        note += ". Keep the model finite: no root of a negative number, no step that is too large."
     else:
         side = names[0] if nonfinite[0] > nonfinite[1] else names[1]
         grade, note = "refuted", f"{side} gives values that are not finite where the other does not ({counts})"

@@ -3,6 +3,9 @@
 The carries of a loop get names in rounds: first what they start from, then, again and again, what a turn makes of
 them. After twice as many rounds as there are carries, carries of equal name start alike and stay alike (partition
 refinement: two loops with n carries each are told apart within 2n rounds, or never).
+
+A slice belongs to a place in the array, whichever way the loop runs over it; what a loop stacked and another slices
+again is the first loop's own value at that place, so that residuals of a forward scan mean the same in the backward one.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +17,17 @@ from equiv.evidence.terms import Value, atom, digest
 Turn = Callable[[Any, Sequence[Any], list[Value]], list[Value]]
 """`(jaxpr, consts, inputs)` to outputs, as values."""
 
+Stacked = dict[str, Value]
+"""A stacked term to what a turn put there."""
 
-def scan(eqn: Any, ins: list[Value], turn: Turn) -> list[Value]:
+
+def scan(eqn: Any, ins: list[Value], turn: Turn, stacked: Stacked) -> list[Value]:
     """`jax.lax.scan`: carries, slices, and stacked results."""
     params = eqn.params
     body, consts = opened(params["jaxpr"])
     fixed, carried = scan_parts(eqn)
     length, reverse = params["length"], params["reverse"]
-    slices = [_slice(value, length, reverse) for value in ins[carried:]]
+    slices = [_slice(value, length, stacked) for value in ins[carried:]]
     start = ins[fixed:carried]
 
     def once(carry: list[Value]) -> list[Value]:
@@ -33,7 +39,7 @@ def scan(eqn: Any, ins: list[Value], turn: Turn) -> list[Value]:
         begin if now is begin else atom(digest("last", now.term, out.name, length), begin.shape, begin.dtype)
         for begin, now, out in zip(start, carry, outs[:moving], strict=True)
     ]
-    return [*last, *(_stack(value, length, reverse) for value in outs[moving:])]
+    return [*last, *(_stack(value, length, stacked) for value in outs[moving:])]
 
 
 def _settle(
@@ -58,27 +64,32 @@ def _settle(
     return carry, once(carry)
 
 
-def _slice(value: Value, length: int, reverse: bool) -> Value:
+def _slice(value: Value, length: int, stacked: Stacked) -> Value:
     """One turn's part of a scanned value; the same for every turn where it is repeated."""
     axis, shape = value.axes[0], value.shape[1:]
     if axis is None and value.shape[0] != 1:
         return Value(value.term, value.axes[1:], shape, value.dtype, value.constant)
     if axis is None:
-        return atom(digest("slice", value.name, length, reverse), shape, value.dtype)
+        return atom(digest("slice", value.name), shape, value.dtype)
+    inside = stacked.get(value.term)
+    if inside is not None and axis == 0:
+        axes = tuple(None if other is None else other - 1 for other in value.axes[1:])
+        return Value(inside.term, axes, shape, value.dtype, inside.constant)
     axes = tuple(None if other is None else other - (other > axis) for other in value.axes[1:])
-    return Value(digest("slice", value.term, axis, length, reverse), axes, shape, value.dtype)
+    return Value(digest("slice", value.term, axis, length), axes, shape, value.dtype)
 
 
-def _stack(value: Value, length: int, reverse: bool) -> Value:
+def _stack(value: Value, length: int, stacked: Stacked) -> Value:
     """What every turn gives, stacked: the turn is axis 0 of the term."""
-    term = digest("stack", value.term, length, reverse, value.dtype)
-    axes = tuple(None if axis is None else axis + 1 for axis in value.axes)
+    term = digest("stack", value.term, length, value.dtype)
     if length == 1:
-        return Value(digest(term, "once"), (None, *(value.axes)), (1, *value.shape), value.dtype)
+        return Value(digest(term, "once"), (None, *value.axes), (1, *value.shape), value.dtype)
+    stacked.setdefault(term, value)
+    axes = tuple(None if axis is None else axis + 1 for axis in value.axes)
     return Value(term, (0, *axes), (length, *value.shape), value.dtype)
 
 
-def while_loop(eqn: Any, ins: list[Value], turn: Turn) -> list[Value]:
+def while_loop(eqn: Any, ins: list[Value], turn: Turn, _: Stacked) -> list[Value]:
     """`jax.lax.while_loop`: equal tests and equal turns from equal starts."""
     params = eqn.params
     for_test, for_body = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
@@ -93,7 +104,7 @@ def while_loop(eqn: Any, ins: list[Value], turn: Turn) -> list[Value]:
     ]
 
 
-def cond(eqn: Any, ins: list[Value], turn: Turn) -> list[Value]:
+def cond(eqn: Any, ins: list[Value], turn: Turn, _: Stacked) -> list[Value]:
     """`jax.lax.cond` and `switch`: the same choice between the same branches."""
     branches = [turn(*opened(branch), list(ins[1:])) for branch in eqn.params["branches"]]
     avals = [var.aval for var in eqn.outvars]
@@ -103,4 +114,8 @@ def cond(eqn: Any, ins: list[Value], turn: Turn) -> list[Value]:
     ]
 
 
-RULES: dict[str, Callable[[Any, list[Value], Turn], list[Value]]] = {"scan": scan, "while": while_loop, "cond": cond}
+RULES: dict[str, Callable[[Any, list[Value], Turn, Stacked], list[Value]]] = {
+    "scan": scan,
+    "while": while_loop,
+    "cond": cond,
+}

@@ -12,9 +12,21 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
-from equiv.evidence import loops, products
+from equiv.evidence import loops, products, rewrites
+from equiv.evidence.algebra import Algebra
 from equiv.evidence.draws import CALLS, opened
-from equiv.evidence.terms import Value, atom, broadcast, digest, elementwise, literal, number, permute, reshape
+from equiv.evidence.terms import (
+    Value,
+    atom,
+    attributes,
+    broadcast,
+    digest,
+    elementwise,
+    literal,
+    number,
+    permute,
+    reshape,
+)
 from equiv.program import Program
 
 ELEMENTWISE = frozenset(
@@ -87,22 +99,32 @@ ELEMENTWISE = frozenset(
     ]
 )
 COMMUTES = frozenset(("add", "mul", "max", "min", "and", "or", "xor", "eq", "ne"))
-TRANSPARENT = frozenset(("copy", "copy_p", "optimization_barrier", "sharding_constraint", "name", "pvary", "mesh_cast"))
+TRANSPARENT = frozenset(
+    ("copy", "copy_p", "stop_gradient", "optimization_barrier", "sharding_constraint", "name", "pvary", "mesh_cast")
+)
+"""Identities. A program is differentiated before it is numbered, so `stop_gradient` has done its work."""
+
 FOLDED: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "sqrt": np.sqrt,
     "max": np.maximum, "min": np.minimum,
 }  # fmt: skip
 """Operations that numpy rounds exactly as XLA does (IEEE 754 requires it)."""
 
-IGNORED = frozenset(("sharding", "out_sharding", "weak_type", "name", "accuracy", "ctx_mesh", "debug_info"))
-"""Parameters that say where or how a value is made, not what it is."""
-
 
 @dataclass
 class Numbering:
-    """Names given so far: what a reshaped term was reshaped from, and where each term was made."""
+    """Names given so far, and the rewrites in force.
 
+    Attributes:
+        algebra: rewrites of real arithmetic; none by default.
+        reshaped: reshaped term to what it was reshaped from.
+        stacked: stacked term to what a turn of the loop put there.
+        made: term to the first equation that makes it.
+    """
+
+    algebra: Algebra = field(default_factory=Algebra)
     reshaped: dict[str, Value] = field(default_factory=dict)
+    stacked: dict[str, Value] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
 
 
@@ -140,22 +162,16 @@ def _equation(numbering: Numbering, eqn: Any, ins: list[Value]) -> list[Value]:
         return ins
     if name in loops.RULES:
         turn = lambda body, consts, values: walk(numbering, body, consts, values)  # noqa: E731
-        return loops.RULES[name](eqn, ins, turn)
+        return loops.RULES[name](eqn, ins, turn, numbering.stacked)
     if len(eqn.outvars) == 1:
         aval = eqn.outvars[0].aval
         if name in VIEWS:
             return [VIEWS[name](numbering, eqn, ins[0])]
         if name in ELEMENTWISE:
-            return [_elementwise(name, params, ins, aval)]
-        known = products.RULES.get(name)
-        if known and (value := known(name, params, ins, aval, attributes)) is not None:
+            return [_elementwise(numbering, name, params, ins, aval)]
+        if (value := _contraction(numbering, name, params, ins, aval)) is not None:
             return [value]
     return opaque(eqn, ins)
-
-
-def attributes(params: dict[str, Any], *without: str) -> list[tuple[str, str]]:
-    """An equation's parameters, without those that do not change what it computes."""
-    return sorted((key, str(value)) for key, value in params.items() if key not in IGNORED and key not in without)
 
 
 def opaque(eqn: Any, ins: Sequence[Value]) -> list[Value]:
@@ -168,7 +184,20 @@ def opaque(eqn: Any, ins: Sequence[Value]) -> list[Value]:
     ]
 
 
-def _elementwise(name: str, params: dict[str, Any], ins: list[Value], aval: Any) -> Value:
+def _contraction(numbering: Numbering, name: str, params: dict[str, Any], ins: list[Value], aval: Any) -> Value | None:
+    """A product of matrices or a reduction; scales come out of it where a rewrite in force says so."""
+    if name not in products.RULES:
+        return None
+    algebra = numbering.algebra
+    if name == "dot_general":
+        return rewrites.contraction(algebra, ins, lambda pair: products.dot_general(params, pair, aval), aval)
+    value = products.reduce(name, params, ins[0], aval)
+    if name != "reduce_sum" or value is None or "float" not in str(aval.dtype):
+        return value
+    return rewrites.total(algebra, ins[0], params["axes"], lambda one: products.reduce(name, params, one, aval), aval)
+
+
+def _elementwise(numbering: Numbering, name: str, params: dict[str, Any], ins: list[Value], aval: Any) -> Value:
     dtype = str(aval.dtype)
     if name == "convert_element_type" and ins[0].dtype == dtype:
         return ins[0]
@@ -179,6 +208,9 @@ def _elementwise(name: str, params: dict[str, Any], ins: list[Value], aval: Any)
         return ins[1 + int(ins[0].constant)]
     if name in ("mul", "div") and ins[1].constant == 1 and ins[0].shape == aval.shape:
         return ins[0]
+    algebra = numbering.algebra
+    if algebra.rules and (value := rewrites.operation(algebra, name, params, ins, aval)) is not None:
+        return value
     name, ins = _normal(name, params, ins)
     extra = attributes(params) if name not in ("square", "convert_element_type") else []
     return elementwise((name, extra), ins, aval.shape, dtype, name in COMMUTES)

@@ -1,28 +1,23 @@
 """Normal forms of contractions and reductions: the order in which dimensions are written does not count."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from equiv.evidence.terms import Value, digest
+from equiv.evidence.terms import Value, attributes, digest
 
-Attributes = Callable[..., list[tuple[str, str]]]
+RULES = frozenset(("dot_general", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"))
+
+Axis = tuple[Any, int | None]
+"""Which operand (or `batch`), and which axis of its term."""
 
 
-def dot_general(
-    _: str, params: dict[str, Any], ins: Sequence[Value], aval: Any, attributes: Attributes
-) -> Value | None:
+def dot_general(params: dict[str, Any], ins: Sequence[Value], aval: Any) -> Value | None:
     """A contraction by what is summed against what; None where an operand is repeated along a real axis."""
     left, right = ins
     if _repeats(left) or _repeats(right):
         return None
     (left_sum, right_sum), (left_batch, right_batch) = params["dimension_numbers"]
     sums, batches = _pairs(left, right, left_sum, right_sum), _pairs(left, right, left_batch, right_batch)
-    extra = (
-        *attributes(params, "dimension_numbers", "preferred_element_type"),
-        str(aval.dtype),
-        left.dtype,
-        right.dtype,
-    )
     straight = (left.term, right.term, sorted(sums), sorted(batches))
     turned = (right.term, left.term, sorted((b, a) for a, b in sums), sorted((b, a) for a, b in batches))
     swap = turned < straight
@@ -31,13 +26,15 @@ def dot_general(
         [value.axes[axis] for axis in range(len(value.shape)) if axis not in (*summed, *batch)]
         for value, summed, batch in ((left, left_sum, left_batch), (right, right_sum, right_batch))
     ]
-    batch_axes = [left.axes[axis] for axis in left_batch]
-    order = [("batch", pair[1] if swap else pair[0]) for pair in key[3]]
+    order: list[Axis] = [("batch", pair[1] if swap else pair[0]) for pair in key[3]]
     for side in (1, 0) if swap else (0, 1):
         order += [(side, axis) for axis in sorted(axis for axis in free[side] if axis is not None)]
-    written = [("batch", axis) for axis in batch_axes] + [(side, axis) for side in (0, 1) for axis in free[side]]
+    written: list[Axis] = [("batch", left.axes[axis]) for axis in left_batch]
+    written += [(side, axis) for side in (0, 1) for axis in free[side]]
     axes = tuple(None if axis is None else order.index((side, axis)) for side, axis in written)
-    return Value(digest("dot", key, extra), axes, tuple(aval.shape), str(aval.dtype))
+    kept = attributes(params, "dimension_numbers", "preferred_element_type")
+    dtypes = (str(aval.dtype), *sorted((left.dtype, right.dtype)))
+    return Value(digest("dot", key, kept, dtypes), axes, tuple(aval.shape), str(aval.dtype))
 
 
 def _pairs(left: Value, right: Value, ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int]]:
@@ -49,9 +46,8 @@ def _repeats(value: Value) -> bool:
     return any(axis is None and size != 1 for axis, size in zip(value.axes, value.shape, strict=True))
 
 
-def reduce(name: str, params: dict[str, Any], ins: Sequence[Value], aval: Any, attributes: Attributes) -> Value | None:
+def reduce(name: str, params: dict[str, Any], value: Value, aval: Any) -> Value | None:
     """A reduction by the axes of the term that it goes over; None where one of them is a repetition."""
-    (value,) = ins
     over = params["axes"]
     if any(value.axes[axis] is None and value.shape[axis] != 1 for axis in over):
         return None
@@ -63,9 +59,3 @@ def reduce(name: str, params: dict[str, Any], ins: Sequence[Value], aval: Any, a
     axes = tuple(None if axis is None else left.index(axis) for axis in kept)
     term = digest("reduce", name, value.term, gone, attributes(params, "axes"), str(aval.dtype))
     return Value(term, axes, tuple(aval.shape), str(aval.dtype))
-
-
-RULES: dict[str, Callable[..., Value | None]] = {
-    "dot_general": dot_general,
-    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"), reduce),
-}

@@ -107,12 +107,62 @@ def _flat(value: Value) -> tuple[Any, ...]:
     return value.term, view, value.dtype
 
 
-def elementwise(operation: Any, operands: Sequence[Value], shape: Sequence[int], dtype: Any, commutes: bool) -> Value:
-    """An elementwise operation: its term lives on the axes that some operand really has."""
+def elementwise(
+    operation: Any,
+    operands: Sequence[Value],
+    shape: Sequence[int],
+    dtype: Any,
+    commutes: bool,
+    tags: Sequence[Any] = (),
+) -> Value:
+    """An elementwise operation: its term lives on the axes that some operand really has, in an order of its own.
+
+    Args:
+        operation: name and parameters.
+        operands: each of the result's rank, or a scalar.
+        shape: of the result.
+        dtype: of the result.
+        commutes: whether the order of the operands counts.
+        tags: something beside each operand that is part of the operation, e.g. its power in a product.
+    """
     rank = len(shape)
+    marks = list(tags) or ([""] * len(operands) if commutes else list(range(len(operands))))
     views = [value.axes if value.shape else (None,) * rank for value in operands]
     axes = [axis for axis in range(rank) if any(view[axis] is not None for view in views)]
-    names = [digest(value.term, [view[axis] for axis in axes]) for value, view in zip(operands, views, strict=True)]
+
+    def signature(axis: int) -> list[tuple[str, str, int]]:
+        rows = zip(operands, views, marks, strict=True)
+        return sorted((value.term, repr(mark), -1 if view[axis] is None else view[axis]) for value, view, mark in rows)
+
+    # The order of the result's axes is a view: (a + b).T and a.T + b.T are one term.
+    axes.sort(key=signature)
+    names = [
+        digest(value.term, value.dtype, [view[axis] for axis in axes], mark)
+        for value, view, mark in zip(operands, views, marks, strict=True)
+    ]
     term = digest("elementwise", operation, sorted(names) if commutes else names, str(dtype))
     place = {axis: index for index, axis in enumerate(axes)}
     return Value(term, tuple(place.get(axis) for axis in range(rank)), tuple(shape), str(dtype))
+
+
+def on_term(operand: Value, result: Value) -> Value:
+    """An operand of an elementwise operation as seen on the axes of the result's term."""
+    places = [result.axes.index(axis) for axis in range(sum(axis is not None for axis in result.axes))]
+    shape = tuple(result.shape[place] for place in places)
+    axes = tuple(operand.axes[place] if operand.shape else None for place in places)
+    return Value(operand.term, axes, shape, operand.dtype, operand.constant)
+
+
+def seen_through(view: Value, own: Value) -> Value:
+    """What `on_term` gave, as seen through a view of that term."""
+    axes = tuple(None if axis is None else own.axes[axis] for axis in view.axes)
+    return Value(own.term, axes, view.shape, own.dtype, own.constant)
+
+
+IGNORED = frozenset(("sharding", "out_sharding", "weak_type", "name", "accuracy", "ctx_mesh", "debug_info"))
+"""Parameters that say where or how a value is made, not what it is."""
+
+
+def attributes(params: dict[str, Any], *without: str) -> list[tuple[str, str]]:
+    """An equation's parameters, without those that do not change what it computes."""
+    return sorted((key, str(value)) for key, value in params.items() if key not in IGNORED and key not in without)

@@ -25,12 +25,12 @@ NOT_ASKED = "\N{EN DASH}"
 VERDICT_SIGNS = {"same": "✓", "different": "✗", "inconclusive": "?", "error": "!"}
 
 
-def cell(case: CaseResult, candidate: str, check: str) -> tuple[str, str]:
-    """Text and grade of one cell; a dash where the check does not apply to the model."""
+def cell(case: CaseResult, candidate: str, check: str, ratio: bool = True) -> tuple[str, str]:
+    """Text and grade of one cell, with its worst error over budget; a dash where the check does not apply."""
     found = next((one for one in case.checks if one.candidate == candidate and one.check == check), None)
     if found is None:
         return NOT_ASKED, ""
-    return f"{SIGNS[found.grade]} {found.grade}{_ratio(found)}", found.grade
+    return f"{SIGNS[found.grade]} {found.grade}{_ratio(found) if ratio else ''}", found.grade
 
 
 def _ratio(check: CheckResult) -> str:
@@ -47,7 +47,11 @@ def shown(ratio: float) -> str:
 def values(finding: Finding, reference: str, candidate: str) -> list[str]:
     """A finding in sentences: both values, the index, error over budget, and where the budget comes from."""
     lines = []
-    at = f" at {list(finding.index)}" if finding.index else ""
+    index = list(finding.index)
+    if index and finding.place.startswith("train: "):
+        at = f" at {index[1:]} after step {index[0] + 1}" if index[1:] else f" after step {index[0] + 1}"
+    else:
+        at = f" at {index}" if index else ""
     if finding.reference or finding.candidate:
         lines.append(f"{reference} {finding.reference}, {candidate} {finding.candidate}{at}")
     if finding.error is not None:

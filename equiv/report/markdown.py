@@ -1,12 +1,13 @@
 """Runs as Markdown, for a pull request or a wiki. A pure function of the results: same input, same text."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
 from equiv.report.cells import NOT_ASKED, VERDICT_SIGNS, cell, values
 from equiv.results import CHECKS, CaseResult, RunResult
-from equiv.summary import verdict_words, worst_finding
+from equiv.summary import place_words, reason, verdict_words, worst_finding
 
 
 def markdown(results: Sequence[RunResult]) -> str:
@@ -25,21 +26,22 @@ def _run(result: RunResult) -> Iterable[str]:
     ]
     if rows:
         yield _table(["case", "candidate / reference", *CHECKS, "verdict"], rows)
-    if problems := [f"- **{case.name}**: {_plain(case.problem)}" for case in result.cases if case.problem]:
-        yield "\n".join(["## Not compared", "", *problems])
-    if worst := worst_finding(result.cases, ("refuted", "error")):
+    problems = [f"{case.name}: {case.problem}" for case in result.cases if case.problem]
+    if problems := [*problems, *result.problems]:
+        yield "\n".join(["## Not compared", "", *(f"- {_plain(problem)}" for problem in problems)])
+    unlike = [(case, who) for case in result.cases for who, verdict in case.verdicts.items() if verdict != "same"]
+    if unlike:
+        yield "\n".join(["## Not the same", "", *(f"- {_plain(reason(case, who))}" for case, who in unlike)])
+    if worst := worst_finding(result.cases, ("error",)) or worst_finding(result.cases, ("refuted",)):
         case, check, finding = worst
         lines = [f"- {_plain(line)}" for line in values(finding, case.reference, check.candidate)]
-        yield "\n".join(
-            [f"## First finding: {case.name}-{check.candidate}, {check.check}, `{finding.place}`", "", *lines]
-        )
+        yield "\n".join([f"## First finding: {_plain(place_words(case, check, finding))}", "", *lines])
     if errata := [_erratum(case, index) for case in result.cases for index in range(len(case.deviations))]:
         yield "## Errata of the guides"
         yield _table(["case", "backend", "the guide prints", "what happens", "what works", "versions"], errata)
-    yield "## Layers"
-    for case in result.cases:
-        if case.leaves:
-            yield _layers(case)
+    if mapped := [case for case in result.cases if case.leaves]:
+        yield "## Layers"
+        yield from map(_layers, mapped)
     yield "## Environment"
     yield _table(["", ""], sorted(result.environment.items()))
 
@@ -55,13 +57,20 @@ def _layers(case: CaseResult) -> str:
         [leaf.leaf, f"{leaf.dtype}{list(leaf.shape)}", *(leaf.places.get(backend, NOT_ASKED) for backend in backends)]
         for leaf in case.leaves
     ]
-    return f"### {case.name}: {_plain(case.lesson)}\n\n" + _table(["leaf", "shape", *backends], rows)
+    return f"### {_plain(f'{case.name}: {case.lesson}')}\n\n" + _table(["leaf", "shape", *backends], rows)
 
 
 def _table(headers: list[str], rows: Iterable[Sequence[str]]) -> str:
-    return tabulate([[_plain(text) for text in row] for row in rows], headers, tablefmt="github", disable_numparse=True)
+    texts = [[_plain(text) for text in row] for row in rows]
+    return tabulate(texts, list(map(_plain, headers)), tablefmt="github", disable_numparse=True)
+
+
+SPECIAL = re.compile(r"[\\`*~]|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(")
+"""What Markdown would take for its own; an underscore only at the edge of a word, as in `__call__`."""
 
 
 def _plain(text: str) -> str:
-    """One line, in which nothing is taken for a table bar or for HTML."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
+    """One line, in which nothing is taken for a table bar, HTML or emphasis; code in backticks stays code."""
+    parts = re.split(r"(`[^`]+`)", " ".join(text.split()))
+    parts[::2] = [SPECIAL.sub(r"\\\g<0>", part).replace("&", "&amp;").replace("<", "&lt;") for part in parts[::2]]
+    return "".join(parts).replace("|", "\\|")

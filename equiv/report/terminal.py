@@ -1,14 +1,16 @@
 """A run in the terminal: verdict first, then the table, then the worst finding."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
-from equiv.report.cells import VERDICT_SIGNS, cell, values
-from equiv.results import CHECKS, CaseResult, CheckResult, Finding, RunResult
-from equiv.summary import severity, verdict_words, worst_finding
+from equiv.report.cells import NOT_ASKED, VERDICT_SIGNS, cell, values
+from equiv.results import CHECKS, EQUAL, CaseResult, CheckResult, Finding, RunResult
+from equiv.summary import place_words, reason, severity, verdict_words, worst_finding
 
 COLOURS = {"same": "green", "different": "red", "inconclusive": "yellow", "error": "magenta"}
 GRADE_COLOURS = {"refuted": "red", "error": "magenta", "": "dim", "expected": "cyan"} | dict.fromkeys(
@@ -17,75 +19,93 @@ GRADE_COLOURS = {"refuted": "red", "error": "magenta", "": "dim", "expected": "c
 
 
 def show(result: RunResult, console: Console) -> None:
-    """Print a run."""
-    colour = COLOURS[result.verdict]
-    console.print(f"[{colour} bold]{VERDICT_SIGNS[result.verdict]} {escape(result.headline)}[/]", highlight=False)
-    console.print(f"[dim]{escape(surroundings(result))}[/]", highlight=False)
+    """Print a run; only the table is fitted to the width, so that a line of text is one line in a log."""
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    say(f"[{COLOURS[result.verdict]} bold]{VERDICT_SIGNS[result.verdict]} {escape(result.headline)}[/]")
+    say(f"[dim]{escape(surroundings(result))}[/]")
     if compared := [case for case in result.cases if case.candidates]:
-        console.print(_table(compared))
-        _counts(result, console)
+        _table(compared, console)
+        say(f"[dim]{_counts(result)}[/]")
     for case in result.cases:
         if case.problem:
-            console.print(f"[magenta]! {escape(case.name)}[/]: {escape(case.problem)}", highlight=False)
+            say(f"[magenta]! {escape(case.name)}[/]: {escape(case.problem)}")
     for problem in result.problems:
-        console.print(f"[magenta]![/] {escape(problem)}", highlight=False)
-    _worst(result, console)
+        say(f"[magenta]![/] {escape(problem)}")
+    unlike = [(case, who) for case in result.cases for who, verdict in case.verdicts.items() if verdict != "same"]
+    for case, who in unlike if len(unlike) > 1 else ():
+        verdict = case.verdicts[who]
+        say(f"[{COLOURS[verdict]}]{VERDICT_SIGNS[verdict]}[/] {escape(reason(case, who))}")
+    for line in _worst(result):
+        say(line)
 
 
 def surroundings(result: RunResult) -> str:
     """Device and versions in one line."""
     known = result.environment
+    device = dict.fromkeys(known[name] for name in ("platform", "device") if known.get(name))
     versions = [f"{name} {known[name]}" for name in ("jax", "flax", "dm-haiku") if name in known]
-    return " · ".join([known.get("platform", ""), known.get("device", ""), *versions, f"{result.seconds:.1f} s"])
+    return " · ".join([*device, *versions, f"{result.seconds:.1f} s"])
 
 
-def _table(cases: list[CaseResult]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("case", "candidate", *CHECKS, "verdict"):
-        table.add_column(heading, no_wrap=heading != "verdict")
+def _table(cases: list[CaseResult], console: Console) -> None:
+    """With error over budget where that fits, else without; where that does not fit either, a list."""
+    for ratio in (True, False):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("case", "candidate", *CHECKS, "verdict"):
+            table.add_column(heading, no_wrap=True)
+        for case in cases:
+            for candidate in case.candidates:
+                table.add_row(*_row(case, candidate, ratio))
+        if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
+            console.print(table)
+            return
     for case in cases:
         for candidate in case.candidates:
-            row = [escape(case.name), f"{escape(candidate)} [dim]/ {escape(case.reference)}[/]"]
-            for check in CHECKS:
-                text, grade = cell(case, candidate, check)
-                row.append(f"[{GRADE_COLOURS.get(grade, 'green')}]{text}[/]")
-            verdict = case.verdicts[candidate]
-            row.append(f"[{COLOURS[verdict]}]{VERDICT_SIGNS[verdict]} {verdict_words(case, candidate)}[/]")
-            table.add_row(*row)
-    return table
+            name, against, *cells, verdict = _row(case, candidate, True)
+            console.print(f"{verdict}  {name}, {against}", soft_wrap=True)
+            asked = [f"{check} {text}" for check, text in zip(CHECKS, cells, strict=True) if NOT_ASKED not in text]
+            console.print(Padding(", ".join(asked), (0, 0, 0, 4), expand=False))
 
 
-def _counts(result: RunResult, console: Console) -> None:
+def _row(case: CaseResult, candidate: str, ratio: bool) -> list[str]:
+    row = [escape(case.name), f"{escape(candidate)} [dim]/ {escape(case.reference)}[/]"]
+    for check in CHECKS:
+        text, grade = cell(case, candidate, check, ratio)
+        row.append(f"[{GRADE_COLOURS.get(grade, 'green')}]{text}[/]")
+    verdict = case.verdicts[candidate]
+    return [*row, f"[{COLOURS[verdict]}]{VERDICT_SIGNS[verdict]} {verdict_words(case, candidate)}[/]"]
+
+
+def _counts(result: RunResult) -> str:
     findings = [finding for case in result.cases for check in case.checks for finding in check.findings]
     grades = Counter(finding.grade for finding in findings)
     counted = ", ".join(f"{count} {grade}" for grade, count in grades.items())
     leaves, left = sum(len(case.leaves) for case in result.cases), sum(case.left_over for case in result.cases)
     notes = sum(len(case.deviations) for case in result.cases)
-    console.print(
-        f"[dim]{len(findings)} findings: {counted}; {leaves} leaves mapped, {left} left over; "
-        f"{notes} errata of the guides[/]",
-        highlight=False,
+    return (
+        f"{len(findings)} findings: {counted}; {leaves} leaves mapped, {left} left over; errata of the guides: "
+        f"{notes}. A number is error / budget, 1 is the limit; {NOT_ASKED} does not apply"
     )
 
 
-def _worst(result: RunResult, console: Console) -> None:
-    grades = {"different": ("refuted",), "error": ("error",)}.get(result.verdict)
+def _worst(result: RunResult) -> Iterator[str]:
+    """What a reader looks at first: an error, else a difference, else what came closest to being one."""
     title = "First finding"
-    found = worst_finding(result.cases, grades) if grades else None
+    found = worst_finding(result.cases, ("error",)) or worst_finding(result.cases, ("refuted",))
     if found is None:
         title, found = "Closest to its budget", _closest(result)
     if found is None:
         return
     case, check, finding = found
-    console.print(
-        f"\n[bold]{title}[/]: {escape(case.name)}-{escape(check.candidate)}, {check.check}, {escape(finding.place)}",
-        highlight=False,
-    )
+    yield f"\n[bold]{title}[/]: {escape(place_words(case, check, finding))}"
     for line in values(finding, case.reference, check.candidate):
-        console.print(f"  {escape(line)}", highlight=False)
+        yield f"  {escape(line)}"
 
 
 def _closest(result: RunResult) -> tuple[CaseResult, CheckResult, Finding] | None:
     every = [(case, check, item) for case in result.cases for check in case.checks for item in check.findings]
-    ranked = [entry for entry in every if entry[2].ratio]
+    ranked = [entry for entry in every if entry[2].ratio and entry[2].grade in EQUAL]
     return max(ranked, key=lambda entry: severity(entry[2]), default=None)
