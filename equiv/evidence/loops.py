@@ -5,9 +5,10 @@ them. After twice as many rounds as there are carries, carries of equal name sta
 refinement: two loops with n carries each are told apart within 2n rounds, or never).
 
 A slice belongs to a place in the array, whichever way the loop runs over it; what a loop stacked and another slices
-again is the first loop's own value at that place, so that residuals of a forward scan mean the same in the backward one.
+again is the first loop's own value at that place, so that what a forward scan kept means the same in the backward one.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,7 +48,8 @@ def _settle(
 ) -> tuple[list[Value], list[Value]]:
     """Names for the carries of a loop, and what a turn gives for them. A carry that no turn changes is its start."""
     number = len(start)
-    carry = [atom(digest("carry", kind, index), value.shape, value.dtype) for index, value in enumerate(start)]
+    # Names of their own, lest a loop inside takes the outer loop's carry for its own.
+    carry = [atom(digest("carry", next(FRESH)), value.shape, value.dtype) for value in start]
     outs = once(carry)
     still = [outs[index].name == carry[index].name for index in range(number)]
     # A carry that only depends on still ones may be still too; one more look finds those that feed on themselves.
@@ -113,6 +115,8 @@ def cond(eqn: Any, ins: list[Value], turn: Turn, _: Stacked) -> list[Value]:
         for aval, values in zip(avals, zip(*branches, strict=True), strict=True)
     ]
 
+
+FRESH = itertools.count()
 
 RULES: dict[str, Callable[[Any, list[Value], Turn, Stacked], list[Value]]] = {
     "scan": scan,

@@ -143,7 +143,7 @@ def walk(numbering: Numbering, jaxpr: Any, consts: Sequence[Any], inputs: Sequen
     values.update(zip(jaxpr.invars, inputs, strict=True))
 
     def read(item: Any) -> Value:
-        return literal(np.asarray(item.val, item.aval.dtype)) if isinstance(item, core.Literal) else values[item]
+        return literal(np.asarray(item.val, _dtype(item))) if isinstance(item, core.Literal) else values[item]
 
     for eqn in jaxpr.eqns:
         outs = _equation(numbering, eqn, [read(item) for item in eqn.invars])
@@ -151,6 +151,10 @@ def walk(numbering: Numbering, jaxpr: Any, consts: Sequence[Any], inputs: Sequen
             numbering.made.setdefault(value.term, eqn)
         values.update(zip(eqn.outvars, outs, strict=True))
     return [read(item) for item in jaxpr.outvars]
+
+
+def _dtype(item: Any) -> Any:
+    return item.aval.dtype
 
 
 def _equation(numbering: Numbering, eqn: Any, ins: list[Value]) -> list[Value]:
