@@ -130,9 +130,9 @@ def elementwise(
     views = [value.axes if value.shape else (None,) * rank for value in operands]
     axes = [axis for axis in range(rank) if any(view[axis] is not None for view in views)]
 
-    def signature(axis: int) -> list[tuple[str, str, int | None]]:
+    def signature(axis: int) -> str:
         rows = zip(operands, views, marks, strict=True)
-        return sorted(((value.term, repr(mark), view[axis]) for value, view, mark in rows), key=repr)
+        return repr(sorted((value.term, repr(mark), repr(view[axis])) for value, view, mark in rows))
 
     # The order of the result's axes is a view: (a + b).T and a.T + b.T are one term.
     axes.sort(key=signature)
