@@ -3,21 +3,16 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
-import jax
 import numpy as np
 
 from equiv.backends.base import Port
 from equiv.errors import PortError
 from equiv.evidence import depth, randomness
 from equiv.evidence.execute import Executable, compile_programs, run
-from equiv.evidence.rewrite import rewrite
 from equiv.observed import Noise, Observed, Sample
 from equiv.probe import Arrays, Probe, make_probe, nudged
-from equiv.program import Program, Programs
-from equiv.trace import Tracer, forward, gradient
-from equiv.train import training
+from equiv.traced import Traced, lift_port, only
 from equiv.variables import LeafTable
 from equiv.workshop import Workshop, guarded
 
@@ -30,47 +25,44 @@ NUDGES = 2
 
 @dataclass(frozen=True)
 class Prepared:
-    """One port, ready to run: its compiled programs, native and, where possible, lifted."""
+    """One port, ready to run: its compiled programs, native and, where needed and possible, lifted."""
 
-    port: Port
-    table: LeafTable
+    traced: Traced
     native: Executable
     lifted: Executable | None
     unlifted: str
-    raw_step: Program
+
+    @property
+    def table(self) -> LeafTable:
+        """Its leaf table."""
+        return self.traced.table
 
 
-def trace_port(tracer: Tracer) -> tuple[Programs, Program]:
-    """All programs of a port, with their draws as inputs, and the train step as it was with its own keys."""
-    methods, modes = tracer.request.methods, tracer.modes()
-    parts = [forward(tracer, method, mode) for method in methods for mode in modes]
-    parts += [gradient(tracer, method) for method in methods]
-    begin, step = training(tracer)
-    rewritten = [rewrite(part, tracer.lifted) for part in (*parts, begin, step)]
-    return Programs(tracer.port.backend, tracer.lifted, tuple(rewritten[:-2]), rewritten[-2], rewritten[-1]), step
+def prepare(workshop: Workshop, traced: Traced, needed: frozenset[str] | None = None) -> Prepared:
+    """Compile one port: natively all of it, lifted what is needed.
 
+    A port that cannot be traced or compiled in float64 is judged by its native run alone, and its grade says so.
 
-def prepare(workshop: Workshop, backend: str) -> Prepared:
-    """Trace and compile one port, native and lifted.
-
-    A port that cannot be traced in float64 is judged by its native run alone, and its grade says so.
+    Args:
+        workshop: the case.
+        traced: the port.
+        needed: names of the programs that a float64 run is needed of; None: all.
 
     Raises:
-        PortError: it cannot be traced or compiled in its own precision.
+        PortError: it cannot be compiled in its own precision.
     """
-    case, built = workshop.case, workshop.built[backend]
-    port, table = built.port, built.table
-    tracer = Tracer(port, table, workshop.request, False, workshop.has_modes)
+    table, steps, name = traced.table, workshop.case.steps, traced.port.backend
     probe = probes(workshop, table)[0]
-    programs, raw_step = guarded(backend, "tracing", partial(trace_port, tracer))
-    native = guarded(backend, "compiling", partial(compile_programs, programs, table, case.steps, probe))
+    native = guarded(name, "compiling", partial(compile_programs, traced.programs, table, steps, probe))
+    wide = "" if needed == frozenset() else lift_port(traced)
+    if isinstance(wide, str):
+        return Prepared(traced, native, None, wide)
     try:
-        with jax.enable_x64(True):
-            wide, _ = guarded(backend, "tracing in float64", partial(trace_port, replace(tracer, lifted=True)))
-        lifted = guarded(backend, "compiling in float64", partial(compile_programs, wide, table, case.steps, probe))
-        return Prepared(port, table, native, lifted, "", raw_step)
+        part = wide if needed is None else only(wide, needed)
+        lifted = guarded(name, "compiling in float64", partial(compile_programs, part, table, steps, probe))
+        return Prepared(traced, native, lifted, "")
     except PortError as error:
-        return Prepared(port, table, native, None, f"no float64 run: {error}", raw_step)
+        return Prepared(traced, native, None, f"no float64 run: {error}")
 
 
 def probes(workshop: Workshop, table: LeafTable, spread: float = 1.0, seeds: Mapping[str, int] = SEEDS) -> list[Probe]:
@@ -88,7 +80,7 @@ def sample(prepared: Prepared, probe: Probe, reference: Sample | None = None, co
         reference: what the reference gave on it, where leaves are converted.
         converted: leaves that differ by a known formula: the eval after training takes them from the reference.
     """
-    own = fresh_state(prepared) if probe.name == "cold" else {}
+    own = prepared.traced.fresh if probe.name == "cold" else {}
     runs = [(prepared.native, reference.native if reference else None)]
     if prepared.lifted is not None:
         runs.append((prepared.lifted, reference.lifted if reference else None))
@@ -106,34 +98,20 @@ def _run_once(executable: Executable, probe: Probe, own: Arrays) -> Arrays:
 def _run_twice(executable: Executable, probe: Probe, own: Arrays, taken: Arrays) -> Arrays:
     table = executable.table
     outputs = _run_once(executable, probe, own)
-    if not table.names("state"):
+    if not table.names("state") or executable.programs.step is None:
         return outputs
     trained = {name: outputs[f"train: {name}"][-1] for name in table.names()} | taken
     again = _run_once(executable, replace(probe, variables={}), trained)
-    mode = executable.programs.parts[0].name.partition(" ")[0]
-    after = {f"after training, {name}": value for name, value in again.items() if name.startswith(f"{mode} ")}
+    after = {f"after training, {name}": value for name, value in again.items() if name.startswith(("eval ", "call "))}
     kept = {name: value for name, value in outputs.items() if probe.name != "cold" or name.startswith("train: ")}
     return {**kept, **after}
-
-
-def fresh_state(prepared: Prepared) -> Arrays:
-    """The state leaves as the library itself initialises them."""
-    table, port = prepared.table, prepared.port
-    wanted = [leaf for leaf in table.leaves if leaf.spec.collection == "state"]
-
-    def make(key: Any) -> dict[str, Any]:
-        leaves = port.fresh(key)
-        return {leaf.name: leaf.layout.to_canonical(leaves[leaf.key]) for leaf in wanted}
-
-    made = guarded(port.backend, "initialising", lambda: jax.device_get(jax.jit(make)(jax.random.key(0))))
-    return {name: np.asarray(value) for name, value in made.items()}
 
 
 def noise_of(prepared: Prepared, given: Mapping[str, Sample], all_probes: list[Probe]) -> Noise:
     """How far the reference moves when each of its inputs moves by one ulp, in both precisions."""
     responses: tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]] = ({}, {})
     for probe in all_probes:
-        own = fresh_state(prepared) if probe.name == "cold" else {}
+        own = prepared.traced.fresh if probe.name == "cold" else {}
         # The first is not moved at all: where the same run twice gives two answers, that is noise too.
         for seed in range(NUDGES + 1):
             for lifted, executable in ((False, prepared.native), (True, prepared.lifted)):
@@ -170,16 +148,16 @@ def depths_of(executable: Executable) -> dict[str, int]:
 
 def outline(workshop: Workshop, backend: str) -> Observed:
     """What is known of a port before it runs: its leaves."""
-    return _observed(workshop.built[backend].port, workshop.built[backend].table)
+    return _outline(workshop.built[backend].port, workshop.built[backend].table)
 
 
 def observe(prepared: Prepared, samples: Mapping[str, Sample]) -> Observed:
     """What checks are told of a port."""
     programs = prepared.native.programs
     every = [*programs.parts, *(part for part in (programs.step,) if part is not None)]
-    reused, drawn = randomness.reused_draws(prepared.port, prepared.raw_step)
+    reused, drawn = randomness.reused_draws(prepared.traced.port, prepared.traced.raw_step)
     return replace(
-        _observed(prepared.port, prepared.table),
+        _outline(prepared.traced.port, prepared.table),
         samples=samples,
         draws={program.name: program.draws for program in every},
         unlifted=prepared.unlifted,
@@ -188,7 +166,7 @@ def observe(prepared: Prepared, samples: Mapping[str, Sample]) -> Observed:
     )
 
 
-def _observed(port: Port, table: LeafTable) -> Observed:
+def _outline(port: Port, table: LeafTable) -> Observed:
     kept = {key: tuple(leaf.shape) for key, leaf in port.leaves.items() if port.collections[key] != "random"}
     return Observed(table, len(port.leaves) - len(kept), {}, {}, kept)
 

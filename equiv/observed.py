@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -71,6 +72,18 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """That two outputs are the same for every input, and which named rewrites that takes."""
+
+    grade: Literal["proved", "proved modulo"]
+    rewrites: tuple[str, ...] = ()
+
+
+Proofs = Mapping[tuple[str, str, bool], Proof]
+"""`(place in the reference, place in the candidate, cold)` to proof; cold: from each library's own fresh state."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One candidate beside the reference: all that a check sees."""
 
@@ -78,4 +91,4 @@ class Comparison:
     reference: Observed
     candidate: Observed
     noise: Noise
-    blocked: str = field(default="")
+    proofs: Proofs = field(default_factory=dict)

@@ -24,10 +24,12 @@ from equiv.observe import (
     probes,
     sample,
 )
-from equiv.observed import Comparison, Noise, Observed, Sample
+from equiv.observed import Comparison, Noise, Observed, Proofs, Sample
 from equiv.probe import Probe
+from equiv.proofs import needed_in_float64, prove_all
 from equiv.results import CaseResult, CheckResult, DeviationResult, Finding, LeafResult, RunResult, verdict_of
 from equiv.summary import summarise
+from equiv.traced import Traced, trace_port
 from equiv.workshop import Workshop, open_workshop
 
 CHECKS: tuple[ModuleType, ...] = (structure, randomness, outputs, gradients, state, train)
@@ -134,19 +136,6 @@ class Reference:
     noise: Noise
 
 
-def observe_reference(
-    workshop: Workshop, seeds: Mapping[str, int] = SEEDS, stage: Progress = lambda _: None
-) -> Reference:
-    """Compile and run the reference on every probe.
-
-    Raises:
-        EquivError: it cannot be traced, compiled or run.
-    """
-    reference = next(iter(workshop.case.models))
-    stage(f"compiling {reference}")
-    return sample_reference(workshop, prepare(workshop, reference), seeds, stage)
-
-
 def sample_reference(
     workshop: Workshop, prepared: Prepared, seeds: Mapping[str, int] = SEEDS, stage: Progress = lambda _: None
 ) -> Reference:
@@ -157,7 +146,9 @@ def sample_reference(
     return Reference(observe(prepared, given), tuple(used), noise)
 
 
-def check_candidate(workshop: Workshop, reference: Reference, candidate: Prepared) -> list[CheckResult]:
+def check_candidate(
+    workshop: Workshop, reference: Reference, candidate: Prepared, proofs: Proofs | None = None
+) -> list[CheckResult]:
     """Every check after structure, for one compiled candidate.
 
     Raises:
@@ -170,22 +161,45 @@ def check_candidate(workshop: Workshop, reference: Reference, candidate: Prepare
         probe.name: sample(candidate, probe, given[probe.name] if probe.name == "cold" else None, converted)
         for probe in reference.probes
     }
-    comparison = Comparison(case, reference.observed, observe(candidate, samples), reference.noise)
+    comparison = Comparison(case, reference.observed, observe(candidate, samples), reference.noise, proofs or {})
     results = [module.check(comparison) for module in CHECKS[1:]]
     return [result for result in results if result is not None]
 
 
 def _compare(workshop: Workshop, candidates: list[str], stage: Progress) -> list[CheckResult]:
-    reference = observe_reference(workshop, stage=stage)
+    name = next(iter(workshop.case.models))
+    stage("tracing")
+    left = trace_port(workshop, name)
     checks: list[CheckResult] = []
-    for candidate in candidates:
+    traced = _trace_candidates(workshop, candidates, checks)
+    stage("proving")
+    proofs = prove_all(left, traced)
+    needed = needed_in_float64(left, proofs)
+    stage(f"compiling {name}")
+    reference = sample_reference(workshop, prepare(workshop, left, frozenset().union(*needed.values())), stage=stage)
+    for candidate, right in traced.items():
         stage(f"compiling {candidate}")
         try:
-            checks += check_candidate(workshop, reference, prepare(workshop, candidate))
+            ready = prepare(workshop, right, needed[candidate])
+            checks += check_candidate(workshop, reference, ready, proofs[candidate])
         except EquivError as error:
-            finding = Finding(candidate, "error", note=str(error))
-            checks += [CheckResult(check.NAME, candidate, "error", str(error), (finding,)) for check in CHECKS[1:]]
+            checks += _failed(candidate, error)
     return checks
+
+
+def _trace_candidates(workshop: Workshop, candidates: list[str], checks: list[CheckResult]) -> dict[str, Traced]:
+    traced = {}
+    for candidate in candidates:
+        try:
+            traced[candidate] = trace_port(workshop, candidate)
+        except EquivError as error:
+            checks += _failed(candidate, error)
+    return traced
+
+
+def _failed(candidate: str, error: EquivError) -> list[CheckResult]:
+    finding = Finding(candidate, "error", note=str(error))
+    return [CheckResult(check.NAME, candidate, "error", str(error), (finding,)) for check in CHECKS[1:]]
 
 
 def _reference_samples(

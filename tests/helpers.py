@@ -14,6 +14,7 @@ from equiv.observe import Prepared, outline, prepare
 from equiv.observed import Comparison, Noise
 from equiv.results import CheckResult, Finding
 from equiv.run import Reference, check_candidate, sample_reference
+from equiv.traced import trace_port
 from equiv.workshop import open_workshop
 
 CASES = Path(__file__).parent.parent / "cases"
@@ -54,7 +55,8 @@ def case_from(source: str, name: str) -> Case:
 def compiled_reference(name: str) -> Prepared:
     """The reference of a case of the suite, compiled once for all tests."""
     case = loaded(name).case
-    return prepare(open_workshop(case), next(iter(case.models)))
+    workshop = open_workshop(case)
+    return prepare(workshop, trace_port(workshop, next(iter(case.models))))
 
 
 @cache
@@ -83,7 +85,7 @@ def judge(name: str, candidate: str, case: Case, seeds: tuple[int, ...] = (0,)) 
     results = {"structure": shape}
     if any(finding.grade == "refuted" and finding.place.startswith("leaf ") for finding in shape.findings):
         return results
-    prepared = prepare(workshop, candidate)
+    prepared = prepare(workshop, trace_port(workshop, candidate))
     for seed in seeds:
         for result in check_candidate(workshop, reference(name, seed), prepared):
             known = results.get(result.check)

@@ -8,7 +8,7 @@ import numpy as np
 
 from equiv.case import KnownDifference
 from equiv.checks.places import places, summary
-from equiv.evidence.compare import compare, compare_arrays, worst
+from equiv.evidence.compare import compare, compare_arrays, with_proof, worst
 from equiv.observed import Comparison, Observed
 from equiv.results import CheckResult, Finding, weakest
 
@@ -64,7 +64,7 @@ def _counts(comparison: Comparison, place: str) -> Finding:
     for probe in ("0", "1"):
         sides = (comparison.reference, comparison.candidate)
         left, right = (side.samples[probe].native[place].astype("int64") for side in sides)
-        findings.append(compare_arrays(comparison, probe, place, (left, right), None))
+        findings.append(with_proof(comparison, compare_arrays(comparison, probe, place, (left, right), None), place))
     return worst(place, findings)
 
 

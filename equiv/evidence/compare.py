@@ -44,6 +44,8 @@ class Difference:
 def compare(comparison: Comparison, place: str, candidate_place: str = "", probes: tuple[str, ...] = ()) -> Finding:
     """One output of the candidate against the reference's, on every probe; the worst probe speaks.
 
+    What is proved is run all the same: numbers that contradict a proof are an error of ours, never a pass.
+
     Args:
         comparison: both ports as observed.
         place: `program: output` in the reference.
@@ -51,11 +53,25 @@ def compare(comparison: Comparison, place: str, candidate_place: str = "", probe
         probes: on which probes; empty: on all that have it.
     """
     findings = [
-        _on_probe(comparison, probe, place, candidate_place or place)
+        with_proof(comparison, _on_probe(comparison, probe, place, candidate_place or place), candidate_place or place)
         for probe in probes or comparison.reference.samples
         if place in comparison.reference.samples[probe].native
     ]
     return worst(place, findings)
+
+
+def with_proof(comparison: Comparison, finding: Finding, other: str) -> Finding:
+    """A finding by numbers, with the grade of its proof where there is one; `other` is the candidate's place."""
+    proof = comparison.proofs.get((finding.place, other, finding.probe == "cold"))
+    if proof is None or finding.grade == "error":
+        return finding
+    if finding.grade != "refuted":
+        return replace(finding, grade=proof.grade, note="; ".join(proof.rewrites))
+    if proof.grade == "proved modulo" and finding.precision == "native":
+        return replace(finding, note=f"{finding.note}; proved the same function modulo {', '.join(proof.rewrites)}")
+    return replace(
+        finding, grade="error", note="proved equal, yet the numbers differ: an error of equiv, please report"
+    )
 
 
 def worst(place: str, findings: list[Finding]) -> Finding:
@@ -76,7 +92,9 @@ def _on_probe(comparison: Comparison, probe: str, place: str, other: str) -> Fin
     ours, theirs = comparison.reference.samples[probe], comparison.candidate.samples[probe]
     if other not in theirs.native:
         return Finding(place, "refuted", probe=probe, note="the candidate does not give it")
-    lifted = None if ours.lifted is None or theirs.lifted is None else (ours.lifted[place], theirs.lifted[other])
+    lifted = None
+    if ours.lifted is not None and theirs.lifted is not None and place in ours.lifted and other in theirs.lifted:
+        lifted = ours.lifted[place], theirs.lifted[other]
     return compare_arrays(comparison, probe, place, (ours.native[place], theirs.native[other]), lifted)
 
 

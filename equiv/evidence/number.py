@@ -5,7 +5,7 @@ Calls are inlined; views, commutative operands, squares and dimension orders hav
 equal only to itself on equal operands. Sound, not complete: unequal names prove nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,12 +128,20 @@ class Numbering:
     made: dict[str, Any] = field(default_factory=dict)
 
 
-def number_program(program: Program, numbering: Numbering | None = None) -> dict[str, Value]:
-    """Every output of a program as a value; its name is equal to another's only if it is the same computation."""
-    numbering = numbering or Numbering()
+def number_program(
+    program: Program, numbering: Numbering | None = None, aliases: Mapping[str, str] | None = None
+) -> dict[str, Value]:
+    """Every output of a program as a value; its name is equal to another's only if it is the same computation.
+
+    Args:
+        program: what is numbered.
+        numbering: rewrites in force; None: none.
+        aliases: input to the input whose value it is known to have.
+    """
+    numbering, aliases = numbering or Numbering(), aliases or {}
     jaxpr, consts = opened(program.jaxpr)
     pairs = zip(program.inputs, jaxpr.invars, strict=True)
-    inputs = [atom(digest("input", name), var.aval.shape, var.aval.dtype) for name, var in pairs]
+    inputs = [atom(digest("input", aliases.get(name, name)), var.aval.shape, var.aval.dtype) for name, var in pairs]
     return dict(zip(program.outputs, walk(numbering, jaxpr, consts, inputs), strict=True))
 
 

@@ -71,6 +71,6 @@ SPECIAL = re.compile(r"[\\`*~]|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(")
 
 def _plain(text: str) -> str:
     """One line, in which nothing is taken for a table bar, HTML or emphasis; code in backticks stays code."""
-    parts = re.split(r"(`[^`]+`)", " ".join(text.split()))
+    parts = re.split(r"((?<!`)`[^`]+`(?!`))", " ".join(text.split()))
     parts[::2] = [SPECIAL.sub(r"\\\g<0>", part).replace("&", "&amp;").replace("<", "&lt;") for part in parts[::2]]
     return "".join(parts).replace("|", "\\|")

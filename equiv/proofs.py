@@ -1,0 +1,57 @@
+"""Traced ports to proofs: what is equal for every input, and what numbers have to decide."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from equiv.evidence.prove import Side, prove
+from equiv.observed import Proofs
+from equiv.program import Programs
+from equiv.traced import Traced, lift_port
+
+
+def prove_all(reference: Traced, candidates: Mapping[str, Traced]) -> dict[str, Proofs]:
+    """Candidate to its proofs against the reference."""
+    left = _side(reference)
+    return {name: prove(left, _side(traced), _start_alike(reference, traced)) for name, traced in candidates.items()}
+
+
+def _side(traced: Traced) -> Side:
+    def lift() -> Programs | None:
+        lifted = lift_port(traced)
+        return None if isinstance(lifted, str) else lifted
+
+    return Side(traced.programs, traced.table, lift)
+
+
+def _start_alike(reference: Traced, candidate: Traced) -> frozenset[str]:
+    """State leaves that both libraries initialise with the same value."""
+    ours, theirs = reference.fresh, candidate.fresh
+    return frozenset(name for name in ours if name in theirs and np.array_equal(ours[name], theirs[name]))
+
+
+def needed_in_float64(reference: Traced, proofs: Mapping[str, Proofs]) -> dict[str, frozenset[str]]:
+    """Candidate to the programs that hold an output without proof: those are run in float64 too."""
+    return {name: frozenset(_unproved(reference, found)) for name, found in proofs.items()}
+
+
+def _unproved(reference: Traced, proofs: Proofs) -> set[str]:
+    table, programs = reference.table, reference.programs
+    constants = {leaf.name for leaf in table.leaves if leaf.constant is not None}
+    proved = {(place, cold) for place, _, cold in proofs}
+    stateful = bool(table.names("state"))
+    names: set[str] = set()
+    for part in programs.parts:
+        for output in part.outputs:
+            place = f"{part.name}: {output}"
+            if output.removeprefix("state ") in constants:
+                continue
+            if (place, False) not in proved:
+                names.add(part.name)
+            later = stateful and part.name.startswith(("eval ", "call "))
+            if later and {(f"after training, {place}", cold) for cold in (False, True)} - proved:
+                names |= {part.name, "step"}
+    for output in programs.step.outputs if programs.step else ():
+        if output not in constants and {(f"train: {output}", cold) for cold in (False, stateful)} - proved:
+            names.add("step")
+    return names

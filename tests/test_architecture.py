@@ -1,0 +1,89 @@
+"""What CONTRIBUTING promises of the source: sizes, who imports what, and nothing of anybody's machine."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "equiv").rglob("*.py"))
+MOST_LINES, MOST_OF_A_FUNCTION = 250, 40
+HOMES = {"haiku": {"equiv/backends/haiku.py"}, "flax": {"equiv/backends/linen.py", "equiv/backends/nnx.py"}}
+
+every_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+def nodes(path, *kinds):
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+
+
+@every_source
+def test_a_file_is_short_enough_to_read_at_once(path):
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+@every_source
+def test_a_function_is_short_enough_to_read_at_once(path):
+    """Its signature and docstring apart."""
+    functions = nodes(path, ast.FunctionDef, ast.AsyncFunctionDef)
+    bodies = {function.name: function.body[ast.get_docstring(function) is not None :] for function in functions}
+    lines = {name: body[-1].end_lineno - body[0].lineno + 1 for name, body in bodies.items() if body}
+    assert {name: count for name, count in lines.items() if count > MOST_OF_A_FUNCTION} == {}
+
+
+@every_source
+def test_a_framework_is_imported_in_its_own_backend_only(path):
+    here = path.relative_to(ROOT).as_posix()
+    imported = {alias.name.partition(".")[0] for node in nodes(path, ast.Import) for alias in node.names}
+    imported |= {(node.module or "").partition(".")[0] for node in nodes(path, ast.ImportFrom) if node.level == 0}
+    assert {name for name, homes in HOMES.items() if name in imported and here not in homes} == set()
+
+
+def test_the_backends_that_may_import_a_framework_are_there():
+    assert all((ROOT / home).is_file() for homes in HOMES.values() for home in homes)
+
+
+@every_source
+def test_a_file_says_in_its_first_line_what_it_is_for(path):
+    assert (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0].strip()
+
+
+MACHINE = "|".join(
+    rf"(^|[^[:alnum:]_.]){place}"
+    for place in ("/" + "root/", "/" + "home/", "/" + "Users/", "/" + "tmp/env", "C:" + r"\\")
+)
+REGISTRY = "|".join(("index" + "-url", "trusted" + "-host", "artifact" + "ory", "/simple" + "/?$", "PIP_" + "INDEX"))
+
+
+@pytest.mark.parametrize("pattern", [MACHINE, REGISTRY], ids=["machine", "registry"])
+def test_no_tracked_file_names_a_machine_or_a_registry(pattern):
+    """The patterns are put together from parts, so that this file does not match itself."""
+    command = ["git", "grep", "--line-number", "-I", "--extended-regexp", pattern]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "module", ["equiv.cli", "equiv.results", "equiv.summary", "equiv.report", "equiv.case", "equiv.load"]
+)
+def test_what_reads_results_and_finds_cases_imports_no_jax(module):
+    libraries = ("jax", "jaxlib", "flax", "haiku", "optax")
+    code = f"import {module}, sys; print(*(name for name in {libraries} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["list", "--help"], ["report", "--help"]], ids=" ".join
+)
+def test_help_is_given_without_jax(arguments):
+    code = (
+        "import sys\nfrom equiv.cli import main\ntry:\n main(sys.argv[1:])\nfinally:\n assert 'jax' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "Usage:" in done.stdout
