@@ -1,12 +1,15 @@
 """Traced ports to proofs: what is equal for every input, and what numbers have to decide."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from equiv.evidence.prove import Side, prove
+from equiv.evidence.locate import first_difference
+from equiv.evidence.prove import Side, every, prove
 from equiv.observed import Proofs
 from equiv.program import Programs
+from equiv.results import CheckResult
 from equiv.traced import Traced, lift_port
 
 
@@ -55,3 +58,34 @@ def _unproved(reference: Traced, proofs: Proofs) -> set[str]:
         if output not in constants and {(f"train: {output}", cold) for cold in (False, stateful)} - proved:
             names.add("step")
     return names
+
+
+def located(checks: list[CheckResult], reference: Traced, candidate: Traced) -> list[CheckResult]:
+    """The same checks, with the first different equations of both ports beside every refuted place."""
+    known: dict[str, str] = {}
+
+    def place_of(place: str) -> str:
+        program = place.removeprefix("after training, ").partition(": ")[0]
+        program = "step" if program == "train" else program
+        if program not in known:
+            known[program] = _difference(program, reference, candidate)
+        return known[program]
+
+    results = []
+    for check in checks:
+        findings = [
+            replace(item, source=place_of(item.place)) if item.grade == "refuted" else item for item in check.findings
+        ]
+        results.append(replace(check, findings=tuple(findings)))
+    return results
+
+
+def _difference(program: str, reference: Traced, candidate: Traced) -> str:
+    pair = [
+        next((part for part in every(side.programs) if part.name == program), None) for side in (reference, candidate)
+    ]
+    if pair[0] is None or pair[1] is None:
+        return ""
+    aliases = {leaf.name: leaf.copies for leaf in reference.table.leaves if leaf.copies}
+    names = reference.port.backend, candidate.port.backend
+    return first_difference(pair[0], pair[1], aliases, names)

@@ -67,6 +67,7 @@ class Finding:
         note: what else is to be said, in a sentence.
         response: how far the reference itself moves when each of its inputs moves by one ulp.
         depth: rounded operations in a row.
+        source: for a refusal, the first different equation of each port with file and line.
     """
 
     place: str
@@ -83,6 +84,7 @@ class Finding:
     note: str = ""
     response: float | None = None
     depth: int | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)

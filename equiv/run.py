@@ -26,7 +26,7 @@ from equiv.observe import (
 )
 from equiv.observed import Comparison, Noise, Observed, Proofs, Sample
 from equiv.probe import Probe
-from equiv.proofs import needed_in_float64, prove_all
+from equiv.proofs import located, needed_in_float64, prove_all
 from equiv.results import CaseResult, CheckResult, DeviationResult, Finding, LeafResult, RunResult, verdict_of
 from equiv.summary import summarise
 from equiv.traced import Traced, trace_port
@@ -181,7 +181,7 @@ def _compare(workshop: Workshop, candidates: list[str], stage: Progress) -> list
         stage(f"compiling {candidate}")
         try:
             ready = prepare(workshop, right, needed[candidate])
-            checks += check_candidate(workshop, reference, ready, proofs[candidate])
+            checks += located(check_candidate(workshop, reference, ready, proofs[candidate]), left, right)
         except EquivError as error:
             checks += _failed(candidate, error)
     return checks

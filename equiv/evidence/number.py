@@ -21,6 +21,7 @@ from equiv.evidence.terms import (
     attributes,
     broadcast,
     digest,
+    dtype_name,
     elementwise,
     literal,
     number,
@@ -119,13 +120,13 @@ class Numbering:
         algebra: rewrites of real arithmetic; none by default.
         reshaped: reshaped term to what it was reshaped from.
         stacked: stacked term to what a turn of the loop put there.
-        made: term to the first equation that makes it.
+        steps: every equation with the terms that go in and come out, in program order.
     """
 
     algebra: Algebra = field(default_factory=Algebra)
     reshaped: dict[str, Value] = field(default_factory=dict)
     stacked: dict[str, Value] = field(default_factory=dict)
-    made: dict[str, Any] = field(default_factory=dict)
+    steps: list[tuple[Any, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
 
 
 def number_program(
@@ -154,9 +155,10 @@ def walk(numbering: Numbering, jaxpr: Any, consts: Sequence[Any], inputs: Sequen
         return literal(np.asarray(item.val, _dtype(item))) if isinstance(item, core.Literal) else values[item]
 
     for eqn in jaxpr.eqns:
-        outs = _equation(numbering, eqn, [read(item) for item in eqn.invars])
-        for value in outs:
-            numbering.made.setdefault(value.term, eqn)
+        ins = [read(item) for item in eqn.invars]
+        outs = _equation(numbering, eqn, ins)
+        if eqn.primitive.name not in CALLS:
+            numbering.steps.append((eqn, tuple(value.term for value in ins), tuple(value.term for value in outs)))
         values.update(zip(eqn.outvars, outs, strict=True))
     return [read(item) for item in jaxpr.outvars]
 
@@ -191,7 +193,7 @@ def opaque(eqn: Any, ins: Sequence[Value]) -> list[Value]:
     key = (eqn.primitive.name, attributes(eqn.params), [value.name for value in ins])
     avals = [var.aval for var in eqn.outvars]
     return [
-        atom(digest("opaque", key, index, aval.shape, str(aval.dtype)), aval.shape, aval.dtype)
+        atom(digest("opaque", key, index, aval.shape, dtype_name(aval.dtype)), aval.shape, aval.dtype)
         for index, aval in enumerate(avals)
     ]
 
@@ -204,13 +206,13 @@ def _contraction(numbering: Numbering, name: str, params: dict[str, Any], ins: l
     if name == "dot_general":
         return rewrites.contraction(algebra, ins, lambda pair: products.dot_general(params, pair, aval), aval)
     value = products.reduce(name, params, ins[0], aval)
-    if name != "reduce_sum" or value is None or "float" not in str(aval.dtype):
+    if name != "reduce_sum" or value is None or "float" not in dtype_name(aval.dtype):
         return value
     return rewrites.total(algebra, ins[0], params["axes"], lambda one: products.reduce(name, params, one, aval), aval)
 
 
 def _elementwise(numbering: Numbering, name: str, params: dict[str, Any], ins: list[Value], aval: Any) -> Value:
-    dtype = str(aval.dtype)
+    dtype = dtype_name(aval.dtype)
     if name == "convert_element_type" and ins[0].dtype == dtype:
         return ins[0]
     if name in FOLDED and all(value.constant is not None for value in ins):

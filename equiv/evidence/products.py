@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from equiv.evidence.terms import Value, attributes, digest
+from equiv.evidence.terms import Value, attributes, digest, dtype_name
 
 RULES = frozenset(("dot_general", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"))
 
@@ -33,8 +33,8 @@ def dot_general(params: dict[str, Any], ins: Sequence[Value], aval: Any) -> Valu
     written += [(side, axis) for side in (0, 1) for axis in free[side]]
     axes = tuple(None if axis is None else order.index((side, axis)) for side, axis in written)
     kept = attributes(params, "dimension_numbers", "preferred_element_type")
-    dtypes = (str(aval.dtype), *sorted((left.dtype, right.dtype)))
-    return Value(digest("dot", key, kept, dtypes), axes, tuple(aval.shape), str(aval.dtype))
+    dtypes = (dtype_name(aval.dtype), *sorted((left.dtype, right.dtype)))
+    return Value(digest("dot", key, kept, dtypes), axes, tuple(aval.shape), dtype_name(aval.dtype))
 
 
 def _pairs(left: Value, right: Value, ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int]]:
@@ -57,5 +57,5 @@ def reduce(name: str, params: dict[str, Any], value: Value, aval: Any) -> Value 
         return Value(value.term, tuple(kept), tuple(aval.shape), value.dtype, value.constant)
     left = sorted(axis for axis in kept if axis is not None)
     axes = tuple(None if axis is None else left.index(axis) for axis in kept)
-    term = digest("reduce", name, value.term, gone, attributes(params, "axes"), str(aval.dtype))
-    return Value(term, axes, tuple(aval.shape), str(aval.dtype))
+    term = digest("reduce", name, value.term, gone, attributes(params, "axes"), dtype_name(aval.dtype))
+    return Value(term, axes, tuple(aval.shape), dtype_name(aval.dtype))

@@ -25,9 +25,6 @@ ALL = frozenset(CONDITIONS)
 
 NOTHING: frozenset[str] = frozenset()
 
-Names = dict[str, str]
-"""`program: output` to the name of its value."""
-
 
 @dataclass
 class Side:
@@ -42,20 +39,24 @@ class Side:
     programs: Programs
     table: LeafTable
     lift: Callable[[], Programs | None]
-    known: dict[tuple[bool, frozenset[str]], Names] = field(default_factory=dict)
+    known: dict[tuple[bool, frozenset[str], str], dict[str, str]] = field(default_factory=dict)
 
-    def names(self, lifted: bool, rules: frozenset[str]) -> Names:
-        """Names of all outputs."""
-        if (lifted, rules) not in self.known:
-            programs = self.lift() if lifted else self.programs
-            # A leaf that only this library has is, where its formula has settled, the leaf that it repeats.
-            aliases = {leaf.name: leaf.copies for leaf in self.table.leaves if leaf.copies}
-            self.known[lifted, rules] = {
-                f"{part.name}: {output}": value.name
-                for part in (every(programs) if programs else ())
-                for output, value in number_program(part, Numbering(Algebra(rules)), aliases).items()
-            }
-        return self.known[lifted, rules]
+    def name(self, place: str, lifted: bool, rules: frozenset[str]) -> str | None:
+        """The name of one `program: output`; None where there is no such program."""
+        program, _, output = place.partition(": ")
+        if (lifted, rules, program) not in self.known:
+            self.known[lifted, rules, program] = self._number(program, lifted, rules)
+        return self.known[lifted, rules, program].get(output)
+
+    def _number(self, program: str, lifted: bool, rules: frozenset[str]) -> dict[str, str]:
+        programs = self.lift() if lifted else self.programs
+        part = next((part for part in every(programs) if part.name == program), None) if programs else None
+        if part is None:
+            return {}
+        # A leaf that only this library has is, where its formula has settled, the leaf that it repeats.
+        aliases = {leaf.name: leaf.copies for leaf in self.table.leaves if leaf.copies}
+        values = number_program(part, Numbering(Algebra(rules)), aliases)
+        return {output: value.name for output, value in values.items()}
 
 
 def every(programs: Programs) -> tuple[Program, ...]:
@@ -122,8 +123,8 @@ def _pairs(left: Side, right: Side) -> list[tuple[str, str]]:
 def _equal(
     left: Side, right: Side, pairs: Iterable[tuple[str, str]], lifted: bool, rules: frozenset[str]
 ) -> list[tuple[str, str]]:
-    ours, theirs = left.names(lifted, rules), right.names(lifted, rules)
-    return [(one, other) for one, other in pairs if one in ours and ours[one] == theirs.get(other)]
+    names = [(pair, left.name(pair[0], lifted, rules), right.name(pair[1], lifted, rules)) for pair in pairs]
+    return [pair for pair, one, other in names if one is not None and one == other]
 
 
 def _minimal(left: Side, right: Side, pair: tuple[str, str], lifted: bool) -> Proof:

@@ -19,12 +19,12 @@ from equiv.evidence.algebra import (
     powers,
     rounded,
 )
-from equiv.evidence.terms import Value, elementwise, number
+from equiv.evidence.terms import Value, dtype_name, elementwise, number
 
 
 def operation(algebra: Algebra, name: str, params: dict[str, Any], ins: Sequence[Value], aval: Any) -> Value | None:
     """An elementwise operation in normal form, where a rewrite in force has one."""
-    shape, dtype, rules = tuple(aval.shape), str(aval.dtype), algebra.rules
+    shape, dtype, rules = tuple(aval.shape), dtype_name(aval.dtype), algebra.rules
     if POSITIVE in rules and (known := _sign(algebra, name, ins, shape, dtype)) is not None:
         return known
     if "float" not in dtype:
@@ -93,7 +93,7 @@ Reduce = Callable[[Value], Value | None]
 
 def total(algebra: Algebra, value: Value, over: Sequence[int], reduce: Reduce, aval: Any) -> Value | None:
     """A sum over axes, with what is the same along them taken out."""
-    inside, shape, dtype = algebra.definition(value), tuple(aval.shape), str(aval.dtype)
+    inside, shape, dtype = algebra.definition(value), tuple(aval.shape), dtype_name(aval.dtype)
     if {LINEAR, PRODUCTS} <= algebra.rules and isinstance(inside, Product):
         fixed = [all(one.axes[axis] is None for axis in over) if one.shape else True for one, _ in inside.factors]
         inner = [factor for factor, same in zip(inside.factors, fixed, strict=True) if not same]
@@ -131,7 +131,7 @@ def contraction(
     result = dot(bare)
     if result is None or scale == 1:
         return result
-    return algebra.product(scale, [(result, 1.0)], tuple(aval.shape), str(aval.dtype))
+    return algebra.product(scale, [(result, 1.0)], tuple(aval.shape), dtype_name(aval.dtype))
 
 
 def _only(value: Value, kept: Sequence[int]) -> Value:
@@ -159,7 +159,9 @@ def _two_pass(algebra: Algebra, value: Value, over: Sequence[int], reduce: Reduc
             continue
         squared = algebra.product(1.0, [(summed, 2.0)], summed.shape, summed.dtype)
         scale = square.constant * one**2
-        return algebra.sum(0.0, [(squares, scale), (squared, -scale / count)], tuple(aval.shape), str(aval.dtype))
+        return algebra.sum(
+            0.0, [(squares, scale), (squared, -scale / count)], tuple(aval.shape), dtype_name(aval.dtype)
+        )
     return None
 
 

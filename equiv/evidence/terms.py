@@ -8,6 +8,7 @@ transposes change the view and leave the term alone.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,12 @@ class Value:
         return not repeats and used == sorted(used)
 
 
+@cache
+def dtype_name(dtype: Any) -> str:
+    """A dtype's name; asked for so often that it is worth keeping."""
+    return str(dtype)
+
+
 def digest(*parts: Any) -> str:
     """A name for a combination of names."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
@@ -53,7 +60,7 @@ def atom(name: str, shape: Sequence[int], dtype: Any) -> Value:
     """A value that is its own term."""
     numbers = iter(range(len(shape)))
     axes = tuple(None if size == 1 else next(numbers) for size in shape)
-    return Value(name, axes, tuple(shape), str(dtype))
+    return Value(name, axes, tuple(shape), dtype_name(dtype))
 
 
 def literal(array: Any) -> Value:
@@ -63,10 +70,12 @@ def literal(array: Any) -> Value:
     numbers = np.asarray(array)
     first = numbers.reshape(-1)[0] if numbers.size else None
     if first is not None and numbers.tobytes() == np.full_like(numbers, first).tobytes():
-        term = digest("number", str(numbers.dtype), first.tobytes())
-        return Value(term, (None,) * numbers.ndim, numbers.shape, str(numbers.dtype), first)
+        term = digest("number", dtype_name(numbers.dtype), first.tobytes())
+        return Value(term, (None,) * numbers.ndim, numbers.shape, dtype_name(numbers.dtype), first)
     squeezed = np.ascontiguousarray(numbers.squeeze())
-    return atom(digest("array", str(numbers.dtype), squeezed.shape, squeezed.tobytes()), numbers.shape, numbers.dtype)
+    return atom(
+        digest("array", dtype_name(numbers.dtype), squeezed.shape, squeezed.tobytes()), numbers.shape, numbers.dtype
+    )
 
 
 def number(value: Any, shape: Sequence[int]) -> Value:
@@ -140,9 +149,9 @@ def elementwise(
         digest(value.term, value.dtype, [view[axis] for axis in axes], mark)
         for value, view, mark in zip(operands, views, marks, strict=True)
     ]
-    term = digest("elementwise", operation, sorted(names) if commutes else names, str(dtype))
+    term = digest("elementwise", operation, sorted(names) if commutes else names, dtype_name(dtype))
     place = {axis: index for index, axis in enumerate(axes)}
-    return Value(term, tuple(place.get(axis) for axis in range(rank)), tuple(shape), str(dtype))
+    return Value(term, tuple(place.get(axis) for axis in range(rank)), tuple(shape), dtype_name(dtype))
 
 
 def on_term(operand: Value, result: Value) -> Value:

@@ -60,8 +60,7 @@ def values(finding: Finding, reference: str, candidate: str) -> list[str]:
         lines.append(f"error {finding.error:.3g} / budget {finding.budget or 0:.3g}{over}{judged}")
     if finding.response is not None and finding.depth:
         lines.append(_budget(finding, finding.response, finding.depth))
-    if finding.note:
-        lines.append(finding.note)
+    lines += [text for text in (finding.note, finding.source) if text]
     return lines
 
 
