@@ -58,6 +58,7 @@ def _console(stderr: bool = False) -> Console:
 @PATHS
 @EXPRESSION
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of the table.")
+@click.option("--prove-only", is_flag=True, help="Prove what can be proved and run nothing.")
 @click.option(
     "--reports",
     type=click.Path(path_type=Path),
@@ -65,14 +66,14 @@ def _console(stderr: bool = False) -> Console:
     show_default=True,
     help="Folder that results.json is written to.",
 )
-def run(paths: tuple[Path, ...], expression: str, as_json: bool, reports: Path) -> None:
+def run(paths: tuple[Path, ...], expression: str, as_json: bool, prove_only: bool, reports: Path) -> None:
     """Compare every case under PATHS (default: cases) and give a verdict."""
-    guard(lambda: _run(paths or (Path("cases"),), expression, as_json, reports))
+    guard(lambda: _run(paths or (Path("cases"),), expression, as_json, prove_only, reports))
 
 
-def _run(paths: tuple[Path, ...], expression: str, as_json: bool, reports: Path) -> int:
+def _run(paths: tuple[Path, ...], expression: str, as_json: bool, prove_only: bool, reports: Path) -> int:
     files = find(paths, expression)
-    result = _run_files(files)
+    result = _run_files(files, prove_only)
     try:
         _write(reports / "results.json", encode(result), "Give another folder with --reports.")
         written = f"results: {reports / 'results.json'}"
@@ -87,7 +88,7 @@ def _run(paths: tuple[Path, ...], expression: str, as_json: bool, reports: Path)
     return code
 
 
-def _run_files(files: list[CaseFile]) -> RunResult:
+def _run_files(files: list[CaseFile], prove_only: bool) -> RunResult:
     started, clock = datetime.now(UTC), time.perf_counter()
     columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     finished: list[CaseResult] = []
@@ -104,7 +105,7 @@ def _run_files(files: list[CaseFile]) -> RunResult:
         environment()  # without a device there is nothing to begin with
         report: Report = lambda text: bar.update(task, description=text)  # noqa: E731
         try:
-            for case in run_cases(files, report):
+            for case in run_cases(files, report, prove_only):
                 finished.append(case)
                 bar.advance(task)
         except KeyboardInterrupt:

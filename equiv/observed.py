@@ -92,3 +92,8 @@ class Comparison:
     candidate: Observed
     noise: Noise
     proofs: Proofs = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Backend of the reference and of the candidate."""
+        return self.reference.table.backend, self.candidate.table.backend

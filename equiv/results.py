@@ -128,6 +128,7 @@ class CaseResult:
         verdicts: candidate to verdict.
         leaves: the layer table as mapped.
         problem: why nothing at all could be compared.
+        probes: whether the probes can tell: every leaf moved, every pair of alike leaves swapped.
         left_over: native leaves of the built ports that the layer table does not cover.
     """
 
@@ -141,6 +142,7 @@ class CaseResult:
     leaves: tuple[LeafResult, ...] = ()
     deviations: tuple[DeviationResult, ...] = ()
     problem: str = ""
+    probes: tuple[Finding, ...] = ()
     left_over: int = 0
     seconds: float = 0.0
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from equiv.case import Case
 from equiv.checks import structure
+from equiv.judge import Reference, check_candidate, sample_reference
 from equiv.load import CaseFile, LoadedCase, load
 from equiv.observe import Prepared, outline, prepare
 from equiv.observed import Comparison, Noise
 from equiv.results import CheckResult, Finding
-from equiv.run import Reference, check_candidate, sample_reference
 from equiv.traced import trace_port
 from equiv.workshop import open_workshop
 

@@ -105,7 +105,7 @@ GELU = "0.5 * hidden * (1 + jnp.tanh((2 / jnp.pi) ** 0.5 * (hidden + 0.044715 * 
 
 GIVES, NNX_GIVES = "return x @ w + b", "return x @ self.w + self.b"
 DOT_GENERAL = "return jax.lax.dot_general(x, self.w[...], (((1,), (0,)), ((), ()))) + self.b"
-CAST = "            hidden = nn.gelu((lambda value: value.astype(jnp.float32))(hidden) + "
+CAST = "nn.gelu((hidden + jnp.sin(jnp.arange(6.0))).astype(jnp.float32))"
 TABLE = "jnp.array([0, 0.84147098, 0.90929743, 0.14112001, -0.7568025, -0.95892427], jnp.float32)"
 LINEN, JAX, OPTAX = (f"import {name}\n" for name in ("flax.linen as nn", "jax", "optax"))
 TAKES_ROW = (
@@ -293,7 +293,7 @@ VARIANTS = (
     ),
     # Constants and layers that name their precision.
     Variant("norm_in_float32", "mlp/nnx", (NNX_NORM, "nnx.BatchNorm(dmid, dtype=jnp.float32, rngs=rngs)")),
-    Variant("gelu_in_float32", "products/linen", ("            hidden = nn.gelu(hidden + ", CAST)),
+    Variant("gelu_in_float32", "products/linen", ("nn.gelu(hidden + jnp.sin(jnp.arange(6.0)))", CAST)),
     Variant("dense_in_float32", "products/linen", ("nn.Dense(3)", "nn.Dense(3, dtype=jnp.float32)")),
     Variant("table_in_float32", "products/linen", ("jnp.sin(jnp.arange(6.0))", TABLE)),
     Variant("learning_rate_in_float32", "stateful_linear/linen", ("p - 0.1 * g", "p - jnp.float32(0.1) * g")),

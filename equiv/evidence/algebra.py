@@ -107,15 +107,16 @@ class Algebra:
 
     def sum(self, constant: float, given: Iterable[tuple[Value, float]], shape: Any, dtype: str) -> Value:
         """A sum in normal form: flat, like terms merged."""
-        merged: dict[str, tuple[Value, float]] = {}
+        merged: dict[str, tuple[Value, float, float]] = {}
         for value, scale in self._terms(given):
             if value.constant is not None:
                 constant += scale * float(value.constant)
                 continue
             key = digest(value.term, value.axes or (None,) * len(shape))
-            merged[key] = (value, merged.get(key, (value, 0.0))[1] + scale)
-        largest = max((abs(scale) for _, scale in merged.values()), default=0.0)
-        terms = tuple((value, scale) for value, scale in merged.values() if abs(scale) > 1e-14 * largest)
+            _, known, size = merged.get(key, (value, 0.0, 0.0))
+            merged[key] = (value, known + scale, max(size, abs(scale)))
+        # A term that cancels leaves rounding behind; one that is merely small beside other terms stays.
+        terms = tuple((value, scale) for value, scale, size in merged.values() if abs(scale) > 1e-14 * size)
         if not terms:
             return number(np.asarray(constant, dtype), shape)
         if len(terms) == 1 and constant == 0 and (terms[0][1] != 1 or terms[0][0].shape == shape):
@@ -129,9 +130,13 @@ class Algebra:
     def _factors(self, given: Iterable[tuple[Value, float]]) -> Iterable[tuple[Value, float]]:
         for value, power in given:
             inside = self.definition(value) if value.dtype != "bool" else None
-            if isinstance(inside, Product) and (inside.constant > 0 or float(power).is_integer()):
+            if isinstance(inside, Product) and float(power).is_integer():
                 yield number(np.asarray(inside.constant), value.shape), power
                 yield from ((one, inner * power) for one, inner in inside.factors)
+            elif isinstance(inside, Product) and inside.constant > 0 and inside.constant != 1:
+                # Of a root only the constant comes out: sqrt(x * x) is not x, nor sqrt(x * y) sqrt(x) * sqrt(y).
+                yield number(np.asarray(inside.constant), value.shape), power
+                yield self.product(1.0, inside.factors, value.shape, value.dtype), power
             else:
                 yield value, power
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from equiv.evidence import plain
 from equiv.observed import Comparison, Sample
 from equiv.probe import FLOATS, ulp
 from equiv.results import EQUAL, LEVEL, Finding, Grade, weakest
@@ -107,14 +108,14 @@ def compare_arrays(
 ) -> Finding:
     """Two arrays, native and lifted, on one probe, with the budget of `place`."""
     left, right = native
-    if refusal := _unlike(left, right):
+    if refusal := plain.unlike(left, right):
         return replace(refusal, place=place, probe=probe)
     for one, two in (native, lifted or native):
-        nonfinite = (_nonfinite(one), _nonfinite(two))
+        nonfinite = (plain.nonfinite(one), plain.nonfinite(two))
         if nonfinite != (0, 0):
-            return _with_nonfinite(place, probe, one, two, nonfinite, comparison)
+            return plain.with_nonfinite(place, probe, (one, two), comparison.names)
     if str(left.dtype) not in FLOATS:
-        return _whole_numbers(place, probe, left, right)
+        return plain.whole_numbers(place, probe, left, right)
     own = _difference(comparison, probe, place, left, right, lifted=False)
     if lifted is None:
         return _judge(place, probe, own, None, comparison)
@@ -122,63 +123,6 @@ def compare_arrays(
     # The reference's own distance from its float64 run is rounding too, where it is unstable.
     rounded = float(np.max(np.abs(left.astype("float64") - lifted[0]), initial=0.0))
     return _judge(place, probe, replace(own, budget=max(own.budget, 2 * rounded)), wide, comparison)
-
-
-def _unlike(left: np.ndarray, right: np.ndarray) -> Finding | None:
-    """Shape first, dtype second; nothing is broadcast or cast."""
-    for what, one, two in (("shape", list(left.shape), list(right.shape)), ("dtype", left.dtype, right.dtype)):
-        if one != two:
-            return Finding("", "refuted", reference=str(one), candidate=str(two), note=f"{what} differs")
-    return None
-
-
-def _nonfinite(array: np.ndarray) -> int:
-    return int(np.sum(~np.isfinite(array.astype("float64")))) if str(array.dtype) in FLOATS else 0
-
-
-def _with_nonfinite(
-    place: str, probe: str, left: np.ndarray, right: np.ndarray, nonfinite: tuple[int, int], comparison: Comparison
-) -> Finding:
-    where = np.argwhere(~np.isfinite(left.astype("float64")) | ~np.isfinite(right.astype("float64")))[0]
-    index = tuple(int(axis) for axis in where)
-    names = comparison.reference.table.backend, comparison.candidate.table.backend
-    counts = f"{names[0]} {nonfinite[0]} of {left.size}, {names[1]} {nonfinite[1]} of {right.size}"
-    if nonfinite[0] == nonfinite[1]:
-        grade, note = "error", f"both ports give values that are not finite ({counts}): nothing can be compared there"
-        note += ". Keep the model finite: no root of a negative number, no step that is too large."
-    else:
-        side = names[0] if nonfinite[0] > nonfinite[1] else names[1]
-        grade, note = "refuted", f"{side} gives values that are not finite where the other does not ({counts})"
-    return Finding(
-        place,
-        grade,  # type: ignore[arg-type]
-        reference=str(left[index]),
-        candidate=str(right[index]),
-        index=index,
-        probe=probe,
-        nonfinite=nonfinite,
-        note=note,
-    )
-
-
-def _whole_numbers(place: str, probe: str, left: np.ndarray, right: np.ndarray) -> Finding:
-    apart = np.argwhere(left != right)
-    if not len(apart):
-        return Finding(place, "exact", error=0.0, budget=0.0, ratio=0.0, precision="native", probe=probe)
-    index = tuple(int(axis) for axis in apart[0])
-    error = float(abs(int(left[index]) - int(right[index])))
-    return Finding(
-        place,
-        "refuted",
-        error=error,
-        budget=0.0,
-        precision="native",
-        reference=str(left[index]),
-        candidate=str(right[index]),
-        index=index,
-        probe=probe,
-        note=f"{len(apart)} of {left.size} whole numbers differ",
-    )
 
 
 def _difference(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,8 @@ def _scan(eqn: Any, ins: list[str]) -> tuple[list[str], Found]:
 def where(eqn: Any) -> str:
     """Source line of an equation in the user's file, with the module path where the library leaves one."""
     stack = str(eqn.source_info.name_stack)
-    return f"{summarize(eqn.source_info)}{f' in {stack}' if stack else ''}"
+    place = summarize(eqn.source_info).replace(f"{Path.cwd()}/", "")
+    return f"{place}{f' in {stack}' if stack else ''}"
 
 
 def _content(const: Any) -> Any:
@@ -158,17 +160,6 @@ def _content(const: Any) -> Any:
 
 def _hash(*parts: Any) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
-
-
-def fingerprint(closed: Any) -> Any:
-    """A program as nested tuples: primitives, shapes, dtypes and literals, in order."""
-    jaxpr, consts = opened(closed)
-    rows = []
-    for eqn in jaxpr.eqns:
-        literals = tuple(repr(atom.val) for atom in eqn.invars if isinstance(atom, core.Literal))
-        outs = tuple(str(var.aval) for var in eqn.outvars)
-        rows.append((eqn.primitive.name, literals, outs, tuple(map(fingerprint, inner(eqn)))))
-    return tuple(rows), tuple(np.asarray(c).tobytes() for c in consts if getattr(c, "dtype", None) != "key<fry>")
 
 
 def bits(draw: Draw, seed: Sequence[int]) -> np.ndarray:

@@ -6,10 +6,13 @@ refinement: two loops with n carries each are told apart within 2n rounds, or ne
 
 A slice belongs to a place in the array, whichever way the loop runs over it; what a loop stacked and another slices
 again is the first loop's own value at that place, so that what a forward scan kept means the same in the backward one.
+Places are those of one turn: a loop within a loop has its own, so all names carry the depth of their loop.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from equiv.evidence.draws import opened, scan_parts
@@ -18,29 +21,47 @@ from equiv.evidence.terms import Value, atom, digest
 Turn = Callable[[Any, Sequence[Any], list[Value]], list[Value]]
 """`(jaxpr, consts, inputs)` to outputs, as values."""
 
-Stacked = dict[str, Value]
-"""A stacked term to what a turn put there."""
+
+@dataclass
+class Nest:
+    """Loops so far.
+
+    Attributes:
+        depth: how many loops are around what is numbered now.
+        stacked: depth of a loop and term that it stacked to what a turn put there.
+    """
+
+    depth: int = 0
+    stacked: dict[tuple[int, str], Value] = field(default_factory=dict)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """The body of a loop."""
+        self.depth += 1
+        yield
+        self.depth -= 1
 
 
-def scan(eqn: Any, ins: list[Value], turn: Turn, stacked: Stacked) -> list[Value]:
+def scan(eqn: Any, ins: list[Value], turn: Turn, nest: Nest) -> list[Value]:
     """`jax.lax.scan`: carries, slices, and stacked results."""
     params = eqn.params
     body, consts = opened(params["jaxpr"])
     fixed, carried = scan_parts(eqn)
     length, reverse = params["length"], params["reverse"]
-    slices = [_slice(value, length, stacked) for value in ins[carried:]]
+    slices = [_slice(value, length, nest) for value in ins[carried:]]
     start = ins[fixed:carried]
 
     def once(carry: list[Value]) -> list[Value]:
         return turn(body, consts, [*ins[:fixed], *carry, *slices])
 
-    carry, outs = _settle(start, once, ("scan", length, reverse))
+    with nest.inside():
+        carry, outs = _settle(start, once, ("scan", nest.depth, length, reverse))
     moving = len(start)
     last = [
         begin if now is begin else atom(digest("last", now.term, out.name, length), begin.shape, begin.dtype)
         for begin, now, out in zip(start, carry, outs[:moving], strict=True)
     ]
-    return [*last, *(_stack(value, length, stacked) for value in outs[moving:])]
+    return [*last, *(_stack(value, length, nest) for value in outs[moving:])]
 
 
 def _settle(
@@ -66,47 +87,49 @@ def _settle(
     return carry, once(carry)
 
 
-def _slice(value: Value, length: int, stacked: Stacked) -> Value:
+def _slice(value: Value, length: int, nest: Nest) -> Value:
     """One turn's part of a scanned value; the same for every turn where it is repeated."""
     axis, shape = value.axes[0], value.shape[1:]
     if axis is None and value.shape[0] != 1:
         return Value(value.term, value.axes[1:], shape, value.dtype, value.constant)
     if axis is None:
         return atom(digest("slice", value.name), shape, value.dtype)
-    inside = stacked.get(value.term)
+    inside = nest.stacked.get((nest.depth, value.term))
     if inside is not None and axis == 0:
         axes = tuple(None if other is None else other - 1 for other in value.axes[1:])
         return Value(inside.term, axes, shape, value.dtype, inside.constant)
     axes = tuple(None if other is None else other - (other > axis) for other in value.axes[1:])
-    return Value(digest("slice", value.term, axis, length), axes, shape, value.dtype)
+    return Value(digest("slice", nest.depth, value.term, axis, length), axes, shape, value.dtype)
 
 
-def _stack(value: Value, length: int, stacked: Stacked) -> Value:
+def _stack(value: Value, length: int, nest: Nest) -> Value:
     """What every turn gives, stacked: the turn is axis 0 of the term."""
     term = digest("stack", value.term, length, value.dtype)
     if length == 1:
         return Value(digest(term, "once"), (None, *value.axes), (1, *value.shape), value.dtype)
-    stacked.setdefault(term, value)
+    nest.stacked.setdefault((nest.depth, term), value)
     axes = tuple(None if axis is None else axis + 1 for axis in value.axes)
     return Value(term, (0, *axes), (length, *value.shape), value.dtype)
 
 
-def while_loop(eqn: Any, ins: list[Value], turn: Turn, _: Stacked) -> list[Value]:
+def while_loop(eqn: Any, ins: list[Value], turn: Turn, nest: Nest) -> list[Value]:
     """`jax.lax.while_loop`: equal tests and equal turns from equal starts."""
     params = eqn.params
     for_test, for_body = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     test, test_consts = opened(params["cond_jaxpr"])
     body, body_consts = opened(params["body_jaxpr"])
     start = ins[for_body:]
-    carry, outs = _settle(start, lambda now: turn(body, body_consts, [*ins[for_test:for_body], *now]), "while")
-    (stop,) = turn(test, test_consts, [*ins[:for_test], *carry])
+    with nest.inside():
+        kind = ("while", nest.depth)
+        carry, outs = _settle(start, lambda now: turn(body, body_consts, [*ins[for_test:for_body], *now]), kind)
+        (stop,) = turn(test, test_consts, [*ins[:for_test], *carry])
     return [
         begin if now is begin else atom(digest("until", now.term, out.name, stop.name), begin.shape, begin.dtype)
         for begin, now, out in zip(start, carry, outs, strict=True)
     ]
 
 
-def cond(eqn: Any, ins: list[Value], turn: Turn, _: Stacked) -> list[Value]:
+def cond(eqn: Any, ins: list[Value], turn: Turn, _: Nest) -> list[Value]:
     """`jax.lax.cond` and `switch`: the same choice between the same branches."""
     branches = [turn(*opened(branch), list(ins[1:])) for branch in eqn.params["branches"]]
     avals = [var.aval for var in eqn.outvars]
@@ -118,7 +141,7 @@ def cond(eqn: Any, ins: list[Value], turn: Turn, _: Stacked) -> list[Value]:
 
 FRESH = itertools.count()
 
-RULES: dict[str, Callable[[Any, list[Value], Turn, Stacked], list[Value]]] = {
+RULES: dict[str, Callable[[Any, list[Value], Turn, Nest], list[Value]]] = {
     "scan": scan,
     "while": while_loop,
     "cond": cond,

@@ -14,7 +14,8 @@ from jax.extend import core
 
 from equiv.evidence import loops, products, rewrites
 from equiv.evidence.algebra import Algebra
-from equiv.evidence.draws import CALLS, opened
+from equiv.evidence.draws import CALLS, inner, opened
+from equiv.evidence.primitives import COMMUTES, ELEMENTWISE, FOLDED, TRANSPARENT
 from equiv.evidence.terms import (
     Value,
     atom,
@@ -30,87 +31,6 @@ from equiv.evidence.terms import (
 )
 from equiv.program import Program
 
-ELEMENTWISE = frozenset(
-    [
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "rem",
-        "max",
-        "min",
-        "neg",
-        "abs",
-        "sign",
-        "square",
-        "sqrt",
-        "rsqrt",
-        "cbrt",
-        "exp",
-        "exp2",
-        "expm1",
-        "log",
-        "log1p",
-        "tanh",
-        "tan",
-        "sin",
-        "cos",
-        "asin",
-        "acos",
-        "atan",
-        "atan2",
-        "sinh",
-        "cosh",
-        "asinh",
-        "acosh",
-        "atanh",
-        "logistic",
-        "erf",
-        "erfc",
-        "erf_inv",
-        "lgamma",
-        "digamma",
-        "pow",
-        "integer_pow",
-        "floor",
-        "ceil",
-        "round",
-        "is_finite",
-        "not",
-        "and",
-        "or",
-        "xor",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "select_n",
-        "clamp",
-        "nextafter",
-        "shift_left",
-        "shift_right_logical",
-        "shift_right_arithmetic",
-        "add_any",
-        "convert_element_type",
-        "bitcast_convert_type",
-        "population_count",
-        "one_minus_square",
-    ]
-)
-COMMUTES = frozenset(("add", "mul", "max", "min", "and", "or", "xor", "eq", "ne"))
-TRANSPARENT = frozenset(
-    ("copy", "copy_p", "stop_gradient", "optimization_barrier", "sharding_constraint", "name", "pvary", "mesh_cast")
-)
-"""Identities. A program is differentiated before it is numbered, so `stop_gradient` has done its work."""
-
-FOLDED: dict[str, Callable[..., Any]] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "sqrt": np.sqrt,
-    "max": np.maximum, "min": np.minimum,
-}  # fmt: skip
-"""Operations that numpy rounds exactly as XLA does (IEEE 754 requires it)."""
-
 
 @dataclass
 class Numbering:
@@ -119,13 +39,13 @@ class Numbering:
     Attributes:
         algebra: rewrites of real arithmetic; none by default.
         reshaped: reshaped term to what it was reshaped from.
-        stacked: stacked term to what a turn of the loop put there.
+        nest: the loops around what is numbered now, and what loops stacked.
         steps: every equation with the terms that go in and come out, in program order.
     """
 
     algebra: Algebra = field(default_factory=Algebra)
     reshaped: dict[str, Value] = field(default_factory=dict)
-    stacked: dict[str, Value] = field(default_factory=dict)
+    nest: loops.Nest = field(default_factory=loops.Nest)
     steps: list[tuple[Any, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
 
 
@@ -176,7 +96,7 @@ def _equation(numbering: Numbering, eqn: Any, ins: list[Value]) -> list[Value]:
         return ins
     if name in loops.RULES:
         turn = lambda body, consts, values: walk(numbering, body, consts, values)  # noqa: E731
-        return loops.RULES[name](eqn, ins, turn, numbering.stacked)
+        return loops.RULES[name](eqn, ins, turn, numbering.nest)
     if len(eqn.outvars) == 1:
         aval = eqn.outvars[0].aval
         if name in VIEWS:
@@ -190,7 +110,9 @@ def _equation(numbering: Numbering, eqn: Any, ins: list[Value]) -> list[Value]:
 
 def opaque(eqn: Any, ins: Sequence[Value]) -> list[Value]:
     """An operation that nothing is known of."""
-    key = (eqn.primitive.name, attributes(eqn.params), [value.name for value in ins])
+    key = [eqn.primitive.name, attributes(eqn.params), [value.name for value in ins]]
+    if any(len(opened(body)[1]) for body in inner(eqn)):
+        key.append(next(loops.FRESH))  # constants that the printed parameters do not show
     avals = [var.aval for var in eqn.outvars]
     return [
         atom(digest("opaque", key, index, aval.shape, dtype_name(aval.dtype)), aval.shape, aval.dtype)
@@ -217,7 +139,9 @@ def _elementwise(numbering: Numbering, name: str, params: dict[str, Any], ins: l
         return ins[0]
     if name in FOLDED and all(value.constant is not None for value in ins):
         with np.errstate(all="ignore"):
-            return number(FOLDED[name](*(value.constant for value in ins)), aval.shape)
+            folded = np.asarray(FOLDED[name](*(value.constant for value in ins)))
+        if dtype_name(folded.dtype) == dtype:  # numpy divides whole numbers into floats
+            return number(folded, aval.shape)
     if name == "select_n" and ins[0].constant is not None:
         return ins[1 + int(ins[0].constant)]
     if name in ("mul", "div") and ins[1].constant == 1 and ins[0].shape == aval.shape:

@@ -76,7 +76,7 @@ def _variance(algebra: Algebra, value: Value) -> bool:
         return False
     root, power = square.factors[0]
     total = algebra.made.get(root.term)
-    if not isinstance(total, Total) or power != 2 or total.over != squares.over:
+    if not isinstance(total, Total) or power != 2 or total.over != squares.over or not _alike(one, root):
         return False
     squared = algebra.product(1.0, [(total.value, 2.0)], total.value.shape, total.value.dtype)
     count = total.count
@@ -134,6 +134,12 @@ def contraction(
     return algebra.product(scale, [(result, 1.0)], tuple(aval.shape), dtype_name(aval.dtype))
 
 
+def _alike(one: Value, other: Value) -> bool:
+    """Whether two views of equally laid out terms are the same view."""
+    rank = max(len(one.shape), len(other.shape))
+    return (one.axes or (None,) * rank) == (other.axes or (None,) * rank)
+
+
 def _only(value: Value, kept: Sequence[int]) -> Value:
     if not value.shape:
         return value
@@ -154,6 +160,9 @@ def _two_pass(algebra: Algebra, value: Value, over: Sequence[int], reduce: Reduc
         summed = total(algebra, x, over, reduce, aval)
         if summed is None or mean.term != summed.term or rounded(-other / one * count) != 1:
             continue
+        kept = [axis for axis in range(len(value.shape)) if axis not in over]
+        if not _alike(_only(mean, kept), summed) or any(mean.axes[axis] is not None for axis in over if mean.shape):
+            continue  # the mean of other rows or columns
         squares = total(algebra, algebra.product(1.0, [(x, 2.0)], value.shape, value.dtype), over, reduce, aval)
         if squares is None:
             continue

@@ -30,7 +30,9 @@ def cell(case: CaseResult, candidate: str, check: str, ratio: bool = True) -> tu
     found = next((one for one in case.checks if one.candidate == candidate and one.check == check), None)
     if found is None:
         return NOT_ASKED, ""
-    return f"{SIGNS[found.grade]} {found.grade}{_ratio(found) if ratio else ''}", found.grade
+    # What is proved holds whatever the numbers are.
+    shows = ratio and not found.grade.startswith("proved")
+    return f"{SIGNS[found.grade]} {found.grade}{_ratio(found) if shows else ''}", found.grade
 
 
 def _ratio(check: CheckResult) -> str:
@@ -46,7 +48,7 @@ def shown(ratio: float) -> str:
 
 def values(finding: Finding, reference: str, candidate: str) -> list[str]:
     """A finding in sentences: both values, the index, error over budget, and where the budget comes from."""
-    lines = []
+    lines = [text for text in (finding.note, finding.source) if text]
     index = list(finding.index)
     if index and finding.place.startswith("train: "):
         at = f" at {index[1:]} after step {index[0] + 1}" if index[1:] else f" after step {index[0] + 1}"
@@ -60,7 +62,6 @@ def values(finding: Finding, reference: str, candidate: str) -> list[str]:
         lines.append(f"error {finding.error:.3g} / budget {finding.budget or 0:.3g}{over}{judged}")
     if finding.response is not None and finding.depth:
         lines.append(_budget(finding, finding.response, finding.depth))
-    lines += [text for text in (finding.note, finding.source) if text]
     return lines
 
 

@@ -29,6 +29,8 @@ def show(result: RunResult, console: Console) -> None:
     if compared := [case for case in result.cases if case.candidates]:
         _table(compared, console)
         say(f"[dim]{_counts(result)}[/]")
+        if tried := [finding for case in result.cases for finding in case.probes]:
+            say(f"[dim]{_tried(tried)}[/]")
     for case in result.cases:
         if case.problem:
             say(f"[magenta]! {escape(case.name)}[/]: {escape(case.problem)}")
@@ -89,6 +91,16 @@ def _counts(result: RunResult) -> str:
         f"{len(findings)} findings: {counted}; {leaves} leaves mapped, {left} left over; errata of the guides: "
         f"{notes}. A number is error / budget, 1 is the limit; {NOT_ASKED} does not apply"
     )
+
+
+def _tried(tried: list[Finding]) -> str:
+    """Whether the probes can tell: leaves moved and pairs of leaves swapped."""
+    moved = [finding for finding in tried if finding.place.startswith("moving ")]
+    swapped = [finding for finding in tried if finding.place.startswith("swapping ")]
+    blind = [finding.place for finding in tried if finding.grade == "unidentifiable"]
+    noticed = [sum(finding.grade == "exact" for finding in group) for group in (moved, swapped)]
+    missed = f"; not told: {', '.join(map(escape, blind))}" if blind else ""
+    return f"probes: {noticed[0]} of {len(moved)} moved leaves and {noticed[1]} of {len(swapped)} swaps noticed{missed}"
 
 
 def _worst(result: RunResult) -> Iterator[str]:

@@ -1,0 +1,76 @@
+"""Are the probes able to show a fault? Every leaf must move an output, every swap of two alike leaves must be noticed.
+
+Fresh initialisation fails this: its zeros and ones hide half of all swapped leaves.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+
+from equiv.evidence.execute import run
+from equiv.observe import Prepared
+from equiv.observed import Noise, Outputs
+from equiv.probe import FLOATS, Arrays, Probe
+from equiv.results import LEVEL, Finding
+
+
+def adequacy(prepared: Prepared, probes: tuple[Probe, ...], base: Outputs, noise: Noise) -> tuple[Finding, ...]:
+    """What the first probe can tell apart in the reference, leaf by leaf and pair by pair.
+
+    Args:
+        prepared: the compiled reference.
+        probes: its probes; the first is changed.
+        base: what the reference gives on it.
+        noise: what rounding does to it.
+    """
+    probe = probes[0]
+    findings = [_judged(f"moving {leaf}", prepared, changed, base, noise) for leaf, changed in _moved(probe)]
+    return (
+        *findings,
+        *(_judged(f"swapping {pair}", prepared, changed, base, noise) for pair, changed in _swapped(probe)),
+    )
+
+
+def _moved(probe: Probe) -> Iterator[tuple[str, Probe]]:
+    for leaf, array in probe.variables.items():
+        # Another factor at every element: a norm would hide a common one.
+        factors = np.linspace(1.25, 1.75, num=array.size).reshape(array.shape)
+        changed = array * factors + 0.125 if str(array.dtype) in FLOATS else array + 1
+        yield leaf, _with(probe, {leaf: changed.astype(array.dtype)})
+
+
+def _swapped(probe: Probe) -> Iterator[tuple[str, Probe]]:
+    for one, other in combinations(probe.variables, 2):
+        first, second = probe.variables[one], probe.variables[other]
+        if first.shape == second.shape and first.dtype == second.dtype:
+            yield f"{one} and {other}", _with(probe, {one: second, other: first})
+
+
+def _with(probe: Probe, changed: Arrays) -> Probe:
+    return replace(probe, variables={**probe.variables, **changed})
+
+
+def _judged(place: str, prepared: Prepared, probe: Probe, base: Outputs, noise: Noise) -> Finding:
+    outputs = run(prepared.native, probe)
+    shown, ratio = "", 0.0
+    for name, array in base.items():
+        if name not in outputs:
+            continue
+        found = _over(name, array, outputs[name], noise)
+        if found > ratio:
+            shown, ratio = name, found
+    if ratio > 1:
+        return Finding(place, "exact", ratio=ratio if math.isfinite(ratio) else None, note=f"seen in {shown}")
+    return Finding(place, "unidentifiable", ratio=ratio, note="no output, gradient, state or step of any probe tells")
+
+
+def _over(name: str, before: np.ndarray, after: np.ndarray, noise: Noise) -> float:
+    """How far an output moved, over its budget; infinite where rounding has no say."""
+    apart = float(np.max(np.abs(after.astype("float64") - before.astype("float64")), initial=0.0))
+    budget = noise.native.get("0", {}).get(name, 0.0) * math.sqrt(noise.depth.get(name, 1)) * LEVEL
+    if not apart or math.isnan(apart):
+        return 0.0
+    return apart / budget if budget else math.inf
