@@ -119,6 +119,8 @@ class Case:
         known_differences: formulas for what differs by design.
         deviations: where the case leaves the guide, and why.
         steps: how many train steps are compared.
+        budget_factor: what every derived budget is multiplied by; anything but 1 is a claim of the case's author, and
+            is recorded and shown with every number that it touches.
     """
 
     guide: str
@@ -132,3 +134,4 @@ class Case:
     known_differences: tuple[KnownDifference, ...] = ()
     deviations: tuple[Deviation, ...] = ()
     steps: int = 5
+    budget_factor: float = 1.0

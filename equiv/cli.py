@@ -59,6 +59,7 @@ def _console(stderr: bool = False) -> Console:
 @EXPRESSION
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of the table.")
 @click.option("--prove-only", is_flag=True, help="Prove what can be proved and run nothing.")
+@click.option("--explain-budget", is_flag=True, help="Say for every check where its budget comes from.")
 @click.option(
     "--reports",
     type=click.Path(path_type=Path),
@@ -66,13 +67,21 @@ def _console(stderr: bool = False) -> Console:
     show_default=True,
     help="Folder that results.json is written to.",
 )
-def run(paths: tuple[Path, ...], expression: str, as_json: bool, prove_only: bool, reports: Path) -> None:
+def run(
+    paths: tuple[Path, ...], expression: str, as_json: bool, prove_only: bool, explain_budget: bool, reports: Path
+) -> None:
     """Compare every case under PATHS (default: cases) and give a verdict."""
-    guard(lambda: _run(paths or (Path("cases"),), expression, as_json, prove_only, reports))
+
+    def print_result(result: RunResult) -> None:
+        if as_json:
+            click.echo(encode(result), nl=False)
+        else:
+            show(result, _console(), explain_budget)
+
+    guard(lambda: _run(find(paths or (Path("cases"),), expression), prove_only, reports, print_result))
 
 
-def _run(paths: tuple[Path, ...], expression: str, as_json: bool, prove_only: bool, reports: Path) -> int:
-    files = find(paths, expression)
+def _run(files: list[CaseFile], prove_only: bool, reports: Path, print_result: Callable[[RunResult], None]) -> int:
     result = _run_files(files, prove_only)
     try:
         _write(reports / "results.json", encode(result), "Give another folder with --reports.")
@@ -80,10 +89,7 @@ def _run(paths: tuple[Path, ...], expression: str, as_json: bool, prove_only: bo
         code = exit_code(result.verdict)
     except EquivError as error:
         written, code = f"equiv: {error}", TROUBLE
-    if as_json:
-        click.echo(encode(result), nl=False)
-    else:
-        show(result, _console())
+    print_result(result)
     click.echo(written, err=True)
     return code
 

@@ -67,6 +67,7 @@ class Finding:
         note: what else is to be said, in a sentence.
         response: how far the reference itself moves when each of its inputs moves by one ulp.
         depth: rounded operations in a row.
+        factor: what the case multiplies its derived budgets by; 1 unless its author overrides them.
         source: for a refusal, the first different equation of each port with file and line.
     """
 
@@ -84,6 +85,7 @@ class Finding:
     note: str = ""
     response: float | None = None
     depth: int | None = None
+    factor: float = 1.0
     source: str = ""
 
 

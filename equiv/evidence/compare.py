@@ -133,7 +133,7 @@ def _difference(
     index = np.unravel_index(int(np.argmax(apart)), apart.shape) if apart.size else ()
     noise = comparison.noise.lifted if lifted else comparison.noise.native
     size = ulp(left.dtype)
-    growth = math.sqrt(max(1, comparison.noise.depth.get(place, 1))) * LEVEL
+    growth = math.sqrt(max(1, comparison.noise.depth.get(place, 1))) * LEVEL * comparison.case.budget_factor
     scale = float(np.max(np.abs(a), initial=0.0))
     # One ulp of the leaf's largest value is the least that any rounding does.
     response = max(noise.get(probe, {}).get(place, 0.0), size * scale)
@@ -183,6 +183,7 @@ def _judge(place: str, probe: str, native: Difference, lifted: Difference | None
         note=note,
         response=judge.response,
         depth=comparison.noise.depth.get(place),
+        factor=comparison.case.budget_factor,
     )
 
 

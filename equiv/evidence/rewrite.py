@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend import core
+from jax.extend.source_info_util import current_name_stack, user_context
 from jax.interpreters import partial_eval
 
 from equiv.errors import PortError
@@ -127,7 +128,9 @@ def evaluate(jaxpr: Any, consts: Sequence[Any], arrays: Sequence[Any], bits: Sou
         return up(atom.val) if isinstance(atom, core.Literal) else values[atom]
 
     for eqn in jaxpr.eqns:
-        outs = _equation(eqn, [read(atom) for atom in eqn.invars], bits, lifted)
+        info = eqn.source_info
+        with user_context(info.traceback, name_stack=current_name_stack() + info.name_stack):  # keeps file and line
+            outs = _equation(eqn, [read(atom) for atom in eqn.invars], bits, lifted)
         values.update(zip(eqn.outvars, map(up, outs), strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 

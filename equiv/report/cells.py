@@ -66,10 +66,11 @@ def values(finding: Finding, reference: str, candidate: str) -> list[str]:
 
 
 def _budget(finding: Finding, response: float, depth: int) -> str:
-    derived = response * depth**0.5 * LEVEL
+    derived = response * depth**0.5 * LEVEL * finding.factor
+    override = f"; times {finding.factor:g}, an OVERRIDE of the case" if finding.factor != 1 else ""
     if finding.budget is not None and finding.budget > derived * 1.001:
         return "budget: twice the reference's own distance from its float64 run, which is more than rounding predicts"
     return (
         f"budget: one ulp in every input moves this by {response:.2g}; times the square root of {depth} rounded "
-        f"operations in a row; times {LEVEL:.2g}, which chance exceeds once in {1 / RISK:,.0f}"
+        f"operations in a row; times {LEVEL:.2g}, which chance exceeds once in {1 / RISK:,.0f}{override}"
     )

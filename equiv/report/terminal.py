@@ -18,8 +18,14 @@ GRADE_COLOURS = {"refuted": "red", "error": "magenta", "": "dim", "expected": "c
 )
 
 
-def show(result: RunResult, console: Console) -> None:
-    """Print a run; only the table is fitted to the width, so that a line of text is one line in a log."""
+def show(result: RunResult, console: Console, explain: bool = False) -> None:
+    """Print a run; only the table is fitted to the width, so that a line of text is one line in a log.
+
+    Args:
+        result: the run.
+        console: where to.
+        explain: for every check also what came closest to its budget, and where that budget comes from.
+    """
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
@@ -40,7 +46,7 @@ def show(result: RunResult, console: Console) -> None:
     for case, who in unlike if len(unlike) > 1 else ():
         verdict = case.verdicts[who]
         say(f"[{COLOURS[verdict]}]{VERDICT_SIGNS[verdict]}[/] {escape(reason(case, who))}")
-    for line in _worst(result):
+    for line in _explained(result) if explain else _worst(result):
         say(line)
 
 
@@ -115,6 +121,16 @@ def _worst(result: RunResult) -> Iterator[str]:
     yield f"\n[bold]{title}[/]: {escape(place_words(case, check, finding))}"
     for line in values(finding, case.reference, check.candidate):
         yield f"  {escape(line)}"
+
+
+def _explained(result: RunResult) -> Iterator[str]:
+    for case in result.cases:
+        for check in case.checks:
+            measured = [finding for finding in check.findings if finding.budget]
+            if measured:
+                finding = max(measured, key=severity)
+                yield f"\n[bold]{escape(place_words(case, check, finding))}[/]"
+                yield from (f"  {escape(line)}" for line in values(finding, case.reference, check.candidate))
 
 
 def _closest(result: RunResult) -> tuple[CaseResult, CheckResult, Finding] | None:
