@@ -74,3 +74,4 @@ def bench(session: nox.Session) -> None:
     """Timings; alone on the machine, or they say nothing."""
     install(session, "bench")
     session.run("python", "tests/bench_run.py", *session.posargs)
+    session.run("python", "tests/bench_growth.py")
