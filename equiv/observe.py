@@ -11,13 +11,16 @@ from equiv.errors import PortError
 from equiv.evidence import depth, randomness
 from equiv.evidence.execute import Executable, compile_programs, run
 from equiv.observed import Noise, Observed, Sample
-from equiv.probe import Arrays, Probe, make_probe, nudged
+from equiv.probe import FLOATS, Arrays, Probe, make_probe, nudged
 from equiv.traced import Traced, lift_port, only
 from equiv.variables import LeafTable
 from equiv.workshop import Workshop, guarded
 
 SEEDS = {"0": 1, "1": 2}
 """Probe name to seed: two different batches and sets of variables."""
+
+WIDE = 16
+"""How much larger the inputs of the wide probe are."""
 
 NUDGES = 2
 """How often every input is moved by an ulp; the largest response counts."""
@@ -66,9 +69,23 @@ def prepare(workshop: Workshop, traced: Traced, needed: frozenset[str] | None = 
 
 
 def probes(workshop: Workshop, table: LeafTable, spread: float = 1.0, seeds: Mapping[str, int] = SEEDS) -> list[Probe]:
-    """The probes of a case: two, with every leaf randomised."""
-    steps = workshop.case.steps
-    return [make_probe(name, seed, table, workshop.entries, steps, spread) for name, seed in seeds.items()]
+    """The probes of a case: every leaf randomised, two seeds; large inputs; and, with state, a fresh start.
+
+    `wide` is for what only large inputs show, a clip or a saturation; nothing is trained on it. `cold` is training from
+    fresh state: the parameters and batches of the first, and no state, which each library brings.
+    """
+    entries, steps = workshop.entries, workshop.case.steps
+    made = [make_probe(name, seed, table, entries, steps, spread) for name, seed in seeds.items()]
+    first = made[0]
+    floats = {
+        name: array * array.dtype.type(WIDE) for name, array in first.batches.items() if str(array.dtype) in FLOATS
+    }
+    if floats:
+        made.append(replace(first, name="wide", batches={**first.batches, **floats}))
+    if table.names("state"):
+        params = {name: array for name, array in first.variables.items() if table[name].spec.collection == "params"}
+        made.append(replace(first, name="cold", variables=params))
+    return made
 
 
 def sample(prepared: Prepared, probe: Probe, reference: Sample | None = None, converted: Iterable[str] = ()) -> Sample:
@@ -97,6 +114,10 @@ def _run_once(executable: Executable, probe: Probe, own: Arrays) -> Arrays:
 
 def _run_twice(executable: Executable, probe: Probe, own: Arrays, taken: Arrays) -> Arrays:
     table = executable.table
+    if probe.name == "wide":
+        return {
+            name: value for name, value in _run_once(executable, probe, own).items() if not name.startswith("train: ")
+        }
     outputs = _run_once(executable, probe, own)
     if not table.names("state") or executable.programs.step is None:
         return outputs
@@ -169,9 +190,3 @@ def observe(prepared: Prepared, samples: Mapping[str, Sample]) -> Observed:
 def _outline(port: Port, table: LeafTable) -> Observed:
     kept = {key: tuple(leaf.shape) for key, leaf in port.leaves.items() if port.collections[key] != "random"}
     return Observed(table, len(port.leaves) - len(kept), {}, {}, kept)
-
-
-def cold_probe(warm: Probe, table: LeafTable) -> Probe:
-    """Training from fresh state: the parameters and batches of a probe, and no state, which each library brings."""
-    params = {name: array for name, array in warm.variables.items() if table[name].spec.collection == "params"}
-    return Probe("cold", warm.seed, params, warm.batches)

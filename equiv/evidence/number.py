@@ -101,7 +101,7 @@ def _equation(numbering: Numbering, eqn: Any, ins: list[Value]) -> list[Value]:
         aval = eqn.outvars[0].aval
         if name in VIEWS:
             return [VIEWS[name](numbering, eqn, ins[0])]
-        if name in ELEMENTWISE:
+        if name in ELEMENTWISE and (name != "bitcast_convert_type" or ins[0].shape == aval.shape):
             return [_elementwise(numbering, name, params, ins, aval)]
         if (value := _contraction(numbering, name, params, ins, aval)) is not None:
             return [value]

@@ -80,7 +80,8 @@ def literal(array: Any) -> Value:
 
 def number(value: Any, shape: Sequence[int]) -> Value:
     """A known number, repeated to a shape."""
-    return literal(np.broadcast_to(np.asarray(value), tuple(shape)))
+    known = literal(np.asarray(value))
+    return Value(known.term, (None,) * len(shape), tuple(shape), known.dtype, known.constant)
 
 
 def broadcast(value: Value, shape: Sequence[int], places: Sequence[int]) -> Value:

@@ -1,0 +1,77 @@
+"""A program run operation by operation: nothing is compiled as a whole, so a thousand variants of one cost little."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jax.extend import core
+
+from equiv.evidence.draws import CALLS, opened, scan_parts
+
+
+def evaluate(closed: Any, arrays: Sequence[Any]) -> list[np.ndarray]:
+    """The outputs of a jaxpr; call it inside `jax.enable_x64(True)` where it is a float64 program."""
+    jaxpr, consts = opened(closed)
+    return [np.asarray(value) for value in _walk(jaxpr, consts, arrays)]
+
+
+def _walk(jaxpr: Any, consts: Sequence[Any], arrays: Sequence[Any]) -> list[Any]:
+    values = dict(zip(jaxpr.constvars, consts, strict=True))
+    values.update(zip(jaxpr.invars, arrays, strict=True))
+
+    def read(atom: Any) -> Any:
+        return np.asarray(atom.val, dtype_of(atom)) if isinstance(atom, core.Literal) else values[atom]
+
+    for eqn in jaxpr.eqns:
+        values.update(zip(eqn.outvars, _equation(eqn, [read(atom) for atom in eqn.invars]), strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def dtype_of(atom: Any) -> Any:
+    """The dtype that a literal stands for; its value may be a plain Python number."""
+    return atom.aval.dtype
+
+
+def _equation(eqn: Any, ins: list[Any]) -> Sequence[Any]:
+    name, params = eqn.primitive.name, eqn.params
+    if name in CALLS:
+        body, consts = opened(params[CALLS[name]])
+        return _walk(body, consts, ins[len(ins) - len(body.invars) :])
+    if name in LOOPS:
+        return LOOPS[name](eqn, ins)
+    outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(params))
+    return outs if eqn.primitive.multiple_results else [outs]
+
+
+def _scan(eqn: Any, ins: list[Any]) -> list[Any]:
+    body, consts = opened(eqn.params["jaxpr"])
+    fixed, carried = scan_parts(eqn)
+    carry, turns = ins[fixed:carried], range(eqn.params["length"])
+    slices = [np.asarray(value) for value in ins[carried:]]
+    stacked: list[list[Any]] = []
+    for turn in reversed(turns) if eqn.params["reverse"] else turns:
+        outs = _walk(body, consts, [*ins[:fixed], *carry, *(value[turn] for value in slices)])
+        carry = outs[: len(carry)]
+        stacked.append(outs[len(carry) :])
+    if eqn.params["reverse"]:
+        stacked.reverse()
+    empty = [np.zeros(var.aval.shape, var.aval.dtype) for var in eqn.outvars[len(carry) :]]
+    return [*carry, *(list(map(np.stack, zip(*stacked, strict=True))) if stacked else empty)]
+
+
+def _while(eqn: Any, ins: list[Any]) -> list[Any]:
+    params = eqn.params
+    for_test, for_body = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    test, body = opened(params["cond_jaxpr"]), opened(params["body_jaxpr"])
+    carry = ins[for_body:]
+    while bool(np.asarray(_walk(*test, [*ins[:for_test], *carry])[0])):
+        carry = _walk(*body, [*ins[for_test:for_body], *carry])
+    return carry
+
+
+def _cond(eqn: Any, ins: list[Any]) -> list[Any]:
+    branches = eqn.params["branches"]
+    return _walk(*opened(branches[min(max(int(np.asarray(ins[0])), 0), len(branches) - 1)]), ins[1:])
+
+
+LOOPS = {"scan": _scan, "while": _while, "cond": _cond}
