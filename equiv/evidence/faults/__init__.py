@@ -1,0 +1,1 @@
+"""Faults as edits of programs: where they fit, and what each does."""

@@ -1,6 +1,7 @@
 """Wrong constants, activations and arithmetic."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from jax import lax
@@ -20,10 +21,14 @@ def constants(names: Sequence[str], accept: Callable[[float], bool], change: Cal
         if spot.name in names and floating(spot):
             for index, atom in enumerate(spot.eqn.invars):
                 number = spot.constant(index)
-                if number is not None and accept(number) and change(number) != number:
-                    yield fed(index, [atom], lambda array, to=change(number): [lax.full_like(array, to)])
+                if number is not None and accept(number) and (other := change(number)) != number:
+                    yield fed(index, [atom], partial(_full, other))
 
     return on
+
+
+def _full(number: float, array: Any) -> list[Any]:
+    return [lax.full_like(array, number)]
 
 
 def constant_dropped(names: Sequence[str], accept: Callable[[float], bool]) -> OnEquation:
@@ -91,9 +96,9 @@ def relu(compute: Callable[[Any], Any]) -> OnEquation:
     """Something else in place of `max(x, 0)`."""
 
     def on(spot: Spot) -> Iterator[Edit]:
+        aval = spot.eqn.outvars[0].aval
         for index in (0, 1):
             if spot.name == "max" and floating(spot) and spot.constant(1 - index) == 0:
-                aval = spot.eqn.outvars[0].aval
                 yield computed([spot.eqn.invars[index]], lambda array: [compute(fitted(array, aval))])
 
     return on
