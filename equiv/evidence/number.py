@@ -40,7 +40,7 @@ class Numbering:
         algebra: rewrites of real arithmetic; none by default.
         reshaped: reshaped term to what it was reshaped from.
         nest: the loops around what is numbered now, and what loops stacked.
-        steps: every equation with the terms that go in and come out, in program order.
+        steps: every equation with the computed terms that go in and come out, in program order.
     """
 
     algebra: Algebra = field(default_factory=Algebra)
@@ -78,9 +78,14 @@ def walk(numbering: Numbering, jaxpr: Any, consts: Sequence[Any], inputs: Sequen
         ins = [read(item) for item in eqn.invars]
         outs = _equation(numbering, eqn, ins)
         if eqn.primitive.name not in CALLS:
-            numbering.steps.append((eqn, tuple(value.term for value in ins), tuple(value.term for value in outs)))
+            numbering.steps.append((eqn, _terms(ins), _terms(outs)))
         values.update(zip(eqn.outvars, outs, strict=True))
     return [read(item) for item in jaxpr.outvars]
+
+
+def _terms(values: Sequence[Value]) -> tuple[str, ...]:
+    """Terms that are computed; a number belongs to the equation that uses it."""
+    return tuple(value.term for value in values if value.constant is None)
 
 
 def _dtype(item: Any) -> Any:

@@ -1,0 +1,95 @@
+"""Nouns of what a selfcheck found: planted faults, and what became of each. No jax is imported here."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Outcome = Literal["noticed", "equivalent", "unidentifiable", "survived"]
+
+OUTCOMES: tuple[Outcome, ...] = ("noticed", "equivalent", "unidentifiable", "survived")
+
+SIGNS: dict[Outcome, str] = {"noticed": "✓", "equivalent": "=", "unidentifiable": "?", "survived": "✗"}
+"""A sign for every outcome: colour never speaks alone."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One fault planted in one place of one program of one candidate.
+
+    Attributes:
+        candidate: whose program.
+        fault: kind of the fault.
+        program: name of the program.
+        site: the equation with its source line, or the input or output.
+        outcome: `noticed`; `equivalent`: proved to be the same computation; `unidentifiable`: no probe can tell, and
+            why; `survived`: hidden by the budget.
+        check: which check notices it.
+        place: where it is noticed: `program: output`.
+        probe: on which probe.
+        ratio: error / budget there; None where the error is not a number or has no budget.
+        reason: why it is not noticed.
+    """
+
+    candidate: str
+    fault: str
+    program: str
+    site: str
+    outcome: Outcome
+    check: str = ""
+    place: str = ""
+    probe: str = ""
+    ratio: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SelfcheckResult:
+    """One case with faults planted.
+
+    Attributes:
+        name: of the case.
+        fresh: whether the leaves were as freshly initialised and the batch ones.
+        kills: every planted fault.
+        elsewhere: kinds of fault that fit nowhere in this case.
+        problem: why nothing could be planted, in whom.
+        seconds: how long it took.
+    """
+
+    name: str
+    fresh: bool
+    kills: tuple[Kill, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+    problem: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Selfcheck:
+    """All cases of a selfcheck under one headline."""
+
+    headline: str
+    cases: tuple[SelfcheckResult, ...]
+
+
+def counts(kills: Iterable[Kill]) -> Counter[Outcome]:
+    """How many faults came to each outcome."""
+    return Counter(kill.outcome for kill in kills)
+
+
+def conclude(cases: Iterable[SelfcheckResult]) -> Selfcheck:
+    """All cases under one headline."""
+    every = tuple(cases)
+    found = counts(kill for case in every for kill in case.kills)
+    rest = [f"{found[outcome]} {outcome}" for outcome in OUTCOMES[1:]]
+    problems = sum(bool(case.problem) for case in every)
+    headline = f"{found['noticed']} of {found.total()} faults noticed, {', '.join(rest)}"
+    return Selfcheck(f"{headline}; {problems} cases with problems" if problems else headline, every)
+
+
+def exit_code(result: Selfcheck) -> int:
+    """As in `diff`: 0 none survived, 1 some did, 2 trouble, 3 nothing was planted."""
+    if any(case.problem for case in result.cases):
+        return 2
+    found = counts(kill for case in result.cases for kill in case.kills)
+    return 1 if found["survived"] else 0 if found.total() else 3
