@@ -27,10 +27,15 @@ def adequacy(prepared: Prepared, probes: tuple[Probe, ...], base: Outputs, noise
         noise: what rounding does to it.
     """
     probe = probes[0]
-    findings = [_judged(f"moving {leaf}", prepared, changed, base, noise) for leaf, changed in _moved(probe)]
+    findings = [
+        _judged(f"moving {leaf}", prepared, changed, base, noise, (leaf, leaf)) for leaf, changed in _moved(probe)
+    ]
     return (
         *findings,
-        *(_judged(f"swapping {pair}", prepared, changed, base, noise) for pair, changed in _swapped(probe)),
+        *(
+            _judged(f"swapping {' and '.join(pair)}", prepared, changed, base, noise, pair)
+            for pair, changed in _swapped(probe)
+        ),
     )
 
 
@@ -42,29 +47,46 @@ def _moved(probe: Probe) -> Iterator[tuple[str, Probe]]:
         yield leaf, _with(probe, {leaf: changed.astype(array.dtype)})
 
 
-def _swapped(probe: Probe) -> Iterator[tuple[str, Probe]]:
+def _swapped(probe: Probe) -> Iterator[tuple[tuple[str, str], Probe]]:
     for one, other in combinations(probe.variables, 2):
         first, second = probe.variables[one], probe.variables[other]
         if first.shape == second.shape and first.dtype == second.dtype:
-            yield f"{one} and {other}", _with(probe, {one: second, other: first})
+            yield (one, other), _with(probe, {one: second, other: first})
 
 
 def _with(probe: Probe, changed: Arrays) -> Probe:
     return replace(probe, variables={**probe.variables, **changed})
 
 
-def _judged(place: str, prepared: Prepared, probe: Probe, base: Outputs, noise: Noise) -> Finding:
+def _judged(
+    place: str, prepared: Prepared, probe: Probe, base: Outputs, noise: Noise, leaves: tuple[str, str]
+) -> Finding:
+    """Whether a changed probe shows; `leaves`: those changed places, or the one moved, twice.
+
+    A parameter that does nothing shows only in what training hands on of it: that tells nothing of a port.
+    """
     outputs = run(prepared.native, probe)
     shown, ratio = "", 0.0
     for name, array in base.items():
-        if name not in outputs:
+        # A port that takes one leaf for the other does so in what it gives, too.
+        other = _exchanged(name, *leaves)
+        if other not in outputs or leaves == (name.removeprefix("train: "),) * 2:
             continue
-        found = _over(name, array, outputs[name], noise)
+        found = _over(name, array, outputs[other], noise)
         if found > ratio:
             shown, ratio = name, found
     if ratio > 1:
         return Finding(place, "exact", ratio=ratio if math.isfinite(ratio) else None, note=f"seen in {shown}")
     return Finding(place, "unidentifiable", ratio=ratio, note="no output, gradient, state or step of any probe tells")
+
+
+def _exchanged(name: str, one: str, other: str) -> str:
+    """An output's name with two leaves in each other's place: `gradient a`, `state a`, `a`, `opt/0/mu/a`."""
+    for leaf, new in ((one, other), (other, one)):
+        head = name.removesuffix(leaf)
+        if head != name and head[-1:] in (" ", "/"):
+            return head + new
+    return name
 
 
 def _over(name: str, before: np.ndarray, after: np.ndarray, noise: Noise) -> float:

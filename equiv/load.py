@@ -54,12 +54,13 @@ def find(paths: tuple[Path, ...], expression: str = "") -> list[CaseFile]:
             found.append(CaseFile(path.stem, path))
         else:
             raise EquivError(f"{path}: no such file or folder. Give a case file, or a folder of them.")
-    return [file for file in found if matches(expression, file.name)]
+    once = {file.path.resolve(): file for file in found}
+    return [file for file in once.values() if matches(expression, file.name)]
 
 
 def _is_case(file: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.parts)
-    return not hidden and not file.name.startswith(("_", "test_", "conftest"))
+    return not hidden and not file.name.startswith(("_", "test_", "conftest", "noxfile", "setup."))
 
 
 def matches(expression: str, name: str) -> bool:
@@ -71,7 +72,9 @@ def matches(expression: str, name: str) -> bool:
     if not expression.strip():
         return True
     tokens = re.findall(r"[()]|[^\s()]+", expression)
-    words = [token if token in ("and", "or", "not", "(", ")") else str(token in name) for token in tokens]
+    words = [
+        token if token in ("and", "or", "not", "(", ")") else str(token.lower() in name.lower()) for token in tokens
+    ]
     try:
         tree = ast.parse(" ".join(words), mode="eval")
     except SyntaxError:

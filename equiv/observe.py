@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -176,7 +176,7 @@ def observe(prepared: Prepared, samples: Mapping[str, Sample]) -> Observed:
     """What checks are told of a port."""
     programs = prepared.native.programs
     every = [*programs.parts, *(part for part in (programs.step,) if part is not None)]
-    reused, drawn = randomness.reused_draws(prepared.traced.port, prepared.traced.raw_step)
+    reused, drawn = _reused_draws(prepared.traced)
     return replace(
         _outline(prepared.traced.port, prepared.table),
         samples=samples,
@@ -185,6 +185,11 @@ def observe(prepared: Prepared, samples: Mapping[str, Sample]) -> Observed:
         reused=reused,
         drawn=drawn,
     )
+
+
+@lru_cache(maxsize=8)
+def _reused_draws(traced: Traced) -> tuple[tuple[str, ...], int]:
+    return randomness.reused_draws(traced.port, traced.raw_step)
 
 
 def _outline(port: Port, table: LeafTable) -> Observed:

@@ -79,6 +79,9 @@ class Proof:
     rewrites: tuple[str, ...] = ()
 
 
+WIDE = "constants as in float64"
+"""The rewrite of comparing float64 traces: float32 rounds `1 - 0.99` and `0.01` apart, real numbers do not."""
+
 Proofs = Mapping[tuple[str, str, bool], Proof]
 """`(place in the reference, place in the candidate, cold)` to proof; cold: from each library's own fresh state."""
 

@@ -1,44 +1,39 @@
 """Would a fault be noticed? Faults planted in every candidate's programs, one at a time, judged as a port is judged.
 
-Programs run in float64, operation by operation: a mutant differs from its original in a few operations, so nothing of
-it need be compiled. The budget is the reference's: how far rounding moves it.
+Mutant and original run in float64 on the probes of a run; the budget is how far rounding moves the reference.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import jax
 import numpy as np
 
-from equiv.errors import EquivError, PortError
+from equiv.errors import EquivError
 from equiv.evidence.algebra import CONDITIONS, Algebra
 from equiv.evidence.compare import compare_arrays
-from equiv.evidence.eager import evaluate
-from equiv.evidence.execute import Executable, feed
 from equiv.evidence.faults.spots import spots
 from equiv.evidence.mutate import FAULTS, Fault, Mutation, applied
 from equiv.evidence.number import Numbering, number_program
 from equiv.evidence.prove import every
-from equiv.kills import Kill, SelfcheckResult
+from equiv.kills import Kill, Outcome, SelfcheckResult
 from equiv.load import LoadedCase
-from equiv.observe import NUDGES, depths_of, probes
-from equiv.observed import Comparison, Noise, Observed, Outputs, Sample
-from equiv.probe import FLOATS, Arrays, Probe, nudged, widened
-from equiv.program import Program, Programs
+from equiv.observed import Comparison, Noise, Observed, Sample
+from equiv.probe import nudged
+from equiv.program import Program
 from equiv.results import Finding
-from equiv.traced import Traced, lift_port, trace_port
-from equiv.variables import LeafTable
+from equiv.trial import Trial, Turns, everything, noise_of, open_trial
 from equiv.workshop import Workshop, open_workshop
 
 TRIES = 3
 """How many places of one kind in one program are tried until one is noticed; all that are tried are reported."""
 
+AGAIN = 8
+"""How often a difference below the budget is looked at again, with every input moved a little."""
+
 SEED = 0
 """Decides which places those are."""
-
-TRAINING = ("begin", "step")
 
 
 def selfcheck(loaded: LoadedCase, faults: Sequence[Fault] = FAULTS, fresh: bool = False) -> SelfcheckResult:
@@ -55,142 +50,19 @@ def selfcheck(loaded: LoadedCase, faults: Sequence[Fault] = FAULTS, fresh: bool 
     workshop = open_workshop(loaded.case)
     reference, *candidates = loaded.case.models
     try:
-        noise = _noise(_bench(workshop, reference, fresh))
+        noise = noise_of(open_trial(workshop, reference, fresh))
     except EquivError as error:
         return SelfcheckResult(loaded.name, fresh, problem=str(error))
     for candidate in candidates:
         try:
-            bench = _bench(workshop, candidate, fresh)
-            kills += _kills(bench, _judge(bench, workshop, noise), faults)
+            trial = open_trial(workshop, candidate, fresh)
+            kills += _kills(trial, _judge(trial, workshop, noise), faults)
         except EquivError as error:
             problems.append(str(error))
     planted = {kill.fault for kill in kills}
     elsewhere = tuple(fault.kind for fault in faults if fault.kind not in planted)
     seconds = round(time.perf_counter() - started, 3)
     return SelfcheckResult(loaded.name, fresh, tuple(kills), elsewhere, "; ".join(problems), seconds)
-
-
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """The float64 programs of one port, with what they are run on.
-
-    Attributes:
-        traced: the port.
-        programs: its programs in float64.
-        steps: number of train steps.
-        probes: in float64.
-    """
-
-    traced: Traced
-    programs: Programs
-    steps: int
-    probes: Mapping[str, Probe]
-
-    def inputs(self, probe: Probe) -> dict[str, Any]:
-        """What a probe feeds to the programs."""
-        own: Arrays = self.traced.fresh if probe.name == "cold" else {}
-        return feed(self.programs, self.traced.table, self.steps, probe, own)
-
-    def part(self, program: Program, inputs: Mapping[str, Any]) -> Outputs:
-        """One forward or gradient program."""
-        given = {**inputs["variables"], **{f"batch/{name}": array[0] for name, array in inputs["batches"].items()}}
-        for name, array in inputs["cotangents"].items():
-            if name.startswith(f"{program.name}: "):
-                given[name.removeprefix(f"{program.name}: ")] = array
-        return _run(program, given, inputs["draws"][program.name], f"{program.name}: ")
-
-    def train(self, begin: Program, step: Program, inputs: Mapping[str, Any]) -> Iterator[Outputs]:
-        """What every train step gives."""
-        carry = {**inputs["variables"], **_run(begin, inputs["variables"], [], "")}
-        for number in range(self.steps):
-            batch = {f"batch/{name}": array[number] for name, array in inputs["batches"].items()}
-            outputs = _run(step, {**carry, **batch}, [bits[number] for bits in inputs["draws"]["step"]], "")
-            carry = {**carry, **outputs}
-            yield {f"train: {name}": array for name, array in outputs.items()}
-
-    def all(self, mutant: Program, probe: str) -> Iterator[Outputs]:
-        """All that a probe shows of one program, step by step where it is part of training."""
-        begin, step, inputs = self.programs.begin, self.programs.step, self.inputs(self.probes[probe])
-        if mutant.name not in TRAINING:
-            yield self.part(mutant, inputs)
-        elif begin is not None and step is not None:
-            yield from self.train(*((mutant, step) if mutant.name == "begin" else (begin, mutant)), inputs)
-
-    def shows(self, program: Program) -> list[str]:
-        """The probes that a program is run on: nothing is trained on large inputs, and `cold` is for training."""
-        return [name for name in self.probes if name != ("wide" if program.name in TRAINING else "cold")]
-
-
-def _run(program: Program, given: Mapping[str, Any], draws: Sequence[Any], prefix: str) -> dict[str, np.ndarray]:
-    named = {**given, **{f"draw/{index}": bits for index, bits in enumerate(draws)}}
-    with jax.enable_x64(True), np.errstate(all="ignore"):
-        results = evaluate(program.jaxpr, [named[name] for name in program.inputs])
-    return {f"{prefix}{name}": value for name, value in zip(program.outputs, results, strict=True)}
-
-
-def _bench(workshop: Workshop, backend: str, fresh: bool) -> Bench:
-    if problem := workshop.problems.get(backend):
-        raise problem
-    traced = trace_port(workshop, backend)
-    programs = lift_port(traced)
-    if isinstance(programs, str):
-        raise PortError(f"{backend}: {programs}")
-    table = workshop.built[next(iter(workshop.case.models))].table
-    made = [_as_fresh(probe, table) for probe in probes(workshop, table)[:2]] if fresh else probes(workshop, table)
-    wide = [replace(one, variables=widened(one.variables), batches=widened(one.batches)) for one in made]
-    return Bench(traced, programs, workshop.case.steps, {probe.name: probe for probe in wide})
-
-
-def _as_fresh(probe: Probe, table: LeafTable) -> Probe:
-    """Biases and means zero, scales and variances one, a batch of ones; kernels stay random."""
-
-    def leaf(name: str, array: np.ndarray) -> np.ndarray:
-        last, is_state = name.rpartition("/")[2], table[name].spec.collection == "state"
-        if last.startswith(("scale", "var")):
-            return np.ones_like(array)
-        return np.zeros_like(array) if is_state or array.ndim < 2 or str(array.dtype) not in FLOATS else array
-
-    return replace(
-        probe,
-        variables={name: leaf(name, array) for name, array in probe.variables.items()},
-        batches={name: np.ones_like(array) for name, array in probe.batches.items()},
-    )
-
-
-def _noise(bench: Bench) -> Noise:
-    """How far the reference moves when each of its inputs moves by one ulp of float64."""
-    responses: dict[str, dict[str, float]] = {}
-    for name, probe in bench.probes.items():
-        known = responses.setdefault(name, {})
-        base = _everything(bench)[name]
-        for seed in range(1, NUDGES + 1):
-            moved = _everything(replace(bench, probes={name: nudged(probe, seed, "float64")}))[name]
-            for turn, outputs in base.items():
-                for place, array in outputs.items():
-                    if str(array.dtype) in FLOATS:
-                        apart = np.abs(array - moved[turn][place])
-                        largest = float(np.max(apart[np.isfinite(apart)], initial=0.0))
-                        known[place] = max(known.get(place, 0.0), largest)
-    executable = Executable(bench.programs, bench.traced.table, bench.steps, lambda _: {})
-    return Noise(responses, {}, depths_of(executable))
-
-
-Turns = dict[tuple[str, int], Outputs]
-"""`(program, step)` to outputs."""
-
-
-def _everything(bench: Bench) -> dict[str, Turns]:
-    """Probe to what every program gives on it."""
-    programs = [part for part in every(bench.programs) if part.name != "begin"]
-    return {
-        probe: {
-            (program.name, step): outputs
-            for program in programs
-            if probe in bench.shows(program)
-            for step, outputs in enumerate(bench.all(program, probe))
-        }
-        for probe in bench.probes
-    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,14 +80,14 @@ class Judge:
     names: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]]
 
 
-def _judge(bench: Bench, workshop: Workshop, noise: Noise) -> Judge:
-    base = _everything(bench)
+def _judge(trial: Trial, workshop: Workshop, noise: Noise) -> Judge:
+    base = everything(trial)
     samples = {
         probe: Sample({place: array for outputs in turns.values() for place, array in outputs.items()}, None)
         for probe, turns in base.items()
     }
-    seen = Observed(bench.traced.table, 0, samples, {}, {})
-    names = {program.name: _names(program) for program in every(bench.programs)}
+    seen = Observed(trial.traced.table, 0, samples, {}, {})
+    names = {program.name: _names(program) for program in every(trial.programs)}
     return Judge(Comparison(workshop.case, seen, seen, noise), base, names)
 
 
@@ -226,3 +98,71 @@ def _names(program: Program) -> tuple[dict[str, str], dict[str, str]]:
         for rules in (frozenset[str](), frozenset(CONDITIONS))
     )
     return one, other
+
+
+def _kills(trial: Trial, judge: Judge, faults: Sequence[Fault]) -> Iterator[Kill]:
+    for program in every(trial.programs):
+        places = list(spots(program))
+        for fault in faults:
+            for tried, (mutation, mutant) in enumerate(applied(program, fault, SEED, places)):
+                kill = _kill(trial, judge, mutation, mutant)
+                yield kill
+                if kill.outcome == "noticed" or tried + 1 == TRIES:
+                    break
+
+
+def _kill(trial: Trial, judge: Judge, mutation: Mutation, mutant: Program) -> Kill:
+    """What becomes of one fault: noticed by some output, else proved to be none, else the reason."""
+    backend = trial.traced.port.backend
+    unnoticed: list[Finding] = []
+    for probe in trial.shows(mutant):
+        for step, outputs in enumerate(trial.all(mutant, probe)):
+            base = judge.base[probe]["step" if mutant.name == "begin" else mutant.name, step]
+            pairs = {place: (base[place], array) for place, array in outputs.items()}
+            findings = [compare_arrays(judge.comparison, probe, place, pair, None) for place, pair in pairs.items()]
+            if refuted := [finding for finding in findings if finding.grade == "refuted"]:
+                worst = max(refuted, key=lambda finding: math.inf if finding.ratio is None else finding.ratio)
+                place = {"place": worst.place, "probe": probe, "ratio": worst.ratio, "check": _check(worst.place)}
+                return Kill(backend, mutation.kind, mutation.program, mutation.site, "noticed", **place)
+            unnoticed += [finding for finding in findings if finding.grade not in ("unidentifiable", "vacuous")]
+    outcome, reason = _explained(trial, judge, mutant, unnoticed)
+    return Kill(backend, mutation.kind, mutation.program, mutation.site, outcome, reason=reason)
+
+
+def _explained(trial: Trial, judge: Judge, mutant: Program, unnoticed: Sequence[Finding]) -> tuple[Outcome, str]:
+    ways = zip(("", ", modulo named rewrites"), judge.names[mutant.name], _names(mutant), strict=True)
+    for modulo, ours, theirs in ways:
+        if ours == theirs:
+            return "equivalent", f"proved to be the same computation{modulo}"
+    finding = max(unnoticed, key=lambda finding: finding.error or 0.0, default=None)
+    if finding is None or not finding.error:
+        return "unidentifiable", "no output moves on any probe"
+    moved = f"moves {finding.place} by {finding.error:.1e}"
+    if _systematic(trial, mutant, finding):
+        return "survived", f"{moved}, within the budget of {finding.budget:.1e}"
+    return "unidentifiable", f"{moved}, up or down as rounding goes: the same in real numbers on every probe"
+
+
+def _systematic(trial: Trial, mutant: Program, finding: Finding) -> bool:
+    """Whether the difference keeps its sign and size when rounding changes: every input moves by an ulp of float32."""
+    probe = trial.probes[finding.probe]
+    original = next(part for part in every(trial.programs) if part.name == mutant.name)
+
+    def apart(seed: int) -> np.ndarray:
+        moved = replace(trial, probes={probe.name: nudged(probe, 1000 + seed, "float32") if seed else probe})
+        runs = zip(moved.all(mutant, probe.name), moved.all(original, probe.name), strict=True)
+        return np.stack([one[finding.place] - other[finding.place] for one, other in runs]).reshape(-1)
+
+    first = apart(0)
+    worst = np.argmax(np.abs(first))
+    return all(0.5 < apart(seed)[worst] / first[worst] < 2 for seed in range(1, AGAIN))
+
+
+def _check(place: str) -> str:
+    """The check that looks at a place."""
+    program, _, output = place.partition(": ")
+    if program == "train":
+        return "train"
+    if program.startswith("gradient "):
+        return "gradients"
+    return "state" if output.startswith("state ") else "outputs"

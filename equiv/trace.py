@@ -85,20 +85,14 @@ def flat_outputs(prefix: str, tree: Any) -> dict[str, Any]:
 
 
 def forward(tracer: Tracer, method: str, mode: str) -> Program:
-    """One public method in one mode: outputs, and every state leaf after the call."""
+    """One public method in one mode: outputs, and every leaf after the call."""
     names = tracer.request.methods[method]
 
     def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
         native = tracer.native(inputs)
         arguments = tuple(inputs[f"batch/{name}"] for name in names)
         outputs, after = tracer.port.apply(native, method, arguments, mode == "train", inputs["key"])
-        now = to_canonical(tracer.table, after)
-        # A parameter belongs to the state only where the call replaced it (nnx.SpectralNorm does).
-        changed = {
-            f"state {leaf.name}": now[leaf.name]
-            for leaf in tracer.table.leaves
-            if leaf.spec.collection == "state" or after[leaf.key] is not native[leaf.key]
-        }
+        changed = {f"state {name}": value for name, value in to_canonical(tracer.table, after).items()}
         return {**flat_outputs("output", outputs), **changed}
 
     return trace(f"{mode} {method}", run, {**tracer.variables(), **tracer.batch(names), **tracer.random()})

@@ -10,7 +10,8 @@ import numpy as np
 from equiv.backends.base import Port
 from equiv.errors import EquivError
 from equiv.evidence.execute import QUICK
-from equiv.evidence.rewrite import rewrite
+from equiv.evidence.number import input_term, number_program
+from equiv.evidence.rewrite import rewrite, select
 from equiv.probe import Arrays
 from equiv.program import Program, Programs
 from equiv.trace import Tracer, forward, gradient
@@ -49,11 +50,18 @@ class Traced:
 def trace_programs(tracer: Tracer) -> tuple[Programs, Program]:
     """All programs of a port, with their draws as inputs, and the train step as it was with its own keys."""
     methods, modes = tracer.request.methods, tracer.modes()
-    parts = [forward(tracer, method, mode) for method in methods for mode in modes]
+    parts = [changed_only(forward(tracer, method, mode), tracer.table) for method in methods for mode in modes]
     parts += [gradient(tracer, method) for method in methods]
     begin, step = training(tracer)
     rewritten = [rewrite(part, tracer.lifted) for part in (*parts, begin, step)]
     return Programs(tracer.port.backend, tracer.lifted, tuple(rewritten[:-2]), rewritten[-2], rewritten[-1]), step
+
+
+def changed_only(program: Program, table: LeafTable) -> Program:
+    """A forward program without the parameters that the call leaves as they are (nnx.SpectralNorm changes its own)."""
+    values = number_program(program)
+    same = {f"state {name}" for name in table.names("params") if values[f"state {name}"].term == input_term(name)}
+    return select(program, tuple(output for output in program.outputs if output not in same))
 
 
 def trace_port(workshop: Workshop, backend: str) -> Traced:

@@ -14,6 +14,7 @@ from equiv import backends
 from equiv.backends.base import Port, Request
 from equiv.case import Case
 from equiv.errors import CaseError, EquivError, NotRun, PortError, place, told
+from equiv.layers import canonical
 from equiv.mapping import map_port
 from equiv.probe import Entry, parse_batch
 from equiv.trace import Tracer, forward
@@ -65,6 +66,7 @@ def open_workshop(case: Case) -> Workshop:
         except EquivError as error:
             problems[backend] = error
     _check_known_differences(case, built)
+    _check_module_leaves(case, built)
     has_modes = any(one.port.modes for one in built.values())
     for backend, one in list(built.items()):
         try:
@@ -84,6 +86,17 @@ def _check_backends(case: Case) -> None:
         if name not in backends.names():
             there = ", ".join(backends.names())
             raise CaseError(f"{field} names the backend {name!r}; there are: {there}. Rename it in {field}.")
+
+
+def _check_module_leaves(case: Case, built: Mapping[str, Built]) -> None:
+    """A leaf that a row names and no port has would be compared by nobody."""
+    has = {name for one in built.values() for name in one.table.names()}
+    for layer in case.layers:
+        for leaf in layer.leaves:
+            if built and canonical(layer, leaf) not in has:
+                raise CaseError(
+                    f"row {layer.path} names the leaf {leaf!r}, which no port has. Mend the name, or leave it out."
+                )
 
 
 def _check_known_differences(case: Case, built: Mapping[str, Built]) -> None:

@@ -13,9 +13,10 @@ from equiv.judge import Reference, check_candidate, sample_reference
 from equiv.load import CaseFile, LoadedCase, load
 from equiv.observe import Prepared, outline, prepare
 from equiv.observed import Comparison, Noise
+from equiv.proofs import prove_all
 from equiv.results import CheckResult, Finding
 from equiv.traced import trace_port
-from equiv.workshop import open_workshop
+from equiv.workshop import Workshop, open_workshop
 
 CASES = Path(__file__).parent.parent / "cases"
 COUNTER = itertools.count()
@@ -52,19 +53,23 @@ def case_from(source: str, name: str) -> Case:
 
 
 @cache
+def workshop_of(name: str) -> Workshop:
+    """A case of the suite with its ports built, once for all tests."""
+    return open_workshop(loaded(name).case)
+
+
+@cache
 def compiled_reference(name: str) -> Prepared:
     """The reference of a case of the suite, compiled once for all tests."""
-    case = loaded(name).case
-    workshop = open_workshop(case)
-    return prepare(workshop, trace_port(workshop, next(iter(case.models))))
+    workshop = workshop_of(name)
+    return prepare(workshop, trace_port(workshop, next(iter(workshop.case.models))))
 
 
 @cache
 def reference(name: str, seed: int = 0) -> Reference:
     """The reference of a case of the suite, run on the probes of a seed (0: those of a run)."""
-    case = loaded(name).case
     seeds = {"0": 1, "1": 2} if seed == 0 else {"0": 1000 + 2 * seed, "1": 1001 + 2 * seed}
-    return sample_reference(open_workshop(case), compiled_reference(name), seeds)
+    return sample_reference(workshop_of(name), compiled_reference(name), seeds)
 
 
 def with_candidate(name: str, candidate: str, case: Case) -> Case:
@@ -85,9 +90,11 @@ def judge(name: str, candidate: str, case: Case, seeds: tuple[int, ...] = (0,)) 
     results = {"structure": shape}
     if any(finding.grade == "refuted" and finding.place.startswith("leaf ") for finding in shape.findings):
         return results
-    prepared = prepare(workshop, trace_port(workshop, candidate))
+    traced = trace_port(workshop, candidate)
+    prepared = prepare(workshop, traced)
+    proofs = prove_all(compiled_reference(name).traced, {candidate: traced})[candidate]
     for seed in seeds:
-        for result in check_candidate(workshop, reference(name, seed), prepared):
+        for result in check_candidate(workshop, reference(name, seed), prepared, proofs):
             known = results.get(result.check)
             if known is None or result.grade in ("refuted", "error"):
                 results[result.check] = result

@@ -497,10 +497,10 @@ def test_an_accident_of_ours_is_reported_and_the_other_cases_finish(tmp_path: Pa
 
 
 def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def interrupted(loaded, progress):
+    def interrupted(loaded, *rest):
         if loaded.name == "b":
             raise KeyboardInterrupt
-        return run_case(loaded, progress)
+        return run_case(loaded, *rest)
 
     run_case = equiv.run.run_case
     monkeypatch.setattr(equiv.run, "run_case", interrupted)

@@ -124,6 +124,11 @@ CASE = Case(
 SOURCES = {"attention": ATTENTION, "gates": GATES}
 """Cases of this file, beside those of the suite."""
 
+# Copies of the layers: the counters of their random state never come back.
+LAYERS_COPIED = """for index in range(5):
+                x = jax.tree.map(lambda leaf, index=index: leaf[index], self.blocks)(x)
+            return x"""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -341,11 +346,19 @@ FAULTS = (
         EVAL,
     ),
     fault(
-        "relative_error_1e-9",
+        "relative_error_2e-7",
         "custom_linear/nnx",
-        (NNX_BIAS, f"{NNX_BIAS.replace('x @', '(x @')}) * (1 + 1e-9)"),
+        (NNX_BIAS, f"{NNX_BIAS.replace('x @', '(x @')}) * (1 + 2e-7)"),
         "outputs",
         CALL,
+    ),
+    fault(
+        "masks_repeat_at_every_step",
+        "scan_over_layers/nnx",
+        ("return forward(x, self.blocks)", LAYERS_COPIED),
+        "randomness",
+        "nnx draws anew",
+        "structure outputs gradients train",
     ),
     fault(
         "attention_not_scaled",
@@ -898,8 +911,8 @@ def named(name: str) -> Fault:
 
 
 def test_difference_below_float32_is_found_in_float64(folder: Path) -> None:
-    """A factor of 1 + 1e-9 is 1 in float32."""
-    assert outcome(named("relative_error_1e-9"), folder).refused["outputs"][CALL].startswith("float64: ")
+    """A factor of 1 + 2e-7 is within the rounding of float32."""
+    assert outcome(named("relative_error_2e-7"), folder).refused["outputs"][CALL].startswith("float64: ")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Do both ports draw the same number and shape of random bits, and, without replay, anew every time?"""
 
+from dataclasses import replace
+
 from equiv.observed import Comparison
-from equiv.program import Draw
+from equiv.program import Draw, turns
 from equiv.results import CheckResult, Finding, weakest
 
 NAME = "randomness"
@@ -30,8 +32,18 @@ def check(comparison: Comparison) -> CheckResult | None:
     return CheckResult(NAME, candidate.table.backend, weakest(result), summary, result)
 
 
-def _draws(program: str, left: tuple[Draw, ...], right: tuple[Draw, ...]) -> list[Finding]:
-    findings = []
+def _written_out(draws: tuple[Draw, ...]) -> list[Draw]:
+    """The draws turn by turn: a scan over layers and a loop that is written out draw alike."""
+    found = {
+        number: replace(draw, shape=draw.shape[1:]) if draw.loop else draw
+        for draw, numbers in zip(draws, turns(draws), strict=True)
+        for number in numbers
+    }
+    return [found[number] for number in sorted(found)]
+
+
+def _draws(program: str, one: tuple[Draw, ...], other: tuple[Draw, ...]) -> list[Finding]:
+    findings, left, right = [], _written_out(one), _written_out(other)
     for index in range(max(len(left), len(right))):
         place = f"{program}: draw/{index}"
         ours, theirs = (side[index] if index < len(side) else None for side in (left, right))

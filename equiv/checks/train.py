@@ -80,6 +80,14 @@ def _covered(comparison: Comparison, name: str, known: Mapping[str, KnownDiffere
 
 def _formula(comparison: Comparison, known: KnownDifference) -> Finding:
     """A known difference from fresh state: it must hold at every step, and must still be needed."""
+    try:
+        return _held(comparison, known)
+    except Exception as error:  # noqa: BLE001 - the formula is the case author's code; the finding says what it raised
+        note = f"the formula of the known difference raised {type(error).__name__}: {error}. Mend it: {known.formula}"
+        return Finding(f"train: {known.leaf}", "error", note=note)
+
+
+def _held(comparison: Comparison, known: KnownDifference) -> Finding:
     place = f"train: {known.leaf}"
     differs, other = comparison.reference, comparison.candidate
     if differs.table.backend != known.backend:

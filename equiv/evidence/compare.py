@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from equiv.evidence import plain
-from equiv.observed import Comparison, Sample
+from equiv.observed import WIDE, Comparison, Sample
 from equiv.probe import FLOATS, ulp
 from equiv.results import EQUAL, LEVEL, Finding, Grade, weakest
 
@@ -64,7 +64,7 @@ def compare(comparison: Comparison, place: str, candidate_place: str = "", probe
 def with_proof(comparison: Comparison, finding: Finding, other: str) -> Finding:
     """A finding by numbers, with the grade of its proof where there is one; `other` is the candidate's place."""
     proof = comparison.proofs.get((finding.place, other, finding.probe == "cold"))
-    if proof is None or finding.grade == "error":
+    if proof is None or finding.grade == "error" or (finding.grade == "refuted" and finding.error is None):
         return finding
     if finding.grade != "refuted":
         return replace(finding, grade=proof.grade, note="; ".join(proof.rewrites))
@@ -94,7 +94,16 @@ def _on_probe(comparison: Comparison, probe: str, place: str, other: str) -> Fin
     if other not in theirs.native:
         return Finding(place, "refuted", probe=probe, note="the candidate does not give it")
     lifted = None
-    if ours.lifted is not None and theirs.lifted is not None and place in ours.lifted and other in theirs.lifted:
+    proof = comparison.proofs.get((place, other, probe == "cold"))
+    # What is proved as the ports compute it needs no float64 run, which may have rounded a constant that they share.
+    decided = proof is not None and WIDE not in proof.rewrites
+    if (
+        not decided
+        and ours.lifted is not None
+        and theirs.lifted is not None
+        and place in ours.lifted
+        and other in theirs.lifted
+    ):
         lifted = ours.lifted[place], theirs.lifted[other]
     return compare_arrays(comparison, probe, place, (ours.native[place], theirs.native[other]), lifted)
 

@@ -142,7 +142,9 @@ def _scan(eqn: Any, ins: list[str]) -> tuple[list[str], Found]:
         *(name.removeprefix(STACK) if name.startswith(STACK) else _hash("slice", name) for name in ins[carried:]),
     ]
     outs, drawn = _walk(body, consts, inside)
-    found = [(_hash(name, length), Draw((length, *draw.shape), draw.bit_width, draw.where)) for name, draw in drawn]
+    found = [
+        (_hash(name, length), Draw((length, *draw.shape), draw.bit_width, draw.where, loop)) for name, draw in drawn
+    ]
     last = [_hash("last", index, length, loop) for index in range(carried - fixed)]
     return [*last, *(f"{STACK}{name}" for name in outs[carried - fixed :])], found
 

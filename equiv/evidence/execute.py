@@ -1,7 +1,7 @@
 """All programs of one port, compiled as one and run on probes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ from jax.extend.core import jaxpr_as_fun
 
 from equiv.evidence.draws import bits, equations
 from equiv.probe import Arrays, Probe, widened, with_own
-from equiv.program import Program, Programs
+from equiv.program import Program, Programs, turns
 from equiv.variables import LeafTable
 
 COTANGENT_SEED, DRAW_SEED = 101, 202
@@ -73,10 +73,16 @@ def _cotangent(program: Program, name: str, seed: int) -> np.ndarray:
 
 
 def _bits(program: Program, index: int, steps: int | None, seed: int) -> np.ndarray:
-    draw = program.draws[index]
-    if steps is None:
-        return bits(draw, (seed, DRAW_SEED, index))
-    return np.stack([bits(draw, (seed, DRAW_SEED, index, step)) for step in range(steps)])
+    """The same bits for the same turn, whether a scan draws it or a loop that is written out."""
+    draw, numbers = program.draws[index], turns(program.draws)[index]
+
+    def of_step(*step: int) -> np.ndarray:
+        if not draw.loop:
+            return bits(draw, (seed, DRAW_SEED, numbers[0], *step))
+        turn = replace(draw, shape=draw.shape[1:])
+        return np.stack([bits(turn, (seed, DRAW_SEED, number, *step)) for number in numbers])
+
+    return of_step() if steps is None else np.stack([of_step(step) for step in range(steps)])
 
 
 def compile_programs(programs: Programs, table: LeafTable, steps: int, probe: Probe) -> Executable:

@@ -5,9 +5,11 @@ from typing import Any
 from equiv.evidence.algebra import CONDITIONS, Algebra
 from equiv.evidence.draws import where
 from equiv.evidence.number import Numbering, number_program
+from equiv.evidence.terms import digest
 from equiv.program import Program
 
-Step = tuple[Any, tuple[str, ...], tuple[str, ...]]
+Step = tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]
+"""The calls around an equation and the equation, what goes in, what comes out."""
 
 
 def first_difference(left: Program, right: Program, aliases: dict[str, str], names: tuple[str, str]) -> str:
@@ -31,17 +33,22 @@ def first_difference(left: Program, right: Program, aliases: dict[str, str], nam
         sides.append(numbering.steps)
     terms = [{term for _, ins, outs in steps for term in (*ins, *outs)} for steps in sides]
     found = [_first(steps, other) for steps, other in zip(sides, reversed(terms), strict=True)]
-    shown = [f"{name} {_shown(eqn)}" for name, eqn in zip(names, found, strict=True) if eqn is not None]
+    if not any(found):
+        # Where all that is used is alike, something is given that one of them does not use.
+        given = {digest("input", aliases.get(name, name)) for program in (left, right) for name in program.inputs}
+        found = [_first(steps, other | given) for steps, other in zip(sides, reversed(terms), strict=True)]
+    shown = [f"{name} {_shown(place)}" for name, place in zip(names, found, strict=True) if place]
     return f"first different: {'; '.join(shown)}" if shown else ""
 
 
-def _first(steps: list[Step], other: set[str]) -> Any | None:
-    for eqn, ins, outs in steps:
+def _first(steps: list[Step], other: set[str]) -> tuple[Any, ...]:
+    for place, ins, outs in steps:
         if any(term not in other for term in outs) and all(term in other for term in ins):
-            return eqn
-    return None
+            return place
+    return ()
 
 
-def _shown(eqn: Any) -> str:
-    place = where(eqn)
-    return f"{eqn.primitive.name}{f' at {place}' if place else ''}"
+def _shown(place: tuple[Any, ...]) -> str:
+    """The equation, and its line; what a library compiled for itself stands at the line of the call."""
+    lines = [line for line in map(where, reversed(place)) if line]
+    return f"{place[-1].primitive.name}{f' at {lines[0]}' if lines else ''}"

@@ -29,10 +29,12 @@ class Nest:
     Attributes:
         depth: how many loops are around what is numbered now.
         stacked: depth of a loop and term that it stacked to what a turn put there.
+        sliced: depth of a loop and slice to the term that it is sliced from, and the axis.
     """
 
     depth: int = 0
     stacked: dict[tuple[int, str], Value] = field(default_factory=dict)
+    sliced: dict[tuple[int, str], tuple[str, int]] = field(default_factory=dict)
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -99,7 +101,9 @@ def _slice(value: Value, length: int, nest: Nest) -> Value:
         axes = tuple(None if other is None else other - 1 for other in value.axes[1:])
         return Value(inside.term, axes, shape, value.dtype, inside.constant)
     axes = tuple(None if other is None else other - (other > axis) for other in value.axes[1:])
-    return Value(digest("slice", nest.depth, value.term, axis, length), axes, shape, value.dtype)
+    term = digest("slice", nest.depth, value.term, axis, length)
+    nest.sliced[nest.depth, term] = value.term, axis
+    return Value(term, axes, shape, value.dtype)
 
 
 def _stack(value: Value, length: int, nest: Nest) -> Value:
@@ -107,6 +111,11 @@ def _stack(value: Value, length: int, nest: Nest) -> Value:
     term = digest("stack", value.term, length, value.dtype)
     if length == 1:
         return Value(digest(term, "once"), (None, *value.axes), (1, *value.shape), value.dtype)
+    if (nest.depth, value.term) in nest.sliced:
+        # Every turn hands its slice through: the stack is what was sliced.
+        whole, axis = nest.sliced[nest.depth, value.term]
+        kept = tuple(None if one is None else one + (one >= axis) for one in value.axes)
+        return Value(whole, (axis, *kept), (length, *value.shape), value.dtype)
     nest.stacked.setdefault((nest.depth, term), value)
     axes = tuple(None if axis is None else axis + 1 for axis in value.axes)
     return Value(term, (0, *axes), (length, *value.shape), value.dtype)

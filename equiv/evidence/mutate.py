@@ -57,11 +57,17 @@ def sites(program: Program, fault: Fault, places: Sequence[Spot] | None = None) 
     if fault.equation is not None:
         for spot in spots(program) if places is None else places:
             for edit in fault.equation(spot):
-                mutation = Mutation(fault.kind, f"{spot.name} at {where(spot.eqn)}", program.name)
+                mutation = Mutation(fault.kind, _place(spot), program.name)
                 yield Site(mutation, partial(rewritten, program, spot.path, edit))
     if fault.program is not None:
         for place, make in fault.program(program):
             yield Site(Mutation(fault.kind, place, program.name), make)
+
+
+def _place(spot: Spot) -> str:
+    line = where(spot.eqn)
+    # What jax.random compiles for itself has no line of the user's: a module path at best.
+    return f"{spot.name} at {line}" if line.strip() and not line.startswith(" in ") else f"{spot.name}{line}"
 
 
 def applied(

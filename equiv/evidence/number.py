@@ -40,13 +40,16 @@ class Numbering:
         algebra: rewrites of real arithmetic; none by default.
         reshaped: reshaped term to what it was reshaped from.
         nest: the loops around what is numbered now, and what loops stacked.
-        steps: every equation with the computed terms that go in and come out, in program order.
+        steps: every equation after the calls around it, and the computed terms that go in and come out, in program
+            order.
+        calls: the calls around what is numbered now.
     """
 
     algebra: Algebra = field(default_factory=Algebra)
     reshaped: dict[str, Value] = field(default_factory=dict)
     nest: loops.Nest = field(default_factory=loops.Nest)
-    steps: list[tuple[Any, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
+    steps: list[tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
+    calls: list[Any] = field(default_factory=list)
 
 
 def number_program(
@@ -62,8 +65,13 @@ def number_program(
     numbering, aliases = numbering or Numbering(), aliases or {}
     jaxpr, consts = opened(program.jaxpr)
     pairs = zip(program.inputs, jaxpr.invars, strict=True)
-    inputs = [atom(digest("input", aliases.get(name, name)), var.aval.shape, var.aval.dtype) for name, var in pairs]
+    inputs = [atom(input_term(aliases.get(name, name)), var.aval.shape, var.aval.dtype) for name, var in pairs]
     return dict(zip(program.outputs, walk(numbering, jaxpr, consts, inputs), strict=True))
+
+
+def input_term(name: str) -> str:
+    """The term of a program's input."""
+    return digest("input", name)
 
 
 def walk(numbering: Numbering, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
@@ -78,7 +86,7 @@ def walk(numbering: Numbering, jaxpr: Any, consts: Sequence[Any], inputs: Sequen
         ins = [read(item) for item in eqn.invars]
         outs = _equation(numbering, eqn, ins)
         if eqn.primitive.name not in CALLS:
-            numbering.steps.append((eqn, _terms(ins), _terms(outs)))
+            numbering.steps.append(((*numbering.calls, eqn), _terms(ins), _terms(outs)))
         values.update(zip(eqn.outvars, outs, strict=True))
     return [read(item) for item in jaxpr.outvars]
 
@@ -96,7 +104,10 @@ def _equation(numbering: Numbering, eqn: Any, ins: list[Value]) -> list[Value]:
     name, params = eqn.primitive.name, eqn.params
     if name in CALLS:
         body, consts = opened(params[CALLS[name]])
-        return walk(numbering, body, consts, ins[len(ins) - len(body.invars) :])
+        numbering.calls.append(eqn)
+        outs = walk(numbering, body, consts, ins[len(ins) - len(body.invars) :])
+        numbering.calls.pop()
+        return outs
     if name in TRANSPARENT:
         return ins
     if name in loops.RULES:

@@ -14,12 +14,9 @@ from jax.extend import core
 from equiv.evidence.algebra import CONDITIONS, Algebra
 from equiv.evidence.draws import CALLS, opened, scan_parts
 from equiv.evidence.number import Numbering, number_program
-from equiv.observed import Proof, Proofs
+from equiv.observed import WIDE, Proof, Proofs
 from equiv.program import Program, Programs
 from equiv.variables import LeafTable
-
-WIDE = "constants as in float64"
-"""The rewrite of comparing float64 traces: float32 rounds `1 - 0.99` and `0.01` apart, real numbers do not."""
 
 ALL = frozenset(CONDITIONS)
 

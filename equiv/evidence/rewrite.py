@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 from jax.extend.source_info_util import current_name_stack, user_context
 from jax.interpreters import partial_eval
@@ -44,6 +45,10 @@ def rewrite(program: Program, lifted: bool) -> Program:
     bits = [jax.ShapeDtypeStruct(draw.shape, f"uint{draw.bit_width}") for draw in found]
     inputs = (*program.inputs, *(f"draw/{index}" for index in range(len(found))))
     retraced = jax.make_jaxpr(run)(structs, bits)
+    if lifted and "complex64" in str(retraced):
+        raise PortError(
+            f"{program.name}: complex64 values stay narrow when lifted, so float64 would judge them wrongly."
+        )
     return _without_random(prune(replace(program, jaxpr=retraced, inputs=inputs, draws=tuple(found))))
 
 
@@ -84,17 +89,18 @@ def tap(program: Program) -> Program:
 
 def prune(program: Program) -> Program:
     """Without outputs of random state, dead equations, and the random inputs that nothing depends on."""
-    keep = [not name.startswith("random/") for name in program.outputs]
+    return select(program, tuple(name for name in program.outputs if not name.startswith("random/")))
+
+
+def select(program: Program, outputs: tuple[str, ...]) -> Program:
+    """Some outputs of a program, without dead equations and the random inputs that nothing depends on."""
+    keep = [name in outputs for name in program.outputs]
     jaxpr, consts = opened(program.jaxpr)
     wanted = [not is_random(name) for name in program.inputs]
     pruned, used = partial_eval.dce_jaxpr(jaxpr, keep, wanted)
     closed = core.ClosedJaxpr(pruned, consts) if len(pruned.constvars) == len(consts) else pruned
-    return replace(
-        program,
-        jaxpr=closed,
-        inputs=tuple(name for name, use in zip(program.inputs, used, strict=True) if use),
-        outputs=tuple(name for name, use in zip(program.outputs, keep, strict=True) if use),
-    )
+    inputs = tuple(name for name, use in zip(program.inputs, used, strict=True) if use)
+    return replace(program, jaxpr=closed, inputs=inputs, outputs=outputs)
 
 
 def is_random(name: str) -> bool:
@@ -121,11 +127,12 @@ def _users(program: Program, name: str) -> str:
 def evaluate(jaxpr: Any, consts: Sequence[Any], arrays: Sequence[Any], bits: Source, lifted: bool) -> list[Any]:
     """Evaluate a jaxpr under the current trace, taking every draw from `bits`."""
     up = _up if lifted else (lambda value: value)
-    values = dict(zip(jaxpr.constvars, map(up, consts), strict=True))
+    known = _constant if lifted else (lambda value: value)
+    values = dict(zip(jaxpr.constvars, map(known, consts), strict=True))
     values.update(zip(jaxpr.invars, arrays, strict=True))
 
     def read(atom: Any) -> Any:
-        return up(atom.val) if isinstance(atom, core.Literal) else values[atom]
+        return known(atom.val) if isinstance(atom, core.Literal) else values[atom]
 
     for eqn in jaxpr.eqns:
         info = eqn.source_info
@@ -206,6 +213,16 @@ def _cond(eqn: Any, ins: list[Any], bits: Source, lifted: bool) -> Sequence[Any]
 
 def _up(value: Any) -> Any:
     return jnp.asarray(value, "float64") if str(getattr(value, "dtype", "")) in NARROW else value
+
+
+def _constant(value: Any) -> Any:
+    """A constant that the trace had already rounded: a scalar is the shortest decimal that rounds to it."""
+    dtype = getattr(value, "dtype", None)
+    if str(dtype) not in NARROW or np.ndim(value):
+        return _up(value)
+    number = np.asarray(value)
+    decimals = (float(f"{float(number):.{digits}g}") for digits in range(1, 18))
+    return jnp.asarray(next(one for one in decimals if np.asarray(one, number.dtype) == number), "float64")
 
 
 def _lifted_params(eqn: Any, ins: list[Any]) -> dict[str, Any]:

@@ -174,13 +174,13 @@ LEAVES = (
     Fault("gradients swapped", "two gradients of one shape in each other's place",
           program=leaves.outputs_crossed(lambda name: name.startswith("gradient "))),
     Fault("learning rate x 2", "another learning rate", program=leaves.in_step(leaves.updates(
-        leaves.of_training("leaf"), leaves.floats(lambda old, new: new + (new - old)), together=True))),
+        leaves.of_training("leaf"), lambda old, new: new + (new - old), together=True, whole=False))),
     Fault("update left out", "one leaf is frozen, or its update is lost", program=leaves.in_step(leaves.updates(
         leaves.of_training("leaf"), lambda old, new: old))),
     Fault("update reversed", "ascent for descent", program=leaves.in_step(leaves.updates(
         leaves.of_training("leaf"), lambda old, new: old - (new - old)))),
     Fault("weight decay", "decay on a leaf that has none", program=leaves.in_step(leaves.updates(
-        leaves.of_training("leaf"), leaves.floats(lambda old, new: new - old * 1e-4)))),
+        leaves.of_training("leaf"), lambda old, new: new - old * 1e-4, whole=False))),
     Fault("stale slot", "the optimizer's state is not handed on", program=leaves.in_step(leaves.updates(
         leaves.of_training("slot"), lambda old, new: old))),
     Fault("slots swapped", "first moment for second", program=leaves.in_step(

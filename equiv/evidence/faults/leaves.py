@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from jax import lax
+from jax.extend import core
 
 from equiv.evidence.draws import opened
 from equiv.evidence.faults.splice import with_inputs, with_outputs
@@ -36,11 +37,19 @@ def is_leaf(name: str) -> bool:
     return not name.startswith(NOT_LEAVES)
 
 
+def _used(program: Program) -> list[str]:
+    """The inputs that some equation reads or some output is."""
+    jaxpr, _ = opened(program.jaxpr)
+    read = {atom for eqn in jaxpr.eqns for atom in eqn.invars if isinstance(atom, core.Var)}
+    read.update(atom for atom in jaxpr.outvars if isinstance(atom, core.Var))
+    return [name for name, var in zip(program.inputs, jaxpr.invars, strict=True) if var in read]
+
+
 def inputs(wanted: Callable[[str], bool], change: Callable[[Any], Any]) -> OnProgram:
     """One input changed before the program begins."""
 
     def on(program: Program) -> Iterator[tuple[str, Callable[[], Program]]]:
-        for name in filter(wanted, program.inputs):
+        for name in filter(wanted, _used(program)):
             wiring = {name: ([entering(program, name)], lambda array: [change(array)])}
             yield f"input {name}", partial(with_inputs, program, wiring)
 
@@ -51,7 +60,7 @@ def inputs_crossed(wanted: Callable[[str], bool], both: bool = True) -> OnProgra
     """Two inputs of one shape change places; or, not `both`, one of them stands for the other too."""
 
     def on(program: Program) -> Iterator[tuple[str, Callable[[], Program]]]:
-        for one, other in _pairs(program, list(filter(wanted, program.inputs)), entering):
+        for one, other in _pairs(program, list(filter(wanted, _used(program))), entering):
             ways = {one: ([entering(program, other)], same), other: ([entering(program, one)], same)}
             wiring = ways if both else {other: ways[other]}
             yield f"inputs {one} and {other}", partial(with_inputs, program, wiring)
@@ -93,14 +102,27 @@ def _pairs(program: Program, names: list[str], atom: Callable[[Program, str], An
                 yield one, other
 
 
-def updates(wanted: Callable[[str], bool], change: Callable[[Any, Any], Any], together: bool = False) -> OnProgram:
-    """What becomes of a leaf, given what it was and what it should be: one leaf, or all of them `together`."""
+def updates(
+    wanted: Callable[[str], bool], change: Callable[[Any, Any], Any], together: bool = False, whole: bool = True
+) -> OnProgram:
+    """What becomes of a leaf, given what it was and what it should be.
+
+    Args:
+        wanted: which outputs.
+        change: old and new value to the faulty one.
+        together: all of them at once, not one at a time.
+        whole: of whole numbers too.
+    """
 
     def on(program: Program) -> Iterator[tuple[str, Callable[[], Program]]]:
         ways = {}
         for name in filter(wanted, program.outputs):
-            before = name.removeprefix("state ")
-            if before in program.inputs and alike(entering(program, before), leaving(program, name)):
+            before, dtype = name.removeprefix("state "), str(leaving(program, name).aval.dtype)
+            if (
+                (whole or "float" in dtype)
+                and before in program.inputs
+                and alike(entering(program, before), leaving(program, name))
+            ):
                 atoms = [entering(program, before), leaving(program, name)]
                 ways[name] = (atoms, lambda old, new: [change(old, new)])
         if together and ways:
@@ -125,11 +147,6 @@ def of_training(kind: str) -> Callable[[str], bool]:
 def in_step(fault: OnProgram) -> OnProgram:
     """A fault of train steps alone."""
     return lambda program: fault(program) if program.name == "step" else iter(())
-
-
-def floats(change: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """A change of floats that leaves whole numbers as they should be."""
-    return lambda old, new: change(old, new) if "float" in str(new.dtype) else new
 
 
 def scaled(array: Any, factor: float) -> Any:
