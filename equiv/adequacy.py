@@ -91,8 +91,13 @@ def _exchanged(name: str, one: str, other: str) -> str:
 
 def _over(name: str, before: np.ndarray, after: np.ndarray, noise: Noise) -> float:
     """How far an output moved, over its budget; infinite where rounding has no say."""
-    apart = float(np.max(np.abs(after.astype("float64") - before.astype("float64")), initial=0.0))
+    if not np.isfinite(before).all():
+        return 0.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = float(np.max(np.abs(after.astype("float64") - before.astype("float64")), initial=0.0))
     budget = noise.native.get("0", {}).get(name, 0.0) * math.sqrt(noise.depth.get(name, 1)) * LEVEL
-    if not apart or math.isnan(apart):
+    if math.isnan(apart):
+        return math.inf
+    if not apart:
         return 0.0
     return apart / budget if budget else math.inf

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -167,3 +168,37 @@ def _report(results: tuple[Path, ...], output: Path | None) -> int:
     else:
         _write(output, text.encode(), "Give another file with -o.")
     return 0
+
+
+@main.command()
+@PATHS
+@EXPRESSION
+@click.option("--json", "as_json", is_flag=True, help="Print every planted fault as JSON instead of the table.")
+@click.option("--fresh", is_flag=True, help="With fresh leaves and a batch of ones, to see how many fewer are noticed.")
+def selfcheck(paths: tuple[Path, ...], expression: str, as_json: bool, fresh: bool) -> None:
+    """Plant faults in every candidate under PATHS (default: cases): exit code 1 if one is not noticed."""
+    guard(lambda: _selfcheck(find(paths or (Path("cases"),), expression), as_json, fresh))
+
+
+def _selfcheck(files: list[CaseFile], as_json: bool, fresh: bool) -> int:
+    from equiv import kills
+    from equiv.report.matrix import show_matrix
+
+    done = []
+    with redirect_stdout(sys.stderr), _console(stderr=True).status("importing jax") as status:
+        from equiv.environment import environment
+        from equiv.selfcheck import selfcheck as plant
+
+        environment()
+        for file in files:
+            status.update(file.name)
+            try:
+                done.append(plant(load(file), fresh=fresh))
+            except EquivError as error:
+                done.append(kills.SelfcheckResult(file.name, fresh, problem=str(error)))
+    result = kills.conclude(done)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(result), indent=1))
+    else:
+        show_matrix(result, _console())
+    return kills.exit_code(result)

@@ -51,7 +51,7 @@ class SelfcheckResult:
         name: of the case.
         fresh: whether the leaves were as freshly initialised and the batch ones.
         kills: every planted fault.
-        elsewhere: kinds of fault that fit nowhere in this case.
+        kinds: all kinds of fault that were tried, in the order of the catalogue; one without a kill fits nowhere.
         problem: why nothing could be planted, in whom.
         seconds: how long it took.
     """
@@ -59,7 +59,7 @@ class SelfcheckResult:
     name: str
     fresh: bool
     kills: tuple[Kill, ...] = ()
-    elsewhere: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     problem: str = ""
     seconds: float = 0.0
 

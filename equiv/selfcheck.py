@@ -59,10 +59,9 @@ def selfcheck(loaded: LoadedCase, faults: Sequence[Fault] = FAULTS, fresh: bool 
             kills += _kills(trial, _judge(trial, workshop, noise), faults)
         except EquivError as error:
             problems.append(str(error))
-    planted = {kill.fault for kill in kills}
-    elsewhere = tuple(fault.kind for fault in faults if fault.kind not in planted)
+    kinds = tuple(fault.kind for fault in faults)
     seconds = round(time.perf_counter() - started, 3)
-    return SelfcheckResult(loaded.name, fresh, tuple(kills), elsewhere, "; ".join(problems), seconds)
+    return SelfcheckResult(loaded.name, fresh, tuple(kills), kinds, "; ".join(problems), seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +137,7 @@ def _explained(trial: Trial, judge: Judge, mutant: Program, unnoticed: Sequence[
     if finding is None or not finding.error:
         return "unidentifiable", "no output moves on any probe"
     moved = f"moves {finding.place} by {finding.error:.1e}"
-    if _systematic(trial, mutant, finding):
+    if finding.error > (finding.response or 0.0) and _systematic(trial, mutant, finding):
         return "survived", f"{moved}, within the budget of {finding.budget:.1e}"
     return "unidentifiable", f"{moved}, up or down as rounding goes: the same in real numbers on every probe"
 

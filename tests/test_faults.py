@@ -531,7 +531,7 @@ FAULTS = (
         "scan_over_layers/linen",
         ('"dropout": True', '"dropout": False'),
         "randomness",
-        "step: draw/0",
+        "step: draw/1",
         "structure outputs",
     ),
     fault(
