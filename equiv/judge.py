@@ -89,12 +89,13 @@ def compare_candidates(
     proofs = prove_all(left, traced)
     needed = needed_in_float64(left, proofs)
     stage(f"compiling {name}")
-    compiled = prepare(workshop, left, frozenset().union(*needed.values()))
+    every = frozenset[str]().union(*needed.values())
+    compiled = prepare(workshop, left, every, quick=not every)
     reference = sample_reference(workshop, compiled, stage=stage)
     for candidate, right in traced.items():
         stage(f"compiling {candidate}")
         try:
-            ready = prepare(workshop, right, needed[candidate])
+            ready = prepare(workshop, right, needed[candidate], quick=not every)
             checks += located(check_candidate(workshop, reference, ready, proofs[candidate]), left, right)
         except EquivError as error:
             checks += _failed(candidate, error)

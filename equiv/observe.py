@@ -41,7 +41,7 @@ class Prepared:
         return self.traced.table
 
 
-def prepare(workshop: Workshop, traced: Traced, needed: frozenset[str] | None = None) -> Prepared:
+def prepare(workshop: Workshop, traced: Traced, needed: frozenset[str] | None = None, quick: bool = False) -> Prepared:
     """Compile one port: natively all of it, lifted what is needed.
 
     A port that cannot be traced or compiled in float64 is judged by its native run alone, and its grade says so.
@@ -50,13 +50,14 @@ def prepare(workshop: Workshop, traced: Traced, needed: frozenset[str] | None = 
         workshop: the case.
         traced: the port.
         needed: names of the programs that a float64 run is needed of; None: all.
+        quick: the native run only double-checks proofs.
 
     Raises:
         PortError: it cannot be compiled in its own precision.
     """
     table, steps, name = traced.table, workshop.case.steps, traced.port.backend
     probe = probes(workshop, table)[0]
-    native = guarded(name, "compiling", partial(compile_programs, traced.programs, table, steps, probe))
+    native = guarded(name, "compiling", partial(compile_programs, traced.programs, table, steps, probe, quick))
     wide = "" if needed == frozenset() else lift_port(traced)
     if isinstance(wide, str):
         return Prepared(traced, native, None, wide)

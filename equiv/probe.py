@@ -132,7 +132,8 @@ def nudged(probe: Probe, seed: int, dtype: str | None = None) -> Probe:
         if str(array.dtype) not in FLOATS:
             return array
         size = ulp(np.dtype(dtype) if dtype else array.dtype)
-        moved = array.astype("float64") * (1 + size * rng.choice((-1.0, 1.0), size=array.shape))
+        signs = 2 * rng.integers(0, 2, size=array.shape, dtype=np.int8) - 1
+        moved = array.astype("float64") * (1 + size * signs)
         return moved.astype("float64" if dtype == "float64" else array.dtype)
 
     return replace(

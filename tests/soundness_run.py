@@ -22,7 +22,7 @@ from jax.extend import core
 
 from equiv.evidence import eager
 from equiv.evidence.algebra import CONDITIONS, Algebra
-from equiv.evidence.draws import equations, opened
+from equiv.evidence.draws import equations, inner, opened
 from equiv.evidence.faults.catalogue import FAULTS
 from equiv.evidence.faults.generic import GENERIC
 from equiv.evidence.faults.splice import reclosed
@@ -52,19 +52,34 @@ class Subject:
 
 
 @contextmanager
-def disturbed(seed):
-    """Every operation gives its result times 1 plus a random number of the size of the disturbance."""
-    rng, plain = np.random.default_rng(seed), eager._equation
-
-    def noisy(eqn, ins):
-        outs = [np.asarray(out) for out in plain(eqn, ins)]
-        return [out * (1 + DISTURBANCE * rng.normal(size=out.shape)) if out.dtype == "f8" else out for out in outs]
-
-    eager._equation = noisy
+def each_operation(change):
+    """Every operation, in loops too, gives what `change` makes of the equation and its results."""
+    plain = eager._equation
+    eager._equation = lambda eqn, ins: change(eqn, [np.asarray(out) for out in plain(eqn, ins)])
     try:
         yield
     finally:
         eager._equation = plain
+
+
+def disturb(seed):
+    """Every result times 1 plus a random number of the size of the disturbance."""
+    rng = np.random.default_rng(seed)
+    return lambda _, outs: [
+        out * (1 + DISTURBANCE * rng.normal(size=out.shape)) if out.dtype == "f8" else out for out in outs
+    ]
+
+
+def watch(broken):
+    """Collects the equations that give a value that is not finite, or hold one inside."""
+
+    def look(eqn, outs):
+        inside = any(id(other) in broken for body in inner(eqn) for other in opened(body)[0].eqns)
+        if inside or not all(np.isfinite(out.astype("f8")).all() for out in outs):
+            broken.add(id(eqn))
+        return outs
+
+    return look
 
 
 def with_all_values(program):
@@ -76,16 +91,13 @@ def with_all_values(program):
     return replace(program, jaxpr=reclosed(program.jaxpr, changed), outputs=names)
 
 
-def not_finite(program, values):
+def not_finite(program, broken):
     """For every output: whether it is made of a value that is not finite."""
     jaxpr, _ = opened(program.jaxpr)
-    known = {var: value for var, value in zip(jaxpr.outvars, values, strict=True) if isinstance(var, core.Var)}
     bad = set()
     for eqn in jaxpr.eqns:
-        inherits = any(isinstance(atom, core.Var) and atom in bad for atom in eqn.invars)
-        for var in eqn.outvars:
-            if inherits or (var in known and not np.all(np.isfinite(known[var].astype("f8")))):
-                bad.add(var)
+        if id(eqn) in broken or any(isinstance(atom, core.Var) and atom in bad for atom in eqn.invars):
+            bad.update(eqn.outvars)
     return [isinstance(atom, core.Var) and atom in bad for atom in jaxpr.outvars]
 
 
@@ -94,12 +106,14 @@ def subject(program, arrays):
     whole = with_all_values(program)
     names = tuple(number_program(whole, Numbering(Algebra(rules))) for rules in RULES)
     with jax.enable_x64(True), np.errstate(all="ignore"):
-        values = eager.evaluate(whole.jaxpr, arrays)
-        with disturbed(0):
+        with each_operation(watch(broken := set())):
+            values = eager.evaluate(whole.jaxpr, arrays)
+        with each_operation(disturb(0)):
             moved = eager.evaluate(whole.jaxpr, arrays)
-        apart = [np.abs(one - other) if one.dtype == "f8" else np.zeros(()) for one, other in zip(values, moved)]
+        pairs = zip(values, moved, strict=True)
+        apart = [np.abs(one - other) if one.dtype == "f8" else np.zeros(()) for one, other in pairs]
     spread = [float(np.max(one[np.isfinite(one)], initial=0.0)) for one in apart]
-    return Subject(whole, arrays, names, values, spread, not_finite(whole, values))
+    return Subject(whole, arrays, names, values, spread, not_finite(whole, broken))
 
 
 def agree(one, other, spread):

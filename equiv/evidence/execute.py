@@ -85,20 +85,28 @@ def _bits(program: Program, index: int, steps: int | None, seed: int) -> np.ndar
     return of_step() if steps is None else np.stack([of_step(step) for step in range(steps)])
 
 
-def compile_programs(programs: Programs, table: LeafTable, steps: int, probe: Probe) -> Executable:
-    """Compile all programs of a port as one function; nothing runs op by op."""
+def compile_programs(programs: Programs, table: LeafTable, steps: int, probe: Probe, quick: bool = False) -> Executable:
+    """Compile all programs of a port as one function; nothing runs op by op.
+
+    Args:
+        programs: what is compiled.
+        table: the port's leaf table.
+        steps: number of train steps.
+        probe: for shapes and dtypes.
+        quick: without XLA's backend optimisation, for a run that only double-checks proofs.
+    """
     inputs = feed(programs, table, steps, probe)
     structs = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), inputs)
     with jax.enable_x64(programs.lifted):
         lowered = jax.jit(_fused(programs)).lower(structs)
-        compiled = lowered.compile(compiler_options=_options(programs))
+        compiled = lowered.compile(compiler_options=_options(programs, quick))
     return Executable(programs, table, steps, compiled)
 
 
-def _options(programs: Programs) -> dict[str, str | bool] | None:
-    """The native run compiles as users compile; the lifted run as fast as can be."""
+def _options(programs: Programs, quick: bool) -> dict[str, str | bool] | None:
+    """A native run that decides compiles as users compile; a lifted one, or a double-check, as fast as can be."""
     if not programs.lifted:
-        return None
+        return dict(QUICK) if quick else None
     size = sum(map(equations, (part.jaxpr for part in (*programs.parts, programs.begin, programs.step) if part)))
     return {**QUICK, "xla_disable_hlo_passes": "fusion"} if size > LARGE else dict(QUICK)
 

@@ -10,7 +10,7 @@ from jax.extend.core import jaxpr_as_fun
 from equiv.backends.base import Port
 from equiv.evidence.draws import count, find, inner, opened
 from equiv.evidence.execute import QUICK
-from equiv.evidence.rewrite import tap
+from equiv.evidence.rewrite import select, tap
 from equiv.program import Program
 
 STEPS = 2
@@ -27,6 +27,7 @@ def reused_draws(port: Port, step: Program) -> tuple[tuple[str, ...], int]:
     if not count(step.jaxpr):
         return (), 0
     tapped = tap(step)
+    tapped = select(tapped, tapped.outputs)
     draw = jax.jit(jaxpr_as_fun(tapped.jaxpr), compiler_options=QUICK)
     random = _random_state(port)
     seen: Pieces = []
