@@ -12,7 +12,7 @@ def summarise(cases: Sequence[CaseResult]) -> tuple[Verdict, str]:
     verdicts = [verdict for case in cases for verdict in case.verdicts.values()]
     broken = [case for case in cases if case.problem]
     counts = {word: verdicts.count(word) for word in ("same", "different", "inconclusive", "error")}
-    compared = f"{len(verdicts)} comparisons of {len(cases)} cases"
+    compared = f"{len(verdicts)} comparisons of {len(cases)} {'case' if len(cases) == 1 else 'cases'}"
     if broken or counts["error"]:
         where = _first(cases, "error") or f"{broken[0].name}: {broken[0].problem}"
         rest = f"; {counts['different']} differ" if counts["different"] else ""

@@ -525,7 +525,7 @@ def test_reports_that_cannot_be_written_are_trouble_and_the_verdict_is_still_pri
     else:
         (tmp_path / blocked).mkdir(parents=True)
     ran = CliRunner().invoke(main, ["run", str(tmp_path / "good.py"), "--reports", str(tmp_path / "reports")])
-    assert ran.stdout.startswith("✓ Same: all 1 comparisons of 1 cases.\n")
+    assert ran.stdout.startswith("✓ Same: all 1 comparisons of 1 case.\n")
     assert re.search(
         r"equiv: .*results\.json: cannot be written: .*\. Give another folder with --reports\.", ran.stderr
     )

@@ -113,7 +113,7 @@ def test_as_a_program_it_leaves_with_the_code_and_says_who_differs_where_by_how_
     )
     assert ran.returncode == 1
     first = ran.stdout.splitlines()[0]
-    assert first.startswith("✗ Not the same: 1 of 1 comparisons of 1 cases. First: different-nnx, outputs, ")
+    assert first.startswith("✗ Not the same: 1 of 1 comparisons of 1 case. First: different-nnx, outputs, ")
     assert first.endswith(" x budget")
     assert ran.stderr == f"results: {Path('reports/results.json')}\n"
     assert stored(tmp_path).headline == first.removeprefix("✗ ")

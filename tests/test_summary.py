@@ -35,7 +35,7 @@ BROKEN = case("broken", problem="broken.py: has no CASE")
 @pytest.mark.parametrize(
     ("cases", "verdict", "parts"),
     [
-        ([SAME], "same", ["Same: all 1 comparisons of 1 cases"]),
+        ([SAME], "same", ["Same: all 1 comparisons of 1 case"]),
         ([SAME, FORMULA], "same", ["Same: all 2 comparisons of 2 cases", "1 with a known difference that holds"]),
         (
             [SAME, DIFFERENT],
