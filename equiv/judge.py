@@ -14,6 +14,7 @@ from equiv.observed import Comparison, Noise, Observed, Proofs, Sample
 from equiv.probe import Probe
 from equiv.proofs import located, needed_in_float64, prove_all
 from equiv.results import CheckResult, Finding
+from equiv.tampering import tampered
 from equiv.traced import Traced, trace_port
 from equiv.workshop import Workshop
 
@@ -101,7 +102,8 @@ def compare_candidates(
             checks += _failed(candidate, error)
     stage("trying the probes")
     given = reference.observed.samples["0"].native
-    return checks, adequacy(compiled, reference.probes, given, reference.noise)
+    moved = adequacy(compiled, reference.probes, given, reference.noise)
+    return checks, (*moved, *tampered(traced, proofs))
 
 
 def _trace_candidates(workshop: Workshop, candidates: list[str], checks: list[CheckResult]) -> dict[str, Traced]:

@@ -156,7 +156,7 @@ class Algebra:
         inside = self.definition(value)
         if not isinstance(inside, Sum):
             return 1.0, value
-        _, scale = min(((one.term, one.axes), weight) for one, weight in inside.terms)
+        _, scale = min(((one.term, repr(one.axes)), weight) for one, weight in inside.terms)
         scale = scale if whole else abs(scale)
         if scale == 1:
             return 1.0, value

@@ -179,9 +179,10 @@ def _normal(name: str, params: dict[str, Any], ins: list[Value]) -> tuple[str, l
 def _reshape(numbering: Numbering, eqn: Any, value: Value) -> Value:
     shape = eqn.outvars[0].aval.shape
     base = numbering.reshaped.get(value.term) if value.plain else None
-    result = reshape(base or value, shape)
-    if result.term != value.term and result.term not in numbering.reshaped:
-        numbering.reshaped[result.term] = base or value
+    source = base or value
+    result = reshape(source, shape)
+    if result.term != source.term:  # a term of its own, and no view of the source
+        numbering.reshaped.setdefault(result.term, source)
     return result
 
 

@@ -103,10 +103,14 @@ def _tried(tried: list[Finding]) -> str:
     """Whether the probes can tell: leaves moved and pairs of leaves swapped."""
     moved = [finding for finding in tried if finding.place.startswith("moving ")]
     swapped = [finding for finding in tried if finding.place.startswith("swapping ")]
+    tampered = [finding for finding in tried if finding.place.startswith("tampering ")]
     blind = [finding.place for finding in tried if finding.grade == "unidentifiable"]
-    noticed = [sum(finding.grade == "exact" for finding in group) for group in (moved, swapped)]
+    noticed = [sum(finding.grade == "exact" for finding in group) for group in (moved, swapped, tampered)]
     missed = f"; not told: {', '.join(map(escape, blind))}" if blind else ""
-    return f"probes: {noticed[0]} of {len(moved)} moved leaves and {noticed[1]} of {len(swapped)} swaps noticed{missed}"
+    return (
+        f"probes: {noticed[0]} of {len(moved)} moved leaves and {noticed[1]} of {len(swapped)} swaps noticed; "
+        f"{noticed[2]} of {len(tampered)} proofs break when an equation is changed{missed}"
+    )
 
 
 def _worst(result: RunResult) -> Iterator[str]:
