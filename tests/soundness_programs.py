@@ -83,7 +83,7 @@ def multiplied(rng, pool):
 
 
 def centred(rng, pool):
-    """`x - mean(x)`, its square's sum, or `mean(x**2) - mean(x)**2`, now and then with the mean along the wrong axis."""
+    """`x - mean(x)`, its square's sum, or `mean(x**2) - mean(x)**2`; now and then the mean along the wrong axis."""
     one = pick(rng, [value for value in pool if value.shape == (SIZE, SIZE)])
     axis, back = int(rng.integers(2)), int(rng.integers(2))
     mean = lax.reduce_sum(one, (axis,)) / SIZE
@@ -117,7 +117,7 @@ def masked(rng, pool):
 def looped(rng, pool, depth=0):
     """A scan whose turn mixes carry, slice and, in a loop within a loop, the outer ones; or a while loop."""
     start = pick(rng, [value for value in pool if value.shape in ((), (SIZE,))])
-    rows = pick(rng, [value for value in pool if value.ndim and value.shape[0] == SIZE and value.shape[1:] == start.shape])
+    rows = pick(rng, [value for value in pool if value.shape == (SIZE, *start.shape)])
     others = [value for value in pool if value.shape == start.shape][:2]
 
     def turn(carry, row):
@@ -135,7 +135,8 @@ def looped(rng, pool, depth=0):
     return pick(rng, wanted)
 
 
-STEPS = (elementwise, elementwise, unary, scaled, moved, reshaped, repeated, reduced, multiplied, centred, masked, looped)
+ONE = (unary, scaled, moved, reshaped, repeated, reduced)
+STEPS = (elementwise, elementwise, *ONE, multiplied, centred, masked, looped)
 
 
 def random_program(seed, length=30):
