@@ -1,6 +1,7 @@
 """Small random programs on square arrays, where every axis can be taken for another; for trying the prover.
 
-They are made of few operations on few inputs, so that the same value is often computed in several ways.
+They are made of few operations on few inputs, so that the same value is often computed in several ways; and many
+operations have a twin that differs in one choice: another axis, another operand, the slice of another loop.
 """
 
 import itertools
@@ -17,8 +18,21 @@ SHAPES = ((), (SIZE,), (1, SIZE), (SIZE, 1), (SIZE, SIZE), (SIZE, SIZE, SIZE))
 INPUTS = {"x": (SIZE, SIZE), "y": (SIZE, SIZE), "v": (SIZE,), "z": (SIZE, SIZE, SIZE)}
 
 
+class Choices:
+    """Random choices; a twin makes the same ones but for one."""
+
+    def __init__(self, seed, twist=-1):
+        self.rng, self.twist, self.made = np.random.default_rng(seed), twist, 0
+
+    def integers(self, start, stop=None):
+        low, high = (0, start) if stop is None else (start, stop)
+        chosen = int(self.rng.integers(low, high))
+        self.made += 1
+        return low + (chosen - low + 1) % (high - low) if self.made - 1 == self.twist else chosen
+
+
 def pick(rng, items):
-    return items[int(rng.integers(len(items)))]
+    return items[rng.integers(len(items))]
 
 
 def elementwise(rng, pool):
@@ -55,11 +69,11 @@ def reshaped(rng, pool):
 
 def repeated(rng, pool):
     one = pick(rng, [value for value in pool if value.ndim < 3])
-    rank = int(rng.integers(max(one.ndim, 1), 4))
+    rank = rng.integers(max(one.ndim, 1), 4)
     places = pick(rng, list(itertools.combinations(range(rank), one.ndim)))
     shape = [SIZE] * rank
     if rng.integers(3) == 0 and rank < 3:
-        shape[int(rng.integers(rank))] = 1
+        shape[(rng.integers(rank))] = 1
     if any(one.shape[axis] not in (1, shape[place]) for axis, place in enumerate(places)):
         return one
     out = lax.broadcast_in_dim(one, shape, places)
@@ -76,7 +90,7 @@ def reduced(rng, pool):
 def multiplied(rng, pool):
     square = [value for value in pool if value.shape == (SIZE, SIZE)]
     one, other = pick(rng, square), pick(rng, square)
-    left, right = int(rng.integers(2)), int(rng.integers(2))
+    left, right = (rng.integers(2)), (rng.integers(2))
     if rng.integers(4) == 0:
         return lax.dot_general(one, other, (((left,), (right,)), ((1 - left,), (1 - right,))))
     return lax.dot_general(one, other, (((left,), (right,)), ((), ())))
@@ -85,10 +99,10 @@ def multiplied(rng, pool):
 def centred(rng, pool):
     """`x - mean(x)`, its square's sum, or `mean(x**2) - mean(x)**2`; now and then the mean along the wrong axis."""
     one = pick(rng, [value for value in pool if value.shape == (SIZE, SIZE)])
-    axis, back = int(rng.integers(2)), int(rng.integers(2))
+    axis, back = (rng.integers(2)), (rng.integers(2))
     mean = lax.reduce_sum(one, (axis,)) / SIZE
     spread = lax.broadcast_in_dim(mean, one.shape, (back,))
-    kind = int(rng.integers(4))
+    kind = rng.integers(4)
     if kind == 0:
         return one - spread
     if kind == 1:
@@ -96,7 +110,7 @@ def centred(rng, pool):
     squares = lax.reduce_sum(one * one, (axis,)) / SIZE
     if kind == 2:
         return squares - mean * mean
-    other = lax.broadcast_in_dim(squares, one.shape, (int(rng.integers(2)),)) - spread * spread
+    other = lax.broadcast_in_dim(squares, one.shape, ((rng.integers(2)),)) - spread * spread
     return pick(rng, (lambda a: a, lambda a: lax.max(a, jnp.zeros_like(a))))(other)
 
 
@@ -145,13 +159,16 @@ def random_program(seed, length=30):
 
     def run(*arrays):
         pool = list(arrays)
-        for _ in range(length):
-            try:
-                made = pick(rng, STEPS)(rng, pool)
-            except (IndexError, ValueError, TypeError):
-                continue
-            if made.shape in SHAPES and str(made.dtype) == "float64":
-                pool.append(made)
+        for turn in range(length):
+            step, before = pick(rng, STEPS), tuple(pool)
+            twins = [Choices((seed, turn)), Choices((seed, turn), int(rng.integers(8)))]
+            for choices in twins[: 1 + int(rng.integers(2))]:
+                try:
+                    made = step(choices, list(before))
+                except (IndexError, ValueError, TypeError):
+                    continue
+                if made.shape in SHAPES and str(made.dtype) == "float64":
+                    pool.append(made)
         return pool[len(arrays) :]
 
     with jax.enable_x64(True):
