@@ -73,7 +73,7 @@ def repeated(rng, pool):
     places = pick(rng, list(itertools.combinations(range(rank), one.ndim)))
     shape = [SIZE] * rank
     if rng.integers(3) == 0 and rank < 3:
-        shape[(rng.integers(rank))] = 1
+        shape[rng.integers(rank)] = 1
     if any(one.shape[axis] not in (1, shape[place]) for axis, place in enumerate(places)):
         return one
     out = lax.broadcast_in_dim(one, shape, places)
@@ -90,7 +90,7 @@ def reduced(rng, pool):
 def multiplied(rng, pool):
     square = [value for value in pool if value.shape == (SIZE, SIZE)]
     one, other = pick(rng, square), pick(rng, square)
-    left, right = (rng.integers(2)), (rng.integers(2))
+    left, right = rng.integers(2), rng.integers(2)
     if rng.integers(4) == 0:
         return lax.dot_general(one, other, (((left,), (right,)), ((1 - left,), (1 - right,))))
     return lax.dot_general(one, other, (((left,), (right,)), ((), ())))
@@ -99,7 +99,7 @@ def multiplied(rng, pool):
 def centred(rng, pool):
     """`x - mean(x)`, its square's sum, or `mean(x**2) - mean(x)**2`; now and then the mean along the wrong axis."""
     one = pick(rng, [value for value in pool if value.shape == (SIZE, SIZE)])
-    axis, back = (rng.integers(2)), (rng.integers(2))
+    axis, back = rng.integers(2), rng.integers(2)
     mean = lax.reduce_sum(one, (axis,)) / SIZE
     spread = lax.broadcast_in_dim(mean, one.shape, (back,))
     kind = rng.integers(4)
@@ -110,7 +110,7 @@ def centred(rng, pool):
     squares = lax.reduce_sum(one * one, (axis,)) / SIZE
     if kind == 2:
         return squares - mean * mean
-    other = lax.broadcast_in_dim(squares, one.shape, ((rng.integers(2)),)) - spread * spread
+    other = lax.broadcast_in_dim(squares, one.shape, (rng.integers(2),)) - spread * spread
     return pick(rng, (lambda a: a, lambda a: lax.max(a, jnp.zeros_like(a))))(other)
 
 
@@ -149,8 +149,27 @@ def looped(rng, pool, depth=0):
     return pick(rng, wanted)
 
 
+def nested(rng, pool):
+    """A loop within a loop over the same rows or its own, which mixes the carries and slices of both."""
+    rows = pick(rng, [value for value in pool if value.shape in ((SIZE,), (SIZE, SIZE))])
+    start, kind = jnp.zeros(rows.shape[1:]), rng.integers(3)
+    inside = rows if rng.integers(3) else lax.scan(lambda carry, row: (carry, lax.tanh(row)), start, rows)[1]
+
+    def outer(carry, row):
+        def inner(own, mine):
+            values = (carry, row, own, mine)
+            one, other = pick(rng, values), pick(rng, values)
+            return own + one * other, one - other
+
+        last, stacked = lax.scan(inner, start, inside)
+        return (carry + last if kind else carry + row), (stacked if kind == 1 else last)
+
+    last, stacked = lax.scan(outer, start, rows)
+    return stacked if kind == 1 or rng.integers(2) else last
+
+
 ONE = (unary, scaled, moved, reshaped, repeated, reduced)
-STEPS = (elementwise, elementwise, *ONE, multiplied, centred, masked, looped)
+STEPS = (elementwise, elementwise, *ONE, multiplied, centred, masked, looped, nested)
 
 
 def random_program(seed, length=30):
@@ -161,7 +180,7 @@ def random_program(seed, length=30):
         pool = list(arrays)
         for turn in range(length):
             step, before = pick(rng, STEPS), tuple(pool)
-            twins = [Choices((seed, turn)), Choices((seed, turn), int(rng.integers(8)))]
+            twins = [Choices((seed, turn)), Choices((seed, turn), int(rng.integers(12)))]
             for choices in twins[: 1 + int(rng.integers(2))]:
                 try:
                     made = step(choices, list(before))
