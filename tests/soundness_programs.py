@@ -60,11 +60,14 @@ def moved(rng, pool):
 
 
 def reshaped(rng, pool):
+    """There and back again, now and then turned in between."""
     one = pick(rng, [value for value in pool if value.ndim])
-    shape = pick(rng, [shape for shape in (*SHAPES, (SIZE**2,), (1, SIZE, 1, SIZE)) if np.prod(shape) == one.size])
-    flat = lax.reshape(one, shape)
-    back = [value for value in SHAPES if np.prod(value) == one.size]
-    return lax.reshape(flat, pick(rng, back))
+    ways = ((SIZE**2,), (1, SIZE, 1, SIZE), (SIZE**2, SIZE), (SIZE, SIZE**2), (SIZE**3,), *SHAPES)
+    for _ in range(1 + rng.integers(2)):
+        one = lax.reshape(one, pick(rng, [shape for shape in ways if np.prod(shape) == one.size]))
+        if rng.integers(2):
+            one = lax.transpose(one, pick(rng, list(itertools.permutations(range(one.ndim)))))
+    return lax.reshape(one, pick(rng, [shape for shape in SHAPES if np.prod(shape) == one.size]))
 
 
 def repeated(rng, pool):

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from helpers import CASES, loaded
 from jax.extend import core
+from soundness_programs import random_inputs, random_program
 
 from equiv.evidence import eager
 from equiv.evidence.algebra import CONDITIONS, Algebra
@@ -126,41 +127,43 @@ def agree(one, other, spread):
     return bool(np.max(np.abs(one - other), initial=0.0) <= TOLERANCE * scale + 10 * spread)
 
 
-def compare(known, mutant, counts):
-    """Every value of a mutant beside the first value of the same name; the wrong ones, by rewrites and place."""
+def wrong_proofs(sides, counts):
+    """Values of one name that differ, and known constants that are none: number of rewrites, and the two places."""
     wrong = []
     for number, rules in enumerate(RULES):
         seen = {}
-        for side in (*known, mutant):
-            for index, output in enumerate(side.program.outputs):
-                value, array = side.names[number][output], side.values[index]
-                if side.left_out[index]:
+        for side in sides:
+            variables = opened(side.program.jaxpr)[0].outvars
+            for index, (output, array) in enumerate(zip(side.program.outputs, side.values, strict=True)):
+                value = side.names[number][output]
+                if side.left_out[index] or any(variables[index] is other for other in variables[:index]):
                     continue
+                here = f"{output} of {side.program.name}"
                 if value.constant is not None:
                     counts["known constants"] += 1
-                    whole = np.full(array.shape, value.constant, array.dtype)
-                    if not agree(array, whole, side.spread[index]):
-                        wrong.append((len(rules), output, f"is not {value.constant}"))
-                there, at = seen.setdefault(value.name, (side, index))
-                if (there, at) == (side, index):
+                    if not agree(array, np.full(array.shape, value.constant, array.dtype), side.spread[index]):
+                        wrong.append((len(rules), here, f"is not {value.constant}"))
+                if value.name not in seen:
+                    seen[value.name] = here, array, side.spread[index]
                     continue
+                there, other, spread = seen[value.name]
                 counts["comparisons of equal name"] += 1
-                counts["of those not bit for bit"] += there.values[at].tobytes() != array.tobytes()
-                if not agree(there.values[at], array, side.spread[index] + there.spread[at]):
-                    wrong.append(
-                        (
-                            len(rules),
-                            output,
-                            there.program.outputs[at],
-                            known.index(there) if there in known else "mutant",
-                        )
-                    )
-        for output in mutant.program.outputs[-len(known[0].program.outputs) :]:
-            if not output.startswith("value "):
-                counts["outputs"] += 1
-                same = known[0].names[number][output].name == mutant.names[number][output].name
-                counts["outputs of equal name"] += same
+                counts["of those not bit for bit"] += other.tobytes() != array.tobytes()
+                if not agree(other, array, side.spread[index] + spread):
+                    wrong.append((len(rules), here, there))
     return wrong
+
+
+def compare(known, mutant, counts):
+    """A mutant beside its original and the reference's program; the wrong proofs."""
+    original = known[0]
+    for number, _ in enumerate(RULES):
+        for output in original.program.outputs:
+            if not output.startswith("value "):
+                same = original.names[number][output].name == mutant.names[number][output].name
+                counts["outputs"] += 1
+                counts["outputs of equal name"] += same
+    return wrong_proofs((*known, mutant), counts)
 
 
 def case_programs(name, largest=10**9):
@@ -202,23 +205,40 @@ def run_one(known, program, seed, counts):
     return [(kinds, *found) for found in compare(known, subject(mutant, known[0].arrays), counts)]
 
 
+def run_random(seed, counts):
+    """One small random program, most of whose operations have a twin that differs in one choice."""
+    program = random_program(seed)
+    counts["random programs"] += 1
+    return [([program.name], *found) for found in wrong_proofs((subject(program, random_inputs()),), counts)]
+
+
 def main():
     """Print the counts, and every wrong proof."""
-    wanted, first = (int(text) for text in (*sys.argv[1:], "5000", "0")[:2])
+    wanted, first = (int(text) for text in (*sys.argv[1:], *("5000", "0")[len(sys.argv) - 1 :]))
     names = sorted(path.stem for path in CASES.glob("*.py"))
     counts, wrong, started = Counter(), [], time.perf_counter()
+
+    def tell(label, found):
+        wrong.extend(found)
+        for one in found[:1]:
+            print("WRONG", label, *one, sep=" | ", flush=True)
+
+    def say(what):
+        print(f"{what}: {dict(counts)}, {len(wrong)} wrong, {time.perf_counter() - started:.0f} s", flush=True)
+
+    for seed in range(first, first + wanted // 2):
+        tell(seed, run_random(seed, counts))
+    say("random programs")
+    counts.clear()
     for place, name in enumerate(names):
         programs = case_programs(name)
         share = wanted * (place + 1) // len(names) - wanted * place // len(names)
         for number, (label, ours, theirs) in enumerate(programs):
             known = (subject(*ours), subject(*theirs))
             for seed in range(share * number // len(programs), share * (number + 1) // len(programs)):
-                found = run_one(known, ours[0], first + 100_000 * place + seed, counts)
-                wrong += found
-                for one in found[:1]:
-                    print("WRONG", label, first + 100_000 * place + seed, *one, sep=" | ", flush=True)
-        print(f"{name}: {dict(counts)}, {len(wrong)} wrong, {time.perf_counter() - started:.0f} s", flush=True)
-    print(f"{dict(counts)}; {len(wrong)} wrong")
+                tell(f"{label} {seed}", run_one(known, ours[0], first + 100_000 * place + seed, counts))
+        say(name)
+    print(f"{len(wrong)} wrong proofs")
     sys.exit(bool(wrong))
 
 

@@ -156,7 +156,9 @@ class Algebra:
         inside = self.definition(value)
         if not isinstance(inside, Sum):
             return 1.0, value
-        _, scale = min(((one.term, repr(one.axes)), weight) for one, weight in inside.terms)
+        # The same in every view of the sum, and after it is divided: by term, and of one term's views the largest.
+        first = min(one.term for one, _ in inside.terms)
+        _, scale = max((abs(weight), weight) for one, weight in inside.terms if one.term == first)
         scale = scale if whole else abs(scale)
         if scale == 1:
             return 1.0, value
