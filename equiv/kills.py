@@ -44,6 +44,42 @@ class Kill:
 
 
 @dataclass(frozen=True)
+class FaultRow:
+    """All faults of one kind in one candidate.
+
+    Attributes:
+        candidate: whose programs.
+        fault: kind of the fault.
+        outcomes: how many came to each outcome.
+        checks: how many each check noticed.
+    """
+
+    candidate: str
+    fault: str
+    outcomes: dict[Outcome, int]
+    checks: dict[str, int]
+
+
+@dataclass(frozen=True)
+class FaultMatrix:
+    """A case's selfcheck as kept in the results.
+
+    Attributes:
+        rows: by candidate and kind of fault, in the order of the catalogue.
+        missed: every fault that was neither noticed nor proved to be none, with its reason.
+        fits_nowhere: kinds of fault that no program of the case has a place for.
+        problem: why nothing could be planted, in whom.
+        seconds: how long it took.
+    """
+
+    rows: tuple[FaultRow, ...]
+    missed: tuple[Kill, ...] = ()
+    fits_nowhere: tuple[str, ...] = ()
+    problem: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class SelfcheckResult:
     """One case with faults planted.
 
@@ -75,6 +111,21 @@ class Selfcheck:
 def counts(kills: Iterable[Kill]) -> Counter[Outcome]:
     """How many faults came to each outcome."""
     return Counter(kill.outcome for kill in kills)
+
+
+def matrix(result: SelfcheckResult) -> FaultMatrix:
+    """A selfcheck counted by candidate and kind of fault."""
+    groups: dict[tuple[str, str], list[Kill]] = {}
+    for kill in result.kills:
+        groups.setdefault((kill.candidate, kill.fault), []).append(kill)
+    rows = [
+        FaultRow(*key, dict(counts(kills)), dict(Counter(kill.check for kill in kills if kill.check)))
+        for key, kills in groups.items()
+    ]
+    missed = tuple(kill for kill in result.kills if kill.outcome in ("unidentifiable", "survived"))
+    planted = {kill.fault for kill in result.kills}
+    absent = tuple(kind for kind in result.kinds if kind not in planted)
+    return FaultMatrix(tuple(rows), missed, absent, result.problem, result.seconds)
 
 
 def conclude(cases: Iterable[SelfcheckResult]) -> Selfcheck:

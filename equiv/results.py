@@ -7,7 +7,9 @@ from typing import Literal
 
 import msgspec
 
+from equiv.costs import CaseCosts
 from equiv.errors import EquivError
+from equiv.kills import FaultMatrix
 
 SCHEMA_VERSION = 1
 
@@ -132,6 +134,8 @@ class CaseResult:
         problem: why nothing at all could be compared.
         probes: whether the probes can tell: every leaf moved, every pair of alike leaves swapped.
         left_over: native leaves of the built ports that the layer table does not cover.
+        faults: what became of planted faults; None where none were planted.
+        costs: what each port costs; None where nothing was timed.
     """
 
     name: str
@@ -146,6 +150,8 @@ class CaseResult:
     problem: str = ""
     probes: tuple[Finding, ...] = ()
     left_over: int = 0
+    faults: FaultMatrix | None = None
+    costs: CaseCosts | None = None
     seconds: float = 0.0
 
 

@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-import equiv.cli
 from equiv.cli import main
 from equiv.results import RunResult, decode, encode
 
@@ -218,7 +218,7 @@ def test_what_goes_wrong_outside_any_case_is_trouble_and_never_the_code_of_a_dif
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(equiv.cli, "find", fail)
+    monkeypatch.setattr(import_module(f"equiv.commands.{command}"), "find", fail)
     ran = invoke(command, tmp_path)
     assert (ran.stderr, ran.stdout, ran.exit_code) == (message, "", 2)
 
@@ -317,6 +317,7 @@ def test_report_puts_several_results_into_one_document_in_order(tmp_path: Path):
 
 WATCHED = """
 import sys
+from importlib import import_module
 from equiv.cli import main
 try:
     main(sys.argv[1:])

@@ -97,7 +97,7 @@ def total(algebra: Algebra, value: Value, over: Sequence[int], reduce: Reduce, a
     if {LINEAR, PRODUCTS} <= algebra.rules and isinstance(inside, Product):
         fixed = [all(one.axes[axis] is None for axis in over) if one.shape else True for one, _ in inside.factors]
         inner = [factor for factor, same in zip(inside.factors, fixed, strict=True) if not same]
-        if inner and (any(fixed) or inside.constant != 1):
+        if inner and (any(fixed) or rounded(inside.constant) != 1):
             rest = algebra.product(1.0, inner, value.shape, value.dtype)
             summed = total(algebra, rest, over, reduce, aval)
             if summed is None:

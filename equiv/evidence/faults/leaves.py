@@ -117,14 +117,11 @@ def updates(
     def on(program: Program) -> Iterator[tuple[str, Callable[[], Program]]]:
         ways = {}
         for name in filter(wanted, program.outputs):
-            before, dtype = name.removeprefix("state "), str(leaving(program, name).aval.dtype)
-            if (
-                (whole or "float" in dtype)
-                and before in program.inputs
-                and alike(entering(program, before), leaving(program, name))
-            ):
-                atoms = [entering(program, before), leaving(program, name)]
-                ways[name] = (atoms, lambda old, new: [change(old, new)])
+            before, new = name.removeprefix("state "), leaving(program, name)
+            if before in program.inputs and (whole or "float" in str(new.aval.dtype)):
+                old = entering(program, before)
+                if old is not new and alike(old, new):  # what is handed through is no update
+                    ways[name] = [old, new], lambda old, new: [change(old, new)]
         if together and ways:
             yield "every output that is an input too", partial(with_outputs, program, ways)
         for name, way in {} if together else ways.items():

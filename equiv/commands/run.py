@@ -1,0 +1,89 @@
+"""`equiv run`: cases to a verdict."""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from equiv.commands.base import EXPRESSION, PATHS, TROUBLE, guard, open_console, write
+from equiv.errors import EquivError
+from equiv.load import CaseFile, find
+from equiv.report.terminal import show
+from equiv.results import CaseResult, RunResult, encode
+from equiv.summary import exit_code
+
+if TYPE_CHECKING:
+    from equiv.run import Progress as Report
+
+
+@click.command()
+@PATHS
+@EXPRESSION
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of the table.")
+@click.option("--prove-only", is_flag=True, help="Prove what can be proved and run nothing.")
+@click.option("--explain-budget", is_flag=True, help="Say for every check where its budget comes from.")
+@click.option(
+    "--reports",
+    type=click.Path(path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Folder that results.json is written to.",
+)
+def run(
+    paths: tuple[Path, ...], expression: str, as_json: bool, prove_only: bool, explain_budget: bool, reports: Path
+) -> None:
+    """Compare every case under PATHS (default: cases) and give a verdict."""
+
+    def print_result(result: RunResult) -> None:
+        if as_json:
+            click.echo(encode(result), nl=False)
+        else:
+            show(result, open_console(), explain_budget)
+
+    guard(lambda: _run(find(paths or (Path("cases"),), expression), prove_only, reports, print_result))
+
+
+def _run(files: list[CaseFile], prove_only: bool, reports: Path, print_result: Callable[[RunResult], None]) -> int:
+    result = _run_files(files, prove_only)
+    try:
+        write(reports / "results.json", encode(result), "Give another folder with --reports.")
+        written = f"results: {reports / 'results.json'}"
+        code = exit_code(result.verdict)
+    except EquivError as error:
+        written, code = f"equiv: {error}", TROUBLE
+    print_result(result)
+    click.echo(written, err=True)
+    return code
+
+
+def _run_files(files: list[CaseFile], prove_only: bool) -> RunResult:
+    started, clock = datetime.now(UTC), time.perf_counter()
+    columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    finished: list[CaseResult] = []
+    console = open_console(stderr=True)
+    # What a case prints is no result.
+    with (
+        redirect_stdout(sys.stderr),
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
+        task = bar.add_task("importing jax", total=len(files))
+        from equiv.environment import environment
+        from equiv.run import conclude, run_cases
+
+        environment()  # without a device there is nothing to begin with
+        report: Report = lambda text: bar.update(task, description=text)  # noqa: E731
+        try:
+            for case in run_cases(files, report, prove_only):
+                finished.append(case)
+                bar.advance(task)
+        except KeyboardInterrupt:
+            # What is finished is kept; the rest is said to be missing.
+            for file in files[len(finished) :]:
+                finished.append(CaseResult(file.name, "", "", "", (), {}, (), problem="not run: interrupted"))
+    return conclude(finished, started, time.perf_counter() - clock)
