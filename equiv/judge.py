@@ -9,6 +9,7 @@ import numpy as np
 from equiv.adequacy import adequacy
 from equiv.checks import gradients, outputs, randomness, state, structure, train
 from equiv.errors import EquivError
+from equiv.evidence.spread import with_spreads
 from equiv.observe import SEEDS, Prepared, noise_of, observe, prepare, probes, sample
 from equiv.observed import Comparison, Noise, Observed, Proofs, Sample
 from equiv.probe import Probe
@@ -70,16 +71,37 @@ def check_candidate(
     }
     comparison = Comparison(case, reference.observed, observe(candidate, samples), reference.noise, proofs or {})
     results = [module.check(comparison) for module in CHECKS[1:]]
-    return [result for result in results if result is not None]
+    return [with_spreads(comparison, result) for result in results if result is not None]
 
 
-def compare_candidates(
-    workshop: Workshop, candidates: list[str], stage: Stage
-) -> tuple[list[CheckResult], tuple[Finding, ...]]:
-    """Every check after structure for all candidates, and whether the probes can tell.
+@dataclass(frozen=True)
+class Started:
+    """Candidates and reference, traced and proved, and compiling.
+
+    Attributes:
+        workshop: the case.
+        left: the reference.
+        traced: the candidates that could be traced.
+        proofs: of each.
+        waits: what waits for the compiled reference and each compiled candidate, by backend.
+        checks: of the candidates that cannot be run.
+        told: whether each proof would notice a changed equation.
+    """
+
+    workshop: Workshop
+    left: Traced
+    traced: Mapping[str, Traced]
+    proofs: Mapping[str, Proofs]
+    waits: Mapping[str, Callable[[], Prepared]]
+    checks: tuple[CheckResult, ...]
+    told: tuple[Finding, ...]
+
+
+def start_candidates(workshop: Workshop, candidates: list[str], stage: Stage) -> Started:
+    """Trace and prove; what has to be compiled is compiled beside the main thread from here on.
 
     Raises:
-        EquivError: the reference cannot be traced, compiled or run.
+        EquivError: the reference cannot be traced or compiled.
     """
     name = next(iter(workshop.case.models))
     stage("tracing")
@@ -89,21 +111,39 @@ def compare_candidates(
     stage("proving")
     proofs = prove_all(left, traced)
     needed = needed_in_float64(left, proofs)
-    stage(f"compiling {name}")
     every = frozenset[str]().union(*needed.values())
-    compiled = prepare(workshop, left, every, quick=not every)
-    reference = sample_reference(workshop, compiled, stage=stage)
+    waits = {name: prepare(workshop, left, every, quick=not every)}
     for candidate, right in traced.items():
+        try:
+            waits[candidate] = prepare(workshop, right, needed[candidate], quick=not every)
+        except EquivError as error:
+            checks += _failed(candidate, error)
+    return Started(workshop, left, traced, proofs, waits, tuple(checks), tampered(traced, proofs))
+
+
+def compare_candidates(started: Started, stage: Stage) -> tuple[list[CheckResult], tuple[Finding, ...]]:
+    """Every check after structure for all candidates, and whether the probes can tell.
+
+    Raises:
+        EquivError: the reference cannot be compiled or run.
+    """
+    workshop, left, waits = started.workshop, started.left, dict(started.waits)
+    checks = list(started.checks)
+    name = left.port.backend
+    stage(f"compiling {name}")
+    compiled = waits.pop(name)()
+    reference = sample_reference(workshop, compiled, stage=stage)
+    for candidate, ready in waits.items():
         stage(f"compiling {candidate}")
         try:
-            ready = prepare(workshop, right, needed[candidate], quick=not every)
-            checks += located(check_candidate(workshop, reference, ready, proofs[candidate]), left, right)
+            found = check_candidate(workshop, reference, ready(), started.proofs[candidate])
+            checks += located(found, left, started.traced[candidate])
         except EquivError as error:
             checks += _failed(candidate, error)
     stage("trying the probes")
     given = reference.observed.samples["0"].native
     moved = adequacy(compiled, reference.probes, given, reference.noise)
-    return checks, (*moved, *tampered(traced, proofs))
+    return checks, (*moved, *started.told)
 
 
 def _trace_candidates(workshop: Workshop, candidates: list[str], checks: list[CheckResult]) -> dict[str, Traced]:

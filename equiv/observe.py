@@ -1,15 +1,16 @@
 """Case to what its ports give: build, map, trace, compile, run on the probes."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from equiv.backends.base import Port
 from equiv.errors import PortError
-from equiv.evidence import depth, randomness
-from equiv.evidence.execute import Executable, compile_programs, run
+from equiv.evidence import background, depth, randomness
+from equiv.evidence.execute import Executable, lower_programs, run
 from equiv.observed import Noise, Observed, Sample
 from equiv.probe import FLOATS, Arrays, Probe, make_probe, nudged
 from equiv.traced import Traced, lift_port, only
@@ -28,12 +29,23 @@ NUDGES = 2
 
 @dataclass(frozen=True)
 class Prepared:
-    """One port, ready to run: its compiled programs, native and, where needed and possible, lifted."""
+    """One port, ready to run: its compiled programs, native and, where needed and possible, lifted.
+
+    Attributes:
+        traced: the port.
+        native: its programs in its own precision.
+        lifted: in float64.
+        unlifted: why there is no float64 run.
+        reused: pairs of native draws that came out alike and must not.
+        drawn: number of native draws looked at.
+    """
 
     traced: Traced
     native: Executable
     lifted: Executable | None
     unlifted: str
+    reused: tuple[str, ...]
+    drawn: int
 
     @property
     def table(self) -> LeafTable:
@@ -41,8 +53,10 @@ class Prepared:
         return self.traced.table
 
 
-def prepare(workshop: Workshop, traced: Traced, needed: frozenset[str] | None = None, quick: bool = False) -> Prepared:
-    """Compile one port: natively all of it, lifted what is needed.
+def prepare(
+    workshop: Workshop, traced: Traced, needed: frozenset[str] | None = None, quick: bool = False
+) -> Callable[[], Prepared]:
+    """Compile one port beside the main thread: natively all of it, lifted what is needed.
 
     A port that cannot be traced or compiled in float64 is judged by its native run alone, and its grade says so.
 
@@ -52,21 +66,37 @@ def prepare(workshop: Workshop, traced: Traced, needed: frozenset[str] | None = 
         needed: names of the programs that a float64 run is needed of; None: all.
         quick: the native run only double-checks proofs.
 
+    Returns:
+        What waits for it.
+
     Raises:
-        PortError: it cannot be compiled in its own precision.
+        PortError: it cannot be compiled in its own precision; at once or in the waiting.
     """
     table, steps, name = traced.table, workshop.case.steps, traced.port.backend
     probe = probes(workshop, table)[0]
-    native = guarded(name, "compiling", partial(compile_programs, traced.programs, table, steps, probe, quick))
+
+    def begun(what: str, lower: Callable[[], Callable[[], Any]]) -> Callable[[], Any]:
+        return partial(guarded, name, what, background.begin(guarded(name, what, lower)))
+
+    native = begun("compiling", partial(lower_programs, traced.programs, table, steps, probe, quick))
+    draws = begun("drawing", partial(randomness.lower_draws, traced.raw_step, traced.random))
     wide = "" if needed == frozenset() else lift_port(traced)
-    if isinstance(wide, str):
-        return Prepared(traced, native, None, wide)
-    try:
+    lifted: Callable[[], Executable] | str = wide if isinstance(wide, str) else ""
+    if not isinstance(wide, str):
         part = wide if needed is None else only(wide, needed)
-        lifted = guarded(name, "compiling in float64", partial(compile_programs, part, table, steps, probe))
-        return Prepared(traced, native, lifted, "")
-    except PortError as error:
-        return Prepared(traced, native, None, f"no float64 run: {error}")
+        try:
+            lifted = begun("compiling in float64", partial(lower_programs, part, table, steps, probe))
+        except PortError as error:
+            lifted = f"no float64 run: {error}"
+
+    def ready() -> Prepared:
+        try:
+            run_wide, why = (None, lifted) if isinstance(lifted, str) else (lifted(), "")
+        except PortError as error:
+            run_wide, why = None, f"no float64 run: {error}"
+        return Prepared(traced, native(), run_wide, why, *draws())
+
+    return ready
 
 
 def probes(workshop: Workshop, table: LeafTable, spread: float = 1.0, seeds: Mapping[str, int] = SEEDS) -> list[Probe]:
@@ -177,20 +207,14 @@ def observe(prepared: Prepared, samples: Mapping[str, Sample]) -> Observed:
     """What checks are told of a port."""
     programs = prepared.native.programs
     every = [*programs.parts, *(part for part in (programs.step,) if part is not None)]
-    reused, drawn = _reused_draws(prepared.traced)
     return replace(
         _outline(prepared.traced.port, prepared.table),
         samples=samples,
         draws={program.name: program.draws for program in every},
         unlifted=prepared.unlifted,
-        reused=reused,
-        drawn=drawn,
+        reused=prepared.reused,
+        drawn=prepared.drawn,
     )
-
-
-@lru_cache(maxsize=8)
-def _reused_draws(traced: Traced) -> tuple[tuple[str, ...], int]:
-    return randomness.reused_draws(traced.port, traced.raw_step)
 
 
 def _outline(port: Port, table: LeafTable) -> Observed:

@@ -2,46 +2,95 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from typing import TypeVar
 
 from equiv.case import Case
 from equiv.checks import structure
 from equiv.environment import environment
 from equiv.errors import CaseError, EquivError, NotRun
-from equiv.judge import CHECKS, compare_candidates
+from equiv.judge import CHECKS, Started, compare_candidates, start_candidates
 from equiv.load import CaseFile, LoadedCase, load
 from equiv.observe import outline
 from equiv.observed import Comparison, Noise
 from equiv.prove_only import prove_candidates
 from equiv.results import CaseResult, CheckResult, DeviationResult, Finding, LeafResult, RunResult, verdict_of
 from equiv.summary import summarise
+from equiv.variables import Identity, MappedLeaf
 from equiv.workshop import Workshop, open_workshop
 
 Progress = Callable[[str], None]
+
+Result = TypeVar("Result")
 
 
 def run_cases(
     files: list[CaseFile], progress: Progress = lambda _: None, prove_only: bool = False
 ) -> Iterator[CaseResult]:
-    """Every case to its result, one after the other; a case that cannot be used is a result too."""
+    """Every case to its result, in order; a case that cannot be used is a result too.
+
+    While one case compiles the next is traced and proved.
+    """
+    before: Callable[[], CaseResult] | None = None
     for file in files:
-        started = time.perf_counter()
-        progress(file.name)
-        try:
-            result = run_case(load(file), progress, prove_only)
-        except EquivError as error:
-            result = CaseResult(file.name, "", "", "", (), {}, (), problem=str(error))
-        except Exception as error:  # noqa: BLE001 - the other cases still finish; the result says what broke
-            problem = f"equiv itself failed with {type(error).__name__}: {error}. Please report it with the case file."
-            result = CaseResult(file.name, "", "", "", (), {}, (), problem=problem)
-        yield replace(result, seconds=round(time.perf_counter() - started, 3))
+        following = _begin(file, progress, prove_only)
+        if before is not None:
+            yield before()
+        before = following
+    if before is not None:
+        yield before()
+
+
+def _begin(file: CaseFile, progress: Progress, prove_only: bool) -> Callable[[], CaseResult]:
+    """Begin a case; what is returned finishes it. The seconds are those spent on it, not those in between."""
+    clock = time.perf_counter()
+    progress(file.name)
+    started = _tried(file, lambda: start_case(load(file), progress, prove_only))
+    spent = time.perf_counter() - clock
+
+    def finish() -> CaseResult:
+        clock, result = time.perf_counter(), started
+        if isinstance(started, StartedCase):
+            result = _tried(file, partial(finish_case, started, progress))
+        assert isinstance(result, CaseResult)
+        return replace(result, seconds=round(spent + time.perf_counter() - clock, 3))
+
+    return finish
+
+
+def _tried(file: CaseFile, function: Callable[[], Result]) -> Result | CaseResult:
+    try:
+        return function()
+    except EquivError as error:
+        problem = str(error)
+    except Exception as error:  # noqa: BLE001 - the other cases still finish; the result says what broke
+        problem = f"equiv itself failed with {type(error).__name__}: {error}. Please report it with the case file."
+    return CaseResult(file.name, "", "", "", (), {}, (), problem=problem)
 
 
 def conclude(cases: list[CaseResult], started: datetime, seconds: float) -> RunResult:
     """All results of a run under one verdict."""
     verdict, headline = summarise(cases)
     return RunResult(verdict, headline, environment(), tuple(cases), started.isoformat(), round(seconds, 3))
+
+
+@dataclass(frozen=True)
+class StartedCase:
+    """A case with its ports built, traced and proved, and compiling.
+
+    Attributes:
+        loaded: the case.
+        workshop: its ports.
+        checks: what is known already.
+        started: the candidates that can be run; None where there are none or only proofs were asked for.
+    """
+
+    loaded: LoadedCase
+    workshop: Workshop
+    checks: tuple[CheckResult, ...]
+    started: Started | None
 
 
 def run_case(loaded: LoadedCase, progress: Progress = lambda _: None, prove_only: bool = False) -> CaseResult:
@@ -55,6 +104,11 @@ def run_case(loaded: LoadedCase, progress: Progress = lambda _: None, prove_only
     Raises:
         CaseError: the case as a whole cannot be used: its batch, its methods, its reference.
     """
+    return finish_case(start_case(loaded, progress, prove_only), progress)
+
+
+def start_case(loaded: LoadedCase, progress: Progress = lambda _: None, prove_only: bool = False) -> StartedCase:
+    """The first half of `run_case`: all that needs no compiled program."""
     case, name = loaded.case, loaded.name
     reference, *candidates = case.models
     workshop = open_workshop(case)
@@ -62,11 +116,22 @@ def run_case(loaded: LoadedCase, progress: Progress = lambda _: None, prove_only
     if problem := workshop.problems.get(reference):
         raise CaseError(f"{problem} The reference is {reference}: without it nothing can be compared.")
     ready = _ready(case, workshop, candidates, checks)
-    told: tuple[Finding, ...] = ()
     if ready and prove_only:
         checks += prove_candidates(workshop, ready)
-    elif ready:
-        found, told = compare_candidates(workshop, ready, lambda stage: progress(f"{name}: {stage}"))
+    started = None
+    if ready and not prove_only:
+        started = start_candidates(workshop, ready, lambda stage: progress(f"{name}: {stage}"))
+    return StartedCase(loaded, workshop, tuple(checks), started)
+
+
+def finish_case(begun: StartedCase, progress: Progress = lambda _: None) -> CaseResult:
+    """The second half of `run_case`: run, and judge."""
+    loaded, workshop, checks = begun.loaded, begun.workshop, list(begun.checks)
+    case, name = loaded.case, loaded.name
+    reference, *candidates = case.models
+    told: tuple[Finding, ...] = ()
+    if begun.started is not None:
+        found, told = compare_candidates(begun.started, lambda stage: progress(f"{name}: {stage}"))
         checks += found
     order = [module.NAME for module in CHECKS]
     checks.sort(key=lambda check: (candidates.index(check.candidate), order.index(check.check)))
@@ -82,6 +147,8 @@ def run_case(loaded: LoadedCase, progress: Progress = lambda _: None, prove_only
         probes=told,
         left_over=sum(_left_over(workshop, backend) for backend in workshop.built),
         deviations=tuple(DeviationResult(**vars(deviation)) for deviation in case.deviations),
+        path=loaded.path,
+        sources=dict(loaded.sources),
     )
 
 
@@ -115,13 +182,23 @@ def _stopped(candidate: str, problem: EquivError) -> list[CheckResult]:
 
 def _leaf_results(workshop: Workshop) -> tuple[LeafResult, ...]:
     """The layer table as mapped: every canonical leaf with its place in each library."""
-    places: dict[str, dict[str, str]] = {}
-    specs: dict[str, tuple[tuple[int, ...], str]] = {}
+    rows: dict[str, dict[str, MappedLeaf]] = {}
     for backend, built in workshop.built.items():
         for leaf in built.table.leaves:
-            places.setdefault(leaf.name, {})[backend] = str(leaf.key)
-            specs.setdefault(leaf.name, (leaf.spec.shape, leaf.spec.dtype))
-    return tuple(LeafResult(name, *specs[name], where) for name, where in places.items())
+            rows.setdefault(leaf.name, {})[backend] = leaf
+    return tuple(_leaf_result(name, leaves) for name, leaves in rows.items())
+
+
+def _leaf_result(name: str, leaves: dict[str, MappedLeaf]) -> LeafResult:
+    spec = next(iter(leaves.values())).spec
+    return LeafResult(
+        name,
+        spec.shape,
+        spec.dtype,
+        places={backend: str(leaf.key) for backend, leaf in leaves.items()},
+        shapes={backend: leaf.native_shape for backend, leaf in leaves.items()},
+        layouts={backend: str(leaf.layout) for backend, leaf in leaves.items() if leaf.layout != Identity()},
+    )
 
 
 def _left_over(workshop: Workshop, backend: str) -> int:

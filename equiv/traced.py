@@ -1,5 +1,6 @@
 """One port as programs: traced in its own precision, and, when asked, in float64."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 
 from equiv.backends.base import Port
 from equiv.errors import EquivError
+from equiv.evidence import background
 from equiv.evidence.execute import QUICK
 from equiv.evidence.number import input_term, number_program
 from equiv.evidence.rewrite import rewrite, select
@@ -28,13 +30,13 @@ class Traced:
         tracer: with which it was traced.
         programs: its programs, with their draws as inputs.
         raw_step: the train step as it was, with its own keys.
-        fresh: the state leaves as the library itself initialises them.
+        start: gives what the library itself initialises: state leaves by name, and random state as `random/path`.
     """
 
     tracer: Tracer
     programs: Programs
     raw_step: Program
-    fresh: Arrays
+    start: Callable[[], Mapping[str, Any]]
 
     @property
     def port(self) -> Port:
@@ -45,6 +47,18 @@ class Traced:
     def table(self) -> LeafTable:
         """Its leaf table."""
         return self.tracer.table
+
+    @property
+    def fresh(self) -> Arrays:
+        """The state leaves as the library itself initialises them."""
+        return {name: np.asarray(value) for name, value in self._started().items() if not name.startswith("random/")}
+
+    def random(self) -> Mapping[str, Any]:
+        """The library's own random state as it initialises it, as `random/path`."""
+        return {name: value for name, value in self._started().items() if name.startswith("random/")}
+
+    def _started(self) -> Mapping[str, Any]:
+        return guarded(self.port.backend, "initialising", self.start)
 
 
 def trace_programs(tracer: Tracer) -> tuple[Programs, Program]:
@@ -73,7 +87,7 @@ def trace_port(workshop: Workshop, backend: str) -> Traced:
     built = workshop.built[backend]
     tracer = Tracer(built.port, built.table, workshop.request, False, workshop.has_modes)
     programs, raw_step = guarded(backend, "tracing", partial(trace_programs, tracer))
-    return Traced(tracer, programs, raw_step, _fresh_state(tracer))
+    return Traced(tracer, programs, raw_step, guarded(backend, "initialising", partial(_begin_start, tracer)))
 
 
 @lru_cache(maxsize=8)
@@ -100,16 +114,18 @@ def only(programs: Programs, names: frozenset[str]) -> Programs:
     )
 
 
-def _fresh_state(tracer: Tracer) -> Arrays:
+def _begin_start(tracer: Tracer) -> Callable[[], Mapping[str, Any]]:
     table, port = tracer.table, tracer.port
-    wanted = [leaf for leaf in table.leaves if leaf.spec.collection == "state"]
-    if not wanted:
-        return {}
+    state = [leaf for leaf in table.leaves if leaf.spec.collection == "state"]
+    random = [key for key in port.leaves if port.collections[key] == "random"]
+    if not state and not random:
+        return dict
 
     def make(key: Any) -> dict[str, Any]:
         leaves = port.fresh(key)
-        return {leaf.name: leaf.layout.to_canonical(leaves[leaf.key]) for leaf in wanted}
+        found = {leaf.name: leaf.layout.to_canonical(leaves[leaf.key]) for leaf in state}
+        return found | {f"random/{leaf.path}": leaves[leaf] for leaf in random}
 
-    compiled = jax.jit(make, compiler_options=QUICK)
-    made = guarded(port.backend, "initialising", lambda: jax.device_get(compiled(jax.random.key(0))))
-    return {name: np.asarray(value) for name, value in made.items()}
+    key = jax.random.key(0)
+    lowered = jax.jit(make).lower(key)
+    return background.begin(lambda: lowered.compile(compiler_options=QUICK)(key), short=True)

@@ -24,7 +24,7 @@ SIX = ("dropout", "batch_norm", "auto_encoder", "rnn_scan", "scan_over_layers", 
 FLOOR = """
 import sys
 from pathlib import Path
-from equiv.evidence.execute import compile_programs, run
+from equiv.evidence.execute import lower_programs, run
 from equiv.load import CaseFile, load
 from equiv.traced import trace_programs
 from equiv.probe import make_probe
@@ -43,7 +43,7 @@ for name in sys.argv[2:]:
         alone = [Programs(programs.backend, False, (part,), None, None) for part in programs.parts]
         alone.append(Programs(programs.backend, False, (), programs.begin, programs.step))
         for part in [programs] if fused else alone:
-            run(compile_programs(part, built.table, case.steps, probe), probe)
+            run(lower_programs(part, built.table, case.steps, probe)(), probe)
 """
 
 

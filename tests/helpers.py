@@ -62,7 +62,7 @@ def workshop_of(name: str) -> Workshop:
 def compiled_reference(name: str) -> Prepared:
     """The reference of a case of the suite, compiled once for all tests."""
     workshop = workshop_of(name)
-    return prepare(workshop, trace_port(workshop, next(iter(workshop.case.models))))
+    return prepare(workshop, trace_port(workshop, next(iter(workshop.case.models))))()
 
 
 @cache
@@ -91,7 +91,7 @@ def judge(name: str, candidate: str, case: Case, seeds: tuple[int, ...] = (0,)) 
     if any(finding.grade == "refuted" and finding.place.startswith("leaf ") for finding in shape.findings):
         return results
     traced = trace_port(workshop, candidate)
-    prepared = prepare(workshop, traced)
+    prepared = prepare(workshop, traced)()
     proofs = prove_all(compiled_reference(name).traced, {candidate: traced})[candidate]
     for seed in seeds:
         for result in check_candidate(workshop, reference(name, seed), prepared, proofs):

@@ -42,7 +42,7 @@ def told(formula: str) -> dict[str, str]:
     """Place to grade, for a model of three leaves."""
     workshop = open_workshop(helpers.case_from(SOURCE.replace("FORMULA", formula), "adequate"))
     assert not workshop.problems
-    prepared = prepare(workshop, trace_port(workshop, "linen"), frozenset())
+    prepared = prepare(workshop, trace_port(workshop, "linen"), frozenset())()
     reference = sample_reference(workshop, prepared, SEEDS)
     given = reference.observed.samples["0"].native
     return {item.place: item.grade for item in adequacy(prepared, reference.probes, given, reference.noise)}

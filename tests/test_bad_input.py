@@ -497,13 +497,13 @@ def test_an_accident_of_ours_is_reported_and_the_other_cases_finish(tmp_path: Pa
 
 
 def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def interrupted(loaded, *rest):
-        if loaded.name == "b":
+    def interrupted(begun, *rest):
+        if begun.loaded.name == "b":
             raise KeyboardInterrupt
-        return run_case(loaded, *rest)
+        return finish_case(begun, *rest)
 
-    run_case = equiv.run.run_case
-    monkeypatch.setattr(equiv.run, "run_case", interrupted)
+    finish_case = equiv.run.finish_case
+    monkeypatch.setattr(equiv.run, "finish_case", interrupted)
     for name in "abc":
         write(tmp_path, name=name)
     ran = CliRunner().invoke(main, ["run", str(tmp_path), "--reports", str(tmp_path / "reports")])

@@ -85,8 +85,10 @@ def _bits(program: Program, index: int, steps: int | None, seed: int) -> np.ndar
     return of_step() if steps is None else np.stack([of_step(step) for step in range(steps)])
 
 
-def compile_programs(programs: Programs, table: LeafTable, steps: int, probe: Probe, quick: bool = False) -> Executable:
-    """Compile all programs of a port as one function; nothing runs op by op.
+def lower_programs(
+    programs: Programs, table: LeafTable, steps: int, probe: Probe, quick: bool = False
+) -> Callable[[], Executable]:
+    """All programs of a port as one function, ready to be compiled; nothing runs op by op.
 
     Args:
         programs: what is compiled.
@@ -99,8 +101,13 @@ def compile_programs(programs: Programs, table: LeafTable, steps: int, probe: Pr
     structs = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), inputs)
     with jax.enable_x64(programs.lifted):
         lowered = jax.jit(_fused(programs)).lower(structs)
-        compiled = lowered.compile(compiler_options=_options(programs, quick))
-    return Executable(programs, table, steps, compiled)
+
+    def compile_it() -> Executable:
+        with jax.enable_x64(programs.lifted):
+            compiled = lowered.compile(compiler_options=_options(programs, quick))
+        return Executable(programs, table, steps, compiled)
+
+    return compile_it
 
 
 def _options(programs: Programs, quick: bool) -> dict[str, str | bool] | None:

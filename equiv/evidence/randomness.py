@@ -1,5 +1,6 @@
 """Without replay: does a port draw anew for every layer and for every step?"""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -7,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from equiv.backends.base import Port
 from equiv.evidence.draws import count, find, inner, opened
 from equiv.evidence.execute import QUICK
 from equiv.evidence.rewrite import select, tap
@@ -18,40 +18,40 @@ STEPS = 2
 Pieces = list[tuple[str, np.ndarray]]
 
 
-def reused_draws(port: Port, step: Program) -> tuple[tuple[str, ...], int]:
-    """Run the random draws of a train step with the port's own keys, twice in a row.
+def lower_draws(step: Program, random: Callable[[], Mapping[str, Any]]) -> Callable[[], tuple[tuple[str, ...], int]]:
+    """The random draws of a train step with the port's own keys, ready to be compiled and run twice in a row.
+
+    Args:
+        step: the train step as it was, with its own keys.
+        random: gives the port's random state at the start, by input name.
 
     Returns:
-        The pairs of draws that came out alike and must not, and the number of draws looked at.
+        What gives the pairs of draws that came out alike and must not, and the number of draws looked at.
     """
     if not count(step.jaxpr):
-        return (), 0
+        return lambda: ((), 0)
     tapped = tap(step)
     tapped = select(tapped, tapped.outputs)
-    draw = jax.jit(jaxpr_as_fun(tapped.jaxpr), compiler_options=QUICK)
-    random = _random_state(port)
-    seen: Pieces = []
-    for number in range(STEPS):
-        inputs = {**random, "key": jax.random.fold_in(jax.random.key(0), number)}
-        outputs = draw(*(inputs.get(name, _zeros(tapped, name)) for name in tapped.inputs))
-        named = dict(zip(tapped.outputs, outputs, strict=True))
-        random = {name: named.get(name, value) for name, value in random.items()}
-        seen += _pieces(f"step {number}", step, [value for name, value in named.items() if name.startswith("draw/")])
-    return _alike(seen), len(seen)
+    lowered = jax.jit(jaxpr_as_fun(tapped.jaxpr)).lower(*tapped.jaxpr.in_avals)
+
+    def run_twice() -> tuple[tuple[str, ...], int]:
+        draw, state = lowered.compile(compiler_options=QUICK), random()
+        seen: Pieces = []
+        for number in range(STEPS):
+            inputs = {**state, "key": jax.random.fold_in(jax.random.key(0), number)}
+            outputs = draw(*(inputs.get(name, _zeros(tapped, name)) for name in tapped.inputs))
+            named = dict(zip(tapped.outputs, outputs, strict=True))
+            state = {name: named.get(name, value) for name, value in state.items()}
+            bits = [value for name, value in named.items() if name.startswith("draw/")]
+            seen += _pieces(f"step {number}", step, bits)
+        return _alike(seen), len(seen)
+
+    return run_twice
 
 
 def _zeros(program: Program, name: str) -> Any:
     aval = program.jaxpr.in_avals[program.inputs.index(name)]
     return jnp.zeros(aval.shape, aval.dtype)
-
-
-def _random_state(port: Port) -> dict[str, Any]:
-    wanted = [key for key in port.leaves if port.collections[key] == "random"]
-    if not wanted:
-        return {}
-    make = jax.jit(lambda key: [port.fresh(key)[leaf] for leaf in wanted], compiler_options=QUICK)
-    made = make(jax.random.key(0))
-    return {f"random/{leaf.path}": value for leaf, value in zip(wanted, made, strict=True)}
 
 
 def _pieces(when: str, step: Program, arrays: list[Any]) -> Pieces:
