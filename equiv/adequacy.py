@@ -13,7 +13,7 @@ import numpy as np
 from equiv.evidence.execute import run
 from equiv.observe import Prepared
 from equiv.observed import Noise, Outputs
-from equiv.probe import FLOATS, Arrays, Probe
+from equiv.probe import FLOATS, Arrays, Probe, ulp
 from equiv.results import LEVEL, Finding
 
 
@@ -95,7 +95,9 @@ def _over(name: str, before: np.ndarray, after: np.ndarray, noise: Noise) -> flo
         return 0.0
     with np.errstate(invalid="ignore", over="ignore"):
         apart = float(np.max(np.abs(after.astype("float64") - before.astype("float64")), initial=0.0))
-    budget = noise.native.get("0", {}).get(name, 0.0) * math.sqrt(noise.depth.get(name, 1)) * LEVEL
+    least = ulp(before.dtype) * float(np.max(np.abs(before.astype("float64")), initial=0.0))
+    response = max(noise.native.get("0", {}).get(name, 0.0), least)
+    budget = response * math.sqrt(noise.depth.get(name, 1)) * LEVEL
     if math.isnan(apart):
         return math.inf
     if not apart:

@@ -2,14 +2,17 @@
 
 import ast
 import importlib.util
+import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from equiv.case import Case, Deviation, KnownDifference, Layer
+from equiv.details import Source
 from equiv.errors import CaseError, EquivError, place, told
 
 WORDS = (ast.Expression, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.Not, ast.Constant)
@@ -26,11 +29,21 @@ class CaseFile:
 
 @dataclass(frozen=True)
 class LoadedCase:
-    """A case with the name of its file and its lesson, the first line of the file's docstring."""
+    """A case with the name of its file and its lesson, the first line of the file's docstring.
+
+    Attributes:
+        name: see `CaseFile`.
+        lesson: in a sentence.
+        case: as the file ends with.
+        path: the file, from the working folder on.
+        sources: backend to its builder, where that is a function with a source.
+    """
 
     name: str
     lesson: str
     case: Case
+    path: str = ""
+    sources: Mapping[str, Source] = field(default_factory=dict)
 
 
 def find(paths: tuple[Path, ...], expression: str = "") -> list[CaseFile]:
@@ -113,7 +126,27 @@ def load(file: CaseFile) -> LoadedCase:
         raise CaseError(
             f"{file.path}: the case has {len(case.models)} model. Give it two: a reference and a candidate."
         )
-    return LoadedCase(file.name, (module.__doc__ or "").strip().partition("\n")[0], case)
+    lesson = (module.__doc__ or "").strip().partition("\n")[0]
+    return LoadedCase(file.name, lesson, case, _from_here(file.path), _sources(case))
+
+
+def _sources(case: Case) -> dict[str, Source]:
+    """The builders as they are written; one without a source (a partial, a class of C) is left out."""
+    found = {}
+    for backend, builder in case.models.items():
+        try:
+            lines, first = inspect.getsourcelines(builder)
+            file = inspect.getsourcefile(builder) or ""
+        except (OSError, TypeError):
+            continue
+        found[backend] = Source(_from_here(Path(file)), first, textwrap.dedent("".join(lines)).rstrip("\n"))
+    return found
+
+
+def _from_here(path: Path) -> str:
+    """A path below the working folder; elsewhere the name alone, for a result is read on other machines."""
+    full, here = path.resolve(), Path.cwd().resolve()
+    return full.relative_to(here).as_posix() if full.is_relative_to(here) else path.name
 
 
 def _all(kind: type, given: Any) -> bool:
@@ -151,9 +184,9 @@ FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 
 
 def _check_fields(path: Path, case: Case) -> None:
-    for field, fits, wanted in FIELDS:
-        if not fits(given := getattr(case, field)):
-            raise CaseError(f"{path}: the case's {field} is {_kind(given)}, wanted {wanted}. Mend {field} in the file.")
+    for name, fits, wanted in FIELDS:
+        if not fits(given := getattr(case, name)):
+            raise CaseError(f"{path}: the case's {name} is {_kind(given)}, wanted {wanted}. Mend {name} in the file.")
 
 
 def _kind(given: Any) -> str:

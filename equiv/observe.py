@@ -13,7 +13,7 @@ from equiv.evidence import background, depth, randomness
 from equiv.evidence.execute import Executable, lower_programs, run
 from equiv.observed import Noise, Observed, Sample
 from equiv.probe import FLOATS, Arrays, Probe, make_probe, nudged
-from equiv.traced import Traced, lift_port, only
+from equiv.traced import Traced, lift_port
 from equiv.variables import LeafTable
 from equiv.workshop import Workshop, guarded
 
@@ -80,12 +80,11 @@ def prepare(
 
     native = begun("compiling", partial(lower_programs, traced.programs, table, steps, probe, quick))
     draws = begun("drawing", partial(randomness.lower_draws, traced.raw_step, traced.random))
-    wide = "" if needed == frozenset() else lift_port(traced)
+    wide = "" if needed == frozenset() else lift_port(traced, needed)
     lifted: Callable[[], Executable] | str = wide if isinstance(wide, str) else ""
     if not isinstance(wide, str):
-        part = wide if needed is None else only(wide, needed)
         try:
-            lifted = begun("compiling in float64", partial(lower_programs, part, table, steps, probe))
+            lifted = begun("compiling in float64", partial(lower_programs, wide, table, steps, probe))
         except PortError as error:
             lifted = f"no float64 run: {error}"
 

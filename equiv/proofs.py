@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from equiv.errors import EquivError
 from equiv.evidence.locate import first_difference
 from equiv.evidence.prove import Side, every, prove
+from equiv.evidence.rewrite import select
 from equiv.observed import Proofs
-from equiv.program import Programs
+from equiv.program import Program
 from equiv.results import CheckResult
-from equiv.traced import Traced, lift_port
+from equiv.traced import Traced, lift_program
 
 
 def prove_all(reference: Traced, candidates: Mapping[str, Traced]) -> dict[str, Proofs]:
@@ -20,9 +22,11 @@ def prove_all(reference: Traced, candidates: Mapping[str, Traced]) -> dict[str, 
 
 
 def _side(traced: Traced) -> Side:
-    def lift() -> Programs | None:
-        lifted = lift_port(traced)
-        return None if isinstance(lifted, str) else lifted
+    def lift(program: str) -> Program | None:
+        try:
+            return lift_program(traced, program)
+        except EquivError:
+            return None  # the float64 run says why
 
     return Side(traced.programs, traced.table, lift)
 
@@ -61,31 +65,46 @@ def _unproved(reference: Traced, proofs: Proofs) -> set[str]:
 
 
 def located(checks: list[CheckResult], reference: Traced, candidate: Traced) -> list[CheckResult]:
-    """The same checks, with the first different equations of both ports beside every refuted place."""
-    known: dict[str, str] = {}
+    """The same checks, with the first different equations of both ports beside every place without proof.
 
-    def place_of(place: str) -> str:
-        program = place.removeprefix("after training, ").partition(": ")[0]
+    Of a program's places each of the first few is looked at by itself, without the equations that it does not depend
+    on; the rest take what is said of the program.
+    """
+    known: dict[tuple[str, str], str] = {}
+
+    def difference_of(place: str) -> str:
+        program, _, output = place.removeprefix("after training, ").partition(": ")
         program = "step" if program == "train" else program
-        if program not in known:
-            known[program] = _difference(program, reference, candidate)
-        return known[program]
+        looked = sum(key[0] == program for key in known)
+        key = (program, output) if looked < LOOKED_AT or (program, output) in known else (program, "")
+        if key not in known:
+            known[key] = _difference(*key, reference, candidate)
+        return known[key]
 
     results = []
     for check in checks:
         findings = [
-            replace(item, source=place_of(item.place)) if item.grade == "refuted" else item for item in check.findings
+            replace(item, source=difference_of(item.place)) if item.grade in UNPROVED else item
+            for item in check.findings
         ]
         results.append(replace(check, findings=tuple(findings)))
     return results
 
 
-def _difference(program: str, reference: Traced, candidate: Traced) -> str:
-    pair = [
+LOOKED_AT = 8
+"""Places of one program whose own first difference is looked for."""
+
+UNPROVED = ("refuted", "float64", "rounding")
+
+
+def _difference(program: str, output: str, reference: Traced, candidate: Traced) -> str:
+    """What first differs in a program, or in what one output of it depends on."""
+    parts = [
         next((part for part in every(side.programs) if part.name == program), None) for side in (reference, candidate)
     ]
-    if pair[0] is None or pair[1] is None:
+    if parts[0] is None or parts[1] is None:
         return ""
+    pair = [select(part, (output,)) if output in part.outputs else part for part in parts if part is not None]
     aliases = {leaf.name: leaf.copies for leaf in reference.table.leaves if leaf.copies}
     names = reference.port.backend, candidate.port.backend
     return first_difference(pair[0], pair[1], aliases, names)

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from equiv.costs import CaseCosts
+from equiv.details import Source, Spread, Waypoint
 from equiv.errors import EquivError
 from equiv.kills import FaultMatrix
 
@@ -70,7 +71,8 @@ class Finding:
         response: how far the reference itself moves when each of its inputs moves by one ulp.
         depth: rounded operations in a row.
         factor: what the case multiplies its derived budgets by; 1 unless its author overrides them.
-        source: for a refusal, the first different equation of each port with file and line.
+        source: where there is no proof, the first different equation of each port with file and line.
+        spread: how the difference is spread over the elements; of the worst few findings of a check.
     """
 
     place: str
@@ -89,17 +91,19 @@ class Finding:
     depth: int | None = None
     factor: float = 1.0
     source: str = ""
+    spread: Spread | None = None
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check of one candidate against the reference."""
+    """One check of one candidate against the reference; where it is not proved, the way through both programs."""
 
     check: str
     candidate: str
     grade: Grade
     summary: str
     findings: tuple[Finding, ...] = ()
+    walk: tuple[Waypoint, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,12 +120,14 @@ class DeviationResult:
 
 @dataclass(frozen=True)
 class LeafResult:
-    """One canonical leaf and where each port keeps it."""
+    """One canonical leaf; where each port keeps it, in which shape, and in which layout where that is another."""
 
     leaf: str
     shape: tuple[int, ...]
     dtype: str
     places: dict[str, str]
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    layouts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,8 @@ class CaseResult:
         left_over: native leaves of the built ports that the layer table does not cover.
         faults: what became of planted faults; None where none were planted.
         costs: what each port costs; None where nothing was timed.
+        path: the case file, for running it again.
+        sources: backend to its builder.
     """
 
     name: str
@@ -152,12 +160,14 @@ class CaseResult:
     left_over: int = 0
     faults: FaultMatrix | None = None
     costs: CaseCosts | None = None
+    path: str = ""
+    sources: dict[str, Source] = field(default_factory=dict)
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run: what was compared, where, and what was found."""
+    """One run: what was compared, where, and what was found; `rewrites`: the prover's, each with its condition."""
 
     verdict: Verdict
     headline: str
@@ -167,6 +177,7 @@ class RunResult:
     seconds: float
     schema: int = SCHEMA_VERSION
     problems: tuple[str, ...] = field(default_factory=tuple)
+    rewrites: dict[str, str] = field(default_factory=dict)
 
 
 def weakest(findings: tuple[Finding, ...]) -> Grade:

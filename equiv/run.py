@@ -11,12 +11,16 @@ from equiv.case import Case
 from equiv.checks import structure
 from equiv.environment import environment
 from equiv.errors import CaseError, EquivError, NotRun
+from equiv.evidence.algebra import CONDITIONS
 from equiv.judge import CHECKS, Started, compare_candidates, start_candidates
+from equiv.kills import FaultMatrix, matrix
 from equiv.load import CaseFile, LoadedCase, load
 from equiv.observe import outline
-from equiv.observed import Comparison, Noise
+from equiv.observed import WIDE, Comparison, Noise
 from equiv.prove_only import prove_candidates
 from equiv.results import CaseResult, CheckResult, DeviationResult, Finding, LeafResult, RunResult, verdict_of
+from equiv.selfcheck import selfcheck
+from equiv.strengthen import strengthened
 from equiv.summary import summarise
 from equiv.variables import Identity, MappedLeaf
 from equiv.workshop import Workshop, open_workshop
@@ -27,15 +31,21 @@ Result = TypeVar("Result")
 
 
 def run_cases(
-    files: list[CaseFile], progress: Progress = lambda _: None, prove_only: bool = False
+    files: list[CaseFile], progress: Progress = lambda _: None, prove_only: bool = False, plant: bool = False
 ) -> Iterator[CaseResult]:
     """Every case to its result, in order; a case that cannot be used is a result too.
 
     While one case compiles the next is traced and proved.
+
+    Args:
+        files: the cases.
+        progress: told what is being done.
+        prove_only: prove what can be proved, and run nothing.
+        plant: plant faults in every candidate too, and say which are noticed.
     """
     before: Callable[[], CaseResult] | None = None
     for file in files:
-        following = _begin(file, progress, prove_only)
+        following = _begin(file, progress, prove_only, plant)
         if before is not None:
             yield before()
         before = following
@@ -43,7 +53,7 @@ def run_cases(
         yield before()
 
 
-def _begin(file: CaseFile, progress: Progress, prove_only: bool) -> Callable[[], CaseResult]:
+def _begin(file: CaseFile, progress: Progress, prove_only: bool, plant: bool) -> Callable[[], CaseResult]:
     """Begin a case; what is returned finishes it. The seconds are those spent on it, not those in between."""
     clock = time.perf_counter()
     progress(file.name)
@@ -55,9 +65,19 @@ def _begin(file: CaseFile, progress: Progress, prove_only: bool) -> Callable[[],
         if isinstance(started, StartedCase):
             result = _tried(file, partial(finish_case, started, progress))
         assert isinstance(result, CaseResult)
+        if plant and isinstance(started, StartedCase):
+            progress(f"{file.name}: planting faults")
+            result = replace(result, faults=_planted(started.loaded))
         return replace(result, seconds=round(spent + time.perf_counter() - clock, 3))
 
     return finish
+
+
+def _planted(loaded: LoadedCase) -> FaultMatrix:
+    try:
+        return matrix(selfcheck(loaded))
+    except EquivError as error:
+        return FaultMatrix((), problem=str(error))
 
 
 def _tried(file: CaseFile, function: Callable[[], Result]) -> Result | CaseResult:
@@ -73,7 +93,19 @@ def _tried(file: CaseFile, function: Callable[[], Result]) -> Result | CaseResul
 def conclude(cases: list[CaseResult], started: datetime, seconds: float) -> RunResult:
     """All results of a run under one verdict."""
     verdict, headline = summarise(cases)
-    return RunResult(verdict, headline, environment(), tuple(cases), started.isoformat(), round(seconds, 3))
+    told = tuple(cases), started.isoformat(), round(seconds, 3)
+    return RunResult(verdict, headline, environment(), *told, rewrites=_rewrites(cases))
+
+
+def _rewrites(cases: list[CaseResult]) -> dict[str, str]:
+    """The rewrites that proofs of these cases name, each with its condition."""
+    notes = {item.note for case in cases for check in case.checks for item in check.findings if item.grade == MODULO}
+    used = {name for note in notes for name in note.split("; ")}
+    wide = {WIDE: "the float64 traces are compared: float32 rounds 1 - 0.99 and 0.01 apart, real numbers do not"}
+    return {name: condition for name, condition in (CONDITIONS | wide).items() if name in used}
+
+
+MODULO = "proved modulo"
 
 
 @dataclass(frozen=True)
@@ -131,7 +163,12 @@ def finish_case(begun: StartedCase, progress: Progress = lambda _: None) -> Case
     reference, *candidates = case.models
     told: tuple[Finding, ...] = ()
     if begun.started is not None:
-        found, told = compare_candidates(begun.started, lambda stage: progress(f"{name}: {stage}"))
+
+        def stage(text: str) -> None:
+            progress(f"{name}: {text}")
+
+        found = compare_candidates(begun.started, stage)
+        found, told = strengthened(workshop, list(begun.started.traced), found, stage)
         checks += found
     order = [module.NAME for module in CHECKS]
     checks.sort(key=lambda check: (candidates.index(check.candidate), order.index(check.check)))

@@ -63,12 +63,21 @@ class Traced:
 
 def trace_programs(tracer: Tracer) -> tuple[Programs, Program]:
     """All programs of a port, with their draws as inputs, and the train step as it was with its own keys."""
-    methods, modes = tracer.request.methods, tracer.modes()
-    parts = [changed_only(forward(tracer, method, mode), tracer.table) for method in methods for mode in modes]
-    parts += [gradient(tracer, method) for method in methods]
+    parts = tuple(rewrite(trace(), tracer.lifted) for trace in _parts(tracer).values())
     begin, step = training(tracer)
-    rewritten = [rewrite(part, tracer.lifted) for part in (*parts, begin, step)]
-    return Programs(tracer.port.backend, tracer.lifted, tuple(rewritten[:-2]), rewritten[-2], rewritten[-1]), step
+    ready = (rewrite(begin, tracer.lifted), rewrite(step, tracer.lifted))
+    return Programs(tracer.port.backend, tracer.lifted, parts, *ready), step
+
+
+def _parts(tracer: Tracer) -> dict[str, Callable[[], Program]]:
+    """Name of every forward and gradient program to what traces it."""
+
+    def changed(method: str, mode: str) -> Program:
+        return changed_only(forward(tracer, method, mode), tracer.table)
+
+    methods = tracer.request.methods
+    calls = {f"{mode} {method}": partial(changed, method, mode) for method in methods for mode in tracer.modes()}
+    return calls | {f"gradient {method}": partial(gradient, tracer, method) for method in methods}
 
 
 def changed_only(program: Program, table: LeafTable) -> Program:
@@ -90,28 +99,46 @@ def trace_port(workshop: Workshop, backend: str) -> Traced:
     return Traced(tracer, programs, raw_step, guarded(backend, "initialising", partial(_begin_start, tracer)))
 
 
-@lru_cache(maxsize=8)
-def lift_port(traced: Traced) -> Programs | str:
-    """The same programs in float64, or the reason why there are none."""
-    tracer = replace(traced.tracer, lifted=True)
+def lift_port(traced: Traced, names: frozenset[str] | None = None) -> Programs | str:
+    """Programs in float64, or the reason why there are none.
+
+    Args:
+        traced: the port.
+        names: of the programs; `begin` comes with `step`; None: all.
+    """
+    wanted = [part.name for part in traced.programs.parts if names is None or part.name in names]
+    training_too = traced.programs.step is not None and (names is None or "step" in names)
     try:
-        with jax.enable_x64(True):
-            programs, _ = guarded(tracer.port.backend, "tracing in float64", partial(trace_programs, tracer))
-        return programs
+        parts = tuple(lift_program(traced, name) for name in wanted)
+        begin, step = (lift_program(traced, name) if training_too else None for name in ("begin", "step"))
+        return Programs(traced.port.backend, True, parts, begin, step)
     except EquivError as error:
         return f"no float64 run: {error}"
 
 
-def only(programs: Programs, names: frozenset[str]) -> Programs:
-    """Some of the programs of a port; `begin` and `step` stand or fall together."""
-    parts = tuple(part for part in programs.parts if part.name in names)
-    training_too = "step" in names
-    return replace(
-        programs,
-        parts=parts,
-        begin=programs.begin if training_too else None,
-        step=programs.step if training_too else None,
-    )
+@lru_cache(maxsize=64)
+def lift_program(traced: Traced, name: str) -> Program:
+    """One program in float64.
+
+    Raises:
+        EquivError: it cannot be traced so.
+    """
+    tracer = replace(traced.tracer, lifted=True)
+    trace = _parts(tracer).get(name)
+    with jax.enable_x64(True):
+        if trace is None:
+            return _lift_training(traced)[("begin", "step").index(name)]
+        return guarded(tracer.port.backend, "tracing in float64", lambda: rewrite(trace(), True))
+
+
+@lru_cache(maxsize=8)
+def _lift_training(traced: Traced) -> tuple[Program, Program]:
+    def trace() -> tuple[Program, Program]:
+        begin, step = training(replace(traced.tracer, lifted=True))
+        return rewrite(begin, True), rewrite(step, True)
+
+    with jax.enable_x64(True):
+        return guarded(traced.port.backend, "tracing in float64", trace)
 
 
 def _begin_start(tracer: Tracer) -> Callable[[], Mapping[str, Any]]:

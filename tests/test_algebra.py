@@ -25,7 +25,7 @@ def traced(function, *inputs):
 
 def side(function, *inputs):
     programs = Programs("some", False, (traced(function, *inputs),), None, None)
-    return Side(programs, LeafTable("some", ()), lambda: None)
+    return Side(programs, LeafTable("some", ()), lambda _: None)
 
 
 def proof(one, other, *inputs):

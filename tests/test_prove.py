@@ -14,7 +14,7 @@ from equiv.cli import main
 from equiv.evidence.algebra import MASKS, PRODUCTS
 from equiv.evidence.compare import with_proof
 from equiv.evidence.locate import first_difference
-from equiv.evidence.prove import WIDE, Side, dependencies, prove
+from equiv.evidence.prove import WIDE, Side, dependencies, every, prove
 from equiv.load import CaseFile, LoadedCase
 from equiv.observed import Comparison, Noise, Observed, Proof, Sample
 from equiv.program import Program, Programs
@@ -62,7 +62,8 @@ def port(forward=forward, step=step, begin=begin, table=None, lifted=None):
     start = program("begin", begin, LEAVES, LEAVES)
     train = program("step", step, inputs, (*LEAVES, "loss"))
     table = table or LeafTable("some", (leaf("a"), leaf("b"), leaf("c"), leaf("d", "state")))
-    return Side(Programs("some", False, parts, start, train), table, lambda: lifted)
+    wide = {part.name: part for part in every(lifted)} if lifted else {}
+    return Side(Programs("some", False, parts, start, train), table, wide.get)
 
 
 def proved(left, right, start_alike=frozenset(("d",))):

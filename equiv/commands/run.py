@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @EXPRESSION
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of the table.")
 @click.option("--prove-only", is_flag=True, help="Prove what can be proved and run nothing.")
+@click.option("--selfcheck", is_flag=True, help="Plant faults in every candidate too and say which are noticed.")
 @click.option("--explain-budget", is_flag=True, help="Say for every check where its budget comes from.")
 @click.option(
     "--reports",
@@ -36,7 +37,13 @@ if TYPE_CHECKING:
     help="Folder that results.json is written to.",
 )
 def run(
-    paths: tuple[Path, ...], expression: str, as_json: bool, prove_only: bool, explain_budget: bool, reports: Path
+    paths: tuple[Path, ...],
+    expression: str,
+    as_json: bool,
+    prove_only: bool,
+    selfcheck: bool,
+    explain_budget: bool,
+    reports: Path,
 ) -> None:
     """Compare every case under PATHS (default: cases) and give a verdict."""
 
@@ -46,11 +53,14 @@ def run(
         else:
             show(result, open_console(), explain_budget)
 
-    guard(lambda: _run(find(paths or (Path("cases"),), expression), prove_only, reports, print_result))
+    def run_files() -> RunResult:
+        return _run_files(find(paths or (Path("cases"),), expression), prove_only, selfcheck)
+
+    guard(lambda: _run(run_files, reports, print_result))
 
 
-def _run(files: list[CaseFile], prove_only: bool, reports: Path, print_result: Callable[[RunResult], None]) -> int:
-    result = _run_files(files, prove_only)
+def _run(run_files: Callable[[], RunResult], reports: Path, print_result: Callable[[RunResult], None]) -> int:
+    result = run_files()
     try:
         write(reports / "results.json", encode(result), "Give another folder with --reports.")
         written = f"results: {reports / 'results.json'}"
@@ -62,7 +72,7 @@ def _run(files: list[CaseFile], prove_only: bool, reports: Path, print_result: C
     return code
 
 
-def _run_files(files: list[CaseFile], prove_only: bool) -> RunResult:
+def _run_files(files: list[CaseFile], prove_only: bool, plant: bool) -> RunResult:
     started, clock = datetime.now(UTC), time.perf_counter()
     columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     finished: list[CaseResult] = []
@@ -79,7 +89,7 @@ def _run_files(files: list[CaseFile], prove_only: bool) -> RunResult:
         environment()  # without a device there is nothing to begin with
         report: Report = lambda text: bar.update(task, description=text)  # noqa: E731
         try:
-            for case in run_cases(files, report, prove_only):
+            for case in run_cases(files, report, prove_only, plant):
                 finished.append(case)
                 bar.advance(task)
         except KeyboardInterrupt:

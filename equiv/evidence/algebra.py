@@ -62,10 +62,23 @@ class Total:
 
 @dataclass
 class Algebra:
-    """Rewrites in force, and what each term was made as."""
+    """Rewrites in force, and what each term was made as.
+
+    Attributes:
+        rules: the rewrites in force.
+        made: term to what it was made as.
+        applied: those rewrites that had something to do so far; without the others every name would be the same.
+    """
 
     rules: frozenset[str] = frozenset()
     made: dict[str, Product | Sum | Total] = field(default_factory=dict)
+    applied: set[str] = field(default_factory=set)
+
+    def by(self, value: Value | None, *rules: str) -> Value | None:
+        """A value that these rewrites made, if they did; that is kept."""
+        if value is not None:
+            self.applied.update(rules)
+        return value
 
     def definition(self, value: Value) -> Product | Sum | None:
         """The product or sum that a value is, its operands seen through the value's own view."""

@@ -1,6 +1,7 @@
 """The random draws of a program, found in its jaxpr: which there are, and which of them use the same key."""
 
 import hashlib
+import sysconfig
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -152,8 +153,27 @@ def _scan(eqn: Any, ins: list[str]) -> tuple[list[str], Found]:
 def where(eqn: Any) -> str:
     """Source line of an equation in the user's file, with the module path where the library leaves one."""
     stack = str(eqn.source_info.name_stack)
-    place = summarize(eqn.source_info).replace(f"{Path.cwd()}/", "")
+    place = _from_here(summarize(eqn.source_info))
     return f"{place}{f' in {stack}' if stack else ''}"
+
+
+def caller(eqn: Any) -> str:
+    """`FILE:LINE` in the user's own code from which an equation's library code was called; empty where it is none's."""
+    frames = summarize(eqn.source_info, num_frames=100).splitlines()
+    own = [frame for frame in frames if not frame.startswith(OTHERS)]
+    return ":".join(_from_here(own[-1]).split(":")[:2]) if own else ""
+
+
+PATHS = sysconfig.get_paths()
+OTHERS = (PATHS["stdlib"], PATHS["purelib"], PATHS["platlib"], str(Path(__file__).parent.parent), "<", "unknown")
+"""Where code of nobody's port lies."""
+
+
+def _from_here(place: str) -> str:
+    """A place below the working folder or below the installed libraries; a result is read on other machines."""
+    for folder in (PATHS["purelib"], PATHS["platlib"], Path.cwd()):
+        place = place.replace(f"{folder}/", "")
+    return place
 
 
 def _content(const: Any) -> Any:

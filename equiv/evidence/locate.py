@@ -1,11 +1,14 @@
 """Where two programs first differ: the first equation of each that the other has nothing like, with its source line."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from jax.extend import core
+
 from equiv.evidence.algebra import CONDITIONS, Algebra
-from equiv.evidence.draws import where
-from equiv.evidence.number import Numbering, number_program
-from equiv.evidence.terms import digest
+from equiv.evidence.draws import caller, where
+from equiv.evidence.number import Numbering, input_term, number_program
 from equiv.program import Program
 
 Step = tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]
@@ -32,23 +35,38 @@ def first_difference(left: Program, right: Program, aliases: dict[str, str], nam
         number_program(program, numbering, aliases)
         sides.append(numbering.steps)
     terms = [{term for _, ins, outs in steps for term in (*ins, *outs)} for steps in sides]
+    # Where all that is used is alike, something is given that one of them does not use.
+    given = {
+        input_term(aliases.get(name, name)): aliases.get(name, name)
+        for program in (left, right)
+        for name in program.inputs
+    }
     found = [_first(steps, other) for steps, other in zip(sides, reversed(terms), strict=True)]
     if not any(found):
-        # Where all that is used is alike, something is given that one of them does not use.
-        given = {digest("input", aliases.get(name, name)) for program in (left, right) for name in program.inputs}
-        found = [_first(steps, other | given) for steps, other in zip(sides, reversed(terms), strict=True)]
-    shown = [f"{name} {_shown(place)}" for name, place in zip(names, found, strict=True) if place]
+        found = [_first(steps, other | given.keys()) for steps, other in zip(sides, reversed(terms), strict=True)]
+    shown = [f"{name} {_shown(step, given)}" for name, step in zip(names, found, strict=True) if step]
     return f"first different: {'; '.join(shown)}" if shown else ""
 
 
-def _first(steps: list[Step], other: set[str]) -> tuple[Any, ...]:
-    for place, ins, outs in steps:
+def _first(steps: list[Step], other: set[str]) -> Step | None:
+    for step in steps:
+        _, ins, outs = step
         if any(term not in other for term in outs) and all(term in other for term in ins):
-            return place
-    return ()
+            return step
+    return None
 
 
-def _shown(place: tuple[Any, ...]) -> str:
-    """The equation, and its line; what a library compiled for itself stands at the line of the call."""
-    lines = [line for line in map(where, reversed(place)) if line]
-    return f"{place[-1].primitive.name}{f' at {lines[0]}' if lines else ''}"
+def _shown(step: Step, given: Mapping[str, str]) -> str:
+    """The equation, its line and what it is given by name or number.
+
+    What a library compiled for itself stands at the line of the call.
+    """
+    place, ins, _ = step
+    lines = [line for line in map(where, reversed(place)) if line and not line.startswith(" in ")]
+    literals = [item.val for item in place[-1].invars if isinstance(item, core.Literal)]
+    operands = [given[term] for term in ins if term in given]
+    operands += [f"{float(value):.6g}" for value in literals if np.ndim(value) == 0 and np.isreal(value)]
+    told = f" with {', '.join(dict.fromkeys(operands))}" if operands else ""
+    own = next(filter(None, map(caller, reversed(place))), "")
+    called = f", called at {own}" if lines and own and not lines[0].startswith(f"{own}:") else ""
+    return f"{place[-1].primitive.name}{f' at {lines[0]}' if lines else ''}{told}{called}"

@@ -1,8 +1,8 @@
 """Loops by what a turn does.
 
 The carries of a loop get names in rounds: first what they start from, then, again and again, what a turn makes of
-them. After twice as many rounds as there are carries, carries of equal name start alike and stay alike (partition
-refinement: two loops with n carries each are told apart within 2n rounds, or never).
+them. Carries of equal name then start alike and stay alike (partition refinement: the 2n carries of two loops with n
+each fall into at least one class at the start and at most 2n, so the classes stand after 2n - 1 rounds).
 
 A slice belongs to a place in the array, whichever way the loop runs over it; what a loop stacked and another slices
 again is the first loop's own value at that place, so that what a forward scan kept means the same in the backward one.
@@ -80,7 +80,7 @@ def _settle(
         value if rest else atom(digest("start", kind, value.name), value.shape, value.dtype)
         for value, rest in zip(start, still, strict=True)
     ]
-    for _ in range(2 * (number - sum(still)) + 2):
+    for _ in range(2 * (number - sum(still)) - 1):
         outs = once(carry)
         carry = [
             value if rest else atom(digest("turn", now.term, out.name), value.shape, value.dtype)

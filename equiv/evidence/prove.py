@@ -30,13 +30,14 @@ class Side:
     Attributes:
         programs: in the port's own precision.
         table: its leaf table.
-        lift: gives the programs in float64, or None where there are none.
+        lift: gives a program in float64 by its name, or None where there is none.
     """
 
     programs: Programs
     table: LeafTable
-    lift: Callable[[], Programs | None]
+    lift: Callable[[str], Program | None]
     known: dict[tuple[bool, frozenset[str], str], dict[str, str]] = field(default_factory=dict)
+    applied: dict[tuple[bool, str], set[str]] = field(default_factory=dict)
 
     def name(self, place: str, lifted: bool, rules: frozenset[str]) -> str | None:
         """The name of one `program: output`; None where there is no such program."""
@@ -46,13 +47,16 @@ class Side:
         return self.known[lifted, rules, program].get(output)
 
     def _number(self, program: str, lifted: bool, rules: frozenset[str]) -> dict[str, str]:
-        programs = self.lift() if lifted else self.programs
-        part = next((part for part in every(programs) if part.name == program), None) if programs else None
+        own = (part for part in every(self.programs) if part.name == program)
+        part = self.lift(program) if lifted else next(own, None)
         if part is None:
             return {}
         # A leaf that only this library has is, where its formula has settled, the leaf that it repeats.
         aliases = {leaf.name: leaf.copies for leaf in self.table.leaves if leaf.copies}
-        values = number_program(part, Numbering(Algebra(rules)), aliases)
+        algebra = Algebra(rules)
+        values = number_program(part, Numbering(algebra), aliases)
+        if rules == ALL:
+            self.applied[lifted, program] = algebra.applied
         return {output: value.name for output, value in values.items()}
 
 
@@ -126,12 +130,14 @@ def _equal(
 
 def _minimal(left: Side, right: Side, pair: tuple[str, str], lifted: bool) -> Proof:
     """The rewrites that a proof cannot do without."""
-    alone = frozenset(rule for rule in ALL if not _equal(left, right, [pair], lifted, ALL - {rule}))
+    sides = zip((left, right), pair, strict=True)
+    applied = frozenset().union(*(side.applied[lifted, place.partition(": ")[0]] for side, place in sides))
+    alone = frozenset(rule for rule in applied if not _equal(left, right, [pair], lifted, ALL - {rule}))
     needed = alone
     if not _equal(left, right, [pair], lifted, alone):
         # Some stand in for each other: leave out what can be left out, one after the other.
-        needed = ALL
-        for rule in sorted(ALL - alone):
+        needed = applied
+        for rule in sorted(applied - alone):
             if _equal(left, right, [pair], lifted, needed - {rule}):
                 needed = needed - {rule}
     return Proof("proved modulo", (*sorted(needed), *((WIDE,) if lifted else ())))

@@ -26,18 +26,19 @@ def operation(algebra: Algebra, name: str, params: dict[str, Any], ins: Sequence
     """An elementwise operation in normal form, where a rewrite in force has one."""
     shape, dtype, rules = tuple(aval.shape), dtype_name(aval.dtype), algebra.rules
     if POSITIVE in rules and (known := _sign(algebra, name, ins, shape, dtype)) is not None:
-        return known
+        return algebra.by(known, POSITIVE)
     if "float" not in dtype:
         return None
     if PRODUCTS in rules and (found := powers(name, params, ins)) is not None:
-        return algebra.product(*found, shape, dtype)
+        return algebra.by(algebra.product(*found, shape, dtype), PRODUCTS)
     if SUMS in rules and name in ("add", "sub", "add_any"):
-        return algebra.sum(0.0, [(ins[0], 1.0), (ins[1], -1.0 if name == "sub" else 1.0)], shape, dtype)
-    if MASKS in rules and PRODUCTS in rules:
-        if name == "convert_element_type" and ins[0].dtype == "bool":
-            return algebra.product(1.0, [(ins[0], 1.0)], shape, dtype)
-        if name == "select_n" and ins[0].dtype == "bool" and len(ins) == 3:
-            return _select(algebra, ins, shape, dtype)
+        terms = [(ins[0], 1.0), (ins[1], -1.0 if name == "sub" else 1.0)]
+        return algebra.by(algebra.sum(0.0, terms, shape, dtype), SUMS)
+    if {MASKS, PRODUCTS} <= rules and ins and ins[0].dtype == "bool":
+        if name == "convert_element_type":
+            return algebra.by(algebra.product(1.0, [(ins[0], 1.0)], shape, dtype), MASKS, PRODUCTS)
+        if name == "select_n" and len(ins) == 3:
+            return algebra.by(_select(algebra, ins, shape, dtype), MASKS, PRODUCTS)
     return None
 
 
@@ -98,6 +99,7 @@ def total(algebra: Algebra, value: Value, over: Sequence[int], reduce: Reduce, a
         fixed = [all(one.axes[axis] is None for axis in over) if one.shape else True for one, _ in inside.factors]
         inner = [factor for factor, same in zip(inside.factors, fixed, strict=True) if not same]
         if inner and (any(fixed) or rounded(inside.constant) != 1):
+            algebra.applied |= {LINEAR, PRODUCTS}
             rest = algebra.product(1.0, inner, value.shape, value.dtype)
             summed = total(algebra, rest, over, reduce, aval)
             if summed is None:
@@ -108,7 +110,7 @@ def total(algebra: Algebra, value: Value, over: Sequence[int], reduce: Reduce, a
             ]
             return algebra.product(inside.constant, [(summed, 1.0), *outer], shape, dtype)
     if TWO_PASS in algebra.rules and (found := _two_pass(algebra, value, over, reduce, aval)) is not None:
-        return found
+        return algebra.by(found, TWO_PASS)
     result = reduce(value)
     if result is not None and result.term != value.term:
         _remember(algebra, value, over, result)
@@ -125,6 +127,7 @@ def contraction(
     for value in ins:
         inside = algebra.definition(value)
         if isinstance(inside, Product) and inside.constant != 1:
+            algebra.applied |= {LINEAR, PRODUCTS}
             scale *= inside.constant
             value = algebra.product(1.0, inside.factors, value.shape, value.dtype)
         bare.append(value)

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from equiv.kills import OUTCOMES
 from equiv.report.cells import NOT_ASKED, VERDICT_SIGNS, cell, values
 from equiv.results import CHECKS, EQUAL, CaseResult, CheckResult, Finding, RunResult
 from equiv.summary import place_words, reason, severity, verdict_words, worst_finding
@@ -37,6 +38,7 @@ def show(result: RunResult, console: Console, explain: bool = False) -> None:
         say(f"[dim]{_counts(result)}[/]")
         if tried := [finding for case in result.cases for finding in case.probes]:
             say(f"[dim]{_tried(tried)}[/]")
+        say(_planted(compared))
     for case in result.cases:
         if case.problem:
             say(f"[magenta]! {escape(case.name)}[/]: {escape(case.problem)}")
@@ -106,11 +108,30 @@ def _tried(tried: list[Finding]) -> str:
     tampered = [finding for finding in tried if finding.place.startswith("tampering ")]
     blind = [finding.place for finding in tried if finding.grade == "unidentifiable"]
     noticed = [sum(finding.grade == "exact" for finding in group) for group in (moved, swapped, tampered)]
+    longer = [finding.place for finding in tried if finding.place.startswith("lengthening ")]
     missed = f"; not told: {', '.join(map(escape, blind))}" if blind else ""
+    missed += "".join(f"; batch lengthened: {escape(place.removeprefix('lengthening '))}" for place in longer)
     return (
         f"probes: {noticed[0]} of {len(moved)} moved leaves and {noticed[1]} of {len(swapped)} swaps noticed; "
         f"{noticed[2]} of {len(tampered)} proofs break when an equation is changed{missed}"
     )
+
+
+def _planted(cases: list[CaseResult]) -> str:
+    """What became of planted faults."""
+    tried = [case for case in cases if case.faults is not None]
+    if not tried:
+        return "[dim]faults: none planted; equiv run --selfcheck plants them[/]"
+    found: Counter[str] = Counter()
+    for case in tried:
+        for row in case.faults.rows if case.faults else ():
+            found.update(row.outcomes)
+    rest = ", ".join(f"{found[outcome]} {outcome}" for outcome in OUTCOMES[1:])
+    trouble = "".join(
+        f"; {escape(case.name)}: {escape(case.faults.problem)}" for case in tried if case.faults and case.faults.problem
+    )
+    text = f"faults: {found['noticed']} of {found.total()} planted faults noticed, {rest}{trouble}"
+    return f"[red]✗ {text}[/]" if found["survived"] or trouble else f"[dim]{text}[/]"
 
 
 def _worst(result: RunResult) -> Iterator[str]:
