@@ -1,16 +1,20 @@
 """The harness shows that it can fail: faults planted in programs are noticed, or it is said why no probe can."""
 
+import io
+from dataclasses import replace
 from functools import cache
 
 import helpers
 import pytest
 from click.testing import CliRunner
 from jax.extend.core import jaxpr_as_fun
+from rich.console import Console
 
-from equiv import kills
+from equiv import kills, results
 from equiv.cli import main
 from equiv.evidence.mutate import FAULTS, applied, random_mutation
 from equiv.evidence.prove import every
+from equiv.report.terminal import show
 from equiv.selfcheck import selfcheck
 from equiv.traced import trace_port
 
@@ -91,3 +95,42 @@ def test_a_survivor_is_exit_code_one_and_a_problem_two() -> None:
     assert kills.exit_code(kills.conclude([result])) == 1
     assert kills.exit_code(kills.conclude([kills.SelfcheckResult("case", False, problem="broken")])) == 2
     assert kills.exit_code(kills.conclude([])) == 3
+
+
+def test_a_run_with_selfcheck_keeps_the_counts_and_says_them(tmp_path) -> None:
+    """In the results as one row a candidate and kind of fault, and in the lines before the table's end."""
+    ran = CliRunner().invoke(
+        main, ["run", str(helpers.CASES / "custom_linear.py"), "--selfcheck", "--reports", str(tmp_path)]
+    )
+    (case,) = results.read(tmp_path / "results.json").cases
+    found = kills.counts(planted("custom_linear").kills)
+    assert case.faults == replace(kills.matrix(planted("custom_linear")), seconds=case.faults.seconds)
+    assert sum(sum(row.outcomes.values()) for row in case.faults.rows) == found.total()
+    assert f"\nfaults: {found['noticed']} of {found.total()} planted faults noticed, " in ran.stdout
+    assert ran.exit_code == 0
+
+
+def test_a_run_without_selfcheck_says_so() -> None:
+    """No count is better than one that was not made."""
+    shown = show_run(None)
+    assert "\nfaults: none planted; equiv run --selfcheck plants them\n" in shown
+
+
+def test_a_fault_that_survives_is_seen_in_the_run() -> None:
+    """With a sign, not by colour alone; and so is trouble in planting."""
+    row = kills.FaultRow("linen", "eps x 10", {"noticed": 2, "survived": 1}, {"outputs": 2})
+    assert "\n✗ faults: 2 of 3 planted faults noticed, 0 equivalent, 0 unidentifiable, 1 survived\n" in show_run(
+        kills.FaultMatrix((row,))
+    )
+    assert "✗ faults: 0 of 0 planted faults noticed, 0 equivalent, 0 unidentifiable, 0 survived; some: no float64" in (
+        show_run(kills.FaultMatrix((), problem="no float64 run"))
+    )
+
+
+def show_run(faults: kills.FaultMatrix | None) -> str:
+    """A run of one case as the terminal shows it."""
+    verdicts: dict[str, results.Verdict] = {"linen": "same"}
+    case = results.CaseResult("some", "", "", "haiku", ("linen",), verdicts, (), faults=faults)
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    show(results.RunResult("same", "Same.", {}, (case,), "", 0.0), console)
+    return console.file.getvalue()
