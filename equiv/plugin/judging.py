@@ -1,0 +1,85 @@
+"""A loaded case to its result, whatever happens; and the device it is judged on."""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from equiv.errors import EquivError, NotRun
+from equiv.load import LoadedCase
+from equiv.results import CaseResult
+
+Judged = tuple[dict[str, str], CaseResult]
+"""The environment, and the result."""
+
+
+def judge(loaded: LoadedCase, require: str) -> Judged:
+    """A case as `equiv run` judges it: one that cannot be used is a result too.
+
+    Args:
+        loaded: the case.
+        require: the platform that must be there; empty: any.
+    """
+    started, surroundings = time.perf_counter(), {}
+
+    def run() -> CaseResult:
+        from equiv.run import run_case
+
+        surroundings.update(present(require))
+        return run_case(loaded)
+
+    try:
+        result = run()
+    except EquivError as error:
+        result = CaseResult(loaded.name, loaded.lesson, "", "", (), {}, (), problem=str(error))
+    except Exception as error:  # noqa: BLE001 - as in `equiv run`: the other cases still finish
+        problem = f"equiv itself failed with {type(error).__name__}: {error}. Please report it with the case file."
+        result = CaseResult(loaded.name, loaded.lesson, "", "", (), {}, (), problem=problem)
+    return surroundings, replace(result, seconds=round(time.perf_counter() - started, 3))
+
+
+def present(require: str) -> dict[str, str]:
+    """The environment, on the platform that is asked for.
+
+    Raises:
+        NotRun: JAX finds no device, or its first is of another platform.
+    """
+    from equiv.environment import environment
+
+    found = environment()
+    import jax
+
+    try:
+        there = not require or jax.devices()[0] in jax.devices(require)
+    except RuntimeError:  # unknown to JAX, or not initialised
+        there = False
+    if not there:
+        raise NotRun(
+            f"{require} is required and not there: JAX runs on {found['platform']} ({found['device']}). "
+            f"Install the {require} build of jax, or leave out --equiv-require."
+        )
+    return found
+
+
+def share_devices(worker: str, environ: Mapping[str, str], gpus: int) -> dict[str, str]:
+    """What a pytest-xdist worker adds to its environment before JAX starts; what the user has set stays.
+
+    JAX takes three quarters of a GPU's memory for each process, so the second worker would fail; and every worker
+    would use the first of several GPUs.
+
+    Args:
+        worker: its id, `gw3`.
+        environ: the environment as it is.
+        gpus: how many NVIDIA GPUs the machine has.
+    """
+    number = int(re.sub(r"\D", "", worker) or 0)
+    wanted = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if gpus else {}
+    if gpus > 1:
+        wanted["CUDA_VISIBLE_DEVICES"] = str(number % gpus)
+    return {name: value for name, value in wanted.items() if name not in environ}
+
+
+def gpus_here() -> int:
+    """How many NVIDIA GPUs this machine has, asked without JAX."""
+    return len([path for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)])
