@@ -1,5 +1,13 @@
 """Sessions: `nox` runs parity-cpu, `nox -s lint types tests` what CI runs, `nox -l` lists all. Arguments after `--`."""
 
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import nox
 
 nox.needs_version = ">=2025.2"
@@ -9,6 +17,22 @@ nox.options.sessions = ["parity-cpu"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
+REPORTS = Path("reports")
+
+NEWEST = "newest"
+PAIRS = ((NEWEST, NEWEST), ("0.9", NEWEST), (NEWEST, "0.11"), ("0.8", "0.11"), (NEWEST, "0.10"), ("0.7", "0.10"))
+"""jax and flax. Older flax is beside the newest jax, and beside the last one that it still imports on."""
+
+REFUSALS = ("refuted", "error", "blocked", "not run", "vacuous", "unidentifiable")
+"""Grades of a check that is not known to be equal."""
+
+Statement = tuple[str, dict[str, str], str]
+"""Verdict, check to grade, and the first reason against it."""
+
+ABSENT: Statement = ("absent", {}, "")
+
+ANY = range(256)
+"""Exit codes of what may fail: the failure is what is being looked for."""
 
 
 def install(session: nox.Session, *groups: str, options: tuple[str, ...] = ()) -> None:
@@ -18,14 +42,7 @@ def install(session: nox.Session, *groups: str, options: tuple[str, ...] = ()) -
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The whole test suite, on the Python that runs nox."""
-    install(session, "test")
-    session.run("python", "-m", "pytest", *session.posargs)
-
-
-@nox.session(python=PYTHONS)
-def matrix(session: nox.Session) -> None:
-    """The whole test suite on every supported Python, each with the newest jax and flax that it can have."""
+    """The whole test suite, on the Python that runs nox; another one: `nox -s tests -P 3.12`."""
     install(session, "test")
     session.run("python", "-m", "pytest", *session.posargs)
 
@@ -62,11 +79,155 @@ def types(session: nox.Session) -> None:
     session.run("pyright", *session.posargs)
 
 
+def parity(session: nox.Session, jax: str, platform: str, devices: int = 1, flags: str = "") -> None:
+    """Every case to a verdict on one platform, which must be the one that was asked for.
+
+    Args:
+        session: its results go to the folder of its name, under reports/.
+        jax: requirement of jax, with the extra for the platform.
+        platform: for JAX_PLATFORMS; JAX then fails where it is not there.
+        devices: how many there must be, at least.
+        flags: XLA_FLAGS.
+    """
+    session.install("-e", ".", jax)
+    folder = REPORTS / session.name
+    variables = {"JAX_PLATFORMS": platform} | ({"XLA_FLAGS": flags} if flags else {})
+    session.run("equiv", "run", *(session.posargs or ["cases"]), "--reports", str(folder), env=variables)
+    found = json.loads((folder / "results.json").read_text())["environment"]
+    if int(found["devices"]) < devices:
+        session.error(f"{session.name}: {found['devices']} devices, wanted {devices}. Nothing is known of {devices}.")
+
+
 @nox.session(name="parity-cpu")
 def parity_cpu(session: nox.Session) -> None:
     """Every case to a verdict on the CPU."""
-    install(session)
-    session.run("equiv", "run", *(session.posargs or ["cases"]), env={"JAX_PLATFORMS": "cpu"})
+    parity(session, "jax", "cpu")
+
+
+@nox.session(name="parity-fake8")
+def parity_fake8(session: nox.Session) -> None:
+    """Every case to a verdict on a CPU that JAX takes for eight devices."""
+    parity(session, "jax", "cpu", devices=8, flags="--xla_force_host_platform_device_count=8")
+
+
+@nox.session(name="parity-cuda")
+def parity_cuda(session: nox.Session) -> None:
+    """Every case to a verdict on an NVIDIA GPU; fails where there is none."""
+    driver = nvidia_driver()
+    if driver is None:
+        session.error("parity-cuda: nvidia-smi finds no GPU here, so nothing is run: that is no pass. Run it with one.")
+    # CUDA 13 needs driver 580 (CUDA toolkit 13.0 release notes, table 2).
+    parity(session, f"jax[cuda{13 if driver >= 580 else 12}]", "cuda")
+
+
+@nox.session(name="parity-tpu")
+def parity_tpu(session: nox.Session) -> None:
+    """Every case to a verdict on a TPU; fails where there is none."""
+    if not tpus(Path("/sys/bus/pci/devices")):
+        session.error("parity-tpu: no TPU on the PCI bus here, so nothing is run: that is no pass. Run it with one.")
+    parity(session, "jax[tpu]", "tpu")
+
+
+def nvidia_driver() -> int | None:
+    """Major version of the NVIDIA driver; None where there is no GPU."""
+    if (command := shutil.which("nvidia-smi")) is None:
+        return None
+    query = [command, "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, check=False)
+    version = re.match(r"\d+", done.stdout)
+    return int(version[0]) if done.returncode == 0 and version else None
+
+
+def tpus(bus: Path) -> int:
+    """How many of Google's PCI devices are no network card (0x0042); jax/_src/hardware_utils.py looks there, too."""
+    cards = [device for device in bus.glob("*") if (device / "vendor").read_text().strip() == "0x1ae0"]
+    return sum((card / "device").read_text().strip() != "0x0042" for card in cards)
+
+
+@nox.session
+@nox.parametrize("jax, flax", PAIRS, ids=[f"jax-{jax}-flax-{flax}" for jax, flax in PAIRS])
+def matrix(session: nox.Session, jax: str, flax: str) -> None:
+    """Every case on one pair of releases; what does not run there is a finding, with its reason.
+
+    Bounds of pyproject.toml for jax and flax do not count here, so equiv is installed without its dependencies. The
+    newest pair must pass.
+    """
+    folder = REPORTS / "matrix" / f"jax-{jax}-flax-{flax}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    session.notify("matrix-report")
+    pins = [name if release == NEWEST else f"{name}=={release}.*" for name, release in (("jax", jax), ("flax", flax))]
+    others = [name for name in PROJECT["project"]["dependencies"] if not re.match(r"(jax|flax)\b", name)]
+    said = [session.install(*pins, *others, silent=True, success_codes=ANY)]
+    said += [session.install("--no-deps", "-e", ".", silent=True, success_codes=ANY)]
+    command = ("equiv", "run", *(session.posargs or ["cases"]), "--reports", str(folder))
+    said += [session.run(*command, silent=True, success_codes=ANY, env={"JAX_PLATFORMS": "cpu"})]
+    (folder / "output.txt").write_text("\n".join(text for text in said if isinstance(text, str)))
+    if jax == flax == NEWEST and " Same: " not in " ".join(found := list(compared(folder.parent, [folder.name]))):
+        session.error(f"the newest jax and flax must pass: {found[0]}")
+
+
+@nox.session(name="matrix-report", venv_backend="none")
+def matrix_report(session: nox.Session) -> None:
+    """What the last runs of the matrix found, and which case changed between releases."""
+    names = [f"jax-{jax}-flax-{flax}" for jax, flax in PAIRS]
+    lines = list(compared(REPORTS / "matrix", [name for name in names if (REPORTS / "matrix" / name).is_dir()]))
+    (REPORTS / "matrix" / "README.md").write_text("\n".join(["# Releases compared", "", *lines, ""]))
+    session.log("\n".join(["releases compared", *lines]))
+
+
+def compared(folder: Path, names: list[str]) -> Iterator[str]:
+    """Every pair's versions and verdict, and how it differs from the first; a pair without results, with its reason."""
+    first: dict[str, Any] | None = None
+    for name in names:
+        path = folder / name / "results.json"
+        if not path.is_file():
+            yield f"- {name}: does not run: {reason((folder / name / 'output.txt').read_text())}"
+            continue
+        run = json.loads(path.read_text())
+        versions = ", ".join(f"{library} {run['environment'].get(library)}" for library in ("jax", "flax", "dm-haiku"))
+        yield f"- {name} ({versions}): {run['headline']}"
+        if first is not None:
+            yield from (f"  - {change}" for change in list(changes(first, run)) or ["the same, in every check"])
+        first = first or run
+
+
+def reason(output: str) -> str:
+    """The first line that says what is wrong, with the two after it: what comes later follows from it."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    wrong = [index for index, line in enumerate(lines) if re.search(r"(?i:^error)|^equiv:|No solution|Error\b", line)]
+    return " ".join(lines[wrong[0] : wrong[0] + 3] if wrong else lines[-1:]) or "no output"
+
+
+def changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    """What the second run says otherwise than the first; candidates of which the same is said share a line."""
+    before, after = statements(old), statements(new)
+    lines: dict[str, list[str]] = {}
+    for key in {**before, **after}:
+        if any(key not in run and key.rpartition("-")[0] in run for run in (before, after)):
+            continue  # the case as a whole could not be used: that is said once
+        (was, graded, _), (now, grades, why) = before.get(key, ABSENT), after.get(key, ABSENT)
+        other = [f"{name} {graded.get(name)} -> {grade}" for name, grade in grades.items() if graded.get(name) != grade]
+        if was != now:
+            text = f"{was} -> {now}: {why}" if key in before else f"{now}: {why}"
+            lines.setdefault(text.removesuffix(": "), []).append(key)
+        elif other:
+            lines.setdefault(f"{now}, with {', '.join(other)}", []).append(key)
+    yield from (f"{', '.join(keys)}: {said}" for said, keys in lines.items())
+
+
+def statements(run: dict[str, Any]) -> dict[str, Statement]:
+    """Case and candidate to what is said of it; of a case that could not be used, the case alone."""
+    found: dict[str, Statement] = {}
+    for case in run["cases"]:
+        if case["problem"]:
+            found[case["name"]] = ("error", {}, case["problem"])
+        for candidate, verdict in case["verdicts"].items():
+            checks = [check for check in case["checks"] if check["candidate"] == candidate]
+            against = [f"{one['check']} {one['grade']}, {one['summary']}" for one in checks if one["grade"] in REFUSALS]
+            grades = {check["check"]: check["grade"] for check in checks}
+            found[f"{case['name']}-{candidate}"] = (verdict, grades, next(iter(against), ""))
+    return found
 
 
 @nox.session
@@ -75,3 +236,14 @@ def bench(session: nox.Session) -> None:
     install(session, "bench")
     session.run("python", "tests/bench_run.py", *session.posargs)
     session.run("python", "tests/bench_growth.py")
+    session.run("python", "tests/bench_plugin.py")
+
+
+@nox.session
+def report(session: nox.Session) -> None:
+    """One HTML page from the results of `nox`, or of the files given after `--`."""
+    results = session.posargs or [str(path) for path in sorted(REPORTS.glob("parity-*/results.json"))]
+    if not results:
+        session.error("report: no results under reports/. Run nox first, or give results files after --.")
+    install(session)
+    session.run("equiv", "report", *results, "-o", str(REPORTS / "parity.html"))

@@ -7,7 +7,7 @@ from equiv.case import Case, Deviation
 from equiv.layers import linear
 
 
-def haiku():
+def haiku(num_layers=5):
     import haiku as hk
     import jax
 
@@ -36,14 +36,14 @@ def haiku():
             return stack_block(x)
 
     def forward(x, training: bool):
-        return MLP(64, num_layers=5)(x, training)
+        return MLP(64, num_layers)(x, training)
 
     model = hk.transform(forward)
 
     return model
 
 
-def linen():
+def linen(num_layers=5):
     import flax.linen as nn
     import jax
 
@@ -73,12 +73,12 @@ def linen():
             y, _ = ScanBlock(self.features, training)(x, None)
             return y
 
-    model = MLP(64, num_layers=5)
+    model = MLP(64, num_layers)
 
     return model
 
 
-def nnx(rngs):
+def nnx(rngs, num_layers=5):
     import jax
     from flax import nnx
 
@@ -111,7 +111,7 @@ def nnx(rngs):
 
             return forward(x, self.blocks)
 
-    model = MLP(64, num_layers=5, rngs=rngs)
+    model = MLP(64, num_layers, rngs=rngs)
 
     return model
 

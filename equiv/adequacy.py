@@ -95,7 +95,8 @@ def _over(name: str, before: np.ndarray, after: np.ndarray, noise: Noise) -> flo
         return 0.0
     with np.errstate(invalid="ignore", over="ignore"):
         apart = float(np.max(np.abs(after.astype("float64") - before.astype("float64")), initial=0.0))
-    least = ulp(before.dtype) * float(np.max(np.abs(before.astype("float64")), initial=0.0))
+    size = ulp(before.dtype) if str(before.dtype) in FLOATS else 0.0
+    least = size * float(np.max(np.abs(before.astype("float64")), initial=0.0))
     response = max(noise.native.get("0", {}).get(name, 0.0), least)
     budget = response * math.sqrt(noise.depth.get(name, 1)) * LEVEL
     if math.isnan(apart):

@@ -15,14 +15,16 @@ class Layer:
     Attributes:
         path: canonical path, e.g. `"block.linear"`; leaves are named `block.linear/kernel`.
         kind: which leaves it has and how each library stores them, e.g. `"linear"`; see `equiv.layers`.
-        scopes: backend name to the layer's place in that library's own tree.
+        scopes: backend name to the layer's place in that library's own tree; `"blocks[2]"` is one of a stack of layers.
         leaves: leaf names, for kinds whose leaves the case itself names (`module`).
+        layouts: backend name to leaf to its layout there (`equiv.layouts`), where it is not the kind's own.
     """
 
     path: str
     kind: str
     scopes: Mapping[str, str]
     leaves: tuple[str, ...] = ()
+    layouts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,21 @@ def _beside(leaves: Mapping[str, Any], leaf: str) -> Any:
 
 
 @dataclass(frozen=True)
+class Depths:
+    """The same model at growing depth, to see what depth costs in two ways of writing it.
+
+    Attributes:
+        unrolled: backend name to a builder whose layers are written out; it takes `num_layers` beside what it takes.
+        scanned: likewise, with a scan over the layers.
+        layers: the depths.
+    """
+
+    unrolled: Mapping[str, Builder]
+    scanned: Mapping[str, Builder]
+    layers: tuple[int, ...] = (1, 4, 16, 64)
+
+
+@dataclass(frozen=True)
 class Case:
     """One model in several libraries and what is asked of it.
 
@@ -121,6 +138,7 @@ class Case:
         steps: how many train steps are compared.
         budget_factor: what every derived budget is multiplied by; anything but 1 is a claim of the case's author, and
             is recorded and shown with every number that it touches.
+        depths: the same model at growing depth, for `equiv bench`.
     """
 
     guide: str
@@ -135,3 +153,4 @@ class Case:
     deviations: tuple[Deviation, ...] = ()
     steps: int = 5
     budget_factor: float = 1.0
+    depths: Depths | None = None

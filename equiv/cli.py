@@ -2,6 +2,8 @@
 
 import click
 
+from equiv.commands.bench import bench
+from equiv.commands.freeze import freeze
 from equiv.commands.list import list_cases
 from equiv.commands.report import report
 from equiv.commands.run import run
@@ -14,5 +16,5 @@ def main() -> None:
     """Show that a model in Haiku, Flax Linen and Flax NNX is one and the same, or where it first is not."""
 
 
-for command in (run, list_cases, selfcheck, report):
+for command in (run, list_cases, selfcheck, bench, freeze, report):
     main.add_command(command)

@@ -50,16 +50,19 @@ class Source:
 
 @dataclass(frozen=True)
 class Waypoint:
-    """One value on the way through both programs, where both have it.
+    """One value that the reference computes on the way to its outputs, and the nearest one of the candidate.
 
     Attributes:
-        name: what computes it: the primitive and the module around it.
+        name: the primitive, and the module that the trace names.
         where: `file:line` of the user's own code in the reference.
-        ratio: error / budget there; None where there is no number.
+        ratio: error / budget of the candidate's nearest value; None where it has none of that size.
         floor: the same of a reference whose inputs have moved by one ulp: what rounding alone does.
+        lost: whether the candidate has neither it nor anything that the reference makes of it; a value over its budget
+            that is not lost is only another way to the same.
     """
 
     name: str
     where: str
     ratio: float | None
     floor: float
+    lost: bool = False

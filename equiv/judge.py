@@ -17,6 +17,7 @@ from equiv.proofs import located, needed_in_float64, prove_all
 from equiv.results import CheckResult, Finding
 from equiv.tampering import tampered
 from equiv.traced import Traced, trace_port
+from equiv.waypoints import walked
 from equiv.workshop import Workshop
 
 CHECKS: tuple[ModuleType, ...] = (structure, randomness, outputs, gradients, state, train)
@@ -107,17 +108,17 @@ def start_candidates(workshop: Workshop, candidates: list[str], stage: Stage) ->
     stage("tracing")
     left = trace_port(workshop, name)
     checks: list[CheckResult] = []
-    traced = _trace_candidates(workshop, candidates, checks)
+    traced = trace_candidates(workshop, candidates, checks)
     stage("proving")
     proofs = prove_all(left, traced)
-    needed = needed_in_float64(left, proofs)
+    needed = needed_in_float64(left.table, left.programs, proofs)
     every = frozenset[str]().union(*needed.values())
     waits = {name: prepare(workshop, left, every, quick=not every)}
     for candidate, right in traced.items():
         try:
             waits[candidate] = prepare(workshop, right, needed[candidate], quick=not every)
         except EquivError as error:
-            checks += _failed(candidate, error)
+            checks += failed(candidate, error)
     return Started(workshop, left, traced, proofs, waits, tuple(checks), tampered(traced, proofs))
 
 
@@ -137,26 +138,29 @@ def compare_candidates(started: Started, stage: Stage) -> tuple[list[CheckResult
         stage(f"compiling {candidate}")
         try:
             found = check_candidate(workshop, reference, ready(), started.proofs[candidate])
-            checks += located(found, left, started.traced[candidate])
+            right = started.traced[candidate]
+            checks += walked(located(found, left, right), left, right, reference.probes[0], workshop.case.steps)
         except EquivError as error:
-            checks += _failed(candidate, error)
+            checks += failed(candidate, error)
     stage("trying the probes")
     given = reference.observed.samples["0"].native
     moved = adequacy(compiled, reference.probes, given, reference.noise)
     return checks, (*moved, *started.told)
 
 
-def _trace_candidates(workshop: Workshop, candidates: list[str], checks: list[CheckResult]) -> dict[str, Traced]:
+def trace_candidates(workshop: Workshop, candidates: list[str], checks: list[CheckResult]) -> dict[str, Traced]:
+    """The candidates that can be traced; what is known of the others goes into `checks`."""
     traced = {}
     for candidate in candidates:
         try:
             traced[candidate] = trace_port(workshop, candidate)
         except EquivError as error:
-            checks += _failed(candidate, error)
+            checks += failed(candidate, error)
     return traced
 
 
-def _failed(candidate: str, error: EquivError) -> list[CheckResult]:
+def failed(candidate: str, error: EquivError) -> list[CheckResult]:
+    """Every check after structure of a candidate that cannot be traced or run."""
     finding = Finding(candidate, "error", note=str(error))
     return [CheckResult(check.NAME, candidate, "error", str(error), (finding,)) for check in CHECKS[1:]]
 

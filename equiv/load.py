@@ -11,12 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from equiv.case import Case, Deviation, KnownDifference, Layer
+from equiv.case import Case, Depths, Deviation, KnownDifference, Layer
+from equiv.casetext import digest
 from equiv.details import Source
 from equiv.errors import CaseError, EquivError, place, told
 
 WORDS = (ast.Expression, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.Not, ast.Constant)
 """What a `-k` expression is made of, once its words are True or False."""
+
+ON_REQUEST = ".on-request"
+"""A folder that holds a file of this name is searched when it is given itself, not as part of another."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class LoadedCase:
         case: as the file ends with.
         path: the file, from the working folder on.
         sources: backend to its builder, where that is a function with a source.
+        text: `equiv.casetext.digest` of the file.
     """
 
     name: str
@@ -44,13 +49,15 @@ class LoadedCase:
     case: Case
     path: str = ""
     sources: Mapping[str, Source] = field(default_factory=dict)
+    text: str = ""
 
 
 def find(paths: tuple[Path, ...], expression: str = "") -> list[CaseFile]:
     """The case files under files and folders, in order of name.
 
     Args:
-        paths: case files, or folders that are searched for them (not for names that begin with `_`, `test_` or `.`).
+        paths: case files, or folders that are searched for them (not for names that begin with `_`, `test_` or `.`;
+            not in folders below that hold a file `.on-request`: those are given by name).
         expression: words with `and`, `or`, `not` and parentheses; a word holds for the names that contain it.
 
     Raises:
@@ -60,6 +67,8 @@ def find(paths: tuple[Path, ...], expression: str = "") -> list[CaseFile]:
     for path in paths:
         if path.is_dir():
             files = sorted(file for file in path.rglob("*.py") if _is_case(file.relative_to(path)))
+            asked = {mark.parent for mark in path.rglob(ON_REQUEST)} - {path}
+            files = [file for file in files if asked.isdisjoint(file.parents)]
             if not files:
                 raise EquivError(f"{path}: no case files (*.py) in this folder. Give a folder or file with a CASE.")
             found += [CaseFile(file.relative_to(path).with_suffix("").as_posix(), file) for file in files]
@@ -127,7 +136,7 @@ def load(file: CaseFile) -> LoadedCase:
             f"{file.path}: the case has {len(case.models)} model. Give it two: a reference and a candidate."
         )
     lesson = (module.__doc__ or "").strip().partition("\n")[0]
-    return LoadedCase(file.name, lesson, case, _from_here(file.path), _sources(case))
+    return LoadedCase(file.name, lesson, case, _from_here(file.path), _sources(case), digest(file.path))
 
 
 def _sources(case: Case) -> dict[str, Source]:
@@ -178,6 +187,11 @@ FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     ("known_differences", lambda given: _all(KnownDifference, given), "a tuple of KnownDifference"),
     ("deviations", lambda given: _all(Deviation, given), "a tuple of Deviation"),
+    (
+        "depths",
+        lambda given: given is None or isinstance(given, Depths),
+        "Depths(unrolled={...}, scanned={...}), each of backend names to builders with num_layers",
+    ),
     ("steps", lambda given: type(given) is int and given > 0, "a whole number from 1 on"),
 )
 """What each field of a case has to be, and how to say it: a case is written by hand."""

@@ -1,10 +1,13 @@
 """Layer table and native leaves: every leaf of a port is accounted for, or the case is an error."""
 
 import difflib
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+from equiv import layouts
 from equiv.backends.base import Leaves, Port
 from equiv.case import Layer
 from equiv.errors import CaseError, PortError
@@ -18,18 +21,24 @@ def map_port(layers: tuple[Layer, ...], port: Port, backend: ModuleType) -> Leaf
     Raises:
         CaseError: a row without a scope, with a wrong scope or unknown kind; a leaf that no row or two rows cover.
     """
-    mapped: dict[NativeKey, MappedLeaf] = {}
+    mapped: dict[NativeKey, list[MappedLeaf]] = {}
     for layer in layers:
         for leaf in _row(layer, port, backend):
-            if leaf.key in mapped:
+            others = mapped.setdefault(leaf.key, [])
+            if others and (leaf.region is None or others[0].region is None):
                 raise CaseError(
-                    f"{port.backend}: {leaf.key} is covered twice, by {mapped[leaf.key].name} and {leaf.name}. "
+                    f"{port.backend}: {leaf.key} is covered twice, by {others[0].name} and {leaf.name}. "
                     "Give each layer its own scope."
                 )
-            mapped[leaf.key] = leaf
-    names = [leaf.name for leaf in mapped.values()]
+            others.append(leaf)
+    for key, blocks in mapped.items():
+        if regions := [leaf.region for leaf in blocks if leaf.region is not None]:
+            shared = f"{port.backend}: {key} {_spec(port, key)}, shared by {blocks[0].name} and others"
+            layouts.check_regions(shared, port.leaves[key].shape, regions)
+    found = [leaf for blocks in mapped.values() for leaf in blocks]
+    names = [leaf.name for leaf in found]
     if twice := [name for name in names if names.count(name) > 1]:
-        keys = " and ".join(str(leaf.key) for leaf in mapped.values() if leaf.name == twice[0])
+        keys = " and ".join(str(leaf.key) for leaf in found if leaf.name == twice[0])
         raise CaseError(
             f"{port.backend}: {twice[0]} is the name of two leaves, {keys}, of which one would not be compared. "
             "Give each row of the layer table its own path."
@@ -41,7 +50,7 @@ def map_port(layers: tuple[Layer, ...], port: Port, backend: ModuleType) -> Leaf
             f"{port.backend}: no row of the layer table covers {shown} ({len(left)} of {len(port.leaves)} leaves). "
             "Add a row to the case's layers."
         )
-    return LeafTable(port.backend, tuple(mapped.values()))
+    return LeafTable(port.backend, tuple(found))
 
 
 def _row(layer: Layer, port: Port, backend: ModuleType) -> list[MappedLeaf]:
@@ -52,25 +61,58 @@ def _row(layer: Layer, port: Port, backend: ModuleType) -> list[MappedLeaf]:
             f"{port.backend}: row {layer.path} is of the kind {layer.kind!r}, which this backend does not know; "
             f"it knows {', '.join(sorted(backend.LEAVES))}."
         )
-    table: Mapping[str, Native] = backend.LEAVES[layer.kind]
-    wanted = leaves_of(layer)
-    natives = dict(table) if "*" not in table else {name: Native(table["*"].collection, name) for name in wanted}
-    scope = layer.scopes[port.backend]
+    natives = _natives(layer, backend)
+    scope, item = _place(layer.scopes[port.backend])
     found = {
-        name: (native, key)
-        for name, native in natives.items()
-        if (key := backend.native_key(native, scope)) in port.leaves
+        name: (native, key) for name, native in natives if (key := backend.native_key(native, scope)) in port.leaves
     }
     if not found:
-        raise CaseError(_wrong_scope(layer, port, backend, list(natives.values())))
-    rows = []
-    for name, (native, key) in found.items():
-        struct = port.leaves[key]
-        spec = LeafSpec(native.layout.canonical_shape(struct.shape), str(struct.dtype), port.collections[key])
-        copies = None if native.copies is None else canonical(layer, native.copies)
-        full = canonical(layer, name)
-        rows.append(MappedLeaf(full, key, native.layout, spec, struct.shape, copies, native.constant))
-    return rows
+        raise CaseError(_wrong_scope(layer, port, backend, [native for _, native in natives]))
+    own = layer.layouts.get(port.backend, {})
+    if unknown := sorted(set(own) - set(found)):
+        raise CaseError(
+            f"{port.backend}: row {layer.path} has a layout for {unknown[0]!r}, which it does not have there; "
+            f"it has {', '.join(map(repr, sorted(found)))}. Mend the row's layouts."
+        )
+    return [
+        _mapped(layer, port, key, name, replace(native, layout=own.get(name, native.layout)), item)
+        for name, (native, key) in found.items()
+    ]
+
+
+def _natives(layer: Layer, backend: ModuleType) -> list[tuple[str, Native]]:
+    """Canonical leaf to its native form; a library that stores a kind in several ways has several of one name."""
+    table: Mapping[str, Native | tuple[Native, ...]] = backend.LEAVES[layer.kind]
+    if isinstance(every := table.get("*"), Native):
+        return [(name, Native(every.collection, name)) for name in leaves_of(layer)]
+    return [(name, one) for name, ways in table.items() for one in (ways if isinstance(ways, tuple) else (ways,))]
+
+
+def _place(scope: str) -> tuple[str, int | None]:
+    """A scope, and where it ends in `[2]` the index on the first axis of stacked leaves."""
+    stacked = re.fullmatch(r"(.*)\[(\d+)\]", scope)
+    return (stacked[1], int(stacked[2])) if stacked else (scope, None)
+
+
+def _mapped(layer: Layer, port: Port, key: NativeKey, name: str, native: Native, item: int | None) -> MappedLeaf:
+    struct, full = port.leaves[key], canonical(layer, name)
+    if item is not None and item >= (struct.shape or (0,))[0]:
+        raise CaseError(
+            f"{port.backend}: row {layer.path} says {layer.scopes[port.backend]!r}, but {key} is {_spec(port, key)}. "
+            "Mend the index, which counts from 0 on the first axis."
+        )
+    leaf = MappedLeaf(
+        name=full,
+        key=key,
+        layout=native.layout,
+        spec=LeafSpec((), str(struct.dtype), port.collections[key]),
+        native_shape=struct.shape,
+        copies=None if native.copies is None else canonical(layer, native.copies),
+        constant=native.constant,
+        part=native.part,
+        item=item,
+    )
+    return replace(leaf, spec=replace(leaf.spec, shape=native.layout.canonical_shape(leaf.block_shape)))
 
 
 def _wrong_scope(layer: Layer, port: Port, backend: ModuleType, natives: list[Native]) -> str:
@@ -105,7 +147,6 @@ def to_native(table: LeafTable, variables: Mapping[str, Any], widened: bool = Fa
     """
     if unknown := sorted(set(variables) - set(table.names())):
         raise PortError(f"{table.backend}: cannot load {unknown[0]}: the model has no such leaf. Leave it out.")
-    native = {}
     for leaf in table.leaves:
         if leaf.name not in variables:
             raise PortError(f"{table.backend}: cannot load: {leaf.name} {leaf.spec} is missing. Give it a value.")
@@ -117,13 +158,20 @@ def to_native(table: LeafTable, variables: Mapping[str, Any], widened: bool = Fa
                 f"{table.backend}: cannot load {leaf.name}: got {got}, the model has "
                 f"{LeafSpec(leaf.spec.shape, dtype)}. Mend the layout or the row in the layer table."
             )
-        native[leaf.key] = leaf.layout.to_native(array, leaf.native_shape)
-    return native
+    return {key: layouts.to_native(leaves, variables) for key, leaves in by_key(table).items()}
+
+
+def by_key(table: LeafTable) -> dict[NativeKey, tuple[MappedLeaf, ...]]:
+    """Native leaf to what it holds: one canonical leaf, or several blocks."""
+    held: dict[NativeKey, tuple[MappedLeaf, ...]] = {}
+    for leaf in table.leaves:
+        held[leaf.key] = (*held.get(leaf.key, ()), leaf)
+    return held
 
 
 def to_canonical(table: LeafTable, native: Mapping[NativeKey, Any]) -> dict[str, Any]:
     """Native leaves as canonical variables."""
-    return {leaf.name: leaf.layout.to_canonical(native[leaf.key]) for leaf in table.leaves}
+    return {leaf.name: leaf.to_canonical(native[leaf.key]) for leaf in table.leaves}
 
 
 def wide(dtype: str) -> str:

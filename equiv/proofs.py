@@ -10,18 +10,25 @@ from equiv.evidence.locate import first_difference
 from equiv.evidence.prove import Side, every, prove
 from equiv.evidence.rewrite import select
 from equiv.observed import Proofs
-from equiv.program import Program
+from equiv.probe import Arrays
+from equiv.program import Program, Programs
 from equiv.results import CheckResult
 from equiv.traced import Traced, lift_program
+from equiv.variables import LeafTable
 
 
 def prove_all(reference: Traced, candidates: Mapping[str, Traced]) -> dict[str, Proofs]:
     """Candidate to its proofs against the reference."""
-    left = _side(reference)
-    return {name: prove(left, _side(traced), _start_alike(reference, traced)) for name, traced in candidates.items()}
+    left = side_of(reference)
+    return {
+        name: prove(left, side_of(traced), start_alike(reference.fresh, traced.fresh))
+        for name, traced in candidates.items()
+    }
 
 
-def _side(traced: Traced) -> Side:
+def side_of(traced: Traced) -> Side:
+    """A port as the prover takes it."""
+
     def lift(program: str) -> Program | None:
         try:
             return lift_program(traced, program)
@@ -31,19 +38,23 @@ def _side(traced: Traced) -> Side:
     return Side(traced.programs, traced.table, lift)
 
 
-def _start_alike(reference: Traced, candidate: Traced) -> frozenset[str]:
+def start_alike(ours: Arrays, theirs: Arrays) -> frozenset[str]:
     """State leaves that both libraries initialise with the same value."""
-    ours, theirs = reference.fresh, candidate.fresh
     return frozenset(name for name in ours if name in theirs and np.array_equal(ours[name], theirs[name]))
 
 
-def needed_in_float64(reference: Traced, proofs: Mapping[str, Proofs]) -> dict[str, frozenset[str]]:
-    """Candidate to the programs that hold an output without proof: those are run in float64 too."""
-    return {name: frozenset(_unproved(reference, found)) for name, found in proofs.items()}
+def needed_in_float64(table: LeafTable, programs: Programs, proofs: Mapping[str, Proofs]) -> dict[str, frozenset[str]]:
+    """Candidate to the programs that hold an output without proof: those are run in float64 too.
+
+    Args:
+        table: the reference's leaf table.
+        programs: the reference's programs, of which only names are asked.
+        proofs: candidate to its proofs.
+    """
+    return {name: frozenset(_unproved(table, programs, found)) for name, found in proofs.items()}
 
 
-def _unproved(reference: Traced, proofs: Proofs) -> set[str]:
-    table, programs = reference.table, reference.programs
+def _unproved(table: LeafTable, programs: Programs, proofs: Proofs) -> set[str]:
     constants = {leaf.name for leaf in table.leaves if leaf.constant is not None}
     proved = {(place, cold) for place, _, cold in proofs}
     stateful = bool(table.names("state"))

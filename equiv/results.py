@@ -144,6 +144,7 @@ class CaseResult:
         costs: what each port costs; None where nothing was timed.
         path: the case file, for running it again.
         sources: backend to its builder.
+        text: a hash of the case file and of the user's own modules that it imports: what the verdict belongs to.
     """
 
     name: str
@@ -162,6 +163,7 @@ class CaseResult:
     costs: CaseCosts | None = None
     path: str = ""
     sources: dict[str, Source] = field(default_factory=dict)
+    text: str = ""
     seconds: float = 0.0
 
 

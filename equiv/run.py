@@ -7,22 +7,23 @@ from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
-from equiv.case import Case
-from equiv.checks import structure
+from equiv.admit import admit, in_order
+from equiv.against import run_against
 from equiv.environment import environment
-from equiv.errors import CaseError, EquivError, NotRun
+from equiv.errors import CaseError, EquivError
 from equiv.evidence.algebra import CONDITIONS
-from equiv.judge import CHECKS, Started, compare_candidates, start_candidates
+from equiv.frozen import Frozen
+from equiv.judge import Started, compare_candidates, start_candidates
 from equiv.kills import FaultMatrix, matrix
 from equiv.load import CaseFile, LoadedCase, load
 from equiv.observe import outline
-from equiv.observed import WIDE, Comparison, Noise
+from equiv.observed import WIDE
 from equiv.prove_only import prove_candidates
 from equiv.results import CaseResult, CheckResult, DeviationResult, Finding, LeafResult, RunResult, verdict_of
 from equiv.selfcheck import selfcheck
 from equiv.strengthen import strengthened
 from equiv.summary import summarise
-from equiv.variables import Identity, MappedLeaf
+from equiv.variables import MappedLeaf
 from equiv.workshop import Workshop, open_workshop
 
 Progress = Callable[[str], None]
@@ -31,7 +32,11 @@ Result = TypeVar("Result")
 
 
 def run_cases(
-    files: list[CaseFile], progress: Progress = lambda _: None, prove_only: bool = False, plant: bool = False
+    files: list[CaseFile],
+    progress: Progress = lambda _: None,
+    prove_only: bool = False,
+    plant: bool = False,
+    against: Frozen | None = None,
 ) -> Iterator[CaseResult]:
     """Every case to its result, in order; a case that cannot be used is a result too.
 
@@ -42,10 +47,11 @@ def run_cases(
         progress: told what is being done.
         prove_only: prove what can be proved, and run nothing.
         plant: plant faults in every candidate too, and say which are noticed.
+        against: a frozen reference in the place of the cases' own.
     """
     before: Callable[[], CaseResult] | None = None
     for file in files:
-        following = _begin(file, progress, prove_only, plant)
+        following = _begin(file, progress, prove_only, plant, against)
         if before is not None:
             yield before()
         before = following
@@ -53,11 +59,16 @@ def run_cases(
         yield before()
 
 
-def _begin(file: CaseFile, progress: Progress, prove_only: bool, plant: bool) -> Callable[[], CaseResult]:
+def _begin(
+    file: CaseFile, progress: Progress, prove_only: bool, plant: bool, against: Frozen | None
+) -> Callable[[], CaseResult]:
     """Begin a case; what is returned finishes it. The seconds are those spent on it, not those in between."""
     clock = time.perf_counter()
     progress(file.name)
-    started = _tried(file, lambda: start_case(load(file), progress, prove_only))
+    if against is None:
+        started = _tried(file, lambda: start_case(load(file), progress, prove_only))
+    else:
+        started = _tried(file, lambda: run_against(load(file), against, progress))
     spent = time.perf_counter() - clock
 
     def finish() -> CaseResult:
@@ -144,10 +155,9 @@ def start_case(loaded: LoadedCase, progress: Progress = lambda _: None, prove_on
     case, name = loaded.case, loaded.name
     reference, *candidates = case.models
     workshop = open_workshop(case)
-    checks: list[CheckResult] = []
     if problem := workshop.problems.get(reference):
         raise CaseError(f"{problem} The reference is {reference}: without it nothing can be compared.")
-    ready = _ready(case, workshop, candidates, checks)
+    ready, checks = admit(workshop, outline(workshop, reference), candidates)
     if ready and prove_only:
         checks += prove_candidates(workshop, ready)
     started = None
@@ -170,8 +180,7 @@ def finish_case(begun: StartedCase, progress: Progress = lambda _: None) -> Case
         found = compare_candidates(begun.started, stage)
         found, told = strengthened(workshop, list(begun.started.traced), found, stage)
         checks += found
-    order = [module.NAME for module in CHECKS]
-    checks.sort(key=lambda check: (candidates.index(check.candidate), order.index(check.check)))
+    checks = in_order(checks, candidates)
     return CaseResult(
         name=name,
         lesson=loaded.lesson,
@@ -186,35 +195,8 @@ def finish_case(begun: StartedCase, progress: Progress = lambda _: None) -> Case
         deviations=tuple(DeviationResult(**vars(deviation)) for deviation in case.deviations),
         path=loaded.path,
         sources=dict(loaded.sources),
+        text=loaded.text,
     )
-
-
-def _ready(case: Case, workshop: Workshop, candidates: list[str], checks: list[CheckResult]) -> list[str]:
-    """The candidates that can be run; what is known of the others goes into `checks`."""
-    reference = next(iter(case.models))
-    ready = []
-    for candidate in candidates:
-        if problem := workshop.problems.get(candidate):
-            checks += _stopped(candidate, problem)
-            continue
-        result = structure.check(
-            Comparison(case, outline(workshop, reference), outline(workshop, candidate), Noise({}, {}, {}))
-        )
-        checks.append(result)
-        if broken := [item for item in result.findings if item.grade == "refuted" and item.place.startswith("leaf ")]:
-            note = f"{broken[0].place}: {broken[0].note}"
-            checks += [CheckResult(later.NAME, candidate, "blocked", note) for later in CHECKS[1:]]
-        else:
-            ready.append(candidate)
-    return ready
-
-
-def _stopped(candidate: str, problem: EquivError) -> list[CheckResult]:
-    grade = "not run" if isinstance(problem, NotRun) else "error"
-    first, *later = CHECKS
-    blocked = [CheckResult(check.NAME, candidate, "blocked", f"{first.NAME}: {problem}") for check in later]
-    finding = Finding(candidate, grade, note=str(problem))
-    return [CheckResult(first.NAME, candidate, grade, str(problem), (finding,)), *blocked]
 
 
 def _leaf_results(workshop: Workshop) -> tuple[LeafResult, ...]:
@@ -234,7 +216,7 @@ def _leaf_result(name: str, leaves: dict[str, MappedLeaf]) -> LeafResult:
         spec.dtype,
         places={backend: str(leaf.key) for backend, leaf in leaves.items()},
         shapes={backend: leaf.native_shape for backend, leaf in leaves.items()},
-        layouts={backend: str(leaf.layout) for backend, leaf in leaves.items() if leaf.layout != Identity()},
+        layouts={backend: leaf.rule for backend, leaf in leaves.items() if leaf.rule},
     )
 
 

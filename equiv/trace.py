@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from equiv.backends.base import Port, Request, path_of
-from equiv.mapping import to_canonical, to_native, wide
+from equiv.backends.base import Leaves, Port, Request, path_of
+from equiv.mapping import to_native, wide
 from equiv.program import Program
-from equiv.variables import LeafTable, NativeKey
+from equiv.variables import LeafTable, MappedLeaf, NativeKey
 
 Specs = dict[str, jax.ShapeDtypeStruct]
 
@@ -92,10 +92,15 @@ def forward(tracer: Tracer, method: str, mode: str) -> Program:
         native = tracer.native(inputs)
         arguments = tuple(inputs[f"batch/{name}"] for name in names)
         outputs, after = tracer.port.apply(native, method, arguments, mode == "train", inputs["key"])
-        changed = {f"state {name}": value for name, value in to_canonical(tracer.table, after).items()}
+        changed = {f"state {leaf.name}": _after(leaf, native, after, inputs) for leaf in tracer.table.leaves}
         return {**flat_outputs("output", outputs), **changed}
 
     return trace(f"{mode} {method}", run, {**tracer.variables(), **tracer.batch(names), **tracer.random()})
+
+
+def _after(leaf: MappedLeaf, native: Leaves, after: Leaves, inputs: Mapping[str, Any]) -> Any:
+    """A leaf after a call; one that was handed through is the input itself, whatever its layout."""
+    return inputs[leaf.name] if after[leaf.key] is native[leaf.key] else leaf.to_canonical(after[leaf.key])
 
 
 def gradient(tracer: Tracer, method: str) -> Program:

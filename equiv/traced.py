@@ -150,7 +150,7 @@ def _begin_start(tracer: Tracer) -> Callable[[], Mapping[str, Any]]:
 
     def make(key: Any) -> dict[str, Any]:
         leaves = port.fresh(key)
-        found = {leaf.name: leaf.layout.to_canonical(leaves[leaf.key]) for leaf in state}
+        found = {leaf.name: leaf.to_canonical(leaves[leaf.key]) for leaf in state}
         return found | {f"random/{leaf.path}": leaves[leaf] for leaf in random}
 
     key = jax.random.key(0)

@@ -1,7 +1,7 @@
 """The train step of a port as programs: variables to the carry of training, and one step on that carry."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,29 +10,21 @@ import numpy as np
 
 from equiv.backends.base import path_of
 from equiv.errors import PortError
+from equiv.layouts import of_updates, to_native
 from equiv.program import Program
 from equiv.trace import Tracer, flat_outputs, trace
-from equiv.variables import Identity, Layout
+from equiv.variables import Identity, LeafSpec, MappedLeaf, NativeKey
 
+Held = tuple[MappedLeaf, ...]
+"""What one leaf of the carry of training holds, by name.
 
-@dataclass(frozen=True)
-class CarryLeaf:
-    """One leaf of the carry of training.
-
-    Attributes:
-        name: a canonical variable, `opt_state/0/mu/block.linear/kernel`, `opt_state/0/count`, `step`, `random/...`.
-        layout: of the variable it is or belongs to.
-        shape: native shape.
-    """
-
-    name: str
-    layout: Layout
-    shape: tuple[int, ...]
+A canonical variable, or blocks of it; `opt_state/0/mu/block.linear/kernel`, `opt_state/0/count`, `step`, `random/...`.
+"""
 
 
 def training(tracer: Tracer) -> tuple[Program, Program]:
     """`begin`: variables to the carry of training. `step`: one train step on that carry."""
-    seen: list[tuple[Any, list[CarryLeaf]]] = []
+    seen: list[tuple[Any, list[Held]]] = []
 
     def run_begin(inputs: Mapping[str, Any]) -> dict[str, Any]:
         carry = tracer.port.begin(tracer.native(inputs), inputs["key"])
@@ -44,11 +36,11 @@ def training(tracer: Tracer) -> tuple[Program, Program]:
     structure, leaves = seen[0]
 
     def run_step(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        native = [leaf.layout.to_native(inputs[leaf.name], leaf.shape) for leaf in leaves]
+        native = [to_native(held, inputs) for held in leaves]
         batch = {name: inputs[f"batch/{name}"] for name in tracer.request.batch}
         after, outputs = tracer.port.step(jax.tree.unflatten(structure, native), batch, inputs["key"])
         carried = _canonical(carry_leaves(tracer, after), after)
-        if lost := [leaf.name for leaf in leaves if leaf.name not in carried]:
+        if lost := [leaf.name for held in leaves for leaf in held if leaf.name not in carried]:
             raise PortError(
                 f"{tracer.port.backend}: train_step was given {lost[0]} and does not return it "
                 f"({len(lost)} of {len(leaves)} leaves). Return what it carries whole, in the order of its arguments."
@@ -60,14 +52,15 @@ def training(tracer: Tracer) -> tuple[Program, Program]:
     return begin, trace("step", run_step, {**specs, **tracer.batch(), "key": tracer.random()["key"]})
 
 
-def _canonical(leaves: list[CarryLeaf], carry: Any) -> dict[str, Any]:
+def _canonical(leaves: list[Held], carry: Any) -> dict[str, Any]:
     return {
-        leaf.name: leaf.layout.to_canonical(jnp.asarray(array))
-        for leaf, array in zip(leaves, jax.tree.leaves(carry), strict=True)
+        leaf.name: leaf.to_canonical(jnp.asarray(array))
+        for held, array in zip(leaves, jax.tree.leaves(carry), strict=True)
+        for leaf in held
     }
 
 
-def carry_leaves(tracer: Tracer, carry: Any) -> list[CarryLeaf]:
+def carry_leaves(tracer: Tracer, carry: Any) -> list[Held]:
     """What each leaf of a carry is, in the order of its pytree.
 
     An optax state repeats the tree of the parameters (optax 0.2.8, `transform.py`), so a leaf of it is known by the
@@ -79,11 +72,11 @@ def carry_leaves(tracer: Tracer, carry: Any) -> list[CarryLeaf]:
     ]
 
 
-def _carry_leaf(tracer: Tracer, path: str, shape: tuple[int, ...]) -> CarryLeaf:
+def _carry_leaf(tracer: Tracer, path: str, shape: tuple[int, ...]) -> Held:
     parts = path.split("/")
     of_optimizer = "opt_state" in parts
     slot = "/".join(parts[parts.index("opt_state") :]) if of_optimizer else parts[-1]
-    best, name, layout = -1, slot, Identity()
+    best, found = -1, (_plain(slot, shape),)
     for key in tracer.port.leaves:
         native, collection = key.path.replace(".", "/"), tracer.port.collections[key]
         if f"/{path}".endswith(f"/{native}") and len(native) + _in_collection(path, native, key.collection) > best:
@@ -91,12 +84,21 @@ def _carry_leaf(tracer: Tracer, path: str, shape: tuple[int, ...]) -> CarryLeaf:
                 continue
             best = len(native) + _in_collection(path, native, key.collection)
             if collection == "random":
-                name, layout = f"random/{key.path}", Identity()
+                found = (_plain(f"random/{key.path}", shape),)
                 continue
-            leaf = next(leaf for leaf in tracer.table.leaves if leaf.key == key)
-            name = f"{slot.removesuffix(native)}{leaf.name}" if of_optimizer else leaf.name
-            layout = leaf.layout
-    return CarryLeaf(name, layout, shape)
+            found = tuple(leaf for leaf in tracer.table.leaves if leaf.key == key)
+            if of_optimizer:
+                beside = slot.removesuffix(native)
+                found = tuple(
+                    replace(leaf, name=f"{beside}{leaf.name}", layout=of_updates(leaf.layout), native_shape=shape)
+                    for leaf in found
+                )
+    return found
+
+
+def _plain(name: str, shape: tuple[int, ...]) -> MappedLeaf:
+    """A leaf of the carry that no row of the layer table speaks of."""
+    return MappedLeaf(name, NativeKey("", name), Identity(), LeafSpec(shape, ""), shape)
 
 
 def _in_collection(path: str, native: str, collection: str) -> float:

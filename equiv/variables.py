@@ -6,6 +6,9 @@ from typing import Any, Protocol
 Array = Any
 """A numpy or jax array: this module touches neither, only methods both have."""
 
+Region = tuple[tuple[int, int], ...]
+"""A block of an array: first and one past the last index, for every axis."""
+
 
 @dataclass(frozen=True)
 class LeafSpec:
@@ -46,6 +49,14 @@ class Layout(Protocol):
 
     def to_native(self, array: Array, shape: tuple[int, ...]) -> Array:
         """Canonical to native, whose shape is given."""
+        ...
+
+
+class Part(Protocol):
+    """Which block of a native leaf a canonical leaf is, where one native leaf holds several."""
+
+    def region(self, shape: tuple[int, ...]) -> Region:
+        """The block of a native leaf of that shape."""
         ...
 
 
@@ -110,6 +121,7 @@ class Native:
         collection: the library's collection.
         name: the leaf's path below the layer's scope.
         layout: from native to canonical.
+        part: which block of the native leaf it is, where that holds several canonical ones.
         copies: for a leaf that only this library has: the canonical leaf that it repeats where nothing hangs on
             the library's own formula.
         constant: likewise, the integer that it holds there.
@@ -118,13 +130,14 @@ class Native:
     collection: str
     name: str
     layout: Layout = Identity()
+    part: Part | None = None
     copies: str | None = None
     constant: int | None = None
 
 
 @dataclass(frozen=True)
 class MappedLeaf:
-    """One native leaf and the canonical leaf it is.
+    """One native leaf, or a block of one, and the canonical leaf it is.
 
     Attributes:
         name: canonical name, `block.linear/kernel`.
@@ -134,6 +147,8 @@ class MappedLeaf:
         native_shape: shape in the library.
         copies: see `Native.copies`, as a full canonical name.
         constant: see `Native.constant`.
+        part: see `Native.part`.
+        item: index on the first axis of a native leaf that is stacked over layers.
     """
 
     name: str
@@ -143,11 +158,50 @@ class MappedLeaf:
     native_shape: tuple[int, ...]
     copies: str | None = None
     constant: int | None = None
+    part: Part | None = None
+    item: int | None = None
 
     @property
     def own(self) -> bool:
         """Whether only this library has the leaf."""
         return self.copies is not None or self.constant is not None
+
+    @property
+    def region(self) -> Region | None:
+        """The block of the native leaf; None: all of it."""
+        if self.part is None and self.item is None:
+            return None
+        rest = self.native_shape if self.item is None else self.native_shape[1:]
+        block = tuple((0, size) for size in rest) if self.part is None else self.part.region(rest)
+        return block if self.item is None else ((self.item, self.item + 1), *block)
+
+    @property
+    def block_shape(self) -> tuple[int, ...]:
+        """The shape that `layout` takes: of the block, without the axis of `item`."""
+        if self.region is None:
+            return self.native_shape
+        return tuple(end - start for start, end in self.region[0 if self.item is None else 1 :])
+
+    @property
+    def rule(self) -> str:
+        """How it lies in the native leaf, in words; empty: as it is."""
+        words = [
+            "" if self.item is None else f"layer {self.item} of a stack",
+            "" if self.part is None else str(self.part),
+            "" if self.layout == Identity() else str(self.layout),
+        ]
+        return ", ".join(filter(None, words))
+
+    def to_canonical(self, array: Array) -> Array:
+        """From the whole native leaf."""
+        if self.region is not None:
+            array = array[tuple(slice(*bounds) for bounds in self.region)].reshape(self.block_shape)
+        return self.layout.to_canonical(array)
+
+    def to_block(self, array: Array) -> Array:
+        """To the block of the native leaf, which is all of it where `region` is None."""
+        block = self.layout.to_native(array, self.block_shape)
+        return block if self.region is None else block.reshape([end - start for start, end in self.region])
 
 
 @dataclass(frozen=True)

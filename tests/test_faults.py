@@ -228,7 +228,7 @@ FAULTS = (
     fault(
         "one_layer_too_few",
         "scan_over_layers/nnx",
-        ("MLP(64, num_layers=5, rngs=rngs)", "MLP(64, num_layers=4, rngs=rngs)"),
+        ("MLP(64, num_layers, rngs=rngs)", "MLP(64, num_layers=4, rngs=rngs)"),
         "structure",
         "leaf blocks.linear/kernel",
     ),

@@ -31,7 +31,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ran(project: Path) -> subprocess.CompletedProcess[str]:
     """All of it, run once."""
-    return pytest_in(project, "cases", "test_own.py", "-rA", "--equiv-json=out/results.json", "--junitxml=junit.xml")
+    options = ("--equiv-json=out/results.json", "--equiv-html=out/page.html", "--junitxml=junit.xml")
+    return pytest_in(project, "cases", "test_own.py", "-rA", *options)
 
 
 @pytest.fixture(scope="module")
@@ -166,10 +167,26 @@ def test_the_environment_is_said_after_collection(ran):
 
 
 def test_the_end_says_the_verdict_first_and_where_the_results_are(ran, stored):
-    lines = ran.stdout.partition("= equiv =")[2].splitlines()[1:4]
+    lines = ran.stdout.partition("= equiv =")[2].splitlines()[1:5]
     assert lines[0] == f"! {stored.headline}"
     assert lines[1].startswith("cpu · jax ")
-    assert lines[2] == "results: out/results.json"
+    assert lines[2:] == ["results: out/results.json", "report: out/page.html"]
+
+
+def test_the_page_is_made_of_the_same_results(project, stored):
+    page = (project / "out" / "page.html").read_text()
+    assert page.startswith("<!")
+    assert all(case.name in page for case in stored.cases)
+
+
+def test_a_page_that_cannot_be_made_says_so_and_the_rest_is_shown(project):
+    """Without the library that makes pages."""
+    (project / "conftest.py").write_text("import sys\nsys.modules['jinja2'] = None\n")
+    done = pytest_in(project, "test_own.py", "--equiv-html=never.html", "--equiv-json=still.json")
+    (project / "conftest.py").unlink()
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "1 passed" in done.stdout
+    assert "results: still.json\nequiv: --equiv-html needs jinja2, which is not installed here." in done.stdout
 
 
 def test_what_failed_is_what_lf_runs_and_ci_prints_its_line_whole(project, ran):
@@ -186,7 +203,9 @@ def test_a_platform_that_is_not_there_fails_everything_and_skips_nothing(project
         done = pytest_in(project, *arguments, "cases/same.py", "--tb=no", "--equiv-json=r.json", JAX_PLATFORMS="cpu")
         assert done.returncode == pytest.ExitCode.TESTS_FAILED
         assert f"{len(CHECKS)} failed in " in done.stdout
-        (case,) = read(project / "r.json").cases
+        result = read(project / "r.json")
+        assert result.environment["platform"] == "cpu"
+        (case,) = result.cases
         assert case.problem.startswith("cuda is required and not there: JAX runs on cpu (cpu). Install the cuda build")
 
 

@@ -35,7 +35,7 @@ def test_every_layout_of_the_module_is_tested_here():
     layouts = {
         kind
         for _, kind in inspect.getmembers(variables, inspect.isclass)
-        if hasattr(kind, "to_canonical") and kind is not variables.Layout
+        if hasattr(kind, "to_native") and kind is not variables.Layout
     }
     assert layouts == set(WITH_SHAPE)
 

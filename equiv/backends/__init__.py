@@ -6,10 +6,13 @@ from types import ModuleType
 
 from equiv.errors import CaseError, NotRun
 
+HELPERS = ("base", "nnx_leaves", "written")
+"""Modules here that are no backends."""
+
 
 def names() -> tuple[str, ...]:
     """The backends there are: one per file beside this one."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in HELPERS))
 
 
 def load(name: str) -> ModuleType:

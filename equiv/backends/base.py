@@ -3,19 +3,31 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import optax
 
 from equiv.errors import CaseError, PortError
-from equiv.variables import Native, NativeKey
+from equiv.variables import Identity, Layout, Native, NativeKey
+
+if TYPE_CHECKING:
+    from equiv.backends.written import Written
 
 Leaves = dict[NativeKey, Any]
 """Native place to array."""
 
-LeafNames = Mapping[str, Mapping[str, Native]]
-"""Layer kind to canonical leaf to its native form: a backend's `LEAVES`."""
+LeafNames = Mapping[str, Mapping[str, Native | tuple[Native, ...]]]
+"""Layer kind to canonical leaf to its native form, or to several ones: a backend's `LEAVES`."""
+
+
+AS_IS: Layout = Identity()
+
+
+def scaled(bias: str, layout: Layout = AS_IS) -> dict[str, Native]:
+    """The leaves of a norm, in a library that calls its bias so."""
+    return {"scale": Native("params", "scale", layout), "bias": Native("params", bias, layout)}
+
 
 TRAIN_ARGUMENTS = {"training": True, "is_training": True, "train": True, "deterministic": False}
 """Arguments that switch between train and eval mode, with their value in train mode."""
@@ -52,6 +64,8 @@ class Port:
         step: `(carry, batch, key)` to `(carry, outputs)`.
         fresh: `key` to the leaves as the library initialises them.
         default_step: whether the train step is ours, not the case's.
+        written: `(leaves, batch, key)` to the programs as users of the library write them, freshly jitted; None
+            where they cannot be timed.
     """
 
     backend: str
@@ -63,6 +77,7 @@ class Port:
     step: Callable[[Any, Mapping[str, Any], Any], tuple[Any, Any]]
     fresh: Callable[[Any], Leaves]
     default_step: bool
+    written: "Callable[[Leaves, Mapping[str, Any], Any], tuple[Written, ...]] | None" = None
 
 
 @dataclass(frozen=True)

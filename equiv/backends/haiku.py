@@ -1,13 +1,15 @@
 """Haiku: the only file of the package that imports it."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import haiku as hk
 import jax
 
 from equiv.backends.base import (
+    AS_IS,
     Built,
     LeafNames,
     Leaves,
@@ -16,10 +18,13 @@ from equiv.backends.base import (
     check_leaves,
     functional_training,
     mode_arguments,
+    scaled,
     take_apart,
 )
+from equiv.backends.written import Written, forward_and_gradients, functional_step
 from equiv.errors import CaseError
-from equiv.variables import DropUnitAxes, Native, NativeKey
+from equiv.layouts import Gate, Shift, SwapAxes
+from equiv.variables import DropUnitAxes, Layout, Native, NativeKey
 
 NAME = "haiku"
 
@@ -37,20 +42,49 @@ def _average(name: str) -> dict[str, Native]:
     }
 
 
+def _weighted(scope: str = "", name: str = "", kernel: Layout = AS_IS) -> dict[str, Native]:
+    below, leaf = (f"{part}/" if part else "" for part in (scope, name))
+    return {f"{leaf}kernel": Native("params", f"{below}w", kernel), f"{leaf}bias": Native("params", f"{below}b")}
+
+
+def _lstm() -> dict[str, Native]:
+    # dm-haiku 0.0.17, haiku/_src/recurrent.py: one linear layer for input and hidden, gates i, g, f, o, and f + 1.
+    found: dict[str, Native] = {}
+    for index, gate in enumerate("igfo"):
+        for letter, rows in (("i", "input"), ("h", "hidden")):
+            found[f"{letter}{gate}/kernel"] = Native("params", "linear/w", part=Gate(index, rows=rows))
+        layout = Shift(1.0) if gate == "f" else AS_IS
+        found[f"h{gate}/bias"] = Native("params", "linear/b", layout, Gate(index))
+    return found
+
+
 LEAVES: LeafNames = {
-    "linear": {"kernel": Native("params", "w"), "bias": Native("params", "b")},
-    "batch_norm": {
-        "scale": Native("params", "scale", DropUnitAxes()),
-        "bias": Native("params", "offset", DropUnitAxes()),
-        **_average("mean"),
-        **_average("var"),
+    "linear": _weighted(),
+    "conv": _weighted(),
+    "conv_transpose": _weighted(kernel=SwapAxes()),
+    "embed": {"embedding": Native("params", "embeddings")},
+    "layer_norm": scaled("offset", DropUnitAxes()),
+    "rms_norm": {"scale": Native("params", "scale", DropUnitAxes())},
+    "group_norm": scaled("offset"),
+    "instance_norm": scaled("offset"),
+    "batch_norm": {**scaled("offset", DropUnitAxes()), **_average("mean"), **_average("var")},
+    "spectral_norm": {"u": Native("state", "u0"), "sigma": Native("state", "sigma")},
+    "attention": {
+        **_weighted("query", "query"),
+        **_weighted("key", "key"),
+        **_weighted("value", "value"),
+        **_weighted("linear", "out"),
     },
+    "lstm": _lstm(),
+    "vanilla_rnn": {**_weighted("linear", "i"), "h/kernel": Native("params", "linear_1/w")},
+    "conv_lstm": {**_weighted("input_to_hidden", "ih"), **_weighted("hidden_to_hidden", "hh")},
     "module": {"*": Native("params", "*")},
     "parameter": {"": Native("params", "")},
     "state": {"": Native("state", "")},
 }
 
 KINDS = (hk.Transformed, hk.TransformedWithState, hk.MultiTransformed, hk.MultiTransformedWithState)
+WANTED = "what hk.transform, transform_with_state or multi_transform returns"
 
 
 def native_key(native: Native, scope: str) -> NativeKey:
@@ -64,8 +98,8 @@ def build(builder: Callable[..., Any], request: Request) -> Port:
     Raises:
         CaseError: the builder returns something that is not a transformed function.
     """
-    built = take_apart(NAME, builder(), KINDS, "what hk.transform, transform_with_state or multi_transform returns")
-    calls = _calls(built.model, request)
+    built = take_apart(NAME, builder(), KINDS, WANTED)
+    calls, apply, begin, step = _functions(built, request)
 
     def init(key: Any) -> Leaves:
         arguments = [jax.numpy.ones(spec.shape, spec.dtype) for spec in _first_inputs(request)]
@@ -73,20 +107,16 @@ def build(builder: Callable[..., Any], request: Request) -> Port:
         made = built.model.init(key, *arguments, **mode_arguments(calls.init, True))
         return _leaves(dict(zip(("params", "state"), made if calls.stateful else (made, {}), strict=True)))
 
+    def written(native: Leaves, batch: Mapping[str, Any], key: Any) -> tuple[Written, ...]:
+        again = take_apart(NAME, builder(), KINDS, WANTED)
+        calls, _, begin, step = _functions(again, request)
+        call = partial(calls, next(iter(request.methods)))
+        return (
+            *forward_and_gradients(call, _trees(native), request, batch, key),
+            functional_step(NAME, again, begin, step, native, batch, key),
+        )
+
     abstract = jax.eval_shape(init, jax.random.key(0))
-
-    def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
-        trees = _trees(native)
-        function, modes = calls.functions[method], mode_arguments(calls.functions[method], train)
-        rng = (key,) if "rng" in inspect.signature(function).parameters else ()
-        if not calls.stateful:
-            return function(trees["params"], *rng, *arguments, **modes), native
-        outputs, state = function(trees["params"], trees["state"], *rng, *arguments, **modes)
-        after = _leaves({"params": trees["params"], "state": state})
-        check_leaves(NAME, method, native, after)
-        return outputs, after
-
-    begin, step = functional_training(NAME, request, built, apply, _named_trees(built), _leaves)
     return Port(
         backend=NAME,
         leaves=abstract,
@@ -97,7 +127,23 @@ def build(builder: Callable[..., Any], request: Request) -> Port:
         step=step,
         fresh=init,
         default_step=built.train_step is None,
+        written=written,
     )
+
+
+def _functions(built: Built, request: Request) -> "tuple[_Calls, Callable[..., Any], Callable[..., Any], Any]":
+    """A model's calls; `apply`, `begin` and `step` of its port."""
+    calls = _calls(built.model, request)
+
+    def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
+        outputs, trees = calls(method, _trees(native), arguments, train, key)
+        if not calls.stateful:
+            return outputs, native
+        after = _leaves(trees)
+        check_leaves(NAME, method, native, after)
+        return outputs, after
+
+    return calls, apply, *functional_training(NAME, request, built, apply, _named_trees(built), _leaves)
 
 
 class _Calls:
@@ -105,6 +151,18 @@ class _Calls:
 
     def __init__(self, functions: dict[str, Callable[..., Any]], init: Callable[..., Any], stateful: bool) -> None:
         self.functions, self.init, self.stateful = functions, init, stateful
+
+    def __call__(
+        self, method: str, trees: dict[str, Any], arguments: tuple[Any, ...], train: bool, key: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """One method: its outputs, and the trees after the call."""
+        function = self.functions[method]
+        modes = mode_arguments(function, train)
+        rng = (key,) if "rng" in inspect.signature(function).parameters else ()
+        if not self.stateful:
+            return function(trees["params"], *rng, *arguments, **modes), trees
+        outputs, state = function(trees["params"], trees["state"], *rng, *arguments, **modes)
+        return outputs, {**trees, "state": state}
 
 
 def _calls(model: Any, request: Request) -> _Calls:

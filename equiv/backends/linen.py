@@ -1,6 +1,7 @@
 """Flax Linen: with `nnx.py` the only file of the package that imports Flax."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -8,6 +9,8 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from equiv.backends.base import (
+    AS_IS,
+    Built,
     LeafNames,
     Leaves,
     Port,
@@ -15,21 +18,51 @@ from equiv.backends.base import (
     check_leaves,
     functional_training,
     mode_arguments,
+    scaled,
     take_apart,
 )
+from equiv.backends.written import Written, forward_and_gradients, functional_step
 from equiv.errors import CaseError
-from equiv.variables import Native, NativeKey
+from equiv.layers import KINDS
+from equiv.layouts import MergeAxes
+from equiv.variables import Layout, Native, NativeKey
 
 NAME = "linen"
+WANTED = "a flax.linen.Module"
+
+
+def _weighted(name: str = "", kernel: Layout = AS_IS, bias: Layout = AS_IS) -> dict[str, Native]:
+    below = f"{name}/" if name else ""
+    return {
+        f"{below}kernel": Native("params", f"{below}kernel", kernel),
+        f"{below}bias": Native("params", f"{below}bias", bias),
+    }
+
+
+def _stats(*names: str) -> dict[str, Native]:
+    return {name: Native("batch_stats", name) for name in names}
+
 
 LEAVES: LeafNames = {
-    "linear": {"kernel": Native("params", "kernel"), "bias": Native("params", "bias")},
-    "batch_norm": {
-        "scale": Native("params", "scale"),
-        "bias": Native("params", "bias"),
-        "mean": Native("batch_stats", "mean"),
-        "var": Native("batch_stats", "var"),
+    "linear": _weighted(),
+    "conv": _weighted(),
+    "conv_transpose": _weighted(),
+    "embed": {"embedding": Native("params", "embedding")},
+    "layer_norm": scaled("bias"),
+    "rms_norm": {"scale": Native("params", "scale")},
+    "group_norm": scaled("bias"),
+    "instance_norm": scaled("bias"),
+    "batch_norm": {**scaled("bias"), **_stats("mean", "var")},
+    "spectral_norm": _stats("u", "sigma"),
+    "attention": {
+        **_weighted("query", MergeAxes(), MergeAxes()),
+        **_weighted("key", MergeAxes(), MergeAxes()),
+        **_weighted("value", MergeAxes(), MergeAxes()),
+        **_weighted("out", MergeAxes(-3)),
     },
+    "lstm": {leaf: Native("params", leaf) for leaf in KINDS["lstm"]},
+    "vanilla_rnn": {leaf: Native("params", leaf) for leaf in KINDS["vanilla_rnn"]},
+    "conv_lstm": {**_weighted("ih"), **_weighted("hh")},
     "module": {"*": Native("params", "*")},
     "parameter": {"": Native("params", "")},
     "state": {"": Native("", "")},
@@ -51,42 +84,68 @@ def build(builder: Callable[..., Any], request: Request) -> Port:
     Raises:
         CaseError: the builder returns no Linen module, or a method is missing.
     """
-    built = take_apart(NAME, builder(), (nn.Module,), "a flax.linen.Module")
-    model = built.model
-    methods = {method: _method(model, method) for method in request.methods}
+    built = take_apart(NAME, builder(), (nn.Module,), WANTED)
+    methods = {method: _method(built.model, method) for method in request.methods}
+    modes = any(mode_arguments(function, True) for function in methods.values())
 
     def init(key: Any) -> Leaves:
         method, names = next(iter(request.methods.items()))
         arguments = [jax.numpy.ones(request.batch[name].shape, request.batch[name].dtype) for name in names]
         keys = {"params": key, "dropout": jax.random.fold_in(key, 1)}
-        return _leaves(model.init(keys, *arguments, method=method, **mode_arguments(methods[method], False)))
+        return _leaves(built.model.init(keys, *arguments, method=method, **mode_arguments(methods[method], False)))
 
     abstract = jax.eval_shape(init, jax.random.key(0))
     collections = sorted({key.collection for key in abstract} - {"params"})
+    _, apply, begin, step = _functions(built, request, collections)
 
-    def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
-        trees = _trees(native)
-        modes = mode_arguments(methods[method], train)
-        # In eval mode every collection stays mutable too, so that a state that moves there is seen.
-        outputs, changed = model.apply(
-            trees, *arguments, method=method, mutable=collections, rngs={"dropout": key}, **modes
+    def written(native: Leaves, batch: Mapping[str, Any], key: Any) -> tuple[Written, ...]:
+        again = take_apart(NAME, builder(), (nn.Module,), WANTED)
+        call, _, begin, step = _functions(again, request, collections)
+        call = partial(call, next(iter(request.methods)))
+        return (
+            *forward_and_gradients(call, _trees(native), request, batch, key),
+            functional_step(NAME, again, begin, step, native, batch, key),
         )
-        after = _leaves({**trees, **changed})
-        check_leaves(NAME, method, native, after)
-        return outputs, after
 
-    begin, step = functional_training(NAME, request, built, apply, _trees, _leaves)
     return Port(
         backend=NAME,
         leaves=abstract,
         collections={key: "params" if key.collection == "params" else "state" for key in abstract},
-        modes=any(mode_arguments(function, True) for function in methods.values()),
+        modes=modes,
         apply=apply,
         begin=begin,
         step=step,
         fresh=init,
         default_step=built.train_step is None,
+        written=written,
     )
+
+
+def _functions(built: Built, request: Request, collections: list[str]) -> tuple[Callable[..., Any], ...]:
+    """A model's call on its trees; `apply`, `begin` and `step` of its port."""
+    methods = {method: _method(built.model, method) for method in request.methods}
+
+    def call(
+        method: str, trees: dict[str, Any], arguments: tuple[Any, ...], train: bool, key: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        # In eval mode every collection stays mutable too, so that a state that moves there is seen.
+        outputs, changed = built.model.apply(
+            trees,
+            *arguments,
+            method=method,
+            mutable=collections,
+            rngs={"dropout": key},
+            **mode_arguments(methods[method], train),
+        )
+        return outputs, {**trees, **changed}
+
+    def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
+        outputs, trees = call(method, _trees(native), arguments, train, key)
+        after = _leaves(trees)
+        check_leaves(NAME, method, native, after)
+        return outputs, after
+
+    return call, apply, *functional_training(NAME, request, built, apply, _trees, _leaves)
 
 
 def _method(model: nn.Module, method: str) -> Callable[..., Any]:

@@ -1,29 +1,41 @@
 """Flax NNX: with `linen.py` the only file of the package that imports Flax."""
 
+import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 from flax import nnx
 
-from equiv.backends.base import Built, LeafNames, Leaves, Port, Request, bind, check_leaves, path_of, take_apart
+from equiv.backends.base import (
+    Built,
+    Leaves,
+    Port,
+    Request,
+    bind,
+    check_leaves,
+    path_of,
+    take_apart,
+)
+from equiv.backends.nnx_leaves import LEAVES as LEAVES
+from equiv.backends.written import (
+    Call,
+    Running,
+    Written,
+    apart,
+    bound,
+    carrying,
+    copied,
+    flat_inside,
+    functional,
+    time_inside,
+)
 from equiv.errors import CaseError
 from equiv.variables import Native, NativeKey
 
 NAME = "nnx"
-
-LEAVES: LeafNames = {
-    "linear": {"kernel": Native("params", "kernel"), "bias": Native("params", "bias")},
-    "batch_norm": {
-        "scale": Native("params", "scale"),
-        "bias": Native("params", "bias"),
-        "mean": Native("state", "mean"),
-        "var": Native("state", "var"),
-    },
-    "module": {"*": Native("params", "*")},
-    "parameter": {"": Native("params", "")},
-    "state": {"": Native("state", "")},
-}
 
 
 def native_key(native: Native, scope: str) -> NativeKey:
@@ -74,6 +86,7 @@ def build(builder: Callable[..., Any], request: Request) -> Port:
         step=step,
         fresh=fresh,
         default_step=built.train_step is None,
+        written=partial(_written, builder, request),
     )
 
 
@@ -163,3 +176,72 @@ def _state(like: nnx.State, native: Leaves) -> nnx.State:
     """The leaves as a fresh state: NNX mutates variables, so none may be shared between two traces."""
     keys = list(_leaves(like))
     return jax.tree.unflatten(jax.tree.structure(like), [native[key] for key in keys])
+
+
+def _written(
+    builder: Callable[..., Any], request: Request, native: Leaves, batch: Mapping[str, Any], key: Any
+) -> tuple[Written, ...]:
+    """The programs of a newly built model, under `nnx.jit` and, split into its state, under `jax.jit`."""
+    parts: list[Built] = []
+
+    def make() -> nnx.Module:
+        parts.append(take_apart(NAME, builder(nnx.Rngs(0)), (nnx.Module,), "an nnx.Module"))
+        return parts[-1].model
+
+    graphdef, state = nnx.split(nnx.eval_shape(make))
+    train_step, create = parts[-1].train_step, parts[-1].create
+    if train_step is None:
+        train_step, create = _default_training(request)
+    method, names = next(iter(request.methods.items()))
+
+    def forward(model: nnx.Module, *inputs: Any) -> Any:
+        return getattr(model, method)(*inputs)
+
+    def gradients(model: nnx.Module, batch: Mapping[str, Any]) -> Any:
+        def loss_of(model: nnx.Module) -> Any:
+            return request.loss(getattr(model, method)(*(batch[name] for name in names)), batch)
+
+        return nnx.value_and_grad(loss_of)(model)
+
+    model = nnx.merge(graphdef, _state(state, native))
+    _set_mode(model, True)
+    created = create(**bind(NAME, create, {"model": model, "key": key})) if create else None
+    named = {"batch": dict(batch), **batch, "key": key, "model": model, "optimizer": created}
+    written = (
+        *_both_ways("forward", forward, ((model, *(batch[name] for name in names)), {})),
+        *_both_ways("gradients", gradients, ((model, dict(batch)), {})),
+    )
+    if hasattr(created, "apply_gradients"):
+        asked = bind(NAME, train_step, {**named, "state": created, "train_state": created})
+        carried = [name for name in asked if asked[name] is created]
+        step = functional("train step", train_step, bound(train_step, asked), carrying(train_step, carried))
+        return (*written, step)
+    return (*written, *_both_ways("train step", train_step, bound(train_step, bind(NAME, train_step, named))))
+
+
+def _both_ways(program: str, function: Callable[..., Any], given: Call) -> tuple[Written, ...]:
+    """A program that changes its modules in place, as it is written, and in the guide's functional form."""
+    jitted, raw = function if hasattr(function, "trace") else nnx.jit(function), inspect.unwrap(function)
+    modules, arrays, put = apart(given[0], (nnx.Module, nnx.Optimizer))
+    graphdef, state = nnx.split(modules)
+
+    @jax.jit
+    def split(graphdef: Any, state: nnx.State, *arrays: Any, **keywords: Any) -> tuple[Any, nnx.State]:
+        modules = nnx.merge(graphdef, state)
+        outputs = raw(*put(modules, arrays), **keywords)
+        return outputs, nnx.state(modules)
+
+    def start() -> Running:
+        own = nnx.merge(graphdef, copied(state))
+        variables = [node for _, node in nnx.iter_graph(own) if isinstance(node, nnx.Variable)]
+        mine = put(own, copied(arrays)), copied(given[1])
+        return Running(jitted, mine, changed=lambda: [variable.get_raw_value() for variable in variables])
+
+    def follow(given: Call, outputs: Any) -> Call:
+        return (given[0][0], outputs[1], *given[0][2:]), given[1]
+
+    inside = partial(time_inside, jitted) if hasattr(jitted, "jitted_fn") else None
+    return (
+        Written(program, "nnx.jit", jitted, start, partial(flat_inside, jitted), inside),
+        replace(functional(program, split, ((graphdef, state, *arrays), given[1]), follow), runner="split + jax.jit"),
+    )

@@ -19,6 +19,7 @@ from equiv.results import CaseResult, RunResult, encode
 from equiv.summary import exit_code
 
 if TYPE_CHECKING:
+    from equiv.frozen import Frozen
     from equiv.run import Progress as Report
 
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of the table.")
 @click.option("--prove-only", is_flag=True, help="Prove what can be proved and run nothing.")
 @click.option("--selfcheck", is_flag=True, help="Plant faults in every candidate too and say which are noticed.")
+@click.option("--against", type=click.Path(path_type=Path), help="A bundle of equiv freeze in the reference's place.")
 @click.option("--explain-budget", is_flag=True, help="Say for every check where its budget comes from.")
 @click.option(
     "--reports",
@@ -42,6 +44,7 @@ def run(
     as_json: bool,
     prove_only: bool,
     selfcheck: bool,
+    against: Path | None,
     explain_budget: bool,
     reports: Path,
 ) -> None:
@@ -54,9 +57,25 @@ def run(
             show(result, open_console(), explain_budget)
 
     def run_files() -> RunResult:
-        return _run_files(find(paths or (Path("cases"),), expression), prove_only, selfcheck)
+        files = find(paths or (Path("cases"),), expression)
+        if against is None:
+            return _run_files(files, prove_only, selfcheck)
+        if prove_only or selfcheck:
+            raise EquivError("--against runs neither with --prove-only nor with --selfcheck. Leave one out.")
+        from equiv.frozen import read
+
+        frozen = read(against)
+        return _run_files(_case_of(files, frozen), False, False, frozen)
 
     guard(lambda: _run(run_files, reports, print_result))
+
+
+def _case_of(files: list[CaseFile], frozen: "Frozen") -> list[CaseFile]:
+    """The case that was frozen; a single file is taken whatever its name."""
+    found = files if len(files) == 1 else [file for file in files if file.name == frozen.case]
+    if len(found) != 1:
+        raise EquivError(f"none of {len(files)} cases is {frozen.case!r}, which the bundle was made of. Give its file.")
+    return found
 
 
 def _run(run_files: Callable[[], RunResult], reports: Path, print_result: Callable[[RunResult], None]) -> int:
@@ -72,7 +91,7 @@ def _run(run_files: Callable[[], RunResult], reports: Path, print_result: Callab
     return code
 
 
-def _run_files(files: list[CaseFile], prove_only: bool, plant: bool) -> RunResult:
+def _run_files(files: list[CaseFile], prove_only: bool, plant: bool, against: "Frozen | None" = None) -> RunResult:
     started, clock = datetime.now(UTC), time.perf_counter()
     columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     finished: list[CaseResult] = []
@@ -89,7 +108,7 @@ def _run_files(files: list[CaseFile], prove_only: bool, plant: bool) -> RunResul
         environment()  # without a device there is nothing to begin with
         report: Report = lambda text: bar.update(task, description=text)  # noqa: E731
         try:
-            for case in run_cases(files, report, prove_only, plant):
+            for case in run_cases(files, report, prove_only, plant, against):
                 finished.append(case)
                 bar.advance(task)
         except KeyboardInterrupt:

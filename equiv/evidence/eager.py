@@ -12,14 +12,19 @@ from jax.extend import core
 
 from equiv.evidence.draws import CALLS, opened, scan_parts
 
+Seen = Callable[[tuple[Any, ...], Sequence[Any], Sequence[Any]], None]
+"""Told of every equation, after the calls around it, with what goes in and what comes out; a loop is one equation."""
 
-def evaluate(closed: Any, arrays: Sequence[Any]) -> list[np.ndarray]:
+
+def evaluate(closed: Any, arrays: Sequence[Any], seen: Seen | None = None) -> list[np.ndarray]:
     """The outputs of a jaxpr; call it inside `jax.enable_x64(True)` where it is a float64 program."""
     jaxpr, consts = opened(closed)
-    return [np.asarray(value) for value in _walk(jaxpr, consts, arrays)]
+    return [np.asarray(value) for value in _walk(jaxpr, consts, arrays, seen)]
 
 
-def _walk(jaxpr: Any, consts: Sequence[Any], arrays: Sequence[Any]) -> list[Any]:
+def _walk(
+    jaxpr: Any, consts: Sequence[Any], arrays: Sequence[Any], seen: Seen | None = None, calls: tuple[Any, ...] = ()
+) -> list[Any]:
     values = dict(zip(jaxpr.constvars, consts, strict=True))
     values.update(zip(jaxpr.invars, arrays, strict=True))
 
@@ -27,7 +32,11 @@ def _walk(jaxpr: Any, consts: Sequence[Any], arrays: Sequence[Any]) -> list[Any]
         return np.asarray(atom.val, dtype_of(atom)) if isinstance(atom, core.Literal) else values[atom]
 
     for eqn in jaxpr.eqns:
-        values.update(zip(eqn.outvars, _equation(eqn, [read(atom) for atom in eqn.invars]), strict=True))
+        ins = [read(atom) for atom in eqn.invars]
+        outs = _equation(eqn, ins, seen, calls)
+        if seen is not None and eqn.primitive.name not in CALLS:
+            seen((*calls, eqn), ins, outs)
+        values.update(zip(eqn.outvars, outs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
@@ -36,11 +45,11 @@ def dtype_of(atom: Any) -> Any:
     return atom.aval.dtype
 
 
-def _equation(eqn: Any, ins: list[Any]) -> Sequence[Any]:
+def _equation(eqn: Any, ins: list[Any], seen: Seen | None = None, calls: tuple[Any, ...] = ()) -> Sequence[Any]:
     name, params = eqn.primitive.name, eqn.params
     if name in CALLS:
         body, consts = opened(params[CALLS[name]])
-        return _walk(body, consts, ins[len(ins) - len(body.invars) :])
+        return _walk(body, consts, ins[len(ins) - len(body.invars) :], seen, (*calls, eqn))
     if name in LOOPS:
         return LOOPS[name](eqn, ins)
     if (outs := _by_numpy(eqn, ins)) is not None:

@@ -31,6 +31,10 @@ class Side:
         programs: in the port's own precision.
         table: its leaf table.
         lift: gives a program in float64 by its name, or None where there is none.
+        known: whether in float64, rewrites and program to the names of its outputs.
+        applied: whether in float64, and program, to the rewrites that had something to do in it.
+        needs: program to output to the inputs that it can depend on.
+        frozen: all names are known beforehand; there is nothing to number.
     """
 
     programs: Programs
@@ -38,13 +42,24 @@ class Side:
     lift: Callable[[str], Program | None]
     known: dict[tuple[bool, frozenset[str], str], dict[str, str]] = field(default_factory=dict)
     applied: dict[tuple[bool, str], set[str]] = field(default_factory=dict)
+    needs: dict[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+    frozen: bool = False
 
     def name(self, place: str, lifted: bool, rules: frozenset[str]) -> str | None:
         """The name of one `program: output`; None where there is no such program."""
         program, _, output = place.partition(": ")
+        if self.frozen:
+            rules &= self.applied.get((lifted, program), NOTHING)
+            return self.known.get((lifted, rules, program), {}).get(output)
         if (lifted, rules, program) not in self.known:
             self.known[lifted, rules, program] = self._number(program, lifted, rules)
         return self.known[lifted, rules, program].get(output)
+
+    def depends(self, program: Program) -> Mapping[str, frozenset[str]]:
+        """Output to the inputs that it can depend on."""
+        if program.name not in self.needs:
+            self.needs[program.name] = dependencies(program)
+        return self.needs[program.name]
 
     def _number(self, program: str, lifted: bool, rules: frozenset[str]) -> dict[str, str]:
         own = (part for part in every(self.programs) if part.name == program)
@@ -84,7 +99,7 @@ def prove(left: Side, right: Side, start_alike: frozenset[str]) -> Proofs:
         for name, proof in trained.items():
             proofs[f"train: {name}", f"train: {name}", cold] = proof
         for part in left.programs.parts:
-            for output, needs in dependencies(part).items():
+            for output, needs in left.depends(part).items():
                 place = f"{part.name}: {output}"
                 variables = [name for name in needs if name in left.table.names()]
                 if (place, place) in single and all(name in trained for name in variables):
@@ -154,7 +169,7 @@ def _trained(left: Side, single: Mapping[tuple[str, str], Proof], apart: frozens
     begin, step = left.programs.begin, left.programs.step
     if begin is None or step is None:
         return {}
-    needs = dependencies(step)
+    needs = left.depends(step)
     starts = {output for output in begin.outputs if (f"begin: {output}",) * 2 in single} - apart
     carried = [name for name in step.inputs if not name.startswith(("batch/", "draw/"))]
     kept = {name for name in needs if (f"step: {name}",) * 2 in single and (name in starts or name not in carried)}

@@ -10,9 +10,9 @@ import pytest
 
 from equiv import backends
 from equiv.case import Builder, Case, KnownDifference, Layer
-from equiv.errors import CaseError, EquivError
+from equiv.errors import CaseError, EquivError, NotRun
 from equiv.load import FIELDS, LoadedCase
-from equiv.plugin.judging import present
+from equiv.plugin.judging import surroundings
 from equiv.plugin.outcome import Mismatch, NotCompared, Unequal, failure
 from equiv.plugin.session import Session
 from equiv.report.cells import shown
@@ -129,7 +129,9 @@ class Checker:
         for field, fits, wanted in FIELDS:
             if not fits(given := getattr(case, field)):
                 raise CaseError(f"equiv.check: {field} is {type(given).__name__}, wanted {wanted}. Mend {field}.")
-        self._session.environment = present(self._marked.get("require") or self._session.require)
+        self._session.environment, problem = surroundings(self._marked.get("require") or self._session.require)
+        if problem:
+            raise NotRun(problem)
         self._count += 1
         name = self._test.name if self._count == 1 else f"{self._test.name}-{self._count}"
         lesson = (inspect.getdoc(getattr(self._test, "obj", None)) or "").partition("\n")[0]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from equiv.errors import EquivError, NotRun
+from equiv.errors import EquivError
 from equiv.load import LoadedCase
 from equiv.results import CaseResult
 
@@ -21,29 +21,27 @@ def judge(loaded: LoadedCase, require: str) -> Judged:
         loaded: the case.
         require: the platform that must be there; empty: any.
     """
-    started, surroundings = time.perf_counter(), {}
-
-    def run() -> CaseResult:
+    started, found, problem = time.perf_counter(), {}, ""
+    try:
         from equiv.run import run_case
 
-        surroundings.update(present(require))
-        return run_case(loaded)
-
-    try:
-        result = run()
+        found, problem = surroundings(require)
+        if not problem:
+            result = run_case(loaded)
+            return found, replace(result, seconds=round(time.perf_counter() - started, 3))
     except EquivError as error:
-        result = CaseResult(loaded.name, loaded.lesson, "", "", (), {}, (), problem=str(error))
+        problem = str(error)
     except Exception as error:  # noqa: BLE001 - as in `equiv run`: the other cases still finish
         problem = f"equiv itself failed with {type(error).__name__}: {error}. Please report it with the case file."
-        result = CaseResult(loaded.name, loaded.lesson, "", "", (), {}, (), problem=problem)
-    return surroundings, replace(result, seconds=round(time.perf_counter() - started, 3))
+    seconds = round(time.perf_counter() - started, 3)
+    return found, CaseResult(loaded.name, loaded.lesson, "", "", (), {}, (), problem=problem, seconds=seconds)
 
 
-def present(require: str) -> dict[str, str]:
-    """The environment, on the platform that is asked for.
+def surroundings(require: str) -> tuple[dict[str, str], str]:
+    """The environment, and why nothing is to be run in it; empty where its platform is the one that must be there.
 
     Raises:
-        NotRun: JAX finds no device, or its first is of another platform.
+        NotRun: JAX finds no device.
     """
     from equiv.environment import environment
 
@@ -54,12 +52,12 @@ def present(require: str) -> dict[str, str]:
         there = not require or jax.devices()[0] in jax.devices(require)
     except RuntimeError:  # unknown to JAX, or not initialised
         there = False
-    if not there:
-        raise NotRun(
-            f"{require} is required and not there: JAX runs on {found['platform']} ({found['device']}). "
-            f"Install the {require} build of jax, or leave out --equiv-require."
-        )
-    return found
+    if there:
+        return found, ""
+    return found, (
+        f"{require} is required and not there: JAX runs on {found['platform']} ({found['device']}). "
+        f"Install the {require} build of jax, or leave out --equiv-require."
+    )
 
 
 def share_devices(worker: str, environ: Mapping[str, str], gpus: int) -> dict[str, str]:

@@ -96,6 +96,8 @@ def table(
         config: whose terminal it is shown in.
         check: this check's worst finding is added, where another one stands first.
     """
+    if result.problem:
+        return result.problem
     writer, text = config.get_terminal_writer(), io.StringIO()
     colours = "standard" if writer.hasmarkup else None
     console = Console(

@@ -3,7 +3,7 @@
 import pytest
 
 from equiv.commands.base import write
-from equiv.errors import EquivError
+from equiv.errors import EquivError, told
 from equiv.report.cells import VERDICT_SIGNS
 from equiv.report.terminal import COLOURS, surroundings
 from equiv.results import RunResult, encode
@@ -15,18 +15,21 @@ def write_outputs(result: RunResult, config: pytest.Config) -> tuple[list[str], 
     Returns:
         Lines that say what was written where, or why not; and whether all was written.
     """
-    said, all_written = [], True
-    for option, given in (("json", config.option.equiv_json), ("html", config.option.equiv_html)):
+    said, failed = [], []
+    for kind, given in (("json", config.option.equiv_json), ("html", config.option.equiv_html)):
         if not given:
             continue
-        path = config.invocation_params.dir / given
         try:
-            write(path, encode(result) if option == "json" else _page(result), f"Give another --equiv-{option}.")
-            said.append(f"{'results' if option == 'json' else 'report'}: {given}")
+            data = encode(result) if kind == "json" else _page(result)
+            write(config.invocation_params.dir / given, data, f"Give another --equiv-{kind}.")
+            said.append(f"{'results' if kind == 'json' else 'report'}: {given}")
         except EquivError as error:
-            said.append(f"equiv: {error}")
-            all_written = False
-    return said, all_written
+            failed.append(f"equiv: {error}")
+        except ModuleNotFoundError as missing:
+            failed.append(f"equiv: --equiv-{kind} needs {missing.name}, which is not installed here. Install it.")
+        except Exception as error:  # noqa: BLE001 - the tests have been run: their results are still to be shown
+            failed.append(f"equiv: --equiv-{kind} failed with {told(error)}. Please report it with the results.")
+    return [*said, *failed], not failed
 
 
 def _page(result: RunResult) -> bytes:
@@ -48,7 +51,7 @@ def environment_line() -> str:
 
 def summary(result: RunResult, said: list[str], reporter: pytest.TerminalReporter) -> None:
     """Verdict, environment, problems, files."""
-    reporter.section("equiv")
+    reporter.write_sep("=", "equiv")
     colour = {COLOURS[result.verdict].replace("magenta", "purple"): True}
     reporter.write_line(f"{VERDICT_SIGNS[result.verdict]} {result.headline}", bold=True, **colour)
     reporter.write_line(surroundings(result))

@@ -110,7 +110,8 @@ def _tried(tried: list[Finding]) -> str:
     noticed = [sum(finding.grade == "exact" for finding in group) for group in (moved, swapped, tampered)]
     longer = [finding.place for finding in tried if finding.place.startswith("lengthening ")]
     missed = f"; not told: {', '.join(map(escape, blind))}" if blind else ""
-    missed += "".join(f"; batch lengthened: {escape(place.removeprefix('lengthening '))}" for place in longer)
+    changed = "".join(f"; environment: {escape(finding.note)}" for finding in tried if finding.place == "environment")
+    missed += changed + "".join(f"; batch lengthened: {escape(place.removeprefix('lengthening '))}" for place in longer)
     return (
         f"probes: {noticed[0]} of {len(moved)} moved leaves and {noticed[1]} of {len(swapped)} swaps noticed; "
         f"{noticed[2]} of {len(tampered)} proofs break when an equation is changed{missed}"

@@ -1,0 +1,110 @@
+"""A case's reference to a bundle: with it the reference's library can be uninstalled."""
+
+from collections.abc import Callable, Iterator
+from itertools import chain, combinations
+
+from equiv.adequacy import adequacy
+from equiv.environment import environment
+from equiv.errors import CaseError
+from equiv.evidence.fingerprint import fingerprint
+from equiv.evidence.prove import ALL, Side, every
+from equiv.frozen import Frozen, FrozenLeaf, FrozenProbe, Names, Outline
+from equiv.judge import Reference, sample_reference
+from equiv.load import LoadedCase
+from equiv.observe import Prepared, prepare
+from equiv.program import Program
+from equiv.proofs import side_of
+from equiv.results import Finding
+from equiv.traced import trace_port
+from equiv.workshop import Workshop, open_workshop
+
+
+def freeze(loaded: LoadedCase, progress: Callable[[str], None] = lambda _: None) -> Frozen:
+    """Trace, run and measure the first model of a case, and keep all that others are judged against.
+
+    Args:
+        loaded: the case.
+        progress: told what is being done.
+
+    Raises:
+        EquivError: the reference cannot be built, traced, compiled or run, or draws alike where it must not.
+    """
+    name = next(iter(loaded.case.models))
+    workshop = open_workshop(loaded.case)
+    if problem := workshop.problems.get(name):
+        raise CaseError(f"{problem} The reference is {name}: without it nothing can be frozen.")
+    progress(f"{loaded.name}: tracing")
+    traced = trace_port(workshop, name)
+    progress(f"{loaded.name}: compiling {name}")
+    prepared = prepare(workshop, traced)()
+    progress(f"{loaded.name}: running {name}")
+    reference = sample_reference(workshop, prepared)
+    given = reference.observed.samples["0"].native
+    told = adequacy(prepared, reference.probes, given, reference.noise)
+    progress(f"{loaded.name}: naming")
+    return _frozen(loaded.name, workshop, prepared, reference, told)
+
+
+def _frozen(
+    name: str, workshop: Workshop, prepared: Prepared, reference: Reference, told: tuple[Finding, ...]
+) -> Frozen:
+    traced, observed, noise = prepared.traced, reference.observed, reference.noise
+    begin, step = traced.programs.begin, traced.programs.step
+    assert begin is not None  # a port that was traced has both
+    assert step is not None
+    side = side_of(traced)
+    samples = observed.samples
+    return Frozen(
+        case=name,
+        backend=traced.port.backend,
+        environment=environment(),
+        prover=fingerprint(),
+        has_modes=workshop.has_modes,
+        steps=workshop.case.steps,
+        batch=dict(workshop.case.batch),
+        leaves=tuple(
+            FrozenLeaf(leaf.name, leaf.key, leaf.spec, leaf.native_shape, leaf.copies, leaf.constant)
+            for leaf in traced.table.leaves
+        ),
+        random=observed.random,
+        native_paths=tuple(observed.native_paths.items()),
+        parts=tuple(_outline(side, part) for part in traced.programs.parts),
+        begin=_outline(side, begin),
+        step=_outline(side, step),
+        names=tuple(_names(side)),
+        probes=tuple(
+            FrozenProbe(
+                *(probe.name, probe.seed, probe.variables, probe.batches),
+                native=dict(samples[probe.name].native),
+                lifted=None if samples[probe.name].lifted is None else dict(samples[probe.name].lifted or {}),
+            )
+            for probe in reference.probes
+        ),
+        noise={probe: dict(known) for probe, known in noise.native.items()},
+        lifted_noise={probe: dict(known) for probe, known in noise.lifted.items()},
+        depth=dict(noise.depth),
+        fresh=dict(traced.fresh),
+        reused=observed.reused,
+        drawn=observed.drawn,
+        unlifted=observed.unlifted,
+        told=told,
+    )
+
+
+def _outline(side: Side, program: Program) -> Outline:
+    needs = {output: tuple(sorted(inputs)) for output, inputs in side.depends(program).items()}
+    return Outline(program.name, program.inputs, program.outputs, program.draws, needs)
+
+
+def _names(side: Side) -> Iterator[Names]:
+    """Names under every set of rewrites that has something to do: a proof shall say which it needs."""
+    for lifted in (False, True):
+        for part in every(side.programs):
+            if any(side.name(f"{part.name}: {output}", lifted, ALL) for output in part.outputs):
+                applied = sorted(side.applied[lifted, part.name])
+                for rules in chain.from_iterable(combinations(applied, size) for size in range(len(applied) + 1)):
+                    named = {
+                        output: side.name(f"{part.name}: {output}", lifted, frozenset(rules)) for output in part.outputs
+                    }
+                    outputs = {output: name for output, name in named.items() if name is not None}
+                    yield Names(part.name, lifted, rules, outputs)

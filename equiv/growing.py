@@ -1,0 +1,97 @@
+"""What depth costs: the same model with more and more layers, written out and scanned."""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from equiv import backends
+from equiv.backends.base import Request
+from equiv.case import Builder, Case
+from equiv.costs import PHASES, Growth
+from equiv.evidence import hlo
+from equiv.evidence.draws import equations
+from equiv.evidence.timing import Clock, collect
+from equiv.measured import call_blocks, enter, numbers
+from equiv.probe import Entry, make_probe
+from equiv.timed import SEED, STAGES, Bench, filled, uncached
+from equiv.variables import LeafTable
+from equiv.workshop import guarded, request_of
+
+PROGRAM = "gradients"
+Form = Literal["unrolled", "scanned"]
+
+
+def grow(
+    case: Case,
+    withheld: Mapping[str, str],
+    seconds: float,
+    progress: Callable[[str], None] = lambda _: None,
+    clock: Clock = time.perf_counter,
+) -> tuple[Growth, ...]:
+    """Every phase of the gradients at every depth that the case names; nothing where it names none.
+
+    Args:
+        case: the case.
+        withheld: backends that are not timed.
+        seconds: for how long to measure; each depth is measured at least once.
+        progress: told what is being done.
+        clock: seconds.
+
+    Raises:
+        EquivError: a model cannot be built or timed.
+    """
+    if case.depths is None:
+        return ()
+    request, entries = request_of(case)
+    forms: tuple[tuple[Form, Mapping[str, Builder]], ...] = (
+        ("unrolled", case.depths.unrolled),
+        ("scanned", case.depths.scanned),
+    )
+    share = seconds / (len(forms) * len(case.depths.layers))
+    found: list[Growth] = []
+    with uncached():
+        for form, builders in forms:
+            for depth in case.depths.layers:
+                progress(f"{depth} layers {form}")
+                used = {backend: builder for backend, builder in builders.items() if backend not in withheld}
+                found += _at_depth(_bench(used, depth, request, entries), form, depth, share, clock)
+    return tuple(found)
+
+
+def _bench(builders: Mapping[str, Builder], depth: int, request: Request, entries: Mapping[str, Entry]) -> Bench:
+    ports, native = {}, {}
+    for backend, builder in builders.items():
+        build = backends.load(backend).build
+        what = f"building {depth} layers"
+        ports[backend] = guarded(backend, what, partial(build, partial(builder, num_layers=depth), request))
+        rng = np.random.default_rng(SEED)
+        native[backend] = {key: filled(struct, rng) for key, struct in ports[backend].leaves.items()}
+    # The layer table is that of one depth, so every port has values of its own.
+    batches = make_probe("timing", SEED, LeafTable("", ()), entries, 1).batches
+    return Bench(ports, native, {name: jnp.asarray(array[0]) for name, array in batches.items()})
+
+
+def _at_depth(bench: Bench, form: Form, depth: int, seconds: float, clock: Clock) -> list[Growth]:
+    race = enter(bench, PROGRAM, {}, clock, control=False)
+    once = collect(race.stage_all, lambda: race.pairs("compile"), clock() + seconds / 2, clock)
+    staged = {who: race.staged[who] for who in race.contenders}
+    steady = call_blocks(race, staged, seconds / 2, grace=0.0)
+    return [
+        Growth(
+            backend=who.backend,
+            form=form,
+            depth=depth,
+            phase=phase,
+            seconds=float(np.median(numbers(once if phase in STAGES else steady, who, phase)[1])),
+            equations=equations(one.jaxpr),
+            runner=who.runner,
+            program=PROGRAM,
+            instructions=hlo.instructions(one.text),
+        )
+        for who, one in staged.items()
+        for phase in PHASES
+    ]

@@ -1,0 +1,1 @@
+"""The HTML report: views (nouns for the templates), plots, and the templates themselves."""

@@ -1,0 +1,72 @@
+"""Where in the user's own code an equation comes from: the line as it is written, and the layer of the table."""
+
+import re
+from dataclasses import dataclass
+
+from equiv.report.equations import Equation, equations
+from equiv.results import CaseResult, LeafResult
+
+
+@dataclass(frozen=True)
+class Site:
+    """An equation of one port, with what the case knows of its place.
+
+    Attributes:
+        equation: as the finding tells it.
+        code: the user's line, without its indentation; empty where the builder's source is not known.
+        layer: canonical path of the layer whose module the trace names; empty where it names none.
+    """
+
+    equation: Equation
+    code: str
+    layer: str
+
+
+def sites(case: CaseResult, source: str, candidate: str) -> tuple[Site, ...]:
+    """The first different equations that a finding's `source` names, reference first; none where only one port has one.
+
+    What the other port has nothing like at all is no place where both part.
+    """
+    found = equations(source, (case.reference, candidate))
+    if len(found) != 2:
+        return ()
+    layers = [layer_of(case, equation) for equation in found]
+    layer = next(filter(None, layers), "")
+    return tuple(
+        Site(equation, code_at(case, equation), own or layer) for equation, own in zip(found, layers, strict=True)
+    )
+
+
+def code_at(case: CaseResult, equation: Equation) -> str:
+    """The line of a builder that an equation stands at."""
+    source = case.sources.get(equation.backend)
+    if source is None or not is_file(equation.file, source.file):
+        return ""
+    lines = source.text.splitlines()
+    at = equation.line - source.line
+    return lines[at].strip() if 0 <= at < len(lines) else ""
+
+
+def is_file(traced: str, given: str) -> bool:
+    """Whether a file of a trace is a case's: a trace may have it from another folder on."""
+    return bool(given) and (traced == given or traced.rpartition("/")[2] == given.rpartition("/")[2])
+
+
+def layer_of(case: CaseResult, equation: Equation) -> str:
+    """The layer whose module the trace of an equation ends with, else the one layer whose leaves it takes."""
+    scope = f"/{module_of(equation.scope)}"
+    inside = [leaf.leaf for leaf in case.leaves if scope.endswith(f"/{_module(leaf, equation.backend)}")]
+    taken = [leaf.leaf for leaf in case.leaves if leaf.leaf in equation.operands]
+    layers = list(dict.fromkeys(leaf.rpartition("/")[0] or leaf for leaf in inside or taken))
+    return layers[0] if len(layers) == 1 else ""
+
+
+def module_of(scope: str) -> str:
+    """The module path in a name stack: `transpose(jvp(Model))/Block_0/Dense_0` is `Model/Block_0/Dense_0`."""
+    return re.sub(r"transpose\(|jvp\(|\)", "", scope).strip("/")
+
+
+def _module(leaf: LeafResult, backend: str) -> str:
+    """The module of a leaf in a library, as its name stack has it: without Haiku's `~`; what fits none: `?`."""
+    path = leaf.places.get(backend, "").rpartition(" (")[0].replace("/~/", "/")
+    return path.rpartition("/")[0] or "?"
