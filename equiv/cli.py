@@ -2,7 +2,9 @@
 
 import click
 
+from equiv.commands.convert import convert
 from equiv.commands.bench import bench
+from equiv.commands.diff import diff
 from equiv.commands.freeze import freeze
 from equiv.commands.list import list_cases
 from equiv.commands.report import report
@@ -16,5 +18,5 @@ def main() -> None:
     """Show that a model in Haiku, Flax Linen and Flax NNX is one and the same, or where it first is not."""
 
 
-for command in (run, list_cases, selfcheck, bench, freeze, report):
+for command in (run, list_cases, selfcheck, bench, freeze, report, diff, convert):
     main.add_command(command)

@@ -15,8 +15,9 @@ from equiv.costs import PHASES, Growth
 from equiv.evidence import hlo
 from equiv.evidence.draws import equations
 from equiv.evidence.timing import Clock, collect
-from equiv.measured import call_blocks, enter, numbers
+from equiv.measured import call_blocks, numbers
 from equiv.probe import Entry, make_probe
+from equiv.race import enter
 from equiv.timed import SEED, STAGES, Bench, filled, uncached
 from equiv.variables import LeafTable
 from equiv.workshop import guarded, request_of
@@ -78,8 +79,7 @@ def _bench(builders: Mapping[str, Builder], depth: int, request: Request, entrie
 def _at_depth(bench: Bench, form: Form, depth: int, seconds: float, clock: Clock) -> list[Growth]:
     race = enter(bench, PROGRAM, {}, clock, control=False)
     once = collect(race.stage_all, lambda: race.pairs("compile"), clock() + seconds / 2, clock)
-    staged = {who: race.staged[who] for who in race.contenders}
-    steady = call_blocks(race, staged, seconds / 2, grace=0.0)
+    steady = call_blocks(race, seconds / 2, grace=0.0)
     return [
         Growth(
             backend=who.backend,
@@ -87,11 +87,11 @@ def _at_depth(bench: Bench, form: Form, depth: int, seconds: float, clock: Clock
             depth=depth,
             phase=phase,
             seconds=float(np.median(numbers(once if phase in STAGES else steady, who, phase)[1])),
-            equations=equations(one.jaxpr),
+            equations=equations(race.pools[who][-1].jaxpr),
             runner=who.runner,
             program=PROGRAM,
-            instructions=hlo.instructions(one.text),
+            instructions=hlo.instructions(race.pools[who][-1].text),
         )
-        for who, one in staged.items()
+        for who in race.contenders
         for phase in PHASES
     ]

@@ -125,11 +125,11 @@ class Shift:
 
     def to_canonical(self, array: Array) -> Array:
         """Add the number, in the array's own dtype."""
-        return array + self.offset
+        return array + array.dtype.type(self.offset)
 
     def to_native(self, array: Array, shape: Shape) -> Array:
         """Subtract it."""
-        return array - self.offset
+        return array - array.dtype.type(self.offset)
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,10 @@ def _row(layer: Layer, port: Port, backend: ModuleType) -> list[MappedLeaf]:
     if not found:
         raise CaseError(_wrong_scope(layer, port, backend, [native for _, native in natives]))
     own = layer.layouts.get(port.backend, {})
-    if unknown := sorted(set(own) - set(found)):
+    if unknown := sorted(set(own) - {name for name, _ in natives}):
         raise CaseError(
-            f"{port.backend}: row {layer.path} has a layout for {unknown[0]!r}, which it does not have there; "
-            f"it has {', '.join(map(repr, sorted(found)))}. Mend the row's layouts."
+            f"{port.backend}: row {layer.path} has a layout for {unknown[0]!r}, a leaf that it does not have; "
+            f"it has {', '.join(sorted({repr(name) for name, _ in natives}))}. Mend the row's layouts."
         )
     return [
         _mapped(layer, port, key, name, replace(native, layout=own.get(name, native.layout)), item)

@@ -1,20 +1,16 @@
 """One program of all ports, measured: staged in rounds, counted, and called in interleaved blocks beside a control."""
 
-import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from equiv.costs import CaseCosts, HostPart, Phase, Timing
-from equiv.errors import EquivError
 from equiv.evidence import same_hlo
 from equiv.evidence.ratios import claim, naive, of_differences, paired, typical
-from equiv.evidence.timing import Blocks, Clock, back_to_back, block, collect
-from equiv.timed import SEED, STAGES, Alone, Bench, Contender, Staged, alone, program_cost, stage, warm
-from equiv.workshop import guarded
+from equiv.evidence.timing import Blocks, Clock, Runner, back_to_back, block, collect
+from equiv.race import Race, enter
+from equiv.timed import STAGES, Alone, Bench, Contender, Staged, alone, program_cost
 
 STEADY: tuple[Phase, ...] = ("step", "dispatch", "device")
 BARE = ("program", "empty")
@@ -22,69 +18,6 @@ BARE = ("program", "empty")
 
 NAIVE_CALLS, INSIDE_CALLS = 50, 50
 """Calls that are timed back to back, and calls whose inside is looked at."""
-
-
-@dataclass
-class Race:
-    """The contenders of one program.
-
-    Attributes:
-        bench: the ports.
-        program: which.
-        clock: seconds.
-        contenders: the reference, the reference again, then the candidates.
-        staged: as staged last.
-        failed: candidate to the reason why it is out.
-        rng: of the orders.
-    """
-
-    bench: Bench
-    program: str
-    clock: Clock
-    contenders: list[Contender]
-    staged: dict[Contender, Staged] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    rng: random.Random = field(default_factory=lambda: random.Random(SEED))
-
-    def pairs(self, phase: Phase) -> list[tuple[Any, Any]]:
-        """Every contender over the reference, in one phase."""
-        first, *others = self.contenders
-        return [((who, phase), (first, phase)) for who in others]
-
-    def drop(self, backend: str, reason: EquivError) -> None:
-        """Leave a candidate out; without the reference there is nothing to measure.
-
-        Raises:
-            EquivError: it is the reference.
-        """
-        if backend == self.bench.reference:
-            raise reason
-        self.failed[backend] = str(reason)
-        self.contenders = [who for who in self.contenders if who.backend != backend]
-
-    def stage(self, who: Contender) -> Staged:
-        """A new program of one contender through every phase that happens once.
-
-        Raises:
-            PortError: it raised.
-        """
-        what = f"timing the {self.program}"
-        written = guarded(who.backend, what, lambda: self.bench.written(who.backend, self.program))
-        one = next(one for one in written if one.runner == who.runner)
-        return guarded(who.backend, what, partial(stage, one, self.clock))
-
-    def stage_all(self) -> dict[Any, np.ndarray]:
-        """Every contender once, in random order."""
-        seconds: dict[Any, np.ndarray] = {}
-        for who in self.rng.sample(self.contenders, len(self.contenders)):
-            if who in self.contenders:
-                try:
-                    self.staged[who] = self.stage(who)
-                except EquivError as reason:
-                    self.drop(who.backend, reason)
-                    continue
-                seconds |= {(who, phase): np.array([value]) for phase, value in self.staged[who].seconds.items()}
-        return seconds
 
 
 def measure(bench: Bench, program: str, withheld: Mapping[str, str], seconds: float, clock: Clock) -> CaseCosts:
@@ -102,47 +35,33 @@ def measure(bench: Bench, program: str, withheld: Mapping[str, str], seconds: fl
     """
     race = enter(bench, program, withheld, clock)
     once = collect(race.stage_all, lambda: race.pairs("compile"), clock() + seconds / 2, clock)
-    staged = {who: race.staged[who] for who in race.contenders}
+    staged = {who: race.pools[who][-1] for who in race.contenders}
     first = staged[race.contenders[0]]
     costs = tuple(program_cost(who, one, first) for who, one in staged.items() if not who.again)
-    steady = call_blocks(race, staged, seconds / 2, grace=seconds)
-    usual = back_to_back({who: one.written.start() for who, one in staged.items()}, NAIVE_CALLS, clock)
+    steady = call_blocks(race, seconds / 2, grace=seconds)
+    usual = back_to_back(race.started({who: one.written.start for who, one in staged.items()}), NAIVE_CALLS, clock)
     parts = tuple(part for who, one in staged.items() for part in _inside(who, one, steady, clock))
     timings = (*_timings(race, STAGES, once, {}), *_timings(race, STEADY, steady, usual))
     return CaseCosts(timings=timings, programs=costs, parts=parts, withheld=race.failed)
 
 
-def enter(bench: Bench, program: str, withheld: Mapping[str, str], clock: Clock, control: bool = True) -> Race:
-    """Trace and lower everything once, unmeasured: what the libraries keep between traces is kept from now on.
+def call_blocks(race: Race, seconds: float, grace: float) -> Blocks:
+    """Blocks of steps, of compiled programs by themselves, and of empty ones.
 
-    Raises:
-        EquivError: the reference cannot be traced.
+    Args:
+        race: whose contenders have been staged.
+        seconds: for how long.
+        grace: and how much longer, for as many blocks as a claim needs.
     """
-    race = Race(bench, program, clock, [])
-    for backend in bench.ports:
-        if backend in withheld:
-            continue
-        try:
-            written = guarded(backend, f"timing the {program}", partial(bench.written, backend, program))
-            for one in written:
-                guarded(backend, f"timing the {program}", partial(warm, one))
-        except EquivError as reason:
-            race.drop(backend, reason)
-            continue
-        race.contenders += [Contender(backend, one.runner) for one in written]
-        if control and backend == bench.reference:
-            race.contenders.insert(1, Contender(backend, written[0].runner, again=True))
-    return race
-
-
-def call_blocks(race: Race, staged: Mapping[Contender, Staged], seconds: float, grace: float) -> Blocks:
-    """Blocks of steps, of compiled programs by themselves, and of empty ones; every block with buffers of its own."""
-    programs = _alone(staged)
+    programs = _alone({who: race.pools[who][-1] for who in race.contenders})
 
     def call_all() -> dict[Any, np.ndarray]:
-        steps = {(who, "step"): one.written.start() for who, one in staged.items()}
-        bare = {(who, kind): start() for who, pair in programs.items() for kind, start in zip(BARE, pair, strict=True)}
-        return block({**steps, **bare}, race.rng, race.clock)
+        starts: dict[Any, Callable[[], Runner]] = {}
+        for who, one in race.draw(race.pools).items():
+            starts[who, "step"] = one.written.start
+        for who, pair in race.draw({who: [pair] for who, pair in programs.items()}).items():
+            starts |= {(who, kind): start for kind, start in zip(BARE, pair, strict=True)}
+        return block(race.started(starts), race.rng, race.clock)
 
     return collect(call_all, lambda: race.pairs("step"), race.clock() + seconds, race.clock, grace)
 

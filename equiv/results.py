@@ -11,6 +11,7 @@ from equiv.costs import CaseCosts
 from equiv.details import Source, Spread, Waypoint
 from equiv.errors import EquivError
 from equiv.kills import FaultMatrix
+from equiv.starts import Start
 
 SCHEMA_VERSION = 1
 
@@ -142,6 +143,7 @@ class CaseResult:
         left_over: native leaves of the built ports that the layer table does not cover.
         faults: what became of planted faults; None where none were planted.
         costs: what each port costs; None where nothing was timed.
+        starts: how every parameter starts in each library; empty where that was not asked.
         path: the case file, for running it again.
         sources: backend to its builder.
         text: a hash of the case file and of the user's own modules that it imports: what the verdict belongs to.
@@ -161,6 +163,7 @@ class CaseResult:
     left_over: int = 0
     faults: FaultMatrix | None = None
     costs: CaseCosts | None = None
+    starts: tuple[Start, ...] = ()
     path: str = ""
     sources: dict[str, Source] = field(default_factory=dict)
     text: str = ""

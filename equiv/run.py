@@ -13,6 +13,7 @@ from equiv.environment import environment
 from equiv.errors import CaseError, EquivError
 from equiv.evidence.algebra import CONDITIONS
 from equiv.frozen import Frozen
+from equiv.initial import initial
 from equiv.judge import Started, compare_candidates, start_candidates
 from equiv.kills import FaultMatrix, matrix
 from equiv.load import CaseFile, LoadedCase, load
@@ -31,27 +32,33 @@ Progress = Callable[[str], None]
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of every case beside its verdict.
+
+    Attributes:
+        prove_only: prove what can be proved, and run nothing.
+        faults: plant faults in every candidate too, and say which are noticed.
+        starts: compare initial values too.
+        against: a frozen reference in the place of the cases' own.
+    """
+
+    prove_only: bool = False
+    faults: bool = False
+    starts: bool = False
+    against: Frozen | None = None
+
+
 def run_cases(
-    files: list[CaseFile],
-    progress: Progress = lambda _: None,
-    prove_only: bool = False,
-    plant: bool = False,
-    against: Frozen | None = None,
+    files: list[CaseFile], progress: Progress = lambda _: None, asked: Asked | None = None
 ) -> Iterator[CaseResult]:
     """Every case to its result, in order; a case that cannot be used is a result too.
 
     While one case compiles the next is traced and proved.
-
-    Args:
-        files: the cases.
-        progress: told what is being done.
-        prove_only: prove what can be proved, and run nothing.
-        plant: plant faults in every candidate too, and say which are noticed.
-        against: a frozen reference in the place of the cases' own.
     """
     before: Callable[[], CaseResult] | None = None
     for file in files:
-        following = _begin(file, progress, prove_only, plant, against)
+        following = _begin(file, progress, asked or Asked())
         if before is not None:
             yield before()
         before = following
@@ -59,16 +66,14 @@ def run_cases(
         yield before()
 
 
-def _begin(
-    file: CaseFile, progress: Progress, prove_only: bool, plant: bool, against: Frozen | None
-) -> Callable[[], CaseResult]:
+def _begin(file: CaseFile, progress: Progress, asked: Asked) -> Callable[[], CaseResult]:
     """Begin a case; what is returned finishes it. The seconds are those spent on it, not those in between."""
     clock = time.perf_counter()
     progress(file.name)
-    if against is None:
-        started = _tried(file, lambda: start_case(load(file), progress, prove_only))
+    if (frozen := asked.against) is None:
+        started = _tried(file, lambda: start_case(load(file), progress, asked.prove_only))
     else:
-        started = _tried(file, lambda: run_against(load(file), against, progress))
+        started = _tried(file, lambda: run_against(load(file), frozen, progress))
     spent = time.perf_counter() - clock
 
     def finish() -> CaseResult:
@@ -76,7 +81,10 @@ def _begin(
         if isinstance(started, StartedCase):
             result = _tried(file, partial(finish_case, started, progress))
         assert isinstance(result, CaseResult)
-        if plant and isinstance(started, StartedCase):
+        if asked.starts and isinstance(started, StartedCase):
+            progress(f"{file.name}: comparing initial values")
+            result = replace(result, starts=initial(started.workshop))
+        if asked.faults and isinstance(started, StartedCase):
             progress(f"{file.name}: planting faults")
             result = replace(result, faults=_planted(started.loaded))
         return replace(result, seconds=round(spent + time.perf_counter() - clock, 3))

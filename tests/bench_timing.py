@@ -23,7 +23,8 @@ from equiv.evidence.timing import back_to_back, block, collect
 from equiv.load import CaseFile, load
 from equiv.measured import NAIVE_CALLS
 from equiv.pricing import bench_of
-from equiv.timed import Bench, stage, uncached
+from equiv.race import enter
+from equiv.timed import Bench, uncached
 from equiv.workshop import open_workshop
 
 CASES = Path(__file__).parent.parent / "cases"
@@ -63,19 +64,24 @@ class Run:
     blocks: int
 
 
-def one_run(bench: Bench, backend: str, seconds: float, seed: int) -> Run:
-    """The step twice and a slow one beside them."""
-    clock, rng = time.perf_counter, random.Random(seed)
+def one_run(bench: Bench, seconds: float, seed: int) -> Run:
+    """The step twice and a slow one beside them, as a timing run has them."""
+    clock = time.perf_counter
     started = clock()
-    first, again = (stage(bench.written(backend, "train step")[0], clock).written for _ in range(2))
-    usual = back_to_back({0: first.start()}, 2 * NAIVE_CALLS, clock)[0]
+    race = enter(bench, "train step", {}, clock)
+    race.contenders, race.rng = race.contenders[:2], random.Random(seed)
+    race.stage_all()
+    first, again = race.contenders
+    usual = back_to_back({0: race.pools[first][0].written.start()}, 2 * NAIVE_CALLS, clock)[0]
     extra = SLOW_BY * float(np.quantile(usual, 0.25))
 
     def runners() -> dict[Any, Any]:
-        return {"first": first.start(), "again": again.start(), "slow": Slow(again.start(), extra)}
+        drawn, other = race.draw(race.pools), race.draw(race.pools)[again].written
+        starts = {"first": drawn[first].written.start, "again": drawn[again].written.start}
+        return race.started({**starts, "slow": lambda: Slow(other.start(), extra)})
 
     blocks = collect(
-        lambda: block(runners(), rng, clock),
+        lambda: block(runners(), race.rng, clock),
         lambda: [("again", "first"), ("slow", "first")],
         clock() + seconds,
         clock,
@@ -83,7 +89,7 @@ def one_run(bench: Bench, backend: str, seconds: float, seed: int) -> Run:
     )
     numbers = {name: typical(parts) for name, parts in blocks.items()}
     control, slow = (paired(numbers[name], numbers["first"]) for name in ("again", "slow"))
-    usual = back_to_back(runners(), NAIVE_CALLS, clock)
+    usual = back_to_back(dict(sorted(runners().items())), NAIVE_CALLS, clock)
     ratios = [naive(usual[name], usual["first"]) for name in ("again", "slow")]
     taken, count = clock() - started, len(blocks["first"])
     return Run(control, slow, claim(slow, control, count), *(one.value for one in ratios), taken, count)
@@ -98,15 +104,18 @@ def main() -> None:
     """Run and print."""
     given = dict(enumerate(sys.argv[1:]))
     runs, name, backend, seconds = int(given.get(0, 100)), given.get(1, "dropout"), given.get(2), given.get(3, 10)
-    bench = bench_of(open_workshop(load(CaseFile(name, CASES / f"{name}.py")).case), {})
+    workshop = open_workshop(load(CaseFile(name, CASES / f"{name}.py")).case)
+    whole = bench_of(workshop, {})
+    backend = backend or whole.reference
+    bench = Bench({backend: whole.ports[backend]}, whole.native, whole.batch)
     load_before, done = os.getloadavg(), []
     with uncached():
         for seed in range(runs):
-            done.append(one_run(bench, backend or bench.reference, float(seconds), seed))
+            done.append(one_run(bench, float(seconds), seed))
     covered = sum(run.control.low <= 1 <= run.control.high for run in done)
     widths = [half_width(run.control) for run in done]
     took, blocks = [run.seconds for run in done], np.median([run.blocks for run in done])
-    print(f"{name}, {backend or bench.reference}, train step; load {load_before} before, {os.getloadavg()} after")
+    print(f"{name}, {backend}, train step; load {load_before} before, {os.getloadavg()} after")
     print(f"control interval covers 1.00: {covered} of {runs}; control {spread([run.control.value for run in done])}")
     print(
         f"half-width: median {100 * np.median(widths):.2f} %, largest {100 * max(widths):.2f} %; at most 2 %: "

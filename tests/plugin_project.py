@@ -48,6 +48,8 @@ CASE = Case(
 
 KINDS = {
     "same": ("", ""),
+    "counted": ("from flax import nnx", 'from flax import nnx\n    open("built.txt", "a").write("x")'),
+    "two": ('"nnx": nnx}', '"nnx": nnx, "haiku": lambda: 1 / 0}'),
     "different": ("self.dense(x)", "self.dense(x) * 2"),
     "missing": ("from flax import nnx", "import nonexistent_library"),
     "raising": ("self.dense = nnx.Linear", "self.dense = nnx.Bilinear"),

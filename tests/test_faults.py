@@ -11,7 +11,7 @@ from pathlib import Path
 import helpers
 import pytest
 
-from equiv.run import CHECKS
+from equiv.judge import CHECKS
 
 ATTENTION = """
 from equiv.case import Case

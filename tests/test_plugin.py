@@ -6,15 +6,18 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from plugin_project import outcomes, pytest_in, python_in, write_case
+from plugin_project import CASE, outcomes, pytest_in, python_in, write_case
 
 from equiv.results import CHECKS, RunResult, read
 
 pytest_plugins = ["pytester"]
 
-ALL = ("same", "different", "missing", "raising", "unlike", "unusable", "broken")
+ALL = ("same", "counted", "two", "different", "missing", "raising", "unlike", "unusable", "broken")
 APPLY = ("structure", "outputs", "gradients", "train")
 """The checks that apply to the project's cases: nothing is drawn, nothing kept."""
+
+DIFFERS = ("cases", "headline", "seconds", "started")
+"""Where another run is another, even of the same cases."""
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,7 @@ def test_an_item_ends_as_its_check_does(ran):
     assert ended.pop("test_own") == "PASSED"
     by_case = {kind: {name: ended.get(f"{kind}-nnx-{name}") for name in CHECKS} for kind in ALL[:-1]}
     nothing = {"randomness": None, "state": None}  # skipped
-    assert by_case["same"] == dict.fromkeys(APPLY, "PASSED") | nothing
+    assert by_case["same"] == by_case["counted"] == by_case["two"] == dict.fromkeys(APPLY, "PASSED") | nothing
     assert by_case["different"] == dict.fromkeys(APPLY, "FAILED") | {"structure": "PASSED"} | nothing
     for kind in ("missing", "raising", "unlike", "unusable"):
         assert by_case[kind] == dict.fromkeys(CHECKS, "FAILED"), kind
@@ -73,7 +76,7 @@ def test_an_item_ends_as_its_check_does(ran):
 
 def test_a_check_that_does_not_apply_is_skipped_with_that_reason(ran):
     (line,) = [line for line in ran.stdout.splitlines() if line.startswith("SKIPPED")]
-    assert line.startswith("SKIPPED [4] ")
+    assert line.startswith("SKIPPED [8] ")
     assert line.endswith(": does not apply")
 
 
@@ -111,7 +114,7 @@ def test_the_place_of_a_mismatch_stands_first_and_both_values_after_it(stored, j
 
 def test_a_summary_line_is_one_line_of_the_terminal(summary):
     failed = [line for line in summary if line.startswith(("FAILED", "ERROR"))]
-    assert len(failed) == 3 + 4 * len(CHECKS) + 1
+    assert len(failed) == 3 + 5 * len(CHECKS) + 1
     assert all(len(line) <= 80 for line in failed)
 
 
@@ -126,14 +129,20 @@ def test_the_table_is_a_section_of_the_failure_without_colour(ran):
 
 
 def test_a_table_shows_one_candidate_and_a_missing_case_its_whole_reason(ran):
-    assert section(ran.stdout, "unlike-nnx-train").count("✗ different") == 1
+    shown = section(ran.stdout, "two-haiku-structure")
+    assert "ZeroDivisionError" in shown
+    assert "nnx" not in shown
     assert "Mend " in section(ran.stdout, "ERROR at setup of broken-load")
 
 
 def test_the_json_is_that_of_equiv_run(project, ran, stored):
+    built = (project / "built.txt").read_text()
     again = python_in(project, "-m", "equiv", "run", "cases", "--json", "--reports", "reports")
+    assert (project / "built.txt").read_text() == 2 * built, "six items are one judgement"
     theirs = {case["name"]: case for case in json.loads(again.stdout)["cases"]}
-    ours = {case["name"]: case for case in json.loads((project / "out" / "results.json").read_text())["cases"]}
+    run = json.loads((project / "out" / "results.json").read_text())
+    assert {**run, **dict.fromkeys(DIFFERS)} == {**json.loads(again.stdout), **dict.fromkeys(DIFFERS)}
+    ours = {case["name"]: case for case in run["cases"]}
     assert theirs.pop("common")["problem"]  # a file without a CASE is trouble there
     assert ours.keys() == theirs.keys()
     for name, case in ours.items():
@@ -190,7 +199,9 @@ def test_a_page_that_cannot_be_made_says_so_and_the_rest_is_shown(project):
 
 
 def test_what_failed_is_what_lf_runs_and_ci_prints_its_line_whole(project, ran):
-    again = pytest_in(project, "cases", "-q", "--lf", "-k", "different", CI="1")
+    again = pytest_in(project, "cases", "-q", "--lf", "-k", "different", "--tb=line", CI="1")
+    builder = next(number for number, line in enumerate(CASE.splitlines(), 1) if line.startswith("def nnx"))
+    assert f"{project / 'cases' / 'below' / 'different.py'}:{builder}: equiv.Mismatch: call __call__" in again.stdout
     assert "\n3 failed, " in again.stdout
     lines = [line.partition(" - ")[2] for line in again.stdout.splitlines() if line.startswith("FAILED")]
     assert lines[0].startswith("equiv.Mismatch: call __call__: output: ")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equiv.plugin.outcome import Mismatch, NotCompared, failure
-from equiv.plugin.parts import Line, append, conclude, read_parts
+from equiv.plugin.parts import Line, alone, append, conclude, read_parts
 from equiv.results import DECIDING, EQUAL, CaseResult, CheckResult, Finding, verdict_of
 
 HERE = {"jax": "1", "platform": "cpu"}
@@ -22,7 +22,8 @@ def result(name: str, grade: str = "proved") -> CaseResult:
 def lines_of(name: str, worker: str = "", grade: str = "proved", environment: dict[str, str] = HERE) -> list[Line]:
     """A case that is collected, begun and judged."""
     key = f"cases/{name}.py"
-    judged = Line("judged", key, name, worker, environment, result(name, grade))
+    run = replace(alone(result(name, grade), environment), rewrites={f"rewrite of {name}": "condition"})
+    judged = Line("judged", key, name, worker, run)
     return [Line("collected", key, name, worker), Line("begun", key, name, worker), judged]
 
 
@@ -36,6 +37,8 @@ def test_however_cases_fall_to_workers_each_counts_once(judged):
     assert sorted(case.name for case in run.cases) == sorted({name for name, _ in judged})
     assert run.verdict == "same"
     assert run.problems == ()
+    assert run.environment == HERE
+    assert run.rewrites == {f"rewrite of {case.name}": "condition" for case in run.cases}
 
 
 @given(st.sets(st.sampled_from(NAMES)), st.sets(st.sampled_from(NAMES)))
@@ -96,7 +99,8 @@ def test_a_line_that_a_killed_worker_did_not_finish_is_left_out(tmp_path):
 def test_every_grade_that_is_not_equal_is_a_failure_that_names_it(grade):
     """Also `not run` and `vacuous`: pytest would end with 0 for a skip, where `equiv run` ends with 3."""
     case = result("a", grade)
-    error = failure(case, case.checks[0])
+    error = failure(alone(case, HERE), case.checks[0])
+    assert error.result is case
     if grade == "refuted":
         assert type(error) is Mismatch
         assert str(error).startswith("call: output")
@@ -108,6 +112,6 @@ def test_every_grade_that_is_not_equal_is_a_failure_that_names_it(grade):
 
 def test_a_long_reason_is_cut_to_one_line_of_100_characters():
     case = replace(result("a"), problem="line one\nand " + "a very long reason " * 20)
-    said = str(failure(case, None, " (outputs, nnx)"))
+    said = str(failure(alone(case, HERE), None, " (outputs, nnx)"))
     assert said.startswith("line one and a very long reason ")
     assert len(said) == 100

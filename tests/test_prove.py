@@ -197,7 +197,7 @@ def test_cases_that_are_one_program_are_proved_without_rewrites(name, candidate)
     found = {place for place, _, cold in proofs[candidate] if not cold}
     assert wanted_places(reference) <= found
     assert set(proofs[candidate].values()) == {Proof("proved")}
-    assert needed_in_float64(reference, proofs)[candidate] == frozenset()
+    assert needed_in_float64(reference.table, reference.programs, proofs)[candidate] == frozenset()
 
 
 @pytest.mark.parametrize("candidate", ["linen", "nnx"])

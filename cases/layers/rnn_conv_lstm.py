@@ -64,5 +64,5 @@ CASE = Case(
     guide="API references: hk.Conv1DLSTM, nn.ConvLSTMCell",
     models={"haiku": haiku, "linen": linen, "nnx": nnx},
     batch={"x": "float32[5,7,6,3]", "hidden": "float32[5,6,2]", "cell": "float32[5,6,2]"},
-    layers=(conv_lstm("lstm", haiku="conv1_d_lstm", linen="ConvLSTMCell_0", nnx="cell"),),
+    layers=(conv_lstm("lstm", haiku="conv1_dlstm", linen="ConvLSTMCell_0", nnx="cell"),),
 )

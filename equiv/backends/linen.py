@@ -88,22 +88,23 @@ def build(builder: Callable[..., Any], request: Request) -> Port:
     methods = {method: _method(built.model, method) for method in request.methods}
     modes = any(mode_arguments(function, True) for function in methods.values())
 
-    def init(key: Any) -> Leaves:
+    def make(key: Any) -> dict[str, Any]:
         method, names = next(iter(request.methods.items()))
         arguments = [jax.numpy.ones(request.batch[name].shape, request.batch[name].dtype) for name in names]
         keys = {"params": key, "dropout": jax.random.fold_in(key, 1)}
-        return _leaves(built.model.init(keys, *arguments, method=method, **mode_arguments(methods[method], False)))
+        return built.model.init(keys, *arguments, method=method, **mode_arguments(methods[method], False))
 
-    abstract = jax.eval_shape(init, jax.random.key(0))
+    shapes = jax.eval_shape(make, jax.random.key(0))
+    abstract, trees = _leaves(shapes), partial(_trees, _paths(shapes))
     collections = sorted({key.collection for key in abstract} - {"params"})
-    _, apply, begin, step = _functions(built, request, collections)
+    _, apply, begin, step = _functions(built, request, collections, trees)
 
     def written(native: Leaves, batch: Mapping[str, Any], key: Any) -> tuple[Written, ...]:
         again = take_apart(NAME, builder(), (nn.Module,), WANTED)
-        call, _, begin, step = _functions(again, request, collections)
+        call, _, begin, step = _functions(again, request, collections, trees)
         call = partial(call, next(iter(request.methods)))
         return (
-            *forward_and_gradients(call, _trees(native), request, batch, key),
+            *forward_and_gradients(call, trees(native), request, batch, key),
             functional_step(NAME, again, begin, step, native, batch, key),
         )
 
@@ -115,13 +116,15 @@ def build(builder: Callable[..., Any], request: Request) -> Port:
         apply=apply,
         begin=begin,
         step=step,
-        fresh=init,
+        fresh=lambda key: _leaves(make(key)),
         default_step=built.train_step is None,
         written=written,
     )
 
 
-def _functions(built: Built, request: Request, collections: list[str]) -> tuple[Callable[..., Any], ...]:
+def _functions(
+    built: Built, request: Request, collections: list[str], trees: Callable[[Leaves], dict[str, Any]]
+) -> tuple[Callable[..., Any], ...]:
     """A model's call on its trees; `apply`, `begin` and `step` of its port."""
     methods = {method: _method(built.model, method) for method in request.methods}
 
@@ -140,12 +143,12 @@ def _functions(built: Built, request: Request, collections: list[str]) -> tuple[
         return outputs, {**trees, **changed}
 
     def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
-        outputs, trees = call(method, _trees(native), arguments, train, key)
-        after = _leaves(trees)
+        outputs, changed = call(method, trees(native), arguments, train, key)
+        after = _leaves(changed)
         check_leaves(NAME, method, native, after)
         return outputs, after
 
-    return call, apply, *functional_training(NAME, request, built, apply, _trees, _leaves)
+    return call, apply, *functional_training(NAME, request, built, apply, trees, _leaves)
 
 
 def _method(model: nn.Module, method: str) -> Callable[..., Any]:
@@ -167,5 +170,11 @@ def _leaves(trees: Any) -> Leaves:
     }
 
 
-def _trees(native: Leaves) -> dict[str, Any]:
-    return unflatten_dict({(key.collection, *key.path.split("/")): leaf for key, leaf in native.items()})
+def _paths(trees: Any) -> dict[NativeKey, tuple[str, ...]]:
+    """Where each leaf lies: `nn.SpectralNorm` has names with a `/` in them, so a joined path does not tell."""
+    paths = {collection: flatten_dict(tree) for collection, tree in trees.items()}
+    return {NativeKey(name, "/".join(path)): (name, *path) for name, found in paths.items() for path in found}
+
+
+def _trees(paths: Mapping[NativeKey, tuple[str, ...]], native: Leaves) -> dict[str, Any]:
+    return unflatten_dict({paths[key]: leaf for key, leaf in native.items()})

@@ -1,26 +1,73 @@
-"""`equiv report`: results to a document; needs no jax."""
+"""`equiv report`: results to documents; needs neither jax nor a framework."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
 from equiv.commands.base import guard, write
+from equiv.errors import EquivError
+from equiv.report.junit import junit
 from equiv.report.markdown import markdown
-from equiv.results import read
+from equiv.results import RunResult, read
+
+FILE = click.Path(path_type=Path)
+
+SUFFIXES = ".html, .md or .xml"
 
 
 @click.command()
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; default: standard output.")
-def report(results: tuple[Path, ...], output: Path | None) -> None:
-    """Write RESULTS (JSON files of equiv run) as one Markdown document."""
-    guard(lambda: _report(results, output))
+@click.argument("results", nargs=-1, required=True, type=FILE)
+@click.option(
+    "-o", "--output", type=FILE, help="HTML, Markdown or JUnit by its suffix; default: Markdown to the screen."
+)
+@click.option("--md", "markdown_file", type=FILE, help="Write Markdown to this file, too.")
+@click.option("--junit", "junit_file", type=FILE, help="Write JUnit XML to this file, too.")
+@click.option("--since", type=FILE, help="An earlier results file: the HTML says what has changed.")
+def report(
+    results: tuple[Path, ...],
+    output: Path | None,
+    markdown_file: Path | None,
+    junit_file: Path | None,
+    since: Path | None,
+) -> None:
+    """Write RESULTS (JSON files of equiv run; several are merged) as one document."""
+    guard(lambda: _report(results, output, {markdown_file: markdown, junit_file: junit}, since))
 
 
-def _report(results: tuple[Path, ...], output: Path | None) -> int:
-    text = markdown([read(path) for path in results])
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        write(output, text.encode(), "Give another file with -o.")
+View = Callable[[Sequence[RunResult]], str]
+
+
+def _report(results: tuple[Path, ...], output: Path | None, more: dict[Path | None, View], since: Path | None) -> int:
+    view = _view(output, since)
+    runs = [read(path) for path in results]
+    asked = {path: made for path, made in more.items() if path is not None}
+    if output is not None:
+        asked[output] = view
+    for path, made in asked.items():
+        data = made(runs).encode()
+        write(path, data, "Give another file.")
+        compared = sum(len(case.verdicts) for run in runs for case in run.cases)
+        click.echo(f"{compared} comparisons from {len(runs)} files -> {path} ({len(data) / 1000:.0f} kB)", err=True)
+    if not asked:
+        click.echo(markdown(runs), nl=False)
     return 0
+
+
+def _view(output: Path | None, since: Path | None) -> View:
+    """How a file is written, by its suffix."""
+    suffix = output.suffix.lower() if output else ".md"
+    if since is not None and suffix not in (".html", ".htm"):
+        raise EquivError(f"--since {since}: only HTML tells what has changed. Give -o FILE.html, or use equiv diff.")
+    if suffix in (".html", ".htm"):
+        from equiv.report.page import page  # templates and plots: not for the other formats
+
+        earlier = None if since is None else read(since)
+        return lambda runs: page(runs, earlier)
+    if suffix in (".md", ".markdown", ".txt", ""):
+        return markdown
+    if suffix == ".xml":
+        return junit
+    raise EquivError(
+        f"{output}: {suffix} is none of the formats that can be written. Give a file that ends in {SUFFIXES}."
+    )

@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -29,14 +29,16 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of the table.")
 @click.option("--prove-only", is_flag=True, help="Prove what can be proved and run nothing.")
 @click.option("--selfcheck", is_flag=True, help="Plant faults in every candidate too and say which are noticed.")
+@click.option("--initial", is_flag=True, help="Compare the libraries' initial values too: what trains otherwise.")
 @click.option("--against", type=click.Path(path_type=Path), help="A bundle of equiv freeze in the reference's place.")
 @click.option("--explain-budget", is_flag=True, help="Say for every check where its budget comes from.")
+@click.option("--html", is_flag=True, help="Write parity.html beside results.json too.")
 @click.option(
     "--reports",
     type=click.Path(path_type=Path),
     default=Path("reports"),
     show_default=True,
-    help="Folder that results.json is written to.",
+    help="Folder that results.json and parity.html are written to.",
 )
 def run(
     paths: tuple[Path, ...],
@@ -44,8 +46,10 @@ def run(
     as_json: bool,
     prove_only: bool,
     selfcheck: bool,
+    initial: bool,
     against: Path | None,
     explain_budget: bool,
+    html: bool,
     reports: Path,
 ) -> None:
     """Compare every case under PATHS (default: cases) and give a verdict."""
@@ -59,15 +63,15 @@ def run(
     def run_files() -> RunResult:
         files = find(paths or (Path("cases"),), expression)
         if against is None:
-            return _run_files(files, prove_only, selfcheck)
-        if prove_only or selfcheck:
-            raise EquivError("--against runs neither with --prove-only nor with --selfcheck. Leave one out.")
+            return _run_files(files, {"prove_only": prove_only, "faults": selfcheck, "starts": initial})
+        if prove_only or selfcheck or initial:
+            raise EquivError("--against runs without --prove-only, --selfcheck and --initial. Leave them out.")
         from equiv.frozen import read
 
         frozen = read(against)
-        return _run_files(_case_of(files, frozen), False, False, frozen)
+        return _run_files(_case_of(files, frozen), {"against": frozen})
 
-    guard(lambda: _run(run_files, reports, print_result))
+    guard(lambda: _run(run_files, reports, html, print_result))
 
 
 def _case_of(files: list[CaseFile], frozen: "Frozen") -> list[CaseFile]:
@@ -78,11 +82,19 @@ def _case_of(files: list[CaseFile], frozen: "Frozen") -> list[CaseFile]:
     return found
 
 
-def _run(run_files: Callable[[], RunResult], reports: Path, print_result: Callable[[RunResult], None]) -> int:
+def _run(
+    run_files: Callable[[], RunResult], reports: Path, html: bool, print_result: Callable[[RunResult], None]
+) -> int:
     result = run_files()
+    mend = "Give another folder with --reports."
     try:
-        write(reports / "results.json", encode(result), "Give another folder with --reports.")
+        write(reports / "results.json", encode(result), mend)
         written = f"results: {reports / 'results.json'}"
+        if html:
+            from equiv.report.page import page  # templates and plots: only where they are asked for
+
+            write(reports / "parity.html", page([result]).encode(), mend)
+            written += f"\nreport: {reports / 'parity.html'}"
         code = exit_code(result.verdict)
     except EquivError as error:
         written, code = f"equiv: {error}", TROUBLE
@@ -91,7 +103,8 @@ def _run(run_files: Callable[[], RunResult], reports: Path, print_result: Callab
     return code
 
 
-def _run_files(files: list[CaseFile], prove_only: bool, plant: bool, against: "Frozen | None" = None) -> RunResult:
+def _run_files(files: list[CaseFile], asked: Mapping[str, Any]) -> RunResult:
+    """Every case to its result; `asked` holds the fields of `equiv.run.Asked`."""
     started, clock = datetime.now(UTC), time.perf_counter()
     columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     finished: list[CaseResult] = []
@@ -103,12 +116,12 @@ def _run_files(files: list[CaseFile], prove_only: bool, plant: bool, against: "F
     ):
         task = bar.add_task("importing jax", total=len(files))
         from equiv.environment import environment
-        from equiv.run import conclude, run_cases
+        from equiv.run import Asked, conclude, run_cases
 
         environment()  # without a device there is nothing to begin with
         report: Report = lambda text: bar.update(task, description=text)  # noqa: E731
         try:
-            for case in run_cases(files, report, prove_only, plant, against):
+            for case in run_cases(files, report, Asked(**asked)):
                 finished.append(case)
                 bar.advance(task)
         except KeyboardInterrupt:

@@ -22,7 +22,7 @@ Name = Hashable
 Blocks = dict[Name, list[np.ndarray]]
 """Name of a runner to one array of seconds per block; every name has as many blocks."""
 
-FIRST_LOOK = 12
+FIRST_LOOK = 20
 """Blocks before the width of an interval is first looked at; then again after half as many more."""
 
 BLOCK_SECONDS, MOST_CALLS = 0.2, 50
@@ -91,7 +91,7 @@ def collect(
 ) -> Blocks:
     """Blocks until the interval of every pair is narrow, or the time is over.
 
-    The width is looked at after 12, 18, 27, ... blocks and not after each: whoever stops at the first interval that he
+    The width is looked at after 20, 30, 45, ... blocks and not after each: whoever stops at the first interval that he
     likes is wrong more often than its level says.
 
     Args:

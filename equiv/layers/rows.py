@@ -69,9 +69,19 @@ def instance_norm(path: str, **scopes: str) -> Layer:
     return Layer(path, "instance_norm", scopes)
 
 
-def batch_norm(path: str, **scopes: str) -> Layer:
-    """`hk.BatchNorm`, `nn.BatchNorm`, `nnx.BatchNorm`: `scale`, `bias`, running `mean` and `var`, each (features,)."""
-    return Layer(path, "batch_norm", scopes)
+def batch_norm(path: str, channels_first: int = 0, **scopes: str) -> Layer:
+    """`hk.BatchNorm`, `nn.BatchNorm`, `nnx.BatchNorm`: `scale`, `bias`, running `mean` and `var`, each (features,).
+
+    Args:
+        path: canonical path.
+        channels_first: number of spatial axes where Haiku's has `data_format="NCHW"` or the like; else 0.
+        scopes: backend to the layer's place.
+    """
+    if not channels_first:
+        return Layer(path, "batch_norm", scopes)
+    bare = Squeeze((-2 - channels_first, *range(-channels_first, 0)))
+    leaves = ("scale", "bias", "mean", "var", "mean.hidden", "var.hidden")
+    return Layer(path, "batch_norm", scopes, layouts={"haiku": dict.fromkeys(leaves, bare)})
 
 
 def spectral_norm(path: str, **scopes: str) -> Layer:

@@ -1,8 +1,10 @@
 """The fixture: two builders of one model, compared inside any test."""
 
 import inspect
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -14,10 +16,11 @@ from equiv.errors import CaseError, EquivError, NotRun
 from equiv.load import FIELDS, LoadedCase
 from equiv.plugin.judging import surroundings
 from equiv.plugin.outcome import Mismatch, NotCompared, Unequal, failure
+from equiv.plugin.parts import alone
 from equiv.plugin.session import Session
 from equiv.report.cells import shown
-from equiv.results import CHECKS, EQUAL, CaseResult, CheckResult, Verdict, verdict_of
-from equiv.run import run_case
+from equiv.results import CHECKS, EQUAL, CaseResult, CheckResult, RunResult, Verdict, verdict_of
+from equiv.run import conclude, run_case
 from equiv.summary import severity
 from equiv.workshop import guarded
 
@@ -30,7 +33,7 @@ class Checked(CaseResult):
 
     def __repr__(self) -> str:
         grades = ", ".join(f"{check.check} {check.grade}" for check in self.checks)
-        if (error := _failure(self, self.candidates[0], ())) is not None:
+        if (error := _failure(alone(self, {}), ())) is not None:
             return f"<{verdict_of(self.checks)}: {error}; {grades}>"
         every = [finding for check in self.checks for finding in check.findings if finding.ratio]
         closest = max(every, key=severity, default=None)
@@ -116,26 +119,29 @@ class Checker:
                 steps=steps,
                 budget_factor=budget_factor,
             )
-            result = self._judge(case)
+            run = self._judge(case)
         except EquivError as error:
             raise error.with_traceback(None) from None  # its text says where; the way through our code does not help
-        if (refusal := _failure(result, candidate, wanted)) is None:
-            self._session.keep(self._key(), result)
-            return result
-        refusal.key = self._key()
-        raise refusal
+        if (refusal := _failure(run, wanted)) is not None:
+            refusal.key = self._key()
+            raise refusal
+        self._session.keep(self._key(), run)
+        return Checked(**vars(run.cases[0]))
 
-    def _judge(self, case: Case) -> Checked:
+    def _judge(self, case: Case) -> RunResult:
         for field, fits, wanted in FIELDS:
             if not fits(given := getattr(case, field)):
                 raise CaseError(f"equiv.check: {field} is {type(given).__name__}, wanted {wanted}. Mend {field}.")
-        self._session.environment, problem = surroundings(self._marked.get("require") or self._session.require)
+        _, problem = surroundings(self._marked.get("require") or self._session.require)
         if problem:
             raise NotRun(problem)
         self._count += 1
         name = self._test.name if self._count == 1 else f"{self._test.name}-{self._count}"
         lesson = (inspect.getdoc(getattr(self._test, "obj", None)) or "").partition("\n")[0]
-        return Checked(**vars(run_case(LoadedCase(name, lesson, case))))
+        started, clock = datetime.now(UTC), time.perf_counter()
+        result = run_case(LoadedCase(name, lesson, case))
+        seconds = round(time.perf_counter() - clock, 3)
+        return conclude([replace(result, seconds=seconds)], started, seconds)
 
     def _key(self) -> str:
         return self._test.nodeid if self._count == 1 else f"{self._test.nodeid}-{self._count}"
@@ -175,15 +181,17 @@ def _backend(side: str, builder: Builder) -> str:
     return known[0]
 
 
-def _failure(result: CaseResult, candidate: str, wanted: tuple[str, ...]) -> Unequal | None:
+def _failure(run: RunResult, wanted: tuple[str, ...]) -> Unequal | None:
     """What the checks that decide call for; errors first, then differences, as in the verdict of a run."""
+    (result,) = run.cases
+    (candidate,) = result.candidates
     known = {check.check: check for check in result.checks}
     asked: dict[str, CheckResult | None] = {name: known.get(name) for name in wanted or known}
     ranks: tuple[Verdict, ...] = ("error", "different", "inconclusive")
     for verdict in ranks:
         for name, check in asked.items():
             if check is None and verdict == "inconclusive":
-                return failure(result, None, f" ({name}, {candidate})")
+                return failure(run, None, f" ({name}, {candidate})")
             if check is not None and check.grade not in EQUAL and verdict_of((check,)) == verdict:
-                return failure(result, check, f" ({name}, {candidate})")
+                return failure(run, check, f" ({name}, {candidate})")
     return None

@@ -9,6 +9,7 @@ import pytest
 
 from equiv.load import LoadedCase
 from equiv.plugin.outcome import Unequal, failure, of_candidate, table, worst_of
+from equiv.plugin.parts import alone
 from equiv.plugin.session import open_session
 from equiv.results import EQUAL, CaseResult, CheckResult, verdict_of
 
@@ -56,10 +57,10 @@ class BrokenItem(CaseItem):
             NotCompared: always, with the reason.
         """
         result = CaseResult(self.case_name, "", "", "", (), {}, (), problem=self.problem)
-        open_session(self.config).keep(file_of(self), result)
+        open_session(self.config).keep(file_of(self), alone(result, {}))
         self.add_report_section("setup", "equiv", self.problem)
         # The name of the test says already which file it is.
-        raise failure(replace(result, problem=self.problem.removeprefix(f"{self.path}: ")))
+        raise failure(alone(replace(result, problem=self.problem.removeprefix(f"{self.path}: ")), {}))
 
     def runtest(self) -> None:
         """Never reached."""
@@ -79,17 +80,17 @@ class CheckItem(CaseItem):
             Mismatch: the ports differ.
             NotCompared: nothing can be said, with the reason.
         """
-        session = open_session(self.config)
-        result = session.judged(file_of(self), self.loaded)
+        run = open_session(self.config).judged(file_of(self), self.loaded)
+        (result,) = run.cases
         checks = [item for item in result.checks if (item.candidate, item.check) == (self.candidate, self.check)]
         if not checks and not result.problem:
             pytest.skip("does not apply")
         check = checks[0] if checks else None
         self._record(check)
         if check is None or check.grade not in EQUAL:
-            shown = of_candidate(result, self.candidate)
-            self.add_report_section("call", "equiv", table(shown, session.environment, self.config, check))
-            raise failure(result, check)
+            shown = of_candidate(run, self.candidate)
+            self.add_report_section("call", "equiv", table(shown, self.config, check))
+            raise failure(run, check)
 
     def _record(self, check: CheckResult | None) -> None:
         self.user_properties.append(("equiv.verdict", verdict_of((check,)) if check else "error"))

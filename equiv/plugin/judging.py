@@ -4,37 +4,38 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from equiv.errors import EquivError
 from equiv.load import LoadedCase
-from equiv.results import CaseResult
-
-Judged = tuple[dict[str, str], CaseResult]
-"""The environment, and the result."""
+from equiv.plugin.parts import alone
+from equiv.results import CaseResult, RunResult
 
 
-def judge(loaded: LoadedCase, require: str) -> Judged:
-    """A case as `equiv run` judges it: one that cannot be used is a result too.
+def judge(loaded: LoadedCase, require: str) -> RunResult:
+    """A case as `equiv run` judges it, as a run of its own: one that cannot be used is a result too.
 
     Args:
         loaded: the case.
         require: the platform that must be there; empty: any.
     """
-    started, found, problem = time.perf_counter(), {}, ""
+    started, clock, found = datetime.now(UTC), time.perf_counter(), {}
     try:
-        from equiv.run import run_case
+        from equiv.run import conclude, run_case
 
         found, problem = surroundings(require)
         if not problem:
             result = run_case(loaded)
-            return found, replace(result, seconds=round(time.perf_counter() - started, 3))
+            seconds = round(time.perf_counter() - clock, 3)
+            return conclude([replace(result, seconds=seconds)], started, seconds)
     except EquivError as error:
         problem = str(error)
     except Exception as error:  # noqa: BLE001 - as in `equiv run`: the other cases still finish
         problem = f"equiv itself failed with {type(error).__name__}: {error}. Please report it with the case file."
-    seconds = round(time.perf_counter() - started, 3)
-    return found, CaseResult(loaded.name, loaded.lesson, "", "", (), {}, (), problem=problem, seconds=seconds)
+    seconds = round(time.perf_counter() - clock, 3)
+    result = CaseResult(loaded.name, loaded.lesson, "", "", (), {}, (), problem=problem, seconds=seconds)
+    return alone(result, found)
 
 
 def surroundings(require: str) -> tuple[dict[str, str], str]:

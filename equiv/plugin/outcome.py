@@ -1,16 +1,16 @@
 """A result as pytest shows it: one line with the place first, and the table as a section of the report."""
 
 import io
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from equiv.plugin.parts import alone
 from equiv.report.cells import shown, values
 from equiv.report.terminal import show
 from equiv.results import CaseResult, CheckResult, Finding, RunResult
-from equiv.summary import severity, summarise
+from equiv.summary import severity
 
 MOST = 100
 """Characters of a failure's line: with CI=1 pytest prints messages whole, once more for every failure."""
@@ -20,14 +20,19 @@ class Unequal(AssertionError):
     """Ports that are not known to be equal.
 
     Attributes:
-        result: what was found, of every check.
-        key: what the result is filed under once it has ended a test; empty where it is filed already.
+        run: the run of the case alone.
+        key: what it is filed under once it has ended a test; empty where it is filed already.
     """
 
-    def __init__(self, message: str, result: CaseResult, key: str = "") -> None:
+    def __init__(self, message: str, run: RunResult, key: str = "") -> None:
         super().__init__(message)
-        self.result = result
+        self.run = run
         self.key = key
+
+    @property
+    def result(self) -> CaseResult:
+        """What was found, of every check."""
+        return self.run.cases[0]
 
 
 class Mismatch(Unequal):
@@ -42,22 +47,23 @@ class NotCompared(Unequal):
     __module__ = "equiv"
 
 
-def failure(result: CaseResult, check: CheckResult | None = None, where: str = "") -> Unequal:
+def failure(run: RunResult, check: CheckResult | None = None, where: str = "") -> Unequal:
     """The exception that a check calls for which is not equal.
 
     Args:
-        result: the case.
+        run: the run of the case alone.
         check: the check; None: the case as a whole could not be judged, or the check does not apply.
         where: put at the end where the test's name does not say which check of which candidate it is.
     """
+    (result,) = run.cases
     if check is None:
-        return NotCompared(_one_line(result.problem or f"does not apply{where}"), result)
+        return NotCompared(_one_line(result.problem or f"does not apply{where}"), run)
     worst = worst_of(check)
     place = worst.place if worst and worst.place != check.candidate else ""
     if check.grade == "refuted" and worst is not None:
-        return Mismatch(_one_line(": ".join(filter(None, (place, _difference(result, check, worst)))), where), result)
+        return Mismatch(_one_line(": ".join(filter(None, (place, _difference(result, check, worst)))), where), run)
     said = worst.note if worst and worst.note else check.summary
-    return NotCompared(_one_line(": ".join(filter(None, (check.grade, place, said))), where), result)
+    return NotCompared(_one_line(": ".join(filter(None, (check.grade, place, said))), where), run)
 
 
 def worst_of(check: CheckResult) -> Finding | None:
@@ -77,25 +83,25 @@ def _one_line(text: str, where: str = "") -> str:
     return (line if len(line) <= most else f"{line[: most - 3]}...") + where
 
 
-def of_candidate(result: CaseResult, candidate: str) -> CaseResult:
-    """A case with one of its candidates only."""
+def of_candidate(run: RunResult, candidate: str) -> RunResult:
+    """The run of a case with one of its candidates only."""
+    (result,) = run.cases
     if candidate not in result.verdicts:
-        return result
+        return run
     checks = tuple(check for check in result.checks if check.candidate == candidate)
-    return replace(result, candidates=(candidate,), verdicts={candidate: result.verdicts[candidate]}, checks=checks)
+    verdicts = {candidate: result.verdicts[candidate]}
+    return alone(replace(result, candidates=(candidate,), verdicts=verdicts, checks=checks), run.environment)
 
 
-def table(
-    result: CaseResult, environment: Mapping[str, str], config: pytest.Config, check: CheckResult | None = None
-) -> str:
+def table(run: RunResult, config: pytest.Config, check: CheckResult | None = None) -> str:
     """A case as `equiv run` shows it, coloured where pytest's own output is.
 
     Args:
-        result: the case.
-        environment: where it was judged.
+        run: the run of the case alone.
         config: whose terminal it is shown in.
         check: this check's worst finding is added, where another one stands first.
     """
+    (result,) = run.cases
     if result.problem:
         return result.problem
     writer, text = config.get_terminal_writer(), io.StringIO()
@@ -103,8 +109,7 @@ def table(
     console = Console(
         file=text, width=writer.fullwidth, color_system=colours, force_terminal=writer.hasmarkup, highlight=False
     )
-    verdict, headline = summarise([result])
-    show(RunResult(verdict, headline, dict(environment), (result,), "", result.seconds), console)
+    show(run, console)
     if check is not None and (worst := worst_of(check)) is not None:
         lines = [f"  {line}" for line in values(worst, result.reference, check.candidate)]
         if lines and not any(lines[-1] in line for line in text.getvalue().splitlines()):

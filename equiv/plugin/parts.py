@@ -1,7 +1,7 @@
 """What pytest processes know of cases, as lines: kept in memory, or in a file that outlives a killed worker."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,16 +22,14 @@ class Line:
         key: what the case is filed under: pytest's id of its file, or of the test that made it.
         name: the case's name.
         worker: pytest-xdist's id of the worker; empty without.
-        environment: where it was judged.
-        result: what was found.
+        run: what was found, as a run of this case alone.
     """
 
     event: Literal["collected", "begun", "judged"]
     key: str
     name: str
     worker: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
-    result: CaseResult | None = None
+    run: RunResult | None = None
 
 
 def append(path: Path, line: Line) -> None:
@@ -61,27 +59,38 @@ def conclude(lines: Sequence[Line], died: Sequence[str], started: str, seconds: 
     judged: dict[str, Line] = {}
     problems: list[str] = []
     for line in lines:
-        if line.result is None:
+        if line.run is None:
             continue
         first = judged.setdefault(line.key, line)
         if (apart := _disagree(first, line)) is not None:
             problems.append(apart)
             judged[line.key] = min(first, line, key=_worst)
     missing = _missing(lines, judged, died)
-    order = list(dict.fromkeys(line.key for line in lines))
-    cases = [line.result for key in order if (line := judged.get(key)) and line.result is not None]
+    found = [judged[key] for key in dict.fromkeys(line.key for line in lines) if key in judged]
+    runs = [line.run for line in found if line.run is not None]
+    cases = [case for run in runs for case in run.cases]
     verdict, headline = summarise(cases)
     if missing and (verdict == "same" or not cases):
-        verdict = "inconclusive"
-        headline = (
-            f"Inconclusive: {len(missing)} of {len(missing) + len(cases)} cases have no result. First: {missing[0]}"
-        )
-    environments = [line for line in lines if line.environment]
-    environment = environments[0].environment if environments else {}
-    problems += [apart for line in environments[1:] if (apart := _moved(environments[0], line))]
+        counts = f"{len(missing)} of {len(missing) + len(cases)} cases have no result"
+        verdict, headline = "inconclusive", f"Inconclusive: {counts}. First: {missing[0]}"
+    environments = [run.environment for run in runs if run.environment]
+    problems += [apart for line in found if environments and (apart := _moved(found[0].name, environments[0], line))]
     return RunResult(
-        verdict, headline, environment, tuple(cases), started, round(seconds, 3), problems=(*missing, *problems)
+        verdict,
+        headline,
+        environments[0] if environments else {},
+        tuple(cases),
+        started,
+        round(seconds, 3),
+        problems=(*missing, *problems),
+        rewrites={name: condition for run in runs for name, condition in run.rewrites.items()},
     )
+
+
+def alone(result: CaseResult, environment: Mapping[str, str]) -> RunResult:
+    """A case as a run of its own."""
+    verdict, headline = summarise([result])
+    return RunResult(verdict, headline, dict(environment), (result,), "", result.seconds)
 
 
 def _missing(lines: Sequence[Line], judged: dict[str, Line], died: Sequence[str]) -> list[str]:
@@ -97,24 +106,27 @@ def _missing(lines: Sequence[Line], judged: dict[str, Line], died: Sequence[str]
 
 
 def _worst(line: Line) -> int:
-    verdicts = list(line.result.verdicts.values()) if line.result else []
-    return min(map(WORST.index, verdicts), default=0)
+    return min(map(WORST.index, _verdicts(line).values()), default=0)
+
+
+def _verdicts(line: Line) -> dict[str, Verdict]:
+    return {who: verdict for case in (line.run.cases if line.run else ()) for who, verdict in case.verdicts.items()}
 
 
 def _disagree(first: Line, other: Line) -> str | None:
-    if first.result is None or other.result is None or first.result.verdicts == other.result.verdicts:
+    if _verdicts(first) == _verdicts(other):
         return None
     says = [
-        f"{line.worker} says {', '.join(f'{who} {verdict}' for who, verdict in line.result.verdicts.items())}"
+        f"{line.worker} says {', '.join(f'{who} {verdict}' for who, verdict in _verdicts(line).items()) or 'error'}"
         for line in (first, other)
-        if line.result is not None
     ]
     return f"{first.name}: {' and '.join(says)}. The worse is kept; look for chance in its builders"
 
 
-def _moved(first: Line, other: Line) -> str | None:
-    """What differs in the environment of two results: they are not of one run, then."""
-    for name, value in first.environment.items():
-        if (here := other.environment.get(name, "")) != value:
-            return f"{other.name} was judged with {name} {here!r}, {first.name} with {value!r}"
+def _moved(first: str, environment: Mapping[str, str], line: Line) -> str | None:
+    """What is otherwise in the environment of a result than in the first: they are not of one run, then."""
+    here = line.run.environment if line.run else {}
+    for name, value in environment.items() if here else ():
+        if here.get(name) != value:
+            return f"{line.name} was judged with {name} {here.get(name)!r}, {first} with {value!r}"
     return None

@@ -12,7 +12,7 @@ import pytest
 from equiv.load import LoadedCase
 from equiv.plugin.outcome import Unequal, table
 from equiv.plugin.parts import Line, append, conclude, read_parts
-from equiv.results import CaseResult, RunResult
+from equiv.results import RunResult
 
 NAME = "equiv-session"
 
@@ -32,16 +32,14 @@ class Session:
     Attributes:
         config: pytest's.
         require: the platform that must be there; empty: any.
-        environment: of the last case judged.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.require: str = config.option.equiv_require or config.getini("equiv_require")
-        self.environment: dict[str, str] = {}
         self._started, self._clock = datetime.now(UTC), time.perf_counter()
         self._lines: list[Line] = []
-        self._results: dict[str, CaseResult] = {}
+        self._runs: dict[str, RunResult] = {}
         self._died: list[str] = []
         self._folder: TemporaryDirectory[str] | None = None
         self._concluded: RunResult | None = None
@@ -61,23 +59,22 @@ class Session:
             self.config.add_cleanup(self._folder.cleanup)
         return self._folder.name
 
-    def judged(self, key: str, loaded: LoadedCase) -> CaseResult:
-        """The result of a case, which is judged once in a process."""
-        if key not in self._results:
+    def judged(self, key: str, loaded: LoadedCase) -> RunResult:
+        """A case as a run of its own; it is judged once in a process."""
+        if key not in self._runs:
             from equiv.plugin.judging import judge
 
             self._add("begun", key, loaded.name)
-            self.environment, result = judge(loaded, self.require)
-            self.keep(key, result)
-        return self._results[key]
+            self.keep(key, judge(loaded, self.require))
+        return self._runs[key]
 
-    def keep(self, key: str, result: CaseResult) -> None:
-        """File a result under its key."""
-        self._results[key] = result
-        self._add("judged", key, result.name, result)
+    def keep(self, key: str, run: RunResult) -> None:
+        """File the run of one case under its key."""
+        self._runs[key] = run
+        self._add("judged", key, run.cases[0].name, run)
 
-    def _add(self, event: Any, key: str, name: str, result: CaseResult | None = None) -> None:
-        line = Line(event, key, name, self._worker, self.environment if result else {}, result)
+    def _add(self, event: Any, key: str, name: str, run: RunResult | None = None) -> None:
+        line = Line(event, key, name, self._worker, run)
         if self._part is None:
             self._lines.append(line)
         else:
@@ -105,8 +102,8 @@ class Session:
         """A difference that ends a test is filed and shown; one that the test expects, in `pytest.raises`, is not."""
         error = call.excinfo.value if call.excinfo else None
         if isinstance(error, Unequal) and error.key:
-            self.keep(error.key, error.result)
-            item.add_report_section(call.when, "equiv", table(error.result, self.environment, self.config))
+            self.keep(error.key, error.run)
+            item.add_report_section(call.when, "equiv", table(error.run, self.config))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:

@@ -70,6 +70,20 @@ def _ulps(number: float) -> str:
     return f"{number:.2g} ulp"
 
 
+def parting(case: CaseResult, candidate: str) -> str:
+    """From which value on the candidate computes others; empty where that was not looked for or is not so."""
+    walks = [check.walk for check in case.checks if check.candidate == candidate and check.walk]
+    for points in walks[:1]:
+        at = next((index for index, point in enumerate(points) if point.lost), None)
+        if at is not None:
+            line = f" ({points[at].where})" if points[at].where else ""
+            before = (
+                f"the first {at} of {len(points)} values are alike" if at else f"none of {len(points)} values is alike"
+            )
+            return f"{before}; from {points[at].name}{line} on they are not"
+    return ""
+
+
 def causes(case: CaseResult, candidate: str) -> tuple[str, ...]:
     """Likely causes, the strongest first, each with what it is read from; none where nothing points anywhere."""
     found = refused(case, candidate)

@@ -94,7 +94,7 @@ def _changes(name: str, candidate: str, old: CaseResult | None, new: CaseResult 
         return
     if before != after:
         failed, fails = before in FAILING, after in FAILING
-        kind: Kind = "newly failing" if fails and not failed else "fixed" if after == "same" else "changed"
+        kind: Kind = "newly failing" if fails and not failed else "fixed" if failed and not fails else "changed"
         yield Change(kind, name, candidate, "", before, after, _first_place(new, candidate))
     ours, theirs = (
         {check.check: check for check in case.checks if check.candidate == candidate} for case in (old, new)

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
+from equiv.report.catalogue import HEADERS, catalogue
 from equiv.report.cells import NOT_ASKED, VERDICT_SIGNS, cell, values
-from equiv.results import CHECKS, CaseResult, RunResult
+from equiv.results import CHECKS, CaseResult, LeafResult, RunResult
 from equiv.summary import place_words, reason, verdict_words, worst_finding
 
 
@@ -39,6 +40,9 @@ def _run(result: RunResult) -> Iterable[str]:
     if errata := [_erratum(case, index) for case in result.cases for index in range(len(case.deviations))]:
         yield "## Errata of the guides"
         yield _table(["case", "backend", "the guide prints", "what happens", "what works", "versions"], errata)
+    if layers := catalogue(result.cases):
+        yield "## Layer catalogue"
+        yield _table(HEADERS, layers)
     if mapped := [case for case in result.cases if case.leaves]:
         yield "## Layers"
         yield from map(_layers, mapped)
@@ -54,13 +58,20 @@ def _erratum(case: CaseResult, index: int) -> list[str]:
 def _layers(case: CaseResult) -> str:
     backends = (case.reference, *case.candidates)
     rows = [
-        [leaf.leaf, f"{leaf.dtype}{list(leaf.shape)}", *(leaf.places.get(backend, NOT_ASKED) for backend in backends)]
+        [leaf.leaf, f"{leaf.dtype}{list(leaf.shape)}", *(_place(leaf, backend) for backend in backends)]
         for leaf in case.leaves
     ]
     return f"### {_plain(f'{case.name}: {case.lesson}')}\n\n" + _table(["leaf", "shape", *backends], rows)
 
 
-def _table(headers: list[str], rows: Iterable[Sequence[str]]) -> str:
+def _place(leaf: LeafResult, backend: str) -> str:
+    """Where a library keeps a leaf, and how it lies there where that is not the canonical way."""
+    if backend not in leaf.places:
+        return NOT_ASKED
+    return ": ".join(filter(None, (leaf.places[backend], leaf.layouts.get(backend, ""))))
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     texts = [[_plain(text) for text in row] for row in rows]
     return tabulate(texts, list(map(_plain, headers)), tablefmt="github", disable_numparse=True)
 

@@ -27,7 +27,7 @@ from equiv.results import CHECKS, RunResult
 
 HTML = Path(__file__).parent / "html"
 
-INLINE = 20_000
+INLINE = 24_000
 """Bytes of case details that stand in the page as they are, for readers without scripts; the rest is packed."""
 
 CHANGE_STATES = {
@@ -42,12 +42,22 @@ CHANGE_STATES = {
 
 @dataclass(frozen=True)
 class Section:
-    """One case on the page: either its body as it stands, or packed with a few lines for readers without scripts."""
+    """One case on the page.
+
+    Attributes:
+        view: the case.
+        body: verdict, builders and leaves as they stand in the page; empty where they are packed.
+        brief: a few lines instead, for readers without scripts.
+        packed: address of the packed body.
+        more: address of all the rest: plots, evidence, cost.
+        open: whether it is open at first.
+    """
 
     view: CaseView
     body: Markup
     brief: Markup
     packed: str
+    more: str
     open: bool
 
 
@@ -134,17 +144,22 @@ def _read(name: str) -> str:
 
 
 def _sections(template: Environment, packer: Packer, views: Sequence[CaseView]) -> Iterator[Section]:
-    """The cases, the worst first; as long as there is room a case stands as it is; the first that fails is open."""
-    case, brief, room = template.get_template("case.html.j2"), template.get_template("brief.html.j2"), INLINE
+    """The cases, the worst first: as long as there is room a body stands as it is; the first that fails is open."""
+    parts = [template.get_template(f"{name}.html.j2") for name in ("case", "brief", "more")]
+    room = INLINE
     for number, one in enumerate(views):
-        first = number == 0 and one.state != "good"
-        body = tight(case.render(view=one))
+        body, brief, more = (Markup(tight(part.render(view=one))) for part in parts)
         size = len(body.encode())
-        if size <= room:
-            room -= size
-            yield Section(one, Markup(body), Markup(""), "", first)
-        else:
-            yield Section(one, Markup(""), Markup(tight(brief.render(view=one))), packer.add(body), first)
+        inline = size <= room
+        room -= size if inline else 0
+        yield Section(
+            view=one,
+            body=body if inline else Markup(""),
+            brief=Markup("") if inline else brief,
+            packed="" if inline else packer.add(body),
+            more=packer.add(more),
+            open=number == 0 and one.state != "good",
+        )
 
 
 def _errata(merged: Merged) -> tuple[tuple[Any, Any], ...]:

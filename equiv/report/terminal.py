@@ -11,6 +11,7 @@ from rich.table import Table
 from equiv.kills import OUTCOMES
 from equiv.report.cells import NOT_ASKED, VERDICT_SIGNS, cell, values
 from equiv.results import CHECKS, EQUAL, CaseResult, CheckResult, Finding, RunResult
+from equiv.starts import told
 from equiv.summary import place_words, reason, severity, verdict_words, worst_finding
 
 COLOURS = {"same": "green", "different": "red", "inconclusive": "yellow", "error": "magenta"}
@@ -39,6 +40,9 @@ def show(result: RunResult, console: Console, explain: bool = False) -> None:
         if tried := [finding for case in result.cases for finding in case.probes]:
             say(f"[dim]{_tried(tried)}[/]")
         say(_planted(compared))
+        for case in compared:
+            if case.starts:
+                say(f"[dim]{escape(case.name)}: {escape(told(case.starts))}[/]")
     for case in result.cases:
         if case.problem:
             say(f"[magenta]! {escape(case.name)}[/]: {escape(case.problem)}")

@@ -44,7 +44,7 @@ def walk(case: CaseResult) -> Plot | None:
         "Where along the network does the error leave its budget?",
         " ".join(_parting(who, points) for who, points in walks.items()) + LEGEND,
         {"layer": [*([floor] if floors else []), points, *line_of_limit()]},
-        ("candidate", "#", "value", "line", "error / budget", "", "rounding alone"),
+        ("candidate", "#", "value", "line", "error / budget", "kind", "rounding alone"),
         [
             (who, str(index), point.name, point.where, *_judged(point), shown(point.floor))
             for who, index, point in numbered

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from equiv.report.cells import VERDICT_SIGNS, shown
-from equiv.report.hints import causes, refused, side
+from equiv.report.hints import causes, parting, refused, side
 from equiv.report.html.names import anchor
 from equiv.report.merge import Entry, Merged, platform_of
 from equiv.results import CHECKS, EQUAL, CheckResult, Finding, Verdict
@@ -120,6 +120,8 @@ def _facts(verdict: Verdict, ranked: Sequence[Entry]) -> Iterator[Fact]:
     yield Fact("Which side", side(case, check, finding))
     for number, cause in enumerate(causes(case, candidate)):
         yield Fact("" if number else "Likely cause", cause)
+    if words := parting(case, candidate):
+        yield Fact("Along the network", words)
     if words := _before(entry, candidate, check):
         yield Fact("Still equal", words)
     if (told := verdict_words(case, candidate)) != "different":

@@ -9,25 +9,15 @@ from equiv.kills import OUTCOMES, FaultMatrix, Kill
 from equiv.kills import SIGNS as OUTCOME_SIGNS
 from equiv.report.cells import VERDICT_SIGNS
 from equiv.report.hints import causes, refused, side
+from equiv.report.html.along import walk
 from equiv.report.html.builders import Column, builders
 from equiv.report.html.charts import Plot
 from equiv.report.html.cost_tables import CostRow, ProgramRow, cost_rows, program_rows
+from equiv.report.html.grounds import Rewriting, Unproved, formulas, rewritings, unproved
 from equiv.report.html.names import anchor
 from equiv.report.html.overview import VERDICT_STATES
 from equiv.report.html.plots import plots
-from equiv.report.html.tables import (
-    Divergence,
-    LeafRow,
-    PlaceRow,
-    Rewriting,
-    Unproved,
-    divergences,
-    formulas,
-    leaf_rows,
-    place_rows,
-    rewritings,
-    unproved,
-)
+from equiv.report.html.tables import Divergence, LeafRow, PlaceRow, divergences, leaf_rows, place_rows
 from equiv.report.merge import Entry
 from equiv.summary import reason, verdict_words
 
@@ -89,8 +79,14 @@ class CaseView:
     costs: tuple[CostRow, ...]
     programs: tuple[ProgramRow, ...]
     withheld: tuple[tuple[str, str], ...]
+    way: Plot | None
     plots: tuple[Plot, ...]
     commands: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """What a part of it is called for those who cannot see where it stands."""
+        return f"{self.entry.case.name} on {self.entry.label}"
 
     @property
     def backends(self) -> tuple[str, ...]:
@@ -125,6 +121,7 @@ def view(entry: Entry) -> CaseView:
         costs=cost_rows(costs) if costs else (),
         programs=program_rows(costs) if costs else (),
         withheld=tuple(costs.withheld.items()) if costs else (),
+        way=walk(case),
         plots=plots(case),
         commands=tuple(_commands(entry)),
     )

@@ -17,14 +17,13 @@
     return blocks.get(number);
   }
   async function unpack(details) {
-    const holder = details.querySelector(":scope > [data-packed]");
-    if (!holder) return;
-    const [number, part] = holder.dataset.packed.split(":");
-    const block = await unpacked(number);
-    if (!holder.dataset.packed) return;
-    delete holder.dataset.packed;
-    holder.innerHTML = block[part];
-    holder.dataset.ready = "";
+    for (const holder of details.querySelectorAll(":scope > [data-packed]")) {
+      const [number, part] = holder.dataset.packed.split(":");
+      const block = await unpacked(number);
+      if (!holder.dataset.packed) continue;
+      holder.innerHTML = block[part];
+      delete holder.dataset.packed;
+    }
   }
   document.addEventListener("toggle", (event) => event.target.open && unpack(event.target), true);
 

@@ -1,7 +1,6 @@
 """The tables of a case: leaves with their place in each library, findings that are no leaf's, what differs."""
 
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from equiv.report.cells import SIGNS, shown, values
@@ -10,6 +9,9 @@ from equiv.report.html.overview import state_of
 from equiv.report.sites import Site, sites
 from equiv.results import EQUAL, CaseResult, CheckResult, Finding, LeafResult, weakest
 from equiv.summary import severity
+
+MANY = 60
+"""Leaves from which on a shape is told once a row, and again only where a library has another."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,20 @@ def leaf_rows(case: CaseResult) -> tuple[LeafRow, ...]:
         LeafRow(
             leaf.leaf,
             f"{leaf.dtype}{list(leaf.shape)}",
-            tuple(_place(leaf, backend) for backend in (case.reference, *case.candidates)),
+            tuple(_place(leaf, backend, len(case.leaves) > MANY) for backend in (case.reference, *case.candidates)),
             tuple(_weakest(found[candidate].get(leaf.leaf, [])) for candidate in case.candidates),
         )
         for leaf in case.leaves
     )
 
 
-def _place(leaf: LeafResult, backend: str) -> Place | None:
+def _place(leaf: LeafResult, backend: str, short: bool) -> Place | None:
     if backend not in leaf.places:
         return None
     path, _, collection = leaf.places[backend].rpartition(" (")
     shape = leaf.shapes.get(backend, leaf.shape)
-    return Place(path, collection.removesuffix(")"), _tuple(shape), _in_words(leaf.layouts.get(backend, "")))
+    told = "" if short and shape == leaf.shape else _tuple(shape)
+    return Place(path, collection.removesuffix(")"), told, _in_words(leaf.layouts.get(backend, "")))
 
 
 def _in_words(layout: str) -> str:
@@ -189,65 +192,3 @@ def divergences(case: CaseResult, candidate: str) -> tuple[Divergence, ...]:
         )
         for found, places in groups.items()
     )
-
-
-@dataclass(frozen=True)
-class Unproved:
-    """Places without proof that numbers decide, and the equations that kept them from it."""
-
-    candidate: str
-    sites: tuple[Site, ...]
-    places: tuple[str, ...]
-
-
-def unproved(case: CaseResult) -> tuple[Unproved, ...]:
-    """What is equal by numbers alone, by candidate and by where the programs part."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    known: dict[tuple[str, ...], tuple[Site, ...]] = {}
-    for check in case.checks:
-        for finding in check.findings:
-            if finding.grade in ("float64", "rounding"):
-                found = sites(case, finding.source, check.candidate)
-                parts = (f"{site.equation.operation} {site.equation.file} {site.equation.line}" for site in found)
-                key = (check.candidate, *parts)
-                known.setdefault(key, found)
-                groups.setdefault(key, []).append(finding.place)
-    return tuple(Unproved(key[0], known[key], tuple(places)) for key, places in groups.items())
-
-
-def formulas(case: CaseResult) -> tuple[str, ...]:
-    """The known differences that hold, as the case states them."""
-    return _distinct(finding.note for check in case.checks for finding in check.findings if finding.grade == "expected")
-
-
-def _distinct(notes: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(note for note in notes if note))
-
-
-@dataclass(frozen=True)
-class Rewriting:
-    """A rewrite of real arithmetic that proofs use: its condition, and how many proofs of which candidate."""
-
-    name: str
-    condition: str
-    uses: str
-
-
-def rewritings(case: CaseResult, conditions: dict[str, str]) -> tuple[Rewriting, ...]:
-    """The rewrites that the proofs of a case name."""
-    uses: dict[str, dict[str, int]] = {}
-    for candidate, note in _modulo(case):
-        for name in note.split("; "):
-            by = uses.setdefault(name, {})
-            by[candidate] = by.get(candidate, 0) + 1
-    return tuple(
-        Rewriting(name, conditions.get(name, ""), ", ".join(f"{candidate} {count}" for candidate, count in by.items()))
-        for name, by in uses.items()
-    )
-
-
-def _modulo(case: CaseResult) -> Iterator[tuple[str, str]]:
-    for check in case.checks:
-        for finding in check.findings:
-            if finding.grade == "proved modulo":
-                yield check.candidate, finding.note

@@ -1,0 +1,124 @@
+"""orbax, through its own library: a folder, of which single leaves can be read."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from equiv.convert.checkpoint import Checkpoint, CheckpointError, Leaf, guarded, size_of
+from equiv.convert.tree import Empty, TreePath, flatten, nested, shown
+from equiv.variables import LeafSpec
+
+MARK = "_METADATA"
+"""The file in a folder that holds one tree (orbax-checkpoint 0.12.8)."""
+
+AT_ONCE = 64 * 2**20
+"""Bytes that are read in one call, which costs twenty milliseconds however little it reads."""
+
+
+def folder_of(folder: Path) -> Path:
+    """The folder that holds the tree: the given one, or the one item of a step of orbax's CheckpointManager.
+
+    Raises:
+        CheckpointError: there is none or more than one, or a link leads out of the folder.
+    """
+    for entry in folder.rglob("*"):
+        if entry.is_symlink() and not entry.resolve().is_relative_to(folder.resolve()):
+            raise CheckpointError(f"{folder}: {entry.name} is a link that leads out of it. Copy the files themselves.")
+    if (folder / MARK).is_file():
+        return folder
+    inside = sorted(mark.parent for mark in (*folder.glob(f"*/{MARK}"), *folder.glob(f"*/*/{MARK}")))
+    if len(inside) == 1:
+        return inside[0]
+    found = ", ".join(str(item.relative_to(folder)) for item in inside[:5]) or f"no {MARK}"
+    raise CheckpointError(f"{folder}: not one checkpoint of orbax in it, but {found}. Give the folder of one item.")
+
+
+def read(folder: Path) -> Checkpoint:
+    """Open an orbax checkpoint, without a target: as it lies there, with integer keys as text.
+
+    Raises:
+        CheckpointError: no orbax checkpoint, or parts of it are missing.
+    """
+    import orbax.checkpoint as ocp
+
+    place = folder_of(folder)
+    handler = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    with guarded(folder, "reading as orbax"):
+        tree = handler.metadata(place.absolute()).item_metadata
+        found = flatten(getattr(tree, "tree", tree))
+        leaves = {path: _spec(path, leaf) for path, leaf in found.items() if not isinstance(leaf, Empty)}
+    reader = _Reader(folder, leaves, lambda paths: _restore(handler, place, {path: found[path] for path in paths}))
+    return Checkpoint(folder, "orbax", leaves, reader.read, handler.close)
+
+
+def _spec(path: TreePath, leaf: Any) -> LeafSpec:
+    if getattr(leaf, "dtype", None) is None:
+        raise CheckpointError(f"leaf {shown(path)!r} is {type(leaf).__name__}, which is no array. Leave it out.")
+    return LeafSpec(tuple(getattr(leaf, "shape", ())), str(np.dtype(leaf.dtype)))
+
+
+def _restore(handler: Any, place: Path, wanted: Mapping[TreePath, Any]) -> dict[TreePath, np.ndarray]:
+    import jax
+    import orbax.checkpoint as ocp
+
+    item = nested(wanted.items())
+    arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+    restored = handler.restore(
+        place.absolute(), args=ocp.args.PyTreeRestore(item=item, restore_args=arguments, partial_restore=True)
+    )
+    return {path: np.asarray(leaf) for path, leaf in flatten(restored).items()}
+
+
+class _Reader:
+    """Reads neighbouring leaves together and keeps only the last lot."""
+
+    def __init__(self, folder: Path, leaves: Mapping[TreePath, LeafSpec], restore: Callable[..., Any]) -> None:
+        self.folder, self.restore = folder, restore
+        self.lots = list(_lots(leaves))
+        self.lot_of = {path: index for index, lot in enumerate(self.lots) for path in lot}
+        self.kept: tuple[int, dict[TreePath, np.ndarray]] = (-1, {})
+
+    def read(self, path: TreePath) -> np.ndarray:
+        """One leaf."""
+        index = self.lot_of[path]
+        if self.kept[0] != index:
+            self.kept = (-1, {})  # before the next is read: two lots are never held at once
+            with guarded(self.folder, f"reading leaf {shown(path)!r}"):
+                self.kept = (index, self.restore(self.lots[index]))
+        return self.kept[1][path]
+
+
+def _lots(leaves: Mapping[TreePath, LeafSpec]) -> Sequence[list[TreePath]]:
+    lots: list[list[TreePath]] = []
+    room = 0
+    for path, spec in leaves.items():
+        if size_of(spec) > room:
+            lots.append([])
+            room = AT_ONCE
+        lots[-1].append(path)
+        room -= size_of(spec)
+    return lots
+
+
+def write(folder: Path, leaves: Sequence[Leaf], tree: Callable[[Mapping[TreePath, Any]], Any]) -> None:
+    """Write what `orbax.checkpoint.StandardCheckpointer` would of the library's own tree.
+
+    orbax wants the tree whole: the leaves are written to a file beside it first, and handed over as views of that.
+    Without compression: weights hardly shrink, and it takes four times as long.
+    """
+    import jax
+    import orbax.checkpoint as ocp
+
+    from equiv.convert.formats.spool import spooled
+
+    # Keys of jax.random are handed over as such, so that they come back as such; all else without a copy.
+    handlers = ocp.type_handlers.create_type_handler_registry(
+        (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
+        (jax.Array, ocp.type_handlers.get_type_handler(jax.Array)),
+    )
+    with guarded(folder, "writing orbax"), spooled(folder.with_name("leaves"), leaves) as arrays:
+        handler = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers, use_compression=False)
+        with ocp.Checkpointer(handler) as checkpointer:
+            checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(tree(arrays)))

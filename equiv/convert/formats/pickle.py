@@ -1,0 +1,124 @@
+"""pickle, read only, and only where it is asked for: an unpickler that makes arrays and containers and nothing else.
+
+A pickle is a program. This one may call what `ALLOWED` names; a pickle that asks for more is refused before the call.
+Its tree is in memory whole.
+"""
+
+import pickle
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import optax
+
+from equiv.convert.checkpoint import SMALL_FLOATS, Checkpoint, CheckpointError, guarded, spec_of
+from equiv.convert.tree import Empty, TreePath, flatten, shown
+
+
+class _Dtype:
+    """What numpy pickles a dtype as: a call with its name, then a state of which only the byte order is taken."""
+
+    def __init__(self, kind: Any, *_: Any) -> None:
+        self.dtype = np.dtype(kind)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if any(part is not None for part in state[2:5]):
+            raise pickle.UnpicklingError("a dtype with fields")
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """What numpy pickles an array as: empty at first, then a state with shape, dtype and bytes."""
+
+    def __init__(self, *_: Any) -> None:
+        self.array: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, data = state
+        self.array = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _from_buffer(buffer: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
+    made = _Array()
+    made.__setstate__((1, shape, dtype, order == "F", buffer))
+    return made
+
+
+def _jax_array(make: Any, arguments: tuple[Any, ...], state: Any, _: Any) -> Any:
+    """An array of jax (0.10.2, `_src/array.py`) as one of numpy; `make` is one of ours, like all that can be called."""
+    array = make(*arguments)
+    array.__setstate__(state)
+    return array
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> Any:
+    return np.frombuffer(data, dtype.dtype)[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """`_codecs.encode`, by which older protocols write bytes."""
+    return text.encode(encoding)
+
+
+ALLOWED: dict[tuple[str, str], Any] = {
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+    ("numpy", "ndarray"): object,
+    ("numpy", "dtype"): _Dtype,
+    **{("ml_dtypes", name): getattr(ml_dtypes, name) for name in ("bfloat16", *SMALL_FLOATS)},
+    ("_codecs", "encode"): _encode,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("jax._src.array", "_reconstruct_array"): _jax_array,
+    # Immutable mappings of both libraries, pickled as a call with their dict (dm-haiku 0.0.17, flax 0.12.8).
+    ("haiku._src.data_structures", "FlatMapping"): dict,
+    ("haiku._src.data_structures", "FlatMap"): dict,
+    ("flax.core.frozen_dict", "FrozenDict"): dict,
+}
+"""Module and name in a pickle to what is called in their place: numpy's own code sees no state out of a pickle."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str, /) -> Any:
+        if (module, name) in ALLOWED:
+            return ALLOWED[module, name]
+        if (found := _optax_state(module, name)) is not None:
+            return found
+        raise CheckpointError(
+            f"it asks for {module}.{name}, which makes no array. Do not load it, or save its arrays as npz."
+        )
+
+
+def _optax_state(module: str, name: str) -> type | None:
+    """A state of optax, which is a named tuple; nothing is imported for it."""
+    if module.split(".")[0] != optax.__name__ or module not in sys.modules:
+        return None
+    kind = vars(sys.modules[module]).get(name)
+    plain = isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
+    return kind if plain and kind.__module__ == module else None
+
+
+def read(file: Path) -> Checkpoint:
+    """Load a pickle through the restricted unpickler.
+
+    Raises:
+        CheckpointError: it asks for anything else, or holds something that is no array.
+    """
+    with guarded(file, "reading as pickle"), file.open("rb") as stream:
+        tree = _Unpickler(stream).load()
+        if stream.read(1):
+            raise CheckpointError("it goes on after its end. Save one tree in it.")
+        arrays = {path: _array(path, leaf) for path, leaf in flatten(tree).items() if not isinstance(leaf, Empty)}
+    return Checkpoint(file, "pickle", {path: spec_of(array) for path, array in arrays.items()}, arrays.__getitem__)
+
+
+def _array(path: TreePath, leaf: Any) -> np.ndarray:
+    if isinstance(leaf, _Array) and leaf.array is not None:
+        return leaf.array
+    if isinstance(leaf, np.generic | bool | int | float):
+        return np.asarray(leaf)
+    raise CheckpointError(f"leaf {shown(path)!r} is {type(leaf).__name__}, which is no array. Leave it out.")

@@ -1,0 +1,98 @@
+"""safetensors, through its library; the header is written here, since the library cannot write leaf by leaf."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from equiv.convert.checkpoint import Checkpoint, CheckpointError, Leaf, bytes_of, guarded, size_of
+from equiv.convert.tree import TreePath, shown
+from equiv.variables import LeafSpec
+
+DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "C64": "complex64",
+}
+"""The format's names of dtypes (safetensors 0.8.0) to numpy's."""
+
+CODES = {name: code for code, name in DTYPES.items()}
+
+
+def read(file: Path) -> Checkpoint:
+    """Open a safetensors file; the library checks its header against its length.
+
+    Raises:
+        CheckpointError: no safetensors file, or not whole.
+    """
+    from safetensors import safe_open
+
+    with guarded(file, "reading as safetensors"):
+        # pread and not mmap: what is mapped counts as memory of this process for as long as the file is open.
+        opened = safe_open(file, framework="np", backend="pread")
+        leaves: dict[TreePath, LeafSpec] = {}
+        for name in opened.keys():  # noqa: SIM118 - safe_open is no mapping
+            part = opened.get_slice(name)
+            code = str(part.get_dtype())
+            leaves[(name,)] = LeafSpec(tuple(part.get_shape()), DTYPES.get(code, code))
+
+    def read_leaf(path: TreePath) -> np.ndarray:
+        with guarded(file, f"reading leaf {shown(path)!r}"):
+            return opened.get_tensor(path[0])
+
+    return Checkpoint(file, "safetensors", leaves, read_leaf)
+
+
+def write(file: Path, leaves: Sequence[Leaf]) -> None:
+    """Write leaf by leaf, in the order of the library: the widest dtype first, so that every leaf is aligned."""
+    with guarded(file, "writing safetensors"), file.open("xb") as stream:
+        ordered = in_order(leaves)
+        stream.write(header(ordered))
+        for leaf in ordered:
+            stream.write(bytes_of(leaf.make()))
+
+
+def in_order(leaves: Sequence[Leaf]) -> list[Leaf]:
+    """The leaves as they lie in the file."""
+    return sorted(leaves, key=lambda leaf: -_itemsize(leaf.spec))
+
+
+def _itemsize(spec: LeafSpec) -> int:
+    return size_of(LeafSpec((), spec.dtype))
+
+
+def header(ordered: Sequence[Leaf]) -> bytes:
+    """The file up to its first leaf: the length of a JSON object in eight bytes, and that object, padded with spaces.
+
+    Raises:
+        CheckpointError: a dtype that the format does not have.
+    """
+    entries, end = {}, 0
+    for leaf in ordered:
+        if leaf.spec.dtype not in CODES:
+            raise CheckpointError(
+                f"leaf {shown(leaf.path)!r} is {leaf.spec}, which safetensors does not have. Write another format."
+            )
+        start, end = end, end + size_of(leaf.spec)
+        entries[shown(leaf.path)] = {
+            "dtype": CODES[leaf.spec.dtype],
+            "shape": list(leaf.spec.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

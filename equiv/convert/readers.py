@@ -1,0 +1,59 @@
+"""A checkpoint on disk to an opened `Checkpoint`: which format it is, and whether it may be read at all."""
+
+import importlib
+import stat
+from pathlib import Path
+
+from equiv.convert.checkpoint import Checkpoint, CheckpointError
+
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"
+SUFFIXES = {".npz": "npz", ".safetensors": "safetensors", ".msgpack": "msgpack", ".pkl": "pickle", ".pickle": "pickle"}
+
+
+def open_checkpoint(file: Path, allow_pickle: bool = False) -> Checkpoint:
+    """Open a checkpoint of any format; no leaf is read yet, but for a pickle, which is read whole.
+
+    Args:
+        file: a file, or the folder of an orbax checkpoint.
+        allow_pickle: whether a pickle may be read; then only by an unpickler that makes nothing but arrays.
+
+    Raises:
+        CheckpointError: it does not exist, is no checkpoint, is not whole, or is a pickle that was not asked for.
+    """
+    format = format_of(file)
+    if format == "pickle" and not allow_pickle:
+        raise CheckpointError(
+            f"{file}: it is a pickle, which is a program. Say --allow-pickle if you trust where it is from; "
+            "all that it may do then is to make arrays."
+        )
+    return importlib.import_module(f"equiv.convert.formats.{format}").read(file)
+
+
+def format_of(file: Path) -> str:
+    """The format of a checkpoint, by its content where that shows it, else by its suffix.
+
+    Raises:
+        CheckpointError: nothing is there, it is empty, or neither a file nor a folder.
+    """
+    try:
+        kind = file.stat().st_mode
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be opened: {error.strerror}. Give a checkpoint.") from error
+    if stat.S_ISDIR(kind):
+        return "orbax"
+    if not stat.S_ISREG(kind):
+        raise CheckpointError(f"{file}: neither a file nor a folder. Give a checkpoint.")
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be opened: {error.strerror}. Give a checkpoint.") from error
+    if not head:
+        raise CheckpointError(f"{file}: it is empty. Give a checkpoint.")
+    if head.startswith(ZIP):
+        return "npz"
+    if head[8:9] == b"{":
+        return "safetensors"
+    suffix = SUFFIXES.get(file.suffix.lower())
+    # A map of msgpack may begin with the byte of a pickle (0x80: a map without entries), a pickle never holds nothing.
+    return suffix or ("pickle" if head.startswith(PICKLE) and len(head) > 1 else "msgpack")

@@ -1,0 +1,328 @@
+"""What a case costs, measured for real on tiny programs: everything is there, and nothing is timed that must not be."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from equiv import backends
+from equiv.backends.written import PROGRAMS, functional
+from equiv.bench import withheld
+from equiv.case import Depths
+from equiv.casetext import digest
+from equiv.cli import main
+from equiv.costs import PHASES, SLOWER, TOO_FEW, CaseCosts
+from equiv.errors import NotRun, PortError
+from equiv.growing import grow
+from equiv.pricing import bench_of, price, refuse_under_xdist
+from equiv.race import KEPT, enter
+from equiv.report.prices import duration, show_prices
+from equiv.results import RunResult, decode, encode
+from equiv.timed import CACHE, STAGES, Alone, Bench, Contender, filled, retraces, stage, traces, uncached
+from equiv.workshop import open_workshop
+
+WAYS = {("haiku", "jax.jit"), ("linen", "jax.jit"), ("nnx", "nnx.jit"), ("nnx", "split + jax.jit")}
+
+
+@cache
+def costs() -> CaseCosts:
+    """The smallest case of the suite, each thing measured as seldom as may be."""
+    return price(helpers.workshop_of("counter"), {}, 0.0)
+
+
+@cache
+def bench() -> Bench:
+    """Its ports, ready to be timed."""
+    return bench_of(helpers.workshop_of("counter"), {})
+
+
+def test_every_phase_of_every_program_of_every_way_to_call_a_port_is_there_and_a_positive_number() -> None:
+    """Nothing is left out in silence."""
+    found = {(one.backend, one.runner, one.program, one.phase) for one in costs().timings}
+    assert found == {(*way, program, phase) for way in WAYS for program in PROGRAMS for phase in PHASES}
+    for one in costs().timings:
+        assert one.rounds >= 1
+        assert one.calls >= one.rounds
+        assert all(map(math.isfinite, (one.p50, one.p90, one.p99)))
+        assert one.p50 <= one.p90 <= one.p99
+        assert one.phase in ("dispatch", "device") or one.p50 > 0
+
+
+def test_every_candidate_has_a_ratio_and_the_control_stands_beside_it() -> None:
+    """The reference itself has none; a difference of two times may be none."""
+    for one in costs().timings:
+        if one.phase in ("dispatch", "device"):
+            continue
+        assert (one.ratio is None) == (one.backend == "haiku")
+        assert one.control is not None
+        assert (one.naive is not None) == (one.phase == "step")
+
+
+def test_what_was_measured_once_claims_nothing() -> None:
+    """The control of a single round excludes 1 too."""
+    once = [one for one in costs().timings if one.phase in STAGES and one.ratio is not None]
+    assert {one.rounds for one in once} == {1}
+    assert {one.claim for one in once} == {TOO_FEW}
+
+
+def test_every_program_is_counted() -> None:
+    """Equations and instructions always, and what XLA says of it on this platform."""
+    assert {(one.backend, one.runner, one.program) for one in costs().programs} == {
+        (*way, program) for way in WAYS for program in PROGRAMS
+    }
+    for one in costs().programs:
+        assert one.equations > 0
+        assert one.instructions > one.equations
+        assert one.flops is not None
+        assert one.bytes is not None
+        assert one.peak_bytes is not None
+        assert min(one.flops, one.bytes, one.peak_bytes) > 0
+        assert one.retraces == 0
+
+
+def test_linen_compiles_to_haikus_program_and_nnx_copies_what_its_call_hands_through() -> None:
+    """Between the first two any gap is the host's; `nnx.jit` returns the whole state, parameters included."""
+    found = {(one.backend, one.program): one for one in costs().programs if one.runner != "split + jax.jit"}
+    for program in PROGRAMS:
+        assert found["haiku", program].identical
+        assert found["linen", program].identical
+        assert found["linen", program].differs == ""
+        assert not found["nnx", program].identical
+    assert "copy +1" in found["nnx", "forward"].differs
+    assert "copy" not in found["nnx", "train step"].differs
+
+
+def test_it_is_said_where_a_call_of_nnx_jit_goes() -> None:
+    """Modules are taken apart before the call into JAX and put together after it."""
+    parts = {(one.program, one.part): one.seconds for one in costs().parts}
+    names = ("modules to arrays", "jax.jit dispatch", "compiled program", "arrays to modules")
+    assert set(parts) == {(program, name) for program in PROGRAMS for name in names}
+    assert {one.runner for one in costs().parts} == {"nnx.jit"}
+    for program in PROGRAMS:
+        assert parts[program, "modules to arrays"] > 0
+        assert parts[program, "arrays to modules"] > 0
+
+
+def test_the_load_of_the_machine_stands_beside_the_figures() -> None:
+    """Before and after, where the system tells."""
+    assert len(costs().load) == (2 if hasattr(os, "getloadavg") else 0)
+
+
+def test_a_candidate_that_is_withheld_is_not_timed_and_its_reason_stays() -> None:
+    """The others are."""
+    found = price(helpers.workshop_of("counter"), {"nnx": "different: because"}, 0.0)
+    assert {one.backend for one in (*found.timings, *found.programs, *found.parts)} == {"haiku", "linen"}
+    assert found.withheld == {"nnx": "different: because"}
+
+
+BROKEN = (
+    "            output = x + multiplier * counter.value\n",
+    "            assert self.is_initializing() or not x.shape[1:], 'planted'\n"
+    "            output = x + multiplier * counter.value\n",
+)
+
+
+def test_a_candidate_that_cannot_be_timed_is_left_out_with_its_reason_and_the_others_are_timed() -> None:
+    """What breaks in one leaves the others alone."""
+    found = price(open_workshop(helpers.patched("counter", BROKEN)), {}, 0.0)
+    assert {one.backend for one in found.timings} == {"haiku", "nnx"}
+    assert re.match(r"linen: timing the forward raised AssertionError: planted\. Mend ", found.withheld["linen"])
+
+
+def test_a_reference_that_cannot_be_timed_is_an_error() -> None:
+    """There is nothing to divide by."""
+    workshop = open_workshop(
+        helpers.patched("counter", ("    def forward(x):\n", "    def forward(x):\n        assert x.shape[0] < 9\n"))
+    )
+    broken = replace(bench_of(workshop, {}), batch={"x": jnp.ones((9, 64))})
+    with pytest.raises(PortError, match="haiku: timing the forward raised AssertionError"):
+        enter(broken, "forward", {}, lambda: 0.0)
+
+
+def test_a_backend_that_writes_no_programs_says_so() -> None:
+    """A backend of one's own need not be timed."""
+    ports = {name: replace(port, written=None) for name, port in bench().ports.items()}
+    with pytest.raises(PortError, match=r"nnx: its backend gives no programs to time\. Give its Port `written`"):
+        replace(bench(), ports=ports).written("nnx", "forward")
+
+
+@pytest.mark.parametrize("backend", backends.names())
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_is_written_anew_each_time_and_a_runner_has_buffers_of_its_own(backend: str, program: str) -> None:
+    """What was compiled once never compiles again, and shared buffers would make two runners one."""
+    for one, other in zip(bench().written(backend, program), bench().written(backend, program), strict=True):
+        assert one.function is not other.function
+        with traces() as seen:
+            for written in (one, other):
+                positional, keywords = written.start().given
+                written.function.trace(*positional, **keywords)
+        assert len(seen) == 2
+        first, second = (jax.tree.leaves(one.start().given) for _ in range(2))
+        assert all(a is not b for a, b in zip(first, second, strict=True) if isinstance(a, jax.Array))
+
+
+def test_a_train_step_goes_on_from_what_it_returned() -> None:
+    """As a training loop does; the counter of the case counts."""
+    for backend, path in (("haiku", ("~", "counter")), ("linen", ("counter", "count"))):
+        (written,) = bench().written(backend, "train step")
+        running = written.start()
+        counts = []
+        for _ in range(3):
+            outputs = running.call()
+            running.wait(outputs)
+            running.after(outputs)
+            counts.append(int(next(leaf for leaf in jax.tree.leaves(outputs) if leaf.dtype == "int32")))
+        assert counts == [counts[0], counts[0] + 1, counts[0] + 2], (backend, path)
+
+
+def test_a_module_is_changed_in_place_and_waited_for() -> None:
+    """`nnx.jit` returns nothing that would have to be ready; the module's own arrays have to."""
+    written = next(one for one in bench().written("nnx", "train step") if one.runner == "nnx.jit")
+    running = written.start()
+    before = [np.asarray(array) for array in running.changed()]
+    running.wait(running.call())
+    after = [np.asarray(array) for array in running.changed()]
+    assert any(not np.array_equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_the_program_alone_takes_the_same_arrays_and_gives_the_same_result() -> None:
+    """What is left of a step without its library; an empty program gives as many arrays."""
+    from equiv.timed import alone
+
+    for backend in bench().ports:
+        for written in bench().written(backend, "forward"):
+            staged = stage(written, lambda: 0.0)
+            whole, empty = (start() for start in alone(staged))
+            assert isinstance(whole, Alone)
+            outputs = jax.tree.leaves(written.start().call())
+            largest = max(whole.call(), key=lambda array: array.size)
+            np.testing.assert_array_equal(largest, max(outputs, key=lambda array: array.size))
+            assert len(empty.call()) == len(whole.call())
+
+
+def flipping(x):
+    return x.astype("bfloat16" if x.dtype == "float32" else "float32")
+
+
+@pytest.mark.parametrize(("function", "count"), [(lambda x: x + 1, 0), (flipping, 1)], ids=["steady", "flipping"])
+def test_a_step_that_changes_a_dtype_is_seen_to_be_traced_again(function, count) -> None:
+    """The commonest reason for a slow second step."""
+    written = functional("train step", function, ((jnp.ones(3),), {}), lambda given, outputs: ((outputs,), {}))
+    assert retraces(stage(written, lambda: 0.0)) == count
+
+
+def test_nothing_is_read_from_the_persistent_cache_while_timing(tmp_path: Path) -> None:
+    """Reading a file is not compiling; afterwards the setting is what it was."""
+    code = f"""
+import jax
+from equiv.timed import CACHE, uncached
+for name, value in (("dir", {str(tmp_path)!r}), ):
+    jax.config.update("jax_compilation_cache_dir", value)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if "cache_hits" in event else None)
+def compiled():
+    hits.clear()
+    jax.jit(lambda x: x * 2.5 + 1).lower(1.0).compile()
+    return len(hits)
+first, second = compiled(), compiled()
+with uncached():
+    inside = compiled()
+print(first, second, inside, compiled())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "1", "0", "1"]
+
+
+def test_the_setting_of_the_cache_comes_back_even_after_an_error() -> None:
+    """It is the user's."""
+    before = getattr(jax.config, CACHE)
+    with pytest.raises(KeyError), uncached():
+        assert getattr(jax.config, CACHE) is False
+        raise KeyError
+    assert getattr(jax.config, CACHE) is before
+
+
+@pytest.mark.parametrize(
+    "struct",
+    [
+        jax.ShapeDtypeStruct((4, 3), "float32"),
+        jax.ShapeDtypeStruct((5,), "bfloat16"),
+        jax.ShapeDtypeStruct((), "int32"),
+        jax.ShapeDtypeStruct((2,), "bool"),
+        jax.eval_shape(lambda: jax.random.key(0)),
+        jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 3)),
+    ],
+    ids=str,
+)
+def test_a_leaf_is_filled_with_values_of_its_own_kind(struct) -> None:
+    """Keys are keys, a variance is positive."""
+    array = filled(struct, np.random.default_rng(0))
+    assert (array.shape, array.dtype) == (struct.shape, struct.dtype)
+    if jnp.issubdtype(struct.dtype, jnp.floating):
+        assert np.isfinite(np.asarray(array, "float64")).all()
+        assert len(struct.shape) > 1 or (np.asarray(array, "float64") > 0).all()
+
+
+def test_the_reference_and_its_control_are_drawn_from_one_pot_and_candidates_from_their_own() -> None:
+    """A program that lies badly is then on either side as often."""
+    race = enter(bench(), "forward", {}, lambda: 0.0)
+    first, again, *others = race.contenders
+    assert (first, again) == (Contender("haiku", "jax.jit"), Contender("haiku", "jax.jit", again=True))
+    pools = {first: ["a", "b"], again: ["c", "d"], **{who: [who.runner, "other"] for who in others}}
+    drawn = [race.draw(pools) for _ in range(200)]
+    assert {one[first] for one in drawn} == {one[again] for one in drawn} == {"a", "b", "c", "d"}
+    assert all(one[first] != one[again] for one in drawn)
+    assert all({one[who] for one in drawn} == {who.runner, "other"} for who in others)
+
+
+def test_a_few_compiled_programs_are_kept_of_each() -> None:
+    """All of them would fill the memory of a large model."""
+    race = enter(replace(bench(), ports={"linen": bench().ports["linen"]}), "forward", {}, lambda: 0.0)
+    for _ in range(KEPT + 2):
+        race.stage_all()
+    assert {len(pool) for pool in race.pools.values()} == {KEPT}
+
+
+def test_growing_measures_every_phase_at_every_depth_and_equations_grow_only_where_layers_are_written_out() -> None:
+    """What the guides say of a scan."""
+    case = helpers.loaded("loop_over_layers").case
+    assert case.depths is not None
+    few = {form: {"linen": getattr(case.depths, form)["linen"]} for form in ("unrolled", "scanned")}
+    found = grow(replace(case, depths=Depths(**few, layers=(1, 2))), {}, 0.0)
+    assert {(one.form, one.depth, one.phase) for one in found} == {
+        (form, depth, phase) for form in few for depth in (1, 2) for phase in PHASES
+    }
+    sizes = {(one.form, one.depth): (one.equations, one.instructions) for one in found}
+    assert sizes["unrolled", 2][0] > 1.5 * sizes["unrolled", 1][0]
+    assert sizes["scanned", 2][0] == sizes["scanned", 1][0]
+    assert min(one.seconds for one in found if one.phase in STAGES) > 0
+
+
+def test_a_case_without_depths_does_not_grow() -> None:
+    """It is asked for by name."""
+    assert grow(helpers.loaded("counter").case, {}, 0.0) == ()
+
+
+def test_timing_is_refused_in_a_worker_of_xdist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers would time each other."""
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw3")
+    with pytest.raises(
+        NotRun, match=r"timing: the pytest-xdist worker gw3 shares the machine .*\. Run it without -n\."
+    ):
+        refuse_under_xdist()
+    monkeypatch.delenv("PYTEST_XDIST_WORKER")
+    refuse_under_xdist()
