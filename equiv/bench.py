@@ -95,9 +95,8 @@ def withheld(case: CaseResult) -> dict[str, str]:
 def _timed(loaded: LoadedCase, case: CaseResult, seconds: float, progress: Progress, problems: list[str]) -> CaseResult:
     try:
         workshop = open_workshop(loaded.case)
-        out = {**{who: str(error) for who, error in workshop.problems.items()}, **withheld(case)}
         told = lambda what: progress(f"{case.name}: {what}")  # noqa: E731
-        costs = price(workshop, out, seconds, told)
+        costs = price(workshop, withheld(case), seconds, told)
         growth = grow(loaded.case, costs.withheld, seconds, told)
     except EquivError as error:
         problems.append(f"{case.name} is not timed: {error}")

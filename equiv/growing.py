@@ -12,6 +12,7 @@ from equiv import backends
 from equiv.backends.base import Request
 from equiv.case import Builder, Case
 from equiv.costs import PHASES, Growth
+from equiv.errors import NotRun
 from equiv.evidence import hlo
 from equiv.evidence.draws import equations
 from equiv.evidence.timing import Clock, collect
@@ -44,6 +45,7 @@ def grow(
 
     Raises:
         EquivError: a model cannot be built or timed.
+        NotRun: every model is withheld.
     """
     if case.depths is None:
         return ()
@@ -59,6 +61,8 @@ def grow(
             for depth in case.depths.layers:
                 progress(f"{depth} layers {form}")
                 used = {backend: builder for backend, builder in builders.items() if backend not in withheld}
+                if not used:
+                    raise NotRun(f"nothing to time at {depth} layers: every model of `{form}` is withheld.")
                 found += _at_depth(_bench(used, depth, request, entries), form, depth, share, clock)
     return tuple(found)
 

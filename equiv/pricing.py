@@ -45,7 +45,8 @@ def price(
     """
     refuse_under_xdist()
     started, load = clock(), _load()
-    bench, found = bench_of(workshop, withheld), CaseCosts(withheld=dict(withheld))
+    out = {**{backend: str(problem) for backend, problem in workshop.problems.items()}, **withheld}
+    bench, found = bench_of(workshop, out), CaseCosts(withheld=out)
     with uncached():
         for program in PROGRAMS:
             progress(program)

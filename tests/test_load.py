@@ -1,6 +1,7 @@
 """Case files: found by their place, chosen by name, and each one that cannot be used says why."""
 
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -49,6 +50,23 @@ def test_cases_of_a_folder_are_found_in_order_of_name_with_their_place_in_it(tmp
 def test_files_that_are_private_or_tests_are_left_out(tmp_path):
     folder = folder_of(tmp_path, "mlp.py", "_shared.py", "__init__.py", "test_mlp.py", "conftest.py", ".venv/lib.py")
     assert names_of(folder) == ["mlp"]
+
+
+def test_a_folder_that_is_run_on_request_is_found_by_its_own_name_only(tmp_path):
+    """Else the first run of everybody would run every single layer too."""
+    folder = folder_of(tmp_path, "mlp.py", "layers/conv.py", "layers/deep/norm.py", "more/rnn.py")
+    (folder / "layers" / ".on-request").touch()
+    assert names_of(folder) == ["mlp", "more/rnn"]
+    assert names_of(folder / "layers") == ["conv", "deep/norm"]
+    assert names_of(folder / "layers" / "conv.py") == ["conv"]
+    assert names_of(folder, folder / "layers", expression="conv or rnn") == ["more/rnn", "conv"]
+
+
+def test_the_layers_of_this_project_are_run_on_request():
+    """The guides' cases are what `equiv run` runs."""
+    cases = Path(__file__).parent.parent / "cases"
+    assert not any("/" in name for name in names_of(cases))
+    assert "rnn_lstm" in names_of(cases / "layers")
 
 
 def test_a_file_is_found_whatever_its_name(tmp_path):

@@ -169,7 +169,7 @@ def test_a_row_without_a_scope_for_the_backend_is_an_error_that_says_what_to_add
 def test_an_unknown_layer_kind_is_an_error_that_names_the_known_ones():
     with pytest.raises(
         CaseError,
-        match=r"linen: row a is of the kind 'conv9', which this backend does not know; it knows batch_norm, .*linear",
+        match=r"linen: row a is of the kind 'conv9', which this backend does not know; it knows attention, .*linear",
     ):
         mapped(Layer("a", "conv9", {"linen": "dense"}), **DENSE)
 

@@ -245,7 +245,7 @@ def test_of_what_does_not_differ_nothing_is_claimed_in_at_least_98_of_100_runs()
     assert claims.count(NO_DIFFERENCE) >= 98
 
 
-CALM, ASTRAY = Ratio(1.0, 0.99, 1.01), Ratio(1.08, 1.02, 1.15)
+CALM, ASTRAY, BELOW = Ratio(1.0, 0.99, 1.01), Ratio(1.08, 1.02, 1.15), Ratio(0.93, 0.87, 0.98)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +257,7 @@ CALM, ASTRAY = Ratio(1.0, 0.99, 1.01), Ratio(1.08, 1.02, 1.15)
         (Ratio(0.98, 0.97, 0.995), CALM, FEWEST, NO_DIFFERENCE),
         (Ratio(1.12, 1.10, 1.14), ASTRAY, FEWEST, NO_DIFFERENCE),
         (Ratio(0.9, 0.88, 0.92), ASTRAY, FEWEST, NO_DIFFERENCE),
+        (Ratio(1.12, 1.10, 1.14), BELOW, FEWEST, NO_DIFFERENCE),
         (Ratio(1.3, 1.2, 1.4), ASTRAY, FEWEST, SLOWER),
         (Ratio(9.0, 9.0, 9.0), CALM, FEWEST - 1, TOO_FEW),
         (None, CALM, 99, ""),

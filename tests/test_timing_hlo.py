@@ -76,6 +76,11 @@ OTHER = {
         (lambda x, y: y.sum() - x, ROW, MATRIX),
         "the same operations, otherwise connected",
     ),
+    "another of two alike parameters": (
+        (lambda x, y: (jnp.sin(x), jnp.exp(x), jnp.cos(y)), ROW, ROW),
+        (lambda x, y: (jnp.sin(x), jnp.exp(y), jnp.cos(y)), ROW, ROW),
+        "the same operations, otherwise connected",
+    ),
     "another reduction": ((lambda x: x.sum(0), MATRIX), (lambda x: x.max(0), MATRIX), ""),
     "a copy handed through": (
         (lambda k, x: x @ k, MATRIX, ROW),

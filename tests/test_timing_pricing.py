@@ -14,23 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from rich.console import Console
 
 from equiv import backends
-from equiv.backends.written import PROGRAMS, functional
-from equiv.bench import withheld
-from equiv.case import Depths
-from equiv.casetext import digest
-from equiv.cli import main
-from equiv.costs import PHASES, SLOWER, TOO_FEW, CaseCosts
+from equiv.backends.written import PROGRAMS, Running, functional
+from equiv.case import Case, Depths
+from equiv.costs import PHASES, TOO_FEW, CaseCosts
 from equiv.errors import NotRun, PortError
 from equiv.growing import grow
+from equiv.measured import numbers
 from equiv.pricing import bench_of, price, refuse_under_xdist
-from equiv.race import KEPT, enter
-from equiv.report.prices import duration, show_prices
-from equiv.results import RunResult, decode, encode
-from equiv.timed import CACHE, STAGES, Alone, Bench, Contender, filled, retraces, stage, traces, uncached
+from equiv.race import KEPT, Race, enter
+from equiv.timed import CACHE, STAGES, Alone, Bench, Contender, alone, filled, retraces, stage, traces, uncached
 from equiv.workshop import open_workshop
 
 WAYS = {("haiku", "jax.jit"), ("linen", "jax.jit"), ("nnx", "nnx.jit"), ("nnx", "split + jax.jit")}
@@ -120,35 +114,45 @@ def test_the_load_of_the_machine_stands_beside_the_figures() -> None:
     assert len(costs().load) == (2 if hasattr(os, "getloadavg") else 0)
 
 
-def test_a_candidate_that_is_withheld_is_not_timed_and_its_reason_stays() -> None:
-    """The others are."""
-    found = price(helpers.workshop_of("counter"), {"nnx": "different: because"}, 0.0)
-    assert {one.backend for one in (*found.timings, *found.programs, *found.parts)} == {"haiku", "linen"}
-    assert found.withheld == {"nnx": "different: because"}
+UNBUILT = ("self.counter = Counter(", "assert not rngs, 'planted'\n            self.counter = Counter(")
 
 
-BROKEN = (
-    "            output = x + multiplier * counter.value\n",
-    "            assert self.is_initializing() or not x.shape[1:], 'planted'\n"
-    "            output = x + multiplier * counter.value\n",
-)
-
-
-def test_a_candidate_that_cannot_be_timed_is_left_out_with_its_reason_and_the_others_are_timed() -> None:
+def test_who_is_withheld_or_cannot_be_built_or_timed_is_left_out_with_its_reason_and_the_others_are_timed() -> None:
     """What breaks in one leaves the others alone."""
-    found = price(open_workshop(helpers.patched("counter", BROKEN)), {}, 0.0)
-    assert {one.backend for one in found.timings} == {"haiku", "nnx"}
-    assert re.match(r"linen: timing the forward raised AssertionError: planted\. Mend ", found.withheld["linen"])
+    workshop = open_workshop(helpers.patched("counter", UNBUILT))
+    found = price(workshop, {"linen": "different: because"}, 0.0)
+    assert {one.backend for one in (*found.timings, *found.programs)} == {"haiku"}
+    assert found.parts == ()
+    assert found.withheld["linen"] == "different: because"
+    assert re.match(r"nnx: building the model raised AssertionError: planted\. Mend ", found.withheld["nnx"])
+
+
+def failing(*_) -> None:
+    raise AssertionError("planted")
+
+
+def test_a_candidate_that_fails_while_it_is_timed_is_dropped_and_the_race_goes_on() -> None:
+    """First when its programs are written, then in the middle of a round."""
+    ports = {**bench().ports, "linen": replace(bench().ports["linen"], written=failing)}
+    race = enter(replace(bench(), ports=ports), "forward", {}, lambda: 0.0)
+    assert {who.backend for who in race.contenders} == {"haiku", "nnx"}
+    assert re.match(r"linen: timing the forward raised AssertionError: planted\. Mend ", race.failed["linen"])
+    race.bench = replace(bench(), ports={**ports, "nnx": replace(ports["nnx"], written=failing)})
+    assert {who.backend for who, _ in race.stage_all()} == {"haiku"}
+    assert {who.backend for who in race.contenders} == {"haiku"}
+    assert "nnx: timing the forward raised" in race.failed["nnx"]
 
 
 def test_a_reference_that_cannot_be_timed_is_an_error() -> None:
     """There is nothing to divide by."""
+    ports = {**bench().ports, "haiku": replace(bench().ports["haiku"], written=failing)}
+    with pytest.raises(PortError, match="haiku: timing the forward raised AssertionError: planted"):
+        enter(replace(bench(), ports=ports), "forward", {}, lambda: 0.0)
     workshop = open_workshop(
-        helpers.patched("counter", ("    def forward(x):\n", "    def forward(x):\n        assert x.shape[0] < 9\n"))
+        helpers.patched("counter", ("def haiku():\n", "def haiku():\n    assert False, 'planted'\n"))
     )
-    broken = replace(bench_of(workshop, {}), batch={"x": jnp.ones((9, 64))})
-    with pytest.raises(PortError, match="haiku: timing the forward raised AssertionError"):
-        enter(broken, "forward", {}, lambda: 0.0)
+    with pytest.raises(PortError, match="haiku: building the model raised AssertionError: planted"):
+        price(workshop, {}, 0.0)
 
 
 def test_a_backend_that_writes_no_programs_says_so() -> None:
@@ -199,8 +203,6 @@ def test_a_module_is_changed_in_place_and_waited_for() -> None:
 
 def test_the_program_alone_takes_the_same_arrays_and_gives_the_same_result() -> None:
     """What is left of a step without its library; an empty program gives as many arrays."""
-    from equiv.timed import alone
-
     for backend in bench().ports:
         for written in bench().written(backend, "forward"):
             staged = stage(written, lambda: 0.0)
@@ -210,13 +212,16 @@ def test_the_program_alone_takes_the_same_arrays_and_gives_the_same_result() -> 
             largest = max(whole.call(), key=lambda array: array.size)
             np.testing.assert_array_equal(largest, max(outputs, key=lambda array: array.size))
             assert len(empty.call()) == len(whole.call())
+            again = alone(staged)[0]
+            pairs = zip(again().arrays, again().arrays, strict=True)
+            assert all(one is not other for one, other in pairs if isinstance(one, jax.Array))
 
 
-def flipping(x):
-    return x.astype("bfloat16" if x.dtype == "float32" else "float32")
+def cycling(x):
+    return x.astype({"float32": "bfloat16", "bfloat16": "float16", "float16": "float32"}[str(x.dtype)])
 
 
-@pytest.mark.parametrize(("function", "count"), [(lambda x: x + 1, 0), (flipping, 1)], ids=["steady", "flipping"])
+@pytest.mark.parametrize(("function", "count"), [(lambda x: x + 1, 0), (cycling, 2)], ids=["steady", "cycling"])
 def test_a_step_that_changes_a_dtype_is_seen_to_be_traced_again(function, count) -> None:
     """The commonest reason for a slow second step."""
     written = functional("train step", function, ((jnp.ones(3),), {}), lambda given, outputs: ((outputs,), {}))
@@ -247,13 +252,21 @@ print(first, second, inside, compiled())
     assert done.stdout.split() == ["0", "1", "0", "1"]
 
 
+def inside(seen: list[bool]) -> None:
+    with uncached():
+        seen.append(getattr(jax.config, CACHE))
+        raise KeyError("planted")
+
+
 def test_the_setting_of_the_cache_comes_back_even_after_an_error() -> None:
     """It is the user's."""
-    before = getattr(jax.config, CACHE)
-    with pytest.raises(KeyError), uncached():
-        assert getattr(jax.config, CACHE) is False
-        raise KeyError
-    assert getattr(jax.config, CACHE) is before
+    before, seen = getattr(jax.config, CACHE), []
+    jax.config.update(CACHE, True)
+    with pytest.raises(KeyError, match="planted"):
+        inside(seen)
+    assert seen == [False]
+    assert getattr(jax.config, CACHE) is True
+    jax.config.update(CACHE, before)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +302,39 @@ def test_the_reference_and_its_control_are_drawn_from_one_pot_and_candidates_fro
     assert all({one[who] for one in drawn} == {who.runner, "other"} for who in others)
 
 
+def test_runners_are_made_in_another_order_for_every_block() -> None:
+    """Whoever is made first gets the place in memory that was freed last."""
+    race, made = Race(bench(), "forward", lambda: 0.0, []), []
+    starts = {name: lambda name=name: made.append(name) for name in "abcd"}
+    for _ in range(40):
+        assert set(race.started(starts)) == set(starts)
+    assert len({tuple(made[start : start + 4]) for start in range(0, len(made), 4)}) > 12
+
+
+def test_a_step_is_what_its_program_takes_beyond_an_empty_one_and_the_rest_is_dispatch() -> None:
+    """The two parts make up the step."""
+    who = Contender("nnx", "nnx.jit")
+    seconds = {"step": 20.0, "program": 7.0, "empty": 2.0}
+    blocks = {(who, kind): [np.full(4, value), np.full(4, 2 * value)] for kind, value in seconds.items()}
+    for phase, expected in (("step", [20, 40]), ("device", [5, 10]), ("dispatch", [15, 30])):
+        np.testing.assert_array_equal(numbers(blocks, who, phase)[0], expected)
+
+
+def test_what_is_changed_in_place_is_waited_for_as_well_as_the_outputs() -> None:
+    """A step that returns nothing is not over when it returns."""
+    waited = []
+
+    class Pending:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def block_until_ready(self) -> None:
+            waited.append(self.name)
+
+    Running(lambda: None, ((), {}), changed=lambda: [Pending("changed")]).wait(Pending("output"))
+    assert sorted(waited) == ["changed", "output"]
+
+
 def test_a_few_compiled_programs_are_kept_of_each() -> None:
     """All of them would fill the memory of a large model."""
     race = enter(replace(bench(), ports={"linen": bench().ports["linen"]}), "forward", {}, lambda: 0.0)
@@ -297,24 +343,69 @@ def test_a_few_compiled_programs_are_kept_of_each() -> None:
     assert {len(pool) for pool in race.pools.values()} == {KEPT}
 
 
+def dense(num_layers: int, scanned: bool):
+    import flax.linen as nn
+
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return nn.relu(nn.Dense(4)(x)), None
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            if scanned:
+                Stack = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=num_layers)
+                return Stack()(x, None)[0]
+            for _ in range(num_layers):
+                x, _ = Block()(x, None)
+            return x
+
+    return Model()
+
+
+DEEP = Case(
+    guide="",
+    models={},
+    batch={"x": "float32[2,4]"},
+    layers=(),
+    depths=Depths(
+        unrolled={"linen": lambda num_layers: dense(num_layers, False)},
+        scanned={"linen": lambda num_layers: dense(num_layers, True)},
+        layers=(2, 4),
+    ),
+)
+
+
 def test_growing_measures_every_phase_at_every_depth_and_equations_grow_only_where_layers_are_written_out() -> None:
     """What the guides say of a scan."""
-    case = helpers.loaded("loop_over_layers").case
-    assert case.depths is not None
-    few = {form: {"linen": getattr(case.depths, form)["linen"]} for form in ("unrolled", "scanned")}
-    found = grow(replace(case, depths=Depths(**few, layers=(1, 2))), {}, 0.0)
+    found = grow(DEEP, {}, 0.0)
     assert {(one.form, one.depth, one.phase) for one in found} == {
-        (form, depth, phase) for form in few for depth in (1, 2) for phase in PHASES
+        (form, depth, phase) for form in ("unrolled", "scanned") for depth in (2, 4) for phase in PHASES
     }
     sizes = {(one.form, one.depth): (one.equations, one.instructions) for one in found}
-    assert sizes["unrolled", 2][0] > 1.5 * sizes["unrolled", 1][0]
-    assert sizes["scanned", 2][0] == sizes["scanned", 1][0]
+    assert sizes["unrolled", 4][0] > 1.5 * sizes["unrolled", 2][0]
+    assert sizes["unrolled", 4][1] > 1.5 * sizes["unrolled", 2][1]
+    assert sizes["scanned", 4][0] == sizes["scanned", 2][0]
     assert min(one.seconds for one in found if one.phase in STAGES) > 0
+
+
+def test_growing_leaves_out_who_is_withheld() -> None:
+    """As timing does."""
+    with pytest.raises(NotRun, match=r"nothing to time at 2 layers: every model of `unrolled` is withheld"):
+        grow(DEEP, {"linen": "different"}, 0.0)
 
 
 def test_a_case_without_depths_does_not_grow() -> None:
     """It is asked for by name."""
     assert grow(helpers.loaded("counter").case, {}, 0.0) == ()
+
+
+def test_the_library_of_the_intervals_is_imported_only_where_something_is_timed() -> None:
+    """It would double the start of the command line."""
+    code = "import sys, equiv.cli, equiv.bench; print('scipy.stats' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_timing_is_refused_in_a_worker_of_xdist(monkeypatch: pytest.MonkeyPatch) -> None:

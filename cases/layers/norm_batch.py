@@ -34,10 +34,15 @@ def nnx(rngs):
     return nnx.BatchNorm(6, momentum=0.9, rngs=rngs)
 
 
+def loss(outputs, batch):
+    return (outputs**3).mean()  # the mean square of what is normalised hangs on no input
+
+
 CASE = Case(
     guide="API references: hk.BatchNorm, nn.BatchNorm, nnx.BatchNorm",
     models={"haiku": haiku, "linen": linen, "nnx": nnx},
     batch={"x": "float32[5,4,3,6]"},
+    loss=loss,
     layers=(batch_norm("norm", haiku="batch_norm", linen="BatchNorm_0", nnx=""),),
     known_differences=zero_debias("norm", decay=0.9),
 )

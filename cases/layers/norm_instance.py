@@ -25,9 +25,14 @@ def nnx(rngs):
     return nnx.InstanceNorm(6, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 
 
+def loss(outputs, batch):
+    return (outputs**3).mean()  # the mean square of what is normalised hangs on no input
+
+
 CASE = Case(
     guide="API references: hk.InstanceNorm, nn.InstanceNorm, nnx.InstanceNorm",
     models={"haiku": haiku, "linen": linen, "nnx": nnx},
     batch={"x": "float32[5,4,3,6]"},
+    loss=loss,
     layers=(instance_norm("norm", haiku="instance_norm", linen="", nnx=""),),
 )

@@ -177,4 +177,5 @@ def _paths(trees: Any) -> dict[NativeKey, tuple[str, ...]]:
 
 
 def _trees(paths: Mapping[NativeKey, tuple[str, ...]], native: Leaves) -> dict[str, Any]:
-    return unflatten_dict({paths[key]: leaf for key, leaf in native.items()})
+    # without parameters too there is a tree of them to train
+    return {"params": {}, **unflatten_dict({paths[key]: leaf for key, leaf in native.items()})}

@@ -1,7 +1,7 @@
 """A checkpoint taken over: opened, located, planned, written, and, if asked, run beside the original."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class Request:
     out: Path
     origin: str | None = None
     format: str | None = None
-    choices: Choices = Choices()
+    choices: Choices = field(default_factory=Choices)
     drop: tuple[str, ...] = ()
     allow_pickle: bool = False
     nonfinite: bool = False

@@ -13,6 +13,7 @@ from equiv.convert.kept import KeptLeaf, keep
 from equiv.convert.plan import Plan
 from equiv.convert.rows import Row
 from equiv.convert.tree import shown
+from equiv.variables import LeafSpec
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,11 @@ def sha256_of(array: np.ndarray) -> str:
     return hashlib.sha256(bytes_of(array)).hexdigest()
 
 
-def record(row: Row, sha256: str, dtype: str, shape: tuple[int, ...]) -> LeafRecord:
-    """The record of a leaf that has been written."""
+def record(row: Row, sha256: str, stored: LeafSpec) -> LeafRecord:
+    """The record of a leaf that has been written as `stored`."""
     names = tuple(leaf.name for leaf in row.slot.held)
     sources = tuple(shown(path) for path in row.sources)
-    return LeafRecord(shown(row.slot.path), names, dtype, shape, sha256, row.origin, sources, row.rule)
+    return LeafRecord(shown(row.slot.path), names, stored.dtype, stored.shape, sha256, row.origin, sources, row.rule)
 
 
 def manifest_of(

@@ -121,7 +121,7 @@ def _relations(source: Source, target: Model, template: Template) -> dict[Relati
     """How the parameters that an optimizer keeps something of lie in the source."""
     found: dict[Relation, str] = {}
     ours = {leaf.name: leaf for leaf in source.located.model.table.leaves}
-    optimized = {slot.native for slot in template.slots if slot.role == "optimizer" and slot.native is not None}
+    optimized = dict.fromkeys(slot.native for slot in template.slots if slot.role == "optimizer" and slot.native)
     for key in optimized:
         theirs = tuple(leaf for leaf in target.table.leaves if leaf.key == key)
         found.setdefault(relation_of(tuple(ours[leaf.name] for leaf in theirs), theirs), theirs[0].name)

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -53,15 +54,10 @@ def carry_out(
     former = manifests.read(plan.source.checkpoint.file)
     place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        new, records = place / out.name, []
-        leaves = [_leaf(row, records, progress) for row in plan.rows]
-        try:
-            write(new, format, Outgoing(leaves, plan.template.empties, partial(_tree, plan)))
-        except CheckpointError as error:
-            raise CheckpointError(str(error).replace(str(new), str(out))) from error
-        _check_written(plan, new, out)
+        new = place / out.name
+        records = _write(plan, new, format, progress, out)
         target = Side(out.name, format, plan.target.port.backend)
-        manifest = manifests.manifest_of(plan, case, target, tuple(records), former)
+        manifest = manifests.manifest_of(plan, case, target, records, former)
         if verify is not None:
             manifest = replace(manifest, verified=verify(new, manifest.leaves))
         beside = place / "manifest.json"
@@ -72,6 +68,18 @@ def carry_out(
         raise CheckpointError(f"{out}: cannot be written: {error.strerror}. Give another place with -o.") from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _write(plan: Plan, new: Path, format: str, progress: Progress, out: Path) -> tuple[LeafRecord, ...]:
+    with ThreadPoolExecutor(1) as pool:
+        recorder = _Recorder(pool, progress)
+        leaves = [recorder.leaf(row) for row in plan.rows]
+        try:
+            write(new, format, Outgoing(leaves, plan.template.empties, partial(_tree, plan)))
+        except CheckpointError as error:
+            raise CheckpointError(str(error).replace(str(new), str(out))) from error
+        _check_written(plan, new, out)
+        return recorder.records()
 
 
 def check_free(plan: Plan, out: Path) -> None:
@@ -91,19 +99,30 @@ def check_free(plan: Plan, out: Path) -> None:
         raise CheckpointError(f"{out}: it takes {wanted} bytes, and {free} are free. Give another place with -o.")
 
 
-def _leaf(row: Row, records: list[LeafRecord], progress: Progress) -> Leaf:
-    spec = key_data(row.slot.spec)
+class _Recorder:
+    """Makes leaves and hashes each while it is written and the next is read: two leaves are held at most."""
 
-    def make() -> np.ndarray:
-        array = row.make()
+    def __init__(self, pool: ThreadPoolExecutor, progress: Progress) -> None:
+        self.pool, self.progress = pool, progress
+        self.hashes: list[tuple[Row, Future[str]]] = []
+
+    def leaf(self, row: Row) -> Leaf:
+        """A row as a writer takes it."""
+        return Leaf(row.slot.path, key_data(row.slot.spec), partial(self._make, row))
+
+    def _make(self, row: Row) -> np.ndarray:
+        array, spec = row.make(), key_data(row.slot.spec)
         if (got := spec_of(array)) != replace(spec, collection=got.collection):
             raise CheckpointError(f"leaf {shown(row.slot.path)!r} was made as {got}, wanted {spec}. Please report it.")
-        digest = manifests.sha256_of(array)
-        records.append(manifests.record(row, digest, spec.dtype, spec.shape))
-        progress(array.nbytes)
+        if self.hashes:
+            self.hashes[-1][1].result()
+        self.hashes.append((row, self.pool.submit(manifests.sha256_of, array)))
+        self.progress(array.nbytes)
         return array
 
-    return Leaf(row.slot.path, spec, make)
+    def records(self) -> tuple[LeafRecord, ...]:
+        """Every leaf that was made, in the order of the file."""
+        return tuple(manifests.record(row, hashed.result(), key_data(row.slot.spec)) for row, hashed in self.hashes)
 
 
 def _tree(plan: Plan, arrays: Mapping[TreePath, np.ndarray]) -> object:

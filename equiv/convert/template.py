@@ -95,7 +95,7 @@ def model_of(case: Case, backend: str) -> Model:
     tracer = Tracer(built.port, built.table, request, False, built.port.modes)
     structs, key = dict(built.port.leaves), jax.random.key(0)
     carry = guarded(backend, "beginning to train", partial(jax.eval_shape, built.port.begin, structs, key))
-    return Model(built.port, built.table, _variables(built.port, built.table), _training(tracer, _rooted(carry)))
+    return Model(built.port, built.table, _variables(built.port, built.table), _training(tracer, rooted(carry)))
 
 
 def _variables(port: Port, table: LeafTable) -> Template:
@@ -124,7 +124,7 @@ def _path(port: Port, key: NativeKey) -> TreePath:
     return key.collection, *key.path.split("/")
 
 
-def _rooted(carry: Any) -> Any:
+def rooted(carry: Any) -> Any:
     """A carry as a user would save it: a train state as it is, a model and its optimizer by these names."""
     if isinstance(carry, dict) and len(carry) == 1 and hasattr(state := next(iter(carry.values())), "apply_gradients"):
         return state

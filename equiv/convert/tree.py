@@ -87,6 +87,15 @@ def _walk(node: Any, path: TreePath, children: Callable[[Any], Any]) -> Iterator
             yield from _walk(child, (*path, str(key)), children)
 
 
+def mapped(function: Callable[[TreePath, Any], Any], node: Any, path: TreePath = ()) -> Any:
+    """The same nested dicts and lists, with `function` of path and leaf in place of each leaf."""
+    if isinstance(node, Mapping):
+        return {key: mapped(function, child, (*path, str(key))) for key, child in node.items()}
+    if isinstance(node, list | tuple):
+        return [mapped(function, child, (*path, str(index))) for index, child in enumerate(node)]
+    return node if node is None else function(path, node)
+
+
 def nested(leaves: Iterable[tuple[TreePath, Any]]) -> Any:
     """A nested dict from paths and leaves; an `Empty` is an empty dict or None, a leaf without a path is itself."""
     root: dict[str, Any] = {}

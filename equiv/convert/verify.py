@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,22 +18,21 @@ from equiv.convert.manifest import LeafRecord, sha256_of
 from equiv.convert.plan import Plan
 from equiv.convert.readers import open_checkpoint
 from equiv.convert.source import Source
+from equiv.convert.template import OPTIMIZER
 from equiv.convert.tree import shown
-from equiv.load import LoadedCase
-from equiv.observe import Prepared, noise_of, observe, prepare, sample
+from equiv.observe import noise_of, observe, prepare, sample
 from equiv.observed import Comparison
 from equiv.probe import Arrays, Probe, make_probe
 from equiv.proofs import needed_in_float64, prove_all
+from equiv.prove_only import prove_candidates
 from equiv.results import EQUAL, CheckResult, Verdict, verdict_of, weakest
-from equiv.run import run_case
 from equiv.trace import trace
 from equiv.traced import Traced, trace_port
+from equiv.variables import LeafTable
 from equiv.workshop import Workshop, open_workshop
 
 SEEDS = {"0": 11, "1": 12}
 """Probe name to the seed of its batches."""
-
-CHECKS = (outputs, gradients, state, train)
 
 
 class NotSame(CheckpointError):
@@ -47,13 +47,8 @@ class NotSame(CheckpointError):
         self.verdict: Verdict = verdict
 
 
-def pair_of(case: Case, plan: Plan) -> Case:
-    """The case with the two libraries of a conversion alone; the old one is the reference."""
-    return replace(case, models={name: case.models[name] for name in (plan.source.backend, plan.target.port.backend)})
-
-
 def check_training(case: Case, plan: Plan) -> str:
-    """Run the train steps of both libraries, where parameters lie otherwise there: does the optimizer notice?
+    """Does the optimizer notice that parameters lie otherwise in the other library? Proved, or else run.
 
     Returns:
         What was found; empty where every parameter lies as it did, so that no optimizer can notice.
@@ -64,17 +59,53 @@ def check_training(case: Case, plan: Plan) -> str:
     if set(plan.relations) <= {"same"}:
         return ""
     moved = ", ".join(f"{leaf} is {relation}" for relation, leaf in plan.relations.items() if relation != "same")
-    result = run_case(LoadedCase("pair", "", pair_of(case, plan)))
-    (check,) = [check for check in result.checks if check.check == train.NAME]
-    if check.grade not in EQUAL:
-        where = next((item for item in check.findings if item.grade == check.grade), None)
+    ours, theirs = plan.source.backend, plan.target.port.backend
+    workshop = _workshop(case, ours, theirs)
+    found = _of_optimizer(plan, prove_candidates(workshop, [theirs]))
+    if found.grade in EQUAL:
+        return f"{moved}: the optimizer does not notice, the train steps of both libraries are {found.grade} the same"
+    alone = [_step_alone(trace_port(workshop, backend)) for backend in (ours, theirs)]
+    left, right = alone
+    given = [make_probe(name, seed, left.table, workshop.entries, case.steps) for name, seed in SEEDS.items()]
+    run = _checks(workshop, (left, right), (given, given), frozenset(("step",)), (train,))
+    found = _of_optimizer(plan, run)
+    if found.grade not in EQUAL:
+        where = next((item for item in found.findings if item.grade == found.grade), None)
         raise NotSame(
-            f"{plan.source.checkpoint.file}: the optimizer's state cannot be taken over. In {plan.target.port.backend} "
-            f"{moved}, and five steps of both libraries are {check.grade}"
-            f"{f' at {where.place}: {where.note}' if where else ''}. Say --drop opt_state to begin it anew.",
-            "different" if check.grade == "refuted" else "inconclusive",
+            f"{plan.source.checkpoint.file}: the optimizer's state cannot be taken over: in {theirs} {moved}, and "
+            f"train steps of both libraries are {found.grade}{f' at {where.place}, {where.note}' if where else ''}. "
+            "Say --drop opt_state to begin it anew.",
+            "different" if found.grade == "refuted" else "inconclusive",
         )
-    return f"{moved}; five train steps of both libraries agree: {check.grade}"
+    return f"{moved}: the optimizer does not notice, train steps of both libraries agree: {found.grade}"
+
+
+def _workshop(case: Case, ours: str, theirs: str) -> Workshop:
+    """The two libraries of a conversion, the old one as the reference.
+
+    Without known differences: they speak of training from fresh state.
+    """
+    pair = {name: case.models[name] for name in (ours, theirs)}
+    workshop = open_workshop(replace(case, models=pair, known_differences=()))
+    for problem in workshop.problems.values():
+        raise problem
+    return workshop
+
+
+def _step_alone(traced: Traced) -> Traced:
+    return replace(traced, programs=replace(traced.programs, parts=()))
+
+
+def _of_optimizer(plan: Plan, checks: Sequence[CheckResult]) -> CheckResult:
+    """The check of training, of parameters and what is kept of them."""
+    (check,) = [check for check in checks if check.check == train.NAME]
+    params = {leaf.name for leaf in plan.target.table.leaves if leaf.spec.collection == "params"}
+    kept = [
+        item
+        for item in check.findings
+        if (name := item.place.removeprefix("train: ")) in params or name.startswith(f"{OPTIMIZER}/")
+    ]
+    return replace(check, grade=weakest(tuple(kept)), findings=tuple(kept))
 
 
 def verify(case: Case, plan: Plan, new: Path, records: Sequence[LeafRecord]) -> str:
@@ -108,35 +139,48 @@ def verify(case: Case, plan: Plan, new: Path, records: Sequence[LeafRecord]) -> 
 
 
 def _compare(case: Case, ours: Source, theirs: Source) -> list[CheckResult]:
-    pair = {name: case.models[name] for name in (ours.backend, theirs.backend)}
-    workshop = open_workshop(replace(case, models=pair, known_differences=()))
-    for problem in workshop.problems.values():
-        raise problem
+    workshop = _workshop(case, ours.backend, theirs.backend)
     left, right = (_from_checkpoint(trace_port(workshop, side.backend), side) for side in (ours, theirs))
     proofs = prove_all(left, {theirs.backend: right})
+    # A lifted step begins with a fresh optimizer: it is compared in its own precision, from the checkpoint's.
     needed = needed_in_float64(left.table, left.programs, proofs)[theirs.backend] - {"step"}
-    waits = [prepare(workshop, traced, needed, quick=not needed) for traced in (left, right)]
-    reference, candidate = (ready() for ready in waits)
-    given = _probes(workshop, reference, {name: ours.canonical(name) for name in _shared(reference)})
-    taken = _probes(workshop, candidate, {name: theirs.canonical(name) for name in _shared(candidate)})
-    first = {probe.name: sample(reference, probe) for probe in given}
-    second = {probe.name: sample(candidate, probe) for probe in taken}
-    noise = noise_of(reference, first, given)
-    # By numbers alone: a proof speaks of equal variables, and whether these are equal is what is asked.
-    comparison = Comparison(workshop.case, observe(reference, first), observe(candidate, second), noise)
-    own = {leaf.name for side in (left, right) for leaf in side.table.leaves if leaf.own}
-    return [_without(result, own) for module in CHECKS if (result := module.check(comparison)) is not None]
+    probes = (_probes(workshop, left.table, ours), _probes(workshop, right.table, theirs))
+    return _checks(workshop, (left, right), probes, needed, (outputs, gradients, state, train))
 
 
-def _shared(prepared: Prepared) -> list[str]:
-    return [leaf.name for leaf in prepared.table.leaves if not leaf.own]
-
-
-def _probes(workshop: Workshop, prepared: Prepared, variables: Arrays) -> list[Probe]:
+def _probes(workshop: Workshop, table: LeafTable, source: Source) -> list[Probe]:
     """The checkpoint's own variables with two different batches for each step."""
-    entries, steps = workshop.entries, workshop.case.steps
-    made = [make_probe(name, seed, prepared.table, entries, steps) for name, seed in SEEDS.items()]
+    variables: Arrays = {leaf.name: source.canonical(leaf.name) for leaf in table.leaves if not leaf.own}
+    made = [make_probe(name, seed, table, workshop.entries, workshop.case.steps) for name, seed in SEEDS.items()]
     return [replace(probe, variables=variables) for probe in made]
+
+
+def _checks(
+    workshop: Workshop,
+    traced: tuple[Traced, Traced],
+    probes: tuple[Sequence[Probe], Sequence[Probe]],
+    needed: frozenset[str],
+    modules: Sequence[ModuleType],
+) -> list[CheckResult]:
+    """Both ports run, each from its own variables, and judged by numbers alone.
+
+    A proof speaks of equal variables, and whether these are equal is what is asked.
+
+    Args:
+        workshop: the case.
+        traced: reference and candidate.
+        probes: of each.
+        needed: programs that are run in float64 too.
+        modules: the checks.
+    """
+    waits = [prepare(workshop, one, needed, quick=not needed) for one in traced]
+    left, right = (ready() for ready in waits)
+    given = {probe.name: sample(left, probe) for probe in probes[0]}
+    taken = {probe.name: sample(right, probe) for probe in probes[1]}
+    noise = noise_of(left, given, list(probes[0]))
+    comparison = Comparison(workshop.case, observe(left, given), observe(right, taken), noise)
+    own = {leaf.name for one in traced for leaf in one.table.leaves if leaf.own}
+    return [_without(result, own) for module in modules if (result := module.check(comparison)) is not None]
 
 
 def _without(result: CheckResult, own: set[str]) -> CheckResult:

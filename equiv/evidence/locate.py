@@ -35,15 +35,16 @@ def first_difference(left: Program, right: Program, aliases: dict[str, str], nam
         number_program(program, numbering, aliases)
         sides.append(numbering.steps)
     terms = [{term for _, ins, outs in steps for term in (*ins, *outs)} for steps in sides]
-    # Where all that is used is alike, something is given that one of them does not use.
+    # Where all that a port uses is alike, it takes something that is given to both and that the other does not use.
     given = {
         input_term(aliases.get(name, name)): aliases.get(name, name)
         for program in (left, right)
         for name in program.inputs
     }
-    found = [_first(steps, other) for steps, other in zip(sides, reversed(terms), strict=True)]
-    if not any(found):
-        found = [_first(steps, other | given.keys()) for steps, other in zip(sides, reversed(terms), strict=True)]
+    found = [
+        _first(steps, other) or _first(steps, other | given.keys())
+        for steps, other in zip(sides, reversed(terms), strict=True)
+    ]
     shown = [f"{name} {_shown(step, given)}" for name, step in zip(names, found, strict=True) if step]
     return f"first different: {'; '.join(shown)}" if shown else ""
 

@@ -111,8 +111,9 @@ def _reordered(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def in_ulps(left: np.ndarray, right: np.ndarray) -> tuple[int, ...]:
     """How many elements differ by up to so many ulps of the left one; bins as in `ULPS`, the last open."""
     a, b = left.astype("float64"), right.astype("float64")
-    spacing = ulp(left.dtype) * np.exp2(np.floor(np.log2(np.abs(a))))
-    apart = np.where(a == b, 0.0, np.abs(a - b) / np.where(spacing > 0, spacing, np.nan))
+    with np.errstate(all="ignore"):  # nothing is any number of ulps away from zero
+        spacing = ulp(left.dtype) * np.exp2(np.floor(np.log2(np.abs(a))))
+        apart = np.where(a == b, 0.0, np.abs(a - b) / np.where(spacing > 0, spacing, np.nan))
     bins = np.digitize(np.nan_to_num(apart, nan=np.inf), ULPS, right=True)
     return tuple(int(count) for count in np.bincount(bins.ravel(), minlength=len(ULPS) + 1))
 
@@ -126,7 +127,7 @@ def shaded(apart: np.ndarray) -> tuple[tuple[str, ...], tuple[int, ...]]:
     blocks = np.maximum.reduceat(matrix, _starts(matrix.shape[0], ROWS), axis=0)
     blocks = np.maximum.reduceat(blocks, _starts(matrix.shape[1], COLUMNS), axis=1)
     top = len(SHADES) - 1
-    decades = np.log10(np.where(blocks > 0, blocks / largest, 1.0))
+    decades = np.log10(np.where(blocks > 0, blocks, largest)) - np.log10(largest)
     levels = np.where(blocks > 0, np.clip(top + np.ceil(3 * decades), 1, top), 0).astype(int)
     return tuple("".join(SHADES[level] for level in row) for row in levels), tuple(matrix.shape)
 

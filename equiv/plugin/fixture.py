@@ -139,7 +139,7 @@ class Checker:
         name = self._test.name if self._count == 1 else f"{self._test.name}-{self._count}"
         lesson = (inspect.getdoc(getattr(self._test, "obj", None)) or "").partition("\n")[0]
         started, clock = datetime.now(UTC), time.perf_counter()
-        result = run_case(LoadedCase(name, lesson, case))
+        result = Checked(**vars(run_case(LoadedCase(name, lesson, case))))
         seconds = round(time.perf_counter() - clock, 3)
         return conclude([replace(result, seconds=seconds)], started, seconds)
 

@@ -150,6 +150,6 @@ def _told(check: CheckResult, finding: Finding) -> str:
 
 
 def _versions(old: RunResult, new: RunResult) -> tuple[tuple[str, str, str], ...]:
-    names = dict.fromkeys((*old.environment, *new.environment))
+    names = sorted({*old.environment, *new.environment})
     rows = [(name, old.environment.get(name, ""), new.environment.get(name, "")) for name in names]
     return tuple(row for row in rows if row[1] != row[2])

@@ -27,7 +27,7 @@ def junit(results: Sequence[RunResult]) -> str:
             root, "testsuite", name=f"equiv {label}", timestamp=run.started, time=f"{run.seconds:.3f}"
         )
         properties = ElementTree.SubElement(suite, "properties")
-        for name, value in run.environment.items():
+        for name, value in sorted(run.environment.items()):
             ElementTree.SubElement(properties, "property", name=_text(name), value=_text(value))
         for entry in merged.entries:
             if entry.run is run:

@@ -76,8 +76,8 @@ def _label(run: RunResult, results: Sequence[RunResult]) -> str:
     alike = [other.environment for other in results if platform_of(other) == platform]
     telling = [
         f"{name} {run.environment.get(name, '')}".strip()
-        for name in run.environment
-        if name in TELLING and len({other.get(name) for other in alike}) > 1
+        for name in TELLING
+        if name in run.environment and len({other.get(name) for other in alike}) > 1
     ]
     return " ".join([platform, *telling])
 
@@ -109,6 +109,6 @@ def environment_table(merged: Merged) -> tuple[tuple[str, ...], tuple[Setting, .
     columns: dict[str, dict[str, str]] = {}
     for label, run in zip(merged.labels, merged.runs, strict=True):
         columns.setdefault(label, run.environment)
-    names = list(dict.fromkeys(name for known in columns.values() for name in known))
+    names = sorted({name for known in columns.values() for name in known})
     settings = [Setting(name, tuple(known.get(name, "") for known in columns.values())) for name in names]
     return tuple(columns), tuple(sorted(settings, key=lambda setting: not setting.differs))

@@ -1,13 +1,14 @@
 """orbax, through its own library: a folder, of which single leaves can be read."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from equiv.convert.checkpoint import Checkpoint, CheckpointError, Leaf, guarded, size_of
-from equiv.convert.tree import Empty, TreePath, flatten, nested, shown
+from equiv.convert.tree import Empty, TreePath, flatten, mapped, shown
 from equiv.variables import LeafSpec
 
 MARK = "_METADATA"
@@ -46,10 +47,11 @@ def read(folder: Path) -> Checkpoint:
     place = folder_of(folder)
     handler = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     with guarded(folder, "reading as orbax"):
-        tree = handler.metadata(place.absolute()).item_metadata
-        found = flatten(getattr(tree, "tree", tree))
+        metadata = handler.metadata(place.absolute()).item_metadata
+        tree = getattr(metadata, "tree", metadata)
+        found = flatten(tree)
         leaves = {path: _spec(path, leaf) for path, leaf in found.items() if not isinstance(leaf, Empty)}
-    reader = _Reader(folder, leaves, lambda paths: _restore(handler, place, {path: found[path] for path in paths}))
+    reader = _Reader(folder, leaves, partial(_restore, handler, place, tree))
     return Checkpoint(folder, "orbax", leaves, reader.read, handler.close)
 
 
@@ -59,16 +61,19 @@ def _spec(path: TreePath, leaf: Any) -> LeafSpec:
     return LeafSpec(tuple(getattr(leaf, "shape", ())), str(np.dtype(leaf.dtype)))
 
 
-def _restore(handler: Any, place: Path, wanted: Mapping[TreePath, Any]) -> dict[TreePath, np.ndarray]:
+def _restore(handler: Any, place: Path, tree: Any, paths: Sequence[TreePath]) -> dict[TreePath, np.ndarray]:
     import jax
     import orbax.checkpoint as ocp
 
-    item = nested(wanted.items())
+    wanted = set(paths)
+
+    def one(path: TreePath, leaf: Any) -> Any:
+        return leaf if path in wanted else ocp.PLACEHOLDER
+
+    item = mapped(one, tree)
     arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-    restored = handler.restore(
-        place.absolute(), args=ocp.args.PyTreeRestore(item=item, restore_args=arguments, partial_restore=True)
-    )
-    return {path: np.asarray(leaf) for path, leaf in flatten(restored).items()}
+    restored = handler.restore(place.absolute(), args=ocp.args.PyTreeRestore(item=item, restore_args=arguments))
+    return {path: np.asarray(leaf) for path, leaf in flatten(restored).items() if path in wanted}
 
 
 class _Reader:

@@ -62,18 +62,18 @@ def banner(merged: Merged, ranked: Sequence[Entry]) -> Banner:
 
 def sentence(verdict: Verdict, merged: Merged, found: Counter[str]) -> str:
     """The verdict in a sentence, with every count that is not nothing, and in any case that of what was not run."""
-    of = _many(found["all"], "comparison")
+    of = many(found["all"], "comparison")
     rest = [f"{found['not run']} not run"]
     rest += [f"{found[word]} {word}" for word in ("inconclusive", "different") if found[word] and word != verdict]
     rest += [f"{found['same']} the same"] if found["same"] and verdict != "same" else []
     told = f" {', '.join(reversed(rest))}."
     if verdict == "same":
-        cases = _many(len({entry.case.name for entry in merged.entries}), "case")
+        cases = many(len({entry.case.name for entry in merged.entries}), "case")
         return f"The same: all {of} of {cases}.{told}"
     if verdict == "different":
         return f"Not the same: {found['different']} of {of} {'differs' if found['different'] == 1 else 'differ'}.{told}"
     if verdict == "error":
-        trouble = [f"{_many(found['broken'], 'case')} could not be used"] if found["broken"] else []
+        trouble = [f"{many(found['broken'], 'case')} could not be used"] if found["broken"] else []
         trouble += [f"{found['error']} of {of} failed"] if found["error"] else []
         return f"Trouble: {' and '.join(trouble)}.{told}"
     if not found["all"]:
@@ -82,7 +82,8 @@ def sentence(verdict: Verdict, merged: Merged, found: Counter[str]) -> str:
     return f"Not known: {open_} of {of} {'is' if open_ == 1 else 'are'} open.{told}"
 
 
-def _many(count: int, word: str) -> str:
+def many(count: int, word: str) -> str:
+    """`1 case`, `2 cases`."""
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
@@ -90,33 +91,37 @@ def _facts(verdict: Verdict, ranked: Sequence[Entry]) -> Iterator[Fact]:
     if verdict == "same":
         yield from _known(ranked)
         return
-    entry, candidate = next(
-        (
-            (entry, who)
-            for entry in ranked
-            for who, given in (entry.case.verdicts or {"": "error"}).items()
-            if given == verdict
-        ),
-        (None, ""),
-    )
-    if entry is None:
-        return
+    given = [
+        (entry.case.verdicts.get(who, "error"), entry, who)
+        for entry in ranked
+        for who in entry.case.candidates or ("",)
+    ]
+    for wanted, term in (
+        ("error", "First trouble"),
+        ("different", "First divergence"),
+        *((("inconclusive", "First open question"),) if verdict == "inconclusive" else ()),
+    ):
+        for _, entry, who in [one for one in given if one[0] == wanted][:1]:
+            yield from _parted(entry, who) if wanted == "different" else (_told(term, entry, who),)
+
+
+def _told(term: str, entry: Entry, candidate: str) -> Fact:
     case = entry.case
     if case.problem:
-        yield Fact("First trouble", f": {case.problem}", anchor(entry), case.name)
-        return
+        return Fact(term, f": {case.problem}", anchor(entry), case.name)
+    return Fact(term, f": {reason(case, candidate)}", anchor(entry, candidate), f"{case.name}-{candidate}")
+
+
+def _parted(entry: Entry, candidate: str) -> Iterator[Fact]:
+    """Where a candidate differs first, which side is off, what it is likely to be, and what still holds."""
+    case = entry.case
     found = refused(case, candidate)
-    if verdict != "different" or not found:
-        term = "First trouble" if verdict == "error" else "First open question"
-        yield Fact(term, f": {reason(case, candidate)}", anchor(entry, candidate), f"{case.name}-{candidate}")
+    if not found:
+        yield _told("First divergence", entry, candidate)
         return
     check, finding = found[0]
-    yield Fact(
-        "First divergence",
-        _divergence(case.reference, check, finding),
-        anchor(entry, candidate),
-        f"{case.name}-{candidate}",
-    )
+    told = _divergence(case.reference, check, finding)
+    yield Fact("First divergence", told, anchor(entry, candidate), f"{case.name}-{candidate}")
     yield Fact("Which side", side(case, check, finding))
     for number, cause in enumerate(causes(case, candidate)):
         yield Fact("" if number else "Likely cause", cause)
@@ -124,8 +129,8 @@ def _facts(verdict: Verdict, ranked: Sequence[Entry]) -> Iterator[Fact]:
         yield Fact("Along the network", words)
     if words := _before(entry, candidate, check):
         yield Fact("Still equal", words)
-    if (told := verdict_words(case, candidate)) != "different":
-        yield Fact("In words", told)
+    if (verdict := verdict_words(case, candidate)) != "different":
+        yield Fact("In words", verdict)
 
 
 def _divergence(reference: str, check: CheckResult, finding: Finding) -> str:
@@ -179,8 +184,8 @@ def _not_run(merged: Merged, found: Counter[str]) -> str:
     absent = [name for name in PLATFORMS if name not in there]
     checks = sum(check.grade == "not run" for entry in merged.entries for check in entry.case.checks)
     parts = [f"platforms {', '.join(absent)}"] if absent else []
-    parts += [_many(found["not run"], "comparison")] if found["not run"] else []
-    parts += [_many(checks, "check")] if checks else []
+    parts += [many(found["not run"], "comparison")] if found["not run"] else []
+    parts += [many(checks, "check")] if checks else []
     without = sorted(
         {entry.case.name for entry in merged.entries if entry.case.faults is None and not entry.case.problem}
     )

@@ -12,7 +12,7 @@ from equiv.report.hints import causes, refused, side
 from equiv.report.html.along import walk
 from equiv.report.html.builders import Column, builders
 from equiv.report.html.charts import Plot
-from equiv.report.html.cost_tables import CostRow, ProgramRow, cost_rows, program_rows
+from equiv.report.html.cost_tables import CostRow, PartRow, ProgramRow, cost_rows, part_rows, program_rows
 from equiv.report.html.grounds import Rewriting, Unproved, formulas, rewritings, unproved
 from equiv.report.html.names import anchor
 from equiv.report.html.overview import VERDICT_STATES
@@ -78,6 +78,8 @@ class CaseView:
     fault_words: str
     costs: tuple[CostRow, ...]
     programs: tuple[ProgramRow, ...]
+    parts: tuple[PartRow, ...]
+    load: str
     withheld: tuple[tuple[str, str], ...]
     way: Plot | None
     plots: tuple[Plot, ...]
@@ -120,7 +122,9 @@ def view(entry: Entry) -> CaseView:
         fault_words=_fault_words(case.faults),
         costs=cost_rows(costs) if costs else (),
         programs=program_rows(costs) if costs else (),
-        withheld=tuple(costs.withheld.items()) if costs else (),
+        parts=part_rows(costs) if costs else (),
+        load=" to ".join(f"{one:.1f}" for one in costs.load) if costs else "",
+        withheld=tuple(sorted(costs.withheld.items())) if costs else (),
         way=walk(case),
         plots=plots(case),
         commands=tuple(_commands(entry)),
@@ -184,7 +188,11 @@ def _fault_lines(faults: FaultMatrix, candidates: tuple[str, ...]) -> Iterator[F
         checks: Counter[str] = Counter()
         for row in mine.values():
             checks.update(row.checks)
-        yield FaultLine(fault, cells, ", ".join(f"{check} {count}" for check, count in checks.most_common()))
+        yield FaultLine(
+            fault,
+            cells,
+            ", ".join(f"{check} {checks[check]}" for check in sorted(checks, key=lambda name: (-checks[name], name))),
+        )
 
 
 def _fault_words(faults: FaultMatrix | None) -> str:

@@ -56,17 +56,15 @@ def columns(texts: Sequence[str], firsts: Sequence[int], marks: Sequence[Marks])
         marks: of each.
     """
     blocks = [_blocks(text) for text in texts]
-    order = merged([list(one) for one in blocks])
-    heights = {name: max(len(one[name]) for one in blocks if name in one) for name in order}
-    made = []
-    for one, text, first, marked in zip(blocks, texts, firsts, marks, strict=True):
-        highlighted, column = _highlighted(text), list[CodeLine]()
-        for name in order:
-            lines = one.get(name, range(0))
-            column += [CodeLine(first + at, highlighted[at], *marked.get(first + at, ())) for at in lines]
-            column += [CodeLine(0, Markup(""))] * (heights[name] - len(lines))
-        made.append(tuple(column))
-    return tuple(made)
+    made: list[list[CodeLine]] = [[] for _ in texts]
+    highlighted = [_highlighted(text) for text in texts]
+    for row in aligned([list(one) for one in blocks]):
+        parts = [one[name] if name is not None else range(0) for one, name in zip(blocks, row, strict=True)]
+        height = max(map(len, parts))
+        for column, part, lines, first, marked in zip(made, parts, highlighted, firsts, marks, strict=True):
+            column += [CodeLine(first + at, lines[at], *marked.get(first + at, ())) for at in part]
+            column += [CodeLine(0, Markup(""))] * (height - len(part))
+    return tuple(map(tuple, made))
 
 
 def _blocks(text: str) -> dict[str, range]:
@@ -75,8 +73,8 @@ def _blocks(text: str) -> dict[str, range]:
     try:
         body = ast.parse(text).body
     except SyntaxError:  # a lambda in the middle of an expression
-        return {"": range(length)}
-    starts: dict[str, int] = {"": 0}
+        return {"builder": range(length)}
+    starts: dict[str, int] = {"builder": 0}
     inner = body[0].body if len(body) == 1 and isinstance(body[0], ast.FunctionDef) else body
     for name, start in _starts(inner, ""):
         starts.setdefault(name, start)
@@ -108,16 +106,20 @@ def _starts(body: Sequence[ast.stmt], scope: str) -> Iterator[tuple[str, int]]:
             yield "return", node.lineno - 1
 
 
-def merged(orders: Sequence[Sequence[str]]) -> list[str]:
-    """One order that keeps as much of each as can be."""
-    result: list[str] = []
-    for order in orders:
-        together: list[str] = []
-        for _, start, end, from_, to in SequenceMatcher(None, result, order, autojunk=False).get_opcodes():
-            together += [name for name in result[start:end] if name not in together]
-            together += [name for name in order[from_:to] if name not in together]
-        result = together
-    return result
+def aligned(orders: Sequence[Sequence[str]]) -> list[tuple[str | None, ...]]:
+    """Rows with one name, or none, of each order: none is moved, and as many as can be stand beside their like."""
+    rows: list[tuple[str | None, ...]] = []
+    for done, order in enumerate(orders):
+        names = [next(filter(None, row), "") for row in rows]
+        together: list[tuple[str | None, ...]] = []
+        for tag, start, end, from_, to in SequenceMatcher(None, names, order, autojunk=False).get_opcodes():
+            if tag == "equal":
+                together += [(*row, name) for row, name in zip(rows[start:end], order[from_:to], strict=True)]
+                continue
+            together += [(*row, None) for row in rows[start:end]]
+            together += [(*(None,) * done, name) for name in order[from_:to]]
+        rows = together
+    return rows
 
 
 def _highlighted(text: str) -> list[Markup]:

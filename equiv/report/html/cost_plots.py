@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from math import log10
 
-from equiv.costs import FASTER, SLOWER, Growth, Phase, Timing
+from equiv.costs import FASTER, NO_DIFFERENCE, SLOWER, TOO_FEW, Growth, Phase, Timing
 from equiv.report.html.charts import COLOURS, Plot, coloured, logarithmic, plot, shaped
 from equiv.report.merge import Entry
 
@@ -13,7 +13,7 @@ STACKED: tuple[Phase, ...] = ("trace", "lower", "compile", "first call", "step")
 MOST = 24
 """Rows of a forest plot; the table has all of them."""
 
-TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 2, 3, 5, 7, 10, 20, 50, 100)
+TICKS = (0.05, 0.1, 0.2, 0.5, 0.8, 1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100)
 """Ratios that are marked where they are in sight."""
 
 
@@ -66,11 +66,12 @@ def forest(entries: Sequence[Entry]) -> Plot | None:
         {"mark": "rule", "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}, **looks}},
         {"mark": {"type": "point", "filled": True}, "encoding": {"x": x, "shape": shaped("who", backends), **looks}},
     ]
-    slower, faster = (sum(timing.claim == word for _, timing in found) for word in (SLOWER, FASTER))
+    claims = [timing.claim for _, timing in found]
     return plot(
         f"Does a {wanted} of the port take longer?",
-        f"Of {len(found)} timed: {slower} slower, {faster} faster, {len(found) - slower - faster} without a difference "
-        "beyond what the control (the reference against itself) allows. Dashed: the reference.",
+        f"Of {len(found)} timed: {claims.count(SLOWER)} slower, {claims.count(FASTER)} faster, "
+        f"{claims.count(NO_DIFFERENCE)} without a difference beyond what the control (the reference against itself) "
+        f"allows, {claims.count(TOO_FEW)} too few rounds to say. Dashed: the reference.",
         {"width": 360, "height": {"step": 16}, "data": {"values": values}, "layer": layers},
         ("case", "candidate", "called by", "ratio", "control", "what may be said"),
         [
@@ -92,38 +93,40 @@ def growth(entries: Sequence[Entry]) -> Iterator[Plot]:
     """Compile time and dispatch against depth, for each case that is measured so."""
     for entry in entries:
         rows = entry.case.costs.growth if entry.case.costs else ()
-        for phase in ("compile", "dispatch"):
-            chosen = [row for row in rows if row.phase == phase and row.seconds > 0]
-            if len({row.depth for row in chosen}) > 1:
-                yield _growth(entry.case.name, phase, chosen)
+        for program in dict.fromkeys(row.program for row in rows):
+            for phase in ("compile", "dispatch"):
+                chosen = [row for row in rows if (row.program, row.phase) == (program, phase) and row.seconds > 0]
+                if len({row.depth for row in chosen}) > 1:
+                    yield _growth(f"{program} of {entry.case.name}", phase, chosen)
 
 
-def _growth(case: str, phase: Phase, rows: Sequence[Growth]) -> Plot:
-    values = [{"depth": row.depth, "ms": row.seconds * 1e3, "who": row.backend, "form": row.form} for row in rows]
+def _growth(program: str, phase: Phase, rows: Sequence[Growth]) -> Plot:
+    values = [{"depth": row.depth, "ms": row.seconds * 1e3, "who": _who(row), "form": row.form} for row in rows]
     depths = sorted({row.depth for row in rows})
-    backends = list(dict.fromkeys(row.backend for row in rows))
+    ports = list(dict.fromkeys(map(_who, rows)))
     scale = {"type": "log", "base": 2, "domain": [depths[0], depths[-1]], "nice": False}
     x = {"field": "depth", "type": "quantitative", "scale": scale, "title": "layers", "axis": {"values": depths}}
     heights = [value["ms"] for value in values]
     y = {"field": "ms", **logarithmic("milliseconds", min(heights), max(heights), "~g")}
-    looks = {"color": coloured("who", backends), "strokeDash": shaped("form", ["unrolled", "scanned"])}
+    looks = {"color": coloured("who", ports), "strokeDash": shaped("form", ["unrolled", "scanned"])}
     told = {
-        (backend, form): {row.depth: row.seconds for row in rows if (row.backend, row.form) == (backend, form)}
-        for form, backend in dict.fromkeys((row.form, row.backend) for row in rows)
+        (port, form): {row.depth: row.seconds for row in rows if (_who(row), row.form) == (port, form)}
+        for form, port in dict.fromkeys((row.form, _who(row)) for row in rows)
     }
     mark = {"type": "line", "point": {"filled": True}}
     return plot(
-        f"How does {phase} time grow with depth ({case})?",
+        f"How does {phase} time grow with depth ({program})?",
         f"From {depths[0]} to {depths[-1]} layers: "
-        + ", ".join(f"{backend} {form} {_grown(found)}" for (backend, form), found in told.items())
+        + ", ".join(f"{port} {form} {_grown(found)}" for (port, form), found in told.items())
         + ".",
         {"data": {"values": values}, "mark": mark, "encoding": {"x": x, "y": y, **looks}},
         ("model", *(f"{depth} layers" for depth in depths)),
-        [
-            (f"{backend} {form}", *(seconds(found.get(depth)) for depth in depths))
-            for (backend, form), found in told.items()
-        ],
+        [(f"{port} {form}", *(seconds(found.get(depth)) for depth in depths)) for (port, form), found in told.items()],
     )
+
+
+def _who(row: Growth) -> str:
+    return f"{row.backend} ({row.runner})"
 
 
 def _grown(found: dict[int, float]) -> str:

@@ -67,4 +67,21 @@ FIGURES = ("equations", "instructions", "FLOPs", "bytes", "peak bytes", "retrace
 def _figures(one: ProgramCost) -> tuple[str, ...]:
     counted = (one.equations, one.instructions, one.flops, one.bytes, one.peak_bytes, one.retraces)
     shown = ("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in counted)
-    return (*shown, "yes: any gap is on the host" if one.identical else "")
+    return (*shown, "yes: any gap is on the host" if one.identical else one.differs)
+
+
+@dataclass(frozen=True)
+class PartRow:
+    """Where a step of a runner that does more than call into JAX goes, as it is printed."""
+
+    program: str
+    port: str
+    parts: str
+
+
+def part_rows(costs: CaseCosts) -> tuple[PartRow, ...]:
+    """Programs with the parts of their steps, in order."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in costs.parts:
+        found.setdefault((one.program, f"{one.backend}, {one.runner}"), []).append(f"{one.part} {seconds(one.seconds)}")
+    return tuple(PartRow(program, port, ", ".join(parts)) for (program, port), parts in found.items())

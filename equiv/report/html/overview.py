@@ -78,7 +78,8 @@ def rows(ranked: Sequence[Entry]) -> tuple[Row, ...]:
             words = Cell(f"{VERDICT_SIGNS['error']} not usable", "bad")
             empty = (Cell(NOT_ASKED, "none"),) * len(CHECKS)
             found.append((0, Row(case.name, NOT_ASKED, NOT_ASKED, entry.label, anchor(entry), "error", words, empty)))
-        for candidate, verdict in case.verdicts.items():
+        for candidate in case.candidates:
+            verdict = case.verdicts[candidate]
             cells = tuple(Cell(text, state_of(grade)) for text, grade in (cell(case, candidate, one) for one in CHECKS))
             words = Cell(f"{VERDICT_SIGNS[verdict]} {verdict_words(case, candidate)}", VERDICT_STATES[verdict])
             row = Row(

@@ -3,7 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from equiv.report.html.banner import PLATFORMS, counts
+from equiv.costs import SLOWER
+from equiv.report.html.banner import PLATFORMS, counts, many
 from equiv.report.html.cost_plots import ratio_words, timings
 from equiv.report.merge import Merged, platform_of
 
@@ -33,7 +34,7 @@ def _comparisons(merged: Merged) -> Tile:
         else "warn"
     )
     more = [f"{found[word]} {word}" for word in ("different", "error", "inconclusive", "not run") if found[word]]
-    more += [f"{found['broken']} cases not usable"] if found["broken"] else []
+    more += [f"{many(found['broken'], 'case')} not usable"] if found["broken"] else []
     return Tile(f"{found['same']} / {found['all']}", "comparisons the same", ", ".join(more) or "none open", state)
 
 
@@ -77,10 +78,14 @@ def _time(merged: Merged) -> Tile:
     ]
     if not steps:
         return Tile("not timed", "step time, port / reference", "equiv bench times them", "none")
-    entry, worst = max(steps, key=lambda pair: pair[1].ratio.value if pair[1].ratio else 0)
-    slower = sum(timing.claim == "slower" for _, timing in steps)
-    more = f"largest of {len(steps)}: {entry.case.name}, {worst.backend} by {worst.runner}; {slower} slower"
-    return Tile(ratio_words(worst), "step time, port / reference", more, "warn" if slower else "good")
+    claimed = [pair for pair in steps if pair[1].claim == SLOWER]
+    entry, worst = max(claimed or steps, key=lambda pair: pair[1].ratio.value if pair[1].ratio else 0)
+    value, _, interval = ratio_words(worst).partition(" ")
+    who = f"{entry.case.name}, {worst.backend} by {worst.runner}"
+    more = f"{interval}: the largest of {len(claimed)} slower, of {len(steps)} timed: {who}"
+    if not claimed:
+        more = f"{interval}: the largest of {len(steps)}, {who}; none slower beyond what the control allows"
+    return Tile(value, "step time, port / reference", more, "warn" if claimed else "good")
 
 
 def _platforms(merged: Merged) -> Tile:
