@@ -237,6 +237,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "tests/bench_run.py", *session.posargs)
     session.run("python", "tests/bench_growth.py")
     session.run("python", "tests/bench_plugin.py")
+    session.run("equiv", "bench")
 
 
 @nox.session

@@ -73,7 +73,7 @@ class HostPart:
         program: `forward`, `gradients`, `train step`.
         runner: as in `Timing`.
         part: `modules to arrays`, `jax.jit dispatch`, `compiled program`, `arrays to modules`.
-        seconds: median; `jax.jit dispatch` is what the call into JAX takes beyond the compiled program alone.
+        seconds: lower quartile; `jax.jit dispatch` is what the call into JAX takes beyond the compiled program alone.
     """
 
     backend: str

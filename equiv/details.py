@@ -9,6 +9,10 @@ SHADES = "0123456789"
 """Shades of a map of differences: 0 is no difference at all, 9 the largest, a third of a decade apart."""
 
 
+BACK = "on the way back"
+"""What is said in the name of a value that only a gradient needs."""
+
+
 @dataclass(frozen=True)
 class Spread:
     """How a difference is spread over the elements of an array.

@@ -12,10 +12,13 @@ from equiv.frozen import Frozen, FrozenLeaf, FrozenProbe, Names, Outline
 from equiv.judge import Reference, sample_reference
 from equiv.load import LoadedCase
 from equiv.observe import Prepared, prepare
+from equiv.observed import Sample
+from equiv.probe import Probe
 from equiv.program import Program
 from equiv.proofs import side_of
 from equiv.results import Finding
 from equiv.traced import trace_port
+from equiv.variables import MappedLeaf
 from equiv.workshop import Workshop, open_workshop
 
 
@@ -49,37 +52,26 @@ def _frozen(
     name: str, workshop: Workshop, prepared: Prepared, reference: Reference, told: tuple[Finding, ...]
 ) -> Frozen:
     traced, observed, noise = prepared.traced, reference.observed, reference.noise
-    begin, step = traced.programs.begin, traced.programs.step
+    begin, step, case = traced.programs.begin, traced.programs.step, workshop.case
     assert begin is not None  # a port that was traced has both
     assert step is not None
     side = side_of(traced)
-    samples = observed.samples
     return Frozen(
         case=name,
         backend=traced.port.backend,
         environment=environment(),
         prover=fingerprint(),
         has_modes=workshop.has_modes,
-        steps=workshop.case.steps,
-        batch=dict(workshop.case.batch),
-        leaves=tuple(
-            FrozenLeaf(leaf.name, leaf.key, leaf.spec, leaf.native_shape, leaf.copies, leaf.constant)
-            for leaf in traced.table.leaves
-        ),
+        steps=case.steps,
+        batch=dict(case.batch),
+        leaves=tuple(map(_leaf, traced.table.leaves)),
         random=observed.random,
         native_paths=tuple(observed.native_paths.items()),
         parts=tuple(_outline(side, part) for part in traced.programs.parts),
         begin=_outline(side, begin),
         step=_outline(side, step),
         names=tuple(_names(side)),
-        probes=tuple(
-            FrozenProbe(
-                *(probe.name, probe.seed, probe.variables, probe.batches),
-                native=dict(samples[probe.name].native),
-                lifted=None if samples[probe.name].lifted is None else dict(samples[probe.name].lifted or {}),
-            )
-            for probe in reference.probes
-        ),
+        probes=tuple(_probe(probe, observed.samples[probe.name]) for probe in reference.probes),
         noise={probe: dict(known) for probe, known in noise.native.items()},
         lifted_noise={probe: dict(known) for probe, known in noise.lifted.items()},
         depth=dict(noise.depth),
@@ -89,6 +81,15 @@ def _frozen(
         unlifted=observed.unlifted,
         told=told,
     )
+
+
+def _leaf(leaf: MappedLeaf) -> FrozenLeaf:
+    return FrozenLeaf(leaf.name, leaf.key, leaf.spec, leaf.native_shape, leaf.copies, leaf.constant)
+
+
+def _probe(probe: Probe, given: Sample) -> FrozenProbe:
+    lifted = None if given.lifted is None else dict(given.lifted)
+    return FrozenProbe(probe.name, probe.seed, probe.variables, probe.batches, dict(given.native), lifted)
 
 
 def _outline(side: Side, program: Program) -> Outline:

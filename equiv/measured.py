@@ -86,7 +86,7 @@ def _inside(who: Contender, staged: Staged, steady: Blocks, clock: Clock) -> lis
         return []
     running = staged.written.start()
     looked = [look(running, clock) for _ in range(INSIDE_CALLS)]
-    parts = {part: float(np.median([one[part] for one in looked])) for part in looked[0]}
+    parts = {part: float(typical([np.array([one[part] for one in looked])])[0]) for part in looked[0]}
     device = float(np.median(numbers(steady, who, "device")[0]))
     shown = {
         "modules to arrays": parts["modules to arrays"],

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import helpers
@@ -151,10 +151,14 @@ def take_over(
 def restored(file: Path, name: str, backend: str, optimizer: str = ""):
     """A converted orbax checkpoint in the library's own live objects, by orbax itself."""
     like = trained(name, backend, optimizer)
-    tree = rooted(like)
     with ocp.StandardCheckpointer() as checkpointer:
-        found = checkpointer.restore(file, jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
+        found = checkpointer.restore(file, jax.tree.map(ocp.utils.to_shape_dtype_struct, rooted(like)))
     return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(found))
 
 
-into = partial(jax.tree.map, np.asarray)
+def loaded_npz(file: Path, name: str, backend: str, optimizer: str = ""):
+    """A converted npz file in the library's own live objects, by numpy."""
+    like = trained(name, backend, optimizer)
+    with np.load(file) as arrays:
+        assert set(arrays.files) == set(leaves_of(rooted(like)))
+        return jax.tree.unflatten(jax.tree.structure(like), [arrays[path] for path in leaves_of(rooted(like))])

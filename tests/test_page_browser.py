@@ -329,3 +329,5 @@ def test_print_leaves_out_what_paper_cannot_do(visit: Any):
     assert not tab.locator(".tools").is_visible()
     assert tab.locator("h1").is_visible()
     assert tab.locator(".scroll").first.evaluate("(one) => getComputedStyle(one).overflow") == "visible"
+    tab.set_viewport_size({"width": 794, "height": 1123})  # A4
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 794

@@ -108,7 +108,7 @@ FAULTS = {
     "scaled": (
         "return self.second(x)",
         "return self.second(x) * 2",
-        ["at call __call__: output nnx gives 2 times the reference"],
+        ["nnx gives 2 times the reference at call __call__: output"],
     ),
 }
 

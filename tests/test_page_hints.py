@@ -68,6 +68,16 @@ def test_a_site_has_the_line_as_it_is_written_and_the_layer():
     assert (left.layer, right.layer) == ("block.norm", "block.norm")
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_line_that_is_only_another_way_to_the_same_is_no_place_where_both_part(lost: bool):
+    """As the way through the network shows."""
+    case = parted(PARTS)
+    point = Waypoint("add", "cases/batch_norm.py:23", 9.0, 0.1, lost)
+    checks = tuple(replace(check, walk=(point,)) if check.walk else check for check in case.checks)
+    assert len(sites(case, PARTED.format(line=111), "nnx")) == 2
+    assert len(sites(replace(case, checks=checks), PARTED.format(line=111), "nnx")) == 2 * lost
+
+
 def test_one_port_alone_is_no_place_where_both_part():
     """What the other has nothing like is left out."""
     assert sites(PARTS, "first different: nnx tanh at a.py:3:1 (f)", "nnx") == ()
@@ -84,13 +94,13 @@ def test_one_port_alone_is_no_place_where_both_part():
         (
             "gradients",
             refuted("gradient f: gradient a/w", "all zero"),
-            "no gradient reaches a/w in nnx (it is 0 everywhere)",
+            "no gradient reaches a/w in nnx (0 everywhere)",
         ),
-        ("train", refuted("train: a/mean", "unchanged by every step"), "a/mean never changes in nnx's training"),
+        ("train", refuted("train: a/mean", "unchanged by every step"), "nnx's training never changes a/mean"),
         (
             "outputs",
             refuted("eval f: output", "2 times the reference"),
-            "at eval f: output nnx gives 2 times the reference",
+            "nnx gives 2 times the reference at eval f: output",
         ),
         (
             "outputs",
@@ -116,6 +126,23 @@ def test_a_cause_is_read_from_what_was_found(check: str, finding: Finding, cause
     """Each of them is what the fault of its name leaves behind."""
     (told, *_) = causes(with_finding(check, finding), "nnx")
     assert told.startswith(cause)
+
+
+def test_places_of_one_cause_are_told_together():
+    """The first few by name."""
+    findings = tuple(refuted(f"gradient f: gradient a{number}", "all zero") for number in range(6))
+    check = CheckResult("gradients", "nnx", "refuted", "", findings)
+    (told,) = causes(replace(PARTS, checks=(check,)), "nnx")
+    assert told.startswith("no gradient reaches a0, a1, a2 and 3 more in nnx (0 everywhere): ")
+
+
+def test_a_brace_in_a_line_of_code_stays_one():
+    """The sentences are templates."""
+    source = (
+        "first different: haiku add at a.py:1 with 1, called at {x}.py:3; nnx add at a.py:1 with 2, called at {x}.py:3"
+    )
+    (told,) = causes(with_finding("outputs", refuted("eval f: output", source=source)), "nnx")
+    assert told.endswith("; {x}.py:3")
 
 
 def test_where_nothing_points_anywhere_no_cause_is_told():

@@ -403,7 +403,7 @@ def test_a_case_without_depths_does_not_grow() -> None:
 
 def test_the_library_of_the_intervals_is_imported_only_where_something_is_timed() -> None:
     """It would double the start of the command line."""
-    code = "import sys, equiv.cli, equiv.bench; print('scipy.stats' in sys.modules)"
+    code = "import sys, equiv.cli, equiv.pricing; print('scipy.stats' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from equiv.details import Waypoint
+from equiv.details import BACK, Waypoint
 from equiv.evidence.depth import EXACT
 from equiv.evidence.draws import caller, where
 from equiv.evidence.eager import evaluate
@@ -110,6 +110,6 @@ def _told(place: tuple[Any, ...]) -> tuple[str, str]:
     """The primitive with the module that the trace names, and the user's own line."""
     stack = next((line.partition(") in ")[2] for line in map(where, reversed(place)) if line), "")
     module = re.sub(r"transpose\(|jvp\(|\)", "", stack).strip("/")
-    way = " on the way back" if "transpose(" in stack else ""
+    way = f" {BACK}" if "transpose(" in stack else ""
     own = next(filter(None, map(caller, reversed(place))), "")
     return f"{place[-1].primitive.name}{way}{f' in {module}' if module else ''}", own

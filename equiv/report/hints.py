@@ -1,7 +1,5 @@
 """What a reader asks of a refusal: which side is off, and what is it likely to be. Said only from what was found."""
 
-from collections.abc import Iterator
-
 from equiv.report.equations import Equation
 from equiv.report.sites import Site, sites
 from equiv.results import CaseResult, CheckResult, Finding
@@ -86,37 +84,42 @@ def parting(case: CaseResult, candidate: str) -> str:
 
 def causes(case: CaseResult, candidate: str) -> tuple[str, ...]:
     """Likely causes, the strongest first, each with what it is read from; none where nothing points anywhere."""
-    found = refused(case, candidate)
-    hints = [hint for check, finding in found for hint in _causes(case, check, finding)]
-    return tuple(dict.fromkeys(hints))[:MOST]
+    hints: dict[str, list[str]] = {}
+    for check, finding in refused(case, candidate):
+        told, about = _cause(case, check, finding)
+        if told:
+            hints.setdefault(told, []).append(about)
+    return tuple(told.format(listed(_few(about))) for told, about in hints.items())[:MOST]
 
 
-MOST = 3
-"""Causes that are told of one candidate."""
+MOST, FEW = 3, 4
+"""Causes that are told of one candidate, and places that are named with one of them."""
 
 
-def _causes(case: CaseResult, check: CheckResult, finding: Finding) -> Iterator[str]:
+def _few(about: list[str]) -> tuple[str, ...]:
+    once = tuple(dict.fromkeys(about))
+    return once if len(once) <= FEW else (*once[: FEW - 1], f"{len(once) - FEW + 1} more")
+
+
+def _cause(case: CaseResult, check: CheckResult, finding: Finding) -> tuple[str, str]:
+    """A sentence with `{}` for what it is about, and that; places of one cause share its sentence."""
     place, who = finding.place, check.candidate
     if check.check == "structure" or finding.grade == "error" or finding.error is None:
-        yield f"{place}: {finding.note}" if finding.note else place
-        return
+        return _escaped(f"{place}: {finding.note}" if finding.note else place), place
     relation = finding.spread.relation if finding.spread else ""
     if relation == "all zero" and ": gradient " in place:
-        yield (
-            f"no gradient reaches {place.partition(': gradient ')[2]} in {who} (it is 0 everywhere): "
-            "a stop_gradient or detached value after it, or it is left out of what is differentiated"
-        )
-    elif relation == "unchanged by every step":
-        yield (
-            f"{place.removeprefix('train: ')} never changes in {who}'s training: its update is dropped, "
-            "or the old value is returned"
-        )
-    elif relation:
-        yield f"at {place} {who} gives {relation}"
-    else:
-        told = by_sites(sites(case, finding.source, who))
-        if told:
-            yield told
+        told = f"no gradient reaches {{}} in {who} (0 everywhere): a stop_gradient or detached value after it, "
+        return told + "or it is left out of what is differentiated", place.partition(": gradient ")[2]
+    if relation == "unchanged by every step":
+        told = f"{who}'s training never changes {{}}: the update is dropped, or the old value is returned"
+        return told, place.removeprefix("train: ")
+    if relation:
+        return f"{who} gives {_escaped(relation)} at {{}}", place
+    return _escaped(by_sites(sites(case, finding.source, who))), place
+
+
+def _escaped(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def by_sites(pair: tuple[Site, ...]) -> str:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from equiv.details import BACK
 from equiv.report.equations import Equation, equations
 from equiv.results import CaseResult, LeafResult
 
@@ -25,16 +26,31 @@ class Site:
 def sites(case: CaseResult, source: str, candidate: str) -> tuple[Site, ...]:
     """The first different equations that a finding's `source` names, reference first; none where only one port has one.
 
-    What the other port has nothing like at all is no place where both part.
+    What the other port has nothing like at all is no place where both part; neither is a line from which the way
+    through the network shows another way to the same.
     """
     found = equations(source, (case.reference, candidate))
     if len(found) != 2:
+        return ()
+    back = "transpose(" in found[0].place
+    if (f"{found[0].file}:{found[0].line}", back) in _ways_around(case, candidate):
         return ()
     layers = [layer_of(case, equation) for equation in found]
     layer = next(filter(None, layers), "")
     return tuple(
         Site(equation, code_at(case, equation), own or layer) for equation, own in zip(found, layers, strict=True)
     )
+
+
+def _ways_around(case: CaseResult, candidate: str) -> set[tuple[str, bool]]:
+    """Lines of the reference whose values the candidate does not have, though it has what is made of them.
+
+    Each with whether it is meant on the way back, in the gradient.
+    """
+    points = [point for check in case.checks if check.candidate == candidate for point in check.walk]
+    places = [(point, (point.where, BACK in point.name)) for point in points]
+    over = {place for point, place in places if point.ratio is None or point.ratio > 1}
+    return over - {place for point, place in places if point.lost}
 
 
 def code_at(case: CaseResult, equation: Equation) -> str:

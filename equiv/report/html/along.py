@@ -28,7 +28,8 @@ def walk(case: CaseResult) -> Plot | None:
         return None
     floors = [{"index": index, "floor": point.floor, "who": who} for who, index, point in numbered if point.floor]
     y = logarithmic("error / budget", lowest, max(1.0, *(value["ratio"] for value in values)) * 1.01)
-    x = {"field": "index", "type": "quantitative", "title": "values of the reference, in order"}
+    x: dict[str, Any] = {"field": "index", "type": "quantitative", "title": "values of the reference, in order"}
+    x["axis"] = {"tickMinStep": 1, "format": "d"}
     looks = {"color": coloured("who", list(walks)), "shape": shaped("kind", list(dict.fromkeys(KINDS.values())))}
     floor = {
         "data": {"values": floors},

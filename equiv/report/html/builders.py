@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from equiv.details import Source
 from equiv.report.hints import refused
 from equiv.report.html.code import CodeLine, columns
-from equiv.report.sites import sites
-from equiv.results import CaseResult, DeviationResult
+from equiv.report.sites import is_file, sites
+from equiv.results import CaseResult, CheckResult, DeviationResult
 
 
 @dataclass(frozen=True)
@@ -77,4 +77,13 @@ def _marks(case: CaseResult, backend: str, notes: tuple[Note, ...]) -> dict[int,
                 if site.code and site.equation.backend == backend:
                     why = f"first different for {check.check}, {finding.place}: {site.equation.operation}"
                     parted.setdefault(site.equation.line, ("differs", why))
+        lost = next((point for check in _checks(case, candidate) for point in check.walk if point.lost), None)
+        if lost and backend == case.reference:
+            file, _, line = lost.where.rpartition(":")
+            if line.isdigit() and is_file(file, case.sources[backend].file):
+                parted.setdefault(int(line), ("differs", f"from here on {candidate} has other values: {lost.name}"))
     return marks | parted
+
+
+def _checks(case: CaseResult, candidate: str) -> list[CheckResult]:
+    return [check for check in case.checks if check.candidate == candidate]

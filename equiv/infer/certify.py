@@ -1,0 +1,51 @@
+"""A proposal put to the test: the case file that was written is loaded and run like any other."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from equiv.infer.proposal import Proposal
+from equiv.infer.session import Inferred
+from equiv.load import CaseFile
+from equiv.results import RunResult, Verdict
+from equiv.run import Asked, conclude, run_cases
+
+
+def certify(path: Path, progress: Callable[[str], None] = lambda _: None, prove_only: bool = False) -> RunResult:
+    """Run a case file.
+
+    Args:
+        path: the file.
+        progress: told what is being done.
+        prove_only: prove what can be proved, and run nothing.
+    """
+    started, clock = datetime.now(UTC), time.perf_counter()
+    found = list(run_cases([CaseFile(path.stem, path)], progress, Asked(prove_only=prove_only)))
+    return conclude(found, started, time.perf_counter() - clock)
+
+
+def without_run(inferred: Inferred) -> tuple[Verdict, str]:
+    """The verdict where no case can be run, since leaves have no place in the layer table.
+
+    A leaf without a counterpart makes the ports different only if nothing of the other port is left that it could be.
+    """
+    names = tuple(port.backend for port in inferred.proposal.ports)
+    alive = [one for one in inferred.left if not one.dead]
+    lonely = {one.side for one in alive}
+    number = len(inferred.left) + len(inferred.problems)
+    if len(lonely) == 1 and not inferred.problems and not inferred.proposal.notes:
+        side = lonely.pop()
+        first, more = alive[0], f" ({len(alive)} such leaves)" if len(alive) > 1 else ""
+        return "different", (
+            f"Not the same: {names[side]} has {_told(inferred.proposal, first.side, first.key)}, "
+            f"{names[1 - side]} has nothing left for it{more}."
+        )
+    first = inferred.problems[0] if inferred.problems else f"{names[inferred.left[0].side]} {inferred.left[0].key}: "
+    first += "" if inferred.problems else inferred.left[0].reason
+    return "inconclusive", f"Inconclusive: {number} leaves have no place in the layer table. First: {first}."
+
+
+def _told(proposal: Proposal, side: int, key: object) -> str:
+    struct = proposal.ports[side].leaves[key]  # type: ignore[index]
+    return f"{key} {struct.dtype}{list(struct.shape)}"

@@ -1,0 +1,71 @@
+"""How a leaf lies in its library according to a layer table, in the terms in which inference finds it."""
+
+from collections.abc import Sequence
+
+from equiv.infer.proposal import Bounds
+from equiv.infer.relations import Relation
+from equiv.infer.views import Shape, View, flip, reshape, strides, transpose, whole
+from equiv.layouts import Chain, Flip, Shift, SwapAxes
+from equiv.variables import Identity, Layout, MappedLeaf, Transpose
+
+
+def bounds_of(leaf: MappedLeaf) -> Bounds:
+    """The part of a native leaf that it is."""
+    return tuple((0, size) for size in leaf.native_shape) if leaf.region is None else leaf.region
+
+
+def item_of(bounds: Bounds, shape: Shape) -> int | None:
+    """The index on the first axis, for one of a stack."""
+    full = bounds[1:] == tuple((0, size) for size in shape[1:])
+    return bounds[0][0] if full and bounds and bounds[0][1] - bounds[0][0] == 1 < shape[0] else None
+
+
+def seen(leaf: MappedLeaf) -> tuple[View, float] | None:
+    """A native leaf as its canonical one, and what is added to it."""
+    view = whole(leaf.native_shape, leaf.region)
+    if leaf.item is not None:
+        view = View(view.axes[1:], view.start)
+    return _through(view, leaf.layout, 0.0)
+
+
+def _through(view: View, layout: Layout, shift: float) -> tuple[View, float] | None:
+    if isinstance(layout, Chain):
+        for one in layout.layouts:
+            if (found := _through(view, one, shift)) is None:
+                return None
+            view, shift = found
+        return view, shift
+    if isinstance(layout, Shift):
+        return view, shift + layout.offset
+    rank = len(view.axes)
+    if isinstance(layout, Flip):
+        return flip(view, [axis % rank for axis in layout.axes]), shift
+    if isinstance(layout, Transpose):
+        return transpose(view, layout.axes), shift
+    if isinstance(layout, SwapAxes):
+        order = list(range(rank))
+        order[layout.one], order[layout.other] = order[layout.other], order[layout.one]
+        return transpose(view, order), shift
+    # Every other layout only regroups axes.
+    found = reshape(view, layout.canonical_shape(view.shape))
+    return None if found is None else (found, shift)
+
+
+def without_item(
+    found: Relation, shapes: Sequence[Shape], items: Sequence[int | None]
+) -> tuple[Relation, tuple[Shape, Shape]]:
+    """A relation and shapes, counted within one item of a stack."""
+    starts = [
+        start - (0 if item is None else item * strides(shape)[0])
+        for start, shape, item in zip(found.starts, shapes, items, strict=True)
+    ]
+    rest = [shape if item is None else shape[1:] for shape, item in zip(shapes, items, strict=True)]
+    return Relation((starts[0], starts[1]), found.steps), (rest[0], rest[1])
+
+
+def shifted(found: tuple[Layout, Layout], shift: float) -> tuple[Layout, Layout]:
+    """Layouts with a number added to the left leaf."""
+    if not shift:
+        return found
+    left, right = found
+    return (Shift(shift) if left == Identity() else Chain((left, Shift(shift)))), right

@@ -1,0 +1,98 @@
+"""From two builders to a layer table: everything that `equiv map`, `check` and `new` do before anything is run."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from equiv import backends
+from equiv.backends.base import Port, Request
+from equiv.case import Case
+from equiv.errors import CaseError
+from equiv.infer.averages import decays
+from equiv.infer.builders import Located
+from equiv.infer.proposal import Left, Proposal
+from equiv.infer.propose import propose
+from equiv.infer.rows import Row, rows
+from equiv.infer.write import Draft
+from equiv.probe import make_probe
+from equiv.variables import LeafTable
+from equiv.workshop import guarded, request_of
+
+SEED = 7
+"""Of the batch on which ties are decided; those of a run are others."""
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """A map between two ports, as far as it could be inferred.
+
+    Attributes:
+        proposal: leaf by leaf.
+        rows: the layer table.
+        problems: pairs that no row of a layer table can say, and why.
+        left: leaves that no row covers.
+        draft: the case file.
+        seconds: what inference took, tracing included.
+    """
+
+    proposal: Proposal
+    rows: tuple[Row, ...]
+    problems: tuple[str, ...]
+    left: tuple[Left, ...]
+    draft: Draft
+    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether every leaf of both ports has its place in the layer table."""
+        return not self.left and not self.problems
+
+
+def infer(
+    builders: tuple[Located, Located],
+    batch: Mapping[str, str],
+    methods: Mapping[str, tuple[str, ...]] | None = None,
+) -> Inferred:
+    """Infer the layer table of two builders.
+
+    Args:
+        builders: the reference's and the candidate's.
+        batch: entry to `"dtype[shape]"`.
+        methods: public method to batch entries; None: `__call__` with every entry but labels.
+
+    Raises:
+        CaseError: the builders, the batch or the methods cannot be used.
+        NotRun: a library is missing.
+        PortError: a port cannot be built or traced.
+    """
+    began = time.perf_counter()
+    left, right = builders
+    if left.backend == right.backend:
+        raise CaseError(
+            f"{left.place} and {right.place} are both {left.backend}: a case has one model per library. "
+            "Give models of two libraries."
+        )
+    models = {one.backend: one.builder for one in builders}
+    request, entries = request_of(Case(guide="", models=models, batch=batch, layers=(), methods=methods))
+    ports = _built(left, request), _built(right, request)
+    probe = make_probe("inference", SEED, LeafTable(left.backend, ()), entries, 1)
+    proposal = propose(ports, request, {name: array[0] for name, array in probe.batches.items()})
+    found, problems = rows(proposal)
+    open_ = tuple(one for one in proposal.left if not any(one.key in row.keys[one.side] for row in found))
+    haiku = [port for port in ports if port.backend == "haiku"]
+    draft = Draft(
+        lesson=f"{right.place.attribute} ({right.backend}) is {left.place.attribute} ({left.backend}).",
+        builders=builders,
+        batch=batch,
+        methods=methods,
+        rows=found,
+        decays=decays(haiku[0], request, found) if haiku else {},
+        missing=(*problems, *(f"{ports[one.side].backend} {one.key}: {one.reason}" for one in open_)),
+    )
+    return Inferred(proposal, found, problems, open_, draft, time.perf_counter() - began)
+
+
+def _built(located: Located, request: Request) -> Port:
+    module = backends.load(located.backend)
+    return guarded(located.backend, "building the model", partial(module.build, located.builder, request))

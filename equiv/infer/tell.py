@@ -1,0 +1,99 @@
+"""A proposal in words."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from equiv.infer.proposal import Bounds, Pair, Proposal
+from equiv.infer.relations import layouts
+from equiv.infer.session import Inferred
+from equiv.variables import Identity
+
+KNOWN = {
+    "position": "by position",
+    "function": "by function",
+    "shape": "by shape alone",
+    "name": "by name alone",
+    "order": "interchangeable",
+}
+"""Evidence in words."""
+
+
+def headline(inferred: Inferred) -> str:
+    """How much is mapped, and how that is known."""
+    pairs = inferred.proposal.pairs
+    names = [port.backend for port in inferred.proposal.ports]
+    number = len({pair.left for pair in pairs}), len({pair.right for pair in pairs})
+    ways = Counter(KNOWN[pair.evidence] for pair in pairs)
+    how = ", ".join(f"{count} {way}" for way, count in ways.items())
+    took = f"{inferred.seconds:.1f} s"
+    leaves = f"{number[0]} leaves of {names[0]} and {number[1]} of {names[1]}"
+    if inferred.complete:
+        return f"Mapped: {leaves} ({how}) in {took}."
+    missing = len(inferred.left) + len(inferred.problems)
+    first = inferred.problems[0] if inferred.problems else _left(inferred)[0]
+    what = "leaf" if missing == 1 else "leaves"
+    return f"Not mapped: {missing} {what}. First: {first}. Mapped: {leaves} ({how}) in {took}."
+
+
+def place(pair: Pair, proposal: Proposal, side: int) -> str:
+    """A leaf, and which part of it, as it would be sliced."""
+    key, bounds = (pair.left, pair.right)[side], pair.bounds[side]
+    shape = tuple(proposal.ports[side].leaves[key].shape)
+    return f"{key.path}{_slices(bounds, shape)} {list(shape)}"
+
+
+def _slices(bounds: Bounds, shape: Sequence[int]) -> str:
+    if bounds == tuple((0, size) for size in shape):
+        return ""
+    parts = [
+        ":" if (start, stop) == (0, size) else str(start) if stop - start == 1 else f"{start}:{stop}"
+        for (start, stop), size in zip(bounds, shape, strict=True)
+    ]
+    return f"[{', '.join(parts)}]"
+
+
+def layout(pair: Pair, proposal: Proposal) -> str:
+    """How the left leaf becomes the right one; empty: as it is."""
+    shapes = [tuple(stop - start for start, stop in bounds) for bounds in pair.bounds]
+    ones = [tuple(size for size in shape if size > 1) for shape in shapes]
+    words = []
+    whole = [tuple(port.leaves[key].shape) for port, key in zip(proposal.ports, (pair.left, pair.right), strict=True)]
+    if pair.relation is None:
+        words.append("unknown")
+    elif shapes == whole and (found := layouts(pair.relation, (shapes[0], shapes[1]))) is not None:
+        told = [f"{port.backend}: {one}" for port, one in zip(proposal.ports, found, strict=True) if one != Identity()]
+        words += told
+    elif ones[0] != ones[1]:
+        words.append("reshaped")
+    if pair.shift:
+        words.append(f"{pair.shift:+g}")
+    return ", ".join(words)
+
+
+def remarks(inferred: Inferred) -> list[str]:
+    """What is ambiguous, contradicts the names, or is not mapped, and why."""
+    proposal = inferred.proposal
+    names = [port.backend for port in proposal.ports]
+    lines = []
+    for one, two in proposal.crossed:
+        pairs = proposal.pairs[one], proposal.pairs[two]
+        told = " and ".join(f"{pair.left.path} is {pair.right.path}" for pair in pairs)
+        lines.append(f"Against the names: {told}. The programs say so; look whether the names or the code is wrong.")
+    groups: dict[int, list[Pair]] = {}
+    for pair in proposal.pairs:
+        if pair.alike:
+            groups.setdefault(pair.alike, []).append(pair)
+    for some in groups.values():
+        told = ", ".join(pair.left.path for pair in some)
+        lines.append(f"Interchangeable: {told} ({names[0]}). Any order of them is the same function.")
+    for pair in proposal.pairs:
+        if pair.evidence in ("shape", "name"):
+            told = f"{pair.left.path} is {pair.right.path}"
+            lines.append(f"Known {KNOWN[pair.evidence]}: {told}. Neither place nor gradient tells.")
+    lines += [f"Not mapped: {line}." for line in (*inferred.problems, *_left(inferred))]
+    return lines + [f"Note: {note}." for note in proposal.notes]
+
+
+def _left(inferred: Inferred) -> list[str]:
+    names = [port.backend for port in inferred.proposal.ports]
+    return [f"{names[one.side]} {one.key}: {one.reason}" for one in inferred.left]
