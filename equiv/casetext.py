@@ -77,4 +77,6 @@ def _own(top: str) -> Path | None:
     path = Path(spec.origin).resolve()
     paths = sysconfig.get_paths()
     others = (*(Path(paths[name]).resolve() for name in ("stdlib", "purelib", "platlib")), Path(__file__).parent)
-    return None if any(path.is_relative_to(other) for other in others) else path
+    # Another environment's packages, put on the path by a `.pth` file, are installed too.
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    return None if installed or any(path.is_relative_to(other) for other in others) else path

@@ -80,7 +80,7 @@ def train(name: str, backend: str, carry, steps: range, optimizer: str = ""):
 def trained(name: str, backend: str, optimizer: str = ""):
     """The carry of training after a few real steps."""
     port = model(name, backend, optimizer).port
-    carry = port.begin(port.fresh(jax.random.key(3)), jax.random.key(0))
+    carry = jax.jit(lambda key: port.begin(port.fresh(key), key))(jax.random.key(3))
     return train(name, backend, carry, range(STEPS), optimizer)[0]
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from equiv.details import Source, Spread, Waypoint
 from equiv.errors import EquivError
 from equiv.results import (
     DECIDING,
@@ -35,6 +36,7 @@ GRADES = get_args(Grade)
 TEXT = st.text(max_size=12)
 SIZE = st.integers(0, 2**40)
 NUMBER = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+REAL = st.floats(allow_nan=False, allow_infinity=False)
 VERDICT = st.sampled_from(get_args(Verdict))
 
 
@@ -58,9 +60,16 @@ FINDING = st.builds(
     note=TEXT,
     response=NUMBER,
     depth=st.none() | SIZE,
+    spread=st.none() | st.builds(Spread, some(REAL), some(SIZE), some(TEXT), some(SIZE), some(REAL), TEXT),
 )
 CHECK = st.builds(
-    CheckResult, check=TEXT, candidate=TEXT, grade=st.sampled_from(GRADES), summary=TEXT, findings=some(FINDING)
+    CheckResult,
+    check=TEXT,
+    candidate=TEXT,
+    grade=st.sampled_from(GRADES),
+    summary=TEXT,
+    findings=some(FINDING),
+    walk=some(st.builds(Waypoint, TEXT, TEXT, NUMBER, REAL, st.booleans())),
 )
 CASE = st.builds(
     CaseResult,
@@ -77,6 +86,7 @@ CASE = st.builds(
     deviations=some(st.builds(DeviationResult, *[TEXT] * 6)),
     problem=TEXT,
     left_over=SIZE,
+    sources=st.dictionaries(TEXT, st.builds(Source, TEXT, SIZE, TEXT), max_size=2),
     seconds=st.floats(0, 1e6),
 )
 RUN = st.builds(
