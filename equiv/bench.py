@@ -55,8 +55,14 @@ def bench_cases(
         advance()
     problems: list[str] = []
     for name, one in loaded.items():
-        if isinstance(one, LoadedCase) and not judged[name].problem:
-            judged[name] = _timed(one, judged[name], seconds, progress, problems)
+        try:
+            if isinstance(one, LoadedCase) and not judged[name].problem:
+                judged[name] = _timed(one, judged[name], seconds, progress, problems)
+        except KeyboardInterrupt:
+            # What has been timed is kept; the rest is said to be missing.
+            missing = [other for other in list(loaded)[list(loaded).index(name) :] if judged[other].costs is None]
+            problems.append(f"interrupted: not timed: {', '.join(missing)}")
+            break
         advance()
     cases = [*(judged[name] for name in loaded), *(case for name, case in known.items() if name not in loaded)]
     result = conclude(cases, started, time.perf_counter() - clock)

@@ -37,7 +37,8 @@ class Timing:
         runner: how it is called as the guide writes it: `jax.jit`, `nnx.jit`, `split + jax.jit`.
         phase: what is timed.
         rounds: interleaved rounds that the ratio rests on.
-        p50: median of all calls, seconds.
+        p50: median of all calls, seconds. Of `dispatch` and `device`, which are differences, it is not positive where
+            they are lost in the noise of a `step`.
         p90: seconds.
         p99: seconds.
         ratio: divided by the reference's time of the same phase and program, round by round; None for the reference

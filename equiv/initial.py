@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy import stats
 
 from equiv.evidence.execute import QUICK
 from equiv.starts import Start
@@ -78,6 +77,8 @@ def _start(leaf: str, candidate: str, ours: np.ndarray, theirs: np.ndarray) -> S
     elif any(constant):
         p = 0.0
     else:
+        from scipy import stats  # its import takes a second, and only --initial asks
+
         _, p = map(float, stats.ks_2samp(ours, theirs, method="asymp"))
     spread = float(np.std(ours))
     ratio = float(np.std(theirs)) / spread if spread else None

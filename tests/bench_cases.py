@@ -86,6 +86,9 @@ def written(name, backend, runner, program):
 @pytest.mark.parametrize("name", SIX)
 def test_cost(benchmark, name, program, way, phase):
     """One phase of one program of one port."""
+    from equiv.bench import DECIDES
+    from equiv.environment import environment
+
     backend, runner = WAYS[way]
     found = priced(name)[backend, runner, program, phase]
     benchmark.group = f"{name}: {program}, {phase}"
@@ -96,6 +99,7 @@ def test_cost(benchmark, name, program, way, phase):
         "claim": found.claim,
         "rounds": found.rounds,
         "reference": next(iter(bench_of(name).ports)),
+        "environment": {part: environment()[part] for part in DECIDES},
     }
 
     def traced():

@@ -99,9 +99,7 @@ def bomb(folder: Path) -> Path:
     """A few kilobytes that say they are four terabytes."""
     file = npz(**{KERNEL: None})(folder)
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)}
-    )
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)})
     with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(f"{KERNEL}.npy", header.getvalue() + bytes(10**6))
     return file
@@ -109,7 +107,7 @@ def bomb(folder: Path) -> Path:
 
 def safetensors(folder: Path) -> Path:
     """A good safetensors file."""
-    save_file({name: np.ascontiguousarray(array) for name, array in good().items()}, folder / "old.safetensors")
+    save_file({name: np.array(array, order="C") for name, array in good().items()}, folder / "old.safetensors")
     return folder / "old.safetensors"
 
 
@@ -264,8 +262,6 @@ def written(data: bytes, name: str = "old.npz"):
     return make
 
 
-OLDER_ADAM = {name.replace("/0/", "/1/0/"): array for name, array in {"opt_state/0/mu/x": 0}.items()}
-
 BAD = {
     "missing leaf": (npz(**{KERNEL: None}), r"1 of 7 leaves of haiku are missing, first 'params/linear/w' float32"),
     "extra leaf": (npz(params__other__w=np.ones(3)), r"1 leaves belong to nothing in haiku, first 'params/other/w'"),
@@ -277,10 +273,16 @@ BAD = {
     "mistyped leaf": (changed(np.float64), r"leaf 'params/linear/w' is float64.*haiku has float32.*Save it as that"),
     "whole numbers": (changed(np.int32), r"leaf 'params/linear/w' is int32"),
     "other byte order": (changed(lambda w: w.astype(">f4")), r"leaf 'params/linear/w' is >f4"),
-    "small floats in npz": (changed(lambda w: w.astype(jnp.float8_e5m2)), r"leaf 'params/linear/w' is \|V1"),
+    "small floats in npz": (
+        changed(lambda w: w.astype(jnp.float8_e5m2)),
+        r"reading leaf 'params/linear/w' failed with ValueError: descr",
+    ),
     "nan": (changed(nan), r"leaf 'params/linear/w' is nan at \[1, 2\].*--allow-nonfinite"),
     "infinite": (changed(infinite), r"leaf 'params/linear/w' is -inf at \[0, 0\]"),
-    "nan in the optimizer": (npz(opt_state__0__nu__linear__b=np.full(4, np.nan, "f4")), r"'opt_state/0/nu/linear/b' is nan"),
+    "nan in the optimizer": (
+        npz(opt_state__0__nu__linear__b=np.full(7, np.nan, "f4")),
+        r"'opt_state/0/nu/linear/b' is nan",
+    ),
     "two spellings of a leaf": (
         npz(**{"params.linear.w": np.ones((3, 4), "f4")}),
         r"'params/linear/w' and 'params\.linear\.w' are both linear/kernel\. Say --drop",
@@ -301,16 +303,16 @@ BAD = {
     "fields in npz": (npz(**{KERNEL: np.zeros(3, [("é", "f4")])}), r"leaf 'params/linear/w' has fields"),
     "twice in a zip": (twice_in_zip, r"two leaves are called 'params/linear/w'"),
     "npz cut": (cut(npz()), r"old\.npz: reading as npz failed with BadZipFile"),
-    "npz with one bit flipped": (flipped, r"reading leaf 'params/linear/w' failed with BadZipFile: Bad CRC-32"),
+    "npz with one bit flipped": (flipped, r"BadZipFile: Bad CRC-32 for file 'params/linear/w\.npy'"),
     "npz that grows": (bomb, r"leaf 'params/linear/w' is float32\[1000000, 1000000\], haiku has"),
     "a zip of something else": (
         lambda folder: zipfile.ZipFile(folder / "old.npz", "w").writestr("word.xml", "<xml/>") or folder / "old.npz",
-        r"reading as npz failed with ValueError",
+        r"reading leaf 'word.xml' failed with ValueError",
     ),
     "safetensors cut": (cut(safetensors, 0.9), r"old\.safetensors: reading as safetensors failed"),
     "safetensors with a long header": (long_header, r"reading as safetensors failed"),
     "safetensors with shared bytes": (with_header(moved_offsets), r"reading as safetensors failed"),
-    "safetensors with a name twice": (with_header(named_twice), r"reading as safetensors failed"),
+    "safetensors with a name twice": (with_header(named_twice), r"two leaves are called 'params/linear/w'"),
     "msgpack cut": (cut(packed()), r"old\.msgpack: it ends at byte \d+, in the middle"),
     "msgpack that goes on": (packed(more=b"\x01"), r"it goes on after its end, at byte \d+ of \d+"),
     "msgpack with another extension": (
@@ -320,9 +322,15 @@ BAD = {
     "msgpack with a shape that lies": (packed(data=array_of((10**6, 4), bytes(16))), r"it is float32\[1000000, 4\]"),
     "msgpack with a name twice": (packed(data=b"\x82\xa1w\x01\xa1w\x02"), r"two leaves are called 'w' in one map"),
     "msgpack, deep": (packed(data=deep()), r"nested more than 64 deep"),
-    "msgpack with endless entries": (packed(data=b"\xdf\xff\xff\xff\xff\xa1w\x01"), r"it ends at byte 8, in the middle"),
+    "msgpack with endless entries": (
+        packed(data=b"\xdf\xff\xff\xff\xff\xa1w\x01"),
+        r"it ends at byte 8, in the middle",
+    ),
     "msgpack with a word": (packed(with_text), r"leaf 'params/linear/w' is 'a word', which is no array"),
-    "pickle that runs a command": (pickled(Calls(os.system, "touch evil")), r"it asks for posix\.system, which makes no"),
+    "pickle that runs a command": (
+        pickled(Calls(os.system, "touch evil")),
+        r"it asks for posix\.system, which makes no",
+    ),
     "pickle that evaluates": (pickled(Calls(eval, "1")), r"it asks for builtins\.eval"),
     "pickle that reads a file": (pickled(Calls(open, "/etc/passwd")), r"it asks for (_?io)\.open"),
     "pickle of a function of optax": (pickled(Calls(optax.sgd, 0.1)), r"it asks for optax\._src\.alias\.sgd"),
@@ -333,18 +341,23 @@ BAD = {
     "pickle of a module's own import": (pickled(stack_global("optax._src.base", "jax")), r"it asks for optax"),
     "pickle of objects": (pickled({"w": np.array([{}, []], object)}), r"reading as pickle failed"),
     "pickle of an empty array that is huge": (
-        pickled(b"\x80\x04\x8c\x16numpy._core.multiarray\x8c\x0c_reconstruct\x93\x8c\x05numpy\x8c\x07ndarray\x93J\x00\x00\x00\x7f\x85\x8c\x01b\x87R."),
+        pickled(
+            b"\x80\x04\x8c\x16numpy._core.multiarray\x8c\x0c_reconstruct\x93\x8c\x05numpy\x8c\x07ndarray\x93J\x00\x00\x00\x7f\x85\x8c\x01b\x87R."
+        ),
         r"leaf '' is _Array, which is no array",
     ),
-    "pickle of very many leaves": (pickled(laughs()), r"more than 1000000 leaves"),
+    "pickle of very many leaves": (pickled(laughs()), r"more than 200000 leaves"),
     "pickle cut": (cut(pickled(good())), r"old\.pkl: reading as pickle failed with"),
     "pickle that goes on": (pickled(pickle.dumps(good()) * 2), r"it goes on after its end"),
-    "orbax without its description": (orbax(lambda at: (at / "_METADATA").unlink()), r"old: not one checkpoint of orbax"),
+    "orbax without its description": (
+        orbax(lambda at: (at / "_METADATA").unlink()),
+        r"old: not one checkpoint of orbax",
+    ),
     "orbax with half its description": (
         orbax(lambda at: (at / "_METADATA").write_text((at / "_METADATA").read_text()[:300])),
-        r"old: reading as orbax failed",
+        r"old: orbax cannot tell what is in it",
     ),
-    "orbax without its leaves": (orbax(without_data), r"old: reading "),
+    "orbax without its leaves": (orbax(without_data), r"old: reading as orbax failed with ValueError: NOT_FOUND"),
     "orbax with a link out of it": (orbax(link_out), r"old: passwd is a link that leads out of it"),
     "orbax with two items": (orbax(two_items), r"old: not one checkpoint of orbax in it, but default, other"),
     "nothing there": (lambda folder: folder / "old.npz", r"old\.npz: cannot be opened: No such file"),
@@ -364,9 +377,7 @@ def test_a_bad_checkpoint_is_a_clear_error_and_nothing_is_written(what, tmp_path
     file = make(tmp_path / "in")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(CheckpointError, match=message) as raised:
-        h.take_over(
-            file, NAME, "linen", tmp_path / "out" / "new.npz", OPTIMIZER, origin="haiku", allow_pickle=True
-        )
+        h.take_over(file, NAME, "linen", tmp_path / "out" / "new.npz", OPTIMIZER, origin="haiku", allow_pickle=True)
     assert str(file) in str(raised.value)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -389,7 +400,7 @@ def test_nan_is_taken_over_where_that_is_said(tmp_path) -> None:
     file = changed(nan)(tmp_path)
     h.take_over(file, NAME, "linen", tmp_path / "new.npz", OPTIMIZER, nonfinite=True)
     with np.load(tmp_path / "new.npz") as found:
-        assert np.isnan(found["params/Dense_0/kernel"][1, 2])
+        assert np.isnan(found["params/kernel"][1, 2])
 
 
 def test_what_is_extra_is_left_out_where_that_is_said_and_the_manifest_says_so(tmp_path) -> None:
@@ -444,7 +455,7 @@ from pathlib import Path
 import convert_helpers as h
 from equiv.convert.checkpoint import CheckpointError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
 for name in ("new.npz", "new.msgpack", "new.safetensors"):
     try:
         h.take_over(Path("old.npz"), {name!r}, "linen", Path(name), {optimizer!r})
@@ -454,7 +465,7 @@ for name in ("new.npz", "new.msgpack", "new.safetensors"):
 
 
 def test_a_disk_that_is_full_in_the_middle_leaves_nothing(tmp_path) -> None:
-    """A process that may write no file beyond 600 bytes, which the system refuses as it refuses on a full disk."""
+    """A process that may write no file beyond 400 bytes, which the system refuses as it refuses on a full disk."""
     npz()(tmp_path)
     script = FULL.format(tests=str(Path(__file__).parent), name=NAME, optimizer=OPTIMIZER)
     ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)

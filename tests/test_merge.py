@@ -155,7 +155,7 @@ def test_an_earlier_run_becomes_history(tmp_path: Path):
             ("--since", "@b.json"),
             r"--since .*b\.json: only HTML tells what has changed\. Give -o FILE\.html, or use equiv diff\.",
         ),
-        (("-o", "@a.json/x.html"), r"a\.json/x\.html: cannot be written: .* Give another file\."),
+        (("-o", "@a.json/x.html"), r"a\.json/x\.html: cannot be written: .* Give another file with -o\."),
         (
             ("-o", "@x.html", "--since", "@no.json"),
             r"no\.json: cannot be read: .* Give the JSON that equiv run wrote\.",

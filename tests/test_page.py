@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import get_args
 
@@ -16,9 +17,10 @@ import pytest
 from pages import ENVIRONMENT, case, large, parted, real, run, twelve
 
 from equiv.report.cells import NOT_ASKED
+from equiv.report.html.cost_plots import seconds
 from equiv.report.html.pack import MOST, Packer, tight
 from equiv.report.page import INLINE, page
-from equiv.results import CaseResult, CheckResult, Finding, RunResult, Verdict, decode, encode
+from equiv.results import CaseResult, CheckResult, Finding, RunResult, Verdict, decode, encode, read
 
 KILO = 1000
 
@@ -123,7 +125,7 @@ def test_what_was_not_tried_and_not_timed_is_said_with_its_command():
     for told in ("not tried planted faults noticed", "not timed step time", "equiv bench measures"):
         assert told not in tried
     assert "not tried" in without
-    assert "equiv selfcheck" in without
+    assert "equiv run --selfcheck plants them" in without
     assert "not timed" in without
     assert "equiv bench" in without
 
@@ -268,3 +270,60 @@ def test_neither_jax_nor_a_library_is_imported_to_make_a_page(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
     assert (tmp_path / "parity.html").read_text() == page([RUNS["different"]])
+
+
+def test_a_run_of_nothing_has_a_page():
+    """That says so."""
+    assert "<title>? Nothing was compared: no case was run. equiv parity report</title>" in page([run()])
+
+
+def test_a_name_that_no_picture_can_hold_is_replaced_in_it():
+    """Control characters are not allowed in SVG at all."""
+    whole = parted(real("batch_norm", Random(0)))
+    checks = tuple(
+        replace(check, findings=tuple(replace(one, place=f"\0\x1b{one.place}") for one in check.findings))
+        for check in whole.checks
+    )
+    html = page([run(replace(whole, checks=checks))])
+    assert any("\N{REPLACEMENT CHARACTER}" in part for part in (html, *unpacked(html)))
+
+
+REPORTS = Path(__file__).parent.parent / "reports"
+
+
+@pytest.mark.parametrize("path", sorted(REPORTS.glob("example*.json")), ids=lambda path: path.stem)
+def test_a_committed_example_is_the_page_of_its_results(path: Path):
+    """Pictures apart, which another release of the charting library draws otherwise. Made anew by `equiv report -o`."""
+
+    def told(html: str) -> list[str]:
+        return [
+            re.sub("<svg.*?</svg>", "", part, flags=re.DOTALL)
+            for part in (html.partition('id="packed-')[0], *unpacked(html))
+        ]
+
+    assert told(path.with_suffix(".html").read_text()) == told(page([read(path)]))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, ""),
+        (2.5, "2.5 s"),
+        (0.034, "34 ms"),
+        (5.6e-6, "5.6 \N{MICRO SIGN}s"),
+        (7e-9, "7 ns"),
+        (-1e-6, "lost in noise"),
+    ],
+)
+def test_a_time_has_the_unit_that_fits(value: float | None, words: str):
+    """A part of a step that cannot be told from none says so."""
+    assert seconds(value) == words
+
+
+def test_costs_stand_in_a_table_of_phases_with_what_may_be_claimed():
+    """And what XLA says of each program."""
+    html = "".join(unpacked(text())) + text()
+    table = words(html[html.index("<caption>Median, and the paired ratio") :][:6000])
+    assert "program port, called by trace lower compile first call step dispatch device" in table
+    assert re.search(r"nnx, nnx\.jit .* \d\.\d\d \[\d\.\d\d, \d\.\d\d\] (▲ slower|= no difference)", table)
+    assert "130 80 1e+06 2e+06 300000 0 the same: any gap is on the host" in words(html)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 from pages import TWELVE, parted, real
 
+from equiv.details import Source
+from equiv.load import CaseFile, load
 from equiv.report.html.builders import builders
 from equiv.report.html.code import CodeLine, aligned, columns
 from equiv.results import DeviationResult
@@ -116,3 +119,19 @@ def test_a_deviation_is_marked_where_its_working_form_stands():
     elsewhere = DeviationResult("nnx", "a dict", "raises", "another tree", "flax 0.12", "the guide")
     case = replace(real("batch_norm", Random(0)), deviations=(elsewhere,))
     assert [note.lines for column in builders(case) for note in column.notes] == [()]
+
+
+def test_a_builder_is_kept_as_it_is_written_with_its_place_below_the_working_folder(tmp_path: Path, monkeypatch):
+    """Elsewhere the name of the file alone; one without a source is left out."""
+    (tmp_path / "cases").mkdir()
+    file = tmp_path / "cases" / "a.py"
+    file.write_text(
+        "from functools import partial\n\nfrom equiv.case import Case\n\n\nclass Holder:\n    def haiku(self):\n"
+        "        return None\n\n\nCASE = Case('', {'haiku': Holder().haiku, 'nnx': partial(print)}, {}, ())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = load(CaseFile("a", file))
+    assert found.path == "cases/a.py"
+    assert found.sources == {"haiku": Source("cases/a.py", 7, "def haiku(self):\n    return None")}
+    monkeypatch.chdir(Path(__file__).parent)
+    assert load(CaseFile("a", file)).path == "a.py"

@@ -67,7 +67,7 @@ CASE = Case(
         linear("a", haiku="first", linen="first", nnx="first"),
         linear("b", haiku="second", linen="second", nnx="second"),
     ),
-    steps=2,
+    steps=1,
 )
 '''
 
@@ -103,12 +103,7 @@ FAULTS = {
     "detached": (
         FIRST,
         "x = jax.lax.stop_gradient(self.first(x))",
-        ["no gradient reaches a/(bias|kernel) in nnx", r"Still equal structure, outputs;"],
-    ),
-    "scaled": (
-        "return self.second(x)",
-        "return self.second(x) * 2",
-        ["nnx gives 2 times the reference at call __call__: output"],
+        ["no gradient reaches a/bias, a/kernel and batch/x in nnx", r"Still equal structure, outputs;"],
     ),
 }
 

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
+from equiv.bench import bench_cases
 from equiv.casetext import digest
 from equiv.cli import main
 from equiv.costs import (
@@ -29,6 +30,7 @@ from equiv.costs import (
     Timing,
 )
 from equiv.load import CaseFile, load
+from equiv.report.cells import NOT_ASKED
 from equiv.report.prices import duration, show_prices
 from equiv.results import CaseResult, RunResult, decode, encode
 
@@ -155,12 +157,26 @@ def marked(folder: Path, **changes: object) -> Path:
 
 
 def test_a_stored_verdict_is_taken_where_the_text_is_the_same(same: Path) -> None:
-    """Nothing is judged twice."""
-    ran = bench(same, "--seconds", 0, "--results", marked(same))
+    """Nothing is judged twice; as JSON there is nothing else on standard output."""
+    ran = bench(same, "--seconds", 0, "--results", marked(same), "--json")
     assert ran.exit_code == 0, ran.stderr
-    (case,) = stored(same).cases
+    result = decode(ran.stdout_bytes, "standard output")
+    assert result.cases == stored(same).cases
+    (case,) = result.cases
     assert case.lesson == "stored"
     assert case.costs is not None
+
+
+def test_prices_that_cannot_be_written_are_shown_all_the_same(same: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes of measuring are not lost to a folder that is a file; exit code 2."""
+    result = decode((same / "results.json").read_bytes(), "results")
+    monkeypatch.setattr("equiv.bench.bench_cases", lambda *_: result)
+    (same / "file").write_text("")
+    ran = CliRunner().invoke(main, ["bench", str(same / "small.py"), "--reports", str(same / "file")])
+    assert ran.exit_code == 2
+    assert ran.stdout.startswith("✓ Same: all 1 comparisons of 1 case.\n")
+    assert "cannot be written: " in ran.stderr
+    assert ran.stderr.endswith("Give another folder with --reports.\n")
 
 
 def test_a_stored_verdict_is_not_taken_where_a_module_behind_the_case_has_changed(same: Path) -> None:
@@ -194,6 +210,25 @@ def test_under_xdist_nothing_is_timed(tmp_path: Path) -> None:
     assert ran.stderr == (
         "equiv: timing: the pytest-xdist worker gw1 shares the machine with others. Run it without -n.\n"
     )
+
+
+def test_what_is_timed_is_kept_when_it_is_interrupted_and_the_rest_is_named(tmp_path: Path) -> None:
+    """A bench of all cases takes minutes."""
+    path = written(tmp_path, 1.0)
+    begun = []
+
+    def progress(text: str) -> None:
+        begun.append(text)
+        if text == "second: forward":
+            raise KeyboardInterrupt
+
+    result = bench_cases([CaseFile("first", path), CaseFile("second", path)], None, 0.0, progress)
+    first, second = result.cases
+    assert first.costs is not None
+    assert second.costs is None
+    assert second.verdicts == {"nnx": "same"}
+    assert result.problems == ("interrupted: not timed: second",)
+    assert begun.index("second") < begun.index("first: forward")  # all are judged before any is timed
 
 
 def test_help_and_wrong_usage_need_no_jax() -> None:
@@ -346,7 +381,7 @@ def test_no_escape_codes_without_colour() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(2.0, "2 s"), (0.0364, "36.4 ms"), (9.93e-4, "993 µs"), (4e-9, "4 ns"), (-2e-6, "-2 µs"), (0.0, "0 ns")],
+    [(2.0, "2 s"), (0.0364, "36.4 ms"), (9.93e-4, "993 µs"), (4e-9, "4 ns"), (-2e-6, NOT_ASKED), (0.0, NOT_ASKED)],
 )
 def test_a_duration_is_given_in_the_unit_that_fits(seconds: float, text: str) -> None:
     """Three digits are what it is known to."""

@@ -52,8 +52,9 @@ def _check(given: Given, as_json: bool, reports: Path | None) -> int:
         return exit_code(result.verdict)
     console = open_console()
     show(result, console)
-    from equiv.infer.tell import remarks
+    from equiv.infer.tell import doubt, remarks
 
-    for line in remarks(found):
+    doubts = [doubt(found)] if result.verdict == "different" and found.complete else []
+    for line in (*remarks(found), *doubts):
         console.print(line, soft_wrap=True, markup=False)
     return exit_code(result.verdict)

@@ -53,6 +53,10 @@ def _map(given: Given, output: Path | None, no_run: bool) -> int:
     if result is not None:
         console.print()
         show(result, console)
+        if result.verdict == "different":
+            from equiv.infer.tell import doubt
+
+            console.print(doubt(found), soft_wrap=True, markup=False)
         return exit_code(result.verdict)
     return exit_code("same" if found.complete else "inconclusive")
 

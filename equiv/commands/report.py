@@ -32,23 +32,22 @@ def report(
     since: Path | None,
 ) -> None:
     """Write RESULTS (JSON files of equiv run; several are merged) as one document."""
-    guard(lambda: _report(results, output, {markdown_file: markdown, junit_file: junit}, since))
+    more = (("--md", markdown_file, markdown), ("--junit", junit_file, junit))
+    guard(lambda: _report(results, (("-o", output, _view(output, since)), *more)))
 
 
 View = Callable[[Sequence[RunResult]], str]
 
 
-def _report(results: tuple[Path, ...], output: Path | None, more: dict[Path | None, View], since: Path | None) -> int:
-    view = _view(output, since)
+def _report(results: tuple[Path, ...], documents: Sequence[tuple[str, Path | None, View]]) -> int:
     runs = [read(path) for path in results]
-    asked = {path: made for path, made in more.items() if path is not None}
-    if output is not None:
-        asked[output] = view
-    for path, made in asked.items():
-        data = made(runs).encode()
-        write(path, data, "Give another file.")
+    asked = [(option, path, view) for option, path, view in documents if path is not None]
+    for option, path, view in asked:
+        data = view(runs).encode()
+        write(path, data, f"Give another file with {option}.")
         compared = sum(len(case.verdicts) for run in runs for case in run.cases)
-        click.echo(f"{compared} comparisons from {len(runs)} files -> {path} ({len(data) / 1000:.0f} kB)", err=True)
+        files = "1 file" if len(runs) == 1 else f"{len(runs)} files"
+        click.echo(f"{compared} comparisons from {files} -> {path} ({len(data) / 1000:.0f} kB)", err=True)
     if not asked:
         click.echo(markdown(runs), nl=False)
     return 0

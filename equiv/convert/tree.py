@@ -13,7 +13,7 @@ TreePath = tuple[str, ...]
 WRAPPERS = ("value", "raw_value")
 """What NNX puts below each variable when its state is saved as it is (flax 0.12.8: `.../kernel/value`)."""
 
-DEEPEST, MOST = 64, 1_000_000
+DEEPEST, MOST = 64, 200_000
 """Levels and leaves above which a tree is no checkpoint but an attack or a mistake."""
 
 

@@ -94,10 +94,16 @@ def _model(returned: Any) -> Any:
     return returned[0] if isinstance(returned, tuple) and returned and not named else returned
 
 
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """What a function or class takes; the metaclass of NNX modules hides what theirs does."""
+    if not inspect.isclass(function):
+        return list(inspect.signature(function).parameters.values())
+    return list(inspect.signature(function.__init__).parameters.values())[1:]
+
+
 def _required(function: Callable[..., Any]) -> list[inspect.Parameter]:
     fixed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    return [one for one in parameters if one.default is one.empty and one.kind not in fixed]
+    return [one for one in _parameters(function) if one.default is one.empty and one.kind not in fixed]
 
 
 def _taking_rngs(given: str, function: Callable[..., Any]) -> tuple[Builder, str]:
@@ -108,7 +114,7 @@ def _taking_rngs(given: str, function: Callable[..., Any]) -> tuple[Builder, str
             f"{given}: it asks for {', '.join(map(repr, others))}, which nothing is known for. "
             "Give a function that takes nothing, or rngs for NNX, and sets the rest."
         )
-    parameters = list(inspect.signature(function).parameters.values())
+    parameters = _parameters(function)
     name = next((one.name for one in parameters if one.name in RNGS), "rngs")
     first = parameters[0] if parameters else None
     if first is not None and first.name == name and first.kind is not inspect.Parameter.KEYWORD_ONLY:

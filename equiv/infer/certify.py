@@ -10,18 +10,18 @@ from equiv.infer.session import Inferred
 from equiv.load import CaseFile
 from equiv.results import RunResult, Verdict
 from equiv.run import Asked, conclude, run_cases
+from equiv.variables import NativeKey
 
 
-def certify(path: Path, progress: Callable[[str], None] = lambda _: None, prove_only: bool = False) -> RunResult:
+def certify(path: Path, progress: Callable[[str], None] = lambda _: None) -> RunResult:
     """Run a case file.
 
     Args:
         path: the file.
         progress: told what is being done.
-        prove_only: prove what can be proved, and run nothing.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
-    found = list(run_cases([CaseFile(path.stem, path)], progress, Asked(prove_only=prove_only)))
+    found = list(run_cases([CaseFile(path.stem, path)], progress, Asked()))
     return conclude(found, started, time.perf_counter() - clock)
 
 
@@ -33,7 +33,6 @@ def without_run(inferred: Inferred) -> tuple[Verdict, str]:
     names = tuple(port.backend for port in inferred.proposal.ports)
     alive = [one for one in inferred.left if not one.dead]
     lonely = {one.side for one in alive}
-    number = len(inferred.left) + len(inferred.problems)
     if len(lonely) == 1 and not inferred.problems and not inferred.proposal.notes:
         side = lonely.pop()
         first, more = alive[0], f" ({len(alive)} such leaves)" if len(alive) > 1 else ""
@@ -41,11 +40,10 @@ def without_run(inferred: Inferred) -> tuple[Verdict, str]:
             f"Not the same: {names[side]} has {_told(inferred.proposal, first.side, first.key)}, "
             f"{names[1 - side]} has nothing left for it{more}."
         )
-    first = inferred.problems[0] if inferred.problems else f"{names[inferred.left[0].side]} {inferred.left[0].key}: "
-    first += "" if inferred.problems else inferred.left[0].reason
-    return "inconclusive", f"Inconclusive: {number} leaves have no place in the layer table. First: {first}."
+    told = [*inferred.problems, *(f"{names[one.side]} {one.key}: {one.reason}" for one in inferred.left)]
+    return "inconclusive", f"Inconclusive: {len(told)} leaves have no place in the layer table. First: {told[0]}."
 
 
-def _told(proposal: Proposal, side: int, key: object) -> str:
-    struct = proposal.ports[side].leaves[key]  # type: ignore[index]
+def _told(proposal: Proposal, side: int, key: NativeKey) -> str:
+    struct = proposal.ports[side].leaves[key]
     return f"{key} {struct.dtype}{list(struct.shape)}"

@@ -9,7 +9,7 @@ from equiv.infer.skeleton import Skeleton
 
 Evidence = Literal["position", "function", "shape", "name", "order"]
 """How a pair is known: nothing else stands in that place; nothing else has that gradient; nothing else has that size;
-nothing else has such a name; not at all, for leaves that are interchangeable."""
+nothing else has such a name; of leaves that are interchangeable it is one of several ways to order them."""
 
 Tie = tuple[tuple[int, ...], tuple[int, ...]]
 """Nodes of the left and right program that stand in one place."""

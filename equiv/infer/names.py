@@ -11,7 +11,7 @@ from equiv.variables import NativeKey
 SAME = {"w": "kernel", "b": "bias", "offset": "bias", "embeddings": "embedding", "average": "", "weight": "kernel"}
 """Words of one library for another's."""
 
-FILLING = {"", "ema", "params", "state", "batch", "stats", "module", "value"}
+FILLING = {"", "ema", "params", "state", "batch", "stats", "module"}
 """Words that say nothing of a leaf."""
 
 

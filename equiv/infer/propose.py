@@ -34,8 +34,8 @@ def propose(ports: tuple[Port, Port], request: Request, batch: Mapping[str, np.n
     readings = read(ports[0], request), read(ports[1], request)
     first, second = cuts(readings)
     parts = recut(readings[0], first), recut(readings[1], second)
-    telling = Telling(parts, batch)
     naming = Naming(parts)
+    telling = Telling(parts, batch, naming.best)
     matching = match((parts[0].skeleton, parts[1].skeleton), (telling, by_shape, naming))
     pairs = _dead(readings, request, _pairs(parts, matching))
     order = {key: place for place, key in enumerate(_order(readings[0]))}

@@ -6,6 +6,7 @@ Two ports that compute the same in another way (another GELU, softmax or varianc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from typing import Any
 
 from equiv.infer.atoms import Uses, bits
 from equiv.infer.flow import Flow
@@ -50,7 +51,7 @@ class Skeleton:
         order: places such that each comes after all of `before`.
     """
 
-    labels: tuple[tuple[object, ...], ...]
+    labels: tuple[tuple[Any, ...], ...]
     blocks: int
     uses: tuple[tuple[Use, ...], ...]
     owners: tuple[int, ...]

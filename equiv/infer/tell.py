@@ -94,6 +94,14 @@ def remarks(inferred: Inferred) -> list[str]:
     return lines + [f"Note: {note}." for note in proposal.notes]
 
 
+def doubt(inferred: Inferred) -> str:
+    """What has to be said of ports that differ under a map that nobody wrote."""
+    pairs = inferred.proposal.pairs
+    weak = sum(pair.evidence in ("shape", "name") for pair in pairs)
+    more = f"; {weak} of its {len(pairs)} leaves are known by shape or name alone" if weak else ""
+    return f"The layer table was inferred{more}: a wrong row shows like this too. Look at it with equiv map."
+
+
 def _left(inferred: Inferred) -> list[str]:
     names = [port.backend for port in inferred.proposal.ports]
     return [f"{names[one.side]} {one.key}: {one.reason}" for one in inferred.left]

@@ -5,7 +5,7 @@ gradient of a random projection of all outputs then tells the leaves of a tie ap
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -41,11 +41,13 @@ class Telling:
     Attributes:
         readings: both ports.
         batch: entry to array.
+        named: the pairs of a tie whose names fit best, for leaves that are interchangeable.
         reason: why nothing could be decided; empty where something was, or nothing asked.
     """
 
     readings: tuple[Reading, Reading]
     batch: Mapping[str, np.ndarray]
+    named: Callable[[Tie], Sequence[tuple[int, int]]]
     reason: str = ""
     asked: set[Tie] = field(default_factory=set)
 
@@ -75,7 +77,15 @@ class Telling:
         for tie, group in zip(chosen, groups.values(), strict=True):
             decision = _decided(tie, gradients[0], gradients[1])
             found += [] if decision is None else [self._like(tie, decision, other) for other in group]
-        return found
+        certain = [decision for decision in found if not decision.alike]
+        # Of leaves that could change places one pair is chosen, and what follows from it is looked at first.
+        return certain or [self._chosen(ties, decision) for decision in found[:1]]
+
+    def _chosen(self, ties: Sequence[Tie], decision: Decision) -> Decision:
+        """A pair of a tie in which any pair will do: one that is called alike, if there is any."""
+        tie = next(tie for tie in ties if set(tie[0]) == set(decision.alike))
+        best = self.named(tie)[:1]
+        return Decision(tuple(best), decision.evidence, decision.alike) if best else decision
 
     @cached_property
     def roles(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -169,9 +179,8 @@ def indices(form: Form) -> np.ndarray:
     return found
 
 
-def _drawn(content: object, label: tuple[object, ...]) -> np.ndarray:
+def _drawn(content: object, label: tuple[Any, ...]) -> np.ndarray:
     size, kind, *ways = label
-    assert isinstance(size, int)
     drawn = np.random.default_rng(zlib.crc32(repr(content).encode())).standard_normal(size).clip(-2.5, 2.5)
     if kind != "float":
         return np.full(size, 1.0)

@@ -64,6 +64,8 @@ class Section:
 def page(results: Sequence[RunResult], since: RunResult | None = None) -> str:
     """One HTML document for one or more runs. A pure function: the same results give the same text.
 
+    With the same vl-convert, that is: another release may draw a chart by other bytes.
+
     Args:
         results: shards, platforms or versions; their cases stand side by side.
         since: an earlier run that the history section compares each of them with.

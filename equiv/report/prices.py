@@ -134,8 +134,10 @@ def _short(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In the unit that fits: `993 µs`, `36.4 ms`."""
-    size, unit = next((entry for entry in UNITS if abs(seconds) >= entry[0]), UNITS[-1])
+    """In the unit that fits: `993 µs`, `36.4 ms`; a dash for a difference of times that is lost in their noise."""
+    if seconds <= 0:
+        return NOT_ASKED
+    size, unit = next((entry for entry in UNITS if seconds >= entry[0]), UNITS[-1])
     return f"{seconds / size:.3g} {unit}"
 
 

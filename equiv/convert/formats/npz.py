@@ -9,7 +9,7 @@ from typing import IO
 import ml_dtypes
 import numpy as np
 
-from equiv.convert.checkpoint import Checkpoint, CheckpointError, Leaf, guarded
+from equiv.convert.checkpoint import Checkpoint, CheckpointError, Leaf, dtype_of, guarded
 from equiv.convert.tree import TreePath, shown
 from equiv.variables import LeafSpec
 
@@ -28,29 +28,29 @@ def read(file: Path) -> Checkpoint:
     with guarded(file, "reading as npz"):
         archive = zipfile.ZipFile(file)
         try:
-            leaves = _leaves(archive)
+            leaves = _leaves(archive, file)
         except BaseException:
             archive.close()
             raise
     return Checkpoint(file, "npz", leaves, partial(_read_leaf, archive, file), archive.close)
 
 
-def _leaves(archive: zipfile.ZipFile) -> dict[TreePath, LeafSpec]:
+def _leaves(archive: zipfile.ZipFile, file: Path) -> dict[TreePath, LeafSpec]:
     leaves: dict[TreePath, LeafSpec] = {}
     for member in archive.infolist():
         path = (member.filename.removesuffix(".npy"),)
         if path in leaves:
             raise CheckpointError(f"two leaves are called {shown(path)!r}. Leave one out.")
-        with archive.open(member) as stream:
+        with guarded(file, f"reading leaf {shown(path)!r}"), archive.open(member) as stream:
             leaves[path] = _header(stream, path)
     return leaves
 
 
 def _header(stream: IO[bytes], path: TreePath) -> LeafSpec:
     version = np.lib.format.read_magic(stream)
-    if version not in HEADERS:
+    shape, _, dtype = HEADERS[version](stream) if version in HEADERS else ((), False, None)
+    if dtype is None or dtype.names is not None:  # a third version is for names of fields
         raise CheckpointError(f"leaf {shown(path)!r} has fields, which no array of JAX has. Save plain arrays.")
-    shape, _, dtype = HEADERS[version](stream)
     if dtype.hasobject:
         raise CheckpointError(
             f"leaf {shown(path)!r} is a pickled object, which could run code. "
@@ -71,5 +71,15 @@ def write(file: Path, leaves: Sequence[Leaf]) -> None:
     """Write leaf by leaf what `numpy.savez` would write at once."""
     with guarded(file, "writing npz"), zipfile.ZipFile(file, "x", zipfile.ZIP_STORED) as archive:
         for leaf in leaves:
+            _check_dtype(leaf)
             with archive.open(f"{shown(leaf.path)}.npy", "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, leaf.make(), allow_pickle=False)
+
+
+def _check_dtype(leaf: Leaf) -> None:
+    """Raise for a dtype that numpy writes and cannot read again: float8 becomes `<f1` (numpy 2.4.6)."""
+    dtype = dtype_of(leaf.spec.dtype)
+    if dtype.type.__module__ == "ml_dtypes" and leaf.spec.dtype != "bfloat16":
+        raise CheckpointError(
+            f"leaf {shown(leaf.path)!r} is {leaf.spec}, which npz does not keep. Write another format."
+        )

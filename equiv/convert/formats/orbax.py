@@ -47,12 +47,31 @@ def read(folder: Path) -> Checkpoint:
     place = folder_of(folder)
     handler = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     with guarded(folder, "reading as orbax"):
+        _check_headers(place)
         metadata = handler.metadata(place.absolute()).item_metadata
+        if metadata is None:  # orbax says why in its log, and goes on
+            raise CheckpointError("orbax cannot tell what is in it: its description is not whole. Copy the folder again.")
         tree = getattr(metadata, "tree", metadata)
         found = flatten(tree)
         leaves = {path: _spec(path, leaf) for path, leaf in found.items() if not isinstance(leaf, Empty)}
     reader = _Reader(folder, leaves, partial(_restore, handler, place, tree))
     return Checkpoint(folder, "orbax", leaves, reader.read, handler.close)
+
+
+def _check_headers(place: Path) -> None:
+    """Read the header of every array, one after the other.
+
+    orbax reads them at once: where one cannot be read, the others go on behind its back and complain later.
+    """
+    import tensorstore
+
+    if not (place / "manifest.ocdbt").is_file():  # an older form, a folder for each array
+        return
+    base = {"driver": "file", "path": f"{place.absolute()}/"}
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    for key in store.list().result():
+        if key.endswith((b"/.zarray", b"/zarr.json")):
+            store.read(key).result()
 
 
 def _spec(path: TreePath, leaf: Any) -> LeafSpec:

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +17,6 @@ DTYPES = {
     "F32": "float32",
     "F16": "float16",
     "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
     "I64": "int64",
     "I32": "int32",
     "I16": "int16",
@@ -28,7 +28,7 @@ DTYPES = {
     "BOOL": "bool",
     "C64": "complex64",
 }
-"""The format's names of dtypes (safetensors 0.8.0) to numpy's."""
+"""The format's names of dtypes to numpy's: those that the library reads into numpy (safetensors 0.8.0: no float8)."""
 
 CODES = {name: code for code, name in DTYPES.items()}
 
@@ -43,6 +43,7 @@ def read(file: Path) -> Checkpoint:
 
     with guarded(file, "reading as safetensors"):
         # pread and not mmap: what is mapped counts as memory of this process for as long as the file is open.
+        _check_names(file)
         opened = safe_open(file, framework="np", backend="pread")
         leaves: dict[TreePath, LeafSpec] = {}
         for name in opened.keys():  # noqa: SIM118 - safe_open is no mapping
@@ -57,8 +58,27 @@ def read(file: Path) -> Checkpoint:
     return Checkpoint(file, "safetensors", leaves, read_leaf)
 
 
+def _check_names(file: Path) -> None:
+    """Raise where the header names a leaf twice, which the format forbids and the library does not see (0.8.0)."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise CheckpointError(f"two leaves are called {name!r}. Leave one out.")
+            found[name] = value
+        return found
+
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        text = stream.read(length) if length <= file.stat().st_size else b""
+    if text:  # what is not whole, or no JSON, the library says better
+        with suppress(ValueError):
+            json.loads(text, object_pairs_hook=once)
+
+
 def write(file: Path, leaves: Sequence[Leaf]) -> None:
-    """Write leaf by leaf, in the order of the library: the widest dtype first, so that every leaf is aligned."""
+    """Write leaf by leaf, the widest dtype first, so that every leaf is aligned."""
     with guarded(file, "writing safetensors"), file.open("xb") as stream:
         ordered = in_order(leaves)
         stream.write(header(ordered))
@@ -79,13 +99,13 @@ def header(ordered: Sequence[Leaf]) -> bytes:
     """The file up to its first leaf: the length of a JSON object in eight bytes, and that object, padded with spaces.
 
     Raises:
-        CheckpointError: a dtype that the format does not have.
+        CheckpointError: a dtype that cannot be read again.
     """
     entries, end = {}, 0
     for leaf in ordered:
         if leaf.spec.dtype not in CODES:
             raise CheckpointError(
-                f"leaf {shown(leaf.path)!r} is {leaf.spec}, which safetensors does not have. Write another format."
+                f"leaf {shown(leaf.path)!r} is {leaf.spec}, which safetensors does not keep. Write another format."
             )
         start, end = end, end + size_of(leaf.spec)
         entries[shown(leaf.path)] = {

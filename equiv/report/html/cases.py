@@ -121,7 +121,7 @@ def view(entry: Entry) -> CaseView:
         missed=case.faults.missed if case.faults else (),
         fault_words=_fault_words(case.faults),
         costs=cost_rows(costs) if costs else (),
-        programs=program_rows(costs) if costs else (),
+        programs=program_rows(costs, case.reference) if costs else (),
         parts=part_rows(costs) if costs else (),
         load=" to ".join(f"{one:.1f}" for one in costs.load) if costs else "",
         withheld=tuple(sorted(costs.withheld.items())) if costs else (),
@@ -212,6 +212,6 @@ def _commands(entry: Entry) -> Iterator[str]:
     path = shlex.quote(case.path) if case.path else f"-k {shlex.quote(case.name)}"
     yield f"equiv run {path} --explain-budget"
     if case.faults is None:
-        yield f"equiv selfcheck {path}"
+        yield f"equiv run {path} --selfcheck"
     if case.costs is None:
         yield f"equiv bench {path}"

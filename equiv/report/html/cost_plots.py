@@ -183,9 +183,14 @@ def _largest(row: str, sums: dict[Phase, float]) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A time in the unit that fits: `1.2 s`, `34 ms`, `5.6 µs`; empty where there is none."""
+    """A time in the unit that fits: `1.2 s`, `34 ms`, `5.6 µs`; empty where there is none.
+
+    What is a difference of times and lost in their noise has no length.
+    """
     if value is None:
         return ""
+    if value <= 0:
+        return "lost in noise"
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("\N{MICRO SIGN}s", 1e-6)):
         if value >= size:
             return f"{value / size:.3g} {unit}"

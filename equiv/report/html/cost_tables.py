@@ -2,11 +2,16 @@
 
 from dataclasses import dataclass
 
-from equiv.costs import FASTER, PHASES, SLOWER, CaseCosts, ProgramCost, Timing
+from equiv.costs import FASTER, NO_DIFFERENCE, PHASES, SLOWER, TOO_FEW, CaseCosts, ProgramCost, Timing
 from equiv.report.html.cost_plots import seconds
 
-SIGNS = {SLOWER: "\N{BLACK UP-POINTING TRIANGLE} slower", FASTER: "\N{BLACK DOWN-POINTING TRIANGLE} faster"}
-"""What may be claimed, with a sign; anything else is no claim."""
+SIGNS = {
+    SLOWER: "\N{BLACK UP-POINTING TRIANGLE} slower",
+    FASTER: "\N{BLACK DOWN-POINTING TRIANGLE} faster",
+    NO_DIFFERENCE: "= no difference",
+    TOO_FEW: "\N{MIDDLE DOT} too few rounds",
+}
+"""What may be claimed, with a sign."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +60,22 @@ class ProgramRow:
     figures: tuple[str, ...]
 
 
-def program_rows(costs: CaseCosts) -> tuple[ProgramRow, ...]:
+def program_rows(costs: CaseCosts, reference: str) -> tuple[ProgramRow, ...]:
     """Equations, instructions, operations, bytes, peak memory, retraces, and whether it is the reference's program."""
-    return tuple(ProgramRow(one.program, f"{one.backend}, {one.runner}", _figures(one)) for one in costs.programs)
+    return tuple(
+        ProgramRow(one.program, f"{one.backend}, {one.runner}", _figures(one, reference)) for one in costs.programs
+    )
 
 
 FIGURES = ("equations", "instructions", "FLOPs", "bytes", "peak bytes", "retraces", "the reference's program")
 """Headings of a program's figures."""
 
 
-def _figures(one: ProgramCost) -> tuple[str, ...]:
+def _figures(one: ProgramCost, reference: str) -> tuple[str, ...]:
     counted = (one.equations, one.instructions, one.flops, one.bytes, one.peak_bytes, one.retraces)
     shown = ("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in counted)
-    return (*shown, "yes: any gap is on the host" if one.identical else one.differs)
+    same = "it is" if one.backend == reference else "the same: any gap is on the host"
+    return (*shown, same if one.identical or one.backend == reference else one.differs)
 
 
 @dataclass(frozen=True)

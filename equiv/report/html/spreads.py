@@ -78,25 +78,7 @@ def maps(case: CaseResult) -> Iterator[Plot]:
 
 
 def _map(candidate: str, finding: Finding, spread: Spread) -> Plot:
-    shades, (height, width) = spread.shades, spread.shape
-    down, across = height / len(shades), width / len(shades[0])
-    values = [
-        {
-            "x": round(start * across),
-            "x2": round(end * across),
-            "y": round(row * down),
-            "y2": round((row + 1) * down),
-            "level": SHADES.index(shade),
-        }
-        for row, text in enumerate(shades)
-        for start, end, shade in _runs(text)
-        if shade != SHADES[0]
-    ]
-
-    def axis(name: str, title: str, size: int, **more: object) -> dict[str, object]:
-        scale = {"domain": [0, size], "nice": False, **more}
-        return {"field": name, "type": "quantitative", "title": title, "scale": scale, "axis": {"grid": False}}
-
+    height, width = spread.shape
     opacity = {
         "field": "level",
         "type": "quantitative",
@@ -104,24 +86,41 @@ def _map(candidate: str, finding: Finding, spread: Spread) -> Plot:
         "legend": None,
     }
     encoding = {
-        "x": axis("x", "last axis", width),
+        "x": _axis("x", "last axis", width),
         "x2": {"field": "x2"},
-        "y": axis("y", "other axes", height, reverse=True),
+        "y": _axis("y", "other axes", height, reverse=True),
         "y2": {"field": "y2"},
         "opacity": opacity,
     }
+    down = height / len(spread.shades)
     return plot(
         f"Which elements of {finding.place} differ in {candidate}?",
-        f"{_pattern(shades)} The darker the larger, a third of a decade a shade; each block shows its largest.",
+        f"{_pattern(spread.shades)} The darker the larger, a third of a decade a shade; each block shows its largest.",
         {
-            "height": min(HEIGHT, max(24, 14 * len(shades))),
-            "data": {"values": sorted(values, key=lambda value: value["level"])},  # alike shapes become one
+            "height": min(HEIGHT, max(24, 14 * len(spread.shades))),
+            "data": {"values": sorted(_blocks(spread), key=lambda value: value["level"])},  # alike shapes become one
             "mark": {"type": "rect", "fill": "var(--bad)"},
             "encoding": encoding,
         },
         ("row", "shade of each block: 0 none, 9 the largest"),
-        [(f"{round(row * down)}", text) for row, text in enumerate(shades)],
+        [(f"{round(row * down)}", text) for row, text in enumerate(spread.shades)],
     )
+
+
+def _axis(name: str, title: str, size: int, **more: object) -> dict[str, object]:
+    scale = {"domain": [0, size], "nice": False, **more}
+    return {"field": name, "type": "quantitative", "title": title, "scale": scale, "axis": {"grid": False}}
+
+
+def _blocks(spread: Spread) -> Iterator[dict[str, int]]:
+    """Shaded blocks from edge to edge in elements; neighbours of one shade are one."""
+    height, width = spread.shape
+    down, across = height / len(spread.shades), width / len(spread.shades[0])
+    for row, text in enumerate(spread.shades):
+        for start, end, shade in _runs(text):
+            if shade != SHADES[0]:
+                edges = {"x": round(start * across), "x2": round(end * across), "y": round(row * down)}
+                yield {**edges, "y2": round((row + 1) * down), "level": SHADES.index(shade)}
 
 
 def _runs(text: str) -> Iterator[tuple[int, int, str]]:

@@ -6,6 +6,8 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
+from equiv.report.junit import NO_XML
+
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 KEPT = {
@@ -59,12 +61,21 @@ def draw(spec: dict[str, Any], title: str) -> Markup:
     """
     import vl_convert  # starts a JavaScript engine: only where a chart is drawn
 
-    whole = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", "config": CONFIG, **spec}
+    whole = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", "config": CONFIG, **_printable(spec)}
     root = ElementTree.fromstring(vl_convert.vegalite_to_svg(whole))
     _shrink(root)
     root.set("role", "img")
-    root.set("aria-label", title)
+    root.set("aria-label", _printable(title))
     return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _printable(value: Any) -> Any:
+    """The same with every character replaced that XML cannot hold, not even escaped."""
+    if isinstance(value, str):
+        return NO_XML.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict):
+        return {name: _printable(one) for name, one in value.items()}
+    return [_printable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _shrink(element: ElementTree.Element) -> None:

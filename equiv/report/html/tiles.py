@@ -55,7 +55,7 @@ def _faults(merged: Merged) -> Tile:
         for row in entry.case.faults.rows if entry.case.faults else ():
             outcomes.update(row.outcomes)
     if not outcomes:
-        return Tile("not tried", "planted faults noticed", "equiv selfcheck plants them", "none")
+        return Tile("not tried", "planted faults noticed", "equiv run --selfcheck plants them", "none")
     real = outcomes.total() - outcomes["equivalent"]
     more = f"{outcomes['survived']} survived, {outcomes['unidentifiable']} unidentifiable"
     return Tile(

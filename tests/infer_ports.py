@@ -1,0 +1,80 @@
+"""Ports for the tests of inference, made of plain functions, and ports whose leaves are called at random."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from equiv import backends
+from equiv.backends.base import Port, Request
+from equiv.case import Case
+from equiv.infer.proposal import Proposal
+from equiv.infer.propose import propose
+from equiv.infer.session import SEED
+from equiv.probe import make_probe
+from equiv.variables import LeafTable, NativeKey
+from equiv.workshop import request_of
+
+
+def asked(batch: Mapping[str, str]) -> tuple[Request, dict[str, np.ndarray]]:
+    """What a backend is asked for a batch, and such a batch."""
+    request, entries = request_of(Case(guide="", models={}, batch=batch, layers=()))
+    probe = make_probe("inference", SEED, LeafTable("", ()), entries, 1)
+    return request, {name: array[0] for name, array in probe.batches.items()}
+
+
+def pure(backend: str, function: Callable[..., Any], **shapes: tuple[int, ...]) -> Port:
+    """A port of a function of a dictionary of parameters and the batch."""
+    leaves = {NativeKey("params", name): jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+
+    def apply(native, method, arguments, train, key):
+        return function({leaf.path: value for leaf, value in native.items()}, *arguments), native
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("inference makes no parameters and takes no step")
+
+    return Port(backend, leaves, dict.fromkeys(leaves, "params"), False, apply, never, never, never, True)
+
+
+def renamed(port: Port, seed: int) -> tuple[Port, dict[NativeKey, NativeKey]]:
+    """A port whose leaves have random names in random order, and the new names."""
+    rng = np.random.default_rng(seed)
+    keys = list(port.leaves)
+    rng.shuffle(keys)
+    new = {key: NativeKey(key.collection, "".join(rng.choice(list("abcdefghij"), 9))) for key in keys}
+
+    def apply(native, method, arguments, train, key):
+        outputs, after = port.apply({old: native[new[old]] for old in port.leaves}, method, arguments, train, key)
+        return outputs, {new[old]: value for old, value in after.items()}
+
+    leaves = {new[key]: port.leaves[key] for key in keys}
+    return replace(port, leaves=leaves, collections={new[k]: port.collections[k] for k in keys}, apply=apply), new
+
+
+def build(backend: str, builder: Callable[..., Any], batch: Mapping[str, str]) -> Port:
+    """A port of a library's model."""
+    return backends.load(backend).build(builder, asked(batch)[0])
+
+
+def inferred(left: Port, right: Port, batch: Mapping[str, str]) -> Proposal:
+    """The proposal for two ports."""
+    return propose((left, right), *asked(batch))
+
+
+def found(proposal: Proposal) -> dict[tuple[str, Any], tuple[str, Any]]:
+    """Left leaf and part to right leaf and part."""
+    return {(pair.left.path, pair.bounds[0]): (pair.right.path, pair.bounds[1]) for pair in proposal.pairs}
+
+
+def paths(proposal: Proposal) -> dict[str, str]:
+    """Left leaf to right leaf, for leaves that are mapped as a whole."""
+    return {pair.left.path: pair.right.path for pair in proposal.pairs}
+
+
+def shuffled_back(proposal: Proposal, left: Mapping[NativeKey, NativeKey], right: Mapping[NativeKey, NativeKey]):
+    """A proposal of renamed ports, by the old names: path to path."""
+    old = {new: key for names in (left, right) for key, new in names.items()}
+    return {old[pair.left].path: old[pair.right].path for pair in proposal.pairs}
