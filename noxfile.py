@@ -16,6 +16,7 @@ nox.options.error_on_missing_interpreters = True  # an interpreter that is absen
 nox.options.sessions = ["parity-cpu"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+PARALLEL = ("-n", "auto", "--dist", "loadfile")  # a file to a process: its tests share what is traced
 PYTHONS = nox.project.python_versions(PROJECT)
 REPORTS = Path("reports")
 
@@ -43,8 +44,8 @@ def install(session: nox.Session, *groups: str, options: tuple[str, ...] = ()) -
 @nox.session
 def tests(session: nox.Session) -> None:
     """The whole test suite, on the Python that runs nox; another one: `nox -s tests -P 3.12`."""
-    install(session, "test")
-    session.run("python", "-m", "pytest", *session.posargs)
+    install(session, "test", "browser")
+    session.run("python", "-m", "pytest", *(session.posargs or PARALLEL))
 
 
 @nox.session(python=PYTHONS[0])
@@ -53,7 +54,7 @@ def minimums(session: nox.Session) -> None:
     if session.venv_backend != "uv":
         session.error("minimums: only uv can resolve to the lowest versions. Install uv.")
     install(session, "test", options=("--resolution", "lowest-direct"))
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *(session.posargs or PARALLEL))
 
 
 @nox.session
@@ -234,9 +235,8 @@ def statements(run: dict[str, Any]) -> dict[str, Statement]:
 def bench(session: nox.Session) -> None:
     """Timings; alone on the machine, or they say nothing."""
     install(session, "bench")
-    session.run("python", "tests/bench_run.py", *session.posargs)
-    session.run("python", "tests/bench_growth.py")
-    session.run("python", "tests/bench_plugin.py")
+    for script in ("run", "growth", "plugin", "page"):
+        session.run("python", f"tests/bench_{script}.py")
     session.run("equiv", "bench")
 
 

@@ -180,7 +180,8 @@ def main() -> None:
             source, format = pair.split(":")
             command = [sys.executable, __file__, f"--gib={given.gib}", f"--rounds={given.rounds}"]
             asked = [*command, "--one", str(folder / f"source.{source}"), format, str(folder)]
-            found = json.loads(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            ran = subprocess.run(asked, check=True, capture_output=True, text=True)
+            found = json.loads(ran.stdout.splitlines()[-1])
             ratio = found["copy"] / found["write"]
             print(
                 f"{pair:24} {ratio:5.2f} of a copy ({given.gib / found['write']:.2f} GiB/s; copy "

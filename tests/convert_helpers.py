@@ -12,6 +12,7 @@ import optax
 import orbax.checkpoint as ocp
 from flax import nnx, serialization
 
+from equiv.backends.base import Port
 from equiv.case import Case
 from equiv.convert.conversion import Request, convert
 from equiv.convert.manifest import Manifest
@@ -60,10 +61,20 @@ def batches(name: str) -> dict[str, np.ndarray]:
     return make_probe("0", 1, table, parse_batch(case.batch), 3 * STEPS).batches
 
 
+def quick(function: Callable) -> Callable:
+    """Compiled as fast as can be, for what is run a few times."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": "0"})
+
+
+def begun(port: Port, seed: int):
+    """The carry of training from the library's own fresh parameters."""
+    return quick(lambda key: port.begin(port.fresh(key), key))(jax.random.key(seed))
+
+
 @cache
 def step_of(name: str, backend: str, optimizer: str = "") -> Callable:
     """The train step, compiled."""
-    return jax.jit(model(name, backend, optimizer).port.step)
+    return quick(model(name, backend, optimizer).port.step)
 
 
 def train(name: str, backend: str, carry, steps: range, optimizer: str = ""):
@@ -80,7 +91,7 @@ def train(name: str, backend: str, carry, steps: range, optimizer: str = ""):
 def trained(name: str, backend: str, optimizer: str = ""):
     """The carry of training after a few real steps."""
     port = model(name, backend, optimizer).port
-    carry = jax.jit(lambda key: port.begin(port.fresh(key), key))(jax.random.key(3))
+    carry = begun(port, 3)
     return train(name, backend, carry, range(STEPS), optimizer)[0]
 
 

@@ -63,7 +63,7 @@ class Subject:
 def each_operation(change):
     """Every operation, in loops too, gives what `change` makes of the equation and its results."""
     plain = eager._equation
-    eager._equation = lambda eqn, ins: change(eqn, ins, [np.asarray(out) for out in plain(eqn, ins)])
+    eager._equation = lambda eqn, ins, *rest: change(eqn, ins, [np.asarray(out) for out in plain(eqn, ins, *rest)])
     try:
         yield
     finally:

@@ -227,6 +227,12 @@ def without_data(folder: Path) -> None:
         shutil.rmtree(folder / part)
 
 
+def half_the_data(folder: Path) -> None:
+    """The largest file of leaves is cut."""
+    file = max(folder.rglob("d/*"), key=lambda file: file.stat().st_size)
+    os.truncate(file, file.stat().st_size * 2 // 3)
+
+
 def link_out(folder: Path) -> None:
     """A file of the checkpoint is one of the machine."""
     (folder / "d" / "passwd").symlink_to("/etc/passwd")
@@ -358,6 +364,7 @@ BAD = {
         r"old: orbax cannot tell what is in it",
     ),
     "orbax without its leaves": (orbax(without_data), r"old: reading as orbax failed with ValueError: NOT_FOUND"),
+    "orbax with half its data": (orbax(half_the_data), r"old: reading as orbax failed"),
     "orbax with a link out of it": (orbax(link_out), r"old: passwd is a link that leads out of it"),
     "orbax with two items": (orbax(two_items), r"old: not one checkpoint of orbax in it, but default, other"),
     "nothing there": (lambda folder: folder / "old.npz", r"old\.npz: cannot be opened: No such file"),

@@ -23,6 +23,7 @@ from hypothesis.extra import numpy as hnp
 
 from equiv.convert.checkpoint import CheckpointError, Leaf, spec_of
 from equiv.convert.formats import msgpack as flax_msgpack
+from equiv.convert.formats import orbax
 from equiv.convert.readers import open_checkpoint
 from equiv.convert.tree import Empty, flatten, nested, shown, words
 from equiv.convert.writers import FORMATS, Outgoing, format_for, write
@@ -173,15 +174,20 @@ def test_the_one_item_of_a_step_of_a_checkpoint_manager_is_found(tmp_path) -> No
     assert_same(read_all(tmp_path / "run" / "7"), {"w": np.ones(3, "f4")})
 
 
-def test_orbax_reads_in_lots_and_holds_one(tmp_path, monkeypatch) -> None:
+def test_orbax_reads_small_arrays_together_and_large_ones_alone(tmp_path, monkeypatch) -> None:
     """What is asked for in order is read once."""
-    from equiv.convert.formats import orbax
-
-    monkeypatch.setattr(orbax, "AT_ONCE", 100)
-    tree = {f"w{index}": np.full(10, index, "f4") for index in range(9)}
+    monkeypatch.setattr(orbax, "ALONE", 20)
+    monkeypatch.setattr(orbax, "TOGETHER", 100)
+    tree = {f"w{index}": np.full(30 if index == 4 else 10, index, "f4") for index in range(8)}
     h.save_orbax(tmp_path / "old", tree)
     assert_same(read_all(tmp_path / "old"), tree)
-    assert [len(lot) for lot in orbax._lots(open_checkpoint(tmp_path / "old").leaves)] == [2, 2, 2, 2, 1]
+    assert [len(lot) for lot in orbax._lots({(name,): spec_of(array) for name, array in tree.items()})] == [
+        2,
+        2,
+        1,
+        2,
+        1,
+    ]
 
 
 @pytest.mark.parametrize("format", ["npz", "safetensors", "msgpack"])

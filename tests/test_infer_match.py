@@ -226,7 +226,7 @@ def test_axes_arranged_otherwise_are_no_transpose():
 
 
 def test_channels_first_kernels_have_their_axes_moved():
-    """Images with channels first, joined along them in the middle: kernels (out, in, *window), not (*window, in, out)."""
+    """Images with channels first, joined along them: kernels are (out, in, *window), not (*window, in, out)."""
 
     def conv(x, kernel, *axes):
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=(axes[0], axes[1], axes[0]))

@@ -35,7 +35,6 @@ from equiv.workshop import open_workshop
 NAMES = tuple(sorted(path.stem for path in CASES.glob("*.py")))
 ELSEWHERE = {
     "tanh for logistic", "other axis summed", "slice off by one", "positions from one", "carries swapped",
-    "one draw for two",
 }  # fmt: skip
 """Kinds that fit in no case of the suite, but in the cell below."""
 

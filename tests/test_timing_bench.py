@@ -4,6 +4,7 @@ import importlib
 import io
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -98,6 +99,14 @@ def bench(folder: Path, *arguments: object, **environment: str) -> Result:
 def stored(folder: Path) -> RunResult:
     """What a bench has written."""
     return decode((folder / "reports" / "results.json").read_bytes(), "results")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def serial() -> Iterator[None]:
+    """What is refused in a worker of pytest-xdist is tried here with small programs all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTEST_XDIST_WORKER", raising=False)
+        yield
 
 
 @pytest.fixture(scope="module")

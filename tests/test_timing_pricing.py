@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,14 @@ from equiv.timed import CACHE, STAGES, Alone, Bench, Contender, alone, filled, r
 from equiv.workshop import open_workshop
 
 WAYS = {("haiku", "jax.jit"), ("linen", "jax.jit"), ("nnx", "nnx.jit"), ("nnx", "split + jax.jit")}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def serial() -> Iterator[None]:
+    """What is refused in a worker of pytest-xdist is tried here with small programs all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTEST_XDIST_WORKER", raising=False)
+        yield
 
 
 @cache

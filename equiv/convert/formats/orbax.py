@@ -1,5 +1,7 @@
 """orbax, through its own library: a folder, of which single leaves can be read."""
 
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,8 +16,14 @@ from equiv.variables import LeafSpec
 MARK = "_METADATA"
 """The file in a folder that holds one tree (orbax-checkpoint 0.12.8)."""
 
-AT_ONCE = 64 * 2**20
-"""Bytes that are read in one call, which costs twenty milliseconds however little it reads."""
+HEADERS = (b".zarray", b"zarr.json")
+"""What describes an array, of either version of zarr."""
+
+ALONE = 2**17
+"""Elements from which on an array is read by itself; smaller ones together, for a call takes milliseconds."""
+
+TOGETHER = 2**24
+"""Bytes of small arrays that are read together."""
 
 
 def folder_of(folder: Path) -> Path:
@@ -47,10 +55,12 @@ def read(folder: Path) -> Checkpoint:
     place = folder_of(folder)
     handler = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     with guarded(folder, "reading as orbax"):
-        _check_headers(place)
+        _check_small(place)
         metadata = handler.metadata(place.absolute()).item_metadata
         if metadata is None:  # orbax says why in its log, and goes on
-            raise CheckpointError("orbax cannot tell what is in it: its description is not whole. Copy the folder again.")
+            raise CheckpointError(
+                "orbax cannot tell what is in it: its description is not whole. Copy the folder again."
+            )
         tree = getattr(metadata, "tree", metadata)
         found = flatten(tree)
         leaves = {path: _spec(path, leaf) for path, leaf in found.items() if not isinstance(leaf, Empty)}
@@ -58,10 +68,10 @@ def read(folder: Path) -> Checkpoint:
     return Checkpoint(folder, "orbax", leaves, reader.read, handler.close)
 
 
-def _check_headers(place: Path) -> None:
-    """Read the header of every array, one after the other.
+def _check_small(place: Path) -> None:
+    """Read the header of every array, and the small ones whole, one after the other.
 
-    orbax reads them at once: where one cannot be read, the others go on behind its back and complain later.
+    orbax reads many at once: where one cannot be read, the others go on behind its back and complain later.
     """
     import tensorstore
 
@@ -69,8 +79,14 @@ def _check_headers(place: Path) -> None:
         return
     base = {"driver": "file", "path": f"{place.absolute()}/"}
     store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
-    for key in store.list().result():
-        if key.endswith((b"/.zarray", b"/zarr.json")):
+    small: set[bytes] = set()
+    keys = sorted(store.list().result(), key=lambda key: not key.endswith(HEADERS))
+    for key in keys:
+        array, _, part = key.rpartition(b"/")
+        if part in HEADERS:
+            shape = json.loads(store.read(key).result().value)["shape"]
+            small |= {array} if math.prod(shape) < ALONE else set()
+        elif array in small:
             store.read(key).result()
 
 
@@ -118,11 +134,11 @@ def _lots(leaves: Mapping[TreePath, LeafSpec]) -> Sequence[list[TreePath]]:
     lots: list[list[TreePath]] = []
     room = 0
     for path, spec in leaves.items():
-        if size_of(spec) > room:
+        if (size := size_of(spec)) > room or math.prod(spec.shape) >= ALONE:
             lots.append([])
-            room = AT_ONCE
+            room = TOGETHER
         lots[-1].append(path)
-        room -= size_of(spec)
+        room = room - size if math.prod(spec.shape) < ALONE else 0
     return lots
 
 
