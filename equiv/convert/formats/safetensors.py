@@ -39,7 +39,7 @@ def read(file: Path) -> Checkpoint:
     Raises:
         CheckpointError: no safetensors file, or not whole.
     """
-    from safetensors import safe_open
+    from safetensors import safe_open  # pyright: ignore[reportAttributeAccessIssue] - typed in some releases
 
     with guarded(file, "reading as safetensors"):
         # pread and not mmap: what is mapped counts as memory of this process for as long as the file is open.
