@@ -4,7 +4,7 @@ Fresh initialisation fails this: its zeros and ones hide half of all swapped lea
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
 
@@ -27,15 +27,12 @@ def adequacy(prepared: Prepared, probes: tuple[Probe, ...], base: Outputs, noise
         noise: what rounding does to it.
     """
     probe = probes[0]
-    findings = [
-        _judged(f"moving {leaf}", prepared, changed, base, noise, (leaf, leaf)) for leaf, changed in _moved(probe)
-    ]
-    return (
-        *findings,
-        *(
-            _judged(f"swapping {' and '.join(pair)}", prepared, changed, base, noise, pair)
-            for pair, changed in _swapped(probe)
-        ),
+    budgets = {name: _budget(name, array, noise) for name, array in base.items() if np.isfinite(array).all()}
+    moved = [(f"moving {leaf}", (leaf, leaf), changed) for leaf, changed in _moved(probe)]
+    swapped = [(f"swapping {' and '.join(pair)}", pair, changed) for pair, changed in _swapped(probe)]
+    return tuple(
+        _judged(place, run(prepared.native, changed), base, budgets, leaves)
+        for place, leaves, changed in (*moved, *swapped)
     )
 
 
@@ -59,20 +56,19 @@ def _with(probe: Probe, changed: Arrays) -> Probe:
 
 
 def _judged(
-    place: str, prepared: Prepared, probe: Probe, base: Outputs, noise: Noise, leaves: tuple[str, str]
+    place: str, outputs: Outputs, base: Outputs, budgets: Mapping[str, float], leaves: tuple[str, str]
 ) -> Finding:
     """Whether a changed probe shows; `leaves`: those changed places, or the one moved, twice.
 
     A parameter that does nothing shows only in what training hands on of it: that tells nothing of a port.
     """
-    outputs = run(prepared.native, probe)
     shown, ratio = "", 0.0
-    for name, array in base.items():
+    for name, budget in budgets.items():
         # A port that takes one leaf for the other does so in what it gives, too.
         other = _exchanged(name, *leaves)
         if other not in outputs or leaves == (name.removeprefix("train: "),) * 2:
             continue
-        found = _over(name, array, outputs[other], noise)
+        found = _over(base[name], outputs[other], budget)
         if found > ratio:
             shown, ratio = name, found
     if ratio > 1:
@@ -89,16 +85,18 @@ def _exchanged(name: str, one: str, other: str) -> str:
     return name
 
 
-def _over(name: str, before: np.ndarray, after: np.ndarray, noise: Noise) -> float:
+def _budget(name: str, array: np.ndarray, noise: Noise) -> float:
+    """What rounding may do to an output: at least an ulp of its largest element."""
+    size = ulp(array.dtype) if str(array.dtype) in FLOATS else 0.0
+    least = size * float(np.max(np.abs(array.astype("float64")), initial=0.0))
+    response = max(noise.native.get("0", {}).get(name, 0.0), least)
+    return response * math.sqrt(noise.depth.get(name, 1)) * LEVEL
+
+
+def _over(before: np.ndarray, after: np.ndarray, budget: float) -> float:
     """How far an output moved, over its budget; infinite where rounding has no say."""
-    if not np.isfinite(before).all():
-        return 0.0
     with np.errstate(invalid="ignore", over="ignore"):
         apart = float(np.max(np.abs(after.astype("float64") - before.astype("float64")), initial=0.0))
-    size = ulp(before.dtype) if str(before.dtype) in FLOATS else 0.0
-    least = size * float(np.max(np.abs(before.astype("float64")), initial=0.0))
-    response = max(noise.native.get("0", {}).get(name, 0.0), least)
-    budget = response * math.sqrt(noise.depth.get(name, 1)) * LEVEL
     if math.isnan(apart):
         return math.inf
     if not apart:

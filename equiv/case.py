@@ -15,7 +15,8 @@ class Layer:
     Attributes:
         path: canonical path, e.g. `"block.linear"`; leaves are named `block.linear/kernel`.
         kind: which leaves it has and how each library stores them, e.g. `"linear"`; see `equiv.layers`.
-        scopes: backend name to the layer's place in that library's own tree; `"blocks[2]"` is one of a stack of layers.
+        scopes: backend name to the layer's place in that library's own tree; `"blocks[2]"` is one of a stack of
+            layers, `"qkv[..., 0:8]"` a run of the last axis of every leaf there.
         leaves: leaf names, for kinds whose leaves the case itself names (`module`).
         layouts: backend name to leaf to its layout there (`equiv.layouts`), where it is not the kind's own.
     """

@@ -46,10 +46,22 @@ class Reference:
 
 
 def sample_reference(
-    workshop: Workshop, prepared: Prepared, seeds: Mapping[str, int] = SEEDS, stage: Stage = lambda _: None
+    workshop: Workshop,
+    prepared: Prepared,
+    seeds: Mapping[str, int] = SEEDS,
+    stage: Stage = lambda _: None,
+    proved: bool = False,
 ) -> Reference:
-    """Run the compiled reference on the probes of some seeds, and measure what rounding does to it."""
-    given, used = _reference_samples(workshop, prepared, seeds)
+    """Run the compiled reference on the probes of some seeds, and measure what rounding does to it.
+
+    Args:
+        workshop: the case.
+        prepared: the compiled reference.
+        seeds: probe name to seed.
+        stage: told what is being done.
+        proved: whether numbers only double-check proofs.
+    """
+    given, used = _reference_samples(workshop, prepared, seeds, proved)
     stage("measuring rounding")
     noise = noise_of(prepared, given, used)
     return Reference(observe(prepared, given), tuple(used), noise)
@@ -87,6 +99,7 @@ class Started:
         waits: what waits for the compiled reference and each compiled candidate, by backend.
         checks: of the candidates that cannot be run.
         told: whether each proof would notice a changed equation.
+        proved: whether every output of every candidate is proved, so that numbers only double-check.
     """
 
     workshop: Workshop
@@ -96,6 +109,7 @@ class Started:
     waits: Mapping[str, Callable[[], Prepared]]
     checks: tuple[CheckResult, ...]
     told: tuple[Finding, ...]
+    proved: bool
 
 
 def start_candidates(workshop: Workshop, candidates: list[str], stage: Stage) -> Started:
@@ -119,7 +133,7 @@ def start_candidates(workshop: Workshop, candidates: list[str], stage: Stage) ->
             waits[candidate] = prepare(workshop, right, needed[candidate], quick=not every)
         except EquivError as error:
             checks += failed(candidate, error)
-    return Started(workshop, left, traced, proofs, waits, tuple(checks), tampered(traced, proofs))
+    return Started(workshop, left, traced, proofs, waits, tuple(checks), tampered(traced, proofs), not every)
 
 
 def compare_candidates(started: Started, stage: Stage) -> tuple[list[CheckResult], tuple[Finding, ...]]:
@@ -133,7 +147,7 @@ def compare_candidates(started: Started, stage: Stage) -> tuple[list[CheckResult
     name = left.port.backend
     stage(f"compiling {name}")
     compiled = waits.pop(name)()
-    reference = sample_reference(workshop, compiled, stage=stage)
+    reference = sample_reference(workshop, compiled, stage=stage, proved=started.proved)
     for candidate, ready in waits.items():
         stage(f"compiling {candidate}")
         try:
@@ -166,12 +180,12 @@ def failed(candidate: str, error: EquivError) -> list[CheckResult]:
 
 
 def _reference_samples(
-    workshop: Workshop, prepared: Prepared, seeds: Mapping[str, int]
+    workshop: Workshop, prepared: Prepared, seeds: Mapping[str, int], proved: bool
 ) -> tuple[dict[str, Sample], list[Probe]]:
     given: dict[str, Sample] = {}
     used: list[Probe] = []
     for spread in SPREADS:
-        used = probes(workshop, prepared.table, spread, seeds)
+        used = probes(workshop, prepared.table, spread, seeds, proved)
         given = {probe.name: sample(prepared, probe) for probe in used}
         if "wide" in given and not _finite(given["wide"]):
             # The reference itself overflows there: it says nothing.

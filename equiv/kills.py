@@ -9,26 +9,29 @@ Outcome = Literal["noticed", "equivalent", "unidentifiable", "survived"]
 
 OUTCOMES: tuple[Outcome, ...] = ("noticed", "equivalent", "unidentifiable", "survived")
 
+BUILDER = "builder"
+"""What stands for a program where a fault is planted in a builder."""
+
 SIGNS: dict[Outcome, str] = {"noticed": "✓", "equivalent": "=", "unidentifiable": "?", "survived": "✗"}
 """A sign for every outcome: colour never speaks alone."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One fault planted in one place of one program of one candidate.
+    """One fault planted in one place of one candidate.
 
     Attributes:
         candidate: whose program.
         fault: kind of the fault.
-        program: name of the program.
-        site: the equation with its source line, or the input or output.
+        program: name of the program; `BUILDER` where the fault is a hyperparameter of a layer.
+        site: the equation with its source line, or the input or output; or the layer and its hyperparameter.
         outcome: `noticed`; `equivalent`: proved to be the same computation; `unidentifiable`: no probe can tell, and
             why; `survived`: hidden by the budget.
         check: which check notices it.
-        place: where it is noticed: `program: output`.
+        place: where it is noticed: `program: output`; `leaf name` or `model` where the port itself does not fit.
         probe: on which probe.
         ratio: error / budget there; None where the error is not a number or has no budget.
-        reason: why it is not noticed.
+        reason: why it is not noticed; or what is noticed, where that is no number.
     """
 
     candidate: str

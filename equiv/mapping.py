@@ -12,7 +12,7 @@ from equiv.backends.base import Leaves, Port
 from equiv.case import Layer
 from equiv.errors import CaseError, PortError
 from equiv.layers import canonical, leaves_of
-from equiv.variables import LeafSpec, LeafTable, MappedLeaf, Native, NativeKey
+from equiv.variables import Layout, LeafSpec, LeafTable, MappedLeaf, Native, NativeKey
 
 
 def map_port(layers: tuple[Layer, ...], port: Port, backend: ModuleType) -> LeafTable:
@@ -62,7 +62,7 @@ def _row(layer: Layer, port: Port, backend: ModuleType) -> list[MappedLeaf]:
             f"it knows {', '.join(sorted(backend.LEAVES))}."
         )
     natives = _natives(layer, backend)
-    scope, item = _place(layer.scopes[port.backend])
+    scope, item, columns = _place(layer.scopes[port.backend])
     found = {
         name: (native, key) for name, native in natives if (key := backend.native_key(native, scope)) in port.leaves
     }
@@ -75,7 +75,7 @@ def _row(layer: Layer, port: Port, backend: ModuleType) -> list[MappedLeaf]:
             f"it has {', '.join(sorted({repr(name) for name, _ in natives}))}. Mend the row's layouts."
         )
     return [
-        _mapped(layer, port, key, name, replace(native, layout=own.get(name, native.layout)), item)
+        _mapped(layer, port, key, name, _changed(layer, port, native, own.get(name), columns), item)
         for name, (native, key) in found.items()
     ]
 
@@ -88,10 +88,24 @@ def _natives(layer: Layer, backend: ModuleType) -> list[tuple[str, Native]]:
     return [(name, one) for name, ways in table.items() for one in (ways if isinstance(ways, tuple) else (ways,))]
 
 
-def _place(scope: str) -> tuple[str, int | None]:
-    """A scope, and where it ends in `[2]` the index on the first axis of stacked leaves."""
-    stacked = re.fullmatch(r"(.*)\[(\d+)\]", scope)
-    return (stacked[1], int(stacked[2])) if stacked else (scope, None)
+def _place(scope: str) -> tuple[str, int | None, layouts.Columns | None]:
+    """A scope; where it ends in `[2]` the index on the first axis of stacked leaves; in `[..., 0:8]` columns."""
+    found = re.fullmatch(r"(.*?)(?:\[(\d+)\])?(?:\[\.\.\., ?(\d+):(\d+)\])?", scope)
+    assert found is not None  # every part of the pattern may be empty
+    columns = None if found[3] is None else layouts.Columns(int(found[3]), int(found[4]))
+    return found[1], None if found[2] is None else int(found[2]), columns
+
+
+def _changed(
+    layer: Layer, port: Port, native: Native, layout: Layout | None, columns: layouts.Columns | None
+) -> Native:
+    """How a library stores a leaf, where a row says otherwise than its kind."""
+    if columns is not None and native.part is not None:
+        raise CaseError(
+            f"{port.backend}: row {layer.path} takes {columns} of {native.name!r}, of which the kind {layer.kind!r} "
+            "takes parts already. Leave the columns out of the scope."
+        )
+    return replace(native, layout=layout or native.layout, part=columns or native.part)
 
 
 def _mapped(layer: Layer, port: Port, key: NativeKey, name: str, native: Native, item: int | None) -> MappedLeaf:
@@ -101,6 +115,8 @@ def _mapped(layer: Layer, port: Port, key: NativeKey, name: str, native: Native,
             f"{port.backend}: row {layer.path} says {layer.scopes[port.backend]!r}, but {key} is {_spec(port, key)}. "
             "Mend the index, which counts from 0 on the first axis."
         )
+    if isinstance(native.part, layouts.Columns):
+        _check_columns(layer, port, key, native.part, 0 if item is None else 1)
     leaf = MappedLeaf(
         name=full,
         key=key,
@@ -113,6 +129,15 @@ def _mapped(layer: Layer, port: Port, key: NativeKey, name: str, native: Native,
         item=item,
     )
     return replace(leaf, spec=replace(leaf.spec, shape=native.layout.canonical_shape(leaf.block_shape)))
+
+
+def _check_columns(layer: Layer, port: Port, key: NativeKey, columns: layouts.Columns, first: int) -> None:
+    shape = port.leaves[key].shape[first:]
+    if not shape or not columns.start < columns.stop <= shape[-1]:
+        raise CaseError(
+            f"{port.backend}: row {layer.path} says {layer.scopes[port.backend]!r}, but {key} is {_spec(port, key)}. "
+            "Mend the columns, which are first and one past the last index of the last axis."
+        )
 
 
 def _wrong_scope(layer: Layer, port: Port, backend: ModuleType, natives: list[Native]) -> str:

@@ -98,19 +98,33 @@ def prepare(
     return ready
 
 
-def probes(workshop: Workshop, table: LeafTable, spread: float = 1.0, seeds: Mapping[str, int] = SEEDS) -> list[Probe]:
+def probes(
+    workshop: Workshop,
+    table: LeafTable,
+    spread: float = 1.0,
+    seeds: Mapping[str, int] = SEEDS,
+    proved: bool = False,
+) -> list[Probe]:
     """The probes of a case: every leaf randomised, two seeds; large inputs; and, with state, a fresh start.
 
     `wide` is for what only large inputs show, a clip or a saturation; nothing is trained on it. `cold` is training from
     fresh state: the parameters and batches of the first, and no state, which each library brings.
+
+    Args:
+        workshop: the case.
+        table: its leaf table.
+        spread: factor on every parameter.
+        seeds: probe name to seed.
+        proved: whether every output is proved, for every input: one seed double-checks, and no large inputs.
     """
     entries, steps = workshop.entries, workshop.case.steps
-    made = [make_probe(name, seed, table, entries, steps, spread) for name, seed in seeds.items()]
+    used = list(seeds.items())[: 1 if proved else None]
+    made = [make_probe(name, seed, table, entries, steps, spread) for name, seed in used]
     first = made[0]
     floats = {
         name: array * array.dtype.type(WIDE) for name, array in first.batches.items() if str(array.dtype) in FLOATS
     }
-    if floats:
+    if floats and not proved:
         made.append(replace(first, name="wide", batches={**first.batches, **floats}))
     if table.names("state"):
         params = {name: array for name, array in first.variables.items() if table[name].spec.collection == "params"}
@@ -161,10 +175,10 @@ def _run_twice(executable: Executable, probe: Probe, own: Arrays, taken: Arrays)
 def noise_of(prepared: Prepared, given: Mapping[str, Sample], all_probes: list[Probe]) -> Noise:
     """How far the reference moves when each of its inputs moves by one ulp, in both precisions."""
     responses: tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]] = ({}, {})
-    for probe in all_probes:
+    for index, probe in enumerate(all_probes):
         own = prepared.traced.fresh if probe.name == "cold" else {}
-        # The first is not moved at all: where the same run twice gives two answers, that is noise too.
-        for seed in range(NUDGES + 1):
+        # Once nothing is moved at all: where the same run twice gives two answers, that is noise too.
+        for seed in range(1 if index else 0, NUDGES + 1):
             for lifted, executable in ((False, prepared.native), (True, prepared.lifted)):
                 base = given[probe.name].lifted if lifted else given[probe.name].native
                 if executable is None or base is None:

@@ -100,3 +100,8 @@ class Comparison:
     def names(self) -> tuple[str, str]:
         """Backend of the reference and of the candidate."""
         return self.reference.table.backend, self.candidate.table.backend
+
+    @property
+    def warm(self) -> tuple[str, ...]:
+        """Probes with given state and inputs of the usual size; only one where every output is proved."""
+        return tuple(name for name in self.reference.samples if name not in ("wide", "cold"))

@@ -1,6 +1,7 @@
 """The order of work: cases to a verdict. The only module that knows it."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -31,6 +32,9 @@ Progress = Callable[[str], None]
 
 Result = TypeVar("Result")
 
+AHEAD = 2
+"""Cases that are begun before the first of them is finished."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -54,16 +58,15 @@ def run_cases(
 ) -> Iterator[CaseResult]:
     """Every case to its result, in order; a case that cannot be used is a result too.
 
-    While one case compiles the next is traced and proved.
+    While a case compiles the next ones are traced and proved.
     """
-    before: Callable[[], CaseResult] | None = None
+    begun: deque[Callable[[], CaseResult]] = deque()
     for file in files:
-        following = _begin(file, progress, asked or Asked())
-        if before is not None:
-            yield before()
-        before = following
-    if before is not None:
-        yield before()
+        begun.append(_begin(file, progress, asked or Asked()))
+        if len(begun) > AHEAD:
+            yield begun.popleft()()
+    while begun:
+        yield begun.popleft()()
 
 
 def _begin(file: CaseFile, progress: Progress, asked: Asked) -> Callable[[], CaseResult]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from equiv.variables import LeafTable, MappedLeaf, NativeKey
 Specs = dict[str, jax.ShapeDtypeStruct]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tracer:
     """One port with everything that tracing it needs, in one precision.
 
@@ -84,8 +85,9 @@ def flat_outputs(prefix: str, tree: Any) -> dict[str, Any]:
     return {"/".join(part for part in (prefix, path_of(path)) if part): leaf for path, leaf in leaves}
 
 
+@lru_cache(maxsize=32)
 def forward(tracer: Tracer, method: str, mode: str) -> Program:
-    """One public method in one mode: outputs, and every leaf after the call."""
+    """One public method in one mode: outputs, and every leaf after the call; traced once."""
     names = tracer.request.methods[method]
 
     def run(inputs: Mapping[str, Any]) -> dict[str, Any]:

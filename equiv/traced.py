@@ -83,8 +83,13 @@ def _parts(tracer: Tracer) -> dict[str, Callable[[], Program]]:
 
 def changed_only(program: Program, table: LeafTable) -> Program:
     """A forward program without the parameters that the call leaves as they are (nnx.SpectralNorm changes its own)."""
-    values = number_program(program)
-    same = {f"state {name}" for name in table.names("params") if values[f"state {name}"].term == input_term(name)}
+    jaxpr = program.jaxpr.jaxpr
+    inputs = dict(zip(program.inputs, jaxpr.invars, strict=True))
+    outputs = dict(zip(program.outputs, jaxpr.outvars, strict=True))
+    asked = [name for name in table.names("params") if outputs[f"state {name}"] is not inputs[name]]
+    values = number_program(program) if asked else {}
+    changed = {f"state {name}" for name in asked if values[f"state {name}"].term != input_term(name)}
+    same = {f"state {name}" for name in table.names("params")} - changed
     return select(program, tuple(output for output in program.outputs if output not in same))
 
 
@@ -94,8 +99,7 @@ def trace_port(workshop: Workshop, backend: str) -> Traced:
     Raises:
         PortError: it cannot be traced.
     """
-    built = workshop.built[backend]
-    tracer = Tracer(built.port, built.table, workshop.request, False, workshop.has_modes)
+    tracer = workshop.tracers[backend]
     programs, raw_step = guarded(backend, "tracing", partial(trace_programs, tracer))
     return Traced(tracer, programs, raw_step, guarded(backend, "initialising", partial(_begin_start, tracer)))
 

@@ -1,4 +1,4 @@
-"""One port's float64 programs run operation by operation: a program with one fault costs as little as a run.
+"""One port's programs run operation by operation: a program with one fault costs as little as a run.
 
 A mutant differs from its original in a few operations, so nothing of it need be compiled.
 """
@@ -30,13 +30,13 @@ Turns = dict[tuple[str, int], Outputs]
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """The float64 programs of one port, with what they are run on.
+    """The programs of one port in one precision, with what they are run on.
 
     Attributes:
         traced: the port.
-        programs: its programs in float64.
+        programs: its programs, in float64 or its own precision.
         steps: number of train steps.
-        probes: in float64.
+        probes: in that precision.
     """
 
     traced: Traced
@@ -86,27 +86,29 @@ def _run(program: Program, given: Mapping[str, Any], draws: Sequence[Any], prefi
     return {f"{prefix}{name}": value for name, value in zip(program.outputs, results, strict=True)}
 
 
-def open_trial(workshop: Workshop, backend: str, fresh: bool) -> Trial:
+def open_trial(workshop: Workshop, backend: str, fresh: bool, lifted: bool = True) -> Trial:
     """Trace one port for a trial, with the probes of a run.
 
     Args:
         workshop: the case.
         backend: the port.
         fresh: with leaves as freshly initialised and a batch of ones.
+        lifted: in float64, else in the port's own precision.
 
     Raises:
-        EquivError: it cannot be traced in float64.
+        EquivError: it cannot be traced so.
     """
     if problem := workshop.problems.get(backend):
         raise problem
     traced = trace_port(workshop, backend)
-    programs = lift_port(traced)
+    programs = lift_port(traced) if lifted else traced.programs
     if isinstance(programs, str):
         raise PortError(f"{backend}: {programs}")
     table = workshop.built[next(iter(workshop.case.models))].table
     made = [_as_fresh(probe, table) for probe in probes(workshop, table)[:2]] if fresh else probes(workshop, table)
-    wide = [replace(one, variables=widened(one.variables), batches=widened(one.batches)) for one in made]
-    return Trial(traced, programs, workshop.case.steps, {probe.name: probe for probe in wide})
+    if lifted:
+        made = [replace(one, variables=widened(one.variables), batches=widened(one.batches)) for one in made]
+    return Trial(traced, programs, workshop.case.steps, {probe.name: probe for probe in made})
 
 
 def _as_fresh(probe: Probe, table: LeafTable) -> Probe:
@@ -126,17 +128,18 @@ def _as_fresh(probe: Probe, table: LeafTable) -> Probe:
 
 
 def noise_of(trial: Trial) -> Noise:
-    """How far the reference moves when each of its inputs moves by one ulp of float64."""
+    """How far the reference moves when each of its inputs moves by one ulp of their precision."""
     responses: dict[str, dict[str, float]] = {}
+    dtype = "float64" if trial.programs.lifted else None
     for name, probe in trial.probes.items():
         known = responses.setdefault(name, {})
         base = everything(trial)[name]
         for seed in range(1, NUDGES + 1):
-            moved = everything(replace(trial, probes={name: nudged(probe, seed, "float64")}))[name]
+            moved = everything(replace(trial, probes={name: nudged(probe, seed, dtype)}))[name]
             for turn, outputs in base.items():
                 for place, array in outputs.items():
                     if str(array.dtype) in FLOATS:
-                        apart = np.abs(array - moved[turn][place])
+                        apart = np.abs(array.astype("float64") - moved[turn][place].astype("float64"))
                         largest = float(np.max(apart[np.isfinite(apart)], initial=0.0))
                         known[place] = max(known.get(place, 0.0), largest)
     executable = Executable(trial.programs, trial.traced.table, trial.steps, lambda _: {})

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,7 @@ class Workshop:
         built: backend to port, for those that could be built.
         problems: backend to the reason why it could not.
         has_modes: whether train and eval mode can differ in any port.
+        tracers: backend to what its port is traced with.
     """
 
     case: Case
@@ -48,6 +49,7 @@ class Workshop:
     built: Mapping[str, Built]
     problems: Mapping[str, EquivError]
     has_modes: bool
+    tracers: Mapping[str, Tracer]
 
 
 def open_workshop(case: Case) -> Workshop:
@@ -68,13 +70,17 @@ def open_workshop(case: Case) -> Workshop:
     _check_known_differences(case, built)
     _check_module_leaves(case, built)
     has_modes = any(one.port.modes for one in built.values())
+    tracers: dict[str, Tracer] = {}
     for backend, one in list(built.items()):
+        tracer = Tracer(one.port, one.table, request, False, has_modes)
         try:
-            _check_deterministic(case, one, build_port(case, backend, request), request, has_modes)
+            other = build_port(case, backend, request)
+            _check_deterministic(tracer, replace(tracer, port=other.port, table=other.table))
+            tracers[backend] = tracer
         except EquivError as error:
             problems[backend] = error
             del built[backend]
-    return Workshop(case, request, entries, built, problems, has_modes)
+    return Workshop(case, request, entries, built, problems, has_modes, tracers)
 
 
 def _check_backends(case: Case) -> None:
@@ -110,16 +116,13 @@ def _check_known_differences(case: Case, built: Mapping[str, Built]) -> None:
             )
 
 
-def _check_deterministic(case: Case, one: Built, other: Built, request: Request, has_modes: bool) -> None:
+def _check_deterministic(tracer: Tracer, other: Tracer) -> None:
     """A builder called twice must give one and the same program."""
-    method, traced = next(iter(request.methods)), []
-    for built in (one, other):
-        tracer = Tracer(built.port, built.table, request, False, has_modes)
-        name = built.port.backend
-        traced.append(guarded(name, "tracing", partial(forward, tracer, method, tracer.modes()[0])))
+    name, method, mode = tracer.port.backend, next(iter(tracer.request.methods)), tracer.modes()[0]
+    traced = [guarded(name, "tracing", partial(forward, one, method, mode)) for one in (tracer, other)]
     if _text(traced[0].jaxpr) != _text(traced[1].jaxpr):
         raise CaseError(
-            f"{one.port.backend}: the builder gives another model each time it is called. "
+            f"{name}: the builder gives another model each time it is called. "
             "Take chance and global state out of it; initial values may be random, the model may not."
         )
 

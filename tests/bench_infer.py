@@ -1,45 +1,81 @@
 """Inference without names: share of leaves right, seconds, and how both grow with the model.
 
-Run it with `python tests/bench_infer.py [LAYERS...]`. Every leaf of both ports is called by random letters in random
-order. Printed per pair of ports: leaves that are right of those that can be told, how they are known, and CPU seconds
-(so that a loaded machine matters less) to build both ports, to trace and walk both programs, and for all of inference,
-with the ratio of inference to building; then the same for transformers of growing depth, with the exponent of growth.
+Run it with `python tests/bench_infer.py [LAYERS...] [--wide]`. Every leaf of both ports is called by random letters in
+random order. Sizes are full ones (ResNet-50 has 25 million elements), but for the width of the deep transformers;
+`--wide` adds one of GPT-2's size. Printed per pair of ports: leaves that are right of those that can be told, how they
+are known, those that are interchangeable, and CPU seconds (so that a loaded machine matters less) to build both ports,
+to trace them, to match their leaves, and to write the rows of the layer table; then the same for transformers of
+growing depth, with the exponents of growth of tracing and of matching. Last: query and key exchanged in name.
 """
 
 import math
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 import infer_models
-from infer_ports import asked, build, renamed
+from infer_ports import asked, build, exchanged, renamed
 
+from equiv.infer import reading
 from equiv.infer.propose import propose
-from equiv.infer.reading import read
+from equiv.infer.rows import rows
 
 TOKENS = {"x": "int32[2,5]:32"}
 MODELS = (
-    ("resnet", "ResNet-50", {"x": "float32[2,64,64,3]"}, {}),
+    ("resnet", "ResNet-50", {"x": "float32[2,64,64,3]"}, {"width": 64}),
     ("transformer", "transformer, 48 layers", TOKENS, {"layers": 48}),
     ("lstm", "LSTM", {"x": "float32[4,2,5]"}, {}),
     ("stack", "scan-stacked against unrolled, 12 layers", {"x": "float32[2,5]"}, {"layers": 12}),
 )
+WIDE = {"layers": 12, "width": 768, "heads": 12}
 GATES = "igfo"
 
 
-def clocked(function, *arguments):
-    """What a function returns, and its CPU seconds."""
-    started = time.process_time()
-    returned = function(*arguments)
-    return returned, time.process_time() - started
+@dataclass
+class Clock:
+    """CPU seconds of a function, all calls of it together."""
+
+    function: object
+    seconds: float = 0.0
+
+    def __call__(self, *arguments):
+        started = time.process_time()
+        try:
+            return self.function(*arguments)
+        finally:
+            self.seconds += time.process_time() - started
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One pair of ports: leaves right of all that can be told, how they are known, and CPU seconds."""
+
+    good: int
+    total: int
+    alike: int
+    known: dict[str, int]
+    build: float
+    trace: float
+    match: float
+    rows: float
+    wall: float
+
+    def __str__(self) -> str:
+        known = ", ".join(f"{count} by {evidence}" for evidence, count in self.known.items())
+        return (
+            f"{self.good} of {self.total} right ({known}; {self.alike} interchangeable); CPU seconds: build "
+            f"{self.build:.2f}, trace {self.trace:.2f}, match {self.match:.2f}, rows {self.rows:.2f}; wall without "
+            f"building {self.wall:.2f}"
+        )
 
 
 def port(model, library, batch, sizes):
     """A port and the CPU seconds to build it."""
-    builder = getattr(infer_models, f"{model}_{library}")
+    builder, clock = getattr(infer_models, f"{model}_{library}"), Clock(build)
     if library == "nnx":
-        return clocked(build, library, lambda rngs: builder(rngs, **sizes), batch)
-    return clocked(build, library, lambda: builder(**sizes), batch)
+        return clock(library, lambda rngs: builder(rngs, **sizes), batch), clock.seconds
+    return clock(library, lambda: builder(**sizes), batch), clock.seconds
 
 
 def expected(model, library, left, part, right_part):
@@ -61,13 +97,17 @@ def expected(model, library, left, part, right_part):
 
 
 def measure(model, library, batch, sizes):
-    """Names, counts and CPU seconds of one pair of ports, the left one in Haiku."""
+    """One pair of ports, the left one in Haiku."""
     (left, one), (right, two) = port(model, "haiku", batch, sizes), port(model, library, batch, sizes)
-    (left, ours), (right, theirs) = renamed(left, 1), renamed(right, 2)
-    request, entries = asked(batch)
-    _, reading = clocked(lambda: (read(left, request), read(right, request)))
+    (nameless, ours), (other, theirs) = renamed(left, 1), renamed(right, 2)
+    tracing, matching, writing = Clock(reading._forward), Clock(propose), Clock(rows)
     started = time.perf_counter()
-    proposal, spent = clocked(propose, (left, right), request, entries)
+    reading._forward, kept = tracing, reading._forward
+    try:
+        proposal = matching((nameless, other), *asked(batch))
+    finally:
+        reading._forward = kept
+    writing(proposal)
     wall = time.perf_counter() - started
     old = {new: key.path for names in (ours, theirs) for key, new in names.items()}
     good = 0
@@ -75,35 +115,56 @@ def measure(model, library, batch, sizes):
         wanted = expected(model, library, old[pair.left], *pair.bounds)
         got = old[pair.right]
         good += wanted == (got if isinstance(wanted, str) else (got, pair.bounds[1][-1][0]))
-    total = len(proposal.pairs) + sum(not one.dead for one in proposal.left)
-    known = dict(Counter(pair.evidence for pair in proposal.pairs))
-    return good, total, known, one + two, reading, spent, wall
+    return Measured(
+        good,
+        len(proposal.pairs) + sum(not one.dead for one in proposal.left),
+        sum(pair.alike > 0 for pair in proposal.pairs),
+        dict(Counter(pair.evidence for pair in proposal.pairs)),
+        one + two,
+        tracing.seconds,
+        matching.seconds - tracing.seconds,
+        writing.seconds,
+        wall,
+    )
+
+
+def grown(depths) -> None:
+    """Transformers of growing depth."""
+    before = None
+    for layers in depths:
+        found = measure("transformer", "linen", TOKENS, {"layers": layers})
+        exponents = ""
+        if before is not None:
+            longer = math.log(found.total / before.total)
+            growth = (math.log(getattr(found, name) / getattr(before, name)) / longer for name in ("trace", "match"))
+            exponents = "; exponents: trace {:.2f}, match {:.2f}".format(*growth)
+        print(f"{layers} layers: {found}{exponents}", flush=True)
+        before = found
+
+
+def crossed() -> None:
+    """Query and key of Linen's attention under each other's name."""
+    left, right = port("transformer", "haiku", TOKENS, {})[0], port("transformer", "linen", TOKENS, {})[0]
+    proposal = propose((left, exchanged(right, "query", "key")), *asked(TOKENS))
+    told = [tuple(proposal.pairs[at].left.path for at in pair) for pair in proposal.crossed]
+    print(
+        f"query and key exchanged in name, 2 layers: {len(told)} pairs of leaves said to be against their names: {told}"
+    )
 
 
 def main() -> None:
     """Measure and print."""
-    depths = [int(size) for size in sys.argv[1:]] or [6, 12, 24, 48, 96]
+    depths = [int(size) for size in sys.argv[1:] if size.isdigit()] or [6, 12, 24, 48, 96]
     measure("transformer", "linen", TOKENS, {"layers": 1})
     for model, title, batch, sizes in MODELS:
         for library in ("linen", "nnx"):
             if model == "stack" and library == "linen":
                 continue
-            good, total, known, built, reading, spent, wall = measure(model, library, batch, sizes)
-            print(
-                f"{title}, haiku-{library}: {good} of {total} right, {known}; CPU seconds: build {built:.2f}, "
-                f"read {reading:.2f}, infer {spent:.2f} ({spent / built:.2f} x build), wall {wall:.2f}"
-            )
-    before = None
-    for layers in depths:
-        good, total, _, built, reading, spent, wall = measure("transformer", "linen", TOKENS, {"layers": layers})
-        exponent = ""
-        if before is not None:
-            exponent = f", exponent {math.log(spent / before[1]) / math.log(total / before[0]):.2f}"
-        print(
-            f"{layers} layers: {good} of {total} right; CPU seconds: build {built:.2f}, read {reading:.2f}, "
-            f"infer {spent:.2f} ({spent / built:.2f} x build), wall {wall:.2f}{exponent}"
-        )
-        before = total, spent
+            print(f"{title}, haiku-{library}: {measure(model, library, batch, sizes)}", flush=True)
+    grown(depths)
+    crossed()
+    if "--wide" in sys.argv:
+        print(f"transformer, 12 layers of width 768: {measure('transformer', 'linen', TOKENS, WIDE)}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Ports for the tests of inference, made of plain functions, and ports whose leaves are called at random."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -45,13 +46,28 @@ def renamed(port: Port, seed: int) -> tuple[Port, dict[NativeKey, NativeKey]]:
     keys = list(port.leaves)
     rng.shuffle(keys)
     new = {key: NativeKey(key.collection, "".join(rng.choice(list("abcdefghij"), 9))) for key in keys}
+    return called(port, new), new
+
+
+def exchanged(port: Port, one: str, two: str) -> Port:
+    """A port whose leaves have one word of their names for the other."""
+    words = {one: two, two: one}
+    new = {}
+    for key in port.leaves:
+        parts = re.split(r"([./])", key.path)
+        new[key] = NativeKey(key.collection, "".join(words.get(part, part) for part in parts))
+    return called(port, new)
+
+
+def called(port: Port, new: Mapping[NativeKey, NativeKey]) -> Port:
+    """A port with other names for its leaves, in that order."""
 
     def apply(native, method, arguments, train, key):
         outputs, after = port.apply({old: native[new[old]] for old in port.leaves}, method, arguments, train, key)
         return outputs, {new[old]: value for old, value in after.items()}
 
-    leaves = {new[key]: port.leaves[key] for key in keys}
-    return replace(port, leaves=leaves, collections={new[k]: port.collections[k] for k in keys}, apply=apply), new
+    leaves = {new[key]: port.leaves[key] for key in new}
+    return replace(port, leaves=leaves, collections={new[k]: port.collections[k] for k in new}, apply=apply)
 
 
 def build(backend: str, builder: Callable[..., Any], batch: Mapping[str, str]) -> Port:

@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "equiv").rglob("*.py"))
 MOST_LINES, MOST_OF_A_FUNCTION = 250, 40
-HOMES = {"haiku": {"equiv/backends/haiku.py"}, "flax": {"equiv/backends/linen.py", "equiv/backends/nnx.py"}}
+HOMES = {
+    library: {f"equiv/backends/{name}{part}.py" for name in names for part in ("", "_hyperparameters")}
+    for library, names in {"haiku": ("haiku",), "flax": ("linen", "nnx")}.items()
+}
 
 every_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 

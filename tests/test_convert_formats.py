@@ -78,9 +78,12 @@ def test_every_format_gives_back_what_was_written_bfloat16_included(format, tmp_
 
 def test_msgpack_is_byte_for_byte_what_flax_writes_and_flax_restores_it(tmp_path) -> None:
     """Empty states included, without which `from_bytes` refuses a TrainState."""
-    write(tmp_path / "new.msgpack", "msgpack", outgoing(TREE))
+    sizes = {f"{size}": np.arange(size, dtype="u1") for size in (2**16 - 30, 2**16 - 1, 2**16, 2**17)}
+    tree = {**TREE, **sizes, "large": np.ones((3, 2**15), BF16.dtype)}
+    write(tmp_path / "new.msgpack", "msgpack", outgoing(tree))
     data = (tmp_path / "new.msgpack").read_bytes()
-    assert data == serialization.msgpack_serialize(TREE, in_place=True)
+    assert data == serialization.msgpack_serialize(tree, in_place=True)
+    assert_same(read_all(tmp_path / "new.msgpack"), tree)
     assert serialization.msgpack_restore(data)["opt_state"]["1"] == {}
 
 

@@ -96,7 +96,7 @@ def test_what_the_issue_names_is_said_by_name() -> None:
     assert {"sgd", "sgd, momentum", "adam", "clip_by_global_norm"} <= set(fitting)
     assert {"adamw", "adafactor", "lamb", "clip_by_block_rms"} <= set(noticing)
     assert predicted(frozenset(("unknown",)))[0] == []
-    assert "adamw" in forecast({"shifted": "lstm/hf/bias"})[0].partition("that do:")[2]
+    assert "adamw" in forecast({"shifted": "lstm/hf/bias"})[0].partition("Those that do:")[2]
     assert forecast({"same": "linear/kernel"}) == []
 
 
@@ -178,6 +178,7 @@ def test_adam_goes_on_where_a_bias_is_one_larger_and_its_moments_are_not(tmp_pat
     assert origins["params/layer/b"] == "kept"
     with np.load(tmp_path / "back.npz") as back:
         assert back["params/layer/b"].tobytes() == np.asarray(carry["params"]["layer"]["b"]).tobytes()
+        assert back["opt_state/0/mu/layer/b"].tobytes() == np.asarray(carry["opt_state"][0].mu["layer"]["b"]).tobytes()
 
 
 def test_weight_decay_is_refused_where_a_bias_is_one_larger_and_the_leaf_is_named(tmp_path) -> None:

@@ -76,6 +76,8 @@ def test_what_was_kept_for_the_way_back_is_not_believed_once_the_model_was_train
         ("nnx", "haiku", "chain"),
         ("linen", "haiku", "clip, schedule, momentum"),
         ("haiku", "nnx", "injected"),
+        ("linen", "haiku", "adamw"),
+        ("haiku", "linen", "momentum"),
     ],
 )
 def test_an_optimizer_goes_on_in_the_other_library_with_the_losses_of_the_one_left(

@@ -77,8 +77,9 @@ def test_a_wrong_epsilon_and_activation_do_not_disturb_the_map():
     """A port with bugs is still mapped, so that it can be compared."""
     run, shapes = network(norm)
     buggy, _ = network(other_norm, epsilon=1e-2, act=jax.nn.relu)
-    _, pairs = nameless(pure("haiku", run, **shapes), pure("nnx", buggy, **shapes))
+    proposal, pairs = nameless(pure("haiku", run, **shapes), pure("nnx", buggy, **shapes))
     assert pairs == same(shapes)
+    assert {pair.evidence for pair in proposal.pairs} == {"position"}
 
 
 def test_a_missing_bias_is_named_and_the_rest_is_mapped():
@@ -87,6 +88,7 @@ def test_a_missing_bias_is_named_and_the_rest_is_mapped():
     other, fewer = network(norm, missing=1)
     proposal, pairs = nameless(pure("haiku", run, **shapes), pure("nnx", other, **fewer))
     assert pairs == same(fewer)
+    assert {pair.evidence for pair in proposal.pairs} == {"position"}
     assert [left.reason for left in proposal.left] == ["nnx has no leaf of 8 elements left"]
 
 
@@ -116,12 +118,31 @@ def test_a_fused_projection_falls_into_query_key_and_value(packed):
     assert columns == {"query": (0, 8), "key": (8, 16), "value": (16, 24)}
 
 
-def test_a_fused_projection_has_no_row_yet_and_that_is_said():
-    """What a layer table cannot say is a problem that names both leaves and the part."""
+def test_a_fused_projection_has_a_row_for_each_part():
+    """Query, key and value side by side in one kernel are columns of it."""
     proposal = inferred(pure("haiku", attention, **FOUR), pure("nnx", fused, qkv=(8, 24), out=(8, 8)), X)
+    found, problems = rows(proposal)
+    assert problems == ()
+    scopes = {row.layer.path: (row.layer.scopes["haiku"], row.layer.scopes["nnx"]) for row in found}
+    assert scopes == {
+        "query": ("query", "qkv[..., 0:8]"),
+        "key": ("key", "qkv[..., 8:16]"),
+        "value": ("value", "qkv[..., 16:24]"),
+        "out": ("out", "out"),
+    }
+
+
+def test_a_part_that_no_row_can_say_is_a_problem_that_names_both_leaves():
+    """Packed on an axis in the middle: neither an item of the first axis nor columns of the last."""
+
+    def middle(p, x):
+        y = jnp.einsum("btd,dce->btce", x, p["qkv"])
+        return attend(y[:, :, 0], y[:, :, 1], y[:, :, 2]) @ p["out"]
+
+    proposal = inferred(pure("haiku", attention, **FOUR), pure("nnx", middle, qkv=(8, 3, 8), out=(8, 8)), X)
     problems = rows(proposal)[1]
     assert problems[0] == (
-        "haiku query and nnx qkv[0:8, 0:8]: no row of a layer table says that a leaf is such a part of another"
+        "haiku query and nnx qkv[0:8, 0:1, 0:8]: no row of a layer table says that a leaf is such a part of another"
     )
     assert len(problems) == 3
 
@@ -217,12 +238,34 @@ def test_a_number_in_the_text_is_a_shift_only_if_whole():
     assert {pair.left.path: pair.shift for pair in proposal.pairs} == {"scale": -1.0, "bias": 0.0}
 
 
+def test_another_epsilon_under_a_variance_is_no_shift():
+    """What is added to a running variance is a fraction: the leaf is the same, the function is another."""
+
+    def scaled(epsilon):
+        return lambda p, x: x * jax.lax.rsqrt(p["var"] + epsilon)
+
+    proposal = inferred(pure("haiku", scaled(1e-5), var=(8,)), pure("nnx", scaled(1e-3), var=(8,)), X)
+    assert [pair.shift for pair in proposal.pairs] == [0.0]
+
+
 def test_axes_arranged_otherwise_are_no_transpose():
     """A port that adds its positions with time last holds them as the other one does."""
     left = pure("haiku", lambda p, x: x + p["positions"], positions=(5, 8))
     right = pure("nnx", lambda p, x: (x.transpose(0, 2, 1) + p["positions"].T).transpose(0, 2, 1), positions=(5, 8))
     proposal = inferred(left, right, X)
     assert [layout(pair, proposal) for pair in proposal.pairs] == [""]
+    assert rows(proposal)[1] == ()
+
+
+def test_a_leaf_rearranged_beyond_layouts_is_said_to_be():
+    """Rows in another order within an axis: no layout of a table says it, and both leaves are named."""
+    left = pure("haiku", lambda p, x: x @ p["w"], w=(8, 4))
+    right = pure("nnx", lambda p, x: x @ p["w"].reshape(4, 2, 4).transpose(1, 0, 2).reshape(8, 4), w=(8, 4))
+    proposal = inferred(left, right, X)
+    assert [layout(pair, proposal) for pair in proposal.pairs] == ["rearranged"]
+    assert rows(proposal)[1] == (
+        "haiku w and nnx w: the layouts of equiv.layouts cannot say how one lies in the other",
+    )
 
 
 def test_channels_first_kernels_have_their_axes_moved():

@@ -1,11 +1,12 @@
 """Inference on the libraries' own layers, with every name replaced by random letters."""
 
+import re
 from collections import Counter
 from functools import cache
 
 import infer_models
 import pytest
-from infer_ports import build, found, inferred, paths, renamed, shuffled_back
+from infer_ports import build, exchanged, found, inferred, paths, renamed, shuffled_back
 
 BATCH = {
     "resnet": {"x": "float32[2,32,32,3]"},
@@ -68,6 +69,22 @@ def test_left_to_right_is_the_inverse_of_right_to_left(model):
     """Which port is the reference does not matter."""
     there, back = (nameless(model, *libraries)[1] for libraries in (("linen", "nnx"), ("nnx", "linen")))
     assert {right: left for left, right in there.items()} == back
+
+
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+def test_query_under_the_name_of_key_is_mapped_by_function_and_reported(library):
+    """The libraries' own attention with two names exchanged: the map follows the function, in every layer."""
+    right = exchanged(port("transformer", library), "query", "key")
+    proposal = inferred(port("transformer", "haiku"), right, BATCH["transformer"])
+    words = {"query": "key", "key": "query"}
+    wanted = {
+        path: re.sub(r"\b(query|key)\b", lambda found: words[found[1]], place)
+        for path, place in truth("transformer", library).items()
+    }
+    assert paths(proposal) == wanted
+    told = {frozenset(proposal.pairs[at].left.path.split("/", 1)[1] for at in pair) for pair in proposal.crossed}
+    assert told == {frozenset({f"attend/query/{leaf}", f"attend/key/{leaf}"}) for leaf in "wb"}
+    assert len(proposal.crossed) == 2 * 2
 
 
 GATES = {"i": 0, "g": 1, "f": 2, "o": 3}

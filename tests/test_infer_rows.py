@@ -13,6 +13,7 @@ from equiv.infer.propose import propose
 from equiv.infer.rows import rows
 from equiv.infer.session import infer
 from equiv.infer.write import Draft, text
+from equiv.layouts import SwapAxes
 from equiv.load import CaseFile, load
 from equiv.workshop import build_port, request_of
 
@@ -134,6 +135,20 @@ def test_layouts_parts_and_folders_are_written_out(tmp_path):
     assert "from my_models import model as haiku_model  # noqa: E402" in written
     assert 'methods={"encode": ("x",)},' in written
     assert "        # haiku a: why" in written
+
+
+def test_a_kind_is_not_taken_for_a_leaf_that_lies_otherwise():
+    """Named like a linear layer, but kept the other way round: the rows say so instead of the kind."""
+    left = pure("haiku", lambda p, x: x @ p["dense/w"] + p["dense/b"], **{"dense/w": (8, 8), "dense/b": (8,)})
+    turned = pure(
+        "nnx", lambda p, x: x @ p["dense.kernel"].T + p["dense.bias"], **{"dense.kernel": (8, 8), "dense.bias": (8,)}
+    )
+    found, problems = rows(propose((left, turned), *asked({"x": "float32[2,8]"})))
+    assert problems == ()
+    assert {row.function: dict(row.arguments) for row in found if row.arguments} == {
+        "parameter": {"layouts": {"haiku": {"": SwapAxes()}}}
+    }
+    assert "linear" not in {row.function for row in found}
 
 
 def test_items_of_a_stack_have_rows_of_their_own():

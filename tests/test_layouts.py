@@ -14,7 +14,19 @@ from hypothesis.extra.numpy import array_shapes
 
 from equiv import layouts
 from equiv.errors import CaseError
-from equiv.layouts import Chain, Flip, Gate, MergeAxes, Shift, Squeeze, SwapAxes, check_regions, of_updates, to_native
+from equiv.layouts import (
+    Chain,
+    Columns,
+    Flip,
+    Gate,
+    MergeAxes,
+    Shift,
+    Squeeze,
+    SwapAxes,
+    check_regions,
+    of_updates,
+    to_native,
+)
 from equiv.variables import DropUnitAxes, Identity, LeafSpec, MappedLeaf, NativeKey
 
 SHAPES = array_shapes(min_dims=3, max_dims=5, min_side=1, max_side=4)
@@ -42,7 +54,7 @@ def test_every_layout_of_the_module_is_tested_here():
         kind for _, kind in inspect.getmembers(layouts, inspect.isclass) if kind.__module__.startswith(layouts.__name__)
     ]
     assert {kind for kind in kinds if hasattr(kind, "to_native")} == {*EXACT, Shift}
-    assert {kind for kind in kinds if hasattr(kind, "region")} == {Gate}
+    assert {kind for kind in kinds if hasattr(kind, "region")} == {Columns, Gate}
 
 
 @settings(deadline=None, max_examples=150)

@@ -6,13 +6,16 @@ from types import ModuleType
 
 from equiv.errors import CaseError, NotRun
 
-HELPERS = ("base", "nnx_leaves", "written")
-"""Modules here that are no backends."""
+HELPERS = ("base", "hyperparameters", "nnx_leaves", "written")
+"""Modules here that are no backends; nor are those that end so: `linen_hyperparameters`."""
+
+HYPERPARAMETERS = "_hyperparameters"
 
 
 def names() -> tuple[str, ...]:
     """The backends there are: one per file beside this one."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in HELPERS))
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in found if name not in HELPERS and not name.endswith(HYPERPARAMETERS)))
 
 
 def load(name: str) -> ModuleType:
@@ -30,3 +33,10 @@ def load(name: str) -> ModuleType:
         return importlib.import_module(f"equiv.backends.{name}")
     except ModuleNotFoundError as missing:
         raise NotRun(f"{name}: {missing.name} is not installed here. Install it to compare this port.") from missing
+
+
+def load_hyperparameters(name: str) -> ModuleType | None:
+    """What reads and changes the hyperparameters of a backend's layers; None where it has no such file."""
+    if all(module.name != f"{name}{HYPERPARAMETERS}" for module in pkgutil.iter_modules(__path__)):
+        return None
+    return importlib.import_module(f"equiv.backends.{name}{HYPERPARAMETERS}")

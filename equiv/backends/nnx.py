@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from equiv.backends.base import (
@@ -49,14 +50,7 @@ def build(builder: Callable[..., Any], request: Request) -> Port:
     Raises:
         CaseError: the builder returns no NNX module, or a method is missing.
     """
-    parts: list[Built] = []
-
-    def make() -> nnx.Module:
-        parts.append(take_apart(NAME, builder(nnx.Rngs(0)), (nnx.Module,), "an nnx.Module"))
-        return parts[-1].model
-
-    abstract = nnx.eval_shape(make)
-    built = parts[-1]
+    abstract, built = _abstract(builder)
     for method in request.methods:
         _check_method(abstract, method)
     graphdef, state = nnx.split(abstract)
@@ -172,6 +166,19 @@ def _leaves(state: nnx.State) -> Leaves:
     return {NativeKey(collections[path], path): leaf for path, leaf in paths}
 
 
+def _abstract(builder: Callable[..., Any]) -> tuple[nnx.Module, Built]:
+    parts: list[Built] = []
+
+    def make() -> nnx.Module:
+        rngs = nnx.Rngs(0)
+        # A traced count costs, at every parameter, an error message over all equations so far (flax 0.12.8, jax 0.10).
+        rngs.default.count.set_value(np.zeros((), "uint32"))  # pyright: ignore[reportArgumentType]
+        parts.append(take_apart(NAME, builder(rngs), (nnx.Module,), "an nnx.Module"))
+        return parts[-1].model
+
+    return nnx.eval_shape(make), parts[-1]
+
+
 def _state(like: nnx.State, native: Leaves) -> nnx.State:
     """The leaves as a fresh state: NNX mutates variables, so none may be shared between two traces."""
     keys = list(_leaves(like))
@@ -182,14 +189,9 @@ def _written(
     builder: Callable[..., Any], request: Request, native: Leaves, batch: Mapping[str, Any], key: Any
 ) -> tuple[Written, ...]:
     """The programs of a newly built model, under `nnx.jit` and, split into its state, under `jax.jit`."""
-    parts: list[Built] = []
-
-    def make() -> nnx.Module:
-        parts.append(take_apart(NAME, builder(nnx.Rngs(0)), (nnx.Module,), "an nnx.Module"))
-        return parts[-1].model
-
-    graphdef, state = nnx.split(nnx.eval_shape(make))
-    train_step, create = parts[-1].train_step, parts[-1].create
+    abstract, built = _abstract(builder)
+    graphdef, state = nnx.split(abstract)
+    train_step, create = built.train_step, built.create
     if train_step is None:
         train_step, create = _default_training(request)
     method, names = next(iter(request.methods.items()))

@@ -29,7 +29,7 @@ def check(comparison: Comparison) -> CheckResult | None:
         elif leaf.copies is not None and place in left:
             # Where the formula has settled, a leaf that only the reference has repeats one that both have.
             shared = place.replace(leaf.name, leaf.copies)
-            findings.append(compare(comparison, place, shared, probes=("0", "1")))
+            findings.append(compare(comparison, place, shared, probes=comparison.warm))
     if not findings:
         return None
     candidate = comparison.candidate.table.backend

@@ -47,7 +47,7 @@ def _place(
         return [Finding(place, "refuted", note=f"{lacking.table.backend} does not train it")]
     if name not in known:
         return [compare(comparison, place)]
-    return [compare(comparison, place, probes=("0", "1")), _formula(comparison, known[name])]
+    return [compare(comparison, place, probes=comparison.warm), _formula(comparison, known[name])]
 
 
 def _bookkeeping(comparison: Comparison, name: str) -> bool:
@@ -61,7 +61,7 @@ def _bookkeeping(comparison: Comparison, name: str) -> bool:
 def _counts(comparison: Comparison, place: str) -> Finding:
     """Step counts by value: libraries keep them in integers of different kinds."""
     findings = []
-    for probe in ("0", "1"):
+    for probe in comparison.warm:
         sides = (comparison.reference, comparison.candidate)
         left, right = (side.samples[probe].native[place].astype("int64") for side in sides)
         findings.append(with_proof(comparison, compare_arrays(comparison, probe, place, (left, right), None), place))

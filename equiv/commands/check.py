@@ -36,7 +36,7 @@ def check(
 def _check(given: Given, as_json: bool, reports: Path | None) -> int:
     with working() as progress:
         found = inferred(given, progress)
-        if found.complete:
+        if found.covered:
             result = certified(found, None, progress)
         else:
             from equiv.environment import environment

@@ -35,7 +35,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--format", "file_format", help="npz, safetensors, msgpack or orbax; default: by the output's suffix.")
 @click.option("--random", help="Random state of NNX: seed:N to begin it anew, keep, or omit.")
 @click.option("--step", type=click.IntRange(0), help="Steps taken, where the old checkpoint does not say.")
-@click.option("--drop", multiple=True, help="Leave out the leaves whose path begins so; may be repeated.")
+@click.option("--drop", multiple=True, help="Leave out the leaves with this in their path; may be repeated.")
 @click.option("--allow-pickle", is_flag=True, help="Read a pickle, with an unpickler that makes nothing but arrays.")
 @click.option("--allow-nonfinite", is_flag=True, help="Take over NaN and infinite values.")
 @click.option("--verify", is_flag=True, help="Read it back, and run both models from the two checkpoints.")
@@ -142,7 +142,7 @@ def _show_plan(plan: "Plan", size: int, console: Console) -> None:
     console.print(f"Would convert {len(plan.rows)} leaves, {decimal(size)}, from {backends[0]} to {backends[1]}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("leaf", "shape", "is", "from", "rule"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("shape", "is"))
     for row in plan.rows:
         sources = " ".join(map(shown, row.sources))
         table.add_row(*map(escape, (shown(row.slot.path), str(row.slot.spec), row.origin, sources, row.rule)))

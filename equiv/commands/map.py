@@ -23,6 +23,7 @@ OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), help="W
 @arguments
 @OUTPUT
 @click.option("--no-run", is_flag=True, help="Only propose; do not run the case.")
+@click.option("--leaves", is_flag=True, help="Print the map leaf by leaf, not row by row.")
 def map_ports(
     left: str,
     right: str,
@@ -31,29 +32,30 @@ def map_ports(
     methods: tuple[str, ...],
     output: Path | None,
     no_run: bool,
+    leaves: bool,
 ) -> None:
     """Infer which leaf of LEFT is which of RIGHT, from their programs, and run the case that follows.
 
     LEFT and RIGHT are builders, module:attribute or file.py:function: functions that return what hk.transform gives or
     a Linen module, or functions of rngs that return an NNX module.
     """
-    guard(lambda: _map(Given(left, right, inputs, batch, methods), output, no_run))
+    guard(lambda: _map(Given(left, right, inputs, batch, methods), output, no_run, leaves))
 
 
-def _map(given: Given, output: Path | None, no_run: bool) -> int:
+def _map(given: Given, output: Path | None, no_run: bool, leaves: bool) -> int:
     console = open_console()
     with working() as progress:
         found = inferred(given, progress)
         if output is not None:
             save(found, output)
-        result = certified(found, output, progress) if found.complete and not no_run else None
-    print_map(found, console)
+        result = certified(found, output, progress) if found.covered and not no_run else None
+    print_map(found, console, leaves)
     if output is not None:
         click.echo(f"case: {output}", err=True)
     if result is not None:
         console.print()
         show(result, console)
-        if result.verdict == "different":
+        if result.verdict == "different" and found.complete:
             from equiv.infer.tell import doubt
 
             console.print(doubt(found), soft_wrap=True, markup=False)
@@ -61,9 +63,9 @@ def _map(given: Given, output: Path | None, no_run: bool) -> int:
     return exit_code("same" if found.complete else "inconclusive")
 
 
-def print_map(found: "Inferred", console: Console) -> None:
-    """How much is mapped; the table leaf by leaf; what has to be said of it."""
-    from equiv.infer.tell import KNOWN, headline, layout, place, remarks
+def print_map(found: "Inferred", console: Console, leaves: bool = False) -> None:
+    """How much is mapped; the table, row by row or leaf by leaf; what has to be said of it."""
+    from equiv.infer.tell import by_leaf, by_row, headline, remarks
 
     sign, colour = ("✓", "green") if found.complete else ("?", "yellow")
     console.print(f"[{colour} bold]{sign} {escape(headline(found))}[/]", soft_wrap=True)
@@ -71,13 +73,7 @@ def print_map(found: "Inferred", console: Console) -> None:
     names = [port.backend for port in found.proposal.ports]
     for heading in ("row", *names, "layout", "known"):
         table.add_column(heading, overflow="fold")
-    pairs = found.proposal.pairs
-    rows = {place: row for row in found.rows for place in row.pairs}
-    for number, pair in enumerate(pairs):
-        row = rows.get(number)
-        title = f"{row.layer.path} ({row.layer.kind})" if row and number == min(row.pairs) else "" if row else "none"
-        leaves = [place(pair, found.proposal, side) for side in (0, 1)]
-        cells = (title, *leaves, layout(pair, found.proposal), KNOWN[pair.evidence])
+    for cells in (by_leaf if leaves else by_row)(found):
         table.add_row(*map(escape, cells))
     console.print(table)
     for line in remarks(found):

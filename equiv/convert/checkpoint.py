@@ -22,6 +22,18 @@ class CheckpointError(EquivError):
     """A checkpoint that cannot be read, written or taken over as it stands."""
 
 
+class Unfit(CheckpointError):
+    """A checkpoint that is not, or not quite, what a library keeps of the case's model.
+
+    Attributes:
+        found: how many of the library's leaves it has.
+    """
+
+    def __init__(self, text: str, found: int) -> None:
+        super().__init__(text)
+        self.found = found
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint that has been opened: what it holds is known, no leaf has been read.

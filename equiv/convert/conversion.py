@@ -1,5 +1,6 @@
 """A checkpoint taken over: opened, located, planned, written, and, if asked, run beside the original."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -7,13 +8,14 @@ from pathlib import Path
 
 from equiv.case import Case
 from equiv.convert import manifest as manifests
-from equiv.convert.checkpoint import Checkpoint, CheckpointError, size_of
-from equiv.convert.locate import Located, key_data, locate
-from equiv.convert.manifest import Manifest
+from equiv.convert.checkpoint import Checkpoint, CheckpointError, Unfit, size_of
+from equiv.convert.fit import key_data
+from equiv.convert.locate import Located, locate
+from equiv.convert.manifest import LeafRecord, Manifest
 from equiv.convert.plan import Choices, Plan, make_plan
 from equiv.convert.readers import open_checkpoint
 from equiv.convert.source import Source
-from equiv.convert.stream import Progress, carry_out
+from equiv.convert.stream import Progress, carry_out, check_place
 from equiv.convert.template import Model, model_of
 from equiv.convert.verify import check_training, verify
 from equiv.convert.writers import format_for
@@ -33,7 +35,7 @@ class Request:
         origin: library of the old one; None: it is found out.
         format: of the new one; None: by the suffix of `out`.
         choices: see `Choices`; what a former conversion kept is added.
-        drop: beginnings of paths that are left out.
+        drop: parts of paths that are left out.
         allow_pickle: whether a pickle may be read.
         nonfinite: whether NaN and infinite values are taken over.
         verify: whether both models are run.
@@ -75,6 +77,8 @@ def convert(
         if asked is not None and asked not in case.models:
             raise EquivError(f"{name}: the case has no {asked}; it has {', '.join(case.models)}. Give another library.")
     format = format_for(request.out, request.format)
+    if not dry:
+        check_place(request.out, request.checkpoint)
     stage("opening the checkpoint")
     checkpoint = open_checkpoint(request.checkpoint, request.allow_pickle)
     try:
@@ -90,12 +94,16 @@ def convert(
             return plan, None
         stage("trying the optimizer")
         tried = check_training(case, plan)
-        checked = partial(verify, case, plan) if request.verify else None
-        notes = (*plan.notes, *((tried,) if tried else ()))
-        plan = replace(plan, notes=notes)
+        plan = replace(plan, notes=(*plan.notes, *((tried,) if tried else ())))
+        checked = partial(_verified, stage, case, plan) if request.verify else None
         return plan, carry_out(plan, request.out, format, name, begin(plan), checked)
     finally:
         checkpoint.close()
+
+
+def _verified(stage: Callable[[str], None], case: Case, plan: Plan, new: Path, records: tuple[LeafRecord, ...]) -> str:
+    stage("running both models")
+    return verify(case, plan, new, records)
 
 
 def size_of_plan(plan: Plan) -> int:
@@ -114,15 +122,15 @@ def _identify(checkpoint: Checkpoint, models: dict[str, Model], request: Request
         CheckpointError: nobody's, or that of several libraries.
     """
     found: list[Located] = []
-    errors: list[CheckpointError] = []
+    errors: list[EquivError] = []
     for model in models.values():
         try:
             found.append(locate(checkpoint, model, request.drop))
-        except CheckpointError as error:
+        except EquivError as error:
             errors.append(error)
     if not found:
         # Of several readings the one that found the most is the likeliest to have been meant.
-        raise min(errors, key=lambda error: str(error).startswith(f"{checkpoint.file}: none of"))
+        raise max(errors, key=lambda error: error.found if isinstance(error, Unfit) else math.inf)
     said = [one for one in found if former and one.model.port.backend == former.target.backend]
     best = max(one.alike for one in found)
     likely = said or [one for one in found if one.alike == best]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from equiv.convert.checkpoint import bytes_of, dtype_of
+from equiv.convert.checkpoint import CheckpointError, bytes_of, dtype_of
 from equiv.convert.source import Source
 from equiv.convert.template import Slot
 from equiv.layouts import of_updates
@@ -39,13 +39,23 @@ class KeptLeaf:
     digest: str
 
     def array(self) -> np.ndarray:
-        """The leaf."""
-        return np.frombuffer(base64.b64decode(self.data), dtype_of(self.dtype)).reshape(self.shape)
+        """The leaf.
+
+        Raises:
+            CheckpointError: the manifest has been changed.
+        """
+        try:
+            return np.frombuffer(base64.b64decode(self.data), dtype_of(self.dtype)).reshape(self.shape)
+        except ValueError as error:
+            raise CheckpointError(
+                f"the manifest's copy of {self.place} is not whole. Move the manifest away to go on without it."
+            ) from error
 
     def fits(self, source: Source, slot: Slot) -> bool:
         """Whether it is a slot's leaf, and still true of a checkpoint."""
         return (
-            (self.place, self.dtype, tuple(self.shape)) == (str(slot.native), slot.spec.dtype, slot.spec.shape)
+            slot.role == "variable"  # what an optimizer keeps of a parameter has its place, shape and dtype
+            and (self.place, self.dtype, tuple(self.shape)) == (str(slot.native), slot.spec.dtype, slot.spec.shape)
             and all(name in source.places for name in self.beside)
             and _digest(source, self.beside) == self.digest
         )

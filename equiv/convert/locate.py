@@ -1,22 +1,20 @@
 """Leaves of a checkpoint to the slots of a template: none missing, none left, none twice."""
 
-import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from equiv.convert.checkpoint import Checkpoint, CheckpointError
-from equiv.convert.template import OPTIMIZER, Model, Slot, Template
+from equiv.convert.fit import called, check_complete, check_kind, is_number
+from equiv.convert.template import OPTIMIZER, Model, Role, Slot, Template
 from equiv.convert.tree import TreePath, shown, words
-from equiv.variables import LeafSpec
 
 COLLECTIONS = ("params",)
 """Words between an optimizer's slot and a parameter where a whole variable tree was optimized."""
 
-SHOWN = 3
-"""Leaves named in one message."""
+
+STEP = "step"
+"""What train states of Flax call their count (flax 0.12.8, `training/train_state.py`)."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,7 @@ class Located:
         template: `model.variables`, or `model.training` where the checkpoint has an optimizer.
         places: path of a slot to path in the checkpoint; slots of random state may be missing.
         dropped: paths in the checkpoint that are left out because the user said so.
+        steps: paths of a count of steps beside the optimizer's own, which the case's train step does not carry.
         alike: how many leaves are called exactly as this package calls them.
     """
 
@@ -35,6 +34,7 @@ class Located:
     template: Template
     places: Mapping[TreePath, TreePath]
     dropped: tuple[TreePath, ...]
+    steps: tuple[TreePath, ...]
     alike: int
 
 
@@ -47,35 +47,67 @@ def locate(checkpoint: Checkpoint, model: Model, drop: Sequence[str] = ()) -> Lo
     Args:
         checkpoint: opened.
         model: the library's side of the case.
-        drop: beginnings of paths that are left out.
+        drop: what is left out: parts of paths, `opt_state` or `ema/linear`. A step goes with the optimizer's state.
 
     Raises:
-        CheckpointError: a leaf is missing, extra, there twice, or of another shape or dtype.
+        Unfit: a leaf is missing, extra, or of another shape or dtype.
+        CheckpointError: a leaf is there twice; nothing is what `drop` says; or the case's train step cannot be
+            used, and is needed.
     """
-    dropped = tuple(path for path in checkpoint.leaves if any(_begins(path, start) for start in drop))
-    kept = [path for path in checkpoint.leaves if path not in set(dropped)]
-    template = model.training if _has_training(kept, model.training) else model.variables
+    asked = {part: words((part,)) for part in drop}
+    kinds = _kinds(checkpoint, model)
+    for said, part in asked.items():
+        if not any(_has(words(path), part) for path in checkpoint.leaves):
+            first = shown(next(iter(checkpoint.leaves), ()))
+            raise CheckpointError(
+                f"{checkpoint.file}: --drop {said}: no leaf has that in its path; the first is {first!r}. Leave it out."
+            )
+    without = any(OPTIMIZER in part for part in asked.values())
+    dropped = tuple(
+        path
+        for path, kind in kinds.items()
+        if any(_has(words(path), part) for part in asked.values()) or (without and kind == "bookkeeping")
+    )
+    left_out = set(dropped)
+    kept = [path for path in checkpoint.leaves if path not in left_out]
+    template = model.variables if all(kinds[path] == "variable" for path in kept) else model.training
     places = _match(checkpoint, template, kept)
-    _check_complete(checkpoint, template, places, kept)
+    steps = _steps(checkpoint, template, set(kept).difference(places.values()))
+    check_complete(checkpoint, template, places, [path for path in kept if path not in steps])
     for slot in template.slots:
         if slot.path in places:
-            _check_kind(checkpoint, model, slot, places[slot.path])
+            check_kind(checkpoint, slot, places[slot.path], template)
     alike = sum(words(slot) == words(path) for slot, path in places.items())
-    return Located(model, template, places, dropped, alike)
+    return Located(model, template, places, dropped, steps, alike)
 
 
-def _begins(path: TreePath, start: str) -> bool:
-    said = words((start,))
-    return words(path)[: len(said)] == said
+def _steps(checkpoint: Checkpoint, template: Template, left: Container[TreePath]) -> tuple[TreePath, ...]:
+    """The `step` of a train state, where the case's train step carries an optimizer but no count."""
+    roles = {slot.role for slot in template.slots}
+    if "optimizer" not in roles or "bookkeeping" in roles:
+        return ()
+    leaves = checkpoint.leaves.items()
+    return tuple(path for path, spec in leaves if path in left and words(path)[-1:] == (STEP,) and is_number(spec))
 
 
-def _has_training(paths: Iterable[TreePath], template: Template) -> bool:
-    """Whether a checkpoint holds anything of an optimizer, by what optax calls its state or by its places."""
-    tails = {_tail(slot) for slot in template.slots if slot.role in ("optimizer", "bookkeeping")}
-    split = [words(path) for path in paths]
-    return any(OPTIMIZER in path or _longest(path, tails, 2 if len(path) > 1 else 1) for path in split) or any(
-        path[-1:] in tails for path in split
-    )
+def _has(path: TreePath, part: TreePath) -> bool:
+    """Whether a path has these words in a row."""
+    return any(path[at : at + len(part)] == part for at in range(len(path) - len(part) + 1))
+
+
+def _kinds(checkpoint: Checkpoint, model: Model) -> dict[TreePath, Role]:
+    """Whether each leaf is of the model, or of what optax or a train state keeps beside it."""
+    beside: dict[TreePath, Role] = {_tail(slot): slot.role for slot in model.optimizer}
+    variables = {_tail(slot) for slot in model.variables.slots}
+
+    def kind(path: TreePath) -> Role:
+        if OPTIMIZER in path:
+            return "optimizer"
+        found, variable = _longest(path, beside), _longest(path, variables)
+        # `0/mu/linear/kernel` ends in a variable too, which is shorter.
+        return beside[found] if found and len(found) > len(variable or ()) else "variable"
+
+    return {path: kind(words(path)) for path in checkpoint.leaves}
 
 
 def _tail(slot: Slot) -> TreePath:
@@ -88,9 +120,9 @@ def _tail(slot: Slot) -> TreePath:
     return words((slot.native.path,))
 
 
-def _longest(path: TreePath, tails: Iterable[TreePath], least: int = 1) -> TreePath | None:
-    ending = [tail for tail in tails if len(tail) >= least and path[-len(tail) :] == tail]
-    return max(ending, key=len, default=None)
+def _longest(path: TreePath, tails: Container[TreePath]) -> TreePath | None:
+    """The longest end of a path that is one of `tails`."""
+    return next((path[start:] for start in range(len(path)) if path[start:] in tails), None)
 
 
 def _group(slot: Slot) -> str:
@@ -121,7 +153,7 @@ def _match(checkpoint: Checkpoint, template: Template, paths: Sequence[TreePath]
         if before != candidate.path:
             raise CheckpointError(
                 f"{checkpoint.file}: {shown(before)!r} and {shown(candidate.path)!r} are both "
-                f"{_called(candidate.slot)}. Say --drop with one of them."
+                f"{called(candidate.slot)}. Say --drop with one of them."
             )
     return places
 
@@ -162,71 +194,3 @@ def _beginnings(checkpoint: Checkpoint, found: Sequence[_Candidate]) -> dict[str
             )
         chosen[group] = first
     return chosen
-
-
-def _called(slot: Slot) -> str:
-    return " and ".join(leaf.name for leaf in slot.held[:SHOWN])
-
-
-def _check_complete(
-    checkpoint: Checkpoint, template: Template, places: Mapping[TreePath, TreePath], paths: Sequence[TreePath]
-) -> None:
-    used = set(places.values())
-    extra = [path for path in paths if path not in used]
-    missing = [slot for slot in template.slots if slot.path not in places and slot.role != "random"]
-    if not missing and not extra:
-        return
-    if not used:
-        raise CheckpointError(
-            f"{checkpoint.file}: none of its {len(paths)} leaves, first {_first(paths)}, is one of the "
-            f"{len(template.slots)} of {template.backend}, first {shown(template.slots[0].path)!r}. "
-            "Give the case that the checkpoint is of."
-        )
-    said = []
-    if missing:
-        slot = missing[0]
-        said.append(
-            f"{len(missing)} of {len(template.slots)} leaves of {template.backend} are missing, first "
-            f"{shown(slot.path)!r} {slot.spec} ({_called(slot)})"
-        )
-    if extra:
-        expected = {shown(slot.path): None for slot in missing}
-        close = difflib.get_close_matches(shown(extra[0]), expected, n=1, cutoff=0.6)
-        hint = f"; it is close to {close[0]!r}" if close else ""
-        said.append(
-            f"{len(extra)} leaves belong to nothing in {template.backend}, first {_first(extra)} "
-            f"{checkpoint.leaves[extra[0]]}{hint}"
-        )
-    mend = "Mend the case, or say --drop with what is to be left out." if extra else "Nothing is filled in for it."
-    raise CheckpointError(f"{checkpoint.file}: {'; '.join(said)}. {mend}")
-
-
-def _first(paths: Sequence[TreePath]) -> str:
-    return repr(shown(paths[0])) if paths else "none"
-
-
-def _check_kind(checkpoint: Checkpoint, model: Model, slot: Slot, path: TreePath) -> None:
-    """Shape and dtype of one leaf; counts may be integers of any kind, since their values are looked at later."""
-    there, wanted = checkpoint.leaves[path], key_data(slot.spec)
-    if there.shape == wanted.shape and (there.dtype == wanted.dtype or (is_count(slot) and _integer(there))):
-        return
-    raise CheckpointError(
-        f"{checkpoint.file}: leaf {shown(path)!r} is {there}, {model.port.backend} has {wanted} ({_called(slot)}). "
-        f"{'Give the case the sizes of the checkpoint.' if there.shape != wanted.shape else 'Save it as that dtype.'}"
-    )
-
-
-def key_data(spec: LeafSpec) -> LeafSpec:
-    """A leaf as it is stored: a key of `jax.random` as the integers that it is made of (threefry: two)."""
-    if not spec.dtype.startswith("key<"):
-        return spec
-    return LeafSpec((*spec.shape, 4 if "rbg" in spec.dtype else 2), "uint32", spec.collection)
-
-
-def is_count(slot: Slot) -> bool:
-    """Whether a slot is a whole number beside the model: a step, the count of an optimizer."""
-    return slot.role in ("bookkeeping", "optimizer") and slot.native is None and _integer(slot.spec)
-
-
-def _integer(spec: LeafSpec) -> bool:
-    return spec.dtype.startswith(("int", "uint")) and spec.dtype not in ("int4", "uint4") and np.prod(spec.shape) == 1

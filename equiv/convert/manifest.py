@@ -1,6 +1,7 @@
 """What was converted, leaf by leaf, beside the checkpoint: enough to check it by hand, and to come back."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -87,8 +88,10 @@ def read(checkpoint: Path) -> Manifest | None:
         CheckpointError: it cannot be read.
     """
     file = path_of(checkpoint)
-    if not file.exists():
+    if not os.path.lexists(file):
         return None
+    if not file.is_file():
+        raise CheckpointError(f"{file}: it is no manifest of a conversion: no file. Move it away to go on without it.")
     try:
         return msgspec.json.decode(file.read_bytes(), type=Manifest)
     except (OSError, msgspec.MsgspecError) as error:

@@ -100,7 +100,9 @@ def forecast(relations: Mapping[Relation, str]) -> list[str]:
         return []
     moved = ", ".join(f"{leaf} is {relation}" for relation, leaf in relations.items() if relation != "same")
     fitting, noticing = predicted(frozenset(relations))
-    return [f"{moved}. Optimizers that do not notice: {', '.join(fitting) or 'none'}; that do: {', '.join(noticing)}"]
+    return [
+        f"{moved}. Optimizers that do not notice: {'; '.join(fitting) or 'none'}. Those that do: {'; '.join(noticing)}"
+    ]
 
 
 def relation_of(source: Held, target: Held) -> Relation:

@@ -10,7 +10,8 @@ from equiv.convert.random_state import Random
 from equiv.convert.rows import Row, row_of
 from equiv.convert.source import Source
 from equiv.convert.template import Model, Template
-from equiv.convert.tree import shown
+from equiv.convert.tree import TreePath, shown
+from equiv.mapping import by_key
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def make_plan(source: Source, target: Model, choices: Choices) -> Plan:
     """
     located = source.located
     template = target.training if located.template is located.model.training else target.variables
+    if choices.step is not None and not any(slot.role == "bookkeeping" for slot in template.slots):
+        raise CheckpointError(f"--step {choices.step}: {template.backend} keeps no step here. Leave it out.")
     random = _random(source, target, template, choices)
     rows = []
     for slot in template.slots:
@@ -65,13 +68,16 @@ def make_plan(source: Source, target: Model, choices: Choices) -> Plan:
         elif slot.path in random:
             rows.append(random[slot.path])
     notes = [f"{shown(path)} is left out, as asked" for path in located.dropped]
-    notes += [f"{row.slot.held[0].name} {row.rule}" for row in rows if row.slot.role == "bookkeeping" and row.rule]
+    notes += [f"{_name(row)} {row.rule}" for row in rows if row.slot.role == "bookkeeping" and row.rule]
+    notes += [
+        f"{_name(row)} {row.rule}, by {template.backend}'s own formula" for row in rows if row.origin == "settled"
+    ]
     notes += _left(source, template)
     notes += choices.random.notes(source, template) if choices.random else []
     return Plan(source, target, template, tuple(rows), _relations(source, target, template), tuple(notes))
 
 
-def _random(source: Source, target: Model, template: Template, choices: Choices) -> Mapping[tuple[str, ...], Row]:
+def _random(source: Source, target: Model, template: Template, choices: Choices) -> Mapping[TreePath, Row]:
     theirs = [shown(slot.path) for slot in template.slots if slot.role == "random"]
     ours = [shown(path) for path in source.random_paths()]
     if choices.random is not None:
@@ -89,6 +95,10 @@ def _random(source: Source, target: Model, template: Template, choices: Choices)
     return {}
 
 
+def _name(row: Row) -> str:
+    return row.slot.held[0].name
+
+
 def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
@@ -101,7 +111,12 @@ def _left(source: Source, template: Template) -> list[str]:
     """
     placed = {leaf.name for slot in template.slots for leaf in slot.held}
     counts = set(source.counts().values())
+    steps = [(shown(path), path, int(source.read(path).reshape(()))) for path in source.located.steps]
     notes = []
+    for name, path, value in steps:
+        if counts != {value}:
+            raise _homeless(source, template, path, f"= {value}")
+        notes.append(f"{name} has no place in the case's train step; the optimizer's own count is the same")
     for name, place in source.places.items():
         if name in placed or place.slot.role == "random":
             continue
@@ -110,19 +125,24 @@ def _left(source: Source, template: Template) -> list[str]:
         elif place.slot.role == "bookkeeping" and counts == {source.count(name)}:
             notes.append(f"{name} has no place in {template.backend}; the optimizer's own count is the same")
         else:
-            raise CheckpointError(
-                f"{source.checkpoint.file}: {shown(place.path)!r} ({name}) has no place in {template.backend}. "
-                f"Make the models or optimizers one in the case, or say --drop {shown(place.path)}."
-            )
+            raise _homeless(source, template, place.path, f"({name})")
     return notes
+
+
+def _homeless(source: Source, template: Template, path: TreePath, said: str) -> CheckpointError:
+    return CheckpointError(
+        f"{source.checkpoint.file}: {shown(path)!r} {said} has no place in {template.backend}. "
+        f"Make the models or optimizers one in the case, or say --drop {shown(path)}."
+    )
 
 
 def _relations(source: Source, target: Model, template: Template) -> dict[Relation, str]:
     """How the parameters that an optimizer keeps something of lie in the source."""
     found: dict[Relation, str] = {}
     ours = {leaf.name: leaf for leaf in source.located.model.table.leaves}
+    held = by_key(target.table)
     optimized = dict.fromkeys(slot.native for slot in template.slots if slot.role == "optimizer" and slot.native)
     for key in optimized:
-        theirs = tuple(leaf for leaf in target.table.leaves if leaf.key == key)
+        theirs = held[key]
         found.setdefault(relation_of(tuple(ours[leaf.name] for leaf in theirs), theirs), theirs[0].name)
     return found

@@ -54,12 +54,14 @@ class Random:
         return Row(slot, "as it is", (path,), "", partial(source.read, path))
 
     def notes(self, source: Source, template: Template) -> list[str]:
-        """What is left out."""
+        """What is left out or begun anew."""
         left = [shown(path) for path in source.random_paths()]
         theirs = [shown(slot.path) for slot in template.slots if slot.role == "random"]
         notes = []
         if self.policy != "keep" and left:
             notes.append(f"random state is left out: {', '.join(left)}")
+        if self.policy == "seed" and theirs:
+            notes.append(f"random state begins anew from seed {self.seed}: {', '.join(theirs)}")
         if self.policy == "omit" and theirs:
             notes.append(f"the new checkpoint has no random state: {', '.join(theirs)}")
         return notes

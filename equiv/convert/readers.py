@@ -7,6 +7,14 @@ from pathlib import Path
 from equiv.convert.checkpoint import Checkpoint, CheckpointError
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
+OTHERS = {
+    b"\x93NUMPY": "one array of numpy",
+    b"\x89HDF": "HDF5",
+    b"\x1f\x8b": "packed with gzip",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+}
+"""What files begin with that are often taken for a checkpoint."""
+
 SUFFIXES = {".npz": "npz", ".safetensors": "safetensors", ".msgpack": "msgpack", ".pkl": "pickle", ".pickle": "pickle"}
 
 
@@ -33,7 +41,7 @@ def format_of(file: Path) -> str:
     """The format of a checkpoint, by its content where that shows it, else by its suffix.
 
     Raises:
-        CheckpointError: nothing is there, it is empty, or neither a file nor a folder.
+        CheckpointError: nothing is there, it is empty, neither a file nor a folder, or of a format that is not read.
     """
     try:
         kind = file.stat().st_mode
@@ -50,6 +58,10 @@ def format_of(file: Path) -> str:
         raise CheckpointError(f"{file}: cannot be opened: {error.strerror}. Give a checkpoint.") from error
     if not head:
         raise CheckpointError(f"{file}: it is empty. Give a checkpoint.")
+    if found := next((name for begin, name in OTHERS.items() if head.startswith(begin)), None):
+        raise CheckpointError(
+            f"{file}: it is {found}. Give npz (numpy.savez), safetensors, msgpack, a pickle or a folder of orbax."
+        )
     if head.startswith(ZIP):
         return "npz"
     if head[8:9] == b"{":

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from equiv.convert.checkpoint import CheckpointError, dtype_of
+from equiv.convert.fit import is_count
 from equiv.convert.kept import KeptLeaf
-from equiv.convert.locate import is_count
 from equiv.convert.source import Source
 from equiv.convert.template import Slot
 from equiv.convert.tree import TreePath
@@ -57,6 +57,11 @@ def row_of(source: Source, backend: str, slot: Slot, kept: Sequence[KeptLeaf], s
         return Row(slot, "kept", (), "as it was before", found.array)
     missing = [leaf for leaf in slot.held if leaf.name not in source.places]
     if not missing:
+        if slot.role == "bookkeeping" and step is not None:
+            raise CheckpointError(
+                f"{source.checkpoint.file}: it says that {slot.held[0].name} is {source.count(slot.held[0].name)}. "
+                f"Leave out --step {step}."
+            )
         return _converted(source, backend, slot)
     leaf = missing[0]
     if len(slot.held) == 1 and leaf.own:
@@ -90,7 +95,7 @@ def _alike(ours: MappedLeaf, theirs: MappedLeaf) -> bool:
 
 
 def _check(source: Source, backend: str, slots: tuple[Slot, Slot], leaves: tuple[MappedLeaf, MappedLeaf]) -> None:
-    """Raise where a leaf would have to be cast, or has no canonical form in which the two could meet."""
+    """Raise where a leaf would have to be cast or cut, or has no canonical form in which the two could meet."""
     name, (ours, theirs) = leaves[1].name, (slot.spec.dtype for slot in slots)
     if ours != theirs:
         raise CheckpointError(
@@ -99,6 +104,11 @@ def _check(source: Source, backend: str, slots: tuple[Slot, Slot], leaves: tuple
         )
     if _alike(*leaves):
         return
+    if all(slot.whole for slot in slots) and leaves[0].spec.shape != leaves[1].spec.shape:
+        raise CheckpointError(
+            f"{source.checkpoint.file}: {name} is {leaves[0].spec} in {source.backend} and {leaves[1].spec} in "
+            f"{backend}. Mend the case: its row names two different layers, or the models differ."
+        )
     if not all(slot.whole for slot in slots):
         raise CheckpointError(
             f"{source.checkpoint.file}: {name} is {slots[0].spec} in {source.backend} and {slots[1].spec} in "

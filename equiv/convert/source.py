@@ -7,7 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from equiv.convert.checkpoint import Checkpoint, CheckpointError
-from equiv.convert.locate import Located, is_count
+from equiv.convert.fit import is_count
+from equiv.convert.locate import Located
 from equiv.convert.template import OPTIMIZER, Slot
 from equiv.convert.tree import TreePath, shown
 from equiv.variables import MappedLeaf

@@ -1,5 +1,6 @@
 """A plan carried out: leaf by leaf into a temporary place, which takes the target's name only when all is well."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ import numpy as np
 
 from equiv.convert import manifest as manifests
 from equiv.convert.checkpoint import CheckpointError, Leaf, size_of, spec_of
-from equiv.convert.locate import key_data
+from equiv.convert.fit import key_data
 from equiv.convert.manifest import LeafRecord, Manifest, Side
 from equiv.convert.plan import Plan
 from equiv.convert.random_state import typed
@@ -21,6 +22,12 @@ from equiv.convert.readers import open_checkpoint
 from equiv.convert.rows import Row
 from equiv.convert.tree import TreePath, shown, words
 from equiv.convert.writers import Outgoing, write
+
+HASHED_AT_ONCE = 2
+"""Leaves, beside the one that is read."""
+
+FLUSHED_AT_ONCE = 2**26
+"""Bytes after which what has been written is sent on to the disk, so that there is less to wait for at the end."""
 
 Progress = Callable[[int], None]
 """Told how many bytes have been written since it was last told."""
@@ -41,38 +48,36 @@ def carry_out(
 
     Args:
         plan: what to write.
-        out: where; it must not exist.
+        out: where; see `check_place`.
         format: of it.
         case: name of the case, for the manifest.
         progress: see `Progress`.
         verify: see `Verify`.
 
     Raises:
-        CheckpointError: a leaf cannot be read, made or written; or `out` exists.
+        CheckpointError: a leaf cannot be read, made or written; or there is no room.
     """
-    check_free(plan, out)
-    former = manifests.read(plan.source.checkpoint.file)
-    place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        new = place / out.name
-        records = _write(plan, new, format, progress, out)
-        target = Side(out.name, format, plan.target.port.backend)
-        manifest = manifests.manifest_of(plan, case, target, records, former)
-        if verify is not None:
-            manifest = replace(manifest, verified=verify(new, manifest.leaves))
-        beside = place / "manifest.json"
-        beside.write_bytes(manifests.encode(manifest))
-        _publish(new, out, beside)
-        return manifest
+        _check_room(plan, out, format)
+        former = manifests.read(plan.source.checkpoint.file)
+        with tempfile.TemporaryDirectory(prefix=".equiv.", dir=out.parent, ignore_cleanup_errors=True) as place:
+            new = Path(place) / out.name
+            records = _write(plan, new, format, progress, out)
+            target = Side(out.name, format, plan.target.port.backend)
+            manifest = manifests.manifest_of(plan, case, target, records, former)
+            if verify is not None:
+                manifest = replace(manifest, verified=verify(new, manifest.leaves))
+            beside = manifests.path_of(new)
+            beside.write_bytes(manifests.encode(manifest))
+            _publish(new, out, beside)
+            return manifest
     except OSError as error:
         raise CheckpointError(f"{out}: cannot be written: {error.strerror}. Give another place with -o.") from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _write(plan: Plan, new: Path, format: str, progress: Progress, out: Path) -> tuple[LeafRecord, ...]:
-    with ThreadPoolExecutor(1) as pool:
-        recorder = _Recorder(pool, progress)
+    with ThreadPoolExecutor(HASHED_AT_ONCE + 1) as pool:
+        recorder = _Recorder(pool, progress, new)
         leaves = [recorder.leaf(row) for row in plan.rows]
         try:
             write(new, format, Outgoing(leaves, plan.template.empties, partial(_tree, plan)))
@@ -82,8 +87,8 @@ def _write(plan: Plan, new: Path, format: str, progress: Progress, out: Path) ->
         return recorder.records()
 
 
-def check_free(plan: Plan, out: Path) -> None:
-    """Raise where the new checkpoint has no room, or would lie where something is.
+def check_place(out: Path, old: Path) -> None:
+    """Raise where a new checkpoint would lie where something is, in no folder, or in the old one.
 
     Raises:
         CheckpointError: saying so.
@@ -93,18 +98,26 @@ def check_free(plan: Plan, out: Path) -> None:
     for file in (out, manifests.path_of(out)):
         if os.path.lexists(file):
             raise CheckpointError(f"{file}: it exists, and nothing is overwritten. Give another place with -o.")
-    wanted = sum(size_of(key_data(row.slot.spec)) for row in plan.rows)
+    if out.resolve().is_relative_to(old.resolve()):
+        raise CheckpointError(f"{out}: it lies in the old checkpoint, {old}. Give another place with -o.")
+
+
+def _check_room(plan: Plan, out: Path, format: str) -> None:
+    # orbax is given views of a file that is removed afterwards.
+    copies = 2 if format == "orbax" else 1
+    wanted = copies * sum(size_of(key_data(row.slot.spec)) for row in plan.rows)
     free = shutil.disk_usage(out.parent).free
     if free < wanted:
         raise CheckpointError(f"{out}: it takes {wanted} bytes, and {free} are free. Give another place with -o.")
 
 
 class _Recorder:
-    """Makes leaves and hashes each while it is written and the next is read: two leaves are held at most."""
+    """Makes leaves, and hashes each and sends it to the disk while the next is read: a few leaves are held at most."""
 
-    def __init__(self, pool: ThreadPoolExecutor, progress: Progress) -> None:
-        self.pool, self.progress = pool, progress
+    def __init__(self, pool: ThreadPoolExecutor, progress: Progress, new: Path) -> None:
+        self.pool, self.progress, self.new = pool, progress, new
         self.hashes: list[tuple[Row, Future[str]]] = []
+        self.written, self.flushed = 0, pool.submit(lambda: None)
 
     def leaf(self, row: Row) -> Leaf:
         """A row as a writer takes it."""
@@ -114,11 +127,18 @@ class _Recorder:
         array, spec = row.make(), key_data(row.slot.spec)
         if (got := spec_of(array)) != replace(spec, collection=got.collection):
             raise CheckpointError(f"leaf {shown(row.slot.path)!r} was made as {got}, wanted {spec}. Please report it.")
-        if self.hashes:
-            self.hashes[-1][1].result()
+        if len(self.hashes) >= HASHED_AT_ONCE:
+            self.hashes[-HASHED_AT_ONCE][1].result()
         self.hashes.append((row, self.pool.submit(manifests.sha256_of, array)))
+        self._flush(array.nbytes)
         self.progress(array.nbytes)
         return array
+
+    def _flush(self, size: int) -> None:
+        self.written += size
+        if self.written >= FLUSHED_AT_ONCE and self.flushed.done() and self.new.is_file():
+            self.flushed.result()
+            self.flushed, self.written = self.pool.submit(_flush, self.new), 0
 
     def records(self) -> tuple[LeafRecord, ...]:
         """Every leaf that was made, in the order of the file."""
@@ -144,26 +164,38 @@ def _check_written(plan: Plan, new: Path, out: Path) -> None:
 
 
 def _publish(new: Path, out: Path, manifest: Path) -> None:
-    """Give the files their names, the checkpoint last; a link, unlike a renaming, never replaces anything."""
-    _flush(new)
+    """Give the files their names, the checkpoint last."""
+    for file in (new, *new.rglob("*"), manifest):
+        _flush(file)
     beside = manifests.path_of(out)
-    os.link(manifest, beside)
+    _name(manifest, beside)
     try:
-        if new.is_dir():
-            new.rename(out)
-        else:
-            os.link(new, out)
+        _name(new, out)
     except BaseException:
         beside.unlink()
         raise
+    _flush(out.parent)
 
 
-def _flush(new: Path) -> None:
-    """To the disk itself, before the name says that it is there."""
-    for file in (new, *new.rglob("*")):
-        if file.is_file():
-            handle = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+def _name(file: Path, name: Path) -> None:
+    """Rename without replacing: a link fails where something is, which came while the checkpoint was written."""
+    if file.is_dir():
+        file.rename(name)
+        return
+    try:
+        os.link(file, name)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP):
+            raise
+        file.rename(name)  # a file system without links
+
+
+def _flush(file: Path) -> None:
+    """A file to the disk itself, before its name says that it is there; or the names in a folder."""
+    if file.is_dir() and os.name != "posix":  # Windows opens no folders
+        return
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -15,6 +15,7 @@ from equiv.backends.base import Port
 from equiv.case import Case
 from equiv.convert.tree import Empty, TreePath, nested
 from equiv.errors import EquivError
+from equiv.mapping import by_key
 from equiv.trace import Tracer
 from equiv.train import Held, carry_leaves
 from equiv.variables import Identity, LeafSpec, LeafTable, MappedLeaf, NativeKey
@@ -75,36 +76,61 @@ class Model:
         port: as built; nothing is computed.
         table: its leaf table.
         variables: the template of a checkpoint without an optimizer.
-        training: the template of training.
+        trained: the template of training, or why there is none.
     """
 
     port: Port
     table: LeafTable
     variables: Template
-    training: Template
+    trained: Template | EquivError
+
+    @property
+    def training(self) -> Template:
+        """The template of training.
+
+        Raises:
+            EquivError: the case's train step cannot be used.
+        """
+        if isinstance(self.trained, EquivError):
+            raise self.trained
+        return self.trained
+
+    @property
+    def optimizer(self) -> tuple[Slot, ...]:
+        """What is kept beside the model in training."""
+        slots = () if isinstance(self.trained, EquivError) else self.trained.slots
+        return tuple(slot for slot in slots if slot.role in ("optimizer", "bookkeeping"))
 
 
 def model_of(case: Case, backend: str) -> Model:
     """Build one library's side of a case.
 
     Raises:
-        EquivError: the builder, the layer table or the train step cannot be used.
+        EquivError: the builder or the layer table cannot be used.
     """
     request, _ = request_of(case)
     built = build_port(case, backend, request)
     tracer = Tracer(built.port, built.table, request, False, built.port.modes)
-    structs, key = dict(built.port.leaves), jax.random.key(0)
-    carry = guarded(backend, "beginning to train", partial(jax.eval_shape, built.port.begin, structs, key))
-    return Model(built.port, built.table, _variables(built.port, built.table), _training(tracer, rooted(carry)))
+    return Model(built.port, built.table, _variables(built.port, built.table), _trained(tracer))
+
+
+def _trained(tracer: Tracer) -> Template | EquivError:
+    """The template of training; a train step that cannot be used is only told where it is needed."""
+    port, key = tracer.port, jax.random.key(0)
+    begin = partial(jax.eval_shape, port.begin, dict(port.leaves), key)
+    try:
+        return _training(tracer, rooted(guarded(port.backend, "beginning to train", begin)))
+    except EquivError as error:
+        return error
 
 
 def _variables(port: Port, table: LeafTable) -> Template:
-    held = {key: tuple(leaf for leaf in table.leaves if leaf.key == key) for key in port.leaves}
+    held = by_key(table)
     slots = []
     for key, struct in port.leaves.items():
         random = port.collections[key] == "random"
         spec = LeafSpec(struct.shape, str(struct.dtype), port.collections[key])
-        mapped = held[key] or (MappedLeaf(f"random/{key.path}", key, Identity(), spec, struct.shape),)
+        mapped = held.get(key) or (MappedLeaf(f"random/{key.path}", key, Identity(), spec, struct.shape),)
         slots.append(Slot(_path(port, key), "random" if random else "variable", spec, mapped, key))
     # NNX saves a variable as a node of its own (flax 0.12.8: `kernel/value`).
     below = ("value",) if port.backend == "nnx" else ()

@@ -63,7 +63,7 @@ def check_training(case: Case, plan: Plan) -> str:
     workshop = _workshop(case, ours, theirs)
     found = _of_optimizer(plan, prove_candidates(workshop, [theirs]))
     if found.grade in EQUAL:
-        return f"{moved}: the optimizer does not notice, the train steps of both libraries are {found.grade} the same"
+        return f"{moved}: the optimizer does not notice, train steps of both libraries are the same: {found.grade}"
     alone = [_step_alone(trace_port(workshop, backend)) for backend in (ours, theirs)]
     left, right = alone
     given = [make_probe(name, seed, left.table, workshop.entries, case.steps) for name, seed in SEEDS.items()]

@@ -1,18 +1,14 @@
 """Where two programs first differ: the first equation of each that the other has nothing like, with its source line."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from jax.extend import core
 
 from equiv.evidence.algebra import CONDITIONS, Algebra
 from equiv.evidence.draws import caller, where
-from equiv.evidence.number import Numbering, input_term, number_program
+from equiv.evidence.number import Numbering, Step, input_term, number_program
 from equiv.program import Program
-
-Step = tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]
-"""The calls around an equation and the equation, what goes in, what comes out."""
 
 
 def first_difference(left: Program, right: Program, aliases: dict[str, str], names: tuple[str, str]) -> str:
@@ -31,9 +27,9 @@ def first_difference(left: Program, right: Program, aliases: dict[str, str], nam
     """
     sides = []
     for program in (left, right):
-        numbering = Numbering(Algebra(frozenset(CONDITIONS)))
-        number_program(program, numbering, aliases)
-        sides.append(numbering.steps)
+        steps: list[Step] = []
+        number_program(program, Numbering(Algebra(frozenset(CONDITIONS)), steps=steps), aliases)
+        sides.append(steps)
     terms = [{term for _, ins, outs in steps for term in (*ins, *outs)} for steps in sides]
     # Where all that a port uses is alike, it takes something that is given to both and that the other does not use.
     given = {

@@ -31,6 +31,9 @@ from equiv.evidence.terms import (
 )
 from equiv.program import Program
 
+Step = tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]
+"""The calls around an equation and the equation, what goes in, what comes out."""
+
 
 @dataclass
 class Numbering:
@@ -41,14 +44,14 @@ class Numbering:
         reshaped: reshaped term to what it was reshaped from.
         nest: the loops around what is numbered now, and what loops stacked.
         steps: every equation after the calls around it, and the computed terms that go in and come out, in program
-            order.
+            order; None: not kept.
         calls: the calls around what is numbered now.
     """
 
     algebra: Algebra = field(default_factory=Algebra)
     reshaped: dict[str, Value] = field(default_factory=dict)
     nest: loops.Nest = field(default_factory=loops.Nest)
-    steps: list[tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
+    steps: list[Step] | None = None
     calls: list[Any] = field(default_factory=list)
 
 
@@ -85,7 +88,7 @@ def walk(numbering: Numbering, jaxpr: Any, consts: Sequence[Any], inputs: Sequen
     for eqn in jaxpr.eqns:
         ins = [read(item) for item in eqn.invars]
         outs = _equation(numbering, eqn, ins)
-        if eqn.primitive.name not in CALLS:
+        if numbering.steps is not None and eqn.primitive.name not in CALLS:
             numbering.steps.append(((*numbering.calls, eqn), _terms(ins), _terms(outs)))
         values.update(zip(eqn.outvars, outs, strict=True))
     return [read(item) for item in jaxpr.outvars]

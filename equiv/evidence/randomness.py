@@ -38,7 +38,7 @@ def lower_draws(step: Program, random: Callable[[], Mapping[str, Any]]) -> Calla
         draw, state = lowered.compile(compiler_options=QUICK), random()
         seen: Pieces = []
         for number in range(STEPS):
-            inputs = {**state, "key": jax.random.fold_in(jax.random.key(0), number)}
+            inputs = {**state, "key": jax.random.key(number)}
             outputs = draw(*(inputs.get(name, _zeros(tapped, name)) for name in tapped.inputs))
             named = dict(zip(tapped.outputs, outputs, strict=True))
             state = {name: named.get(name, value) for name, value in state.items()}
@@ -51,7 +51,9 @@ def lower_draws(step: Program, random: Callable[[], Mapping[str, Any]]) -> Calla
 
 def _zeros(program: Program, name: str) -> Any:
     aval = program.jaxpr.in_avals[program.inputs.index(name)]
-    return jnp.zeros(aval.shape, aval.dtype)
+    # Numpy, where it has the dtype: jax compiles zeros of every shape anew.
+    own = jnp.issubdtype(aval.dtype, jax.dtypes.extended)
+    return (jnp if own else np).zeros(aval.shape, aval.dtype)
 
 
 def _pieces(when: str, step: Program, arrays: list[Any]) -> Pieces:

@@ -65,11 +65,11 @@ def atom(name: str, shape: Sequence[int], dtype: Any) -> Value:
 
 def literal(array: Any) -> Value:
     """A constant; one number everywhere is a scalar seen through a broadcast."""
-    if "key<" in str(getattr(array, "dtype", "")):
+    if "key<" in dtype_name(getattr(array, "dtype", None)):
         return atom(digest("key", id(array)), array.shape, array.dtype)
     numbers = np.asarray(array)
     first = numbers.reshape(-1)[0] if numbers.size else None
-    if first is not None and numbers.tobytes() == np.full_like(numbers, first).tobytes():
+    if first is not None and (not numbers.ndim or numbers.tobytes() == np.full_like(numbers, first).tobytes()):
         term = digest("number", dtype_name(numbers.dtype), first.tobytes())
         return Value(term, (None,) * numbers.ndim, numbers.shape, dtype_name(numbers.dtype), first)
     squeezed = np.ascontiguousarray(numbers.squeeze())
@@ -145,7 +145,8 @@ def elementwise(
         return repr(sorted((value.term, repr(mark), repr(view[axis])) for value, view, mark in rows))
 
     # The order of the result's axes is a view: (a + b).T and a.T + b.T are one term.
-    axes.sort(key=signature)
+    if len(axes) > 1:
+        axes.sort(key=signature)
     names = [
         digest(value.term, value.dtype, [view[axis] for axis in axes], mark)
         for value, view, mark in zip(operands, views, marks, strict=True)

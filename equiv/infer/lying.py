@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from equiv.infer.proposal import Bounds
 from equiv.infer.relations import Relation
 from equiv.infer.views import Shape, View, flip, reshape, strides, transpose, whole
-from equiv.layouts import Chain, Flip, Shift, SwapAxes
+from equiv.layouts import Chain, Columns, Flip, Shift, SwapAxes
 from equiv.variables import Identity, Layout, MappedLeaf, Transpose
 
 
@@ -18,6 +18,13 @@ def item_of(bounds: Bounds, shape: Shape) -> int | None:
     """The index on the first axis, for one of a stack."""
     full = bounds[1:] == tuple((0, size) for size in shape[1:])
     return bounds[0][0] if full and bounds and bounds[0][1] - bounds[0][0] == 1 < shape[0] else None
+
+
+def columns_of(bounds: Bounds, shape: Shape) -> Columns | None:
+    """The run of the last axis, for a part that is whole on all the others."""
+    if not bounds or bounds[:-1] != tuple((0, size) for size in shape[:-1]) or bounds[-1] == (0, shape[-1]):
+        return None
+    return Columns(*bounds[-1])
 
 
 def seen(leaf: MappedLeaf) -> tuple[View, float] | None:
@@ -61,6 +68,27 @@ def without_item(
     ]
     rest = [shape if item is None else shape[1:] for shape, item in zip(shapes, items, strict=True)]
     return Relation((starts[0], starts[1]), found.steps), (rest[0], rest[1])
+
+
+def without_columns(
+    found: Relation, shapes: Sequence[Shape], columns: Sequence[Columns | None]
+) -> tuple[Relation, tuple[Shape, Shape]]:
+    """A relation and shapes, counted within columns."""
+    sides = [_inside(found, side, shapes[side], columns[side]) for side in (0, 1)]
+    (one, ours, left), (two, theirs, right) = sides
+    sizes = [size for size, _, _ in found.steps]
+    return Relation((one, two), tuple(zip(sizes, ours, theirs, strict=True))), (left, right)
+
+
+def _inside(found: Relation, side: int, shape: Shape, columns: Columns | None) -> tuple[int, list[int], Shape]:
+    """Start, steps and shape of one side, as if its leaf had those columns alone."""
+    start, steps = found.starts[side], [step[1 + side] for step in found.steps]
+    if columns is None:
+        return start, steps, shape
+    size, every = columns.stop - columns.start, shape[-1]
+    # A step is either within a row, or a number of whole rows: a row of the part does not run on into the next.
+    fewer = [step // every * size if abs(step) >= every else step for step in steps]
+    return start // every * size + start % every - columns.start, fewer, (*shape[:-1], size)
 
 
 def shifted(found: tuple[Layout, Layout], shift: float) -> tuple[Layout, Layout]:

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -32,14 +32,18 @@ class Reading:
         program: the forward pass in eval mode, of every method, without dead equations.
         keys: place among the program's inputs to native leaf.
         flow: its uses.
-        skeleton: their order.
     """
 
     port: Port
     program: Program
     keys: Mapping[int, NativeKey]
     flow: Flow
-    skeleton: Skeleton
+
+    @cached_property
+    def skeleton(self) -> Skeleton:
+        """Uses in their order."""
+        kinds = {place: _kind(self.port.leaves[key].dtype) for place, key in self.keys.items()}
+        return skeleton(self.flow, kinds, _ends(self.program))
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -75,18 +79,14 @@ def read(port: Port, request: Request, train: bool = False) -> Reading:
     program = guarded(port.backend, "tracing", partial(_forward, port, request, train))
     named = {f"leaf {key}": key for key in port.leaves if port.collections[key] != "random"}
     keys = {place: named[name] for place, name in enumerate(program.inputs) if name in named}
-    return _walked(port, program, keys, {})
+    return Reading(port, program, keys, flow(program, frozenset(keys), {}))
 
 
 def recut(reading: Reading, cutting: Cutting) -> Reading:
     """The same port with some leaves cut."""
-    return _walked(reading.port, reading.program, reading.keys, cutting) if cutting else reading
-
-
-def _walked(port: Port, program: Program, keys: Mapping[int, NativeKey], cutting: Cutting) -> Reading:
-    found = flow(program, frozenset(keys), cutting)
-    kinds = {place: _kind(port.leaves[key].dtype) for place, key in keys.items()}
-    return Reading(port, program, keys, found, skeleton(found, kinds, _ends(program)))
+    if not cutting:
+        return reading
+    return replace(reading, flow=flow(reading.program, frozenset(reading.keys), cutting))
 
 
 def _ends(program: Program) -> list[tuple[object, ...]]:

@@ -12,11 +12,12 @@ from equiv import backends
 from equiv.backends.base import Port
 from equiv.case import Layer
 from equiv.errors import EquivError
-from equiv.infer.lying import bounds_of, item_of, seen, shifted, without_item
+from equiv.infer.lying import bounds_of, columns_of, item_of, seen, shifted, without_columns, without_item
 from equiv.infer.proposal import Bounds, Pair, Proposal
 from equiv.infer.relations import layouts, relation
 from equiv.infer.templates import Template, fits, natives_of, scopes_of, templates
 from equiv.infer.views import form
+from equiv.layouts import Columns
 from equiv.mapping import map_port
 from equiv.variables import Identity, MappedLeaf, Native, NativeKey
 
@@ -84,6 +85,7 @@ class Finder:
 
     def __init__(self, proposal: Proposal, names: tuple[str, str], modules: tuple[ModuleType, ModuleType]) -> None:
         self.pairs, self.ports, self.names, self.modules = proposal.pairs, proposal.ports, names, modules
+        self.alone = {one.key for one in proposal.left if not one.dead}
         self.places = {(pair.left, pair.bounds[0]): number for number, pair in enumerate(proposal.pairs)}
         self.templates = [
             (template, tuple(natives_of(module, template) for module in modules)) for template in templates(names)
@@ -107,21 +109,25 @@ class Finder:
         self, template: Template, natives: tuple[list[Native], ...], scopes: tuple[str, str], pair: Pair
     ) -> Row | None:
         items = tuple(item_of(bounds, self._shape(side, pair)) for side, bounds in enumerate(pair.bounds))
+        columns = tuple(columns_of(bounds, self._shape(side, pair)) for side, bounds in enumerate(pair.bounds))
         tables = []
         for side, scope in enumerate(scopes):
             keys = {self.modules[side].native_key(one, scope) for one in natives[side]} & set(self.ports[side].leaves)
             layer = template.layer("row", {self.names[side]: scope if items[side] is None else f"{scope}[0]"})
             try:
-                tables.append(_table(layer, self.ports[side], self.modules[side], keys, items[side]))
+                tables.append(_table(layer, self.ports[side], self.modules[side], keys, items[side], columns[side]))
             except EquivError:
                 return None
         ours, theirs = ({leaf.name: leaf for leaf in table if not leaf.own} for table in tables)
-        if not ours or set(ours) != set(theirs) or not fits(template, ours, scopes, pair):
+        both = {name: leaf for name, leaf in ours.items() if name in theirs}
+        # What only one of them has must be a leaf without a counterpart: running the case says so of the layer.
+        single = {leaf.key for name, leaf in (ours | theirs).items() if name not in both}
+        if not both or not single <= self.alone or not fits(template, both, scopes, pair):
             return None
-        held = [self._held(ours[name], theirs[name]) for name in ours]
+        held = [self._held(ours[name], theirs[name]) for name in both]
         if any(number is None for number in held):
             return None
-        full = [scope if item is None else f"{scope}[{item}]" for scope, item in zip(scopes, items, strict=True)]
+        full = [_indexed(*one) for one in zip(scopes, items, columns, strict=True)]
         layer = template.layer("row", dict(zip(self.names, full, strict=True)))
         covered = [frozenset(leaf.key for leaf in table) for table in tables]
         numbers = tuple(number for number in held if number is not None)
@@ -152,15 +158,16 @@ class Finder:
         told = " and ".join(
             f"{name} {_part(key, b, s)}" for name, key, b, s in zip(self.names, keys, pair.bounds, shapes, strict=True)
         )
-        for bounds, shape, item in zip(pair.bounds, shapes, items, strict=True):
-            if item is None and bounds != tuple((0, size) for size in shape):
+        columns = tuple(columns_of(bounds, shape) for bounds, shape in zip(pair.bounds, shapes, strict=True))
+        for bounds, shape, item, some in zip(pair.bounds, shapes, items, columns, strict=True):
+            if item is None and some is None and bounds != tuple((0, size) for size in shape):
                 return f"{told}: no row of a layer table says that a leaf is such a part of another"
         collections = {port.collections[key] for port, key in zip(self.ports, keys, strict=True)}
         if len(collections) > 1:
             return f"{told}: a parameter in one port is state in the other"
         if pair.relation is None:
             return f"{told}: no reshape, transpose or flip makes one of the other"
-        found = layouts(*without_item(pair.relation, shapes, items))
+        found = layouts(*without_columns(*without_item(pair.relation, shapes, items), columns))
         if found is None:
             return f"{told}: the layouts of equiv.layouts cannot say how one lies in the other"
         own = {
@@ -170,8 +177,8 @@ class Finder:
         }
         function = "parameter" if collections == {"params"} else "state"
         scopes = {
-            name: _scope(key, module, function, item)
-            for name, key, module, item in zip(self.names, keys, self.modules, items, strict=True)
+            name: _indexed(_scope(key, module, function), item, some)
+            for name, key, module, item, some in zip(self.names, keys, self.modules, items, columns, strict=True)
         }
         layer = Layer("row", function, scopes, layouts=own)
         return Row(
@@ -179,20 +186,31 @@ class Finder:
         )
 
 
-def _table(layer: Layer, port: Port, module: ModuleType, keys: set[NativeKey], item: int | None) -> list[MappedLeaf]:
-    """What a row says of a port; of stacked leaves it has one item, looked at as if there were no other."""
+def _table(
+    layer: Layer, port: Port, module: ModuleType, keys: set[NativeKey], item: int | None, columns: Columns | None
+) -> list[MappedLeaf]:
+    """What a row says of a port; of stacked or packed leaves it has a part, looked at as if there were no other."""
     leaves = {key: struct for key, struct in port.leaves.items() if key in keys}
-    if item is None:
+    if item is None and columns is None:
         return list(map_port((layer,), replace(port, leaves=leaves), module).leaves)
-    one = {key: jax.ShapeDtypeStruct((1, *struct.shape[1:]), struct.dtype) for key, struct in leaves.items()}
-    found = map_port((layer,), replace(port, leaves=one), module).leaves
-    return [replace(leaf, item=item, native_shape=tuple(leaves[leaf.key].shape)) for leaf in found]
+    shapes = {key: struct.shape if item is None else (1, *struct.shape[1:]) for key, struct in leaves.items()}
+    if columns is not None:
+        shapes = {key: (*shape[:-1], columns.stop - columns.start) for key, shape in shapes.items() if shape}
+    part = {key: jax.ShapeDtypeStruct(shape, leaves[key].dtype) for key, shape in shapes.items()}
+    found = map_port((layer,), replace(port, leaves=part), module).leaves
+    whole = {key: tuple(struct.shape) for key, struct in leaves.items()}
+    return [replace(leaf, item=item, part=columns or leaf.part, native_shape=whole[leaf.key]) for leaf in found]
 
 
-def _scope(key: NativeKey, module: ModuleType, function: str, item: int | None) -> str:
+def _scope(key: NativeKey, module: ModuleType, function: str) -> str:
     native = module.LEAVES[function][""]
-    path = key.path if native.collection else f"{key.collection}/{key.path}"
-    return path if item is None else f"{path}[{item}]"
+    return key.path if native.collection else f"{key.collection}/{key.path}"
+
+
+def _indexed(scope: str, item: int | None, columns: Columns | None) -> str:
+    """A scope with the index of a stack, or a run of the last axis."""
+    scope = scope if item is None else f"{scope}[{item}]"
+    return scope if columns is None else f"{scope}[..., {columns.start}:{columns.stop}]"
 
 
 def _part(key: NativeKey, bounds: Bounds, shape: tuple[int, ...]) -> str:
@@ -203,8 +221,8 @@ def _part(key: NativeKey, bounds: Bounds, shape: tuple[int, ...]) -> str:
 
 def _named(found: list[Row], names: tuple[str, str]) -> Iterator[Row]:
     """The rows under the paths that a person would give them."""
-    source = next(name for name in ("nnx", "haiku", "linen") if name in names)
-    paths = [_path(row.layer.scopes[source]) for row in found]
+    sources = sorted(names, key=("nnx", "haiku", "linen").index)
+    paths = [_path(*(row.layer.scopes[name] for name in sources)) for row in found]
     first = {path.partition(".")[0] for path in paths}
     if len(first) == 1 and all("." in path for path in paths):
         paths = [path.partition(".")[2] for path in paths]
@@ -217,6 +235,11 @@ def _named(found: list[Row], names: tuple[str, str]) -> Iterator[Row]:
         yield replace(row, layer=replace(row.layer, path=unique))
 
 
-def _path(scope: str) -> str:
-    parts = scope.replace("[", "/").replace("]", "").replace(".", "/").split("/")
-    return ".".join(part for part in parts if part not in ("", "~", "__layer_stack_no_per_layer"))
+def _path(scope: str, other: str) -> str:
+    """A scope as a path; of a part of a packed layer the last word is the other library's."""
+    packed = "[..." in scope
+    paths = []
+    for one in (scope, other):
+        parts = re.sub(r"\[\.\.\..*\]", "", one).replace("[", "/").replace("]", "").replace(".", "/").split("/")
+        paths.append([part for part in parts if part not in ("", "~", "__layer_stack_no_per_layer")])
+    return ".".join([*paths[0][:-1], *paths[1][-1:]] if packed and "[..." not in other else paths[0])

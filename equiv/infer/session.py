@@ -8,7 +8,7 @@ from functools import partial
 from equiv import backends
 from equiv.backends.base import Port, Request
 from equiv.case import Case
-from equiv.errors import CaseError
+from equiv.errors import CaseError, PortError
 from equiv.infer.averages import decays
 from equiv.infer.builders import Located
 from equiv.infer.proposal import Left, Proposal
@@ -16,7 +16,7 @@ from equiv.infer.propose import propose
 from equiv.infer.rows import Row, rows
 from equiv.infer.write import Draft
 from equiv.probe import make_probe
-from equiv.variables import LeafTable
+from equiv.variables import LeafTable, NativeKey
 from equiv.workshop import guarded, request_of
 
 SEED = 7
@@ -31,7 +31,8 @@ class Inferred:
         proposal: leaf by leaf.
         rows: the layer table.
         problems: pairs that no row of a layer table can say, and why.
-        left: leaves that no row covers.
+        left: leaves without a counterpart, but for those that only one library keeps of a layer.
+        covered: whether the layer table has every leaf of both ports, so that the case can be run.
         draft: the case file.
         seconds: what inference took, tracing included.
     """
@@ -40,12 +41,13 @@ class Inferred:
     rows: tuple[Row, ...]
     problems: tuple[str, ...]
     left: tuple[Left, ...]
+    covered: bool
     draft: Draft
     seconds: float
 
     @property
     def complete(self) -> bool:
-        """Whether every leaf of both ports has its place in the layer table."""
+        """Whether every leaf of both ports has its counterpart in the layer table."""
         return not self.left and not self.problems
 
 
@@ -75,11 +77,16 @@ def infer(
         )
     models = {one.backend: one.builder for one in builders}
     request, entries = request_of(Case(guide="", models=models, batch=batch, layers=(), methods=methods))
-    ports = _built(left, request), _built(right, request)
     probe = make_probe("inference", SEED, LeafTable(left.backend, ()), entries, 1)
-    proposal = propose(ports, request, {name: array[0] for name, array in probe.batches.items()})
+    try:
+        ports = _built(left, request), _built(right, request)
+        proposal = propose(ports, request, {name: array[0] for name, array in probe.batches.items()})
+    except PortError as error:
+        raise PortError(f"{error} {_called(request)}") from error
     found, problems = rows(proposal)
-    open_ = tuple(one for one in proposal.left if not any(one.key in row.keys[one.side] for row in found))
+    held = [frozenset[NativeKey]().union(*(row.keys[side] for row in found)) for side in (0, 1)]
+    outside = {(one.side, one.key) for one in proposal.left if one.key not in held[one.side]}
+    alone = tuple(one for one in proposal.left if not one.dead or (one.side, one.key) in outside)
     haiku = [port for port in ports if port.backend == "haiku"]
     draft = Draft(
         lesson=f"{right.place.attribute} ({right.backend}) is {left.place.attribute} ({left.backend}).",
@@ -88,9 +95,19 @@ def infer(
         methods=methods,
         rows=found,
         decays=decays(haiku[0], request, found) if haiku else {},
-        missing=(*problems, *(f"{ports[one.side].backend} {one.key}: {one.reason}" for one in open_)),
+        missing=(*problems, *(f"{ports[one.side].backend} {one.key}: {one.reason}" for one in alone)),
     )
-    return Inferred(proposal, found, problems, open_, draft, time.perf_counter() - began)
+    covered = not (problems or outside)
+    return Inferred(proposal, found, problems, alone, covered, draft, time.perf_counter() - began)
+
+
+def _called(request: Request) -> str:
+    """What the ports were called with: an error of a builder may well be one of the batch."""
+    calls = []
+    for method, names in request.methods.items():
+        given = [f"{name} {one.dtype}{list(one.shape)}" for name, one in request.batch.items() if name in names]
+        calls.append(f"{method}({', '.join(given)})")
+    return f"It was called as {' and '.join(calls)}; --input or --batch give what is passed, --method which to which."
 
 
 def _built(located: Located, request: Request) -> Port:

@@ -1,7 +1,7 @@
 """A proposal in words."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from equiv.infer.proposal import Bounds, Pair, Proposal
 from equiv.infer.relations import layouts
@@ -60,14 +60,42 @@ def layout(pair: Pair, proposal: Proposal) -> str:
     whole = [tuple(port.leaves[key].shape) for port, key in zip(proposal.ports, (pair.left, pair.right), strict=True)]
     if pair.relation is None:
         words.append("unknown")
-    elif shapes == whole and (found := layouts(pair.relation, (shapes[0], shapes[1]))) is not None:
-        told = [f"{port.backend}: {one}" for port, one in zip(proposal.ports, found, strict=True) if one != Identity()]
-        words += told
+    elif shapes == whole:
+        found = layouts(pair.relation, (shapes[0], shapes[1]))
+        both = zip(proposal.ports, found or (), strict=found is not None)
+        words += [f"{port.backend}: {one}" for port, one in both if one != Identity()] if found else ["rearranged"]
     elif ones[0] != ones[1]:
         words.append("reshaped")
     if pair.shift:
         words.append(f"{pair.shift:+g}")
     return ", ".join(words)
+
+
+def by_row(inferred: Inferred) -> Iterator[tuple[str, ...]]:
+    """Cells of a table with one line for each row: its name and kind, both places, layouts, and how it is known."""
+    proposal = inferred.proposal
+    names = [port.backend for port in proposal.ports]
+    for row in inferred.rows:
+        pairs = [proposal.pairs[number] for number in row.pairs]
+        told = dict.fromkeys(layout(pair, proposal) for pair in pairs)
+        parts = any(place(pair, proposal, side).partition(" ")[0].endswith("]") for pair in pairs for side in (0, 1))
+        layouts = "; ".join([*filter(None, told), *(["in parts"] if parts else [])])
+        known = Counter(KNOWN[pair.evidence] for pair in pairs)
+        how = ", ".join(f"{count} {way}" for way, count in known.items()) if len(known) > 1 else next(iter(known))
+        scopes = (row.layer.scopes[name] or "(the model)" for name in names)
+        yield f"{row.layer.path} ({row.layer.kind})", *scopes, layouts, how
+    yield from (cells for cells in by_leaf(inferred) if cells[0] == "none")
+
+
+def by_leaf(inferred: Inferred) -> Iterator[tuple[str, ...]]:
+    """The same with one line for each leaf; `none` where no row has it."""
+    proposal = inferred.proposal
+    rows = {number: row for row in inferred.rows for number in row.pairs}
+    for number, pair in enumerate(proposal.pairs):
+        row = rows.get(number)
+        title = f"{row.layer.path} ({row.layer.kind})" if row and number == min(row.pairs) else "" if row else "none"
+        leaves = (place(pair, proposal, side) for side in (0, 1))
+        yield title, *leaves, layout(pair, proposal), KNOWN[pair.evidence]
 
 
 def remarks(inferred: Inferred) -> list[str]:
@@ -85,7 +113,7 @@ def remarks(inferred: Inferred) -> list[str]:
             groups.setdefault(pair.alike, []).append(pair)
     for some in groups.values():
         told = ", ".join(pair.left.path for pair in some)
-        lines.append(f"Interchangeable: {told} ({names[0]}). Any order of them is the same function.")
+        lines.append(f"Interchangeable, with their layers: {told} ({names[0]}). Any order is the same function.")
     for pair in proposal.pairs:
         if pair.evidence in ("shape", "name"):
             told = f"{pair.left.path} is {pair.right.path}"

@@ -30,8 +30,11 @@ EQUAL = float(np.sqrt(np.finfo("float32").eps))
 MARGIN = 10.0
 """Where no two are one, as between ports that differ elsewhere: how many times nearer the nearest has to be."""
 
-LARGEST = 2**26
-"""Elements of all leaves above which nothing is run for a proposal."""
+LARGEST = 2**29
+"""Elements of all leaves, 2 GB of float32, above which nothing is run for a proposal."""
+
+PERIOD = 65537
+"""Numbers drawn for a leaf before they repeat: a prime, so that no two rows of a matrix hold the same."""
 
 
 @dataclass
@@ -137,8 +140,8 @@ class Telling:
             return evaluate(jax.make_jaxpr(jax.grad(projected))(moved), moved)
 
         found = dict(zip(places, guarded(reading.port.backend, "its gradient", gradients), strict=True))
-        flat = {place: np.asarray(array, "float64").reshape(-1) for place, array in found.items()}
-        return {node: flat[reading.blocks[node].leaf][places_of(reading, node)] for node in nodes}
+        blocks = {node: block(reading, node, found[reading.blocks[node].leaf]) for node in nodes}
+        return {node: array.astype("float64").reshape(-1) for node, array in blocks.items()}
 
 
 def numbers(matching: Matching, side: int) -> dict[int, object]:
@@ -152,38 +155,37 @@ def numbers(matching: Matching, side: int) -> dict[int, object]:
 
 def filled(reading: Reading, content: Mapping[int, object]) -> dict[int, np.ndarray]:
     """Place among the program's inputs to a leaf; nodes of the same content hold the same, each in its own layout."""
-    arrays = {place: np.zeros(int(np.prod(reading.port.leaves[key].shape))) for place, key in reading.keys.items()}
+    structs = {place: reading.port.leaves[key] for place, key in reading.keys.items()}
+    arrays = {place: np.zeros(struct.shape, struct.dtype) for place, struct in structs.items()}
     for node, what in content.items():
         uses = reading.skeleton.uses[node]
         shift = next((use.shift for use in uses if use.shift and float(use.shift).is_integer()), 0.0)
-        drawn = _drawn(what, reading.skeleton.labels[node])
-        arrays[reading.blocks[node].leaf][places_of(reading, node)] = drawn - shift
-    structs = {place: reading.port.leaves[key] for place, key in reading.keys.items()}
-    return {place: array.reshape(structs[place].shape).astype(structs[place].dtype) for place, array in arrays.items()}
+        into = block(reading, node, arrays[reading.blocks[node].leaf])
+        into[...] = (_drawn(what, reading.skeleton.labels[node]) - shift).reshape(into.shape)
+    return arrays
 
 
-def places_of(reading: Reading, node: int) -> np.ndarray:
-    """Where the elements of a node lie in its leaf, in the order of its form."""
+def block(reading: Reading, node: int, array: np.ndarray) -> np.ndarray:
+    """The elements of a node in an array of its leaf, in the order of its form, as a view."""
     found = next((use.form for use in reading.skeleton.uses[node] if use.form is not None), None)
     if found is None or found.size != reading.blocks[node].size:
-        shape, block = reading.shape(node), reading.blocks[node].bounds
-        return np.arange(int(np.prod(shape))).reshape(shape)[tuple(slice(*ends) for ends in block)].reshape(-1)
-    return indices(found)
+        return array[(*(slice(*ends) for ends in reading.blocks[node].bounds), ...)]
+    return strided(array, found)
 
 
-def indices(form: Form) -> np.ndarray:
-    """The elements of a leaf in the order of a form."""
-    found = np.array([form.start])
-    for digit in form.digits:
-        found = (found[:, None] + digit.stride * np.arange(digit.size)).reshape(-1)
-    return found
+def strided(array: np.ndarray, form: Form) -> np.ndarray:
+    """An array in the order of a form: a view with one axis for each digit, if its elements lie in a row."""
+    flat = array.reshape(-1)
+    sizes, steps = [digit.size for digit in form.digits], [digit.stride * flat.itemsize for digit in form.digits]
+    return np.lib.stride_tricks.as_strided(flat[form.start :], sizes, steps)
 
 
 def _drawn(content: object, label: tuple[Any, ...]) -> np.ndarray:
     size, kind, *ways = label
-    drawn = np.random.default_rng(zlib.crc32(repr(content).encode())).standard_normal(size).clip(-2.5, 2.5)
     if kind != "float":
-        return np.full(size, 1.0)
+        return np.full(size, 1.0, "float32")
+    rng = np.random.default_rng(zlib.crc32(repr(content).encode()))
+    drawn = np.resize(rng.standard_normal(min(size, PERIOD), "float32").clip(-2.5, 2.5), size)
     if CONTRACT in ways:
         return drawn * size**-0.25
     return 0.2 * drawn if ADD in ways else 1 + 0.2 * drawn

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from equiv.infer.builders import Located
@@ -107,10 +108,11 @@ def _case(draft: Draft, names: Sequence[str]) -> list[str]:
     lines.append("    layers=(" if draft.rows or draft.missing else "    layers=(),")
     for row in draft.rows:
         lines += _row(row)
-    lines += [f"        # {line}" for line in draft.missing]
+    for line in draft.missing:
+        lines += wrap(line, WIDTH, initial_indent="        # ", subsequent_indent="        #   ")
     lines += ["    ),"] if draft.rows or draft.missing else []
     if draft.decays:
-        debiased = [f'*zero_debias("{path}", decay={decay:g})' for path, decay in draft.decays.items()]
+        debiased = [f'*zero_debias("{path}", decay={decay})' for path, decay in draft.decays.items()]
         lines += ["    known_differences=(", *(f"        {one}," for one in debiased), "    ),"]
     return [*lines, ")"]
 

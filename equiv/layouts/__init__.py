@@ -7,6 +7,7 @@ from equiv.layouts.one import Shift as Shift
 from equiv.layouts.one import Squeeze as Squeeze
 from equiv.layouts.one import SwapAxes as SwapAxes
 from equiv.layouts.one import of_updates as of_updates
+from equiv.layouts.packed import Columns as Columns
 from equiv.layouts.packed import Gate as Gate
 from equiv.layouts.packed import check_regions as check_regions
 from equiv.layouts.packed import to_native as to_native

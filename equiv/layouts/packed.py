@@ -39,6 +39,26 @@ class Gate:
         return (*((0, length) for length in shape[:-2]), rows, columns)
 
 
+@dataclass(frozen=True)
+class Columns:
+    """A run of the last axis: query, key and value side by side in one kernel, each with its bias below it.
+
+    Attributes:
+        start: its first index.
+        stop: one past its last.
+    """
+
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"columns {self.start} to {self.stop - 1}"
+
+    def region(self, shape: Shape) -> Region:
+        """Where it lies in a native leaf of that shape."""
+        return (*((0, length) for length in shape[:-1]), (self.start, self.stop))
+
+
 def to_native(leaves: Sequence[MappedLeaf], variables: Mapping[str, Array]) -> Array:
     """A native leaf from all that it holds.
 

@@ -1,12 +1,14 @@
 """A selfcheck in the terminal: how many faults were noticed, then kind of fault by case."""
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from equiv.kills import OUTCOMES, SIGNS, Kill, Selfcheck, counts, exit_code
+from equiv.kills import BUILDER, OUTCOMES, SIGNS, Kill, Selfcheck, counts, exit_code
 
 COLOURS = {"noticed": "green", "equivalent": "cyan", "unidentifiable": "yellow", "survived": "red"}
 MEANINGS = {
@@ -15,6 +17,9 @@ MEANINGS = {
     "unidentifiable": "unidentifiable: no probe can tell",
     "survived": "survived: hidden by the budget",
 }
+PARTS = {"in programs": False, "in builders": True}
+NUMBERS = re.compile(r"^moves .* by [^ ]*, ")
+"""The part of a reason that is another in every place."""
 VERDICTS = {0: "[green bold]✓", 1: "[red bold]✗", 2: "[magenta bold]!", 3: "[yellow bold]?"}
 
 
@@ -25,6 +30,7 @@ def show_matrix(result: Selfcheck, console: Console) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
     say(f"{VERDICTS[exit_code(result)]} {escape(result.headline)}[/]")
+    _say_where(result, say)
     for case in result.cases:
         if case.problem:
             say(f"[magenta]! {escape(case.name)}[/]: {escape(case.problem)}")
@@ -49,9 +55,27 @@ def show_matrix(result: Selfcheck, console: Console) -> None:
             say(f"{escape(kind)}: {', '.join(there)}")
     if kinds:
         say(f"[dim]{'; '.join(f'{SIGNS[outcome]} {MEANINGS[outcome]}' for outcome in OUTCOMES)}[/]")
+    _say_missed(result, say)
+
+
+def _say_where(result: Selfcheck, say: Callable[[str], None]) -> None:
+    """What became of the faults in programs, and of those in builders."""
+    every = [kill for case in result.cases for kill in case.kills]
+    parts = {where: [kill for kill in every if (kill.program == BUILDER) == inside] for where, inside in PARTS.items()}
+    if all(parts.values()):
+        say("; ".join(f"{len(kills)} {where}: {_cell(kills)}" for where, kills in parts.items()))
+
+
+def _say_missed(result: Selfcheck, say: Callable[[str], None]) -> None:
+    """Why no probe can tell, by kind; and every survivor by itself."""
+    unknown = [kill for case in result.cases for kill in case.kills if kill.outcome == "unidentifiable"]
+    reasons = Counter((kill.fault, NUMBERS.sub("", kill.reason)) for kill in unknown)
+    for (fault, reason), count in reasons.items():
+        say(f"[yellow]{SIGNS['unidentifiable']} {count}[/] {escape(fault)}: {escape(reason)}")
     for case in result.cases:
         for kill in (kill for kill in case.kills if kill.outcome == "survived"):
-            place = f"{case.name}, {kill.candidate}, {kill.program}: {kill.fault}, {kill.site}"
+            program = "" if kill.program == BUILDER else f", {kill.program}"
+            place = f"{case.name}, {kill.candidate}{program}: {kill.fault}, {kill.site}"
             say(f"[red]{SIGNS['survived']} survived[/] {escape(place)}: {escape(kill.reason)}")
 
 

@@ -14,13 +14,16 @@ import msgpack
 import numpy as np
 
 from equiv.convert.checkpoint import Checkpoint, CheckpointError, Leaf, bytes_of, dtype_of, guarded, size_of, spec_of
-from equiv.convert.tree import DEEPEST, Empty, TreePath, children, flatten, nested, shown
+from equiv.convert.tree import DEEPEST, MOST, Empty, TreePath, children, flatten, nested, shown
 from equiv.variables import LeafSpec
 
 NDARRAY, SCALAR = 1, 3
 CHUNKED, CHUNK = "__msgpack_chunked_array__", 2**30
 HEADS = 4096
 """Bytes in which every header, key and shape has to end."""
+
+LARGE = 2**16
+"""Bytes from which on lengths have four bytes: an extension begins with C9, bytes with C6 (msgpack specification)."""
 
 EXTENSIONS = {0xD4: 0, 0xD5: 0, 0xD6: 0, 0xD7: 0, 0xD8: 0, 0xC7: 1, 0xC8: 2, 0xC9: 4}
 """First byte of an extension to the bytes of its length (msgpack specification, "ext format family").
@@ -67,6 +70,7 @@ class _Reader:
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
+        self.entries = 0
 
     def value(self, at: int, depth: int = 0) -> tuple[Any, int]:
         """What begins at a byte, and the byte after it."""
@@ -94,6 +98,9 @@ class _Reader:
         count, found = header(unpacker), {}
         at += unpacker.tell()
         for index in range(count):
+            self.entries += 1
+            if self.entries > 2 * MOST:  # maps within maps count too
+                raise CheckpointError(f"more than {2 * MOST} entries. Give the checkpoint of a model.")
             (key, value), at = item(index, at, depth + 1)
             if key in found:
                 raise CheckpointError(f"two leaves are called {key!r} in one map. Leave one out.")
@@ -113,13 +120,13 @@ class _Reader:
 
     def _extension(self, at: int) -> tuple[Stored, int]:
         bytes_of_length = EXTENSIONS[self.data[at]]
-        length = int.from_bytes(self.data[at + 1 : at + 1 + bytes_of_length], "big")
-        length = length or 2 ** (self.data[at] - 0xD4)
-        kind, start = self.data[at + 1 + bytes_of_length], at + 2 + bytes_of_length
+        start = at + 2 + bytes_of_length
+        counted = int.from_bytes(self.data[at + 1 : start - 1], "big")
+        length = counted if bytes_of_length else 2 ** (self.data[at] - 0xD4)
         end = start + length
         if end > len(self.data):
             raise CheckpointError(f"it ends at byte {len(self.data)}, in the middle of a leaf. Save it again.")
-        if kind not in (NDARRAY, SCALAR):
+        if (kind := self.data[start - 1]) not in (NDARRAY, SCALAR):
             raise CheckpointError(f"an extension of type {kind}, which is no array. Save it with flax.serialization.")
         unpacker = self._unpacker(start)
         parts = unpacker.read_array_header()
@@ -178,7 +185,7 @@ def write(file: Path, leaves: Sequence[Leaf], empties: Mapping[TreePath, Empty])
     """Write what `flax.serialization.msgpack_serialize` would, a leaf at a time."""
     packer = msgpack.Packer(strict_types=True)
 
-    def parts(node: Any) -> Iterator[bytes]:
+    def parts(node: Any) -> Iterator[bytes | memoryview]:
         if node is None:
             yield packer.pack(None)
         elif not isinstance(node, Leaf):
@@ -189,7 +196,7 @@ def write(file: Path, leaves: Sequence[Leaf], empties: Mapping[TreePath, Empty])
         elif size_of(node.spec) > CHUNK:
             yield from _chunked(packer, node)
         else:
-            yield _packed(packer, node.make())
+            yield from _packed(packer, node.make())
 
     whole = nested([*((leaf.path, leaf) for leaf in leaves), *empties.items()])
     with guarded(file, "writing msgpack"), file.open("xb") as stream:
@@ -197,11 +204,20 @@ def write(file: Path, leaves: Sequence[Leaf], empties: Mapping[TreePath, Empty])
             stream.write(part)
 
 
-def _packed(packer: msgpack.Packer, array: np.ndarray) -> bytes:
-    return packer.pack_ext_type(NDARRAY, msgpack.packb((array.shape, array.dtype.name, bytes_of(array))))
+def _packed(packer: msgpack.Packer, array: np.ndarray) -> Iterator[bytes | memoryview]:
+    data = bytes_of(array)
+    if data.nbytes < LARGE:
+        yield packer.pack_ext_type(NDARRAY, msgpack.packb((array.shape, array.dtype.name, data)))
+        return
+    # The library would copy the bytes twice: once into the extension, once more around it.
+    plain = msgpack.Packer()  # the one for the file takes no tuples
+    head = plain.pack_array_header(3) + plain.pack(array.shape) + plain.pack(array.dtype.name)
+    head += b"\xc6" + data.nbytes.to_bytes(4, "big")
+    yield b"\xc9" + (len(head) + data.nbytes).to_bytes(4, "big") + bytes((NDARRAY,)) + head
+    yield data
 
 
-def _chunked(packer: msgpack.Packer, leaf: Leaf) -> Iterator[bytes]:
+def _chunked(packer: msgpack.Packer, leaf: Leaf) -> Iterator[bytes | memoryview]:
     flat = leaf.make().reshape(-1)
     step = max(1, CHUNK // flat.dtype.itemsize)
     starts = range(0, flat.size, step)
@@ -210,4 +226,5 @@ def _chunked(packer: msgpack.Packer, leaf: Leaf) -> Iterator[bytes]:
     yield packer.pack("shape") + packer.pack({str(axis): size for axis, size in enumerate(leaf.spec.shape)})
     yield packer.pack("chunks") + packer.pack_map_header(len(starts))
     for index, start in enumerate(starts):
-        yield packer.pack(str(index)) + _packed(packer, flat[start : start + step])
+        yield packer.pack(str(index))
+        yield from _packed(packer, flat[start : start + step])

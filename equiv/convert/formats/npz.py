@@ -1,8 +1,8 @@
 """npz, through numpy and zipfile: flat names, and no dtype beyond numpy's own."""
 
+import io
 import zipfile
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -10,10 +10,12 @@ import ml_dtypes
 import numpy as np
 
 from equiv.convert.checkpoint import Checkpoint, CheckpointError, Leaf, dtype_of, guarded
-from equiv.convert.tree import TreePath, shown
+from equiv.convert.tree import MOST, TreePath, shown
 from equiv.variables import LeafSpec
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+LONGEST = 12_000
+"""Bytes in which a header ends: numpy takes 10,000 (numpy 2.4.6), but first reads as many as the file says."""
 
 
 def read(file: Path) -> Checkpoint:
@@ -28,22 +30,34 @@ def read(file: Path) -> Checkpoint:
     with guarded(file, "reading as npz"):
         archive = zipfile.ZipFile(file)
         try:
-            leaves = _leaves(archive, file)
+            members = _members(archive)
+            leaves = {path: _leaf(archive, file, path, member) for path, member in members.items()}
         except BaseException:
             archive.close()
             raise
-    return Checkpoint(file, "npz", leaves, partial(_read_leaf, archive, file), archive.close)
+
+    def read_leaf(path: TreePath) -> np.ndarray:
+        with guarded(file, f"reading leaf {shown(path)!r}"), archive.open(members[path]) as stream:
+            return _read_leaf(stream, path)
+
+    return Checkpoint(file, "npz", leaves, read_leaf, archive.close)
 
 
-def _leaves(archive: zipfile.ZipFile, file: Path) -> dict[TreePath, LeafSpec]:
-    leaves: dict[TreePath, LeafSpec] = {}
+def _members(archive: zipfile.ZipFile) -> Mapping[TreePath, zipfile.ZipInfo]:
+    members: dict[TreePath, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         path = (member.filename.removesuffix(".npy"),)
-        if path in leaves:
+        if path in members:
             raise CheckpointError(f"two leaves are called {shown(path)!r}. Leave one out.")
-        with guarded(file, f"reading leaf {shown(path)!r}"), archive.open(member) as stream:
-            leaves[path] = _header(stream, path)
-    return leaves
+        if len(members) >= MOST:
+            raise CheckpointError(f"more than {MOST} leaves. Give the checkpoint of a model.")
+        members[path] = member
+    return members
+
+
+def _leaf(archive: zipfile.ZipFile, file: Path, path: TreePath, member: zipfile.ZipInfo) -> LeafSpec:
+    with guarded(file, f"reading leaf {shown(path)!r}"), archive.open(member) as stream:
+        return _header(io.BytesIO(stream.read(LONGEST)), path)
 
 
 def _header(stream: IO[bytes], path: TreePath) -> LeafSpec:
@@ -59,11 +73,10 @@ def _header(stream: IO[bytes], path: TreePath) -> LeafSpec:
     return LeafSpec(shape, "bfloat16" if dtype == np.dtype("V2") else str(dtype))
 
 
-def _read_leaf(archive: zipfile.ZipFile, file: Path, path: TreePath) -> np.ndarray:
-    with guarded(file, f"reading leaf {shown(path)!r}"), archive.open(f"{path[0]}.npy") as stream:
-        array = np.lib.format.read_array(stream, allow_pickle=False)
-        if stream.read(1):  # zipfile compares its checksum only where the end is read
-            raise CheckpointError(f"leaf {shown(path)!r} goes on after its array. Save it again.")
+def _read_leaf(stream: IO[bytes], path: TreePath) -> np.ndarray:
+    array = np.lib.format.read_array(stream, allow_pickle=False)
+    if stream.read(1):  # zipfile compares its checksum only where the end is read
+        raise CheckpointError(f"leaf {shown(path)!r} goes on after its array. Save it again.")
     return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype("V2") else array
 
 

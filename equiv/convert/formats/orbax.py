@@ -75,19 +75,28 @@ def _check_small(place: Path) -> None:
     """
     import tensorstore
 
-    if not (place / "manifest.ocdbt").is_file():  # an older form, a folder for each array
-        return
-    base = {"driver": "file", "path": f"{place.absolute()}/"}
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    files = {"driver": "file", "path": f"{place.absolute()}/"}
+    # Without this file it is an older form, a folder for each array.
+    joined = (place / "manifest.ocdbt").is_file()
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": files} if joined else files).result()
     small: set[bytes] = set()
     keys = sorted(store.list().result(), key=lambda key: not key.endswith(HEADERS))
     for key in keys:
         array, _, part = key.rpartition(b"/")
         if part in HEADERS:
-            shape = json.loads(store.read(key).result().value)["shape"]
+            shape = _shape(array.decode(), json.loads(store.read(key).result().value))
             small |= {array} if math.prod(shape) < ALONE else set()
         elif array in small:
             store.read(key).result()
+
+
+def _shape(array: str, header: dict[str, Any]) -> list[int]:
+    """The shape of an array, of which no chunk is larger: memory is taken for a whole chunk before it is read."""
+    shape = header["shape"]
+    chunk = header["chunks"] if "chunks" in header else header["chunk_grid"]["configuration"]["chunk_shape"]
+    if any(part > max(1, size) for part, size in zip(chunk, shape, strict=True)):
+        raise CheckpointError(f"array {array!r} of shape {shape} is in chunks of {chunk}. Copy the folder again.")
+    return shape
 
 
 def _spec(path: TreePath, leaf: Any) -> LeafSpec:
@@ -158,7 +167,7 @@ def write(folder: Path, leaves: Sequence[Leaf], tree: Callable[[Mapping[TreePath
         (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
         (jax.Array, ocp.type_handlers.get_type_handler(jax.Array)),
     )
-    with guarded(folder, "writing orbax"), spooled(folder.with_name("leaves"), leaves) as arrays:
+    with guarded(folder, "writing orbax"), spooled(folder.with_name(f"{folder.name}.leaves"), leaves) as arrays:
         handler = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers, use_compression=False)
         with ocp.Checkpointer(handler) as checkpointer:
             checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(tree(arrays)))

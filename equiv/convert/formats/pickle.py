@@ -10,19 +10,25 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import optax
 
-from equiv.convert.checkpoint import SMALL_FLOATS, Checkpoint, CheckpointError, guarded, spec_of
+from equiv.convert.checkpoint import SMALL_FLOATS, Checkpoint, CheckpointError, dtype_of, guarded, spec_of
 from equiv.convert.tree import Empty, TreePath, flatten, shown
 
 
-class _Dtype:
+class _Sealed(type):
+    """Classes that a pickle can call and not change: it may set attributes of whatever it is given (opcode BUILD)."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        raise pickle.UnpicklingError(f"it changes {cls.__name__}")
+
+
+class _Dtype(metaclass=_Sealed):
     """What numpy pickles a dtype as: a call with its name, then a state of which only the byte order is taken."""
 
     def __init__(self, kind: Any, *_: Any) -> None:
-        self.dtype = np.dtype(kind)
+        self.dtype = dtype_of(kind)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if any(part is not None for part in state[2:5]):
@@ -31,7 +37,7 @@ class _Dtype:
             self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class _Array:
+class _Array(metaclass=_Sealed):
     """What numpy pickles an array as: empty at first, then a state with shape, dtype and bytes."""
 
     def __init__(self, *_: Any) -> None:
@@ -42,59 +48,73 @@ class _Array:
         self.array = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _from_buffer(buffer: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
-    made = _Array()
-    made.__setstate__((1, shape, dtype, order == "F", buffer))
-    return made
+class _FromBuffer(_Array):
+    """What numpy pickles an array as from protocol 5 on."""
+
+    def __init__(self, buffer: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> None:
+        self.__setstate__((1, shape, dtype, order == "F", buffer))
 
 
-def _jax_array(make: Any, arguments: tuple[Any, ...], state: Any, _: Any) -> Any:
-    """An array of jax (0.10.2, `_src/array.py`) as one of numpy; `make` is one of ours, like all that can be called."""
-    array = make(*arguments)
-    array.__setstate__(state)
-    return array
+class _JaxArray(_Array):
+    """An array of jax (0.10.2, `_src/array.py`), which holds the call and the state of one of numpy."""
+
+    def __init__(self, make: Any, arguments: tuple[Any, ...], state: Any, _: Any) -> None:
+        made = make(*arguments)
+        if state is not None:
+            made.__setstate__(state)
+        self.array = made.array
 
 
-def _scalar(dtype: _Dtype, data: bytes) -> Any:
-    return np.frombuffer(data, dtype.dtype)[0]
+class _Scalar(metaclass=_Sealed):
+    def __new__(cls, dtype: _Dtype, data: bytes) -> Any:
+        return np.frombuffer(data, dtype.dtype)[0]
 
 
-def _encode(text: str, encoding: str) -> bytes:
+class _Encoded(metaclass=_Sealed):
     """`_codecs.encode`, by which older protocols write bytes."""
-    return text.encode(encoding)
+
+    def __new__(cls, text: str, encoding: str) -> Any:
+        if encoding != "latin1":
+            raise pickle.UnpicklingError(f"bytes as {encoding!r}")
+        return text.encode(encoding)
 
 
 ALLOWED: dict[tuple[str, str], Any] = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _Scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _FromBuffer for core in ("core", "_core")},
     ("numpy", "ndarray"): object,
     ("numpy", "dtype"): _Dtype,
-    **{("ml_dtypes", name): getattr(ml_dtypes, name) for name in ("bfloat16", *SMALL_FLOATS)},
-    ("_codecs", "encode"): _encode,
+    **{("ml_dtypes", name): name for name in ("bfloat16", *SMALL_FLOATS)},
+    ("_codecs", "encode"): _Encoded,
     ("collections", "OrderedDict"): OrderedDict,
-    ("jax._src.array", "_reconstruct_array"): _jax_array,
+    ("jax._src.array", "_reconstruct_array"): _JaxArray,
     # Immutable mappings of both libraries, pickled as a call with their dict (dm-haiku 0.0.17, flax 0.12.8).
     ("haiku._src.data_structures", "FlatMapping"): dict,
     ("haiku._src.data_structures", "FlatMap"): dict,
     ("flax.core.frozen_dict", "FrozenDict"): dict,
 }
-"""Module and name in a pickle to what is called in their place: numpy's own code sees no state out of a pickle."""
+"""Module and name in a pickle to what stands in their place: numpy's own code sees no state out of a pickle."""
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str, /) -> Any:
         if (module, name) in ALLOWED:
             return ALLOWED[module, name]
-        if (found := _optax_state(module, name)) is not None:
-            return found
+        if (kind := _optax_state(module, name)) is not None:
+            return _Sealed(name, (tuple,), {"__slots__": (), "__new__": _filled, "_fields": kind._fields})
         raise CheckpointError(
             f"it asks for {module}.{name}, which makes no array. Do not load it, or save its arrays as npz."
         )
 
 
-def _optax_state(module: str, name: str) -> type | None:
-    """A state of optax, which is a named tuple; nothing is imported for it."""
+def _filled(cls: type, *values: Any) -> Any:
+    """A named tuple of a class like one of optax."""
+    return tuple.__new__(cls, values)
+
+
+def _optax_state(module: str, name: str) -> Any:
+    """A state of optax, which is a named tuple; None for all else, and nothing is imported."""
     if module.split(".")[0] != optax.__name__ or module not in sys.modules:
         return None
     kind = vars(sys.modules[module]).get(name)

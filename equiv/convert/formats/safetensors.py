@@ -30,6 +30,9 @@ DTYPES = {
 }
 """The format's names of dtypes to numpy's: those that the library reads into numpy (safetensors 0.8.0: no float8)."""
 
+LONGEST = 100_000_000
+"""Bytes of a header that the library takes (safetensors 0.8.0)."""
+
 CODES = {name: code for code, name in DTYPES.items()}
 
 
@@ -71,7 +74,7 @@ def _check_names(file: Path) -> None:
 
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        text = stream.read(length) if length <= file.stat().st_size else b""
+        text = stream.read(length) if length <= min(file.stat().st_size, LONGEST) else b""
     if text:  # what is not whole, or no JSON, the library says better
         with suppress(ValueError):
             json.loads(text, object_pairs_hook=once)
