@@ -1,5 +1,6 @@
 """Plots along an order: error over budget from value to value of a program, and from step to step of training."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,6 +85,10 @@ def _parting(who: str, points: tuple[Waypoint, ...]) -> str:
 Lines = Mapping[str, tuple[Finding, tuple[float, ...]]]
 
 
+TICKS = 10
+"""Most labels on the axis of train steps."""
+
+
 def steps(case: CaseResult) -> Plot | None:
     """Error over budget after each train step, of the worst two leaves of each candidate that are not proved."""
     lines = {
@@ -103,7 +108,16 @@ def steps(case: CaseResult) -> Plot | None:
     ]
     heights = [value["ratio"] for value in values]
     y = logarithmic("error / budget", min(*heights, *floors, 1.0), max(*heights, 1.0) * 1.01)
-    x = {"field": "step", "type": "quantitative", "title": "train step", "axis": {"tickMinStep": 1, "grid": False}}
+    last = max(len(ratios) for _, ratios in lines.values())
+    ticks = list(range(1, last + 1, math.ceil(last / TICKS)))
+    x = {
+        "field": "step",
+        "type": "quantitative",
+        "title": "train step",
+        "axis": {"values": ticks, "format": "d", "grid": False},
+        # What does not differ at all has no place on a logarithm: the line begins where it does.
+        "scale": {"domain": [1, max(last, 2)], "nice": False},
+    }
     mark = {"type": "line", "point": {"filled": True, "size": 30}}
     looks = {"color": coloured("line", list(lines)), "strokeDash": shaped("line", list(lines))}
     layers: list[dict[str, Any]] = [
@@ -116,7 +130,7 @@ def steps(case: CaseResult) -> Plot | None:
         "Does the difference grow as training goes on?",
         " ".join(_over_steps(name, ratios) for name, (_, ratios) in lines.items()) + LEGEND,
         {"data": {"values": values}, "layer": layers},
-        ("leaf", *(f"step {step}" for step in range(1, max(len(ratios) for _, ratios in lines.values()) + 1))),
+        ("leaf", *(f"step {step}" for step in range(1, last + 1))),
         [(name, *(shown(max(ratio, 0)) for ratio in ratios)) for name, (_, ratios) in lines.items()],
     )
 
