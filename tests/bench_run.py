@@ -8,6 +8,8 @@ of neighbouring runs is reported with its range, because the machine is noisy.
 - chex: plain pytest with `chex.assert_trees_all_close` on the same outputs, gradients and five steps.
 - run: `equiv run` on the same six cases.
 - prove: `equiv run --prove-only` on them.
+
+Beside them, the seconds that mapping, tracing and proving them take once everything is imported.
 """
 
 import json
@@ -46,6 +48,31 @@ for name in sys.argv[2:]:
             run(lower_programs(part, built.table, case.steps, probe)(), probe)
 """
 
+STAGES = """
+import gc, json, sys, time
+from pathlib import Path
+import haiku, flax.linen, optax
+from flax import nnx
+from equiv.commands.base import COLLECT_EVERY
+from equiv.load import CaseFile, load
+from equiv.proofs import prove_all
+from equiv.traced import trace_port
+from equiv.workshop import open_workshop
+gc.set_threshold(*COLLECT_EVERY)
+taken = dict.fromkeys(("map", "trace", "prove"), 0.0)
+def timed(stage, function):
+    started = time.perf_counter()
+    result = function()
+    taken[stage] += time.perf_counter() - started
+    return result
+for name in sys.argv[1:]:
+    case = load(CaseFile(name, Path("cases") / f"{name}.py")).case
+    workshop = timed("map", lambda: open_workshop(case))
+    left, *others = (timed("trace", lambda: trace_port(workshop, backend)) for backend in case.models)
+    timed("prove", lambda: prove_all(left, {other.port.backend: other for other in others}))
+print(json.dumps({**taken, "all": sum(taken.values())}))
+"""
+
 
 def commands(folder: Path) -> dict[str, list[str]]:
     """The contenders."""
@@ -77,6 +104,12 @@ def measure(rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
+def stages(rounds: int) -> list[dict[str, float]]:
+    """Seconds of mapping, tracing, proving and all three, per round."""
+    command = [sys.executable, "-c", STAGES, *SIX]
+    return [json.loads(subprocess.check_output(command, cwd=ROOT, text=True)) for _ in range(rounds)]
+
+
 def ratios(seconds: dict[str, list[float]], over: str, under: str) -> str:
     """Median and range of the ratios of the same round."""
     found = [one / other for one, other in zip(seconds[over], seconds[under], strict=True)]
@@ -91,6 +124,8 @@ def main() -> None:
     for under in ("floor", "separate", "chex"):
         print(ratios(seconds, "run", under))
     print(ratios(seconds, "prove", "floor"))
+    alone = stages(rounds)
+    print(", ".join(f"{stage} {statistics.median(one[stage] for one in alone):.2f} s" for stage in alone[0]))
 
 
 if __name__ == "__main__":

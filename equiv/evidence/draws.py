@@ -70,6 +70,8 @@ def find(closed: Any) -> tuple[list[Draw], list[int]]:
     Raises:
         PortError: a draw inside a `while` loop, whose number no one can know beforehand.
     """
+    if not count(closed):
+        return [], []
     jaxpr, consts = opened(closed)
     arguments = [_hash("input", index) for index in range(len(jaxpr.invars))]
     found = list(_walk(jaxpr, consts, arguments)[1])
