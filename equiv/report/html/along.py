@@ -109,15 +109,7 @@ def steps(case: CaseResult) -> Plot | None:
     heights = [value["ratio"] for value in values]
     y = logarithmic("error / budget", min(*heights, *floors, 1.0), max(*heights, 1.0) * 1.01)
     last = max(len(ratios) for _, ratios in lines.values())
-    ticks = list(range(1, last + 1, math.ceil(last / TICKS)))
-    x = {
-        "field": "step",
-        "type": "quantitative",
-        "title": "train step",
-        "axis": {"values": ticks, "format": "d", "grid": False},
-        # What does not differ at all has no place on a logarithm: the line begins where it does.
-        "scale": {"domain": [1, max(last, 2)], "nice": False},
-    }
+    x = {"field": "step", "type": "quantitative", "title": "train step", **_whole(last)}
     mark = {"type": "line", "point": {"filled": True, "size": 30}}
     looks = {"color": coloured("line", list(lines)), "strokeDash": shaped("line", list(lines))}
     layers: list[dict[str, Any]] = [
@@ -133,6 +125,13 @@ def steps(case: CaseResult) -> Plot | None:
         ("leaf", *(f"step {step}" for step in range(1, last + 1))),
         [(name, *(shown(max(ratio, 0)) for ratio in ratios)) for name, (_, ratios) in lines.items()],
     )
+
+
+def _whole(last: int) -> dict[str, Any]:
+    """An axis of whole steps from the first on: what does not differ at all has no place on a logarithm."""
+    ticks = list(range(1, last + 1, math.ceil(last / TICKS)))
+    axis = {"values": ticks, "format": "d", "grid": False}
+    return {"axis": axis, "scale": {"domain": [1, max(last, 2)], "nice": False}}
 
 
 def _worst_trained(case: CaseResult, candidate: str) -> list[Finding]:
