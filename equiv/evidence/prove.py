@@ -117,8 +117,12 @@ def _programs(left: Side, right: Side) -> dict[tuple[str, str], Proof]:
         open_pairs = [pair for pair in pairs if pair not in found]
         if not open_pairs:
             break
+        sets: dict[frozenset[str], None] = {}
         for pair in _equal(left, right, open_pairs, lifted, rules):
-            found[pair] = _minimal(left, right, pair, lifted) if rules else Proof("proved")
+            needed = _minimal(left, right, pair, lifted, tuple(sets)) if rules else NOTHING
+            sets.setdefault(needed)
+            named = (*sorted(needed), *((WIDE,) if lifted else ()))
+            found[pair] = Proof("proved modulo", named) if rules else Proof("proved")
     return found
 
 
@@ -143,19 +147,31 @@ def _equal(
     return [pair for pair, one, other in names if one is not None and one == other]
 
 
-def _minimal(left: Side, right: Side, pair: tuple[str, str], lifted: bool) -> Proof:
-    """The rewrites that a proof cannot do without."""
+def _minimal(
+    left: Side, right: Side, pair: tuple[str, str], lifted: bool, before: Iterable[frozenset[str]]
+) -> frozenset[str]:
+    """Rewrites that a proof cannot do without: not one of them can be left out.
+
+    Args:
+        left: the reference.
+        right: the candidate.
+        pair: the places.
+        lifted: whether in float64.
+        before: what other pairs could not do without, which is likely to be the same.
+    """
+
+    def enough(rules: frozenset[str]) -> bool:
+        return bool(_equal(left, right, [pair], lifted, rules))
+
+    for rules in before:
+        if enough(rules) and not any(enough(rules - {rule}) for rule in rules):
+            return rules
     sides = zip((left, right), pair, strict=True)
-    applied = frozenset().union(*(side.applied[lifted, place.partition(": ")[0]] for side, place in sides))
-    alone = frozenset(rule for rule in applied if not _equal(left, right, [pair], lifted, ALL - {rule}))
-    needed = alone
-    if not _equal(left, right, [pair], lifted, alone):
-        # Some stand in for each other: leave out what can be left out, one after the other.
-        needed = applied
-        for rule in sorted(applied - alone):
-            if _equal(left, right, [pair], lifted, needed - {rule}):
-                needed = needed - {rule}
-    return Proof("proved modulo", (*sorted(needed), *((WIDE,) if lifted else ())))
+    needed = frozenset[str]().union(*(side.applied[lifted, place.partition(": ")[0]] for side, place in sides))
+    for rule in sorted(needed):
+        if enough(needed - {rule}):
+            needed -= {rule}
+    return needed
 
 
 def _trained(left: Side, single: Mapping[tuple[str, str], Proof], apart: frozenset[str]) -> dict[str, Proof]:
