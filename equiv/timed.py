@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from jax.extend.core import jaxpr_as_fun
 
 from equiv.backends.base import Leaves, Port
@@ -200,11 +201,17 @@ def traces() -> Iterator[list[str]]:
 def uncached() -> Iterator[None]:
     """Without the persistent compilation cache: reading a file is not compiling."""
     before = getattr(jax.config, CACHE)
-    jax.config.update(CACHE, False)
+    _switch(False)
     try:
         yield
     finally:
-        jax.config.update(CACHE, before)
+        _switch(before)
+
+
+def _switch(on: bool) -> None:
+    """jax 0.11 looks at the setting once, before its first compilation, and again after a reset, which keeps files."""
+    jax.config.update(CACHE, on)
+    compilation_cache.reset_cache()
 
 
 def program_cost(contender: Contender, staged: Staged, reference: Staged) -> ProgramCost:

@@ -209,3 +209,19 @@ def test_uses_of_one_place_are_one():
     uses.path = ("scan", 1)
     assert uses.use(0, "add", None) == uses.use(0, "add", None) == 1
     assert np.shape(uses.nodes) == (1,)
+
+
+def test_what_is_stacked_and_taken_apart_again_is_known_by_its_part():
+    """`jnp.stack` and unpacking have primitives of their own from jax 0.11 on; no name helps here."""
+
+    def plain(p, x):
+        return jnp.tanh(x @ p["a"]) * (x @ p["b"])
+
+    def stacked(p, x):
+        one, two = jnp.stack([x @ p["v"], x @ p["u"]])
+        return jnp.tanh(one) * two
+
+    sizes = (8, 8)
+    proposal = inferred(pure("haiku", plain, a=sizes, b=sizes), pure("nnx", stacked, u=sizes, v=sizes), X)
+    assert {(pair.left.path, pair.right.path) for pair in proposal.pairs} == {("a", "v"), ("b", "u")}
+    assert not {"name", "shape"} & {pair.evidence for pair in proposal.pairs}

@@ -12,7 +12,7 @@ from equiv.program import Program
 EXACT = {
     "broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "slice", "dynamic_slice", "concatenate",
     "convert_element_type", "select_n", "max", "min", "neg", "abs", "sign", "stop_gradient", "copy", "pad", "rev",
-    "gather", "reduce_max", "reduce_min", "clamp", "iota", "split",
+    "gather", "reduce_max", "reduce_min", "clamp", "iota", "split", "stack", "unstack",
 }  # fmt: skip
 """Primitives that round nothing: they move, compare or negate values."""
 

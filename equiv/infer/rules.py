@@ -180,6 +180,19 @@ def _split(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> lis
     return [sliced(scene, ins[0], axis, int(start), int(stop)) for start, stop in pairwise(starts)]
 
 
+def _unstack(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> list[Value]:
+    """A slice along an axis for each result, without that axis (jax 0.11)."""
+    axis = eqn.params["axis"]
+    parts = [sliced(scene, ins[0], axis, index, index + 1) for index in range(len(shapes))]
+    return [_reshape(scene, eqn, [part], [shape])[0] for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _stack(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> list[Value]:
+    axis, shape = eqn.params["axis"], shapes[0]
+    one = [(*shape[:axis], 1, *shape[axis + 1 :])]
+    return [joined(scene, [_reshape(scene, eqn, [value], one)[0] for value in ins], axis)]
+
+
 def _rev(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> list[Value]:
     axes = tuple(map(int, eqn.params["dimensions"]))
     value = collapsed(scene, ins[0], axes)
@@ -213,6 +226,8 @@ RULES: dict[str, Callable[[Scene, Any, list[Value], list[Shape]], list[Value]]] 
     "broadcast_in_dim": _broadcast,
     "slice": _slice,
     "split": _split,
+    "stack": _stack,
+    "unstack": _unstack,
     "rev": _rev,
     "concatenate": _concatenate,
     "dot_general": dot,
