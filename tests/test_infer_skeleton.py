@@ -211,17 +211,20 @@ def test_uses_of_one_place_are_one():
     assert np.shape(uses.nodes) == (1,)
 
 
-def test_what_is_stacked_and_taken_apart_again_is_known_by_its_part():
-    """`jnp.stack` and unpacking have primitives of their own from jax 0.11 on; no name helps here."""
+def test_leaves_that_one_port_stacks_are_parts_of_the_other_ports_leaf():
+    """`jnp.stack` has a primitive of its own from jax 0.11 on; no name helps here."""
 
-    def plain(p, x):
-        return jnp.tanh(x @ p["a"]) * (x @ p["b"])
+    def halves(y):
+        return jnp.tanh(y[..., :8]) * y[..., 8:]
 
     def stacked(p, x):
-        one, two = jnp.stack([x @ p["v"], x @ p["u"]])
-        return jnp.tanh(one) * two
+        return halves(x @ jnp.stack([p["a"], p["b"]], 1).reshape(8, 16))
 
-    sizes = (8, 8)
-    proposal = inferred(pure("haiku", plain, a=sizes, b=sizes), pure("nnx", stacked, u=sizes, v=sizes), X)
-    assert {(pair.left.path, pair.right.path) for pair in proposal.pairs} == {("a", "v"), ("b", "u")}
-    assert not {"name", "shape"} & {pair.evidence for pair in proposal.pairs}
+    def packed(p, x):
+        return halves(x @ p["both"])
+
+    proposal = inferred(pure("haiku", stacked, a=(8, 8), b=(8, 8)), pure("nnx", packed, both=(8, 16)), X)
+    assert {(pair.left.path, pair.right.path, pair.bounds[1][1]) for pair in proposal.pairs} == {
+        ("a", "both", (0, 8)),
+        ("b", "both", (8, 16)),
+    }
