@@ -61,7 +61,7 @@ def minimums(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """Planted faults: every check must notice its own."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "tests/test_faults.py", *session.posargs)
+    session.run("python", "-m", "pytest", "tests/compare/test_planted_faults.py", *session.posargs)
 
 
 @nox.session
@@ -236,7 +236,7 @@ def bench(session: nox.Session) -> None:
     """Timings; alone on the machine, or they say nothing."""
     install(session, "bench")
     for script in ("run", "growth", "plugin", "page", "infer", "convert", "timing"):
-        session.run("python", f"tests/bench_{script}.py")
+        session.run("python", f"tests/benchmarks/bench_{script}.py")
     session.run("equiv", "bench")
 
 

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from equiv.plugin.outcome import Mismatch, NotCompared
+    from equiv.frontends.pytest_plugin.failures import Mismatch, NotCompared
+
 
 __all__ = ["Mismatch", "NotCompared"]
 
@@ -12,6 +13,6 @@ def __getattr__(name: str) -> Any:
     """The exceptions of the pytest fixture, imported when they are asked for."""
     if name not in __all__:
         raise AttributeError(f"module 'equiv' has no attribute {name!r}")
-    from equiv.plugin import outcome
+    from equiv.frontends.pytest_plugin import failures as outcome
 
     return getattr(outcome, name)

@@ -1,5 +1,5 @@
 """`python -m equiv`."""
 
-from equiv.cli import main
+from equiv.frontends.cli.main import main
 
 main(prog_name="equiv")

@@ -13,14 +13,15 @@ import orbax.checkpoint as ocp
 from flax import nnx, serialization
 
 from equiv.backends.base import Port
-from equiv.case import Case
 from equiv.convert.conversion import Request, convert
 from equiv.convert.manifest import Manifest
-from equiv.convert.plan import Choices
-from equiv.convert.random_state import chosen
-from equiv.convert.template import Model, model_of, rooted
-from equiv.load import LoadedCase
-from equiv.probe import make_probe, parse_batch
+from equiv.convert.plan.plan import Choices
+from equiv.convert.plan.random_state import chosen
+from equiv.convert.source.expected_leaves import Model, model_of, rooted
+from equiv.core.batch_spec import parse_batch
+from equiv.core.case import Case
+from equiv.core.case_files import LoadedCase
+from equiv.programs.probes import make_probe
 
 STEPS = 4
 ADAM = "optimizer_adam"

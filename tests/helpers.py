@@ -7,16 +7,16 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from equiv.case import Case
-from equiv.checks import structure
-from equiv.judge import Reference, check_candidate, sample_reference
-from equiv.load import CaseFile, LoadedCase, load
-from equiv.observe import Prepared, outline, prepare
-from equiv.observed import Comparison, Noise
-from equiv.proofs import prove_all
-from equiv.results import CheckResult, Finding
-from equiv.traced import trace_port
-from equiv.workshop import Workshop, open_workshop
+from equiv.compare.candidates import Reference, check_candidate, sample_reference
+from equiv.compare.checks import structure
+from equiv.compare.numeric.run_port import Prepared, outline, prepare
+from equiv.compare.observation import Comparison, Noise
+from equiv.compare.proofs import prove_all
+from equiv.core.case import Case
+from equiv.core.case_files import CaseFile, LoadedCase, load
+from equiv.core.results import CheckResult, Finding
+from equiv.programs.built_case import Workshop, open_workshop
+from equiv.programs.traced_port import trace_port
 
 CASES = Path(__file__).parent.parent / "cases"
 COUNTER = itertools.count()

@@ -11,13 +11,13 @@ import numpy as np
 
 from equiv import backends
 from equiv.backends.base import Port, Request
-from equiv.case import Case
-from equiv.infer.proposal import Proposal
-from equiv.infer.propose import propose
+from equiv.backends.build import request_of
+from equiv.core.case import Case
+from equiv.core.leaves import LeafTable, NativeKey
+from equiv.infer.matching.proposal import Proposal
+from equiv.infer.matching.propose import propose
 from equiv.infer.session import SEED
-from equiv.probe import make_probe
-from equiv.variables import LeafTable, NativeKey
-from equiv.workshop import request_of
+from equiv.programs.probes import make_probe
 
 
 def asked(batch: Mapping[str, str]) -> tuple[Request, dict[str, np.ndarray]]:

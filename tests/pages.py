@@ -5,21 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from equiv.costs import NO_DIFFERENCE, PHASES, SLOWER, CaseCosts, Growth, ProgramCost, Ratio, Timing
-from equiv.details import ULPS, Source, Spread, Waypoint
-from equiv.kills import FaultMatrix, FaultRow, Kill, Outcome
-from equiv.load import CaseFile, load
-from equiv.results import (
+from equiv.core.case_files import CaseFile, load
+from equiv.core.headline import summarise
+from equiv.core.results import (
+    ULPS,
     CaseResult,
     CheckResult,
     DeviationResult,
     Finding,
     LeafResult,
     RunResult,
-    verdict_of,
-    weakest,
+    Source,
+    Spread,
+    Waypoint,
 )
-from equiv.summary import summarise
+from equiv.core.selfcheck_results import FaultMatrix, FaultRow, Kill, Outcome
+from equiv.core.timings import NO_DIFFERENCE, PHASES, SLOWER, CaseCosts, Growth, ProgramCost, Ratio, Timing
+from equiv.core.verdict import verdict_of, weakest
 
 CASES = Path(__file__).parent.parent / "cases"
 TWELVE = (

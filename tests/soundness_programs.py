@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from equiv.program import Program
+from equiv.programs.program import Program
 
 SIZE = 3
 SHAPES = ((), (SIZE,), (1, SIZE), (SIZE, 1), (SIZE, SIZE), (SIZE, SIZE, SIZE))

@@ -22,20 +22,20 @@ from helpers import CASES, loaded
 from jax.extend import core
 from soundness_programs import random_inputs, random_program
 
+from equiv.compare.selfcheck.eager_trial import open_trial
 from equiv.errors import EquivError
-from equiv.evidence import eager
-from equiv.evidence.algebra import CONDITIONS, POSITIVE, Algebra
-from equiv.evidence.depth import EXACT
-from equiv.evidence.draws import equations, inner, opened
-from equiv.evidence.faults.catalogue import FAULTS
-from equiv.evidence.faults.generic import GENERIC
-from equiv.evidence.faults.splice import reclosed
-from equiv.evidence.mutate import random_mutation
-from equiv.evidence.number import Numbering, number_program
-from equiv.evidence.prove import every
-from equiv.program import Program
-from equiv.trial import open_trial
-from equiv.workshop import open_workshop
+from equiv.programs import eager
+from equiv.programs.built_case import open_workshop
+from equiv.programs.jaxpr import equations, inner, opened
+from equiv.programs.mutation.catalogue import FAULTS
+from equiv.programs.mutation.mutate import random_mutation
+from equiv.programs.mutation.random_edits import GENERIC
+from equiv.programs.mutation.splice import reclosed
+from equiv.programs.program import Program
+from equiv.programs.prover.algebra import CONDITIONS, POSITIVE, Algebra
+from equiv.programs.prover.prove import every
+from equiv.programs.prover.value_numbering import Numbering, number_program
+from equiv.programs.rounding_depth import EXACT
 
 RULES = (frozenset(), frozenset(CONDITIONS) - {POSITIVE}, frozenset(CONDITIONS))
 COMPARISONS = ("eq", "ne", "gt", "ge", "lt", "le", "max", "min")

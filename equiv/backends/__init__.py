@@ -6,16 +6,12 @@ from types import ModuleType
 
 from equiv.errors import CaseError, NotRun
 
-HELPERS = ("base", "hyperparameters", "nnx_leaves", "written")
-"""Modules here that are no backends; nor are those that end so: `linen_hyperparameters`."""
-
-HYPERPARAMETERS = "_hyperparameters"
+HYPERPARAMETERS = "hyperparameters"
 
 
 def names() -> tuple[str, ...]:
-    """The backends there are: one per file beside this one."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if name not in HELPERS and not name.endswith(HYPERPARAMETERS)))
+    """The backends there are: one folder each beside this file."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
 
 
 def load(name: str) -> ModuleType:
@@ -37,6 +33,7 @@ def load(name: str) -> ModuleType:
 
 def load_hyperparameters(name: str) -> ModuleType | None:
     """What reads and changes the hyperparameters of a backend's layers; None where it has no such file."""
-    if all(module.name != f"{name}{HYPERPARAMETERS}" for module in pkgutil.iter_modules(__path__)):
+    found = importlib.import_module(f"equiv.backends.{name}")
+    if all(module.name != HYPERPARAMETERS for module in pkgutil.iter_modules(found.__path__)):
         return None
-    return importlib.import_module(f"equiv.backends.{name}{HYPERPARAMETERS}")
+    return importlib.import_module(f"equiv.backends.{name}.{HYPERPARAMETERS}")

@@ -3,19 +3,82 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import optax
 
+from equiv.core.layouts import Identity, Layout
+from equiv.core.leaves import Native, NativeKey
 from equiv.errors import CaseError, PortError
-from equiv.variables import Identity, Layout, Native, NativeKey
 
-if TYPE_CHECKING:
-    from equiv.backends.written import Written
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of one call."""
+
+
+Inside = Callable[["Running", Callable[[], float]], dict[str, float]]
+"""Makes one call and says how many seconds each part of it took on the host."""
+
+
+@dataclass
+class Running:
+    """A program between two calls, with buffers of its own.
+
+    Attributes:
+        function: jitted.
+        given: arguments of the next call.
+        follow: `(arguments, outputs)` to the arguments of the next call; None: always the same.
+        changed: the arrays that the last call has put into objects of the caller; None: it changes nothing.
+    """
+
+    function: Callable[..., Any]
+    given: Call
+    follow: Callable[[Call, Any], Call] | None = None
+    changed: Callable[[], Any] | None = None
+
+    def call(self) -> Any:
+        """One call, as users write it; what it returns may still be computed."""
+        return self.function(*self.given[0], **self.given[1])
+
+    def wait(self, outputs: Any) -> None:
+        """Wait for all outputs, and for all that was changed in place."""
+        jax.block_until_ready((outputs, self.changed() if self.changed else None))
+
+    def after(self, outputs: Any) -> None:
+        """Hand the outputs to the next call."""
+        if self.follow is not None:
+            self.given = self.follow(self.given, outputs)
+
+
+def leaves_of(running: Running) -> list[Any]:
+    """The arrays of the next call, in the order of its pytree."""
+    return jax.tree.leaves(running.given)
+
+
+@dataclass(frozen=True)
+class Written:
+    """One program, freshly jitted: nothing of it has been traced or compiled yet.
+
+    Attributes:
+        program: one of `PROGRAMS`.
+        runner: how it is called: `jax.jit`, `nnx.jit`, `split + jax.jit`.
+        function: jitted; has `trace`.
+        start: copies of everything, so that no two runners share a buffer.
+        flat: the arrays that the compiled program takes, in its order.
+        inside: where the time of a call goes on the host; None where the runner is one call into JAX.
+    """
+
+    program: str
+    runner: str
+    function: Any
+    start: Callable[[], Running]
+    flat: Callable[[Running], list[Any]] = leaves_of
+    inside: Inside | None = None
+
 
 Leaves = dict[NativeKey, Any]
 """Native place to array."""
+
 
 LeafNames = Mapping[str, Mapping[str, Native | tuple[Native, ...]]]
 """Layer kind to canonical leaf to its native form, or to several ones: a backend's `LEAVES`."""

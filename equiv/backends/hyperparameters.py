@@ -14,7 +14,10 @@ from equiv.backends.base import Port, Request
 TURN = jax.make_user_context(None)
 """Part of the key of JAX's caches: a function that is jitted outside of its builder is traced anew for every change."""
 
+
 NUMBERS = itertools.count(1)
+
+
 NAMES = ("name", "parent", "scope", "module_name")
 """Attributes of modules that say where they are, not what they do."""
 

@@ -6,21 +6,20 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from equiv.case import Case
 from equiv.convert import manifest as manifests
-from equiv.convert.checkpoint import Checkpoint, CheckpointError, Unfit, size_of
-from equiv.convert.fit import key_data
-from equiv.convert.locate import Located, locate
+from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, Unfit, size_of
+from equiv.convert.formats.registry import format_for, open_checkpoint
 from equiv.convert.manifest import LeafRecord, Manifest
-from equiv.convert.plan import Choices, Plan, make_plan
-from equiv.convert.readers import open_checkpoint
-from equiv.convert.source import Source
-from equiv.convert.stream import Progress, carry_out, check_place
-from equiv.convert.template import Model, model_of
+from equiv.convert.plan.plan import Choices, Plan, make_plan
+from equiv.convert.source.expected_leaves import Model, model_of
+from equiv.convert.source.locate import Located, locate
+from equiv.convert.source.located_checkpoint import Source
+from equiv.convert.source.validate import key_data
 from equiv.convert.verify import check_training, verify
-from equiv.convert.writers import format_for
+from equiv.convert.write_plan import Progress, carry_out, check_place
+from equiv.core.case import Case
+from equiv.core.case_files import LoadedCase
 from equiv.errors import EquivError
-from equiv.load import LoadedCase
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from equiv.convert.checkpoint import CheckpointError, bytes_of
-from equiv.convert.kept import KeptLeaf, keep
-from equiv.convert.plan import Plan
-from equiv.convert.rows import Row
-from equiv.convert.tree import shown
-from equiv.variables import LeafSpec
+from equiv.convert.formats.checkpoint import CheckpointError, bytes_of
+from equiv.convert.formats.tree_paths import shown
+from equiv.convert.plan.leaf_sources import Row
+from equiv.convert.plan.plan import Plan
+from equiv.convert.plan.preserved_leaves import KeptLeaf, keep
+from equiv.core.leaves import LeafSpec
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class LeafRecord:
         dtype: in the checkpoint.
         shape: in the checkpoint.
         sha256: of its bytes, row by row.
-        origin: see `equiv.convert.rows.Origin`.
+        origin: see `equiv.convert.plan.leaf_sources.Origin`.
         sources: paths in the old checkpoint.
-        rule: see `equiv.convert.rows.Row`.
+        rule: see `equiv.convert.plan.leaf_sources.Row`.
     """
 
     path: str

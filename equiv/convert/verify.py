@@ -10,26 +10,29 @@ from typing import Any
 import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
-from equiv.case import Case
-from equiv.checks import gradients, outputs, state, train
-from equiv.convert.checkpoint import CheckpointError
-from equiv.convert.locate import locate
+from equiv.compare.checks import gradients, outputs, state, train
+from equiv.compare.numeric.rounding import noise_of
+from equiv.compare.numeric.run_port import observe, prepare, sample
+from equiv.compare.observation import Comparison
+from equiv.compare.proofs import needed_in_float64, prove_all
+from equiv.compare.prove_only import prove_candidates
+from equiv.convert.formats.checkpoint import CheckpointError
+from equiv.convert.formats.registry import open_checkpoint
+from equiv.convert.formats.tree_paths import shown
 from equiv.convert.manifest import LeafRecord, sha256_of
-from equiv.convert.plan import Plan
-from equiv.convert.readers import open_checkpoint
-from equiv.convert.source import Source
-from equiv.convert.template import OPTIMIZER
-from equiv.convert.tree import shown
-from equiv.observe import noise_of, observe, prepare, sample
-from equiv.observed import Comparison
-from equiv.probe import Arrays, Probe, make_probe
-from equiv.proofs import needed_in_float64, prove_all
-from equiv.prove_only import prove_candidates
-from equiv.results import EQUAL, CheckResult, Verdict, verdict_of, weakest
-from equiv.trace import trace
-from equiv.traced import Traced, trace_port
-from equiv.variables import LeafTable
-from equiv.workshop import Workshop, open_workshop
+from equiv.convert.plan.plan import Plan
+from equiv.convert.source.expected_leaves import OPTIMIZER
+from equiv.convert.source.locate import locate
+from equiv.convert.source.located_checkpoint import Source
+from equiv.core.case import Case
+from equiv.core.grades import EQUAL, Verdict
+from equiv.core.leaves import LeafTable
+from equiv.core.results import CheckResult
+from equiv.core.verdict import verdict_of, weakest
+from equiv.programs.built_case import Workshop, open_workshop
+from equiv.programs.probes import Arrays, Probe, make_probe
+from equiv.programs.trace import trace
+from equiv.programs.traced_port import Traced, trace_port
 
 SEEDS = {"0": 11, "1": 12}
 """Probe name to the seed of its batches."""

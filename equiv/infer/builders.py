@@ -5,15 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from equiv.case import Builder
+from equiv.backends.identify import RNGS, library
+from equiv.core.case import Builder
 from equiv.errors import CaseError, EquivError, place, told
-from equiv.infer.places import Place, attribute, kind_of, place_of
-
-RNGS = ("rngs", "rng", "key")
-"""What the parameter of an NNX builder is called."""
-
-MODULES = {"haiku": "haiku", "flax.linen": "linen", "flax.nnx": "nnx"}
-"""Where the classes of a library's models come from: no library has to be imported to know one."""
+from equiv.infer.import_path import Place, attribute, kind_of, place_of
 
 
 @dataclass(frozen=True)
@@ -77,16 +72,6 @@ def _called(given: str, where: Place, found: Callable[[], Any]) -> Located:
         more = "; an NNX builder takes rngs" if backend else ""
         raise CaseError(f"{given}: it returned {kind_of(_model(returned))}{more}. {WANTED}")
     return Located(where, backend, found, "{name}")
-
-
-def library(model: Any) -> str | None:
-    """The backend whose library a model, or the class of one, is of."""
-    classes = model.__mro__ if inspect.isclass(model) else type(model).__mro__
-    for one in classes:
-        for module, backend in MODULES.items():
-            if one.__module__ == module or one.__module__.startswith(f"{module}."):
-                return backend
-    return None
 
 
 def _model(returned: Any) -> Any:

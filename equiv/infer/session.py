@@ -7,17 +7,17 @@ from functools import partial
 
 from equiv import backends
 from equiv.backends.base import Port, Request
-from equiv.case import Case
+from equiv.backends.build import guarded, request_of
+from equiv.core.case import Case
+from equiv.core.leaves import LeafTable, NativeKey
 from equiv.errors import CaseError, PortError
-from equiv.infer.averages import decays
 from equiv.infer.builders import Located
-from equiv.infer.proposal import Left, Proposal
-from equiv.infer.propose import propose
-from equiv.infer.rows import Row, rows
-from equiv.infer.write import Draft
-from equiv.probe import make_probe
-from equiv.variables import LeafTable, NativeKey
-from equiv.workshop import guarded, request_of
+from equiv.infer.matching.proposal import Left, Proposal
+from equiv.infer.matching.propose import propose
+from equiv.infer.table.case_writer import Draft
+from equiv.infer.table.moving_averages import decays
+from equiv.infer.table.rows import Row, rows
+from equiv.programs.probes import make_probe
 
 SEED = 7
 """Of the batch on which ties are decided; those of a run are others."""

@@ -1,6 +1,6 @@
 """What one check of one candidate looks like in a table cell: a sign, a word, and error over budget."""
 
-from equiv.results import LEVEL, RISK, CaseResult, CheckResult, Finding
+from equiv.core.results import LEVEL, RISK, CaseResult, CheckResult, Finding
 
 SIGNS = {
     "proved": "✓",
@@ -19,8 +19,10 @@ SIGNS = {
 }
 """A sign for every grade: colour never speaks alone."""
 
+
 NOT_ASKED = "\N{EN DASH}"
 """The check does not apply: no state, nothing drawn."""
+
 
 VERDICT_SIGNS = {"same": "✓", "different": "✗", "inconclusive": "?", "error": "!"}
 

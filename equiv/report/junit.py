@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
+from equiv.core.headline import severity
+from equiv.core.results import CheckResult, Finding, RunResult
 from equiv.report.cells import values
-from equiv.report.merge import Entry, merge
-from equiv.results import CheckResult, Finding, RunResult
-from equiv.summary import severity
+from equiv.report.runs.merge import Entry, merge
 
 FAILED, BROKEN, SKIPPED = ("refuted",), ("error",), ("blocked", "not run", "vacuous", "unidentifiable")
+
 
 NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot hold, not even escaped."""

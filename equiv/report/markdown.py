@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
-from equiv.report.catalogue import HEADERS, catalogue
+from equiv.core.headline import place_words, reason, verdict_words, worst_finding
+from equiv.core.results import CHECKS, CaseResult, LeafResult, RunResult
 from equiv.report.cells import NOT_ASKED, VERDICT_SIGNS, cell, values
-from equiv.results import CHECKS, CaseResult, LeafResult, RunResult
-from equiv.summary import place_words, reason, verdict_words, worst_finding
+from equiv.report.layer_catalogue import HEADERS, catalogue
 
 
 def markdown(results: Sequence[RunResult]) -> str:

@@ -13,17 +13,32 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from equiv.convert.checkpoint import Checkpoint, CheckpointError, Leaf, bytes_of, dtype_of, guarded, size_of, spec_of
-from equiv.convert.tree import DEEPEST, MOST, Empty, TreePath, children, flatten, nested, shown
-from equiv.variables import LeafSpec
+from equiv.convert.formats.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    Leaf,
+    bytes_of,
+    dtype_of,
+    guarded,
+    size_of,
+    spec_of,
+)
+from equiv.convert.formats.tree_paths import DEEPEST, MOST, Empty, TreePath, children, flatten, nested, shown
+from equiv.core.leaves import LeafSpec
 
 NDARRAY, SCALAR = 1, 3
+
+
 CHUNKED, CHUNK = "__msgpack_chunked_array__", 2**30
+
+
 HEADS = 4096
 """Bytes in which every header, key and shape has to end."""
 
+
 LARGE = 2**16
 """Bytes from which on lengths have four bytes: an extension begins with C9, bytes with C6 (msgpack specification)."""
+
 
 EXTENSIONS = {0xD4: 0, 0xD5: 0, 0xD6: 0, 0xD7: 0, 0xD8: 0, 0xC7: 1, 0xC8: 2, 0xC9: 4}
 """First byte of an extension to the bytes of its length (msgpack specification, "ext format family").

@@ -9,11 +9,13 @@ from typing import IO
 import ml_dtypes
 import numpy as np
 
-from equiv.convert.checkpoint import Checkpoint, CheckpointError, Leaf, dtype_of, guarded
-from equiv.convert.tree import MOST, TreePath, shown
-from equiv.variables import LeafSpec
+from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, Leaf, dtype_of, guarded
+from equiv.convert.formats.tree_paths import MOST, TreePath, shown
+from equiv.core.leaves import LeafSpec
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
 LONGEST = 12_000
 """Bytes in which a header ends: numpy takes 10,000 (numpy 2.4.6), but first reads as many as the file says."""
 

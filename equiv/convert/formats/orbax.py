@@ -9,18 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from equiv.convert.checkpoint import Checkpoint, CheckpointError, Leaf, guarded, size_of
-from equiv.convert.tree import Empty, TreePath, flatten, mapped, shown
-from equiv.variables import LeafSpec
+from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, Leaf, guarded, size_of
+from equiv.convert.formats.tree_paths import Empty, TreePath, flatten, mapped, shown
+from equiv.core.leaves import LeafSpec
 
 MARK = "_METADATA"
 """The file in a folder that holds one tree (orbax-checkpoint 0.12.8)."""
 
+
 HEADERS = (b".zarray", b"zarr.json")
 """What describes an array, of either version of zarr."""
 
+
 ALONE = 2**17
 """Elements from which on an array is read by itself; smaller ones together, for a call takes milliseconds."""
+
 
 TOGETHER = 2**24
 """Bytes of small arrays that are read together."""
@@ -160,7 +163,7 @@ def write(folder: Path, leaves: Sequence[Leaf], tree: Callable[[Mapping[TreePath
     import jax
     import orbax.checkpoint as ocp
 
-    from equiv.convert.formats.spool import spooled
+    from equiv.convert.formats.scratch_file import spooled
 
     # Keys of jax.random are handed over as such, so that they come back as such; all else without a copy.
     handlers = ocp.type_handlers.create_type_handler_registry(

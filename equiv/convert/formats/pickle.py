@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import optax
 
-from equiv.convert.checkpoint import SMALL_FLOATS, Checkpoint, CheckpointError, dtype_of, guarded, spec_of
-from equiv.convert.tree import Empty, TreePath, flatten, shown
+from equiv.convert.formats.checkpoint import SMALL_FLOATS, Checkpoint, CheckpointError, dtype_of, guarded, spec_of
+from equiv.convert.formats.tree_paths import Empty, TreePath, flatten, shown
 
 
 class _Sealed(type):

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from equiv.convert.checkpoint import Checkpoint, CheckpointError, Leaf, bytes_of, guarded, size_of
-from equiv.convert.tree import TreePath, shown
-from equiv.variables import LeafSpec
+from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, Leaf, bytes_of, guarded, size_of
+from equiv.convert.formats.tree_paths import TreePath, shown
+from equiv.core.leaves import LeafSpec
 
 DTYPES = {
     "F64": "float64",
@@ -30,8 +30,10 @@ DTYPES = {
 }
 """The format's names of dtypes to numpy's: those that the library reads into numpy (safetensors 0.8.0: no float8)."""
 
+
 LONGEST = 100_000_000
 """Bytes of a header that the library takes (safetensors 0.8.0)."""
+
 
 CODES = {name: code for code, name in DTYPES.items()}
 

@@ -1,0 +1,6 @@
+"""Flax Linen: builds a port, and says how the library names and stores each leaf."""
+
+from equiv.backends.linen.build import NAME as NAME
+from equiv.backends.linen.build import build as build
+from equiv.backends.linen.leaves import LEAVES as LEAVES
+from equiv.backends.linen.leaves import native_key as native_key

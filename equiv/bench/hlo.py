@@ -1,0 +1,96 @@
+"""Optimised HLO as text: its instructions, and how many there are."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+)\s*(\(.*\))?\s*(->.*)?\{$")
+
+
+INSTRUCTION = re.compile(r"(ROOT )?%?([\w.\-]+) = ")
+
+
+SIGNS = re.compile(r'"(?:\\.|[^"\\])*"|[()\[\]{},]')
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line of HLO."""
+
+    name: str
+    opcode: str
+    shape: str
+    operands: tuple[str, ...]
+    attributes: dict[str, str]
+    literal: str
+    root: bool
+
+
+@dataclass(frozen=True)
+class Module:
+    """Computations by name, in the order of the text."""
+
+    computations: dict[str, list[Instruction]]
+    entry: str
+
+
+def parse(text: str) -> Module:
+    """A module from `compiled.as_text()`."""
+    computations: dict[str, list[Instruction]] = {}
+    entry, current = "", None
+    for line in text.splitlines():
+        if current is None:
+            head = HEAD.match(line)
+            if head and not line.startswith("HloModule"):
+                current = computations.setdefault(head[2], [])
+                entry = head[2] if head[1] else entry
+        elif line.startswith("}"):
+            current = None
+        elif found := INSTRUCTION.match(line.strip()):
+            current.append(_instruction(found, re.sub(r"/\*.*?\*/", "", line.strip()[found.end() :])))
+    return Module(computations, entry)
+
+
+def _instruction(found: re.Match[str], rest: str) -> Instruction:
+    shape_end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
+    shape, rest = rest[:shape_end], rest[shape_end:].strip()
+    opcode, _, rest = rest.partition("(")
+    end = _closing(f"({rest}", 0) - 1
+    inside, attributes = rest[:end], {}
+    for part in _split(rest[end + 1 :]):
+        name, _, value = part.partition("=")
+        attributes[name] = value
+    operands = () if opcode in ("constant", "parameter") else tuple(_names(inside))
+    return Instruction(found[2], opcode, shape, operands, attributes, "" if operands else inside, bool(found[1]))
+
+
+def _names(inside: str) -> Iterator[str]:
+    """Operands, with or without their shapes before them."""
+    for part in _split(inside):
+        yield part.split()[-1].removeprefix("%")
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the bracket at `start` is closed."""
+    depth = 0
+    for sign in SIGNS.finditer(text, start):
+        depth += (sign[0] in "([{") - (sign[0] in ")]}")
+        if not depth and sign[0] in ")]}":
+            return sign.start()
+    return len(text)
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas that stand outside of brackets."""
+    parts, depth, start = [], 0, 0
+    for sign in SIGNS.finditer(text):
+        depth += (sign[0] in "([{") - (sign[0] in ")]}")
+        if sign[0] == "," and not depth:
+            parts.append(text[start : sign.start()])
+            start = sign.end()
+    return [part.strip() for part in (*parts, text[start:]) if part.strip()]
+
+
+def instructions(text: str) -> int:
+    """How many instructions an optimised program has, parameters apart; bodies of fusions and loops counted once."""
+    return sum(item.opcode != "parameter" for body in parse(text).computations.values() for item in body)

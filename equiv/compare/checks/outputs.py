@@ -1,0 +1,16 @@
+"""Does every public method give the same outputs, in every mode?"""
+
+from equiv.compare.checks.coverage import sweep
+from equiv.compare.observation import Comparison
+from equiv.core.results import CheckResult
+
+NAME = "outputs"
+
+
+def check(comparison: Comparison) -> CheckResult | None:
+    """Compare the outputs of every method and mode."""
+
+    def wanted(program: str, output: str) -> bool:
+        return output.split("/")[0] == "output" and not program.startswith("after training, ")
+
+    return sweep(NAME, comparison, wanted)

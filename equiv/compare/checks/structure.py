@@ -1,0 +1,58 @@
+"""Do both ports have the same leaves: names, shapes, dtypes, count, and the paths that the guide prints?"""
+
+from equiv.compare.observation import Comparison, Observed
+from equiv.core.leaves import MappedLeaf
+from equiv.core.results import CheckResult, Finding
+from equiv.core.verdict import weakest
+
+NAME = "structure"
+
+
+def check(comparison: Comparison) -> CheckResult:
+    """Compare leaf tables. A leaf that one side lacks or shapes otherwise is refuted here, and blocks the rest."""
+    reference, candidate = comparison.reference, comparison.candidate
+    left = {leaf.name: leaf for leaf in reference.table.leaves if not leaf.own}
+    right = {leaf.name: leaf for leaf in candidate.table.leaves if not leaf.own}
+    findings = [_leaf(name, left.get(name), right.get(name), comparison) for name in {**left, **right}]
+    for observed in (reference, candidate):
+        findings += _printed(comparison, observed)
+    count = sum(leaf.spec.collection == "params" for leaf in right.values())
+    summary = f"{len(right)} leaves, {count} of them parameters; {candidate.random} leaves of random state"
+    return CheckResult(NAME, candidate.table.backend, weakest(tuple(findings)), summary, tuple(findings))
+
+
+def _leaf(name: str, left: MappedLeaf | None, right: MappedLeaf | None, comparison: Comparison) -> Finding:
+    place = f"leaf {name}"
+    if left is None or right is None:
+        lacking = comparison.reference if left is None else comparison.candidate
+        return Finding(place, "refuted", note=f"{lacking.table.backend} has no such leaf")
+    for what, one, two in (
+        ("shape", left.spec.shape, right.spec.shape),
+        ("dtype", left.spec.dtype, right.spec.dtype),
+        ("collection", left.spec.collection, right.spec.collection),
+    ):
+        if one != two:
+            return Finding(place, "refuted", reference=str(one), candidate=str(two), note=f"{what} differs")
+    return Finding(place, "exact", reference=str(left.spec), candidate=str(right.spec))
+
+
+def _printed(comparison: Comparison, observed: Observed) -> list[Finding]:
+    """The paths and shapes that the guide prints, against what the library has; both ways."""
+    backend = observed.table.backend
+    printed = comparison.case.printed.get(backend)
+    if printed is None:
+        return []
+    has = {
+        key.path: shape for key, shape in observed.native_paths.items() if observed.table_collection(key) == "params"
+    }
+    has |= {key.path: shape for key, shape in observed.native_paths.items() if key.path in printed}
+    findings = []
+    for path in {**printed, **has}:
+        place = f"{backend} prints {path}"
+        expected, got = printed.get(path), has.get(path)
+        same = expected is not None and got is not None and tuple(expected) == tuple(got)
+        note = "" if same else "the guide prints another tree than the library has"
+        findings.append(
+            Finding(place, "exact" if same else "refuted", reference=str(expected), candidate=str(got), note=note)
+        )
+    return findings

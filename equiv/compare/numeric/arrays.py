@@ -1,0 +1,67 @@
+"""What can be said of two arrays before any budget: shape, dtype, values that are not finite, whole numbers."""
+
+import numpy as np
+
+from equiv.core.batch_spec import FLOATS
+from equiv.core.results import Finding
+
+
+def unlike(left: np.ndarray, right: np.ndarray) -> Finding | None:
+    """Shape first, dtype second; nothing is broadcast or cast."""
+    for what, one, two in (("shape", list(left.shape), list(right.shape)), ("dtype", left.dtype, right.dtype)):
+        if one != two:
+            return Finding("", "refuted", reference=str(one), candidate=str(two), note=f"{what} differs")
+    return None
+
+
+def nonfinite(array: np.ndarray) -> int:
+    """How many values are NaN or infinite."""
+    return int(np.sum(~np.isfinite(array.astype("float64")))) if str(array.dtype) in FLOATS else 0
+
+
+def with_nonfinite(place: str, probe: str, arrays: tuple[np.ndarray, np.ndarray], names: tuple[str, str]) -> Finding:
+    """Values that are not finite: refuted where only one port has them at a place, else nothing can be said."""
+    wide = [array.astype("float64") for array in arrays]
+    masks = [~np.isfinite(array) for array in wide]
+    counts = int(masks[0].sum()), int(masks[1].sum())
+    shown = f"{names[0]} {counts[0]} of {wide[0].size}, {names[1]} {counts[1]} of {wide[1].size}"
+    alone = masks[0] != masks[1]
+    index = tuple(int(axis) for axis in np.argwhere(alone if alone.any() else masks[0])[0])
+    if alone.any():
+        side = names[0] if masks[0][index] else names[1]
+        note = f"{side} gives values that are not finite where the other does not ({shown})"
+    else:
+        note = (
+            f"both ports give values that are not finite ({shown}): nothing can be compared there. "
+            "Keep the model finite: no root of a negative number, no step that is too large."
+        )
+    return Finding(
+        place,
+        "refuted" if alone.any() else "error",
+        reference=str(arrays[0][index]),
+        candidate=str(arrays[1][index]),
+        index=index,
+        probe=probe,
+        nonfinite=counts,
+        note=note,
+    )
+
+
+def whole_numbers(place: str, probe: str, left: np.ndarray, right: np.ndarray) -> Finding:
+    """Integers and booleans: equal or not."""
+    apart = np.argwhere(left != right)
+    if not len(apart):
+        return Finding(place, "exact", error=0.0, budget=0.0, ratio=0.0, precision="native", probe=probe)
+    index = tuple(int(axis) for axis in apart[0])
+    return Finding(
+        place,
+        "refuted",
+        error=float(abs(int(left[index]) - int(right[index]))),
+        budget=0.0,
+        precision="native",
+        reference=str(left[index]),
+        candidate=str(right[index]),
+        index=index,
+        probe=probe,
+        note=f"{len(apart)} of {left.size} whole numbers differ",
+    )

@@ -1,0 +1,125 @@
+"""Nouns of a case: one model in several libraries, and what is asked of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Builder = Callable[..., Any]
+"""Returns one library's model: `model`, `(model, train_step)` or `(model, train_step, create)`."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the layer table: the same layer in every library.
+
+    Attributes:
+        path: canonical path, e.g. `"block.linear"`; leaves are named `block.linear/kernel`.
+        kind: which leaves it has and how each library stores them, e.g. `"linear"`; see `equiv.core.layers`.
+        scopes: backend name to the layer's place in that library's own tree; `"blocks[2]"` is one of a stack of
+            layers, `"qkv[..., 0:8]"` a run of the last axis of every leaf there.
+        leaves: leaf names, for kinds whose leaves the case itself names (`module`).
+        layouts: backend name to leaf to its layout there (`equiv.core.layouts`), where it is not the kind's own.
+    """
+
+    path: str
+    kind: str
+    scopes: Mapping[str, str]
+    leaves: tuple[str, ...] = ()
+    layouts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Where a case must leave the published guide, and why: one row of the guides' errata.
+
+    Attributes:
+        backend: whose column of the guide it concerns.
+        prints: what the guide prints.
+        happens: what that does on the named versions, with the message where there is one.
+        works: what stands in the case instead.
+        versions: the versions on which it was seen, e.g. `"flax 0.12.8"`.
+        evidence: the guide section or the test that shows it.
+    """
+
+    backend: str
+    prints: str
+    happens: str
+    works: str
+    versions: str
+    evidence: str = ""
+
+
+@dataclass(frozen=True)
+class KnownDifference:
+    """A difference between one library and the others, as a formula that is checked at every step.
+
+    It speaks of training from each library's own fresh state. A formula that no longer holds fails,
+    and so does one that is no longer needed.
+
+    Attributes:
+        backend: the library that differs from the others.
+        leaf: canonical leaf, e.g. `"block.norm/mean"`.
+        formula: the relation in words, for the report.
+        expected: `(leaves of that library, steps taken)` to the value that the other libraries hold.
+        own: `(leaves of that library, steps taken)` to the value that this library itself must hold.
+        reason: why it differs, with the source of the fact.
+    """
+
+    backend: str
+    leaf: str
+    formula: str
+    expected: Callable[[Mapping[str, Any], int], Any]
+    own: Callable[[Mapping[str, Any], int], Any]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Depths:
+    """The same model at growing depth, to see what depth costs in two ways of writing it.
+
+    Attributes:
+        unrolled: backend name to a builder whose layers are written out; it takes `num_layers` beside what it takes.
+        scanned: likewise, with a scan over the layers.
+        layers: the depths.
+    """
+
+    unrolled: Mapping[str, Builder]
+    scanned: Mapping[str, Builder]
+    layers: tuple[int, ...] = (1, 4, 16, 64)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model in several libraries and what is asked of it.
+
+    Attributes:
+        guide: where the example is published: document and section.
+        models: backend name to builder. The first is the reference; every other is a candidate.
+        batch: entry name to `"dtype[shape]"`, integers with an upper bound: `"int32[8]:10"`.
+        layers: the layer table.
+        methods: public method to the batch entries that are its positional arguments.
+            None: `__call__` with every entry but `labels`, `targets` and `y`.
+        loss: `(outputs of the first method, batch)` to a scalar; None: the mean square of the outputs.
+        optimizer: for cases without a train step of their own, returns an optax transformation; None: `optax.sgd(0.1)`.
+        printed: backend to native leaf path to shape, exactly as the guide prints its parameters.
+        known_differences: formulas for what differs by design.
+        deviations: where the case leaves the guide, and why.
+        steps: how many train steps are compared.
+        budget_factor: what every derived budget is multiplied by; anything but 1 is a claim of the case's author, and
+            is recorded and shown with every number that it touches.
+        depths: the same model at growing depth, for `equiv bench`.
+    """
+
+    guide: str
+    models: Mapping[str, Builder]
+    batch: Mapping[str, str]
+    layers: tuple[Layer, ...]
+    methods: Mapping[str, tuple[str, ...]] | None = None
+    loss: Callable[[Any, Mapping[str, Any]], Any] | None = None
+    optimizer: Callable[[], Any] | None = None
+    printed: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    known_differences: tuple[KnownDifference, ...] = ()
+    deviations: tuple[Deviation, ...] = ()
+    steps: int = 5
+    budget_factor: float = 1.0
+    depths: Depths | None = None

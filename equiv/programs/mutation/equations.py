@@ -1,0 +1,109 @@
+"""The equations of a program one by one, with what is known around each: constants, random draws, what it feeds."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jax.extend import core
+
+from equiv.programs.jaxpr import inner, opened, scan_parts
+from equiv.programs.program import Program
+
+FIXED, DRAWN, GIVEN = 0, 1, 2
+"""What a value is made of: constants alone, random draws and constants alone, or inputs too."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spot:
+    """One equation of a program and what is known around it.
+
+    Attributes:
+        program: the whole program.
+        path: index of the equation; in a loop or call first the index of its equation and the number of its body.
+        jaxpr: where the equation stands, open.
+        eqn: the equation.
+        made: variable to the equation that makes it, in this jaxpr.
+        levels: variable to what it is made of (`FIXED`, `DRAWN`, `GIVEN`).
+    """
+
+    program: Program
+    path: tuple[int, ...]
+    jaxpr: Any
+    eqn: Any
+    made: Mapping[Any, Any] = field(repr=False)
+    levels: Mapping[Any, int] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The primitive."""
+        return self.eqn.primitive.name
+
+    def constant(self, index: int) -> float | None:
+        """The number that an operand is, where the program states it."""
+        return constant(self.eqn.invars[index], self.made)
+
+    def level(self) -> int:
+        """What the equation's operands are made of."""
+        return max((level_of(atom, self.levels) for atom in self.eqn.invars), default=FIXED)
+
+
+def constant(atom: Any, made: Mapping[Any, Any]) -> float | None:
+    """The number that an atom is: a literal, or one that is repeated or converted."""
+    if isinstance(atom, core.Literal):
+        return float(atom.val) if getattr(atom.aval, "shape", None) == () and _is_number(atom.aval) else None
+    eqn = made.get(atom)
+    if eqn is not None and eqn.primitive.name in ("broadcast_in_dim", "convert_element_type", "reshape"):
+        return constant(eqn.invars[0], made)
+    return None
+
+
+def _is_number(aval: Any) -> bool:
+    return any(kind in str(aval.dtype) for kind in ("float", "int"))
+
+
+def level_of(atom: Any, levels: Mapping[Any, int]) -> int:
+    """What an atom is made of."""
+    return FIXED if isinstance(atom, core.Literal) else levels.get(atom, FIXED)
+
+
+def spots(program: Program) -> Iterator[Spot]:
+    """Every equation that some output depends on, bodies of loops and calls included, in program order."""
+    jaxpr, _ = opened(program.jaxpr)
+    given = [DRAWN if name.startswith("draw/") else GIVEN for name in program.inputs]
+    yield from _walk(program, (), jaxpr, given)
+
+
+def _walk(program: Program, path: tuple[int, ...], jaxpr: Any, given: Sequence[int]) -> Iterator[Spot]:
+    levels: dict[Any, int] = dict(zip(jaxpr.invars, given, strict=True))
+    made: dict[Any, Any] = {}
+    for eqn in jaxpr.eqns:
+        level = max((level_of(atom, levels) for atom in eqn.invars), default=FIXED)
+        levels.update(dict.fromkeys(eqn.outvars, level))
+        made.update(dict.fromkeys(eqn.outvars, eqn))
+    live = _live(jaxpr)
+    for index, eqn in enumerate(jaxpr.eqns):
+        if index not in live:
+            continue
+        yield Spot(program, (*path, index), jaxpr, eqn, made, levels)
+        for number, closed in enumerate(inner(eqn)):
+            body, _ = opened(closed)
+            yield from _walk(program, (*path, index, number), body, _levels_inside(eqn, body, levels))
+
+
+def _live(jaxpr: Any) -> set[int]:
+    wanted, live = {atom for atom in jaxpr.outvars if isinstance(atom, core.Var)}, set()
+    for index in reversed(range(len(jaxpr.eqns))):
+        eqn = jaxpr.eqns[index]
+        if wanted.intersection(eqn.outvars) or eqn.effects:
+            live.add(index)
+            wanted.update(atom for atom in eqn.invars if isinstance(atom, core.Var))
+    return live
+
+
+def _levels_inside(eqn: Any, body: Any, levels: Mapping[Any, int]) -> list[int]:
+    """What the inputs of a body are made of; carries count as given."""
+    given = [level_of(atom, levels) for atom in eqn.invars[len(eqn.invars) - len(body.invars) :]]
+    if eqn.primitive.name == "scan":
+        fixed, carried = scan_parts(eqn)
+        return [GIVEN if fixed <= index < carried else level for index, level in enumerate(given)]
+    return given if len(given) == len(body.invars) and eqn.primitive.name != "while" else [GIVEN] * len(body.invars)

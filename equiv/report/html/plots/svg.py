@@ -1,0 +1,133 @@
+"""A Vega-Lite specification to a small static SVG that takes its colours from the page."""
+
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+from markupsafe import Markup
+
+from equiv.report.junit import NO_XML
+
+NAMESPACE = "{http://www.w3.org/2000/svg}"
+
+
+KEPT = {
+    "viewBox", "transform", "d", "x", "y", "x2", "y2", "width", "height", "fill", "fill-opacity", "stroke",
+    "stroke-width", "stroke-dasharray", "stroke-opacity", "opacity", "text-anchor", "font-size", "font-weight",
+}  # fmt: skip
+"""Attributes that change the picture; fonts, roles and classes are the page's own business."""
+
+
+DEFAULTS = {
+    ("opacity", "1"), ("stroke-width", "1"), ("font-weight", "normal"), ("x2", "0"), ("y2", "0"),
+    ("transform", "translate(0,0)"),
+}  # fmt: skip
+
+
+NUMBER = re.compile(r"-?\d+\.\d+(e-?\d+)?")
+
+
+CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": "Liberation Sans",  # comes with vl-convert, and is as wide as Arial: labels keep their place
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "gridColor": "var(--line)",
+        "domainColor": "var(--line)",
+        "tickColor": "var(--line)",
+        "titleFontWeight": "normal",
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+    },
+    "legend": {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "symbolBaseFillColor": "currentColor",
+        "symbolBaseStrokeColor": "currentColor",
+        "labelFontSize": 11,
+        "labelLimit": 240,
+        "orient": "top",
+        "columns": 3,
+    },
+    "header": {"labelColor": "currentColor", "titleColor": "currentColor"},
+}
+"""What all charts share: no background, and colours of the page, which change with its theme."""
+
+
+def draw(spec: dict[str, Any], title: str) -> Markup:
+    """A chart as an inline SVG without scripts, links, fonts or colours of its own.
+
+    Args:
+        spec: Vega-Lite, without configuration.
+        title: what a screen reader is told; the figures themselves stand beside the chart.
+    """
+    import vl_convert  # starts a JavaScript engine: only where a chart is drawn
+
+    whole = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", "config": CONFIG, **_printable(spec)}
+    root = ElementTree.fromstring(vl_convert.vegalite_to_svg(whole))
+    _shrink(root)
+    root.set("role", "img")
+    root.set("aria-label", _printable(title))
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _printable(value: Any) -> Any:
+    """The same with every character replaced that XML cannot hold, not even escaped."""
+    if isinstance(value, str):
+        return NO_XML.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict):
+        return {name: _printable(one) for name, one in value.items()}
+    return [_printable(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _shrink(element: ElementTree.Element) -> None:
+    """Drop what does not show, and round to a tenth of a pixel."""
+    element.tag = element.tag.removeprefix(NAMESPACE)
+    for child in list(element):
+        _shrink(child)
+        if _invisible(child):
+            element.remove(child)
+        elif child.tag == "g" and not child.attrib:
+            place = list(element).index(child)
+            element.remove(child)
+            for offset, grandchild in enumerate(child):
+                element.insert(place + offset, grandchild)
+    _join_paths(element)
+    kept = {name: _rounded(value) for name, value in element.attrib.items() if name in KEPT}
+    element.attrib.clear()
+    element.attrib.update({name: value for name, value in kept.items() if (name, value) not in DEFAULTS})
+    if element.tag == "svg":
+        del element.attrib["width"], element.attrib["height"]
+
+
+def _join_paths(element: ElementTree.Element) -> None:
+    """Neighbouring shapes that look alike become one: a map has hundreds of them."""
+    before = None
+    for child in list(element):
+        if child.tag == "path" and before is not None and _look(child) == _look(before) and not child.get("stroke"):
+            before.set("d", before.get("d", "") + child.get("d", ""))
+            element.remove(child)
+        else:
+            before = child if child.tag == "path" else None
+
+
+def _look(element: ElementTree.Element) -> dict[str, str]:
+    return {name: value for name, value in element.attrib.items() if name != "d"}
+
+
+def _invisible(element: ElementTree.Element) -> bool:
+    if element.tag == "path":
+        return element.get("stroke") is None and element.get("fill") is None
+    if element.tag == "text":
+        return not (element.text or "").strip()
+    return element.tag == "g" and not len(element)
+
+
+def _rounded(value: str) -> str:
+    return value if "var(" in value else NUMBER.sub(lambda match: _tenth(float(match[0])), value)
+
+
+def _tenth(number: float) -> str:
+    return f"{round(number, 1) or 0.0:.1f}".removesuffix(".0")

@@ -1,0 +1,101 @@
+"""Six figures: comparisons, leaves, faults, proofs, time and platforms."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from equiv.core.timings import SLOWER
+from equiv.report.html.plots.timing_plots import ratio_words, timings
+from equiv.report.html.views.banner import PLATFORMS, counts, many
+from equiv.report.runs.merge import Merged, platform_of
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure: what it counts, what else is to be said, and whether it is `good`, `warn`, `bad` or `none`."""
+
+    value: str
+    label: str
+    more: str
+    state: str
+
+
+def tiles(merged: Merged) -> tuple[Tile, ...]:
+    """Six figures: comparisons, leaves, faults, proofs, time and platforms."""
+    return (_comparisons(merged), _leaves(merged), _faults(merged), _proved(merged), _time(merged), _platforms(merged))
+
+
+def _comparisons(merged: Merged) -> Tile:
+    found = counts(merged)
+    state = (
+        "bad"
+        if found["different"] or found["error"] or found["broken"]
+        else "good"
+        if found["same"] == found["all"]
+        else "warn"
+    )
+    more = [f"{found[word]} {word}" for word in ("different", "error", "inconclusive", "not run") if found[word]]
+    more += [f"{many(found['broken'], 'case')} not usable"] if found["broken"] else []
+    return Tile(f"{found['same']} / {found['all']}", "comparisons the same", ", ".join(more) or "none open", state)
+
+
+def _leaves(merged: Merged) -> Tile:
+    mapped = sum(len(entry.case.leaves) for entry in merged.entries)
+    left = sum(entry.case.left_over for entry in merged.entries)
+    return Tile(
+        f"{mapped} / {mapped + left}",
+        "leaves mapped",
+        f"{left} left over in the ports",
+        "bad" if left else "good" if mapped else "none",
+    )
+
+
+def _faults(merged: Merged) -> Tile:
+    outcomes: Counter[str] = Counter()
+    for entry in merged.entries:
+        for row in entry.case.faults.rows if entry.case.faults else ():
+            outcomes.update(row.outcomes)
+    if not outcomes:
+        return Tile("not tried", "planted faults noticed", "equiv run --selfcheck plants them", "none")
+    real = outcomes.total() - outcomes["equivalent"]
+    more = f"{outcomes['survived']} survived, {outcomes['unidentifiable']} unidentifiable"
+    return Tile(
+        f"{outcomes['noticed']} / {real}", "planted faults noticed", more, "bad" if outcomes["survived"] else "good"
+    )
+
+
+def _proved(merged: Merged) -> Tile:
+    grades = Counter(item.grade for entry in merged.entries for check in entry.case.checks for item in check.findings)
+    proved = grades["proved"] + grades["proved modulo"]
+    more = f"for every input; {grades['proved modulo']} of them by named rewrites"
+    return Tile(f"{proved} / {grades.total()}", "findings proved", more, "good" if proved else "none")
+
+
+def _time(merged: Merged) -> Tile:
+    steps = [
+        (entry, timing)
+        for entry, timing in timings(merged.entries)
+        if timing.phase == "step" and timing.program == "train step" and timing.ratio
+    ]
+    if not steps:
+        return Tile("not timed", "step time, port / reference", "equiv bench times them", "none")
+    claimed = [pair for pair in steps if pair[1].claim == SLOWER]
+    entry, worst = max(claimed or steps, key=lambda pair: pair[1].ratio.value if pair[1].ratio else 0)
+    value, _, interval = ratio_words(worst).partition(" ")
+    who = f"{entry.case.name}, {worst.backend} by {worst.runner}"
+    more = f"{interval}: the largest of {len(claimed)} slower, of {len(steps)} timed: {who}"
+    if not claimed:
+        more = f"{interval}: the largest of {len(steps)}, {who}; none slower beyond what the control allows"
+    return Tile(value, "step time, port / reference", more, "warn" if claimed else "good")
+
+
+def _platforms(merged: Merged) -> Tile:
+    there = list(dict.fromkeys(map(platform_of, merged.runs)))
+    absent = [name for name in PLATFORMS if name not in there]
+    versions = {
+        f"{name.removeprefix('dm-')} {run.environment[name]}": None
+        for run in merged.runs
+        for name in ("jax", "flax", "dm-haiku")
+        if name in run.environment
+    }
+    more = "; ".join([f"{', '.join(absent)} not run"] * bool(absent) + [", ".join(versions)] * bool(versions))
+    return Tile(", ".join(there) or "none", "platforms", more, "warn" if absent else "good")

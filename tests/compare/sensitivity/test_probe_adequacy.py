@@ -1,0 +1,89 @@
+"""Can the probes tell? A leaf that does nothing, or two that only enter together, are said to be unidentifiable."""
+
+import helpers
+import pytest
+
+from equiv.compare.candidates import sample_reference
+from equiv.compare.numeric.probe_set import SEEDS
+from equiv.compare.numeric.run_port import prepare
+from equiv.compare.sensitivity.probe_adequacy import adequacy
+from equiv.programs.built_case import open_workshop
+from equiv.programs.traced_port import trace_port
+
+SOURCE = """
+from equiv.case import Case
+from equiv.layers import parameter
+
+
+def linen():
+    import flax.linen as nn
+    import jax
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            a, b = (self.param(name, nn.initializers.ones, [3]) for name in "ab")
+            w = self.param("w", nn.initializers.ones, [4, 3])
+            return FORMULA
+
+    return Model()
+
+
+CASE = Case(
+    guide="none",
+    models={"linen": linen},
+    batch={"x": "float32[5,4]"},
+    layers=tuple(parameter(name, linen=name) for name in ("a", "b", "w")),
+    steps=2,
+)
+"""
+
+
+def told(formula: str) -> dict[str, str]:
+    """Place to grade, for a model of three leaves."""
+    workshop = open_workshop(helpers.case_from(SOURCE.replace("FORMULA", formula), "adequate"))
+    assert not workshop.problems
+    prepared = prepare(workshop, trace_port(workshop, "linen"), frozenset())()
+    reference = sample_reference(workshop, prepared, SEEDS)
+    given = reference.observed.samples["0"].native
+    return {item.place: item.grade for item in adequacy(prepared, reference.probes, given, reference.noise)}
+
+
+def unidentifiable(formula: str) -> list[str]:
+    return sorted(place for place, grade in told(formula).items() if grade == "unidentifiable")
+
+
+def test_every_leaf_is_moved_and_every_alike_pair_is_swapped():
+    assert told("(x @ w * a + b) ** 2") == dict.fromkeys(
+        ("moving a", "moving b", "moving w", "swapping a and b"), "exact"
+    )
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["(x @ w + 0.0 * a) * b", "(x @ w + jax.numpy.zeros_like(a)) * b", "(x @ w + a - a) * b"],
+)
+def test_a_leaf_that_does_nothing_is_told(formula):
+    assert "moving a" in unidentifiable(formula)
+    assert "moving b" not in unidentifiable(formula)
+
+
+@pytest.mark.parametrize("formula", ["x @ w + (a + b)", "(x @ w + a + b) ** 2", "x @ w * (a * b)"])
+def test_a_swap_of_leaves_that_only_enter_together_is_told(formula):
+    """Each has the other's gradient and is moved like it: a port that took one for the other would pass."""
+    assert unidentifiable(formula) == ["swapping a and b"]
+
+
+def test_a_bias_before_a_softmax_over_its_axis_is_told():
+    found = unidentifiable("jax.nn.softmax(x @ w + a[:1]) * b")
+    assert found == ["moving a"]
+
+
+@pytest.mark.parametrize("name", ["counter", "custom_linear", "stateful_linear", "rnn_scan"])
+def test_every_leaf_and_swap_of_a_real_case_is_noticed(name):
+    reference = helpers.reference(name)
+    prepared = helpers.compiled_reference(name)
+    findings = adequacy(prepared, reference.probes, reference.observed.samples["0"].native, reference.noise)
+    assert findings
+    assert [item for item in findings if item.grade != "exact"] == []
+    assert all(item.note.startswith("seen in ") for item in findings)

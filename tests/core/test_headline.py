@@ -1,0 +1,148 @@
+"""The headline: one verdict, the counts, and the first place where something is wrong."""
+
+import pytest
+
+from equiv.core.headline import TRAINS_APART, severity, summarise, verdict_words, worst_finding
+from equiv.core.results import CaseResult, CheckResult, Finding
+from equiv.core.verdict import exit_code, verdict_of
+
+
+def check(name, grade, *findings, candidate="nnx", summary=""):
+    return CheckResult(name, candidate, grade, summary, findings)
+
+
+def case(name, *checks, problem=""):
+    candidates = tuple(dict.fromkeys(item.candidate for item in checks))
+    verdicts = {who: verdict_of(tuple(item for item in checks if item.candidate == who)) for who in candidates}
+    return CaseResult(name, "", "", "haiku", candidates, verdicts, checks, problem=problem)
+
+
+SAME = case("mlp", check("structure", "exact"), check("outputs", "float64"))
+FORMULA = case("norm", check("structure", "exact"), check("train", "expected"))
+OFF = Finding("train __call__: output", "refuted", ratio=12.3456)
+WORSE = Finding("eval __call__: output", "refuted", ratio=99.0)
+DIFFERENT = case("rnn", check("structure", "exact"), check("outputs", "refuted", OFF, WORSE))
+SHAPE = case("lora", check("structure", "refuted", Finding("leaf a/kernel", "refuted", note="shape differs")))
+UNSURE = case("gru", check("structure", "exact"), check("outputs", "vacuous", summary="2 vacuous"))
+NOT_RUN = case("cnn", check("structure", "not run", summary="linen: flax is not installed here"))
+FAILED = case(
+    "lstm",
+    check("structure", "exact"),
+    check("outputs", "error", Finding("nnx", "error", note="nnx: tracing raised TypeError")),
+)
+BROKEN = case("broken", problem="broken.py: has no CASE")
+
+
+@pytest.mark.parametrize(
+    ("cases", "verdict", "parts"),
+    [
+        ([SAME], "same", ["Same: all 1 comparisons of 1 case"]),
+        ([SAME, FORMULA], "same", ["Same: all 2 comparisons of 2 cases", "1 with a known difference that holds"]),
+        (
+            [SAME, DIFFERENT],
+            "different",
+            ["Not the same: 1 of 2 comparisons", "First: rnn-nnx, outputs, eval __call__: output", "99 x budget"],
+        ),
+        (
+            [SHAPE, DIFFERENT],
+            "different",
+            ["Not the same: 2 of 2 comparisons", "First: lora-nnx, structure, leaf a/kernel", "shape differs"],
+        ),
+        ([UNSURE, DIFFERENT], "different", ["Not the same: 1 of 2 comparisons", "First: rnn-nnx, outputs"]),
+        ([SAME, UNSURE], "inconclusive", ["Inconclusive: 1 of 2 comparisons", "First: gru-nnx: outputs vacuous"]),
+        (
+            [NOT_RUN],
+            "inconclusive",
+            [
+                "Inconclusive: 1 of 1 comparisons",
+                "First: cnn-nnx: structure not run, linen: flax is not installed here",
+            ],
+        ),
+        ([], "inconclusive", ["Inconclusive", "no case was run"]),
+        ([SAME, FAILED], "error", ["Trouble in 1 of 2 cases", "First: lstm", "nnx: tracing raised TypeError"]),
+        ([SAME, BROKEN], "error", ["Trouble in 1 of 2 cases", "First: broken: broken.py: has no CASE"]),
+        (
+            [DIFFERENT, UNSURE, BROKEN, FAILED],
+            "error",
+            ["Trouble in 2 of 4 cases", "1 differ", "First: lstm", "nnx: tracing raised TypeError"],
+        ),
+    ],
+    ids=[
+        *(
+            "same",
+            "by-formula",
+            "different",
+            "first-of-two",
+            "different-before-unsure",
+            "vacuous",
+            "not-run",
+            "nothing",
+        ),
+        *("error", "broken", "error-first"),
+    ],
+)
+def test_the_headline_says_the_verdict_the_counts_and_the_first_place(cases, verdict, parts):
+    said, headline = summarise(cases)
+    assert said == verdict
+    assert [part for part in parts if part not in headline] == []
+    assert "\n" not in headline
+
+
+@pytest.mark.parametrize(
+    ("cases", "code"),
+    [
+        ([SAME], 0),
+        ([FORMULA], 0),
+        ([SAME, DIFFERENT], 1),
+        ([DIFFERENT, BROKEN], 2),
+        ([FAILED], 2),
+        ([UNSURE], 3),
+        ([], 3),
+    ],
+    ids=["same", "by-formula", "different", "broken", "error", "inconclusive", "nothing"],
+)
+def test_exit_codes_are_those_of_diff_and_nothing_but_same_is_zero(cases, code):
+    assert exit_code(summarise(cases)[0]) == code
+
+
+@pytest.mark.parametrize(
+    ("checks", "words"),
+    [
+        ([check("outputs", "exact"), check("gradients", "float64"), check("train", "refuted", OFF)], TRAINS_APART),
+        ([check("outputs", "refuted", OFF), check("train", "refuted", OFF)], "different"),
+        ([check("outputs", "exact"), check("gradients", "refuted", OFF)], "different"),
+        ([check("outputs", "exact"), check("train", "exact")], "same"),
+        ([check("outputs", "exact"), check("train", "vacuous")], "inconclusive"),
+        ([check("outputs", "error"), check("train", "refuted", OFF)], "error"),
+    ],
+    ids=["train-only", "outputs-too", "gradients-only", "same", "inconclusive", "error"],
+)
+def test_equal_functions_that_train_apart_have_words_of_their_own(checks, words):
+    assert verdict_words(case("mlp", *checks), "nnx") == words
+
+
+def test_training_apart_is_said_of_the_candidate_that_does():
+    both = case(
+        "mlp",
+        check("outputs", "exact", candidate="linen"),
+        check("train", "refuted", OFF, candidate="linen"),
+        check("outputs", "refuted", OFF),
+        check("train", "refuted", OFF),
+    )
+    assert (verdict_words(both, "linen"), verdict_words(both, "nnx")) == (TRAINS_APART, "different")
+
+
+def test_equal_functions_that_train_apart_are_still_different():
+    apart = case("mlp", check("outputs", "exact"), check("train", "refuted", OFF))
+    assert summarise([apart])[0] == "different"
+
+
+def test_the_worst_finding_of_the_first_such_check_speaks():
+    found = worst_finding([SAME, DIFFERENT, SHAPE], ("refuted",))
+    assert (found[0].name, found[1].check, found[2]) == ("rnn", "outputs", WORSE)
+    assert worst_finding([SAME, UNSURE], ("refuted", "error")) is None
+
+
+def test_a_difference_without_a_ratio_is_worse_than_any_number():
+    findings = [Finding("a", "exact"), Finding("b", "float64", ratio=0.5), OFF, Finding("c", "refuted")]
+    assert [severity(finding) for finding in findings] == [0, 0.5, OFF.ratio, float("inf")]

@@ -1,0 +1,164 @@
+"""Layer tables: inferred from the suite's own builders, they say what the cases' authors wrote."""
+
+from functools import cache
+from pathlib import Path
+
+import infer_models
+import pytest
+from infer_ports import asked, pure
+
+from equiv.backends.build import build_port, request_of
+from equiv.core.case_files import CaseFile, load
+from equiv.core.layouts import SwapAxes
+from equiv.infer.builders import Located
+from equiv.infer.import_path import Place
+from equiv.infer.matching.propose import propose
+from equiv.infer.session import infer
+from equiv.infer.table.case_writer import Draft, text
+from equiv.infer.table.rows import rows
+
+CASES = Path(__file__).parents[2] / "cases"
+NAMES = (
+    "batch_norm", "counter", "custom_linear", "lora", "rnn_scan", "scan_over_layers", "stateful_linear",
+    "layers/attention", "layers/conv_channels_first", "layers/conv_transpose", "layers/conv_transpose_flipped",
+    "layers/norm_rms", "layers/norm_spectral", "layers/rnn_lstm", "layers/stacked_unrolled",
+)  # fmt: skip
+
+
+@cache
+def case(name):
+    return load(CaseFile(name, CASES / f"{name}.py")).case
+
+
+def held(table):
+    """Canonical leaf to native leaf and the part of it."""
+    return {
+        leaf.name: (leaf.key, leaf.region or tuple((0, size) for size in leaf.native_shape))
+        for leaf in table.leaves
+        if not leaf.own
+    }
+
+
+@pytest.mark.parametrize("candidate", ["linen", "nnx"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_case_is_mapped_as_its_author_wrote_it(name, candidate):
+    """Every leaf of the case's own table, in parts where it is packed, and rows for all of them."""
+    request, _ = request_of(case(name))
+    built = [build_port(case(name), backend, request) for backend in ("haiku", candidate)]
+    left, right = (held(one.table) for one in built)
+    proposal = propose((built[0].port, built[1].port), request, asked(case(name).batch)[1])
+    pairs = {(pair.left, pair.bounds[0]): (pair.right, pair.bounds[1]) for pair in proposal.pairs}
+    assert pairs == {left[leaf]: right[leaf] for leaf in left}
+    found, problems = rows(proposal)
+    assert problems == ()
+    assert all(one.dead for one in proposal.left)
+    covered = {key for row in found for key in row.keys[0]}
+    assert covered == {key for key, kind in built[0].port.collections.items() if kind != "random"}
+
+
+@pytest.mark.parametrize(
+    ("name", "functions"),
+    [
+        ("batch_norm", {"batch_norm", "linear"}),
+        ("layers/attention", {"attention"}),
+        ("layers/conv_transpose", {"conv_transpose"}),
+        ("layers/norm_rms", {"rms_norm"}),
+        ("layers/rnn_lstm", {"lstm"}),
+        ("lora", {"batch_norm", "module"}),
+        ("scan_over_layers", {"linear"}),
+        ("stateful_linear", {"module", "state"}),
+    ],
+)
+def test_rows_are_of_the_kind_that_a_person_would_take(name, functions):
+    """A known layer is one row of its kind, the rest are modules, parameters and state."""
+    request, _ = request_of(case(name))
+    ports = [build_port(case(name), backend, request).port for backend in ("haiku", "linen")]
+    found, _ = rows(propose((ports[0], ports[1]), request, asked(case(name).batch)[1]))
+    assert {row.function for row in found} == functions
+    assert len(found) == len(case(name).layers)
+
+
+def located(backend, builder, name, folder=None):
+    return Located(Place("my_models", name, folder), backend, builder, "{name}")
+
+
+@cache
+def batch_norm():
+    """What is inferred of the guide's batch norm."""
+    models = case("batch_norm").models
+    builders = located("haiku", models["haiku"], "old.model"), located("nnx", models["nnx"], "New")
+    return infer(builders, {"inputs": "float32[6,784]"})
+
+
+def test_the_file_is_as_a_person_would_write_it(tmp_path):
+    """Lesson, imports, builders, rows across, and the formula for Haiku's averages with the decay of the program."""
+    assert (
+        text(batch_norm().draft, tmp_path)
+        == '''"""New (nnx) is old.model (haiku)."""
+
+from equiv.case import Case, zero_debias
+from equiv.layers import batch_norm, linear
+
+from my_models import New, old
+
+CASE = Case(
+    guide="my own port",
+    models={"haiku": old.model, "nnx": New},
+    batch={"inputs": "float32[6,784]"},
+    layers=(
+        linear("block.linear", haiku="model/block/linear", nnx="block.linear"),
+        batch_norm("block.batchnorm", haiku="model/block/batch_norm", nnx="block.batchnorm"),
+        linear("linear", haiku="model/linear", nnx="linear"),
+    ),
+    known_differences=(
+        *zero_debias("block.batchnorm", decay=0.99),
+    ),
+)
+'''
+    )
+
+
+def test_layouts_parts_and_folders_are_written_out(tmp_path):
+    """A layout that no kind has, builders in another folder and of one name, methods, what is missing: valid Python."""
+    left = pure("haiku", lambda p, x: x @ p["deep/w"] + p["deep/b"], **{"deep/w": (8, 4), "deep/b": (4,)})
+    right = pure("nnx", lambda p, x: x @ p["deep.v"].T + p["deep.c"], **{"deep.v": (4, 8), "deep.c": (4,)})
+    found, problems = rows(propose((left, right), *asked({"x": "float32[2,8]"})))
+    builders = tuple(located(name, None, "model", tmp_path / "models" / name) for name in ("haiku", "nnx"))
+    builders = builders[0], Located(Place("others", "model", builders[1].place.folder), "nnx", lambda: None, "{name}")
+    draft = Draft("A lesson.", builders, {"x": "float32[2,8]"}, {"encode": ("x",)}, found, {}, ("haiku a: why",))
+    written = text(draft, tmp_path / "cases")
+    compile(written, "case.py", "exec")
+    assert problems == ()
+    assert 'parameter("v", layouts={"haiku": {"": SwapAxes()}}, haiku="deep/w", nnx="deep.v"),' in written
+    assert "from equiv.core.layouts import SwapAxes" in written
+    assert 'sys.path.append(str(Path(__file__).parent / "../models/haiku"))' in written
+    assert "from my_models import model as haiku_model  # noqa: E402" in written
+    assert 'methods={"encode": ("x",)},' in written
+    assert "        # haiku a: why" in written
+
+
+def test_a_kind_is_not_taken_for_a_leaf_that_lies_otherwise():
+    """Named like a linear layer, but kept the other way round: the rows say so instead of the kind."""
+    left = pure("haiku", lambda p, x: x @ p["dense/w"] + p["dense/b"], **{"dense/w": (8, 8), "dense/b": (8,)})
+    turned = pure(
+        "nnx", lambda p, x: x @ p["dense.kernel"].T + p["dense.bias"], **{"dense.kernel": (8, 8), "dense.bias": (8,)}
+    )
+    found, problems = rows(propose((left, turned), *asked({"x": "float32[2,8]"})))
+    assert problems == ()
+    assert {row.function: dict(row.arguments) for row in found if row.arguments} == {
+        "parameter": {"layouts": {"haiku": {"": SwapAxes()}}}
+    }
+    assert "linear" not in {row.function for row in found}
+
+
+def test_items_of_a_stack_have_rows_of_their_own():
+    """A scan on one side and layers one by one on the other: `wide[1]` is `blocks.1.wide`."""
+    builders = (
+        Located(Place("m", "a", None), "haiku", infer_models.stack_haiku, "{name}"),
+        Located(Place("m", "b", None), "nnx", infer_models.stack_nnx, "{name}"),
+    )
+    found = infer(builders, {"x": "float32[2,5]"})
+    assert found.complete
+    scopes = {row.layer.scopes["haiku"]: row.layer.scopes["nnx"] for row in found.rows}
+    assert scopes["__layer_stack_no_per_layer/wide[1]"] == "blocks.1.wide"
+    assert {row.function for row in found.rows} == {"linear"}

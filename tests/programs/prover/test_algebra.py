@@ -1,0 +1,415 @@
+"""Named rewrites: each proves what it says, alone or with what it needs, and never what is only nearly so."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from equiv.core.leaves import LeafTable
+from equiv.programs.program import Program, Programs
+from equiv.programs.prover.algebra import (
+    CONDITIONS,
+    LINEAR,
+    MASKS,
+    POSITIVE,
+    PRODUCTS,
+    SUMS,
+    TWO_PASS,
+    Algebra,
+    rounded,
+)
+from equiv.programs.prover.proof import Proof
+from equiv.programs.prover.prove import Side, prove
+from equiv.programs.prover.value_numbering import Numbering, number_program
+
+ALL = frozenset(CONDITIONS)
+S, V, BIT = ((3, 3), "float32"), ((3,), "float32"), ((3, 3), "bool")
+
+
+def traced(function, *inputs):
+    closed = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(*one) for one in inputs))
+    return Program("eval __call__", closed, tuple(f"input {i}" for i in range(len(inputs))), ("output",))
+
+
+def side(function, *inputs):
+    programs = Programs("some", False, (traced(function, *inputs),), None, None)
+    return Side(programs, LeafTable("some", ()), lambda _: None)
+
+
+def proof(one, other, *inputs):
+    """The proof that two functions are the same, or None."""
+    place = "eval __call__: output"
+    return prove(side(one, *inputs), side(other, *inputs), frozenset()).get((place, place, False))
+
+
+def one_pass(x, axis=-1, ddof=0.0, scale=1.0):
+    """The variance as mean of squares minus square of mean, as Flax has it."""
+    n = x.shape[axis]
+    return (x**2).sum(axis) / (n - ddof) - scale * jnp.square(x.sum(axis) / n)
+
+
+def two_pass(x, axis=-1):
+    n = x.shape[axis]
+    return jnp.square(x - x.sum(axis, keepdims=True) / n).sum(axis) / n
+
+
+def mask(x, m):
+    return jnp.where(m, x, 0.0)
+
+
+PROVED = {
+    "three factors": ({PRODUCTS}, lambda x, y: (x * y) * (x * 2), lambda x, y: 2 * ((x * x) * y), (S, S)),
+    "a root divides or a reciprocal root multiplies": (
+        {PRODUCTS},
+        lambda x, y: x / jnp.sqrt(y),
+        lambda x, y: x * jax.lax.rsqrt(y),
+        (S, S),
+    ),
+    "a constant divides": ({PRODUCTS}, lambda x: x / 4, lambda x: x * 0.25, (S,)),
+    "a sign": ({PRODUCTS}, lambda x, y: -x * y, lambda x, y: x * -y, (S, S)),
+    "a factor that cancels": ({PRODUCTS}, lambda x, y: x * y / y, lambda x, y: x, (S, S)),
+    "a quotient of quotients": ({PRODUCTS}, lambda x, y: x / (y / x), lambda x, y: x**2 / y, (S, S)),
+    "three terms": ({SUMS}, lambda x, y: (x + y) + 1, lambda x, y: x + (y + 1), (S, S)),
+    "a difference": ({SUMS}, lambda x, y: x - (y - x), lambda x, y: (x + x) - y, (S, S)),
+    "a term that cancels": ({SUMS}, lambda x, y: (x + y) - y, lambda x, y: x, (S, S)),
+    "a negated term": ({SUMS, PRODUCTS}, lambda x, y: x - y, lambda x, y: x + -y, (S, S)),
+    "a scaled sum": ({SUMS, PRODUCTS}, lambda x, y: 2 * (x + y), lambda x, y: 2 * x + 2 * y, (S, S)),
+    "a scale before or after a sum": ({LINEAR, PRODUCTS}, lambda x: (3 * x).sum(0), lambda x: 3 * x.sum(0), (S,)),
+    "a factor that is the same along the axis": (
+        {LINEAR, PRODUCTS},
+        lambda x, v: (x * v).sum(0),
+        lambda x, v: x.sum(0) * v,
+        (S, V),
+    ),
+    "a scale before or after a product of matrices": (
+        {LINEAR, PRODUCTS},
+        lambda x, y: (x * 3) @ y,
+        lambda x, y: 3 * (x @ y),
+        (S, S),
+    ),
+    "a mask that multiplies or selects": (
+        {MASKS, PRODUCTS},
+        mask,
+        lambda x, m: x * m,
+        (S, BIT),
+    ),
+    "a mask of dropout": (
+        {MASKS, PRODUCTS},
+        lambda x, m: jnp.where(m, x / 0.5, 0.0),
+        lambda x, m: x * m * 2,
+        (S, BIT),
+    ),
+    "a mask that selects zero": (
+        {MASKS, PRODUCTS},
+        lambda x, m: jnp.where(m, 0.0, x),
+        lambda x, m: x * ~m,
+        (S, BIT),
+    ),
+    "a variance in one or two passes": ({TWO_PASS, PRODUCTS, SUMS}, two_pass, one_pass, (S,)),
+    "a variance over the other axis": (
+        {TWO_PASS, PRODUCTS, SUMS},
+        lambda x: two_pass(x, 0),
+        lambda x: one_pass(x.T, 1),
+        (S,),
+    ),
+    "a variance that is cut at zero": (
+        {POSITIVE, PRODUCTS, SUMS},
+        lambda x: jnp.maximum(0.0, one_pass(x)),
+        one_pass,
+        (S,),
+    ),
+    "a variance compared with zero": (
+        {POSITIVE, PRODUCTS, SUMS},
+        lambda x: jnp.where(one_pass(x) > 0, x, 0.0),
+        lambda x: x,
+        (S,),
+    ),
+}
+
+
+@pytest.mark.parametrize("pair", PROVED)
+def test_a_rewrite_proves_what_it_says_and_is_named(pair):
+    rules, one, other, inputs = PROVED[pair]
+    found = proof(one, other, *inputs)
+    assert found == Proof("proved modulo", tuple(sorted(rules)))
+    assert proof(other, one, *inputs) == found
+
+
+@pytest.mark.parametrize("rule", sorted(CONDITIONS))
+def test_every_rewrite_has_a_pair_that_is_not_proved_without_it(rule):
+    pairs = [(one, other, inputs) for rules, one, other, inputs in PROVED.values() if rule in rules]
+    assert pairs
+    for one, other, inputs in pairs:
+        assert under(one, inputs, ALL - {rule}) != under(other, inputs, ALL - {rule})
+
+
+def under(function, inputs, rules):
+    """The name of a function's result under some rewrites."""
+    return number_program(traced(function, *inputs), Numbering(Algebra(frozenset(rules))))["output"].name
+
+
+def centred(x, axis):
+    return x - x.mean(axis, keepdims=True)
+
+
+NOT_PROVED = {
+    "a power more": (lambda x, y: x * x * y, lambda x, y: x * y * y, (S, S)),
+    "a root of a square": (lambda x: jnp.sqrt(x * x), lambda x: x, (S,)),
+    "a root of a product": (lambda x, y: jnp.sqrt(x * y), lambda x, y: jnp.sqrt(x) * jnp.sqrt(y), (S, S)),
+    "a reciprocal root and a root": (lambda x: jax.lax.rsqrt(x), lambda x: jnp.sqrt(x), (S,)),
+    "a factor of the transposed square": (lambda x, y: x * y * 2, lambda x, y: x * y.T * 2, (S, S)),
+    "a factor with its own transpose": (lambda x: x * x.T * x, lambda x: x * x * x, (S,)),
+    "constants apart in the seventh digit": (lambda x: x * 0.1, lambda x: x * 0.1000001, (S,)),
+    "another eps": (
+        lambda x, v: x / jnp.sqrt(v + 1e-5),
+        lambda x, v: x * jax.lax.rsqrt(v + 1e-6),
+        (S, V),
+    ),
+    "eps outside the root": (
+        lambda x, v: x / jnp.sqrt(v + 1e-5),
+        lambda x, v: x / (jnp.sqrt(v) + 1e-5),
+        (S, V),
+    ),
+    "a difference turned": (lambda x, y: 2 * (x - y), lambda x, y: 2 * (y - x), (S, S)),
+    "an absolute value of a turned sum is no sum": (lambda x, y: jnp.abs(x - y), lambda x, y: x - y, (S, S)),
+    "a root of a negative multiple": (lambda x, y: jnp.sqrt(y - x), lambda x, y: jnp.sqrt(x - y), (S, S)),
+    "a small term beside a large one": (lambda x, y: x + 1e-15 * y, lambda x, y: x, (S, S)),
+    "a small constant beside a large one": (lambda x: (x + 1.0) + 1e-6, lambda x: x + 1.0, (S,)),
+    "a term of the transposed square": (lambda x, y: x + y + x, lambda x, y: x + y.T + x, (S, S)),
+    "whole numbers, which divide with a remainder": (
+        lambda x: x // 2 * 2,
+        lambda x: x,
+        (((3,), "int32"),),
+    ),
+    "whole numbers, which overflow": (lambda x: (x * 3) // 3, lambda x: x, (((3,), "int32"),)),
+    "a scale that varies along the summed axis": (
+        lambda x, v: (x * v[:, None]).sum(0),
+        lambda x, v: x.sum(0) * v,
+        (S, V),
+    ),
+    "a scale of a maximum": (lambda x: (-2 * x).max(0), lambda x: -2 * x.max(0), (S,)),
+    "a scale of one operand that is squared": (
+        lambda x, y: (3 * x) @ (3 * y),
+        lambda x, y: 3 * (x @ y),
+        (S, S),
+    ),
+    "a scale along the summed axis of a product of matrices": (
+        lambda x, y, v: (x * v) @ y,
+        lambda x, y, v: (x @ y) * v,
+        (S, S, V),
+    ),
+    "a sum of squares and a square of a sum": (lambda x: (x * x).sum(0), lambda x: x.sum(0) ** 2, (S,)),
+    "a mask on the other branch": (mask, lambda x, m: x * ~m, (S, BIT)),
+    "a mask and its opposite": (mask, lambda x, m: jnp.where(m, 0.0, x), (S, BIT)),
+    "a mask that leaves one": (lambda x, m: jnp.where(m, x, 1.0), lambda x, m: x * m, (S, BIT)),
+    "a transposed mask": (mask, lambda x, m: x * m.T, (S, BIT)),
+    "another mask": (lambda x, m, n: mask(x, m), lambda x, m, n: x * n, (S, BIT, BIT)),
+    "another rate": (lambda x, m: jnp.where(m, x / 0.9, 0.0), lambda x, m: x * m / 0.8, (S, BIT)),
+    "a mask twice as a number": (lambda x, m: x * (m + 1.0 * m), lambda x, m: x * m, (S, BIT)),
+    "a variance with n - 1": (two_pass, lambda x: one_pass(x, ddof=1.0), (S,)),
+    "a variance with the square of the mean twice": (two_pass, lambda x: one_pass(x, scale=2.0), (S,)),
+    "a variance over another axis": (two_pass, lambda x: one_pass(x, 0), (S,)),
+    "a variance about the mean of the other axis": (
+        lambda x: jnp.square(x - x.mean(0)).mean(1),
+        one_pass,
+        (S,),
+    ),
+    "a variance about the mean of everything": (lambda x: jnp.square(x - x.mean()).mean(1), one_pass, (S,)),
+    "a variance about the transposed mean": (
+        lambda x: jnp.square(x - x.mean(1)).mean(1),
+        one_pass,
+        (S,),
+    ),
+    "a variance about the mean of another": (
+        lambda x, y: jnp.square(x - y.mean(1, keepdims=True)).mean(1),
+        lambda x, y: one_pass(x),
+        (S, S),
+    ),
+    "a variance about half the mean": (
+        lambda x: jnp.square(x - 0.5 * x.mean(1, keepdims=True)).mean(1),
+        one_pass,
+        (S,),
+    ),
+    "a sum of absolute deviations": (lambda x: jnp.abs(centred(x, 1)).mean(1), one_pass, (S,)),
+    "a cut of what can be negative: twice the square of the mean": (
+        lambda x: jnp.maximum(0.0, one_pass(x, scale=2.0)),
+        lambda x: one_pass(x, scale=2.0),
+        (S,),
+    ),
+    "a cut of what can be negative: n - 1": (
+        lambda x: jnp.maximum(0.0, one_pass(x, ddof=1.0)),
+        lambda x: one_pass(x, ddof=1.0),
+        (S,),
+    ),
+    "a cut of what can be negative: another axis": (
+        lambda x: jnp.maximum(0.0, (x**2).mean(0) - x.mean(1) ** 2),
+        lambda x: (x**2).mean(0) - x.mean(1) ** 2,
+        (S,),
+    ),
+    "a cut of what can be negative: another array": (
+        lambda x, y: jnp.maximum(0.0, (x**2).mean(0) - y.mean(0) ** 2),
+        lambda x, y: (x**2).mean(0) - y.mean(0) ** 2,
+        (S, S),
+    ),
+    "a cut of what can be negative: a shift": (
+        lambda x: jnp.maximum(0.0, one_pass(x) - 0.5),
+        lambda x: one_pass(x) - 0.5,
+        (S,),
+    ),
+    "a cut of what can be negative: turned": (lambda x: jnp.maximum(0.0, -one_pass(x)), lambda x: -one_pass(x), (S,)),
+    "a cut from above": (lambda x: jnp.minimum(0.0, one_pass(x)), one_pass, (S,)),
+    "a cut elsewhere": (lambda x: jnp.maximum(1e-3, one_pass(x)), one_pass, (S,)),
+    "a cut of anything": (jax.nn.relu, lambda x: x, (S,)),
+    "gt and ge of something": (lambda x: mask(x, x > 0), lambda x: jnp.where(x >= 0, x, 1.0), (S,)),
+    "gt of something and true": (lambda x: jnp.where(x > 0, x, 1.0), lambda x: x, (S,)),
+    "a variance below zero": (lambda x: jnp.where(one_pass(x) < 0, x, 1.0), lambda x: x, (S,)),
+}
+
+
+@pytest.mark.parametrize("pair", NOT_PROVED)
+def test_what_is_only_nearly_a_rewrite_is_not_proved(pair):
+    one, other, inputs = NOT_PROVED[pair]
+    assert proof(one, other, *inputs) is None
+
+
+@pytest.mark.parametrize("digit", [9, 10, 11])
+def test_constants_count_as_equal_to_twelve_digits(digit):
+    with jax.enable_x64(True):
+        wide = ((3,), "float64")
+        near = proof(lambda x: x * 0.1 * 3, lambda x: x * (0.1 * (1 + 10.0**-digit)) * 3, wide)
+        same = proof(lambda x: x * 0.1 * 3, lambda x: x * (0.1 * (1 + 1e-15)) * 3, wide)
+    assert near is None
+    assert same == Proof("proved modulo", (PRODUCTS,))
+
+
+def test_a_coefficient_is_rounded_to_twelve_digits():
+    assert rounded(0.1 + 0.2) == 0.3
+    assert rounded(1 + 1e-11) != 1
+    assert rounded(1 + 1e-13) == 1
+
+
+def test_what_needs_no_rewrite_names_none():
+    assert proof(lambda x, y: x + y, lambda x, y: y + x, S, S) == Proof("proved")
+
+
+def test_every_rewrite_says_under_which_condition_it_holds():
+    assert all(":" in condition for condition in CONDITIONS.values())
+
+
+# At random: whatever all rewrites together call the same is the same in real numbers.
+
+LEAVES = ("a", "b", "v")
+
+
+def _grow(depth):
+    tree = st.sampled_from([(name,) for name in LEAVES])
+    for _ in range(depth):
+        below = tree
+        tree = st.one_of(
+            below,
+            st.tuples(st.sampled_from(("add", "sub", "mul", "div")), below, below),
+            st.tuples(st.sampled_from(("neg", "square", "sqrt", "rsqrt", "cut", "T")), below),
+            st.tuples(st.sampled_from(("scale", "shift")), st.sampled_from((2.0, 0.5, -1.0, 3.0)), below),
+            st.tuples(st.sampled_from(("sum", "mean", "centre")), st.sampled_from((0, 1)), below),
+            st.tuples(st.just("mask"), below, below),
+            st.tuples(st.just("dot"), below, below),
+        )
+    return tree
+
+
+def value_of(tree, given_, xp):
+    """A tree as an array of `xp` (numpy or jax.numpy); reductions keep their axes and spread again."""
+    head, *rest = tree
+    if head in given_:
+        return given_[head]
+    args = [value_of(item, given_, xp) if isinstance(item, tuple) else item for item in rest]
+    if head in ("sum", "mean", "centre"):
+        axis, x = args
+        total = x.sum(axis, keepdims=True)
+        return {
+            "sum": lambda: xp.broadcast_to(total, (3, 3)),
+            "mean": lambda: xp.broadcast_to(total / 3, (3, 3)),
+            "centre": lambda: x - total / 3,
+        }[head]()
+    return {
+        "add": lambda x, y: x + y,
+        "sub": lambda x, y: x - y,
+        "mul": lambda x, y: x * y,
+        "div": lambda x, y: x / y,
+        "neg": lambda x: -x,
+        "square": lambda x: x * x,
+        "sqrt": lambda x: xp.sqrt(x),
+        "rsqrt": lambda x: 1 / xp.sqrt(x) if xp is np else jax.lax.rsqrt(x),
+        "cut": lambda x: xp.maximum(0.0, x),
+        "T": lambda x: x.T,
+        "scale": lambda c, x: c * x,
+        "shift": lambda c, x: x + c,
+        "mask": lambda x, y: xp.where(y > 0.25, x, 0.0),
+        "dot": lambda x, y: x @ y,
+    }[head](*args)
+
+
+def tree_name(tree, rules=ALL):
+    inputs = (S, S, V)
+    return under(lambda a, b, v: value_of(tree, {"a": a, "b": b, "v": jnp.broadcast_to(v, (3, 3))}, jnp), inputs, rules)
+
+
+def real(seed):
+    numbers = np.random.default_rng(seed)
+    v = numbers.normal(size=3)
+    return {"a": numbers.normal(size=(3, 3)), "b": numbers.normal(size=(3, 3)), "v": np.broadcast_to(v, (3, 3))}
+
+
+def assert_same(one, other):
+    with np.errstate(all="ignore"):
+        for seed in range(4):
+            # Once of both signs; then positive, that roots are finite.
+            given_ = {name: np.abs(array) if seed else array for name, array in real(seed).items()}
+            left, right = value_of(one, given_, np), value_of(other, given_, np)
+            both = np.isfinite(left) & np.isfinite(right)
+            scale = max(1.0, float(np.abs(left[both]).max(initial=0)))
+            if scale < 1e6:
+                assert np.abs(left - right)[both].max(initial=0.0) <= 1e-7 * scale
+
+
+TRIED = settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+
+
+@TRIED
+@given(st.lists(_grow(2), min_size=12, max_size=12))
+def test_expressions_that_all_rewrites_call_the_same_have_the_same_value(trees):
+    known = {}
+    for tree in trees:
+        assert_same(tree, known.setdefault(tree_name(tree), tree))
+
+
+@TRIED
+@given(_grow(3), _grow(1), st.sampled_from(("add", "sub", "mul", "div")), st.sampled_from(("sum", "mean", "square")))
+def test_expressions_rewritten_by_hand_keep_their_value(tree, small, operation, outer):
+    """What is equal in real numbers may have one name; what has one name is equal."""
+    around = (lambda t: (outer, t)) if outer == "square" else (lambda t: (outer, 0, t))
+    forms = [
+        around((operation, tree, small)),
+        around((operation, small, tree)),
+        (operation, around(tree), around(small)),
+        around(("scale", 2.0, (operation, tree, small))),
+        ("scale", 2.0, around((operation, tree, small))),
+    ]
+    known = {}
+    for form in forms:
+        assert_same(form, known.setdefault(tree_name(form), form))
+
+
+@TRIED
+@given(_grow(2))
+def test_numbering_the_same_expression_twice_gives_one_name_under_any_rewrites(tree):
+    assume(tree[0] not in LEAVES)
+    for rules in (frozenset(), {PRODUCTS}, {PRODUCTS, SUMS}, ALL):
+        assert tree_name(tree, rules) == tree_name(tree, rules)

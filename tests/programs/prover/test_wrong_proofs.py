@@ -1,0 +1,87 @@
+"""Pairs that were once proved equal though they are not: each was a wrong rule, found by random programs."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from equiv.programs.program import Program
+from equiv.programs.prover.algebra import CONDITIONS, Algebra
+from equiv.programs.prover.value_numbering import Numbering, number_program
+
+
+def scan_pairs(which):
+    """The sum over all pairs of rows; `which` is told the outer and the inner row."""
+
+    def outer(x):
+        def turn(total, row):
+            inner = lax.scan(lambda own, mine: (own + which(row, mine), None), jnp.zeros(()), x)
+            return total + inner[0], None
+
+        return lax.scan(turn, jnp.zeros(()), x)[0]
+
+    return outer
+
+
+def carried_pairs(which):
+    """Two loops of equal turns, one in the other; `which` is told both carries."""
+
+    def outer(x):
+        def turn(carry, _):
+            _, pairs = lax.scan(lambda own, _: (own + 1, which(carry, own)), x[0], None, length=3)
+            return carry + 1, pairs
+
+        return lax.scan(turn, x[0], None, length=3)[1]
+
+    return outer
+
+
+def variance(x, one, other):
+    return (
+        lax.broadcast_in_dim((x * x).mean(0), x.shape, (one,)) - lax.broadcast_in_dim(x.mean(0), x.shape, (other,)) ** 2
+    )
+
+
+DIFFERENT = {
+    "root of a square": (lambda x: jnp.sqrt(x * x), lambda x: x),
+    "inverse root of a square": (lambda x: lax.rsqrt(x * x), lambda x: 1 / x),
+    "roots of negative factors": (
+        lambda x: jnp.sqrt(x * x[::-1]) * jnp.sqrt(x * x.T),
+        lambda x: x * jnp.sqrt(x[::-1] * x.T),
+    ),
+    "centred along the other axis": (
+        lambda x: jnp.square(x - x.mean(0)[:, None]).sum(0),
+        lambda x: jnp.square(x - x.mean(0)[None]).sum(0),
+    ),
+    "not a variance": (lambda x: jnp.maximum(variance(x, 0, 1), 0), lambda x: variance(x, 0, 1)),
+    "turned before a reshape": (
+        lambda x: x.T.reshape(9).reshape(3, 3).T.reshape(9).reshape(3, 3),
+        lambda x: x.T.reshape(9).reshape(3, 3),
+    ),
+    "a small summand": (lambda x: 1e15 * x + x.T, lambda x: 1e15 * x),
+    "rows of both loops": (
+        lambda x: scan_pairs(lax.mul)(x[0]),
+        lambda x: scan_pairs(lambda one, other: other * other)(x[0]),
+    ),
+    "carries of both loops": (
+        lambda x: carried_pairs(lax.mul)(x[0]),
+        lambda x: carried_pairs(lambda one, other: other * other)(x[0]),
+    ),
+    "whole numbers divided": (
+        lambda x: x * lax.convert_element_type(lax.div(jnp.int32(7), jnp.int32(2)), x.dtype),
+        lambda x: x * 3.5,
+    ),
+}
+
+
+def name(function, rules) -> str:
+    """The name of a function's result on a 3 x 3 input."""
+    program = Program("pair", jax.make_jaxpr(function)(jnp.ones((3, 3))), ("x",), ("output",))
+    return number_program(program, Numbering(Algebra(rules)))["output"].name
+
+
+@pytest.mark.parametrize("rules", [frozenset(), frozenset(CONDITIONS)], ids=["no_rewrites", "all_rewrites"])
+@pytest.mark.parametrize("pair", DIFFERENT.values(), ids=[key.replace(" ", "_") for key in DIFFERENT])
+def test_what_once_was_proved_wrongly_is_proved_no_more(pair, rules) -> None:
+    """Their names differ, with and without rewrites."""
+    assert name(pair[0], rules) != name(pair[1], rules)

@@ -1,0 +1,393 @@
+"""Rewriting: a program with its own bits fed in is the same program; lifted, nothing in it is narrower than float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxpr_as_fun
+
+from equiv.errors import PortError
+from equiv.programs.compiled import QUICK
+from equiv.programs.draws import bits, count, find
+from equiv.programs.jaxpr import inner, opened
+from equiv.programs.trace import trace
+from equiv.programs.transform import is_random, prune, rewrite, tap
+
+KEY = jax.random.key(7)
+X = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+ROWS = np.array([0, 1, 0])
+
+
+def dropout(key, x, rate=0.5):
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+
+
+def layers(key, x, body=dropout, **options):
+    """Dropout in four layers, each with its own key."""
+    return jax.lax.scan(lambda h, key: (jnp.sin(body(key, h)) + x, None), x, jax.random.split(key, 4), **options)[0]
+
+
+def carried(key, x, body=dropout):
+    """Dropout in four layers; the key travels with the values, as in `hk.scan`."""
+
+    def turn(carry, _):
+        key, mine = jax.random.split(carry[1])
+        return (jnp.sin(body(mine, carry[0])) + x, key), None
+
+    return jax.lax.scan(turn, (x, key), None, length=4)[0][0]
+
+
+def remat(function):
+    return lambda key, x: jax.checkpoint(lambda x: jnp.sin(function(key, jnp.sin(x))))(x)
+
+
+def gradient(function):
+    return lambda key, x: jax.value_and_grad(lambda x: jnp.sum(function(key, x) ** 2))(x)[1]
+
+
+def either(key, x):
+    """Draws in both branches, of different shapes."""
+    return jax.lax.cond(
+        x.sum() > 0, lambda x: dropout(key, x), lambda x: x * jax.random.uniform(jax.random.fold_in(key, 1)), x
+    )
+
+
+@jax.custom_vjp
+def noisy_backward(key, x):
+    return dropout(key, x)
+
+
+noisy_backward.defvjp(
+    lambda key, x: (dropout(key, x), key), lambda key, g: (None, dropout(jax.random.fold_in(key, 1), g))
+)
+
+
+def program_of(function, *arrays, key=True):
+    """A function of a key and arrays as a program; an input `x0` for each array."""
+    specs = {f"x{index}": jax.ShapeDtypeStruct(array.shape, array.dtype) for index, array in enumerate(arrays)}
+    with_key = {**specs, "key": jax.eval_shape(lambda: KEY)}
+    return trace("p", lambda named: {"output": function(named["key"], *(named[name] for name in specs))}, with_key)
+
+
+def compiled(program):
+    return jax.jit(jaxpr_as_fun(program.jaxpr), compiler_options=QUICK)
+
+
+def native_bits(program, *arrays):
+    """What a program draws with its own key, each draw once, as `draw/i` wants it."""
+    tapped = tap(program)
+    number = count(program.jaxpr)
+    assert tapped.outputs == tuple(f"draw/{index}" for index in range(number))
+    drawn = compiled(tapped)(*arrays, KEY)
+    found, indices = find(program.jaxpr)
+    for place, index in enumerate(indices):
+        np.testing.assert_array_equal(drawn[place], drawn[indices.index(index)])
+    return [drawn[indices.index(index)] for index in range(len(found))]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        dropout,
+        jax.jit(dropout),
+        gradient(dropout),
+        remat(dropout),
+        gradient(remat(dropout)),
+        layers,
+        lambda key, x: layers(key, x, reverse=True),
+        gradient(layers),
+        carried,
+        gradient(carried),
+        lambda key, x: layers(key, x, layers),
+        gradient(lambda key, x: layers(key, x, remat(dropout))),
+        gradient(lambda key, x: carried(key, x, remat(dropout))),
+        gradient(remat(layers)),
+        either,
+        lambda key, x: layers(key, x, either),
+        gradient(remat(either)),
+        gradient(noisy_backward),
+        lambda key, x: jax.vmap(dropout)(jax.random.split(key, 3), x),
+        lambda key, x: x + jax.random.normal(key, x.shape, "bfloat16"),
+        lambda key, x: jax.random.permutation(key, x),
+        lambda key, x: x[jax.random.categorical(key, x.T)],
+    ],
+    ids=[
+        *("plain", "jit", "grad", "remat", "grad-of-remat", "scan", "scan-reversed", "grad-of-scan", "scan-carry"),
+        *(
+            "grad-of-scan-carry",
+            "nested-scan",
+            "grad-of-scan-of-remat",
+            "grad-of-carry-of-remat",
+            "grad-of-remat-of-scan",
+        ),
+        *(
+            "cond",
+            "scan-of-cond",
+            "grad-of-remat-of-cond",
+            "custom_vjp",
+            "vmap",
+            "bfloat16",
+            "permutation",
+            "categorical",
+        ),
+    ],
+)
+def test_a_program_with_its_own_bits_fed_in_is_bit_for_bit_the_same(function):
+    assert_replayed(function, np.abs(X))
+
+
+@pytest.mark.parametrize("function", [either, gradient(remat(either))], ids=["cond", "grad-of-remat-of-cond"])
+def test_replay_holds_in_the_other_branch_too(function):
+    assert_replayed(function, -np.abs(X))
+
+
+def assert_replayed(function, x):
+    program = program_of(function, x)
+    replayed = rewrite(program, lifted=False)
+    assert not any(map(is_random, replayed.inputs))
+    given = native_bits(program, x)
+    assert [draw.shape for draw in replayed.draws] == [array.shape for array in given]
+    native, again = (compiled(one) for one in (program, replayed))
+    np.testing.assert_array_equal(again(x, *given)[0], native(x, KEY)[0])
+
+
+def test_other_bits_give_other_results():
+    replayed = rewrite(program_of(dropout, X), lifted=False)
+    outputs = [jaxpr_as_fun(replayed.jaxpr)(X, bits(replayed.draws[0], (seed,)))[0] for seed in (1, 2)]
+    assert not np.array_equal(*outputs)
+
+
+def test_a_program_without_randomness_keeps_its_result_and_loses_its_key():
+    replayed = rewrite(program_of(lambda key, x: jnp.sin(x), X), lifted=False)
+    assert replayed.inputs == ("x0",)
+    np.testing.assert_array_equal(jaxpr_as_fun(replayed.jaxpr)(X)[0], jnp.sin(X))
+
+
+def test_a_key_that_is_only_split_is_no_dependence():
+    program = program_of(lambda key, x: x + 0 * jax.random.split(key).shape[0], X)
+    assert rewrite(program, lifted=False).inputs == ("x0",)
+
+
+def test_random_state_is_no_output_and_no_input():
+    specs = {"random/count": jax.ShapeDtypeStruct((), "uint32"), "x": jax.ShapeDtypeStruct((3,), "float32")}
+    counting = trace("p", lambda named: {"random/count": named["random/count"] + 1, "output": named["x"] * 2}, specs)
+    assert prune(counting).outputs == ("output",)
+    assert prune(counting).inputs == ("x",)
+
+
+def test_tapping_keeps_the_next_random_state():
+    specs = {"random/count": jax.ShapeDtypeStruct((), "uint32"), "key": jax.eval_shape(lambda: KEY)}
+
+    def step(named):
+        drawn = jax.random.uniform(jax.random.fold_in(named["key"], named["random/count"]), (2,))
+        return {"output": drawn, "random/count": named["random/count"] + 1}
+
+    tapped = tap(trace("p", step, specs))
+    assert tapped.outputs == ("draw/0", "random/count")
+    first, count_after = jaxpr_as_fun(tapped.jaxpr)(jnp.uint32(0), KEY)
+    second, _ = jaxpr_as_fun(tapped.jaxpr)(count_after, KEY)
+    assert int(count_after) == 1
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("function", "user"),
+    [
+        (lambda key, x: x * jax.random.key_data(key)[0].astype("float32"), "random_unwrap"),
+        (lambda key, x: dropout(key, x) + jax.random.key_data(key)[0].astype("float32"), "random_unwrap"),
+        (lambda key, x: x * jax.random.gamma(key, 2.0, x.shape), r"\w+"),
+        (lambda key, x: jax.random.wrap_key_data(jax.random.key_data(key)), "random_unwrap|an output"),
+    ],
+    ids=["data", "data-and-draw", "gamma", "key-as-output"],
+)
+def test_a_result_that_depends_on_the_key_otherwise_is_refused_with_the_primitive(function, user):
+    with pytest.raises(
+        PortError,
+        match=rf"p: the result depends on key other than through random bits \(({user})\), "
+        r"so its randomness cannot be replayed\. Draw with jax\.random functions",
+    ):
+        rewrite(program_of(function, X), lifted=False)
+
+
+def narrow(array):
+    return array.astype(jnp.bfloat16)
+
+
+@jax.custom_vjp
+def exponential(x):
+    return narrow(jnp.exp(x))
+
+
+exponential.defvjp(
+    lambda x: (exponential(x), narrow(x)), lambda x, g: (g * jnp.exp(x).astype(jnp.float16).astype(g.dtype),)
+)
+
+
+def scanned(x):
+    return jax.lax.scan(lambda h, row: (narrow(jnp.tanh(h + row)), narrow(h)), jnp.zeros(4, "bfloat16"), narrow(x))[0]
+
+
+def scanned_in_numpy(x):
+    h = np.zeros(4)
+    for row in x:
+        h = np.tanh(h + row)
+    return h
+
+
+def looped(x):
+    return jax.lax.while_loop(
+        lambda carry: carry[0] < 3, lambda carry: (carry[0] + 1, narrow(carry[1] * 1.5)), (0, narrow(x))
+    )[1]
+
+
+def scattered_in_numpy(x):
+    table = np.zeros((2, 4))
+    np.add.at(table, ROWS, x)
+    return table
+
+
+def lift(function, *arrays):
+    """A program over float64 inputs, lifted, with bits fed in: itself, its output, and the bits."""
+    arrays = [array.astype("float64") if array.dtype.kind == "f" else array for array in arrays]
+    with jax.enable_x64(True):
+        lifted = rewrite(program_of(lambda key, *xs: function(*xs), *arrays), lifted=True)
+        return lifted, np.asarray(jaxpr_as_fun(lifted.jaxpr)(*arrays)[0])
+
+
+def avals(jaxpr):
+    """`(primitive, aval)` of every value in a jaxpr, bodies and parameters included."""
+    jaxpr, _ = opened(jaxpr)
+    yield from (("input", var.aval) for var in (*jaxpr.invars, *jaxpr.constvars))
+    for eqn in jaxpr.eqns:
+        yield from ((eqn.primitive.name, var.aval) for var in eqn.outvars)
+        for body in inner(eqn):
+            yield from avals(body)
+
+
+def narrow_values(program):
+    return {
+        (name, str(aval)) for name, aval in avals(program.jaxpr) if "float" in str(aval) and "float64" not in str(aval)
+    }
+
+
+def loop(x):
+    return jax.lax.fori_loop(0, 2, lambda _, h: narrow(jnp.sin(h)), narrow(x))
+
+
+def branched(x):
+    return jax.lax.cond(x.sum() > 0, lambda x: narrow(jnp.sin(x)), lambda x: narrow(jnp.cos(x)), narrow(x))
+
+
+def convolved(x):
+    return jax.lax.conv(narrow(x)[None, None], narrow(x)[None, None], (1, 1), "VALID")
+
+
+def dotted(x, **options):
+    return jax.lax.dot(x.astype("float32"), x.astype("float32").T, **options)
+
+
+def reduced(x):
+    one = np.array(1, "bfloat16")
+    return jax.lax.reduce(narrow(x), np.zeros((), "bfloat16"), lambda a, b: a * one + b, (0,))
+
+
+def pooled(x):
+    return jax.lax.reduce_window(narrow(x), np.array(-np.inf, "bfloat16"), jax.lax.max, (3, 1), (1, 1), "VALID")
+
+
+def silu_slope(x):
+    gate = 1 / (1 + np.exp(-x))
+    return gate * (1 + x * (1 - gate))
+
+
+NARROWED = {
+    "astype": (lambda x: narrow(x) * 3 + x.astype("float16").sum(), lambda x: x * 3 + x.sum()),
+    "literal": (lambda x: narrow(x) * np.float32(0.1), lambda x: x * 0.1),
+    "jit": (jax.jit(lambda x: jnp.sin(narrow(x))), np.sin),
+    "remat": (jax.checkpoint(lambda x: jnp.sin(narrow(x))), np.sin),
+    "scan": (scanned, scanned_in_numpy),
+    "while": (looped, lambda x: x * 1.5**3),
+    "fori": (loop, lambda x: np.sin(np.sin(x))),
+    "cond": (branched, lambda x: np.sin(x) if x.sum() > 0 else np.cos(x)),
+    "scatter-add": (lambda x: jnp.zeros((2, 4), "bfloat16").at[ROWS].add(narrow(x)), scattered_in_numpy),
+    "custom_vjp": (lambda x: exponential(narrow(x)), np.exp),
+    "custom_vjp-grad": (jax.grad(lambda x: exponential(x).astype("float32").sum()), np.exp),
+    "custom_jvp-grad": (jax.grad(lambda x: jax.nn.silu(x.astype("float32")).sum()), silu_slope),
+    "dot": (lambda x: jnp.dot(narrow(x), narrow(x).T, preferred_element_type="float32"), lambda x: x @ x.T),
+    "dot-precision": (lambda x: dotted(x, precision="bfloat16"), lambda x: x @ x.T),
+    "dot-algorithm": (lambda x: dotted(x, precision="BF16_BF16_F32"), lambda x: x @ x.T),
+    "conv": (convolved, lambda x: (x * x).sum()),
+    "reduce_precision": (lambda x: jax.lax.reduce_precision(x.astype("float32"), 8, 7), lambda x: x),
+    "reduce": (reduced, lambda x: x.sum(0)),
+    "max-pool": (pooled, lambda x: x.max(0, keepdims=True)),
+    "cumsum": (lambda x: jnp.cumsum(narrow(x), 0), lambda x: np.cumsum(x, 0)),
+    "sort": (lambda x: jnp.sort(narrow(x)), np.sort),
+    "iota": (lambda x: narrow(x) + jnp.arange(4, dtype="bfloat16"), lambda x: x + np.arange(4)),
+    "softmax": (lambda x: jax.nn.softmax(narrow(x)), lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)),
+}
+"""Code that narrows its values, and the same in float64 numpy."""
+
+
+@pytest.mark.parametrize("name", NARROWED)
+def test_lifted_code_is_float64_all_through_whatever_it_narrows_to(name):
+    function, in_numpy = NARROWED[name]
+    lifted, output = lift(function, X)
+    assert narrow_values(lifted) == set()
+    assert output.dtype == "float64"
+    wanted = in_numpy(X.astype("float64"))
+    assert np.max(np.abs(output - wanted)) < 1e-14 * max(1, np.max(np.abs(wanted)))
+
+
+def test_native_rewriting_leaves_every_dtype_as_it_is():
+    program = program_of(lambda key, x: scanned(x) + dropout(key, narrow(x)), X)
+    assert "bfloat16[4]" in {kind for _, kind in narrow_values(rewrite(program, lifted=False))}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("shape", [(4,), (3, 4)], ids=["4", "3x4"])
+def test_a_lifted_uniform_is_the_number_that_its_bits_meant_at_the_width_of_the_code(dtype, shape):
+    """`jax.random.uniform` casts bits to a float: the one place where a lifted program is narrow for one value."""
+    with jax.enable_x64(True):
+        program = program_of(lambda key, x: x + jax.random.uniform(key, shape, dtype), X.astype("float64"))
+        lifted = rewrite(program, lifted=True)
+        given = bits(lifted.draws[0], (1, 2))
+        (output,) = jaxpr_as_fun(lifted.jaxpr)(X.astype("float64"), given)
+        as_written = np.asarray(_uniform(given, shape, dtype).astype("float64"))
+    assert {name for name, _ in narrow_values(lifted)} <= {"bitcast_convert_type"}
+    np.testing.assert_array_equal(np.asarray(output), X.astype("float64") + as_written)
+    drawn = given.astype("float64") / 2.0 ** (8 * given.dtype.itemsize)
+    assert np.max(np.abs(as_written - drawn)) <= {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10}.get(
+        dtype, 2**-7
+    )
+
+
+def _uniform(given, shape, dtype):
+    """`jax.random.uniform` of given bits, as its own code computes it."""
+    program = program_of(lambda key: jax.random.uniform(key, shape, dtype))
+    return jaxpr_as_fun(rewrite(program, lifted=False).jaxpr)(given)[0]
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.3, 0.5, 0.9])
+def test_a_lifted_dropout_drops_what_the_native_one_drops(rate):
+    with jax.enable_x64(True):
+        wide = rewrite(program_of(lambda key, x: dropout(key, x, rate), X.astype("float64")), lifted=True)
+        kept = jaxpr_as_fun(wide.jaxpr)(X.astype("float64"), bits(wide.draws[0], (3,)))[0]
+    native = rewrite(program_of(lambda key, x: dropout(key, x, rate), X), lifted=False)
+    mask = jaxpr_as_fun(native.jaxpr)(X, bits(native.draws[0], (3,)))[0]
+    np.testing.assert_array_equal(np.asarray(kept) != 0, np.asarray(mask) != 0)
+    assert (native.draws[0].bit_width, wide.draws[0].bit_width) == (32, 64)
+
+
+def test_a_lifted_scan_takes_its_draws_layer_by_layer():
+    x = X.astype("float64")
+    with jax.enable_x64(True):
+        lifted = rewrite(program_of(lambda key, x: layers(key, narrow(x)), x), lifted=True)
+        given = bits(lifted.draws[0], (5,))
+        output = np.asarray(jaxpr_as_fun(lifted.jaxpr)(x, given)[0])
+    assert given.shape == (4, 3, 4)
+    keep = given < np.uint64(1) << np.uint64(63)
+    h = x
+    for mask in keep:
+        h = np.sin(np.where(mask, h / 0.5, 0)) + x
+    assert np.max(np.abs(output - h)) < 1e-14
+    assert narrow_values(lifted) == set()
