@@ -1,4 +1,4 @@
-"""What the tests of conversion share: small models really trained, and saved as users of each library save them."""
+"""Shared by the tests of conversion: small models, trained, and saved as users of each library save them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +13,11 @@ import orbax.checkpoint as ocp
 from flax import nnx, serialization
 
 from equiv.backends.base import Port
-from equiv.convert.conversion import Request, convert
+from equiv.convert.conversion import ConversionRequest, convert_checkpoint
 from equiv.convert.manifest import Manifest
 from equiv.convert.plan.plan import Choices
-from equiv.convert.plan.random_state import chosen
-from equiv.convert.source.expected_leaves import Model, model_of, rooted
+from equiv.convert.plan.random_state import parse_random_policy
+from equiv.convert.source.expected_leaves import LibraryModel, build_library_model, saved_form
 from equiv.core.batch_spec import parse_batch
 from equiv.core.case import Case
 from equiv.core.case_files import LoadedCase
@@ -43,43 +43,43 @@ OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
 
 @cache
 def case_of(name: str, optimizer: str = "") -> Case:
-    """A case, with an optimizer for the train step that it has not itself."""
+    """A case of the suite; `optimizer` is for a case without a train step of its own."""
     case = helpers.loaded(name).case
     return replace(case, optimizer=OPTIMIZERS[optimizer]) if optimizer else case
 
 
 @cache
-def model(name: str, backend: str, optimizer: str = "") -> Model:
-    """One library's side of a case."""
-    return model_of(case_of(name, optimizer), backend)
+def model(name: str, backend: str, optimizer: str = "") -> LibraryModel:
+    """Build one library's model of a case."""
+    return build_library_model(case_of(name, optimizer), backend)
 
 
 @cache
 def batches(name: str) -> dict[str, np.ndarray]:
-    """Batches for as many steps as any test takes."""
+    """Batches by entry name, one for each step that any test takes."""
     case = case_of(name)
     table = model(name, next(iter(case.models))).table
     return make_probe("0", 1, table, parse_batch(case.batch), 3 * STEPS).batches
 
 
 def quick(function: Callable) -> Callable:
-    """Compiled as fast as can be, for what is run a few times."""
+    """Compile without optimization, for what is run a few times."""
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": "0"})
 
 
 def begun(port: Port, seed: int):
-    """The carry of training from the library's own fresh parameters."""
-    return quick(lambda key: port.begin(port.fresh(key), key))(jax.random.key(seed))
+    """The training carry before the first step, with the library's own initial values."""
+    return quick(lambda key: port.init_training(port.init(key), key))(jax.random.key(seed))
 
 
 @cache
 def step_of(name: str, backend: str, optimizer: str = "") -> Callable:
-    """The train step, compiled."""
+    """Compile a model's train step, once."""
     return quick(model(name, backend, optimizer).port.step)
 
 
 def train(name: str, backend: str, carry, steps: range, optimizer: str = ""):
-    """Some steps of training: the carry after them, and the outputs of each."""
+    """Train for some steps: the carry after them, and the outputs of each."""
     losses = []
     for index in steps:
         batch = {entry: array[index] for entry, array in batches(name).items()}
@@ -90,14 +90,14 @@ def train(name: str, backend: str, carry, steps: range, optimizer: str = ""):
 
 @cache
 def trained(name: str, backend: str, optimizer: str = ""):
-    """The carry of training after a few real steps."""
+    """The training carry after `STEPS` steps, computed once."""
     port = model(name, backend, optimizer).port
     carry = begun(port, 3)
     return train(name, backend, carry, range(STEPS), optimizer)[0]
 
 
 def leaves_of(tree) -> dict[str, np.ndarray]:
-    """Path to array, random keys as their data."""
+    """Path to array of a pytree, random keys as their data."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): _plain(leaf) for path, leaf in flat}
 
@@ -108,33 +108,33 @@ def _plain(leaf) -> np.ndarray:
 
 
 def save_orbax(file: Path, tree) -> Path:
-    """As the libraries' guides do."""
+    """Save with orbax, as the libraries' guides do."""
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(file, tree)
     return file
 
 
 def save_msgpack(file: Path, tree) -> Path:
-    """As Linen's guides do; a State of NNX has to be made a dict of arrays first."""
+    """Save with `flax.serialization`, as Linen's guides do; see `save_nnx_msgpack` for a State of NNX."""
     file.write_bytes(serialization.to_bytes(jax.tree.map(_plain, tree)))
     return file
 
 
 def save_nnx_msgpack(file: Path, tree) -> Path:
-    """States of NNX as dicts of arrays."""
+    """Save States of NNX as msgpack, converted to dicts of arrays first."""
     pure = {name: nnx.to_pure_dict(jax.tree.map(_plain, state)) for name, state in tree.items()}
     return save_msgpack(file, jax.tree.map(np.asarray, pure))
 
 
 def save_npz(file: Path, tree) -> Path:
-    """Flat names, as scripts do."""
+    """Save flat names to npz, as scripts do."""
     np.savez(file, **leaves_of(tree))
     return file
 
 
 def save(file: Path, backend: str, carry) -> Path:
-    """The carry as a user of the library saves it, in the format of the suffix."""
-    tree = rooted(carry)
+    """Save a carry as a user of the library does, in the format of the suffix."""
+    tree = saved_form(carry)
     if file.suffix == ".npz":
         return save_npz(file, tree)
     if file.suffix == ".msgpack":
@@ -152,25 +152,25 @@ def take_over(
     step: int | None = None,
     **options,
 ) -> Manifest:
-    """Convert through a case."""
+    """Convert a checkpoint to another library through a case of the suite, and return the manifest."""
     loaded = LoadedCase(name, "", case_of(name, optimizer))
-    choices = Choices(chosen(random) if random else None, step)
-    _, manifest = convert(Request(file, loaded, to, out, choices=choices, **options))
+    choices = Choices(parse_random_policy(random) if random else None, step)
+    _, manifest = convert_checkpoint(ConversionRequest(file, loaded, to, out, choices=choices, **options))
     assert manifest is not None
     return manifest
 
 
 def restored(file: Path, name: str, backend: str, optimizer: str = ""):
-    """A converted orbax checkpoint in the library's own live objects, by orbax itself."""
+    """Restore a converted orbax checkpoint with orbax into the pytree of the library's own objects."""
     like = trained(name, backend, optimizer)
     with ocp.StandardCheckpointer() as checkpointer:
-        found = checkpointer.restore(file, jax.tree.map(ocp.utils.to_shape_dtype_struct, rooted(like)))
+        found = checkpointer.restore(file, jax.tree.map(ocp.utils.to_shape_dtype_struct, saved_form(like)))
     return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(found))
 
 
 def loaded_npz(file: Path, name: str, backend: str, optimizer: str = ""):
-    """A converted npz file in the library's own live objects, by numpy."""
+    """Load a converted npz file with numpy into the pytree of the library's own objects."""
     like = trained(name, backend, optimizer)
     with np.load(file) as arrays:
-        assert set(arrays.files) == set(leaves_of(rooted(like)))
-        return jax.tree.unflatten(jax.tree.structure(like), [arrays[path] for path in leaves_of(rooted(like))])
+        assert set(arrays.files) == set(leaves_of(saved_form(like)))
+        return jax.tree.unflatten(jax.tree.structure(like), [arrays[path] for path in leaves_of(saved_form(like))])

@@ -1,4 +1,4 @@
-"""What the tests share: a case with its reference compiled once, and candidates judged against it."""
+"""Shared by the tests: cases of the suite, their compiled references (cached), and checks of a changed candidate."""
 
 import importlib.util
 import itertools
@@ -7,15 +7,15 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from equiv.compare.candidates import Reference, check_candidate, sample_reference
+from equiv.compare.candidates import Reference, check_candidate, run_reference
 from equiv.compare.checks import structure
-from equiv.compare.numeric.run_port import Prepared, outline, prepare
-from equiv.compare.observation import Comparison, Noise
+from equiv.compare.numeric.run_port import CompiledPort, compile_port, describe_port
+from equiv.compare.observation import Comparison, RoundingNoise
 from equiv.compare.proofs import prove_all
 from equiv.core.case import Case
-from equiv.core.case_files import CaseFile, LoadedCase, load
+from equiv.core.case_files import CaseFile, LoadedCase, load_case
 from equiv.core.results import CheckResult, Finding
-from equiv.programs.built_case import Workshop, open_workshop
+from equiv.programs.built_case import BuiltCase, build_case
 from equiv.programs.traced_port import trace_port
 
 CASES = Path(__file__).parent.parent / "cases"
@@ -24,12 +24,12 @@ COUNTER = itertools.count()
 
 @cache
 def loaded(name: str) -> LoadedCase:
-    """A case of the suite."""
-    return load(CaseFile(name, CASES / f"{name}.py"))
+    """Load a case of the suite, once."""
+    return load_case(CaseFile(name, CASES / f"{name}.py"))
 
 
 def patched(name: str, *replacements: tuple[str, str]) -> Case:
-    """A case with its source changed: each text must occur, and its first occurrence after `def <backend>` counts.
+    """Load a case of the suite with changed source.
 
     Args:
         name: case file.
@@ -43,7 +43,7 @@ def patched(name: str, *replacements: tuple[str, str]) -> Case:
 
 
 def case_from(source: str, name: str) -> Case:
-    """A case from source text."""
+    """Run the source of a case file and return its `CASE`."""
     module_name = f"patched_{name}_{next(COUNTER)}"
     spec = importlib.util.spec_from_loader(module_name, loader=None)
     module = importlib.util.module_from_spec(spec)
@@ -53,45 +53,50 @@ def case_from(source: str, name: str) -> Case:
 
 
 @cache
-def workshop_of(name: str) -> Workshop:
-    """A case of the suite with its ports built, once for all tests."""
-    return open_workshop(loaded(name).case)
+def workshop_of(name: str) -> BuiltCase:
+    """Build the ports of a case of the suite, once for all tests."""
+    return build_case(loaded(name).case)
 
 
 @cache
-def compiled_reference(name: str) -> Prepared:
-    """The reference of a case of the suite, compiled once for all tests."""
+def compiled_reference(name: str) -> CompiledPort:
+    """Compile the reference of a case of the suite, once for all tests."""
     workshop = workshop_of(name)
-    return prepare(workshop, trace_port(workshop, next(iter(workshop.case.models))))()
+    return compile_port(workshop, trace_port(workshop, next(iter(workshop.case.models))))()
 
 
 @cache
 def reference(name: str, seed: int = 0) -> Reference:
-    """The reference of a case of the suite, run on the probes of a seed (0: those of a run)."""
+    """Run the reference of a case of the suite on the probes of a seed (0: those of a run)."""
     seeds = {"0": 1, "1": 2} if seed == 0 else {"0": 1000 + 2 * seed, "1": 1001 + 2 * seed}
-    return sample_reference(workshop_of(name), compiled_reference(name), seeds)
+    return run_reference(workshop_of(name), compiled_reference(name), seeds)
 
 
 def with_candidate(name: str, candidate: str, case: Case) -> Case:
-    """The suite's case with one builder (and its layer table) from another, changed one."""
+    """A case of two ports: the suite's reference and the candidate of a changed case, with the latter's layer table."""
     ours = loaded(name).case
     first = next(iter(ours.models))
     return replace(case, models={first: ours.models[first], candidate: case.models[candidate]})
 
 
 def judge(name: str, candidate: str, case: Case, seeds: tuple[int, ...] = (0,)) -> dict[str, CheckResult]:
-    """Every check of a changed candidate against the suite's reference; over several seeds the worst."""
-    workshop = open_workshop(with_candidate(name, candidate, case))
+    """Check a changed candidate against the suite's reference: check name to result; over several seeds the worst.
+
+    Where structure refutes a leaf, it is the only check.
+    """
+    workshop = build_case(with_candidate(name, candidate, case))
     if problem := workshop.problems.get(candidate):
         raise problem
     first = next(iter(workshop.case.models))
-    comparison = Comparison(workshop.case, outline(workshop, first), outline(workshop, candidate), Noise({}, {}, {}))
+    comparison = Comparison(
+        workshop.case, describe_port(workshop, first), describe_port(workshop, candidate), RoundingNoise({}, {}, {})
+    )
     shape = structure.check(comparison)
     results = {"structure": shape}
     if any(finding.grade == "refuted" and finding.place.startswith("leaf ") for finding in shape.findings):
         return results
     traced = trace_port(workshop, candidate)
-    prepared = prepare(workshop, traced)()
+    prepared = compile_port(workshop, traced)()
     proofs = prove_all(compiled_reference(name).traced, {candidate: traced})[candidate]
     for seed in seeds:
         for result in check_candidate(workshop, reference(name, seed), prepared, proofs):
@@ -102,6 +107,6 @@ def judge(name: str, candidate: str, case: Case, seeds: tuple[int, ...] = (0,)) 
 
 
 def refuted(results: dict[str, CheckResult]) -> dict[str, list[Finding]]:
-    """Check to its refused findings."""
+    """Check name to its findings that are `refuted` or `error`; checks without any are left out."""
     found = {name: [f for f in result.findings if f.grade in ("refuted", "error")] for name, result in results.items()}
     return {name: findings for name, findings in found.items() if findings}

@@ -1,6 +1,6 @@
-"""Models for the tests of inference, one function per library, and the truth, by hand from the libraries' names.
+"""Models for the tests of inference: a builder per library, and the expected leaf map, written by hand.
 
-Imports of the libraries stand in the builders, as in cases.
+Libraries are imported inside the builders, as in cases.
 """
 
 import re
@@ -123,7 +123,7 @@ def resnet_nnx(rngs, blocks=(3, 4, 6, 3), width=4, bottleneck=True):
 
 
 def resnet_truth(path, library, blocks=(3, 4, 6, 3)):
-    """The place in Linen or NNX of a leaf of `hk.nets.ResNet`; None for Haiku's own statistics."""
+    """The path in Linen or NNX of a leaf of `hk.nets.ResNet`; None for statistics that only Haiku has."""
     if "hidden" in path or "counter" in path:
         return None
     leaf = {"w": "kernel", "b": "bias", "scale": "scale", "offset": "bias"}.get(path.rsplit("/", 1)[1])
@@ -231,7 +231,7 @@ def transformer_nnx(rngs, layers=2, width=16, heads=2, vocabulary=32, length=5):
 
 
 def transformer_truth(path, library):
-    """The place in Linen or NNX of a leaf of the Haiku transformer."""
+    """The path in Linen or NNX of a leaf of the Haiku transformer."""
     path = path.removeprefix("~/")
     *scope, leaf = path.split("/")
     leaf = {"w": "kernel", "b": "bias", "offset": "bias", "embeddings": "embedding"}.get(leaf, leaf)

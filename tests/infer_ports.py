@@ -1,4 +1,4 @@
-"""Ports for the tests of inference, made of plain functions, and ports whose leaves are called at random."""
+"""Ports for the tests of inference: made of plain functions, or with renamed leaves; and what is inferred of two."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,25 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from equiv import backends
-from equiv.backends.base import Port, Request
-from equiv.backends.build import request_of
+from equiv.backends.base import Port, PortSpec
+from equiv.backends.build import port_spec
 from equiv.core.case import Case
 from equiv.core.leaves import LeafTable, NativeKey
 from equiv.infer.matching.proposal import Proposal
 from equiv.infer.matching.propose import propose
-from equiv.infer.session import SEED
+from equiv.infer.session import INFERENCE_SEED
 from equiv.programs.probes import make_probe
 
 
-def asked(batch: Mapping[str, str]) -> tuple[Request, dict[str, np.ndarray]]:
-    """What a backend is asked for a batch, and such a batch."""
-    request, entries = request_of(Case(guide="", models={}, batch=batch, layers=()))
-    probe = make_probe("inference", SEED, LeafTable("", ()), entries, 1)
+def asked(batch: Mapping[str, str]) -> tuple[PortSpec, dict[str, np.ndarray]]:
+    """The request to a backend for this batch, and one random batch."""
+    request, entries = port_spec(Case(guide="", models={}, batch=batch, layers=()))
+    probe = make_probe("inference", INFERENCE_SEED, LeafTable("", ()), entries, 1)
     return request, {name: array[0] for name, array in probe.batches.items()}
 
 
 def pure(backend: str, function: Callable[..., Any], **shapes: tuple[int, ...]) -> Port:
-    """A port of a function of a dictionary of parameters and the batch."""
+    """Make a port of a function `(parameters by name, *batch entries)`; `shapes` are of its float32 parameters."""
     leaves = {NativeKey("params", name): jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
 
     def apply(native, method, arguments, train, key):
@@ -41,7 +41,7 @@ def pure(backend: str, function: Callable[..., Any], **shapes: tuple[int, ...]) 
 
 
 def renamed(port: Port, seed: int) -> tuple[Port, dict[NativeKey, NativeKey]]:
-    """A port whose leaves have random names in random order, and the new names."""
+    """Give the leaves of a port random names in random order; also returns old key to new key."""
     rng = np.random.default_rng(seed)
     keys = list(port.leaves)
     rng.shuffle(keys)
@@ -50,7 +50,7 @@ def renamed(port: Port, seed: int) -> tuple[Port, dict[NativeKey, NativeKey]]:
 
 
 def exchanged(port: Port, one: str, two: str) -> Port:
-    """A port whose leaves have one word of their names for the other."""
+    """Exchange two words in the names of a port's leaves."""
     words = {one: two, two: one}
     new = {}
     for key in port.leaves:
@@ -60,7 +60,7 @@ def exchanged(port: Port, one: str, two: str) -> Port:
 
 
 def called(port: Port, new: Mapping[NativeKey, NativeKey]) -> Port:
-    """A port with other names for its leaves, in that order."""
+    """Rename the leaves of a port, by old key to new key; the new order is that of the mapping."""
 
     def apply(native, method, arguments, train, key):
         outputs, after = port.apply({old: native[new[old]] for old in port.leaves}, method, arguments, train, key)
@@ -71,26 +71,26 @@ def called(port: Port, new: Mapping[NativeKey, NativeKey]) -> Port:
 
 
 def build(backend: str, builder: Callable[..., Any], batch: Mapping[str, str]) -> Port:
-    """A port of a library's model."""
-    return backends.load(backend).build(builder, asked(batch)[0])
+    """Build a port of a library's model."""
+    return backends.load_backend(backend).build(builder, asked(batch)[0])
 
 
 def inferred(left: Port, right: Port, batch: Mapping[str, str]) -> Proposal:
-    """The proposal for two ports."""
+    """Infer the leaf pairs of two ports."""
     return propose((left, right), *asked(batch))
 
 
 def found(proposal: Proposal) -> dict[tuple[str, Any], tuple[str, Any]]:
-    """Left leaf and part to right leaf and part."""
+    """Left path and start of its block to right path and start of its block."""
     return {(pair.left.path, pair.bounds[0]): (pair.right.path, pair.bounds[1]) for pair in proposal.pairs}
 
 
 def paths(proposal: Proposal) -> dict[str, str]:
-    """Left leaf to right leaf, for leaves that are mapped as a whole."""
+    """Left path to right path, for leaves that are mapped as a whole."""
     return {pair.left.path: pair.right.path for pair in proposal.pairs}
 
 
 def shuffled_back(proposal: Proposal, left: Mapping[NativeKey, NativeKey], right: Mapping[NativeKey, NativeKey]):
-    """A proposal of renamed ports, by the old names: path to path."""
+    """Left path to right path of a proposal for renamed ports, in the old names."""
     old = {new: key for names in (left, right) for key, new in names.items()}
     return {old[pair.left].path: old[pair.right].path for pair in proposal.pairs}

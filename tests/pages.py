@@ -1,27 +1,27 @@
-"""Results for the tests of the page, made of the real nouns: what a run finds, with faults, costs and builders."""
+"""Synthetic results for the tests of the HTML page: runs with checks, planted faults, timings and builders."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from equiv.core.case_files import CaseFile, load
-from equiv.core.headline import summarise
+from equiv.core.case_files import CaseFile, load_case
+from equiv.core.headline import summarise_run
 from equiv.core.results import (
-    ULPS,
+    ULP_BINS,
+    BuilderSource,
     CaseResult,
     CheckResult,
     DeviationResult,
     Finding,
+    Intermediate,
     LeafResult,
     RunResult,
-    Source,
     Spread,
-    Waypoint,
 )
-from equiv.core.selfcheck_results import FaultMatrix, FaultRow, Kill, Outcome
+from equiv.core.selfcheck_results import FaultMatrix, FaultRow, MutantResult, Outcome
 from equiv.core.timings import NO_DIFFERENCE, PHASES, SLOWER, CaseCosts, Growth, ProgramCost, Ratio, Timing
-from equiv.core.verdict import verdict_of, weakest
+from equiv.core.verdict import check_grade, verdict_of
 
 CASES = Path(__file__).parent.parent / "cases"
 TWELVE = (
@@ -47,7 +47,7 @@ REWRITES = {"sums in another order": "a+b+c in any order: values finite"}
 
 
 def leaves(count: int, random: Random) -> tuple[LeafResult, ...]:
-    """A layer table with a path, a shape and sometimes a layout in each library."""
+    """Make a leaf table with a path, a shape and sometimes a layout in each library."""
     made = []
     for index in range(count):
         layer, shape = f"block{index // 2}.linear{index}", (random.choice(WIDTHS), random.choice(WIDTHS))
@@ -84,7 +84,7 @@ def checks(candidate: str, table: tuple[LeafResult, ...], random: Random, proved
     def check(name: str, *findings: Finding) -> CheckResult:
         if proved and name not in ("structure", "randomness"):
             findings = tuple(replace(one, grade="proved modulo", note=next(iter(REWRITES))) for one in findings)
-        return CheckResult(name, candidate, weakest(findings), f"{len(findings)} places", findings)
+        return CheckResult(name, candidate, check_grade(findings), f"{len(findings)} places", findings)
 
     yield check("structure", *(Finding(f"leaf {leaf.leaf}", "exact") for leaf in table))
     yield check("outputs", *(measured(f"{mode} __call__: output", random) for mode in ("eval", "train")))
@@ -92,7 +92,7 @@ def checks(candidate: str, table: tuple[LeafResult, ...], random: Random, proved
     yield check("train", *(measured(f"train: {leaf.leaf}", random) for leaf in table))
 
 
-def case(name: str, random: Random, count: int = 6, sources: dict[str, Source] | None = None) -> CaseResult:
+def case(name: str, random: Random, count: int = 6, sources: dict[str, BuilderSource] | None = None) -> CaseResult:
     """A case whose two candidates are the same: the first by proof."""
     table = leaves(count, random)
     every = tuple(
@@ -111,7 +111,7 @@ def case(name: str, random: Random, count: int = 6, sources: dict[str, Source] |
 
 def real(name: str, random: Random) -> CaseResult:
     """A case with the builders, lesson and errata of a real one, timed, and with planted faults."""
-    loaded = load(CaseFile(name, CASES / f"{name}.py"))
+    loaded = load_case(CaseFile(name, CASES / f"{name}.py"))
     sources = {who: replace(one, file=f"cases/{name}.py") for who, one in loaded.sources.items()}
     errata = tuple(DeviationResult(**vars(one)) for one in loaded.case.deviations)
     return replace(
@@ -121,7 +121,7 @@ def real(name: str, random: Random) -> CaseResult:
 
 
 def faults(random: Random) -> FaultMatrix:
-    """What became of planted faults."""
+    """The outcomes of planted faults."""
 
     def other(who: str, kind: str) -> Outcome:
         return "unidentifiable" if (who, kind) == ("nnx", "stale state") else "equivalent"
@@ -132,7 +132,9 @@ def faults(random: Random) -> FaultMatrix:
         for who in LIBRARIES[1:]
         for kind in kinds
     ]
-    missed = Kill("nnx", "stale state", "train __call__", "state a/mean", "unidentifiable", reason="it is never read")
+    missed = MutantResult(
+        "nnx", "stale state", "train __call__", "state a/mean", "unidentifiable", reason="it is never read"
+    )
     return FaultMatrix(tuple(rows), (missed,), ("gate order",))
 
 
@@ -162,7 +164,7 @@ def costs(random: Random, deep: bool = False) -> CaseCosts:
 
 
 def parted(good: CaseResult) -> CaseResult:
-    """The same case with another eps in its NNX port, as a run tells it."""
+    """The same case with another eps in its NNX port, as a run reports it."""
     line = next(
         one.line + offset
         for one in (good.sources["nnx"],)
@@ -170,7 +172,7 @@ def parted(good: CaseResult) -> CaseResult:
         if "self.batchnorm(x)" in text
     )
     shades = ("0123456789" * 4, "9876543210" * 4)
-    spread = Spread((), (9, 0, 0, 1, 5, 7, 30, *[0] * (len(ULPS) - 6)), shades, (80, 256), (3.3, 2.3))
+    spread = Spread((), (9, 0, 0, 1, 5, 7, 30, *[0] * (len(ULP_BINS) - 6)), shades, (80, 256), (3.3, 2.3))
     off = measured(
         "eval __call__: output",
         Random(1),
@@ -186,7 +188,7 @@ def parted(good: CaseResult) -> CaseResult:
     )
     trained = replace(off, place=f"train: {good.leaves[0].leaf}", spread=replace(spread, ratios=(9e9, 2e10, 5e10)))
     way = tuple(
-        Waypoint(
+        Intermediate(
             f"{name} in model/block/{module}", f"cases/batch_norm.py:{22 + lost}", 2e11 if lost else 0.0, 0.1, lost
         )
         for name, module, lost in (
@@ -198,7 +200,7 @@ def parted(good: CaseResult) -> CaseResult:
     every = []
     for check in good.checks:
         if check.candidate == "nnx" and check.check == "outputs":
-            check = replace(check, grade="refuted", findings=(off, *check.findings[1:]), walk=way)
+            check = replace(check, grade="refuted", findings=(off, *check.findings[1:]), intermediates=way)
         elif check.candidate == "nnx" and check.check == "train":
             check = replace(check, grade="refuted", findings=(trained, *check.findings[1:]))
         every.append(check)
@@ -207,7 +209,7 @@ def parted(good: CaseResult) -> CaseResult:
 
 def run(*cases: CaseResult, **fields: object) -> RunResult:
     """A run over cases."""
-    verdict, headline = summarise(cases)
+    verdict, headline = summarise_run(cases)
     made = RunResult(verdict, headline, ENVIRONMENT, cases, "2026-01-02T03:04:05", 12.5, rewrites=REWRITES)
     return replace(made, **fields)
 

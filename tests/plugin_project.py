@@ -1,4 +1,4 @@
-"""A user's project for the tests of the pytest plugin: small cases, and pytest in a process of its own."""
+"""A user's project for the tests of the pytest plugin: a small case in variants, and pytest in a subprocess."""
 
 import os
 import subprocess
@@ -62,14 +62,14 @@ KINDS = {
         '    if "PYTEST_XDIST_WORKER" in os.environ:\n        os.kill(os.getpid(), signal.SIGKILL)\n',
     ),
 }
-"""What a case is like, and how it is changed for that."""
+"""Variant of the case to the text of `CASE` that is replaced, and its replacement."""
 
 STRANGERS = ("CI", "BUILD_NUMBER", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "FORCE_COLOR")
-"""Variables by which the run around these tests would change the runs in them."""
+"""Environment variables that are removed, since the outer test run would change the inner one by them."""
 
 
 def write_case(path: Path, kind: str = "same") -> Path:
-    """A case file that is like that."""
+    """Write a case file of a variant (see `KINDS`)."""
     old, new = KINDS[kind]
     assert old in CASE, f"{old!r} does not occur"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,12 +78,12 @@ def write_case(path: Path, kind: str = "same") -> Path:
 
 
 def pytest_in(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """pytest as a user runs it, in a process of its own; 80 columns, no colour."""
+    """Run pytest as a user does, in a subprocess; 80 columns, no colour."""
     return python_in(folder, "-m", "pytest", *arguments, **environment)
 
 
 def python_in(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Python in a process of its own, in a folder."""
+    """Run Python in a subprocess, with a folder as its working directory."""
     kept = {name: value for name, value in os.environ.items() if name not in STRANGERS}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -96,6 +96,6 @@ def python_in(folder: Path, *arguments: str, **environment: str) -> subprocess.C
 
 
 def outcomes(output: str) -> dict[str, str]:
-    """The name of every test to its outcome, from what `-rA` lists."""
+    """Name of every test to its outcome, read from the list that `-rA` prints."""
     rows = [line.split(" - ")[0].split(" ", 1) for line in output.splitlines() if "::" in line]
     return {name.rpartition("::")[2].strip(): word for word, name in rows if word in ("PASSED", "FAILED", "ERROR")}

@@ -1,7 +1,9 @@
-"""Small random programs on square arrays, where every axis can be taken for another; for trying the prover.
+"""Small random programs on square arrays, in which a mistaken axis changes no shape; test programs for the prover.
 
-They are made of few operations on few inputs, so that the same value is often computed in several ways; and many
-operations have a twin that differs in one choice: another axis, another operand, the slice of another loop.
+They have few operations on few inputs, so that the same value is often computed in several ways; and many operations
+have a twin that differs in one choice: another axis, another operand, the slice of another loop.
+
+Each function from `elementwise` to `nested` makes one random operation on values of `pool`, drawn by `rng`.
 """
 
 import itertools
@@ -19,7 +21,7 @@ INPUTS = {"x": (SIZE, SIZE), "y": (SIZE, SIZE), "v": (SIZE,), "z": (SIZE, SIZE, 
 
 
 class Choices:
-    """Random choices; a twin makes the same ones but for one."""
+    """A random generator that counts its choices; choice number `twist` differs from that of the same seed."""
 
     def __init__(self, seed, twist=-1):
         self.rng, self.twist, self.made = np.random.default_rng(seed), twist, 0
@@ -32,6 +34,7 @@ class Choices:
 
 
 def pick(rng, items):
+    """A random item."""
     return items[rng.integers(len(items))]
 
 
@@ -60,7 +63,7 @@ def moved(rng, pool):
 
 
 def reshaped(rng, pool):
-    """There and back again, now and then turned in between."""
+    """Reshaped and back, now and then transposed in between."""
     one = pick(rng, [value for value in pool if value.ndim])
     ways = ((SIZE**2,), (1, SIZE, 1, SIZE), (SIZE**2, SIZE), (SIZE, SIZE**2), (SIZE**3,), *SHAPES)
     for _ in range(1 + rng.integers(2)):
@@ -132,7 +135,7 @@ def masked(rng, pool):
 
 
 def looped(rng, pool, depth=0):
-    """A scan whose turn mixes carry, slice and, in a loop within a loop, the outer ones; or a while loop."""
+    """A scan whose body mixes carry, slice and, in a loop within a loop, the outer ones; or a while loop."""
     start = pick(rng, [value for value in pool if value.shape in ((), (SIZE,))])
     rows = pick(rng, [value for value in pool if value.shape == (SIZE, *start.shape)])
     others = [value for value in pool if value.shape == start.shape][:2]
@@ -176,7 +179,7 @@ STEPS = (elementwise, elementwise, *ONE, multiplied, centred, masked, looped, ne
 
 
 def random_program(seed, length=30):
-    """A program of some random operations; every one of its values is an output of the traced program's equations."""
+    """Trace a program of `length` random operations."""
     rng = np.random.default_rng(seed)
 
     def run(*arrays):
@@ -201,6 +204,6 @@ def random_program(seed, length=30):
 
 
 def random_inputs(seed=0):
-    """Numbers for its inputs."""
+    """Random arrays for `INPUTS`."""
     rng = np.random.default_rng((seed, 7))
     return tuple(rng.normal(0.2, 1.0, size=shape) for shape in INPUTS.values())

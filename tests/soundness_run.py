@@ -1,10 +1,10 @@
-"""Is the prover ever wrong? Random changes of the cases' programs; what it calls equal must have equal numbers.
+"""Search for wrong proofs: random changes of the cases' programs; values proved equal must have equal numbers.
 
 Run it with `python tests/soundness_run.py [MUTATIONS] [FIRST_SEED]`; a shorter run is a test (`test_mutate.py`).
 
 Every value that a program computes is numbered, not only its outputs: values of one name, in the mutant, in its
 original and in the reference's program, must agree to 1e-9 of their scale, beyond what rounding does to them. That is
-measured: every rounded result is disturbed by 1e-13; a comparison that this turns round is decided by rounding alone.
+measured: every rounded result is disturbed by 1e-13; a comparison that this reverses is decided by rounding alone.
 Values that are not finite, and what is made of them, are left out: no rewrite speaks of them. So is, under the one
 rewrite whose condition excludes it, what a variance of exactly 0 decides.
 """
@@ -22,25 +22,25 @@ from helpers import CASES, loaded
 from jax.extend import core
 from soundness_programs import random_inputs, random_program
 
-from equiv.compare.selfcheck.eager_trial import open_trial
+from equiv.compare.selfcheck.eager_port import open_eager_port
 from equiv.errors import EquivError
 from equiv.programs import eager
-from equiv.programs.built_case import open_workshop
-from equiv.programs.jaxpr import equations, inner, opened
+from equiv.programs.built_case import build_case
+from equiv.programs.jaxpr import count_equations, inner_jaxprs, open_jaxpr
 from equiv.programs.mutation.catalogue import FAULTS
-from equiv.programs.mutation.mutate import random_mutation
-from equiv.programs.mutation.random_edits import GENERIC
-from equiv.programs.mutation.splice import reclosed
+from equiv.programs.mutation.mutate import mutate_randomly
+from equiv.programs.mutation.random_edits import RANDOM_FAULTS
+from equiv.programs.mutation.splice import close_like
 from equiv.programs.program import Program
 from equiv.programs.prover.algebra import CONDITIONS, POSITIVE, Algebra
-from equiv.programs.prover.prove import every
+from equiv.programs.prover.prove import all_programs
 from equiv.programs.prover.value_numbering import Numbering, number_program
-from equiv.programs.rounding_depth import EXACT
+from equiv.programs.rounding_depth import EXACT_PRIMITIVES
 
 RULES = (frozenset(), frozenset(CONDITIONS) - {POSITIVE}, frozenset(CONDITIONS))
 COMPARISONS = ("eq", "ne", "gt", "ge", "lt", "le", "max", "min")
 TOLERANCE, DISTURBANCE = 1e-9, 1e-13
-KINDS = (FAULTS, GENERIC, GENERIC[-1:], GENERIC[-1:])
+KINDS = (FAULTS, RANDOM_FAULTS, RANDOM_FAULTS[-1:], RANDOM_FAULTS[-1:])
 """Where a change is drawn from; half of them should change nothing, so that there is something to prove."""
 
 
@@ -61,21 +61,23 @@ class Subject:
 
 @contextmanager
 def each_operation(change):
-    """Every operation, in loops too, gives what `change` makes of the equation and its results."""
-    plain = eager._equation
-    eager._equation = lambda eqn, ins, *rest: change(eqn, ins, [np.asarray(out) for out in plain(eqn, ins, *rest)])
+    """Within the context every equation, in loops too, returns `change(equation, operands, results)`."""
+    plain = eager._evaluate_equation
+    eager._evaluate_equation = lambda eqn, ins, *rest: change(
+        eqn, ins, [np.asarray(out) for out in plain(eqn, ins, *rest)]
+    )
     try:
         yield
     finally:
-        eager._equation = plain
+        eager._evaluate_equation = plain
 
 
 def disturb(seed):
-    """Every rounded result times 1 plus a random number of the size of the disturbance."""
+    """Multiply every rounded result by 1 plus a random number of the size of `DISTURBANCE`."""
     rng = np.random.default_rng(seed)
 
     def change(eqn, _, outs):
-        if eqn.primitive.name in EXACT or inner(eqn):
+        if eqn.primitive.name in EXACT_PRIMITIVES or inner_jaxprs(eqn):
             return outs
         return [out * (1 + DISTURBANCE * rng.normal(size=out.shape)) if out.dtype == "f8" else out for out in outs]
 
@@ -86,7 +88,7 @@ def watch(broken, tied):
     """Collects the equations that give a value that is not finite, or compare with exactly 0, or hold one inside."""
 
     def look(eqn, ins, outs):
-        others = [id(other) for body in inner(eqn) for other in opened(body)[0].eqns]
+        others = [id(other) for body in inner_jaxprs(eqn) for other in open_jaxpr(body)[0].eqns]
         if not broken.isdisjoint(others) or not all(np.isfinite(out.astype("f8")).all() for out in outs):
             broken.add(id(eqn))
         at_zero = eqn.primitive.name in COMPARISONS and np.any((np.asarray(ins[0]) == 0) & (np.asarray(ins[1]) == 0))
@@ -98,17 +100,17 @@ def watch(broken, tied):
 
 
 def with_all_values(program):
-    """The program that gives every value it computes, and its own outputs last."""
-    jaxpr, _ = opened(program.jaxpr)
+    """The program with every value it computes as an output, and its own outputs last."""
+    jaxpr, _ = open_jaxpr(program.jaxpr)
     made = [var for eqn in jaxpr.eqns for var in eqn.outvars if not isinstance(var, core.DropVar)]
     changed = jaxpr.replace(outvars=[*made, *jaxpr.outvars], debug_info=jaxpr.debug_info._replace(result_paths=None))
     names = (*(f"value {index}" for index in range(len(made))), *program.outputs)
-    return replace(program, jaxpr=reclosed(program.jaxpr, changed), outputs=names)
+    return replace(program, jaxpr=close_like(program.jaxpr, changed), outputs=names)
 
 
 def made_of(program, broken):
-    """For every output: whether it is made of what one of these equations gives."""
-    jaxpr, _ = opened(program.jaxpr)
+    """For every output: whether it depends on a result of one of these equations."""
+    jaxpr, _ = open_jaxpr(program.jaxpr)
     bad = set()
     for eqn in jaxpr.eqns:
         if id(eqn) in broken or any(isinstance(atom, core.Var) and atom in bad for atom in eqn.invars):
@@ -122,9 +124,9 @@ def subject(program, arrays):
     names = tuple(number_program(whole, Numbering(Algebra(rules))) for rules in RULES)
     with jax.enable_x64(True), np.errstate(all="ignore"):
         with each_operation(watch(broken := set(), tied := set())):
-            values = eager.evaluate(whole.jaxpr, arrays)
+            values = eager.evaluate_eagerly(whole.jaxpr, arrays)
         with each_operation(disturb(0)):
-            moved = eager.evaluate(whole.jaxpr, arrays)
+            moved = eager.evaluate_eagerly(whole.jaxpr, arrays)
         pairs = zip(values, moved, strict=True)
         apart = [
             np.abs(one - other) if one.dtype == "f8" else np.where(one == other, 0, np.inf) for one, other in pairs
@@ -145,12 +147,12 @@ def agree(one, other, spread):
 
 
 def wrong_proofs(sides, counts):
-    """Values of one name that differ, and known constants that are none: number of rewrites, and the two places."""
+    """Values of one number that differ, and values wrongly numbered as constants: rewrites and both places."""
     wrong = []
     for number, rules in enumerate(RULES):
         seen = {}
         for side in sides:
-            variables = opened(side.program.jaxpr)[0].outvars
+            variables = open_jaxpr(side.program.jaxpr)[0].outvars
             for index, (output, array) in enumerate(zip(side.program.outputs, side.values, strict=True)):
                 value = side.names[number][output]
                 if side.left_out[number][index] or any(variables[index] is other for other in variables[:index]):
@@ -172,7 +174,7 @@ def wrong_proofs(sides, counts):
 
 
 def compare(known, mutant, counts):
-    """A mutant beside its original and the reference's program; the wrong proofs."""
+    """Compare a mutant with its original and the reference's program; the wrong proofs."""
     original = known[0]
     for number, _ in enumerate(RULES):
         for output in original.program.outputs:
@@ -185,20 +187,20 @@ def compare(known, mutant, counts):
 
 def case_programs(name, largest=10**9):
     """Every float64 program of a case's candidates with its inputs, and the reference's program of the same name."""
-    workshop = open_workshop(loaded(name).case)
-    trials = [open_trial(workshop, backend, fresh=False) for backend in workshop.case.models]
+    workshop = build_case(loaded(name).case)
+    trials = [open_eager_port(workshop, backend, fresh=False) for backend in workshop.case.models]
     found = []
     for trial in trials[1:]:
-        for program in every(trial.programs):
-            if 0 < equations(program.jaxpr) <= largest:
-                other = next(part for part in every(trials[0].programs) if part.name == program.name)
+        for program in all_programs(trial.programs):
+            if 0 < count_equations(program.jaxpr) <= largest:
+                other = next(part for part in all_programs(trials[0].programs) if part.name == program.name)
                 both = tuple((part, given(whose, part)) for whose, part in ((trial, program), (trials[0], other)))
                 found.append((f"{name} {trial.traced.port.backend} {program.name}", *both))
     return found
 
 
 def given(trial, program):
-    """What a program is run on; what training carries starts as random numbers, the same for every port."""
+    """The inputs of a program; a training carry starts as random numbers, the same for every port."""
     inputs = trial.inputs(trial.probes["0"])
     draws = inputs["draws"].get(program.name, [])
     named = {**inputs["variables"], **{f"batch/{name}": array[0] for name, array in inputs["batches"].items()}}
@@ -213,27 +215,27 @@ def given(trial, program):
 
 
 def run_one(known, program, seed, counts):
-    """One mutant of a program by one to three random changes, against the program itself and the reference's."""
+    """Make one mutant by one to three random changes; compare it with the program itself and the reference's."""
     kinds, mutant = [], program
     for turn in range(1 + seed % 3):
         try:
-            mutation, mutant = random_mutation(mutant, seed * 7 + turn, KINDS[(seed + turn) % len(KINDS)])
+            mutation, mutant = mutate_randomly(mutant, seed * 7 + turn, KINDS[(seed + turn) % len(KINDS)])
         except EquivError:  # too small a program for those: any change will do
-            mutation, mutant = random_mutation(mutant, seed * 7 + turn)
+            mutation, mutant = mutate_randomly(mutant, seed * 7 + turn)
         kinds.append(f"{mutation.kind}, {mutation.site}")
     counts["mutations"] += 1
     return [(kinds, *found) for found in compare(known, subject(mutant, known[0].arrays), counts)]
 
 
 def run_random(seed, counts):
-    """One small random program, most of whose operations have a twin that differs in one choice."""
+    """Check one small random program, most of whose operations have a twin that differs in one choice."""
     program = random_program(seed)
     counts["random programs"] += 1
     return [([program.name], *found) for found in wrong_proofs((subject(program, random_inputs()),), counts)]
 
 
 def main():
-    """Print the counts, and every wrong proof."""
+    """Run the search; print the counts and every wrong proof."""
     wanted, first = (int(text) for text in (*sys.argv[1:], *("5000", "0")[len(sys.argv) - 1 :]))
     names = sorted(path.stem for path in CASES.glob("*.py"))
     counts, wrong, started = Counter(), [], time.perf_counter()

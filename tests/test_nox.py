@@ -18,7 +18,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sessions beside two cases of a user's, one of which differs."""
+    """The noxfile in a project with two cases of a user's, one of which differs."""
     folder = tmp_path_factory.mktemp("sessions")
     for name in ("noxfile.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
@@ -31,7 +31,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sessions(project: Path):
     """The functions of noxfile.py."""
     before = Path.cwd()
-    os.chdir(project)  # it reads pyproject.toml beside itself
+    os.chdir(project)  # it reads the pyproject.toml of its folder
     try:
         spec = importlib.util.spec_from_file_location("noxfile_of_equiv", project / "noxfile.py")
         module = importlib.util.module_from_spec(spec)
@@ -59,7 +59,7 @@ def stored(folder: Path, session: str) -> dict:
     return json.loads((folder / "reports" / session / "results.json").read_text())
 
 
-def test_every_session_is_listed_and_only_the_cpu_is_the_default(project):
+def test_every_session_is_listed_and_only_cpu_is_default(project):
     lines = [line.split() for line in nox_in(project, "--list").stdout.splitlines() if line.startswith(("* ", "- "))]
     wanted = "parity-cpu parity-cuda parity-tpu parity-fake8 matrix tests faults bench report lint types minimums"
     assert {line[1].partition("(")[0] for line in lines} == {*wanted.split(), "matrix-report"}
@@ -74,7 +74,7 @@ def test_contributing_names_sessions_that_exist(sessions):
 
 
 @pytest.mark.parametrize(("session", "device"), [("parity-cuda", "nvidia-smi finds no GPU"), ("parity-tpu", "no TPU")])
-def test_a_device_asked_for_by_name_and_absent_is_a_failure_that_says_so(project, tmp_path, session, device):
+def test_a_device_asked_for_and_absent_is_a_failure(project, tmp_path, session, device):
     if session == "parity-tpu" and Path("/sys/bus/pci/devices").is_dir():
         (project / "noxfile_bare.py").write_text((ROOT / "noxfile.py").read_text().replace("/sys/bus", "nowhere/bus"))
     file = project / "noxfile_bare.py" if session == "parity-tpu" else project / "noxfile.py"
@@ -86,7 +86,7 @@ def test_a_device_asked_for_by_name_and_absent_is_a_failure_that_says_so(project
     assert not (project / "reports" / session).exists()
 
 
-def test_a_driver_without_a_device_for_jax_is_a_failure_too(project, tmp_path):
+def test_a_driver_without_a_jax_device_is_a_failure(project, tmp_path):
     """A GPU by its driver, which JAX then does not find: no fall-back to the CPU."""
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 580.65.06\n")
@@ -138,7 +138,7 @@ def test_a_run_that_is_not_same_fails_the_default_session(project):
     assert "Session parity-cpu failed" in done.stderr
 
 
-def test_a_pair_of_the_matrix_leaves_its_results_and_the_report_names_what_changed(project):
+def test_a_matrix_pair_leaves_results_and_the_report_compares(project):
     done = nox_in(project, "-s", "matrix(jax-0.7-flax-0.10)", "--", "cases/different.py")
     assert done.returncode == 0, done.stderr
     assert stored(project, "matrix/jax-0.7-flax-0.10")["verdict"] == "different"
@@ -177,7 +177,7 @@ def test_what_changed_between_releases_is_named_with_its_reason(sessions):
     assert list(sessions.changes(old, old)) == []
 
 
-def test_a_pair_that_does_not_run_is_a_finding_with_its_reason(sessions, tmp_path):
+def test_a_pair_that_does_not_run_is_reported_with_reason(sessions, tmp_path):
     for name, output in (("x", "Resolving\n  x No solution\n  because\n  of this\n\nlater"), ("y", "")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "output.txt").write_text(output)

@@ -1,4 +1,4 @@
-"""One file per library; each is imported only when a case asks for it."""
+"""The backends: one folder per library, imported only if a case uses it."""
 
 import importlib
 import pkgutil
@@ -6,24 +6,24 @@ from types import ModuleType
 
 from equiv.errors import CaseError, NotRun
 
-HYPERPARAMETERS = "hyperparameters"
+HYPERPARAMETERS_MODULE = "hyperparameters"
 
 
-def names() -> tuple[str, ...]:
-    """The backends there are: one folder each beside this file."""
+def backend_names() -> tuple[str, ...]:
+    """The names of all backends: the subfolders of this package."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
 
 
-def load(name: str) -> ModuleType:
-    """The backend's module.
+def load_backend(name: str) -> ModuleType:
+    """Import the module of a backend.
 
     Raises:
         CaseError: there is no such backend.
         NotRun: its library is not installed.
     """
-    if name not in names():
+    if name not in backend_names():
         raise CaseError(
-            f"{name}: no such backend; there are: {', '.join(names())}. Rename the key in the case's models."
+            f"{name}: no such backend; there are: {', '.join(backend_names())}. Rename the key in the case's models."
         )
     try:
         return importlib.import_module(f"equiv.backends.{name}")
@@ -32,8 +32,8 @@ def load(name: str) -> ModuleType:
 
 
 def load_hyperparameters(name: str) -> ModuleType | None:
-    """What reads and changes the hyperparameters of a backend's layers; None where it has no such file."""
-    found = importlib.import_module(f"equiv.backends.{name}")
-    if all(module.name != HYPERPARAMETERS for module in pkgutil.iter_modules(found.__path__)):
+    """Import the hyperparameters module of a backend; None if it has none."""
+    backend = importlib.import_module(f"equiv.backends.{name}")
+    if all(module.name != HYPERPARAMETERS_MODULE for module in pkgutil.iter_modules(backend.__path__)):
         return None
-    return importlib.import_module(f"equiv.backends.{name}.{HYPERPARAMETERS}")
+    return importlib.import_module(f"equiv.backends.{name}.{HYPERPARAMETERS_MODULE}")

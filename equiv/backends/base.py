@@ -1,4 +1,4 @@
-"""What a backend gives: a port, and the helpers that every backend needs. No library is imported here."""
+"""The interface of a backend: `PortSpec` in, `Port` out; and what all backends share. No model library is imported."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -9,102 +9,102 @@ import jax
 import optax
 
 from equiv.core.layouts import Identity, Layout
-from equiv.core.leaves import Native, NativeKey
+from equiv.core.leaves import NativeKey, NativeLeaf
 from equiv.errors import CaseError, PortError
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of one call."""
 
 
-Inside = Callable[["Running", Callable[[], float]], dict[str, float]]
-"""Makes one call and says how many seconds each part of it took on the host."""
+HostTimer = Callable[["ProgramRun", Callable[[], float]], dict[str, float]]
+"""Makes one call; returns the seconds that each part of it took on the host."""
 
 
 @dataclass
-class Running:
-    """A program between two calls, with buffers of its own.
+class ProgramRun:
+    """A user program that is called repeatedly, with buffers of its own.
 
     Attributes:
-        function: jitted.
-        given: arguments of the next call.
-        follow: `(arguments, outputs)` to the arguments of the next call; None: always the same.
-        changed: the arrays that the last call has put into objects of the caller; None: it changes nothing.
+        function: the jitted function.
+        arguments: of the next call.
+        next_arguments: `(arguments, outputs)` to the arguments of the next call; None: always the same.
+        mutated_arrays: returns the arrays that calls have changed in place; None: nothing is changed in place.
     """
 
     function: Callable[..., Any]
-    given: Call
-    follow: Callable[[Call, Any], Call] | None = None
-    changed: Callable[[], Any] | None = None
+    arguments: Call
+    next_arguments: Callable[[Call, Any], Call] | None = None
+    mutated_arrays: Callable[[], Any] | None = None
 
     def call(self) -> Any:
-        """One call, as users write it; what it returns may still be computed."""
-        return self.function(*self.given[0], **self.given[1])
+        """Call once, as users do; the outputs may still be computed asynchronously."""
+        return self.function(*self.arguments[0], **self.arguments[1])
 
     def wait(self, outputs: Any) -> None:
-        """Wait for all outputs, and for all that was changed in place."""
-        jax.block_until_ready((outputs, self.changed() if self.changed else None))
+        """Block until all outputs and all arrays that were changed in place are ready."""
+        jax.block_until_ready((outputs, self.mutated_arrays() if self.mutated_arrays else None))
 
-    def after(self, outputs: Any) -> None:
-        """Hand the outputs to the next call."""
-        if self.follow is not None:
-            self.given = self.follow(self.given, outputs)
+    def advance(self, outputs: Any) -> None:
+        """Set the arguments of the next call from the outputs of this one."""
+        if self.next_arguments is not None:
+            self.arguments = self.next_arguments(self.arguments, outputs)
 
 
-def leaves_of(running: Running) -> list[Any]:
-    """The arrays of the next call, in the order of its pytree."""
-    return jax.tree.leaves(running.given)
+def argument_arrays(run: ProgramRun) -> list[Any]:
+    """The arrays among the arguments of the next call, in pytree order."""
+    return jax.tree.leaves(run.arguments)
 
 
 @dataclass(frozen=True)
-class Written:
-    """One program, freshly jitted: nothing of it has been traced or compiled yet.
+class UserProgram:
+    """One program as users of the library write it, newly jitted: it is neither traced nor compiled yet.
 
     Attributes:
         program: one of `PROGRAMS`.
         runner: how it is called: `jax.jit`, `nnx.jit`, `split + jax.jit`.
-        function: jitted; has `trace`.
-        start: copies of everything, so that no two runners share a buffer.
-        flat: the arrays that the compiled program takes, in its order.
-        inside: where the time of a call goes on the host; None where the runner is one call into JAX.
+        function: the jitted function; has `trace`.
+        start: returns a new run, with copies of all arrays, so that no two runs share a buffer.
+        flat_arguments: the arrays that the compiled program takes, in its order.
+        host_timer: times the parts of a call on the host; None if the runner is one call into JAX.
     """
 
     program: str
     runner: str
     function: Any
-    start: Callable[[], Running]
-    flat: Callable[[Running], list[Any]] = leaves_of
-    inside: Inside | None = None
+    start: Callable[[], ProgramRun]
+    flat_arguments: Callable[[ProgramRun], list[Any]] = argument_arrays
+    host_timer: HostTimer | None = None
 
 
 Leaves = dict[NativeKey, Any]
-"""Native place to array."""
+"""Native key to array."""
 
 
-LeafNames = Mapping[str, Mapping[str, Native | tuple[Native, ...]]]
-"""Layer kind to canonical leaf to its native form, or to several ones: a backend's `LEAVES`."""
+LeafNames = Mapping[str, Mapping[str, NativeLeaf | tuple[NativeLeaf, ...]]]
+"""The type of a backend's `LEAVES`: layer kind to canonical leaf to its native form, or to several alternatives."""
 
 
 AS_IS: Layout = Identity()
 
 
-def scaled(bias: str, layout: Layout = AS_IS) -> dict[str, Native]:
-    """The leaves of a norm, in a library that calls its bias so."""
-    return {"scale": Native("params", "scale", layout), "bias": Native("params", bias, layout)}
+def norm_leaves(bias: str, layout: Layout = AS_IS) -> dict[str, NativeLeaf]:
+    """The leaves of a norm layer, with the library's own name of the bias."""
+    return {"scale": NativeLeaf("params", "scale", layout), "bias": NativeLeaf("params", bias, layout)}
 
 
-TRAIN_ARGUMENTS = {"training": True, "is_training": True, "train": True, "deterministic": False}
-"""Arguments that switch between train and eval mode, with their value in train mode."""
+MODE_ARGUMENTS = {"training": True, "is_training": True, "train": True, "deterministic": False}
+"""Arguments that select train or eval mode, with their value in train mode."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a backend needs to know of a case.
+class PortSpec:
+    """What a port has to provide, as far as a backend needs to know the case.
 
     Attributes:
         methods: public method to the batch entries that are its positional arguments.
         batch: batch entry to `jax.ShapeDtypeStruct`.
         loss: `(outputs of the first method, batch)` to a scalar.
-        optimizer: makes the optax transformation of the default train step.
+        optimizer: returns the optax transformation of the default train step.
     """
 
     methods: Mapping[str, tuple[str, ...]]
@@ -115,170 +115,173 @@ class Request:
 
 @dataclass(frozen=True)
 class Port:
-    """A built model in its backend, as pure functions of its native leaves. All can be traced abstractly.
+    """A model of one library as pure functions of its native leaves. All can be traced abstractly.
 
     Attributes:
-        backend: backend name.
+        backend: name of the backend.
         leaves: every native leaf to its `jax.ShapeDtypeStruct`.
         collections: every native leaf to `params`, `state` or `random` (the library's own random state).
-        modes: whether train and eval mode can differ.
+        has_modes: whether train and eval mode can differ.
         apply: `(leaves, method, arguments, train, key)` to `(outputs, leaves after the call)`.
-        begin: `(leaves, key)` to the carry of training: variables, optimizer state.
+        init_training: `(leaves, key)` to the carry of training: variables, optimizer state.
         step: `(carry, batch, key)` to `(carry, outputs)`.
-        fresh: `key` to the leaves as the library initialises them.
-        default_step: whether the train step is ours, not the case's.
-        written: `(leaves, batch, key)` to the programs as users of the library write them, freshly jitted; None
-            where they cannot be timed.
+        init: `key` to the leaves as the library initialises them.
+        default_step: whether the train step is the default one, not the case's own.
+        user_programs: `(leaves, batch, key)` to the programs as users of the library write them, newly jitted; None
+            if they cannot be timed.
     """
 
     backend: str
     leaves: Mapping[NativeKey, jax.ShapeDtypeStruct]
     collections: Mapping[NativeKey, str]
-    modes: bool
+    has_modes: bool
     apply: Callable[[Leaves, str, tuple[Any, ...], bool, Any], tuple[Any, Leaves]]
-    begin: Callable[[Leaves, Any], Any]
+    init_training: Callable[[Leaves, Any], Any]
     step: Callable[[Any, Mapping[str, Any], Any], tuple[Any, Any]]
-    fresh: Callable[[Any], Leaves]
+    init: Callable[[Any], Leaves]
     default_step: bool
-    written: "Callable[[Leaves, Mapping[str, Any], Any], tuple[Written, ...]] | None" = None
+    user_programs: "Callable[[Leaves, Mapping[str, Any], Any], tuple[UserProgram, ...]] | None" = None
 
 
 @dataclass(frozen=True)
-class Built:
-    """What a builder returned, taken apart."""
+class BuilderResult:
+    """The result of a builder, unpacked."""
 
     model: Any
     train_step: Callable[..., Any] | None
     create: Callable[..., Any] | None
 
 
-def take_apart(backend: str, returned: Any, kinds: tuple[type, ...], wanted: str) -> Built:
-    """A builder's result as model, train step and `create`.
+def unpack_builder_result(backend: str, returned: Any, model_types: tuple[type, ...], expected: str) -> BuilderResult:
+    """Unpack the result of a builder to model, train step and `create`.
 
     Raises:
-        CaseError: the builder returned something else.
+        CaseError: the result has another form.
     """
-    named = hasattr(returned, "_fields")
-    parts: tuple[Any, ...] = returned if isinstance(returned, tuple) and not named else (returned,)
-    if not 1 <= len(parts) <= 3 or not isinstance(parts[0], kinds) or not all(map(callable, parts[1:])):
+    is_namedtuple = hasattr(returned, "_fields")
+    parts: tuple[Any, ...] = returned if isinstance(returned, tuple) and not is_namedtuple else (returned,)
+    if not 1 <= len(parts) <= 3 or not isinstance(parts[0], model_types) or not all(map(callable, parts[1:])):
         shown = ", ".join(f"the class {p.__name__}" if isinstance(p, type) else type(p).__name__ for p in parts)
         raise CaseError(
-            f"{backend}: the builder returned ({shown}), wanted {wanted}. "
+            f"{backend}: the builder returned ({shown}), wanted {expected}. "
             "Return model, (model, train_step) or (model, train_step, create)."
         )
-    return Built(*parts, *(None,) * (3 - len(parts)))
+    return BuilderResult(*parts, *(None,) * (3 - len(parts)))
 
 
 def mode_arguments(function: Callable[..., Any], train: bool) -> dict[str, bool]:
-    """The arguments of a model's call that set its mode, e.g. `{"training": True}`."""
+    """The arguments that set the mode of a model call, e.g. `{"training": True}`."""
     parameters = inspect.signature(function).parameters
-    return {name: value == train for name, value in TRAIN_ARGUMENTS.items() if name in parameters}
+    return {name: value == train for name, value in MODE_ARGUMENTS.items() if name in parameters}
 
 
-def bind(backend: str, function: Callable[..., Any], available: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a train step or `create`, by parameter name.
+def bind_arguments(backend: str, function: Callable[..., Any], available: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose the arguments of a train step or `create` by parameter name.
 
     Raises:
-        CaseError: a parameter that nothing is known for.
+        CaseError: a required parameter has an unknown name.
     """
     arguments = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name in available:
             arguments[name] = available[name]
         elif parameter.default is parameter.empty:
-            asking = getattr(function, "__name__", "a function")
+            function_name = getattr(function, "__name__", "a function")
             raise CaseError(
-                f"{backend}: {asking} asks for {name!r}, which nothing is known for; "
-                f"it can have: {', '.join(sorted(available))}. Rename the parameter, or add {name!r} to the batch."
+                f"{backend}: {function_name} has the parameter {name!r}, for which there is no value; "
+                f"available are: {', '.join(sorted(available))}. Rename the parameter, or add {name!r} to the batch."
             )
     return arguments
 
 
-def path_of(path: tuple[Any, ...]) -> str:
-    """A pytree path as `a/b/0/c`, without the `value` that wraps an NNX variable."""
+def pytree_path(path: tuple[Any, ...]) -> str:
+    """Format a pytree path as `a/b/0/c`, without the `value` of an NNX variable."""
     return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
 
 
-def check_leaves(backend: str, what: str, before: Mapping[NativeKey, Any], after: Mapping[NativeKey, Any]) -> None:
-    """Raise where a call or step adds or loses leaves: nothing of a port may go unnoticed.
+def check_leaves(backend: str, function: str, before: Mapping[NativeKey, Any], after: Mapping[NativeKey, Any]) -> None:
+    """Check that a call or step neither adds nor removes leaves, as added ones would not be compared.
 
     Raises:
-        PortError: naming the first such leaf.
+        PortError: it does; names the first such leaf.
     """
-    for extra, verb in ((set(after) - set(before), "adds"), (set(before) - set(after), "loses")):
+    for extra, verb, rest in (
+        (set(after) - set(before), "adds", ", which initialisation did not create"),
+        (set(before) - set(after), "removes", ", which initialisation created"),
+    ):
         if extra:
             raise PortError(
-                f"{backend}: {what} {verb} {min(extra)}, which initialisation did not have. "
+                f"{backend}: {function} {verb} {min(extra)}{rest}. "
                 "Create every variable when the model is built or initialised."
             )
 
 
 def functional_training(
     backend: str,
-    request: Request,
-    built: Built,
+    spec: PortSpec,
+    built: BuilderResult,
     apply: Callable[..., tuple[Any, Leaves]],
     trees: Callable[[Leaves], dict[str, Any]],
     leaves: Callable[[dict[str, Any]], Leaves],
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`begin` and `step` of a library whose variables are plain trees (Haiku, Linen).
+    """`init_training` and `step` of a port whose variables are plain pytrees (Haiku, Linen).
 
     Args:
-        backend: backend name, for messages.
-        request: what the case asks.
-        built: the builder's result.
+        backend: name of the backend, for error messages.
+        spec: see `PortSpec`.
+        built: the result of the builder.
         apply: the port's `apply`.
-        trees: native leaves to the trees that a train step takes, by argument name.
-        leaves: those trees back to native leaves.
+        trees: native leaves to the pytrees that a train step takes, by argument name.
+        leaves: the inverse of `trees`.
     """
     if built.train_step is None:
-        return _default_training(request, apply, trees, leaves)
+        return _default_functional_training(spec, apply, trees, leaves)
     train_step, create = built.train_step, built.create
 
-    def begin(native: Leaves, key: Any) -> dict[str, Any]:
+    def init_training(native: Leaves, key: Any) -> dict[str, Any]:
         carry = trees(native)
         if create is None:
             return carry
-        created = create(**bind(backend, create, {**carry, "key": key}))
+        created = create(**bind_arguments(backend, create, {**carry, "key": key}))
         if hasattr(created, "apply_gradients"):
             return {"train_state" if "train_state" in inspect.signature(train_step).parameters else "state": created}
         return {**carry, "opt_state": created}
 
     def step(carry: dict[str, Any], batch: Mapping[str, Any], key: Any) -> tuple[dict[str, Any], Any]:
-        arguments = bind(backend, train_step, {"batch": dict(batch), **batch, "key": key, **carry})
+        arguments = bind_arguments(backend, train_step, {"batch": dict(batch), **batch, "key": key, **carry})
         carried = [name for name in arguments if name in carry]
         result = train_step(**arguments)
-        alone = len(carried) == 1 and not (isinstance(result, tuple) and not hasattr(result, "_fields"))
-        results = (result,) if alone else tuple(result)
+        is_single = len(carried) == 1 and not (isinstance(result, tuple) and not hasattr(result, "_fields"))
+        results = (result,) if is_single else tuple(result)
         if len(results) < len(carried):
             raise CaseError(
-                f"{backend}: train_step returns {len(results)} values but carries {', '.join(carried)}. "
-                "Return what it carries in the order of its arguments, then any outputs."
+                f"{backend}: train_step returns {len(results)} values but takes {', '.join(carried)}. "
+                "Return the updated values of these arguments in their order, then any outputs."
             )
         return {**carry, **dict(zip(carried, results, strict=False))}, results[len(carried) :]
 
-    return begin, step
+    return init_training, step
 
 
-def _default_training(
-    request: Request, apply: Callable[..., tuple[Any, Leaves]], trees: Any, leaves: Any
+def _default_functional_training(
+    spec: PortSpec, apply: Callable[..., tuple[Any, Leaves]], trees: Any, leaves: Any
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    method, names = next(iter(request.methods.items()))
+    method, names = next(iter(spec.methods.items()))
 
-    def begin(native: Leaves, key: Any) -> dict[str, Any]:
+    def init_training(native: Leaves, key: Any) -> dict[str, Any]:
         carry = trees(native)
-        return {**carry, "opt_state": request.optimizer().init(carry["params"])}
+        return {**carry, "opt_state": spec.optimizer().init(carry["params"])}
 
     def step(carry: dict[str, Any], batch: Mapping[str, Any], key: Any) -> tuple[dict[str, Any], Any]:
         def loss_of(params: Any) -> tuple[Any, Any]:
             outputs, after = apply(
                 leaves({**carry, "params": params}), method, tuple(batch[name] for name in names), True, key
             )
-            return request.loss(outputs, batch), after
+            return spec.loss(outputs, batch), after
 
         (loss, after), gradients = jax.value_and_grad(loss_of, has_aux=True)(carry["params"])
-        updates, opt_state = request.optimizer().update(gradients, carry["opt_state"], carry["params"])
+        updates, opt_state = spec.optimizer().update(gradients, carry["opt_state"], carry["params"])
         params = optax.apply_updates(carry["params"], updates)
         return {**trees(after), "params": params, "opt_state": opt_state}, (loss,)
 
-    return begin, step
+    return init_training, step

@@ -1,4 +1,4 @@
-"""Build."""
+"""Build a port from a case, with errors that name the port."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,27 +8,27 @@ from typing import Any
 import jax
 
 from equiv import backends
-from equiv.backends.base import Port, Request
+from equiv.backends.base import Port, PortSpec
 from equiv.backends.leaf_table import map_port
-from equiv.core.batch_spec import Entry, parse_batch
+from equiv.core.batch_spec import BatchEntry, parse_batch
 from equiv.core.case import Case
 from equiv.core.leaves import LeafTable
-from equiv.errors import CaseError, EquivError, NotRun, PortError, place, told
+from equiv.errors import CaseError, EquivError, NotRun, PortError, error_summary, user_code_location
 
 
 @dataclass(frozen=True)
-class Built:
-    """A built port and its leaf table."""
+class MappedPort:
+    """A port and its leaf table."""
 
     port: Port
     table: LeafTable
 
 
-def request_of(case: Case) -> tuple[Request, Mapping[str, Entry]]:
-    """What backends need to know of a case.
+def port_spec(case: Case) -> tuple[PortSpec, Mapping[str, BatchEntry]]:
+    """The port specification of a case, and its batch entries.
 
     Raises:
-        CaseError: a batch entry or method that cannot be used.
+        CaseError: a batch entry or a method is invalid.
     """
     entries = parse_batch(case.batch)
     if not entries:
@@ -39,16 +39,16 @@ def request_of(case: Case) -> tuple[Request, Mapping[str, Entry]]:
         if unknown := [name for name in names if name not in entries]:
             raise CaseError(
                 f"method {method} takes batch entry {unknown[0]!r}, the batch has {', '.join(entries)}. "
-                "Mend the case's methods or batch."
+                "Fix the case's methods or batch."
             )
     for name, entry in entries.items():
-        if (here := str(jax.dtypes.canonicalize_dtype(entry.spec.dtype))) != entry.spec.dtype:
+        if (dtype := str(jax.dtypes.canonicalize_dtype(entry.spec.dtype))) != entry.spec.dtype:
             raise CaseError(
-                f"batch entry {name!r}: {entry.spec.dtype} would be {here} here, where JAX runs without 64-bit types. "
-                f"Write {here}, or set JAX_ENABLE_X64=1."
+                f"batch entry {name!r}: {entry.spec.dtype} becomes {dtype}, as 64-bit types are disabled in JAX. "
+                f"Write {dtype}, or set JAX_ENABLE_X64=1."
             )
     structs = {name: jax.ShapeDtypeStruct(entry.spec.shape, entry.spec.dtype) for name, entry in entries.items()}
-    return Request(methods, structs, case.loss or _mean_square, case.optimizer or _sgd), entries
+    return PortSpec(methods, structs, case.loss or _mean_square, case.optimizer or _sgd), entries
 
 
 def _mean_square(outputs: Any, batch: Mapping[str, Any]) -> Any:
@@ -62,12 +62,12 @@ def _sgd() -> Any:
     return optax.sgd(0.1)
 
 
-def guarded(backend: str, what: str, function: Callable[[], Any]) -> Any:
-    """Call into a builder or library; whatever it raises becomes one message that says which side it was.
+def call_user_code(backend: str, action: str, function: Callable[[], Any]) -> Any:
+    """Call a function of the user or a library; any exception becomes one message that names the port.
 
     Raises:
         NotRun: a library is missing.
-        PortError: anything else that is not already ours.
+        PortError: the function raised anything else but an `EquivError`.
     """
     try:
         return function()
@@ -75,19 +75,21 @@ def guarded(backend: str, what: str, function: Callable[[], Any]) -> Any:
         raise
     except ModuleNotFoundError as missing:
         library = missing.name or missing
-        raise NotRun(f"{backend}: {what} needs {library}, which is not installed here. Install it.") from missing
+        raise NotRun(f"{backend}: {action} needs {library}, which is not installed here. Install it.") from missing
     except (Exception, SystemExit) as error:
-        raise PortError(f"{backend}: {what} raised {told(error)}. Mend {place(error, 'the case')}.") from error
+        raise PortError(
+            f"{backend}: {action} raised {error_summary(error)}. Fix {user_code_location(error, 'the case')}."
+        ) from error
 
 
-def build_port(case: Case, backend: str, request: Request) -> Built:
+def build_port(case: Case, backend: str, spec: PortSpec) -> MappedPort:
     """Build one port and map its leaves.
 
     Raises:
-        CaseError: the builder or the layer table cannot be used.
+        CaseError: the builder or the layer table is invalid.
         NotRun: a library is missing.
         PortError: the builder raised.
     """
-    module = backends.load(backend)
-    port = guarded(backend, "building the model", partial(module.build, case.models[backend], request))
-    return Built(port, map_port(case.layers, port, module))
+    module = backends.load_backend(backend)
+    port = call_user_code(backend, "building the model", partial(module.build, case.models[backend], spec))
+    return MappedPort(port, map_port(case.layers, port, module))

@@ -1,4 +1,4 @@
-"""The environment of a run: whatever can change a number is recorded with it."""
+"""The environment of a run: everything that can change its numbers."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ from importlib import metadata
 
 import jax
 
-from equiv.errors import NotRun, told
+from equiv.errors import NotRun, error_summary
 
 LIBRARIES = ("equiv", "jax", "jaxlib", "flax", "dm-haiku", "optax", "numpy")
 
@@ -15,36 +15,41 @@ LIBRARIES = ("equiv", "jax", "jaxlib", "flax", "dm-haiku", "optax", "numpy")
 SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_partitionable", "jax_default_prng_impl")
 
 
-def environment() -> dict[str, str]:
-    """Versions, device, settings that change numerics, and the commit."""
+def describe_environment() -> dict[str, str]:
+    """Library versions, device, settings that change numerics, and the git commit.
+
+    Raises:
+        NotRun: JAX finds no device.
+    """
     try:
         devices = jax.devices()
     except Exception as error:
-        asked = os.environ.get("JAX_PLATFORMS", "")
+        platforms = os.environ.get("JAX_PLATFORMS", "")
         raise NotRun(
-            f"JAX finds no device for JAX_PLATFORMS={asked!r}: {told(error)}. Install the plugin, or unset it."
+            f"JAX finds no device for JAX_PLATFORMS={platforms!r}: {error_summary(error)}. "
+            "Install the plugin, or unset it."
         ) from error
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in LIBRARIES},
+        **{name: _distribution_version(name) for name in LIBRARIES},
         "platform": devices[0].platform,
         "device": devices[0].device_kind,
         "devices": str(len(devices)),
         "machine": f"{platform.system()} {platform.machine()}",
         **{name: str(getattr(jax.config, name, "")) for name in SETTINGS},
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-        "commit": _commit(),
+        "commit": _git_commit(),
     }
 
 
-def _version(name: str) -> str:
+def _distribution_version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
 
 
-def _commit() -> str:
+def _git_commit() -> str:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)

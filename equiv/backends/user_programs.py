@@ -1,4 +1,4 @@
-"""Programs of a port as users of its library write and call them, for timing. No library is imported here."""
+"""The programs of a port as users of its library write and call them, for timing. No model library is imported."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -9,79 +9,83 @@ from typing import Any
 import jax
 import numpy as np
 
-from equiv.backends.base import Built, Call, Leaves, Request, Running, Written, bind
+from equiv.backends.base import BuilderResult, Call, Leaves, PortSpec, ProgramRun, UserProgram, bind_arguments
 
 PROGRAMS = ("forward", "gradients", "train step")
-"""What is timed of every port, in the order of the report; the modes are those of training."""
+"""The programs that are timed, in the order of the report; all in train mode."""
 
 
-def copied(tree: Any) -> Any:
-    """The same pytree in other buffers: where a buffer lies can change a program's speed by percents."""
+def copy_arrays(tree: Any) -> Any:
+    """Copy all arrays of a pytree: the address of a buffer can change the speed of a program by percents."""
     return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, jax.Array | np.ndarray) else leaf, tree)
 
 
-def bound(function: Callable[..., Any], named: Mapping[str, Any]) -> Call:
-    """Named arguments as a user writes them: by position where the function allows it."""
-    arguments = inspect.signature(function).bind(**named)
+def positional_call(function: Callable[..., Any], named_arguments: Mapping[str, Any]) -> Call:
+    """Convert named arguments to a call, by position where the function allows it."""
+    arguments = inspect.signature(function).bind(**named_arguments)
     return arguments.args, arguments.kwargs
 
 
-def apart(
-    arguments: tuple[Any, ...], kinds: tuple[type, ...]
+def partition_arguments(
+    arguments: tuple[Any, ...], types: tuple[type, ...]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...], Callable[[Any, Any], tuple[Any, ...]]]:
-    """The arguments of some kinds, all others, and a function that puts the two together in the old order."""
-    places = [isinstance(argument, kinds) for argument in arguments]
-    paired = list(zip(arguments, places, strict=True))
-    first, second = (tuple(one for one, place in paired if place is wanted) for wanted in (True, False))
+    """Partition arguments by type.
 
-    def put(first: Any, second: Any) -> tuple[Any, ...]:
-        which = {True: iter(first), False: iter(second)}
-        return tuple(next(which[place]) for place in places)
+    Returns:
+        The arguments of the given types, all others, and a function that merges the two in the original order.
+    """
+    selected = [isinstance(argument, types) for argument in arguments]
+    paired = list(zip(arguments, selected, strict=True))
+    first, second = (tuple(argument for argument, is_first in paired if is_first is side) for side in (True, False))
 
-    return first, second, put
+    def merge(first: Any, second: Any) -> tuple[Any, ...]:
+        remaining = {True: iter(first), False: iter(second)}
+        return tuple(next(remaining[is_first]) for is_first in selected)
+
+    return first, second, merge
 
 
-def functional(
+def functional_program(
     program: str,
     function: Callable[..., Any],
-    given: Call,
-    follow: Callable[[Call, Any], Call] | None = None,
-) -> Written:
-    """A program without side effects under `jax.jit`; one that is jitted already is left as it is written."""
+    arguments: Call,
+    next_arguments: Callable[[Call, Any], Call] | None = None,
+) -> UserProgram:
+    """A pure function under `jax.jit`; one that is jitted already is used unchanged."""
     jitted = function if hasattr(function, "trace") else jax.jit(function)
-    return Written(program, "jax.jit", jitted, lambda: Running(jitted, copied(given), follow))
+    return UserProgram(program, "jax.jit", jitted, lambda: ProgramRun(jitted, copy_arrays(arguments), next_arguments))
 
 
-def carrying(function: Callable[..., Any], names: list[str]) -> Callable[[Call, Any], Call]:
-    """The `follow` of a train step that returns what it carries, in the order of `names`, and then its outputs."""
+def next_step_arguments(function: Callable[..., Any], names: list[str]) -> Callable[[Call, Any], Call]:
+    """The `next_arguments` of a train step that returns its carry, in the order of `names`, and then its outputs."""
     signature = inspect.signature(function)
 
-    def follow(given: Call, outputs: Any) -> Call:
-        alone = len(names) == 1 and not (isinstance(outputs, tuple) and not hasattr(outputs, "_fields"))
-        results = (outputs,) if alone else tuple(outputs)
-        named = signature.bind(*given[0], **given[1]).arguments
-        return bound(function, {**named, **dict(zip(names, results, strict=False))})
+    def next_arguments(arguments: Call, outputs: Any) -> Call:
+        is_single = len(names) == 1 and not (isinstance(outputs, tuple) and not hasattr(outputs, "_fields"))
+        results = (outputs,) if is_single else tuple(outputs)
+        named = signature.bind(*arguments[0], **arguments[1]).arguments
+        return positional_call(function, {**named, **dict(zip(names, results, strict=False))})
 
-    return follow
+    return next_arguments
 
 
 def forward_and_gradients(
     call: Callable[..., tuple[Any, dict[str, Any]]],
     trees: dict[str, Any],
-    request: Request,
+    spec: PortSpec,
     batch: Mapping[str, Any],
     key: Any,
-) -> tuple[Written, Written]:
-    """Both programs of a library whose variables are plain trees (Haiku, Linen).
+) -> tuple[UserProgram, UserProgram]:
+    """The `forward` and `gradients` programs of a library whose variables are plain pytrees (Haiku, Linen).
 
     Args:
-        call: `(trees, inputs, train, key)` to the first method's outputs and the trees after it.
+        call: `(trees, inputs, train, key)` to the first method's outputs and the updated trees.
         trees: variables, `params` among them.
-        request: what the case asks.
+        spec: see `PortSpec`.
         batch: batch entry to array.
-        key: of the randomness of a call.
+        key: random key of a call.
     """
-    names = next(iter(request.methods.values()))
+    names = next(iter(spec.methods.values()))
 
     def run(trees: dict[str, Any], inputs: tuple[Any, ...], key: Any) -> tuple[Any, dict[str, Any]]:
         outputs, after = call(trees, inputs, True, key)
@@ -93,52 +97,57 @@ def forward_and_gradients(
     def gradients(trees: dict[str, Any], key: Any, batch: Mapping[str, Any]) -> Any:
         def loss_of(params: Any) -> tuple[Any, dict[str, Any]]:
             outputs, state = run({**trees, "params": params}, tuple(batch[name] for name in names), key)
-            return request.loss(outputs, batch), state
+            return spec.loss(outputs, batch), state
 
         return jax.value_and_grad(loss_of, has_aux=True)(trees["params"])
 
     return (
-        functional("forward", forward, ((trees, key, *(batch[name] for name in names)), {})),
-        functional("gradients", gradients, ((trees, key, dict(batch)), {})),
+        functional_program("forward", forward, ((trees, key, *(batch[name] for name in names)), {})),
+        functional_program("gradients", gradients, ((trees, key, dict(batch)), {})),
     )
 
 
 def functional_step(
     backend: str,
-    built: Built,
-    begin: Callable[[Leaves, Any], dict[str, Any]],
+    built: BuilderResult,
+    init_training: Callable[[Leaves, Any], dict[str, Any]],
     step: Callable[..., Any],
     native: Leaves,
     batch: Mapping[str, Any],
     key: Any,
-) -> Written:
-    """The train step of such a library: the case's own as it is written, else ours.
+) -> UserProgram:
+    """The train step of such a library: the case's own function unchanged, else the default one.
 
     Args:
-        backend: backend name, for messages.
-        built: what the builder returned.
-        begin: of the port.
-        step: of the port.
+        backend: name of the backend, for error messages.
+        built: the result of the builder.
+        init_training: that of the port.
+        step: that of the port.
         native: native leaves.
         batch: batch entry to array.
-        key: of the randomness of a step.
+        key: random key of a step.
     """
-    carry, train_step = begin(native, key), built.train_step
+    carry, train_step = init_training(native, key), built.train_step
     if train_step is None:
-        return functional(
+        return functional_program(
             "train step",
             step,
             ((carry, dict(batch), key), {}),
-            lambda given, outputs: ((outputs[0], *given[0][1:]), {}),
+            lambda arguments, outputs: ((outputs[0], *arguments[0][1:]), {}),
         )
-    named = bind(backend, train_step, {"batch": dict(batch), **batch, "key": key, **carry})
+    named = bind_arguments(backend, train_step, {"batch": dict(batch), **batch, "key": key, **carry})
     carried = [name for name in named if name in carry]
-    return functional("train step", train_step, bound(train_step, named), carrying(train_step, carried))
+    return functional_program(
+        "train step", train_step, positional_call(train_step, named), next_step_arguments(train_step, carried)
+    )
 
 
 @contextmanager
-def watched(jitted: Any, watch: Callable[..., Any]) -> Iterator[None]:
-    """`nnx.jit` holds a `jax.jit` (flax 0.12, `JitWrapped.jitted_fn`): `watch` is called instead, and given it."""
+def intercept_jitted(jitted: Any, watch: Callable[..., Any]) -> Iterator[None]:
+    """Call `watch` in place of the `jax.jit` function inside an `nnx.jit` one (flax 0.12, `JitWrapped.jitted_fn`).
+
+    The inner function is passed to `watch` as its first argument.
+    """
     inner = jitted.jitted_fn
     jitted.jitted_fn = partial(watch, inner)
     try:
@@ -147,21 +156,21 @@ def watched(jitted: Any, watch: Callable[..., Any]) -> Iterator[None]:
         jitted.jitted_fn = inner
 
 
-def flat_inside(jitted: Any, running: Running) -> list[Any]:
-    """The arrays that `nnx.jit` hands to `jax.jit`; makes one call."""
+def flat_nnx_arguments(jitted: Any, run: ProgramRun) -> list[Any]:
+    """The arrays that `nnx.jit` passes to `jax.jit`; makes one call."""
     seen: list[Any] = []
 
     def watch(inner: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        seen[:] = jax.tree.leaves(copied((arguments, keywords)))  # a copy: the call may give its buffers away
+        seen[:] = jax.tree.leaves(copy_arrays((arguments, keywords)))  # a copy: the call may donate its buffers
         return inner(*arguments, **keywords)
 
-    with watched(jitted, watch):
-        running.wait(running.call())
+    with intercept_jitted(jitted, watch):
+        run.wait(run.call())
     return seen
 
 
-def time_inside(jitted: Any, running: Running, clock: Callable[[], float]) -> dict[str, float]:
-    """One call, taken apart: modules to arrays, `jax.jit` with the wait for its results, arrays into the modules."""
+def time_nnx_parts(jitted: Any, run: ProgramRun, clock: Callable[[], float]) -> dict[str, float]:
+    """Time the parts of one call: modules to arrays, `jax.jit` until its results are ready, arrays to modules."""
     marks: list[float] = []
 
     def watch(inner: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
@@ -170,10 +179,10 @@ def time_inside(jitted: Any, running: Running, clock: Callable[[], float]) -> di
         marks.append(clock())
         return outputs
 
-    with watched(jitted, watch):
+    with intercept_jitted(jitted, watch):
         marks.append(clock())
-        outputs = running.call()
+        outputs = run.call()
         marks.append(clock())
-    running.after(outputs)
+    run.advance(outputs)
     began, entered, left, ended = marks
     return {"modules to arrays": entered - began, "jax.jit": left - entered, "arrays to modules": ended - left}

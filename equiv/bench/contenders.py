@@ -1,4 +1,4 @@
-"""The contenders of one program: staged in rounds, and drawn anew for every block in which they are called."""
+"""One program of every timed runner: compiled several times, and sampled for each block of calls."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -8,48 +8,48 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from equiv.backends.build import guarded
+from equiv.backends.build import call_user_code
 from equiv.bench.blocks import Clock, Runner
-from equiv.bench.stages import SEED, Bench, Contender, Staged, stage, warm
+from equiv.bench.stages import BENCH_SEED, Bench, CompiledVariant, TimedRunner, compile_variant, warm_up
 from equiv.core.timings import Phase
 from equiv.errors import EquivError
 
-Drawn = TypeVar("Drawn")
+Sampled = TypeVar("Sampled")
 
 
-KEPT = 4
-"""Compiled programs of each contender that are kept for its blocks."""
+MAX_VARIANTS = 4
+"""Compiled variants of each runner that its blocks are sampled from."""
 
 
 @dataclass
-class Race:
-    """The contenders of one program.
+class Measurement:
+    """The timed runners of one program, and their compiled variants.
 
     Attributes:
         bench: the ports.
         program: which.
         clock: seconds.
-        contenders: the reference, the reference again, then the candidates.
-        pools: the last few of each, as staged.
-        failed: candidate to the reason why it is out.
-        rng: of the orders.
+        timed_runners: the reference, its control (a second run of the reference), then the candidates.
+        variants: the latest compiled variants of each.
+        failed: candidate to the reason why it is left out.
+        rng: for random orders and samples.
     """
 
     bench: Bench
     program: str
     clock: Clock
-    contenders: list[Contender]
-    pools: dict[Contender, list[Staged]] = field(default_factory=dict)
+    timed_runners: list[TimedRunner]
+    variants: dict[TimedRunner, list[CompiledVariant]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    rng: random.Random = field(default_factory=lambda: random.Random(SEED))
+    rng: random.Random = field(default_factory=lambda: random.Random(BENCH_SEED))
 
     def pairs(self, phase: Phase) -> list[tuple[Any, Any]]:
-        """Every contender over the reference, in one phase."""
-        first, *others = self.contenders
+        """Every other runner over the reference, in one phase."""
+        first, *others = self.timed_runners
         return [((who, phase), (first, phase)) for who in others]
 
     def drop(self, backend: str, reason: EquivError) -> None:
-        """Leave a candidate out; without the reference there is nothing to measure.
+        """Leave a candidate out. Without the reference there is nothing to measure.
 
         Raises:
             EquivError: it is the reference.
@@ -57,69 +57,71 @@ class Race:
         if backend == self.bench.reference:
             raise reason
         self.failed[backend] = str(reason)
-        self.contenders = [who for who in self.contenders if who.backend != backend]
+        self.timed_runners = [who for who in self.timed_runners if who.backend != backend]
 
-    def stage(self, who: Contender) -> Staged:
-        """A new program of one contender through every phase that happens once.
+    def compile_one(self, who: TimedRunner) -> CompiledVariant:
+        """Compile a new variant of one runner's program, with every phase that happens once timed.
 
         Raises:
-            PortError: it raised.
+            PortError: the program raised.
         """
         what = f"timing the {self.program}"
-        written = guarded(who.backend, what, lambda: self.bench.written(who.backend, self.program))
+        written = call_user_code(who.backend, what, lambda: self.bench.written(who.backend, self.program))
         one = next(one for one in written if one.runner == who.runner)
-        return guarded(who.backend, what, partial(stage, one, self.clock))
+        return call_user_code(who.backend, what, partial(compile_variant, one, self.clock))
 
-    def stage_all(self) -> dict[Any, np.ndarray]:
-        """Every contender once, in random order."""
+    def compile_all(self) -> dict[Any, np.ndarray]:
+        """Compile a variant of every runner, in random order; seconds of each phase, shape (1,)."""
         seconds: dict[Any, np.ndarray] = {}
-        for who in self.rng.sample(self.contenders, len(self.contenders)):
-            if who in self.contenders:
+        for who in self.rng.sample(self.timed_runners, len(self.timed_runners)):
+            if who in self.timed_runners:
                 try:
-                    staged = self.stage(who)
+                    variant = self.compile_one(who)
                 except EquivError as reason:
                     self.drop(who.backend, reason)
                     continue
-                self.pools[who] = [*self.pools.get(who, ()), staged][-KEPT:]
-                seconds |= {(who, phase): np.array([value]) for phase, value in staged.seconds.items()}
+                self.variants[who] = [*self.variants.get(who, ()), variant][-MAX_VARIANTS:]
+                seconds |= {(who, phase): np.array([value]) for phase, value in variant.seconds.items()}
         return seconds
 
-    def draw(self, pools: Mapping[Contender, Sequence[Drawn]]) -> dict[Contender, Drawn]:
-        """For one block, one of what each contender has; the reference and its control draw from one pot.
+    def sample_variants(self, variants: Mapping[TimedRunner, Sequence[Sampled]]) -> dict[TimedRunner, Sampled]:
+        """Sample one variant of each runner for a block; the reference and its control are sampled jointly.
 
-        Where code and data lie makes a program faster or slower by a percent for as long as it lives. Drawn anew for
-        every block that is noise, which the interval shows.
+        The memory layout of a compiled program makes it faster or slower by a percent for its whole lifetime. Sampled
+        for every block, that becomes noise, which the interval includes.
         """
-        drawn = {who: self.rng.choice(pools[who]) for who in self.contenders}
-        first = self.contenders[0]
-        for again in (who for who in self.contenders if who.again):
-            drawn[first], drawn[again] = self.rng.sample([*pools[first], *pools[again]], 2)
-        return drawn
+        sampled = {runner: self.rng.choice(variants[runner]) for runner in self.timed_runners}
+        first = self.timed_runners[0]
+        for control in (runner for runner in self.timed_runners if runner.is_control):
+            sampled[first], sampled[control] = self.rng.sample([*variants[first], *variants[control]], 2)
+        return sampled
 
-    def started(self, starts: Mapping[Any, Callable[[], Runner]]) -> dict[Any, Runner]:
-        """Every runner with buffers of its own, made in random order: whoever comes first gets the same place again."""
+    def start_runners(self, starts: Mapping[Any, Callable[[], Runner]]) -> dict[Any, Runner]:
+        """Start every runner with buffers of its own, in random order: the allocator reuses the first free address."""
         order = self.rng.sample(list(starts), len(starts))
         return {name: starts[name]() for name in order}
 
 
-def enter(bench: Bench, program: str, withheld: Mapping[str, str], clock: Clock, control: bool = True) -> Race:
-    """Trace and lower everything once, unmeasured: what the libraries keep between traces is kept from now on.
+def begin_measurement(
+    bench: Bench, program: str, withheld: Mapping[str, str], clock: Clock, control: bool = True
+) -> Measurement:
+    """Trace and lower every program once, unmeasured, so that the libraries' own caches are filled.
 
     Raises:
         EquivError: the reference cannot be traced.
     """
-    race = Race(bench, program, clock, [])
+    measurement = Measurement(bench, program, clock, [])
     for backend in bench.ports:
         if backend in withheld:
             continue
         try:
-            written = guarded(backend, f"timing the {program}", partial(bench.written, backend, program))
+            written = call_user_code(backend, f"timing the {program}", partial(bench.written, backend, program))
             for one in written:
-                guarded(backend, f"timing the {program}", partial(warm, one))
+                call_user_code(backend, f"timing the {program}", partial(warm_up, one))
         except EquivError as reason:
-            race.drop(backend, reason)
+            measurement.drop(backend, reason)
             continue
-        race.contenders += [Contender(backend, one.runner) for one in written]
+        measurement.timed_runners += [TimedRunner(backend, one.runner) for one in written]
         if control and backend == bench.reference:
-            race.contenders.insert(1, Contender(backend, written[0].runner, again=True))
-    return race
+            measurement.timed_runners.insert(1, TimedRunner(backend, written[0].runner, is_control=True))
+    return measurement

@@ -1,4 +1,4 @@
-"""What depth costs: the same model with more and more layers, written out and scanned."""
+"""How cost grows with depth: the same model with more and more layers, unrolled and scanned."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,41 +9,41 @@ import jax.numpy as jnp
 import numpy as np
 
 from equiv import backends
-from equiv.backends.base import Request
-from equiv.backends.build import guarded, request_of
+from equiv.backends.base import PortSpec
+from equiv.backends.build import call_user_code, port_spec
 from equiv.bench import hlo
-from equiv.bench.blocks import Clock, collect
-from equiv.bench.contenders import enter
-from equiv.bench.measure import call_blocks, numbers
-from equiv.bench.stages import SEED, STAGES, Bench, filled, uncached
-from equiv.core.batch_spec import Entry
+from equiv.bench.blocks import Clock, collect_blocks
+from equiv.bench.contenders import begin_measurement
+from equiv.bench.measure import block_values, call_blocks
+from equiv.bench.stages import BENCH_SEED, STAGES, Bench, random_leaf, uncached
+from equiv.core.batch_spec import BatchEntry
 from equiv.core.case import Builder, Case
 from equiv.core.leaves import LeafTable
 from equiv.core.timings import PHASES, Growth
 from equiv.errors import NotRun
-from equiv.programs.jaxpr import equations
+from equiv.programs.jaxpr import count_equations
 from equiv.programs.probes import make_probe
 
 PROGRAM = "gradients"
 
 
-Form = Literal["unrolled", "scanned"]
+DepthForm = Literal["unrolled", "scanned"]
 
 
-def grow(
+def measure_growth(
     case: Case,
     withheld: Mapping[str, str],
     seconds: float,
     progress: Callable[[str], None] = lambda _: None,
     clock: Clock = time.perf_counter,
 ) -> tuple[Growth, ...]:
-    """Every phase of the gradients at every depth that the case names; nothing where it names none.
+    """Time every phase of the gradients at every depth that the case names; nothing where it names none.
 
     Args:
         case: the case.
         withheld: backends that are not timed.
         seconds: for how long to measure; each depth is measured at least once.
-        progress: told what is being done.
+        progress: called with what is being done.
         clock: seconds.
 
     Raises:
@@ -52,8 +52,8 @@ def grow(
     """
     if case.depths is None:
         return ()
-    request, entries = request_of(case)
-    forms: tuple[tuple[Form, Mapping[str, Builder]], ...] = (
+    request, entries = port_spec(case)
+    forms: tuple[tuple[DepthForm, Mapping[str, Builder]], ...] = (
         ("unrolled", case.depths.unrolled),
         ("scanned", case.depths.scanned),
     )
@@ -66,33 +66,35 @@ def grow(
                 used = {backend: builder for backend, builder in builders.items() if backend not in withheld}
                 if not used:
                     raise NotRun(f"nothing to time at {depth} layers: every model of `{form}` is withheld.")
-                found += _at_depth(_bench(used, depth, request, entries), form, depth, share, clock)
+                found += _growth_at_depth(_bench_at_depth(used, depth, request, entries), form, depth, share, clock)
     return tuple(found)
 
 
-def _bench(builders: Mapping[str, Builder], depth: int, request: Request, entries: Mapping[str, Entry]) -> Bench:
+def _bench_at_depth(
+    builders: Mapping[str, Builder], depth: int, request: PortSpec, entries: Mapping[str, BatchEntry]
+) -> Bench:
     ports, native = {}, {}
     for backend, builder in builders.items():
-        build = backends.load(backend).build
+        build = backends.load_backend(backend).build
         what = f"building {depth} layers"
-        ports[backend] = guarded(backend, what, partial(build, partial(builder, num_layers=depth), request))
-        rng = np.random.default_rng(SEED)
-        native[backend] = {key: filled(struct, rng) for key, struct in ports[backend].leaves.items()}
+        ports[backend] = call_user_code(backend, what, partial(build, partial(builder, num_layers=depth), request))
+        rng = np.random.default_rng(BENCH_SEED)
+        native[backend] = {key: random_leaf(struct, rng) for key, struct in ports[backend].leaves.items()}
     # The layer table is that of one depth, so every port has values of its own.
-    batches = make_probe("timing", SEED, LeafTable("", ()), entries, 1).batches
+    batches = make_probe("timing", BENCH_SEED, LeafTable("", ()), entries, 1).batches
     return Bench(ports, native, {name: jnp.asarray(array[0]) for name, array in batches.items()})
 
 
-def _at_depth(bench: Bench, form: Form, depth: int, seconds: float, clock: Clock) -> list[Growth]:
-    race = enter(bench, PROGRAM, {}, clock, control=False)
-    once = collect(race.stage_all, lambda: race.pairs("compile"), clock() + seconds / 2, clock)
-    steady = call_blocks(race, seconds / 2, grace=0.0)
+def _growth_at_depth(bench: Bench, form: DepthForm, depth: int, seconds: float, clock: Clock) -> list[Growth]:
+    measurement = begin_measurement(bench, PROGRAM, {}, clock, control=False)
+    once = collect_blocks(measurement.compile_all, lambda: measurement.pairs("compile"), clock() + seconds / 2, clock)
+    steady = call_blocks(measurement, seconds / 2, grace=0.0)
     found = []
-    for who in race.contenders:
-        one = race.pools[who][-1]
-        size = equations(one.jaxpr), hlo.instructions(one.text)
+    for who in measurement.timed_runners:
+        one = measurement.variants[who][-1]
+        size = count_equations(one.jaxpr), hlo.instructions(one.text)
         for phase in PHASES:
-            seconds = float(np.median(numbers(once if phase in STAGES else steady, who, phase)[1]))
+            seconds = float(np.median(block_values(once if phase in STAGES else steady, who, phase)[1]))
             if seconds > 0:  # a difference of two times can be lost in their noise
                 found.append(Growth(who.backend, form, depth, phase, seconds, size[0], who.runner, PROGRAM, size[1]))
     return found

@@ -1,4 +1,4 @@
-"""Optimised HLO as text: its instructions, and how many there are."""
+"""Optimised HLO as text: parsed into instructions, and counted."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+)\s*(\(.*\))?\s*(->.*)?\{$")
 INSTRUCTION = re.compile(r"(ROOT )?%?([\w.\-]+) = ")
 
 
-SIGNS = re.compile(r'"(?:\\.|[^"\\])*"|[()\[\]{},]')
+BRACKETS = re.compile(r'"(?:\\.|[^"\\])*"|[()\[\]{},]')
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Instruction:
 
 
 @dataclass(frozen=True)
-class Module:
+class HloModule:
     """Computations by name, in the order of the text."""
 
     computations: dict[str, list[Instruction]]
     entry: str
 
 
-def parse(text: str) -> Module:
+def parse_hlo(text: str) -> HloModule:
     """A module from `compiled.as_text()`."""
     computations: dict[str, list[Instruction]] = {}
     entry, current = "", None
@@ -48,7 +48,7 @@ def parse(text: str) -> Module:
             current = None
         elif found := INSTRUCTION.match(line.strip()):
             current.append(_instruction(found, re.sub(r"/\*.*?\*/", "", line.strip()[found.end() :])))
-    return Module(computations, entry)
+    return HloModule(computations, entry)
 
 
 def _instruction(found: re.Match[str], rest: str) -> Instruction:
@@ -57,33 +57,33 @@ def _instruction(found: re.Match[str], rest: str) -> Instruction:
     opcode, _, rest = rest.partition("(")
     end = _closing(f"({rest}", 0) - 1
     inside, attributes = rest[:end], {}
-    for part in _split(rest[end + 1 :]):
+    for part in _split_at_commas(rest[end + 1 :]):
         name, _, value = part.partition("=")
         attributes[name] = value
-    operands = () if opcode in ("constant", "parameter") else tuple(_names(inside))
+    operands = () if opcode in ("constant", "parameter") else tuple(_operand_names(inside))
     return Instruction(found[2], opcode, shape, operands, attributes, "" if operands else inside, bool(found[1]))
 
 
-def _names(inside: str) -> Iterator[str]:
-    """Operands, with or without their shapes before them."""
-    for part in _split(inside):
+def _operand_names(inside: str) -> Iterator[str]:
+    """Names of the operands, with or without their shapes before them."""
+    for part in _split_at_commas(inside):
         yield part.split()[-1].removeprefix("%")
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the bracket at `start` is closed."""
+    """Index where the bracket at `start` is closed."""
     depth = 0
-    for sign in SIGNS.finditer(text, start):
+    for sign in BRACKETS.finditer(text, start):
         depth += (sign[0] in "([{") - (sign[0] in ")]}")
         if not depth and sign[0] in ")]}":
             return sign.start()
     return len(text)
 
 
-def _split(text: str) -> list[str]:
-    """Split at the commas that stand outside of brackets."""
+def _split_at_commas(text: str) -> list[str]:
+    """Split at the commas outside of brackets."""
     parts, depth, start = [], 0, 0
-    for sign in SIGNS.finditer(text):
+    for sign in BRACKETS.finditer(text):
         depth += (sign[0] in "([{") - (sign[0] in ")]}")
         if sign[0] == "," and not depth:
             parts.append(text[start : sign.start()])
@@ -92,5 +92,5 @@ def _split(text: str) -> list[str]:
 
 
 def instructions(text: str) -> int:
-    """How many instructions an optimised program has, parameters apart; bodies of fusions and loops counted once."""
-    return sum(item.opcode != "parameter" for body in parse(text).computations.values() for item in body)
+    """Number of instructions of an optimised program, without parameters; bodies of fusions and loops counted once."""
+    return sum(item.opcode != "parameter" for body in parse_hlo(text).computations.values() for item in body)

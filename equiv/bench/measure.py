@@ -1,15 +1,15 @@
-"""One program of all ports, measured: staged in rounds, counted, and called in interleaved blocks beside a control."""
+"""Measure one program of all ports: compiled in rounds, counted, and called in interleaved blocks with a control."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from equiv.bench import hlo_diff as same_hlo
-from equiv.bench.blocks import Blocks, Clock, Runner, back_to_back, block, collect
-from equiv.bench.contenders import Race, enter
-from equiv.bench.ratios import claim, naive, of_differences, paired, typical
-from equiv.bench.stages import STAGES, Alone, Bench, Contender, Staged, alone, program_cost
+from equiv.bench import hlo_diff
+from equiv.bench.blocks import Blocks, Clock, Runner, back_to_back, collect_blocks, run_block
+from equiv.bench.contenders import Measurement, begin_measurement
+from equiv.bench.ratios import block_quartiles, claim, difference_ratio, naive_ratio, paired_ratio
+from equiv.bench.stages import STAGES, BareProgram, Bench, CompiledVariant, TimedRunner, bare_program, program_cost
 from equiv.core.timings import CaseCosts, HostPart, Phase, Timing
 
 STEADY: tuple[Phase, ...] = ("step", "dispatch", "device")
@@ -20,77 +20,85 @@ BARE = ("program", "empty")
 
 
 NAIVE_CALLS, INSIDE_CALLS = 50, 50
-"""Calls that are timed back to back, and calls whose inside is looked at."""
+"""Calls that are timed back to back, and calls whose host parts are timed."""
 
 
 def measure(bench: Bench, program: str, withheld: Mapping[str, str], seconds: float, clock: Clock) -> CaseCosts:
-    """One program: half of the time for what happens once, the rest for what is called again and again.
+    """Measure one program: half of the time for the phases that happen once, the rest for repeated calls.
 
     Args:
         bench: the ports.
         program: which.
         withheld: backends that are not timed.
-        seconds: for how long; some must be measured even where it takes longer.
+        seconds: for how long; a minimum is measured even where it takes longer.
         clock: seconds.
 
     Raises:
         EquivError: the reference cannot be timed.
     """
-    race = enter(bench, program, withheld, clock)
-    once = collect(race.stage_all, lambda: race.pairs("compile"), clock() + seconds / 2, clock)
-    staged = {who: race.pools[who][-1] for who in race.contenders}
-    first = staged[race.contenders[0]]
-    costs = tuple(program_cost(who, one, first) for who, one in staged.items() if not who.again)
-    steady = call_blocks(race, seconds / 2, grace=seconds)
-    usual = back_to_back(race.started({who: one.written.start for who, one in staged.items()}), NAIVE_CALLS, clock)
-    parts = tuple(part for who, one in staged.items() for part in _inside(who, one, steady, clock))
-    timings = (*_timings(race, STAGES, once, {}), *_timings(race, STEADY, steady, usual))
-    return CaseCosts(timings=timings, programs=costs, parts=parts, withheld=race.failed)
+    measurement = begin_measurement(bench, program, withheld, clock)
+    once = collect_blocks(measurement.compile_all, lambda: measurement.pairs("compile"), clock() + seconds / 2, clock)
+    staged = {who: measurement.variants[who][-1] for who in measurement.timed_runners}
+    first = staged[measurement.timed_runners[0]]
+    costs = tuple(program_cost(who, one, first) for who, one in staged.items() if not who.is_control)
+    steady = call_blocks(measurement, seconds / 2, grace=seconds)
+    usual = back_to_back(
+        measurement.start_runners({who: one.written.start for who, one in staged.items()}), NAIVE_CALLS, clock
+    )
+    parts = tuple(part for who, one in staged.items() for part in _host_parts(who, one, steady, clock))
+    timings = (*_timings(measurement, STAGES, once, {}), *_timings(measurement, STEADY, steady, usual))
+    return CaseCosts(timings=timings, programs=costs, parts=parts, withheld=measurement.failed)
 
 
-def call_blocks(race: Race, seconds: float, grace: float) -> Blocks:
-    """Blocks of steps, of compiled programs by themselves, and of empty ones.
+def call_blocks(measurement: Measurement, seconds: float, grace: float) -> Blocks:
+    """Collect blocks of steps, of bare compiled programs, and of empty ones.
 
     Args:
-        race: whose contenders have been staged.
+        measurement: whose runners have compiled variants.
         seconds: for how long.
-        grace: and how much longer, for as many blocks as a claim needs.
+        grace: seconds beyond that, for as many blocks as a claim needs.
     """
-    programs = _alone({who: race.pools[who][-1] for who in race.contenders})
+    programs = _bare_programs({who: measurement.variants[who][-1] for who in measurement.timed_runners})
 
     def call_all() -> dict[Any, np.ndarray]:
         starts: dict[Any, Callable[[], Runner]] = {}
-        for who, one in race.draw(race.pools).items():
+        for who, one in measurement.sample_variants(measurement.variants).items():
             starts[who, "step"] = one.written.start
-        for who, pair in race.draw({who: [pair] for who, pair in programs.items()}).items():
+        for who, pair in measurement.sample_variants({who: [pair] for who, pair in programs.items()}).items():
             starts |= {(who, kind): start for kind, start in zip(BARE, pair, strict=True)}
-        return block(race.started(starts), race.rng, race.clock)
+        return run_block(measurement.start_runners(starts), measurement.rng, measurement.clock)
 
-    return collect(call_all, lambda: race.pairs("step"), race.clock() + seconds, race.clock, grace)
+    return collect_blocks(
+        call_all, lambda: measurement.pairs("step"), measurement.clock() + seconds, measurement.clock, grace
+    )
 
 
-def _alone(staged: Mapping[Contender, Staged]) -> dict[Contender, tuple[Callable[[], Alone], Callable[[], Alone]]]:
-    """Every compiled program by itself; where two runners of a port compile to the same one, it is taken once."""
-    programs: dict[Contender, tuple[Callable[[], Alone], Callable[[], Alone]]] = {}
+def _bare_programs(
+    staged: Mapping[TimedRunner, CompiledVariant],
+) -> dict[TimedRunner, tuple[Callable[[], BareProgram], Callable[[], BareProgram]]]:
+    """The bare compiled program of every runner; runners of a port that compile to the same program share one."""
+    programs: dict[TimedRunner, tuple[Callable[[], BareProgram], Callable[[], BareProgram]]] = {}
     for who, one in staged.items():
         like = [
             pair
             for other, pair in programs.items()
-            if other.backend == who.backend and not who.again and not same_hlo.difference(staged[other].text, one.text)
+            if other.backend == who.backend
+            and not who.is_control
+            and not hlo_diff.difference(staged[other].text, one.text)
         ]
-        programs[who] = like[0] if like else alone(one)
+        programs[who] = like[0] if like else bare_program(one)
     return programs
 
 
-def _inside(who: Contender, staged: Staged, steady: Blocks, clock: Clock) -> list[HostPart]:
-    """Where a call goes on the host, for a runner that can tell; the compiled program is what it takes alone."""
-    look = staged.written.inside
+def _host_parts(who: TimedRunner, staged: CompiledVariant, steady: Blocks, clock: Clock) -> list[HostPart]:
+    """Time of a call by its part on the host, for a runner that reports it; the device time is that of the program."""
+    look = staged.written.host_timer
     if look is None:
         return []
     running = staged.written.start()
     looked = [look(running, clock) for _ in range(INSIDE_CALLS)]
-    parts = {part: float(typical([np.array([one[part] for one in looked])])[0]) for part in looked[0]}
-    device = float(np.median(numbers(steady, who, "device")[0]))
+    parts = {part: float(block_quartiles([np.array([one[part] for one in looked])])[0]) for part in looked[0]}
+    device = float(np.median(block_values(steady, who, "device")[0]))
     shown = {
         "modules to arrays": parts["modules to arrays"],
         "jax.jit dispatch": max(0.0, parts["jax.jit"] - device),
@@ -101,22 +109,26 @@ def _inside(who: Contender, staged: Staged, steady: Blocks, clock: Clock) -> lis
     return [HostPart(who.backend, program, who.runner, part, seconds) for part, seconds in shown.items()]
 
 
-def _timings(race: Race, phases: tuple[Phase, ...], blocks: Blocks, usual: Mapping[Any, np.ndarray]) -> list[Timing]:
-    """Rows of the report: every contender but the control, which is a column of each."""
-    first, again, *candidates = race.contenders
+def _timings(
+    measurement: Measurement, phases: tuple[Phase, ...], blocks: Blocks, usual: Mapping[Any, np.ndarray]
+) -> list[Timing]:
+    """Rows of the report: every runner but the control, which is a column of each."""
+    first, control_runner, *candidates = measurement.timed_runners
     rows = []
     for phase in phases:
-        under, _ = numbers(blocks, first, phase)
-        ratio_of = of_differences if phase in ("dispatch", "device") else paired
-        control = ratio_of(numbers(blocks, again, phase)[0], under)
+        under, _ = block_values(blocks, first, phase)
+        ratio_of = difference_ratio if phase in ("dispatch", "device") else paired_ratio
+        control = ratio_of(block_values(blocks, control_runner, phase)[0], under)
         for who in (first, *candidates):
-            over, calls = numbers(blocks, who, phase)
+            over, calls = block_values(blocks, who, phase)
             ratio = None if who is first else ratio_of(over, under)
+            numerator = control_runner if who is first else who
+            naive = naive_ratio(usual[numerator], usual[first]) if phase == "step" else None
             p50, p90, p99 = np.quantile(calls, (0.5, 0.9, 0.99)).tolist()
             rows.append(
                 Timing(
                     backend=who.backend,
-                    program=race.program,
+                    program=measurement.program,
                     runner=who.runner,
                     phase=phase,
                     rounds=len(over),
@@ -125,7 +137,7 @@ def _timings(race: Race, phases: tuple[Phase, ...], blocks: Blocks, usual: Mappi
                     p99=p99,
                     ratio=ratio,
                     control=control,
-                    naive=naive(usual[again if who is first else who], usual[first]) if phase == "step" else None,
+                    back_to_back=naive,
                     claim=claim(ratio, control, len(over)),
                     calls=len(calls),
                 )
@@ -133,13 +145,13 @@ def _timings(race: Race, phases: tuple[Phase, ...], blocks: Blocks, usual: Mappi
     return rows
 
 
-def numbers(blocks: Blocks, who: Contender, phase: Phase) -> tuple[np.ndarray, np.ndarray]:
-    """One number per block, and what percentiles are taken of: all calls, or the differences block by block.
+def block_values(blocks: Blocks, who: TimedRunner, phase: Phase) -> tuple[np.ndarray, np.ndarray]:
+    """One number per block, and the values that percentiles are taken of: all calls, or the differences per block.
 
     `device` is what the compiled program takes beyond an empty one, `dispatch` the rest of a step.
     """
     if phase not in ("dispatch", "device"):
-        return typical(blocks[who, phase]), np.concatenate(blocks[who, phase])
-    device = typical(blocks[who, "program"]) - typical(blocks[who, "empty"])
-    part = device if phase == "device" else typical(blocks[who, "step"]) - device
+        return block_quartiles(blocks[who, phase]), np.concatenate(blocks[who, phase])
+    device = block_quartiles(blocks[who, "program"]) - block_quartiles(blocks[who, "empty"])
+    part = device if phase == "device" else block_quartiles(blocks[who, "step"]) - device
     return part, part

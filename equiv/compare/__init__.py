@@ -1,1 +1,1 @@
-"""Compare."""
+"""A candidate against the reference: proofs, numbers for the rest, checks, sensitivity, self-check."""

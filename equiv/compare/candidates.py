@@ -1,4 +1,4 @@
-"""Candidates beside the reference: proofs first, numbers for the rest, then every check."""
+"""Compare candidates with the reference: proofs first, numbers for the rest, then every check."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,39 +7,45 @@ from types import ModuleType
 import numpy as np
 
 from equiv.compare.checks import gradients, outputs, randomness, state, structure, train
-from equiv.compare.explain.divergence import walked
-from equiv.compare.explain.locate import located
-from equiv.compare.numeric.difference_map import with_spreads
-from equiv.compare.numeric.probe_set import SEEDS, probes
-from equiv.compare.numeric.rounding import noise_of
-from equiv.compare.numeric.run_port import Prepared, observe, outline, prepare, sample
-from equiv.compare.observation import Comparison, Noise, Observed, Sample
+from equiv.compare.explain.divergence import add_divergence
+from equiv.compare.explain.locate import add_first_differences
+from equiv.compare.numeric.difference_map import add_spreads
+from equiv.compare.numeric.probe_set import PROBE_SEEDS, make_probes
+from equiv.compare.numeric.rounding import measure_noise
+from equiv.compare.numeric.run_port import CompiledPort, collect_outputs, compile_port, describe_port, run_on_probe
+from equiv.compare.observation import FRESH_STATE, LARGE_INPUTS, Comparison, PortOutputs, RoundingNoise, Sample
 from equiv.compare.proofs import needed_in_float64, prove_all
-from equiv.compare.sensitivity.probe_adequacy import adequacy
-from equiv.compare.sensitivity.proof_mutation import tampered
+from equiv.compare.sensitivity.probe_sensitivity import measure_sensitivity
+from equiv.compare.sensitivity.proof_mutation import mutate_proofs
 from equiv.core.results import CheckResult, Finding
 from equiv.errors import EquivError, NotRun
-from equiv.programs.built_case import Workshop
+from equiv.programs.built_case import BuiltCase
 from equiv.programs.probes import Probe
 from equiv.programs.prover.proof import Proofs
-from equiv.programs.traced_port import Traced, trace_port
+from equiv.programs.traced_port import TracedPort, trace_port
 
 
-def admit(workshop: Workshop, reference: Observed, candidates: Sequence[str]) -> tuple[list[str], list[CheckResult]]:
-    """The candidates that can be run, and what is known of all: their structure, or why they cannot.
+def split_by_structure(
+    built_case: BuiltCase, reference: PortOutputs, candidates: Sequence[str]
+) -> tuple[list[str], list[CheckResult]]:
+    """Apply the structure gate: the candidates that can be run, and the structure check of every candidate.
+
+    A candidate that could not be built, or whose leaves differ, gets its later checks as `blocked`.
 
     Args:
-        workshop: the case.
+        built_case: the case.
         reference: its leaves.
         candidates: by backend.
     """
     ready: list[str] = []
     checks: list[CheckResult] = []
     for candidate in candidates:
-        if problem := workshop.problems.get(candidate):
-            checks += _stopped(candidate, problem)
+        if problem := built_case.problems.get(candidate):
+            checks += _structure_failure(candidate, problem)
             continue
-        comparison = Comparison(workshop.case, reference, outline(workshop, candidate), Noise({}, {}, {}))
+        comparison = Comparison(
+            built_case.case, reference, describe_port(built_case, candidate), RoundingNoise({}, {}, {})
+        )
         result = structure.check(comparison)
         checks.append(result)
         if broken := [item for item in result.findings if item.grade == "refuted" and item.place.startswith("leaf ")]:
@@ -50,13 +56,13 @@ def admit(workshop: Workshop, reference: Observed, candidates: Sequence[str]) ->
     return ready, checks
 
 
-def in_order(checks: Sequence[CheckResult], candidates: Sequence[str]) -> list[CheckResult]:
-    """By candidate, then as in `equiv.core.results.CHECKS`."""
+def sort_checks(checks: Sequence[CheckResult], candidates: Sequence[str]) -> list[CheckResult]:
+    """Sort checks by candidate, then as in `equiv.core.results.CHECK_NAMES`."""
     order = [module.NAME for module in CHECKS]
     return sorted(checks, key=lambda check: (candidates.index(check.candidate), order.index(check.check)))
 
 
-def _stopped(candidate: str, problem: EquivError) -> list[CheckResult]:
+def _structure_failure(candidate: str, problem: EquivError) -> list[CheckResult]:
     grade = "not run" if isinstance(problem, NotRun) else "error"
     first, *later = CHECKS
     blocked = [CheckResult(check.NAME, candidate, "blocked", f"{first.NAME}: {problem}") for check in later]
@@ -65,183 +71,189 @@ def _stopped(candidate: str, problem: EquivError) -> list[CheckResult]:
 
 
 CHECKS: tuple[ModuleType, ...] = (structure, randomness, outputs, gradients, state, train)
-"""In the order of `equiv.core.results.CHECKS`."""
+"""In the order of `equiv.core.results.CHECK_NAMES`."""
 
 
-SPREADS = (1.0, 0.5, 0.25, 0.125)
-"""Factors on the probe's parameters, tried in turn until the reference's numbers are finite."""
+PARAMETER_SCALES = (1.0, 0.5, 0.25, 0.125)
+"""Factors on the probe's parameters, tried one after the other until the reference's outputs are finite."""
 
 
-Stage = Callable[[str], None]
-"""Told what is being done."""
+ReportStage = Callable[[str], None]
+"""Called with a text for every stage of the work."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The reference as observed, with what its rounding does; shared by all candidates.
+    """The outputs of the reference and the response of its rounding; shared by all candidates.
 
     Attributes:
         observed: outputs on every probe.
         probes: those probes.
-        noise: the budget's parts.
+        noise: from which budgets are computed.
     """
 
-    observed: Observed
+    observed: PortOutputs
     probes: tuple[Probe, ...]
-    noise: Noise
+    noise: RoundingNoise
 
 
-def sample_reference(
-    workshop: Workshop,
-    prepared: Prepared,
-    seeds: Mapping[str, int] = SEEDS,
-    stage: Stage = lambda _: None,
+def run_reference(
+    built_case: BuiltCase,
+    compiled: CompiledPort,
+    seeds: Mapping[str, int] = PROBE_SEEDS,
+    stage: ReportStage = lambda _: None,
     proved: bool = False,
 ) -> Reference:
-    """Run the compiled reference on the probes of some seeds, and measure what rounding does to it.
+    """Run the compiled reference on the probes of some seeds, and measure its rounding.
 
     Args:
-        workshop: the case.
-        prepared: the compiled reference.
+        built_case: the case.
+        compiled: the compiled reference.
         seeds: probe name to seed.
-        stage: told what is being done.
-        proved: whether numbers only double-check proofs.
+        stage: called with a text for every stage.
+        proved: whether every output is proved, so that numbers only double-check.
     """
-    given, used = _reference_samples(workshop, prepared, seeds, proved)
+    given, used = _reference_samples(built_case, compiled, seeds, proved)
     stage("measuring rounding")
-    noise = noise_of(prepared, given, used)
-    return Reference(observe(prepared, given), tuple(used), noise)
+    noise = measure_noise(compiled, given, used)
+    return Reference(collect_outputs(compiled, given), tuple(used), noise)
 
 
 def check_candidate(
-    workshop: Workshop, reference: Reference, candidate: Prepared, proofs: Proofs | None = None
+    built_case: BuiltCase, reference: Reference, candidate: CompiledPort, proofs: Proofs | None = None
 ) -> list[CheckResult]:
-    """Every check after structure, for one compiled candidate.
+    """Run every check after structure for one compiled candidate.
 
     Raises:
         EquivError: it cannot be run.
     """
-    case = workshop.case
+    case = built_case.case
     given = reference.observed.samples
     converted = {known.leaf for known in case.known_differences if known.leaf in candidate.table.names()}
     samples = {
-        probe.name: sample(candidate, probe, given[probe.name] if probe.name == "cold" else None, converted)
+        probe.name: run_on_probe(candidate, probe, given[probe.name] if probe.name == FRESH_STATE else None, converted)
         for probe in reference.probes
     }
-    comparison = Comparison(case, reference.observed, observe(candidate, samples), reference.noise, proofs or {})
+    comparison = Comparison(
+        case, reference.observed, collect_outputs(candidate, samples), reference.noise, proofs or {}
+    )
     results = [module.check(comparison) for module in CHECKS[1:]]
-    return [with_spreads(comparison, result) for result in results if result is not None]
+    return [add_spreads(comparison, result) for result in results if result is not None]
 
 
 @dataclass(frozen=True)
-class Started:
-    """Candidates and reference, traced and proved, and compiling.
+class RunningComparison:
+    """Reference and candidates after tracing and proving, while they compile.
 
     Attributes:
-        workshop: the case.
-        left: the reference.
+        built_case: the case.
+        reference: the traced reference.
         traced: the candidates that could be traced.
         proofs: of each.
-        waits: what waits for the compiled reference and each compiled candidate, by backend.
-        checks: of the candidates that cannot be run.
-        told: whether each proof would notice a changed equation.
+        compiling: port to a function that waits for its compilation.
+        checks: of the candidates that cannot be traced or compiled.
+        proof_mutations: whether each proof breaks when an equation is changed.
         proved: whether every output of every candidate is proved, so that numbers only double-check.
     """
 
-    workshop: Workshop
-    left: Traced
-    traced: Mapping[str, Traced]
+    built_case: BuiltCase
+    reference: TracedPort
+    traced: Mapping[str, TracedPort]
     proofs: Mapping[str, Proofs]
-    waits: Mapping[str, Callable[[], Prepared]]
+    compiling: Mapping[str, Callable[[], CompiledPort]]
     checks: tuple[CheckResult, ...]
-    told: tuple[Finding, ...]
+    proof_mutations: tuple[Finding, ...]
     proved: bool
 
 
-def start_candidates(workshop: Workshop, candidates: list[str], stage: Stage) -> Started:
-    """Trace and prove; what has to be compiled is compiled beside the main thread from here on.
+def start_candidates(built_case: BuiltCase, candidates: list[str], stage: ReportStage) -> RunningComparison:
+    """Trace and prove all ports, and start to compile them in a background thread.
 
     Raises:
         EquivError: the reference cannot be traced or compiled.
     """
-    name = next(iter(workshop.case.models))
+    name = next(iter(built_case.case.models))
     stage("tracing")
-    left = trace_port(workshop, name)
+    left = trace_port(built_case, name)
     checks: list[CheckResult] = []
-    traced = trace_candidates(workshop, candidates, checks)
+    traced = trace_candidates(built_case, candidates, checks)
     stage("proving")
     proofs = prove_all(left, traced)
     needed = needed_in_float64(left.table, left.programs, proofs)
     every = frozenset[str]().union(*needed.values())
-    waits = {name: prepare(workshop, left, every, quick=not every)}
+    compiling = {name: compile_port(built_case, left, every, quick=not every)}
     for candidate, right in traced.items():
         try:
-            waits[candidate] = prepare(workshop, right, needed[candidate], quick=not every)
+            compiling[candidate] = compile_port(built_case, right, needed[candidate], quick=not every)
         except EquivError as error:
-            checks += failed(candidate, error)
-    return Started(workshop, left, traced, proofs, waits, tuple(checks), tampered(traced, proofs), not every)
+            checks += failed_checks(candidate, error)
+    return RunningComparison(
+        built_case, left, traced, proofs, compiling, tuple(checks), mutate_proofs(traced, proofs), not every
+    )
 
 
-def compare_candidates(started: Started, stage: Stage) -> tuple[list[CheckResult], tuple[Finding, ...]]:
-    """Every check after structure for all candidates, and whether the probes can tell.
+def compare_candidates(started: RunningComparison, stage: ReportStage) -> tuple[list[CheckResult], tuple[Finding, ...]]:
+    """Run every check after structure for all candidates, and measure the sensitivity of the probes.
 
     Raises:
         EquivError: the reference cannot be compiled or run.
     """
-    workshop, left, waits = started.workshop, started.left, dict(started.waits)
+    built_case, left, compiling = started.built_case, started.reference, dict(started.compiling)
     checks = list(started.checks)
     name = left.port.backend
     stage(f"compiling {name}")
-    compiled = waits.pop(name)()
-    reference = sample_reference(workshop, compiled, stage=stage, proved=started.proved)
-    for candidate, ready in waits.items():
+    compiled = compiling.pop(name)()
+    reference = run_reference(built_case, compiled, stage=stage, proved=started.proved)
+    for candidate, ready in compiling.items():
         stage(f"compiling {candidate}")
         try:
-            found = check_candidate(workshop, reference, ready(), started.proofs[candidate])
+            found = check_candidate(built_case, reference, ready(), started.proofs[candidate])
             right = started.traced[candidate]
-            checks += walked(located(found, left, right), left, right, reference.probes[0], workshop.case.steps)
+            checks += add_divergence(
+                add_first_differences(found, left, right), left, right, reference.probes[0], built_case.case.steps
+            )
         except EquivError as error:
-            checks += failed(candidate, error)
-    stage("trying the probes")
+            checks += failed_checks(candidate, error)
+    stage("measuring the sensitivity of the probes")
     given = reference.observed.samples["0"].native
-    moved = adequacy(compiled, reference.probes, given, reference.noise)
-    return checks, (*moved, *started.told)
+    trials = measure_sensitivity(compiled, reference.probes, given, reference.noise)
+    return checks, (*trials, *started.proof_mutations)
 
 
-def trace_candidates(workshop: Workshop, candidates: list[str], checks: list[CheckResult]) -> dict[str, Traced]:
-    """The candidates that can be traced; what is known of the others goes into `checks`."""
+def trace_candidates(built_case: BuiltCase, candidates: list[str], checks: list[CheckResult]) -> dict[str, TracedPort]:
+    """Trace the candidates; checks of those that cannot be traced are appended to `checks`."""
     traced = {}
     for candidate in candidates:
         try:
-            traced[candidate] = trace_port(workshop, candidate)
+            traced[candidate] = trace_port(built_case, candidate)
         except EquivError as error:
-            checks += failed(candidate, error)
+            checks += failed_checks(candidate, error)
     return traced
 
 
-def failed(candidate: str, error: EquivError) -> list[CheckResult]:
-    """Every check after structure of a candidate that cannot be traced or run."""
+def failed_checks(candidate: str, error: EquivError) -> list[CheckResult]:
+    """Give every check after structure as an error, for a candidate that cannot be traced, compiled or run."""
     finding = Finding(candidate, "error", note=str(error))
     return [CheckResult(check.NAME, candidate, "error", str(error), (finding,)) for check in CHECKS[1:]]
 
 
 def _reference_samples(
-    workshop: Workshop, prepared: Prepared, seeds: Mapping[str, int], proved: bool
+    built_case: BuiltCase, compiled: CompiledPort, seeds: Mapping[str, int], proved: bool
 ) -> tuple[dict[str, Sample], list[Probe]]:
     given: dict[str, Sample] = {}
     used: list[Probe] = []
-    for spread in SPREADS:
-        used = probes(workshop, prepared.table, spread, seeds, proved)
-        given = {probe.name: sample(prepared, probe) for probe in used}
-        if "wide" in given and not _finite(given["wide"]):
-            # The reference itself overflows there: it says nothing.
-            used, given = [one for one in used if one.name != "wide"], {**given}
-            del given["wide"]
-        if all(_finite(one) for one in given.values()):
+    for spread in PARAMETER_SCALES:
+        used = make_probes(built_case, compiled.table, spread, seeds, proved)
+        given = {probe.name: run_on_probe(compiled, probe) for probe in used}
+        if LARGE_INPUTS in given and not _all_finite(given[LARGE_INPUTS]):
+            # The reference itself overflows there: its outputs cannot be compared.
+            used, given = [one for one in used if one.name != LARGE_INPUTS], {**given}
+            del given[LARGE_INPUTS]
+        if all(_all_finite(one) for one in given.values()):
             break
     return given, used
 
 
-def _finite(given: Sample) -> bool:
+def _all_finite(given: Sample) -> bool:
     arrays = [array for array in given.native.values() if "float" in str(array.dtype)]
     return all(np.isfinite(array.astype("float64")).all() for array in arrays)

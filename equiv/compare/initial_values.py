@@ -1,4 +1,4 @@
-"""Do both libraries start a leaf alike? Their own initial values as samples, leaf by leaf."""
+"""Compare the distributions of initial parameter values between libraries, leaf by leaf."""
 
 import math
 from collections.abc import Mapping
@@ -9,73 +9,75 @@ from typing import Any
 import jax
 import numpy as np
 
-from equiv.backends.build import Built, guarded
-from equiv.core.results import Start
-from equiv.programs.built_case import Workshop
-from equiv.programs.compiled import QUICK
+from equiv.backends.build import MappedPort, call_user_code
+from equiv.core.results import InitialValues
+from equiv.programs.built_case import BuiltCase
+from equiv.programs.compiled import FAST_COMPILE_OPTIONS
 
-LEVEL = 1e-6
-"""How often chance alone may call any leaf of a case different (Holm 1979, over all leaves and candidates)."""
-
-
-KEYS = 32
-"""How often every model is initialised: a leaf of few elements needs many."""
+FAMILYWISE_LEVEL = 1e-6
+"""Familywise error rate: of a false difference in any leaf of a case (Holm 1979, over all leaves and candidates)."""
 
 
-LARGEST = 50_000
-"""Elements of a leaf that are looked at: twelve per cent of scale are certain at the level above."""
+INITIALISATIONS = 32
+"""Number of keys that every model is initialised with: a leaf of few elements needs many."""
 
 
-TRUNCATED = 0.8796256610342398
-"""Standard deviation of a standard normal cut off at two: sqrt(1 - 4 phi(2) / (2 Phi(2) - 1))."""
+MAX_SAMPLES = 50_000
+"""Most values of a leaf that are tested: enough to detect a difference in scale of 12 % at the level above."""
 
 
-Samples = Mapping[str, np.ndarray]
+TRUNCATED_SD = 0.8796256610342398
+"""Standard deviation of a standard normal truncated at two: sqrt(1 - 4 phi(2) / (2 Phi(2) - 1))."""
 
 
-def initial(workshop: Workshop) -> tuple[Start, ...]:
-    """Every parameter of every candidate beside the reference.
+InitialSamples = Mapping[str, np.ndarray]
+
+
+def compare_initial_values(built_case: BuiltCase) -> tuple[InitialValues, ...]:
+    """Compare every parameter of every candidate with the reference.
 
     Args:
-        workshop: the case; ports that could not be built are left out.
+        built_case: the case; ports that could not be built are left out.
 
     Raises:
         EquivError: a port cannot be initialised.
     """
-    reference = next(iter(workshop.case.models))
-    ours = samples(workshop.built[reference])
-    starts = [
-        _start(leaf, candidate, ours[leaf], array)
-        for candidate, built in workshop.built.items()
+    reference = next(iter(built_case.case.models))
+    ours = initial_samples(built_case.built[reference])
+    compared = [
+        _compare_leaf_values(leaf, candidate, ours[leaf], array)
+        for candidate, built in built_case.built.items()
         if candidate != reference
-        for leaf, array in samples(built).items()
+        for leaf, array in initial_samples(built).items()
         if leaf in ours
     ]
-    return _judged(starts)
+    return _apply_holm(compared)
 
 
-def samples(built: Built) -> Samples:
-    """Canonical parameter to its initial values, float64[number of values]."""
+def initial_samples(built: MappedPort) -> InitialSamples:
+    """Initialise a port with `INITIALISATIONS` keys: parameter name to its values, float64[number of values]."""
     port, leaves = (
         built.port,
-        [leaf for leaf in built.table.leaves if leaf.spec.collection == "params" and not leaf.own],
+        [leaf for leaf in built.table.leaves if leaf.spec.collection == "params" and not leaf.library_only],
     )
 
     def make(key: Any) -> dict[str, Any]:
-        native = port.fresh(key)
+        native = port.init(key)
         return {leaf.name: leaf.to_canonical(native[leaf.key]) for leaf in leaves}
 
-    compiled = guarded(port.backend, "initialising", lambda: jax.jit(make, compiler_options=QUICK))
+    compiled = call_user_code(
+        port.backend, "initialising", lambda: jax.jit(make, compiler_options=FAST_COMPILE_OPTIONS)
+    )
     made: dict[str, list[np.ndarray]] = {leaf.name: [] for leaf in leaves}
-    for seed in range(KEYS):
-        values = guarded(port.backend, "initialising", partial(compiled, jax.random.key(seed)))
+    for seed in range(INITIALISATIONS):
+        values = call_user_code(port.backend, "initialising", partial(compiled, jax.random.key(seed)))
         for name, array in values.items():
-            if sum(map(np.size, made[name])) < LARGEST:
+            if sum(map(np.size, made[name])) < MAX_SAMPLES:
                 made[name].append(np.asarray(array, "float64").reshape(-1))
-    return {name: np.concatenate(arrays)[:LARGEST] for name, arrays in made.items()}
+    return {name: np.concatenate(arrays)[:MAX_SAMPLES] for name, arrays in made.items()}
 
 
-def _start(leaf: str, candidate: str, ours: np.ndarray, theirs: np.ndarray) -> Start:
+def _compare_leaf_values(leaf: str, candidate: str, ours: np.ndarray, theirs: np.ndarray) -> InitialValues:
     constant = [bool(np.ptp(array) == 0) for array in (ours, theirs)]
     if all(constant):
         p = float(ours[0] == theirs[0])
@@ -87,26 +89,36 @@ def _start(leaf: str, candidate: str, ours: np.ndarray, theirs: np.ndarray) -> S
         _, p = map(float, stats.ks_2samp(ours, theirs, method="asymp"))
     spread = float(np.std(ours))
     ratio = float(np.std(theirs)) / spread if spread else None
-    return Start(leaf, candidate, True, p, described(ours), described(theirs), ratio, hint(ours))
-
-
-def _judged(starts: list[Start]) -> tuple[Start, ...]:
-    """Holm's procedure: the smallest p against the level over all, the next against the level over the rest."""
-    apart: set[int] = set()
-    for rank, index in enumerate(sorted(range(len(starts)), key=lambda index: starts[index].p)):
-        if starts[index].p > LEVEL / (len(starts) - rank):
-            break
-        apart.add(index)
-    return tuple(
-        replace(start, same=False) if index in apart else replace(start, hint="") for index, start in enumerate(starts)
+    return InitialValues(
+        leaf,
+        candidate,
+        True,
+        p,
+        describe_distribution(ours),
+        describe_distribution(theirs),
+        ratio,
+        initialiser_hint(ours),
     )
 
 
-def family(values: np.ndarray) -> str:
-    """`constant`, `uniform`, `truncated normal` or `normal`: by the largest distance from the mean, in sd.
+def _apply_holm(compared: list[InitialValues]) -> tuple[InitialValues, ...]:
+    """Apply Holm's procedure: the smallest p against the level over all, the next against the level over the rest."""
+    different: set[int] = set()
+    for rank, index in enumerate(sorted(range(len(compared)), key=lambda index: compared[index].p_value)):
+        if compared[index].p_value > FAMILYWISE_LEVEL / (len(compared) - rank):
+            break
+        different.add(index)
+    return tuple(
+        replace(item, same=False) if index in different else replace(item, hint="")
+        for index, item in enumerate(compared)
+    )
 
-    It is 1.73 for a uniform distribution, 2.27 for a normal cut off at two, and above 3 for a normal as soon as there
-    are a few hundred values; of fewer nothing is said.
+
+def distribution_family(values: np.ndarray) -> str:
+    """Name a distribution (`constant`, `uniform`, `truncated normal`, `normal`) by its largest distance from the mean.
+
+    In standard deviations it is 1.73 for a uniform distribution, 2.27 for a normal truncated at two, and above 3 for a
+    normal of 300 or more values; with fewer the result is `few values`.
     """
     spread = float(np.std(values))
     if not spread:
@@ -114,33 +126,33 @@ def family(values: np.ndarray) -> str:
     if values.size < 300:
         return "few values"
     farthest = float(np.max(np.abs(values - np.mean(values)))) / spread
-    bounds = (("uniform", math.sqrt(3)), ("truncated normal", 2 / TRUNCATED), ("normal", math.inf))
+    bounds = (("uniform", math.sqrt(3)), ("truncated normal", 2 / TRUNCATED_SD), ("normal", math.inf))
     # Halfway between one family's bound and the next.
     if farthest < (bounds[0][1] + bounds[1][1]) / 2:
         return "uniform"
     return "truncated normal" if farthest < (bounds[1][1] + 3) / 2 else "normal"
 
 
-def described(values: np.ndarray) -> str:
-    """Family, mean and standard deviation."""
-    if family(values) == "constant":
+def describe_distribution(values: np.ndarray) -> str:
+    """Describe values by family, mean and standard deviation."""
+    if distribution_family(values) == "constant":
         return f"constant {values[0]:.3g}"
     mean, spread = float(np.mean(values)), float(np.std(values))
     # A mean within four of its own standard errors of 0 is 0.
     shown = "0" if abs(mean) < 4 * spread / math.sqrt(values.size) else f"{mean:.3g}"
-    return f"{family(values)}, mean {shown}, sd {spread:.3g}"
+    return f"{distribution_family(values)}, mean {shown}, sd {spread:.3g}"
 
 
-def hint(values: np.ndarray) -> str:
-    """The initialiser of jax.nn that draws as these values are drawn (jax.nn.initializers, jax 0.10)."""
+def initialiser_hint(values: np.ndarray) -> str:
+    """Name the initialiser of `jax.nn.initializers` (jax 0.10) with the distribution of these values."""
     mean, spread = float(np.mean(values)), float(np.std(values))
     forms = {
         "constant": f"constant({values[0]:.4g})",
         "normal": f"normal({spread:.3g})",
         # jax.nn.initializers.truncated_normal does not correct for what is cut off.
-        "truncated normal": f"truncated_normal({spread / TRUNCATED:.3g})",
+        "truncated normal": f"truncated_normal({spread / TRUNCATED_SD:.3g})",
     }
-    form = forms.get(family(values))
-    if form is None or (family(values) != "constant" and abs(mean) > 4 * spread / math.sqrt(values.size)):
+    form = forms.get(distribution_family(values))
+    if form is None or (distribution_family(values) != "constant" and abs(mean) > 4 * spread / math.sqrt(values.size)):
         return ""
     return f"To start as the reference: jax.nn.initializers.{form}."

@@ -1,4 +1,4 @@
-"""Nouns between running and checking: what ports gave on the probes, and how much rounding explains. Numpy only."""
+"""Data between running and checking: outputs of ports on the probes, and how much rounding explains. NumPy only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,32 +14,40 @@ Outputs = Mapping[str, np.ndarray]
 """`program: output` to array."""
 
 
+LARGE_INPUTS = "wide"
+"""Name of the large-input probe."""
+
+
+FRESH_STATE = "cold"
+"""Name of the probe that starts training from the library's own fresh state."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """The outputs of one port on one probe.
 
     Attributes:
-        native: as the port computes them.
-        lifted: the same programs in float64; None: there is no lifted run.
+        native: in the dtypes of the port.
+        float64: the same programs in float64; None: there is no float64 run.
     """
 
     native: Outputs
-    lifted: Outputs | None
+    float64: Outputs | None
 
 
 @dataclass(frozen=True)
-class Observed:
-    """Everything seen of one port.
+class PortOutputs:
+    """The outputs of one port on all probes, with its leaves and draws.
 
     Attributes:
         table: its leaf table.
         random: number of leaves of random state, which are replayed and not compared.
-        samples: probe name to outputs. `cold` starts training from the library's own fresh state.
-        draws: program to the draws it makes.
+        samples: probe name to outputs. See `LARGE_INPUTS` and `FRESH_STATE`.
+        draws: program to its random draws.
         native_paths: native path to shape, as the library prints them.
-        unlifted: why there is no lifted run; empty where there is one.
-        reused: places where two independent draws came out alike without replay.
-        drawn: how many independent draws that was seen on.
+        why_no_float64: why there is no float64 run; empty where there is one.
+        reused: pairs of independent draws that gave the same bits without replay.
+        drawn: number of independent draws looked at.
     """
 
     table: LeafTable
@@ -47,7 +55,7 @@ class Observed:
     samples: Mapping[str, Sample]
     draws: Mapping[str, tuple[Draw, ...]]
     native_paths: Mapping[NativeKey, tuple[int, ...]]
-    unlifted: str = ""
+    why_no_float64: str = ""
     reused: tuple[str, ...] = ()
     drawn: int = 0
 
@@ -57,28 +65,28 @@ class Observed:
 
 
 @dataclass(frozen=True)
-class Noise:
-    """What rounding does to the reference.
+class RoundingNoise:
+    """The response of the reference to rounding.
 
     Attributes:
         native: probe to output to the largest change when each input moves by one ulp of its dtype.
-        lifted: likewise in float64.
-        depth: output to rounded operations in a row.
+        float64: likewise in float64.
+        depth: output to the number of rounded operations in a row.
     """
 
     native: Mapping[str, Mapping[str, float]]
-    lifted: Mapping[str, Mapping[str, float]]
+    float64: Mapping[str, Mapping[str, float]]
     depth: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One candidate beside the reference: all that a check sees."""
+    """One candidate and the reference: the input of every check."""
 
     case: Case
-    reference: Observed
-    candidate: Observed
-    noise: Noise
+    reference: PortOutputs
+    candidate: PortOutputs
+    noise: RoundingNoise
     proofs: Proofs = field(default_factory=dict)
 
     @property
@@ -87,6 +95,6 @@ class Comparison:
         return self.reference.table.backend, self.candidate.table.backend
 
     @property
-    def warm(self) -> tuple[str, ...]:
+    def ordinary_probes(self) -> tuple[str, ...]:
         """Probes with given state and inputs of the usual size; only one where every output is proved."""
-        return tuple(name for name in self.reference.samples if name not in ("wide", "cold"))
+        return tuple(name for name in self.reference.samples if name not in (LARGE_INPUTS, FRESH_STATE))

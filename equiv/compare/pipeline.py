@@ -1,4 +1,4 @@
-"""The order of work: cases to a verdict. The only module that knows it."""
+"""Run cases: build, structure, trace, prove, compile, run, check; and give a verdict."""
 
 import time
 from collections import deque
@@ -8,103 +8,109 @@ from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
-from equiv.backends.environment import environment
-from equiv.compare.candidates import Started, admit, compare_candidates, in_order, start_candidates
-from equiv.compare.frozen.bundle import Frozen
-from equiv.compare.frozen.compare import run_against
-from equiv.compare.initial_values import initial
-from equiv.compare.longer_batch import strengthened
-from equiv.compare.numeric.run_port import outline
+from equiv.backends.environment import describe_environment
+from equiv.compare.candidates import (
+    RunningComparison,
+    compare_candidates,
+    sort_checks,
+    split_by_structure,
+    start_candidates,
+)
+from equiv.compare.frozen.bundle import FrozenReference
+from equiv.compare.frozen.compare import compare_with_frozen
+from equiv.compare.initial_values import compare_initial_values
+from equiv.compare.longer_batch import compare_on_longer_batch
+from equiv.compare.numeric.run_port import describe_port
 from equiv.compare.prove_only import prove_candidates
-from equiv.compare.selfcheck.selfcheck import selfcheck
-from equiv.core.case_files import CaseFile, LoadedCase, load
-from equiv.core.headline import summarise
+from equiv.compare.selfcheck.selfcheck import run_selfcheck
+from equiv.core.case_files import CaseFile, LoadedCase, load_case
+from equiv.core.headline import summarise_run
 from equiv.core.leaves import MappedLeaf
 from equiv.core.results import CaseResult, CheckResult, DeviationResult, Finding, LeafResult, RunResult
-from equiv.core.selfcheck_results import FaultMatrix, matrix
+from equiv.core.selfcheck_results import FaultMatrix, fault_matrix
 from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError
-from equiv.programs.built_case import Workshop, open_workshop
+from equiv.programs.built_case import BuiltCase, build_case
 from equiv.programs.prover.algebra import CONDITIONS
-from equiv.programs.prover.proof import WIDE
+from equiv.programs.prover.proof import FLOAT64_CONSTANTS
 
-Progress = Callable[[str], None]
-
-
-Result = TypeVar("Result")
+ReportProgress = Callable[[str], None]
 
 
-AHEAD = 2
-"""Cases that are begun before the first of them is finished."""
+Returned = TypeVar("Returned")
+
+
+CASES_AHEAD = 2
+"""Number of cases that are started before the first of them is finished."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked of every case beside its verdict.
+class RunOptions:
+    """Options that hold for every case of a run.
 
     Attributes:
         prove_only: prove what can be proved, and run nothing.
-        faults: plant faults in every candidate too, and say which are noticed.
-        starts: compare initial values too.
-        against: a frozen reference in the place of the cases' own.
+        faults: plant faults in every candidate too, and record which are noticed.
+        initial_values: compare the distributions of initial parameter values too.
+        against: a frozen reference, used instead of the cases' own.
     """
 
     prove_only: bool = False
     faults: bool = False
-    starts: bool = False
-    against: Frozen | None = None
+    initial_values: bool = False
+    against: FrozenReference | None = None
 
 
 def run_cases(
-    files: list[CaseFile], progress: Progress = lambda _: None, asked: Asked | None = None
+    files: list[CaseFile], progress: ReportProgress = lambda _: None, options: RunOptions | None = None
 ) -> Iterator[CaseResult]:
-    """Every case to its result, in order; a case that cannot be used is a result too.
+    """Run cases and yield their results in order; a case that cannot be used is a result too.
 
-    While a case compiles the next ones are traced and proved.
+    While a case compiles, the next ones are traced and proved.
     """
     begun: deque[Callable[[], CaseResult]] = deque()
     for file in files:
-        begun.append(_begin(file, progress, asked or Asked()))
-        if len(begun) > AHEAD:
+        begun.append(_start_file(file, progress, options or RunOptions()))
+        if len(begun) > CASES_AHEAD:
             yield begun.popleft()()
     while begun:
         yield begun.popleft()()
 
 
-def _begin(file: CaseFile, progress: Progress, asked: Asked) -> Callable[[], CaseResult]:
-    """Begin a case; what is returned finishes it. The seconds are those spent on it, not those in between."""
+def _start_file(file: CaseFile, progress: ReportProgress, options: RunOptions) -> Callable[[], CaseResult]:
+    """Start a case and return the function that finishes it. Its seconds leave out the time in between."""
     clock = time.perf_counter()
     progress(file.name)
-    if (frozen := asked.against) is None:
-        started = _tried(file, lambda: start_case(load(file), progress, asked.prove_only))
+    if (frozen := options.against) is None:
+        started = _catch_problems(file, lambda: start_case(load_case(file), progress, options.prove_only))
     else:
-        started = _tried(file, lambda: run_against(load(file), frozen, progress))
+        started = _catch_problems(file, lambda: compare_with_frozen(load_case(file), frozen, progress))
     spent = time.perf_counter() - clock
 
     def finish() -> CaseResult:
         clock, result = time.perf_counter(), started
         if isinstance(started, StartedCase):
-            result = _tried(file, partial(finish_case, started, progress))
+            result = _catch_problems(file, partial(finish_case, started, progress))
         assert isinstance(result, CaseResult)
-        if asked.starts and isinstance(started, StartedCase):
+        if options.initial_values and isinstance(started, StartedCase):
             progress(f"{file.name}: comparing initial values")
-            result = replace(result, starts=initial(started.workshop))
-        if asked.faults and isinstance(started, StartedCase):
+            result = replace(result, initial_values=compare_initial_values(started.built_case))
+        if options.faults and isinstance(started, StartedCase):
             progress(f"{file.name}: planting faults")
-            result = replace(result, faults=_planted(started.loaded))
+            result = replace(result, faults=_plant_faults(started.loaded))
         return replace(result, seconds=round(spent + time.perf_counter() - clock, 3))
 
     return finish
 
 
-def _planted(loaded: LoadedCase) -> FaultMatrix:
+def _plant_faults(loaded: LoadedCase) -> FaultMatrix:
     try:
-        return matrix(selfcheck(loaded))
+        return fault_matrix(run_selfcheck(loaded))
     except EquivError as error:
         return FaultMatrix((), problem=str(error))
 
 
-def _tried(file: CaseFile, function: Callable[[], Result]) -> Result | CaseResult:
+def _catch_problems(file: CaseFile, function: Callable[[], Returned]) -> Returned | CaseResult:
     try:
         return function()
     except EquivError as error:
@@ -114,47 +120,58 @@ def _tried(file: CaseFile, function: Callable[[], Result]) -> Result | CaseResul
     return CaseResult(file.name, "", "", "", (), {}, (), problem=problem)
 
 
-def conclude(cases: list[CaseResult], started: datetime, seconds: float) -> RunResult:
-    """All results of a run under one verdict."""
-    verdict, headline = summarise(cases)
-    told = tuple(cases), started.isoformat(), round(seconds, 3)
-    return RunResult(verdict, headline, environment(), *told, rewrites=_rewrites(cases))
+def make_run_result(cases: list[CaseResult], started: datetime, seconds: float) -> RunResult:
+    """Combine the results of a run under one verdict."""
+    verdict, headline = summarise_run(cases)
+    return RunResult(
+        verdict,
+        headline,
+        describe_environment(),
+        tuple(cases),
+        started.isoformat(),
+        round(seconds, 3),
+        rewrites=_rewrite_conditions(cases),
+    )
 
 
-def _rewrites(cases: list[CaseResult]) -> dict[str, str]:
-    """The rewrites that proofs of these cases name, each with its condition."""
-    notes = {item.note for case in cases for check in case.checks for item in check.findings if item.grade == MODULO}
+def _rewrite_conditions(cases: list[CaseResult]) -> dict[str, str]:
+    """Map the rewrites that proofs of these cases use to their conditions."""
+    notes = {
+        item.note for case in cases for check in case.checks for item in check.findings if item.grade == PROVED_MODULO
+    }
     used = {name for note in notes for name in note.split("; ")}
-    wide = {WIDE: "the float64 traces are compared: float32 rounds 1 - 0.99 and 0.01 apart, real numbers do not"}
-    return {name: condition for name, condition in (CONDITIONS | wide).items() if name in used}
+    constants = {
+        FLOAT64_CONSTANTS: "float64 traces are compared: 1 - 0.99 and 0.01 are equal in real numbers, not in float32"
+    }
+    return {name: condition for name, condition in (CONDITIONS | constants).items() if name in used}
 
 
-MODULO = "proved modulo"
+PROVED_MODULO = "proved modulo"
 
 
 @dataclass(frozen=True)
 class StartedCase:
-    """A case with its ports built, traced and proved, and compiling.
+    """A case whose ports are built, traced and proved, and compile in the background.
 
     Attributes:
         loaded: the case.
-        workshop: its ports.
-        checks: what is known already.
-        started: the candidates that can be run; None where there are none or only proofs were asked for.
+        built_case: its built ports.
+        checks: those that are complete already.
+        running: the comparison of the candidates that can be run; None where there are none, or with `prove_only`.
     """
 
     loaded: LoadedCase
-    workshop: Workshop
+    built_case: BuiltCase
     checks: tuple[CheckResult, ...]
-    started: Started | None
+    running: RunningComparison | None
 
 
-def run_case(loaded: LoadedCase, progress: Progress = lambda _: None, prove_only: bool = False) -> CaseResult:
-    """One case: every candidate against the reference. What breaks in one candidate leaves the others alone.
+def run_case(loaded: LoadedCase, progress: ReportProgress = lambda _: None, prove_only: bool = False) -> CaseResult:
+    """Compare every candidate of a case with the reference. An error in one candidate does not affect the others.
 
     Args:
         loaded: the case.
-        progress: told what is being done.
+        progress: called with a text for every stage.
         prove_only: prove what can be proved, and run nothing.
 
     Raises:
@@ -163,37 +180,37 @@ def run_case(loaded: LoadedCase, progress: Progress = lambda _: None, prove_only
     return finish_case(start_case(loaded, progress, prove_only), progress)
 
 
-def start_case(loaded: LoadedCase, progress: Progress = lambda _: None, prove_only: bool = False) -> StartedCase:
-    """The first half of `run_case`: all that needs no compiled program."""
+def start_case(loaded: LoadedCase, progress: ReportProgress = lambda _: None, prove_only: bool = False) -> StartedCase:
+    """Run the first half of `run_case`: all that needs no compiled program."""
     case, name = loaded.case, loaded.name
     reference, *candidates = case.models
-    workshop = open_workshop(case)
-    if problem := workshop.problems.get(reference):
+    built_case = build_case(case)
+    if problem := built_case.problems.get(reference):
         raise CaseError(f"{problem} The reference is {reference}: without it nothing can be compared.")
-    ready, checks = admit(workshop, outline(workshop, reference), candidates)
+    ready, checks = split_by_structure(built_case, describe_port(built_case, reference), candidates)
     if ready and prove_only:
-        checks += prove_candidates(workshop, ready)
+        checks += prove_candidates(built_case, ready)
     started = None
     if ready and not prove_only:
-        started = start_candidates(workshop, ready, lambda stage: progress(f"{name}: {stage}"))
-    return StartedCase(loaded, workshop, tuple(checks), started)
+        started = start_candidates(built_case, ready, lambda stage: progress(f"{name}: {stage}"))
+    return StartedCase(loaded, built_case, tuple(checks), started)
 
 
-def finish_case(begun: StartedCase, progress: Progress = lambda _: None) -> CaseResult:
-    """The second half of `run_case`: run, and judge."""
-    loaded, workshop, checks = begun.loaded, begun.workshop, list(begun.checks)
+def finish_case(started: StartedCase, progress: ReportProgress = lambda _: None) -> CaseResult:
+    """Run the second half of `run_case`: wait for the compiled ports, run and check them."""
+    loaded, built_case, checks = started.loaded, started.built_case, list(started.checks)
     case, name = loaded.case, loaded.name
     reference, *candidates = case.models
-    told: tuple[Finding, ...] = ()
-    if begun.started is not None:
+    trials: tuple[Finding, ...] = ()
+    if started.running is not None:
 
         def stage(text: str) -> None:
             progress(f"{name}: {text}")
 
-        found = compare_candidates(begun.started, stage)
-        found, told = strengthened(workshop, list(begun.started.traced), found, stage)
+        found = compare_candidates(started.running, stage)
+        found, trials = compare_on_longer_batch(built_case, list(started.running.traced), found, stage)
         checks += found
-    checks = in_order(checks, candidates)
+    checks = sort_checks(checks, candidates)
     return CaseResult(
         name=name,
         lesson=loaded.lesson,
@@ -202,20 +219,20 @@ def finish_case(begun: StartedCase, progress: Progress = lambda _: None) -> Case
         candidates=tuple(candidates),
         verdicts={who: verdict_of(tuple(item for item in checks if item.candidate == who)) for who in candidates},
         checks=tuple(checks),
-        leaves=_leaf_results(workshop),
-        probes=told,
-        left_over=sum(_left_over(workshop, backend) for backend in workshop.built),
+        leaves=_leaf_results(built_case),
+        probes=trials,
+        unmapped_leaves=sum(_left_over(built_case, backend) for backend in built_case.built),
         deviations=tuple(DeviationResult(**vars(deviation)) for deviation in case.deviations),
         path=loaded.path,
         sources=dict(loaded.sources),
-        text=loaded.text,
+        source_digest=loaded.source_digest,
     )
 
 
-def _leaf_results(workshop: Workshop) -> tuple[LeafResult, ...]:
-    """The layer table as mapped: every canonical leaf with its place in each library."""
+def _leaf_results(built_case: BuiltCase) -> tuple[LeafResult, ...]:
+    """List every canonical leaf with its path, shape and layout in each library."""
     rows: dict[str, dict[str, MappedLeaf]] = {}
-    for backend, built in workshop.built.items():
+    for backend, built in built_case.built.items():
         for leaf in built.table.leaves:
             rows.setdefault(leaf.name, {})[backend] = leaf
     return tuple(_leaf_result(name, leaves) for name, leaves in rows.items())
@@ -229,10 +246,10 @@ def _leaf_result(name: str, leaves: dict[str, MappedLeaf]) -> LeafResult:
         spec.dtype,
         places={backend: str(leaf.key) for backend, leaf in leaves.items()},
         shapes={backend: leaf.native_shape for backend, leaf in leaves.items()},
-        layouts={backend: leaf.rule for backend, leaf in leaves.items() if leaf.rule},
+        layouts={backend: leaf.storage_description for backend, leaf in leaves.items() if leaf.storage_description},
     )
 
 
-def _left_over(workshop: Workshop, backend: str) -> int:
-    covered = {leaf.key for leaf in workshop.built[backend].table.leaves}
-    return len(set(outline(workshop, backend).native_paths) - covered)
+def _left_over(built_case: BuiltCase, backend: str) -> int:
+    covered = {leaf.key for leaf in built_case.built[backend].table.leaves}
+    return len(set(describe_port(built_case, backend).native_paths) - covered)

@@ -1,4 +1,4 @@
-"""Traced ports to proofs: what is equal for every input, and what numbers have to decide."""
+"""Prove outputs of traced ports equal for every input, and list the programs that need numbers."""
 
 from collections.abc import Mapping
 
@@ -6,52 +6,52 @@ import numpy as np
 
 from equiv.core.leaves import LeafTable
 from equiv.errors import EquivError
-from equiv.programs.probes import Arrays
+from equiv.programs.probes import NamedArrays
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.proof import Proofs
-from equiv.programs.prover.prove import Side, prove
-from equiv.programs.traced_port import Traced, lift_program
+from equiv.programs.prover.prove import NumberedPort, prove
+from equiv.programs.traced_port import TracedPort, trace_program_float64
 
 
-def prove_all(reference: Traced, candidates: Mapping[str, Traced]) -> dict[str, Proofs]:
-    """Candidate to its proofs against the reference."""
-    left = side_of(reference)
+def prove_all(reference: TracedPort, candidates: Mapping[str, TracedPort]) -> dict[str, Proofs]:
+    """Prove every candidate against the reference."""
+    left = prover_side(reference)
     return {
-        name: prove(left, side_of(traced), start_alike(reference.fresh, traced.fresh))
+        name: prove(left, prover_side(traced), equal_fresh_state(reference.fresh, traced.fresh))
         for name, traced in candidates.items()
     }
 
 
-def side_of(traced: Traced) -> Side:
-    """A port as the prover takes it."""
+def prover_side(traced: TracedPort) -> NumberedPort:
+    """Make the prover's view of a port."""
 
     def lift(program: str) -> Program | None:
         try:
-            return lift_program(traced, program)
+            return trace_program_float64(traced, program)
         except EquivError:
-            return None  # the float64 run says why
+            return None  # the float64 run reports why
 
-    return Side(traced.programs, traced.table, lift)
+    return NumberedPort(traced.programs, traced.table, lift)
 
 
-def start_alike(ours: Arrays, theirs: Arrays) -> frozenset[str]:
-    """State leaves that both libraries initialise with the same value."""
+def equal_fresh_state(ours: NamedArrays, theirs: NamedArrays) -> frozenset[str]:
+    """Name the state leaves that both libraries initialise with the same value."""
     return frozenset(name for name in ours if name in theirs and np.array_equal(ours[name], theirs[name]))
 
 
 def needed_in_float64(table: LeafTable, programs: Programs, proofs: Mapping[str, Proofs]) -> dict[str, frozenset[str]]:
-    """Candidate to the programs that hold an output without proof: those are run in float64 too.
+    """Map each candidate to its programs with an output without proof, which are run in float64 too.
 
     Args:
         table: the reference's leaf table.
-        programs: the reference's programs, of which only names are asked.
+        programs: the reference's programs, of which only the names are read.
         proofs: candidate to its proofs.
     """
     return {name: frozenset(_unproved(table, programs, found)) for name, found in proofs.items()}
 
 
 def _unproved(table: LeafTable, programs: Programs, proofs: Proofs) -> set[str]:
-    constants = {leaf.name for leaf in table.leaves if leaf.constant is not None}
+    constants = {leaf.name for leaf in table.leaves if leaf.fixed_value is not None}
     proved = {(place, cold) for place, _, cold in proofs}
     stateful = bool(table.names("state"))
     names: set[str] = set()

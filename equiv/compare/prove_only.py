@@ -1,29 +1,29 @@
-"""Proofs without numbers: what is equal for every input, in a fraction of the time. The rest is said to be not run."""
+"""Prove without running, in a fraction of the time. What is not proved gets the grade `not run`."""
 
 from equiv.compare.proofs import prove_all
 from equiv.core.results import CheckResult, Finding
-from equiv.core.verdict import weakest
-from equiv.programs.built_case import Workshop
+from equiv.core.verdict import check_grade
+from equiv.programs.built_case import BuiltCase
 from equiv.programs.prover.proof import Proofs
-from equiv.programs.traced_port import Traced, trace_port
+from equiv.programs.traced_port import TracedPort, trace_port
 
-WHY = "not proved; only proofs were asked for. Run without --prove-only."
+NOT_PROVED_NOTE = "not proved, and nothing is run with --prove-only. Run without it."
 
 
-def prove_candidates(workshop: Workshop, candidates: list[str]) -> list[CheckResult]:
-    """Outputs, gradients, state and training of every candidate, by proof alone.
+def prove_candidates(built_case: BuiltCase, candidates: list[str]) -> list[CheckResult]:
+    """Check outputs, gradients, state and training of every candidate by proof alone.
 
     Raises:
         EquivError: a port cannot be traced.
     """
-    left = trace_port(workshop, next(iter(workshop.case.models)))
-    proofs = prove_all(left, {name: trace_port(workshop, name) for name in candidates})
-    return [check for name in candidates for check in _checks(left, name, proofs[name])]
+    left = trace_port(built_case, next(iter(built_case.case.models)))
+    proofs = prove_all(left, {name: trace_port(built_case, name) for name in candidates})
+    return [check for name in candidates for check in _proved_checks(left, name, proofs[name])]
 
 
-def _checks(left: Traced, candidate: str, proofs: Proofs) -> list[CheckResult]:
+def _proved_checks(left: TracedPort, candidate: str, proofs: Proofs) -> list[CheckResult]:
     places: dict[str, list[str]] = {"outputs": [], "gradients": [], "state": [], "train": []}
-    own = {leaf.name for leaf in left.table.leaves if leaf.own}
+    own = {leaf.name for leaf in left.table.leaves if leaf.library_only}
     for part in left.programs.parts:
         for output in part.outputs:
             state = output.startswith("state ")
@@ -33,17 +33,17 @@ def _checks(left: Traced, candidate: str, proofs: Proofs) -> list[CheckResult]:
             places[check].append(f"{part.name}: {output}")
     if left.programs.step is not None:
         places["train"] = [f"train: {name}" for name in left.programs.step.outputs if name not in own]
-    return [_check(check, candidate, wanted, proofs) for check, wanted in places.items() if wanted]
+    return [_proved_check(check, candidate, wanted, proofs) for check, wanted in places.items() if wanted]
 
 
-def _check(check: str, candidate: str, places: list[str], proofs: Proofs) -> CheckResult:
+def _proved_check(check: str, candidate: str, places: list[str], proofs: Proofs) -> CheckResult:
     findings = []
     for place in places:
         proof = proofs.get((place, place, False))
         if proof is None:
-            findings.append(Finding(place, "not run", note=WHY))
+            findings.append(Finding(place, "not run", note=NOT_PROVED_NOTE))
         else:
             findings.append(Finding(place, proof.grade, note="; ".join(proof.rewrites)))
     proved = sum(finding.grade != "not run" for finding in findings)
     summary = f"{proved} of {len(findings)} proved"
-    return CheckResult(check, candidate, weakest(tuple(findings)), summary, tuple(findings))
+    return CheckResult(check, candidate, check_grade(tuple(findings)), summary, tuple(findings))

@@ -1,1 +1,1 @@
-"""Checkpoints from one library's form to another's, leaf by leaf, through the mapping of a case."""
+"""Convert checkpoints from one library's form to another's, leaf by leaf, through the layer table of a case."""

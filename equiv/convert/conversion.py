@@ -1,4 +1,4 @@
-"""A checkpoint taken over: opened, located, planned, written, and, if asked, run beside the original."""
+"""The steps of a conversion: open, locate, plan, write, and, on request, run both models."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,37 +7,37 @@ from functools import partial
 from pathlib import Path
 
 from equiv.convert import manifest as manifests
-from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, Unfit, size_of
+from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, TemplateMismatch, size_of
 from equiv.convert.formats.registry import format_for, open_checkpoint
 from equiv.convert.manifest import LeafRecord, Manifest
 from equiv.convert.plan.plan import Choices, Plan, make_plan
-from equiv.convert.source.expected_leaves import Model, model_of
-from equiv.convert.source.locate import Located, locate
-from equiv.convert.source.located_checkpoint import Source
+from equiv.convert.source.expected_leaves import LibraryModel, build_library_model
+from equiv.convert.source.locate import TemplateMatch, match_template
+from equiv.convert.source.located_checkpoint import LocatedCheckpoint
 from equiv.convert.source.validate import key_data
 from equiv.convert.verify import check_training, verify
-from equiv.convert.write_plan import Progress, carry_out, check_place
+from equiv.convert.write_plan import WriteProgress, check_output_path, execute_plan
 from equiv.core.case import Case
 from equiv.core.case_files import LoadedCase
 from equiv.errors import EquivError
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is to be converted, and how.
+class ConversionRequest:
+    """What to convert, and how.
 
     Attributes:
         checkpoint: the old checkpoint.
-        loaded: the case whose mapping is used.
-        target: library of the new one.
-        out: where it is written.
-        origin: library of the old one; None: it is found out.
-        format: of the new one; None: by the suffix of `out`.
-        choices: see `Choices`; what a former conversion kept is added.
+        loaded: the case whose layer table is used.
+        target: library of the new checkpoint.
+        out: path of the new checkpoint.
+        origin: library of the old checkpoint; None: inferred from its leaves.
+        format: format of the new checkpoint; None: by the suffix of `out`.
+        choices: see `Choices`; leaves that an earlier conversion preserved are added.
         drop: parts of paths that are left out.
         allow_pickle: whether a pickle may be read.
-        nonfinite: whether NaN and infinite values are taken over.
-        verify: whether both models are run.
+        nonfinite: whether NaN and infinite values are accepted.
+        verify: whether both models are run and compared.
     """
 
     checkpoint: Path
@@ -53,22 +53,22 @@ class Request:
     verify: bool = False
 
 
-def convert(
-    request: Request,
+def convert_checkpoint(
+    request: ConversionRequest,
     stage: Callable[[str], None] = lambda _: None,
-    begin: Callable[[Plan], Progress] = lambda _: lambda _: None,
+    begin: Callable[[Plan], WriteProgress] = lambda _: lambda _: None,
     dry: bool = False,
 ) -> tuple[Plan, Manifest | None]:
-    """Take a checkpoint over to another library.
+    """Convert a checkpoint to another library.
 
     Args:
-        request: what, and how.
-        stage: told what is being done.
-        begin: told the plan before anything is written; gives what is told the progress.
+        request: what to convert, and how.
+        stage: called with what is being done.
+        begin: called with the plan before anything is written; returns the callback for the progress.
         dry: stop at the plan.
 
     Raises:
-        CheckpointError: the checkpoint cannot be taken over; nothing has been written.
+        CheckpointError: the checkpoint cannot be converted; nothing has been written.
         EquivError: the case cannot be used.
     """
     case, name = request.loaded.case, request.loaded.name
@@ -77,16 +77,16 @@ def convert(
             raise EquivError(f"{name}: the case has no {asked}; it has {', '.join(case.models)}. Give another library.")
     format = format_for(request.out, request.format)
     if not dry:
-        check_place(request.out, request.checkpoint)
+        check_output_path(request.out, request.checkpoint)
     stage("opening the checkpoint")
     checkpoint = open_checkpoint(request.checkpoint, request.allow_pickle)
     try:
         stage("building the models")
-        models = {backend: model_of(case, backend) for backend in _wanted(case, request)}
-        former = manifests.read(request.checkpoint)
-        located = _identify(checkpoint, models, request, former)
-        source = Source(checkpoint, located, request.nonfinite)
-        target = models.get(request.target) or model_of(case, request.target)
+        models = {backend: build_library_model(case, backend) for backend in _possible_backends(case, request)}
+        former = manifests.read_manifest(request.checkpoint)
+        located = _identify_library(checkpoint, models, request, former)
+        source = LocatedCheckpoint(checkpoint, located, request.nonfinite)
+        target = models.get(request.target) or build_library_model(case, request.target)
         kept = former.kept if former else ()
         plan = make_plan(source, target, replace(request.choices, kept=(*request.choices.kept, *kept)))
         if dry:
@@ -94,46 +94,50 @@ def convert(
         stage("trying the optimizer")
         tried = check_training(case, plan)
         plan = replace(plan, notes=(*plan.notes, *((tried,) if tried else ())))
-        checked = partial(_verified, stage, case, plan) if request.verify else None
-        return plan, carry_out(plan, request.out, format, name, begin(plan), checked)
+        checked = partial(_verify_written, stage, case, plan) if request.verify else None
+        return plan, execute_plan(plan, request.out, format, name, begin(plan), checked)
     finally:
         checkpoint.close()
 
 
-def _verified(stage: Callable[[str], None], case: Case, plan: Plan, new: Path, records: tuple[LeafRecord, ...]) -> str:
+def _verify_written(
+    stage: Callable[[str], None], case: Case, plan: Plan, new: Path, records: tuple[LeafRecord, ...]
+) -> str:
     stage("running both models")
     return verify(case, plan, new, records)
 
 
 def size_of_plan(plan: Plan) -> int:
-    """Bytes of all leaves that a plan writes."""
-    return sum(size_of(key_data(row.slot.spec)) for row in plan.rows)
+    """Size of all leaves that a plan writes, in bytes."""
+    return sum(size_of(key_data(row.slot.spec)) for row in plan.planned_leaves)
 
 
-def _wanted(case: Case, request: Request) -> Sequence[str]:
+def _possible_backends(case: Case, request: ConversionRequest) -> Sequence[str]:
     return [request.origin] if request.origin else list(case.models)
 
 
-def _identify(checkpoint: Checkpoint, models: dict[str, Model], request: Request, former: Manifest | None) -> Located:
-    """Whose checkpoint it is: the library whose leaves are all there, and none besides.
+def _identify_library(
+    checkpoint: Checkpoint, models: dict[str, LibraryModel], request: ConversionRequest, former: Manifest | None
+) -> TemplateMatch:
+    """Identify the library of a checkpoint: the one whose leaves it has, all of them and no others.
 
     Raises:
-        CheckpointError: nobody's, or that of several libraries.
+        CheckpointError: it is of no library, or of several.
     """
-    found: list[Located] = []
+    found: list[TemplateMatch] = []
     errors: list[EquivError] = []
     for model in models.values():
         try:
-            found.append(locate(checkpoint, model, request.drop))
+            found.append(match_template(checkpoint, model, request.drop))
         except EquivError as error:
             errors.append(error)
     if not found:
-        # Of several readings the one that found the most is the likeliest to have been meant.
-        raise max(errors, key=lambda error: error.found if isinstance(error, Unfit) else math.inf)
-    said = [one for one in found if former and one.model.port.backend == former.target.backend]
-    best = max(one.alike for one in found)
-    likely = said or [one for one in found if one.alike == best]
+        # The library with the most matching leaves is the likeliest to have been meant.
+        raise max(errors, key=lambda error: error.found if isinstance(error, TemplateMismatch) else math.inf)
+    recorded = [one for one in found if former and one.model.port.backend == former.target.backend]
+    best = max(one.exact_names for one in found)
+    likely = recorded or [one for one in found if one.exact_names == best]
     if len(likely) > 1:
         names = " and ".join(one.model.port.backend for one in likely)
-        raise CheckpointError(f"{checkpoint.file}: it could be of {names}. Say --from with one of them.")
+        raise CheckpointError(f"{checkpoint.file}: its leaves fit {names}. Pass --from with one of them.")
     return likely[0]

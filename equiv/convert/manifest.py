@@ -1,4 +1,4 @@
-"""What was converted, leaf by leaf, beside the checkpoint: enough to check it by hand, and to come back."""
+"""The manifest of a conversion, written next to the checkpoint: every leaf, and all that the way back needs."""
 
 import hashlib
 import os
@@ -10,26 +10,26 @@ import msgspec
 import numpy as np
 
 from equiv.convert.formats.checkpoint import CheckpointError, bytes_of
-from equiv.convert.formats.tree_paths import shown
-from equiv.convert.plan.leaf_sources import Row
+from equiv.convert.formats.tree_paths import path_text
+from equiv.convert.plan.leaf_sources import PlannedLeaf
 from equiv.convert.plan.plan import Plan
-from equiv.convert.plan.preserved_leaves import KeptLeaf, keep
+from equiv.convert.plan.preserved_leaves import PreservedLeaf, preserve_leaves
 from equiv.core.leaves import LeafSpec
 
 
 @dataclass(frozen=True)
 class LeafRecord:
-    """One leaf of a converted checkpoint.
+    """The record of one leaf of a converted checkpoint.
 
     Attributes:
-        path: in the checkpoint.
+        path: its path in the checkpoint.
         names: canonical leaves that it holds.
-        dtype: in the checkpoint.
-        shape: in the checkpoint.
-        sha256: of its bytes, row by row.
-        origin: see `equiv.convert.plan.leaf_sources.Origin`.
+        dtype: its dtype in the checkpoint.
+        shape: its shape in the checkpoint.
+        sha256: of its bytes, in row-major order.
+        origin: see `equiv.convert.plan.leaf_sources.LeafOrigin`.
         sources: paths in the old checkpoint.
-        rule: see `equiv.convert.plan.leaf_sources.Row`.
+        rule: see `equiv.convert.plan.leaf_sources.PlannedLeaf`.
     """
 
     path: str
@@ -43,7 +43,7 @@ class LeafRecord:
 
 
 @dataclass(frozen=True)
-class Side:
+class CheckpointInfo:
     """The old or the new checkpoint: its file name, format and library."""
 
     file: str
@@ -53,80 +53,86 @@ class Side:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A conversion as it was carried out.
+    """The record of a conversion.
 
     Attributes:
-        equiv: version.
-        case: whose mapping was used.
+        equiv: version of equiv.
+        case: the case whose layer table was used.
         source: the old checkpoint.
-        target: the new one.
-        leaves: every leaf of the new one.
+        target: the new checkpoint.
+        leaves: every leaf of the new checkpoint.
         notes: what was left out or derived.
         kept: leaves that the new checkpoint cannot hold bit for bit, for the way back.
-        verified: what a run of both models said; empty: they were not run.
+        verified: result of running both models; empty: they were not run.
     """
 
     equiv: str
     case: str
-    source: Side
-    target: Side
+    source: CheckpointInfo
+    target: CheckpointInfo
     leaves: tuple[LeafRecord, ...]
     notes: tuple[str, ...]
-    kept: tuple[KeptLeaf, ...]
+    kept: tuple[PreservedLeaf, ...]
     verified: str = ""
 
 
-def path_of(checkpoint: Path) -> Path:
-    """Where the manifest of a checkpoint is."""
+def manifest_path(checkpoint: Path) -> Path:
+    """Path of the manifest of a checkpoint."""
     return checkpoint.with_name(f"{checkpoint.name}.manifest.json")
 
 
-def read(checkpoint: Path) -> Manifest | None:
-    """The manifest beside a checkpoint; None where there is none.
+def read_manifest(checkpoint: Path) -> Manifest | None:
+    """Read the manifest next to a checkpoint; None where there is none.
 
     Raises:
         CheckpointError: it cannot be read.
     """
-    file = path_of(checkpoint)
+    file = manifest_path(checkpoint)
     if not os.path.lexists(file):
         return None
     if not file.is_file():
-        raise CheckpointError(f"{file}: it is no manifest of a conversion: no file. Move it away to go on without it.")
+        raise CheckpointError(
+            f"{file}: not the manifest of a conversion: it is no file. Move it away to convert without it."
+        )
     try:
         return msgspec.json.decode(file.read_bytes(), type=Manifest)
     except (OSError, msgspec.MsgspecError) as error:
         raise CheckpointError(
-            f"{file}: it is no manifest of a conversion: {error}. Move it away to go on without it."
+            f"{file}: not the manifest of a conversion: {error}. Move it away to convert without it."
         ) from error
 
 
-def encode(manifest: Manifest) -> bytes:
-    """As JSON, for reading."""
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Encode a manifest as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
 
 
 def sha256_of(array: np.ndarray) -> str:
-    """The hash of an array's bytes, row by row."""
+    """SHA-256 of an array's bytes, in row-major order."""
     return hashlib.sha256(bytes_of(array)).hexdigest()
 
 
-def record(row: Row, sha256: str, stored: LeafSpec) -> LeafRecord:
+def leaf_record(row: PlannedLeaf, sha256: str, stored: LeafSpec) -> LeafRecord:
     """The record of a leaf that has been written as `stored`."""
     names = tuple(leaf.name for leaf in row.slot.held)
-    sources = tuple(shown(path) for path in row.sources)
-    return LeafRecord(shown(row.slot.path), names, stored.dtype, stored.shape, sha256, row.origin, sources, row.rule)
+    sources = tuple(path_text(path) for path in row.sources)
+    return LeafRecord(
+        path_text(row.slot.path), names, stored.dtype, stored.shape, sha256, row.origin, sources, row.rule
+    )
 
 
-def manifest_of(
-    plan: Plan, case: str, target: Side, leaves: tuple[LeafRecord, ...], former: Manifest | None
+def make_manifest(
+    plan: Plan, case: str, target: CheckpointInfo, leaves: tuple[LeafRecord, ...], former: Manifest | None
 ) -> Manifest:
-    """The manifest of a conversion; what a former one kept is handed on."""
-    kept = {(leaf.backend, leaf.place): leaf for leaf in (*(former.kept if former else ()), *keep(plan.source))}
+    """Make the manifest of a conversion; leaves that an earlier one preserved are carried along."""
+    kept = {
+        (leaf.backend, leaf.place): leaf for leaf in (*(former.kept if former else ()), *preserve_leaves(plan.source))
+    }
     old = plan.source.checkpoint
     return Manifest(
         equiv=version("equiv"),
         case=case,
-        source=Side(old.file.name, old.format, plan.source.backend),
+        source=CheckpointInfo(old.file.name, old.format, plan.source.backend),
         target=target,
         leaves=leaves,
         notes=plan.notes,

@@ -1,4 +1,4 @@
-"""The converted model beside the original: both are run, from what lies in the two checkpoints."""
+"""Verify a conversion: run both models, each from its own checkpoint, and compare them."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -11,35 +11,35 @@ import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
 from equiv.compare.checks import gradients, outputs, state, train
-from equiv.compare.numeric.rounding import noise_of
-from equiv.compare.numeric.run_port import observe, prepare, sample
+from equiv.compare.numeric.rounding import measure_noise
+from equiv.compare.numeric.run_port import collect_outputs, compile_port, run_on_probe
 from equiv.compare.observation import Comparison
 from equiv.compare.proofs import needed_in_float64, prove_all
 from equiv.compare.prove_only import prove_candidates
 from equiv.convert.formats.checkpoint import CheckpointError
 from equiv.convert.formats.registry import open_checkpoint
-from equiv.convert.formats.tree_paths import shown
+from equiv.convert.formats.tree_paths import path_text
 from equiv.convert.manifest import LeafRecord, sha256_of
 from equiv.convert.plan.plan import Plan
 from equiv.convert.source.expected_leaves import OPTIMIZER
-from equiv.convert.source.locate import locate
-from equiv.convert.source.located_checkpoint import Source
+from equiv.convert.source.locate import match_template
+from equiv.convert.source.located_checkpoint import LocatedCheckpoint
 from equiv.core.case import Case
-from equiv.core.grades import EQUAL, Verdict
+from equiv.core.grades import EQUAL_GRADES, Verdict
 from equiv.core.leaves import LeafTable
 from equiv.core.results import CheckResult
-from equiv.core.verdict import verdict_of, weakest
-from equiv.programs.built_case import Workshop, open_workshop
-from equiv.programs.probes import Arrays, Probe, make_probe
-from equiv.programs.trace import trace
-from equiv.programs.traced_port import Traced, trace_port
+from equiv.core.verdict import check_grade, verdict_of
+from equiv.programs.built_case import BuiltCase, build_case
+from equiv.programs.probes import NamedArrays, Probe, make_probe
+from equiv.programs.trace import trace_function
+from equiv.programs.traced_port import TracedPort, trace_port
 
-SEEDS = {"0": 11, "1": 12}
+BATCH_SEEDS = {"0": 11, "1": 12}
 """Probe name to the seed of its batches."""
 
 
-class NotSame(CheckpointError):
-    """The converted model is not the original, or nothing can be said.
+class ConversionMismatch(CheckpointError):
+    """The converted model is different from the original, or the comparison is inconclusive.
 
     Attributes:
         verdict: `different` or `inconclusive`.
@@ -51,56 +51,58 @@ class NotSame(CheckpointError):
 
 
 def check_training(case: Case, plan: Plan) -> str:
-    """Does the optimizer notice that parameters lie otherwise in the other library? Proved, or else run.
+    """Check that training does not depend on the layout of parameters in the other library: by proof, or else by a run.
 
     Returns:
-        What was found; empty where every parameter lies as it did, so that no optimizer can notice.
+        A note of the result; empty where every parameter has the same layout, so that no optimizer can depend on it.
 
     Raises:
-        NotSame: it does.
+        ConversionMismatch: it does depend on the layout.
     """
     if set(plan.relations) <= {"same"}:
         return ""
     moved = ", ".join(f"{leaf} is {relation}" for relation, leaf in plan.relations.items() if relation != "same")
     ours, theirs = plan.source.backend, plan.target.port.backend
-    workshop = _workshop(case, ours, theirs)
-    found = _of_optimizer(plan, prove_candidates(workshop, [theirs]))
-    if found.grade in EQUAL:
-        return f"{moved}: the optimizer does not notice, train steps of both libraries are the same: {found.grade}"
-    alone = [_step_alone(trace_port(workshop, backend)) for backend in (ours, theirs)]
-    left, right = alone
-    given = [make_probe(name, seed, left.table, workshop.entries, case.steps) for name, seed in SEEDS.items()]
-    run = _checks(workshop, (left, right), (given, given), frozenset(("step",)), (train,))
-    found = _of_optimizer(plan, run)
-    if found.grade not in EQUAL:
+    built = _build_pair(case, ours, theirs)
+    found = _optimizer_check(plan, prove_candidates(built, [theirs]))
+    if found.grade in EQUAL_GRADES:
+        return (
+            f"{moved}: the optimizer does not depend on it, train steps of both libraries are the same: {found.grade}"
+        )
+    steps = [_step_only(trace_port(built, backend)) for backend in (ours, theirs)]
+    left, right = steps
+    given = [make_probe(name, seed, left.table, built.entries, case.steps) for name, seed in BATCH_SEEDS.items()]
+    run = _run_checks(built, (left, right), (given, given), frozenset(("step",)), (train,))
+    found = _optimizer_check(plan, run)
+    if found.grade not in EQUAL_GRADES:
         where = next((item for item in found.findings if item.grade == found.grade), None)
-        raise NotSame(
-            f"{plan.source.checkpoint.file}: the optimizer's state cannot be taken over: in {theirs} {moved}, and "
+        raise ConversionMismatch(
+            f"{plan.source.checkpoint.file}: the optimizer's state cannot be converted: in {theirs} {moved}, and "
             f"train steps of both libraries are {found.grade}{f' at {where.place}, {where.note}' if where else ''}. "
-            "Say --drop opt_state to begin it anew.",
+            "Pass --drop opt_state to start with a new one.",
             "different" if found.grade == "refuted" else "inconclusive",
         )
-    return f"{moved}: the optimizer does not notice, train steps of both libraries agree: {found.grade}"
+    return f"{moved}: the optimizer does not depend on it, train steps of both libraries agree: {found.grade}"
 
 
-def _workshop(case: Case, ours: str, theirs: str) -> Workshop:
-    """The two libraries of a conversion, the old one as the reference.
+def _build_pair(case: Case, ours: str, theirs: str) -> BuiltCase:
+    """Build the two libraries of a conversion, the old one as the reference.
 
-    Without known differences: they speak of training from fresh state.
+    Known differences are left out: they are about training from a new state.
     """
     pair = {name: case.models[name] for name in (ours, theirs)}
-    workshop = open_workshop(replace(case, models=pair, known_differences=()))
-    for problem in workshop.problems.values():
+    built = build_case(replace(case, models=pair, known_differences=()))
+    for problem in built.problems.values():
         raise problem
-    return workshop
+    return built
 
 
-def _step_alone(traced: Traced) -> Traced:
+def _step_only(traced: TracedPort) -> TracedPort:
     return replace(traced, programs=replace(traced.programs, parts=()))
 
 
-def _of_optimizer(plan: Plan, checks: Sequence[CheckResult]) -> CheckResult:
-    """The check of training, of parameters and what is kept of them."""
+def _optimizer_check(plan: Plan, checks: Sequence[CheckResult]) -> CheckResult:
+    """The check of training, restricted to parameters and optimizer state."""
     (check,) = [check for check in checks if check.check == train.NAME]
     params = {leaf.name for leaf in plan.target.table.leaves if leaf.spec.collection == "params"}
     kept = [
@@ -108,32 +110,34 @@ def _of_optimizer(plan: Plan, checks: Sequence[CheckResult]) -> CheckResult:
         for item in check.findings
         if (name := item.place.removeprefix("train: ")) in params or name.startswith(f"{OPTIMIZER}/")
     ]
-    return replace(check, grade=weakest(tuple(kept)), findings=tuple(kept))
+    return replace(check, grade=check_grade(tuple(kept)), findings=tuple(kept))
 
 
 def verify(case: Case, plan: Plan, new: Path, records: Sequence[LeafRecord]) -> str:
-    """Read the new checkpoint back, and run both models from what the two hold.
+    """Read the new checkpoint back, and run and compare both models, each from its own checkpoint.
 
     Raises:
-        NotSame: they differ, or nothing can be said.
+        ConversionMismatch: they differ, or the comparison is inconclusive.
         CheckpointError: a leaf is not what was written.
     """
     with closing(open_checkpoint(new)) as checkpoint:
-        converted = Source(checkpoint, locate(checkpoint, plan.target), nonfinite=True)
+        converted = LocatedCheckpoint(checkpoint, match_template(checkpoint, plan.target), nonfinite=True)
         by_path = {record.path: record for record in records}
         for slot_path, path in converted.located.places.items():
-            record = by_path[shown(slot_path)]
+            record = by_path[path_text(slot_path)]
             if sha256_of(converted.read(path)) != record.sha256:
-                raise CheckpointError(f"{new.name}: leaf {record.path!r} was read back otherwise than it was written.")
+                raise CheckpointError(
+                    f"{new.name}: leaf {record.path!r} was read back with other bytes than were written."
+                )
         if plan.source.backend == plan.target.port.backend:
             return "every leaf read back as it was written; both are of one library"
-        found = _compare(case, plan.source, converted)
+        found = _compare_checkpoints(case, plan.source, converted)
     verdict = verdict_of(tuple(found))
     grades = ", ".join(f"{check.check} {check.grade}" for check in found)
     if verdict != "same":
-        unequal = [check for check in found if check.grade not in EQUAL]
+        unequal = [check for check in found if check.grade not in EQUAL_GRADES]
         where = next((item for check in unequal for item in check.findings if item.grade == check.grade), None)
-        raise NotSame(
+        raise ConversionMismatch(
             f"{new.name}: the converted model is {verdict}: {grades}"
             f"{f'; first at {where.place}: {where.note}' if where else ''}. It is not kept.",
             "inconclusive" if verdict == "inconclusive" else "different",
@@ -141,59 +145,59 @@ def verify(case: Case, plan: Plan, new: Path, records: Sequence[LeafRecord]) -> 
     return f"same: {grades}, run from what the two checkpoints hold"
 
 
-def _compare(case: Case, ours: Source, theirs: Source) -> list[CheckResult]:
-    workshop = _workshop(case, ours.backend, theirs.backend)
-    left, right = (_from_checkpoint(trace_port(workshop, side.backend), side) for side in (ours, theirs))
+def _compare_checkpoints(case: Case, ours: LocatedCheckpoint, theirs: LocatedCheckpoint) -> list[CheckResult]:
+    built = _build_pair(case, ours.backend, theirs.backend)
+    left, right = (_resume_from_checkpoint(trace_port(built, side.backend), side) for side in (ours, theirs))
     proofs = prove_all(left, {theirs.backend: right})
-    # A lifted step begins with a fresh optimizer: it is compared in its own precision, from the checkpoint's.
+    # A float64 step would start with a new optimizer state: the step is compared in its own dtype, from the checkpoint.
     needed = needed_in_float64(left.table, left.programs, proofs)[theirs.backend] - {"step"}
-    probes = (_probes(workshop, left.table, ours), _probes(workshop, right.table, theirs))
-    return _checks(workshop, (left, right), probes, needed, (outputs, gradients, state, train))
+    probes = (_checkpoint_probes(built, left.table, ours), _checkpoint_probes(built, right.table, theirs))
+    return _run_checks(built, (left, right), probes, needed, (outputs, gradients, state, train))
 
 
-def _probes(workshop: Workshop, table: LeafTable, source: Source) -> list[Probe]:
+def _checkpoint_probes(built: BuiltCase, table: LeafTable, source: LocatedCheckpoint) -> list[Probe]:
     """The checkpoint's own variables with two different batches for each step."""
-    variables: Arrays = {leaf.name: source.canonical(leaf.name) for leaf in table.leaves if not leaf.own}
-    made = [make_probe(name, seed, table, workshop.entries, workshop.case.steps) for name, seed in SEEDS.items()]
+    variables: NamedArrays = {leaf.name: source.canonical(leaf.name) for leaf in table.leaves if not leaf.library_only}
+    made = [make_probe(name, seed, table, built.entries, built.case.steps) for name, seed in BATCH_SEEDS.items()]
     return [replace(probe, variables=variables) for probe in made]
 
 
-def _checks(
-    workshop: Workshop,
-    traced: tuple[Traced, Traced],
+def _run_checks(
+    built: BuiltCase,
+    traced: tuple[TracedPort, TracedPort],
     probes: tuple[Sequence[Probe], Sequence[Probe]],
     needed: frozenset[str],
     modules: Sequence[ModuleType],
 ) -> list[CheckResult]:
-    """Both ports run, each from its own variables, and judged by numbers alone.
+    """Run both ports, each from its own variables, and compare their outputs numerically.
 
-    A proof speaks of equal variables, and whether these are equal is what is asked.
+    Proofs do not apply: they assume equal variables, and whether these are equal is the question.
 
     Args:
-        workshop: the case.
+        built: the case.
         traced: reference and candidate.
-        probes: of each.
-        needed: programs that are run in float64 too.
-        modules: the checks.
+        probes: those of each port.
+        needed: programs that are also run in float64.
+        modules: the checks to run.
     """
-    waits = [prepare(workshop, one, needed, quick=not needed) for one in traced]
+    waits = [compile_port(built, one, needed, quick=not needed) for one in traced]
     left, right = (ready() for ready in waits)
-    given = {probe.name: sample(left, probe) for probe in probes[0]}
-    taken = {probe.name: sample(right, probe) for probe in probes[1]}
-    noise = noise_of(left, given, list(probes[0]))
-    comparison = Comparison(workshop.case, observe(left, given), observe(right, taken), noise)
-    own = {leaf.name for one in traced for leaf in one.table.leaves if leaf.own}
-    return [_without(result, own) for module in modules if (result := module.check(comparison)) is not None]
+    given = {probe.name: run_on_probe(left, probe) for probe in probes[0]}
+    taken = {probe.name: run_on_probe(right, probe) for probe in probes[1]}
+    noise = measure_noise(left, given, list(probes[0]))
+    comparison = Comparison(built.case, collect_outputs(left, given), collect_outputs(right, taken), noise)
+    own = {leaf.name for one in traced for leaf in one.table.leaves if leaf.library_only}
+    return [_drop_leaves(result, own) for module in modules if (result := module.check(comparison)) is not None]
 
 
-def _without(result: CheckResult, own: set[str]) -> CheckResult:
-    """A check without the leaves that only one of the libraries has."""
+def _drop_leaves(result: CheckResult, own: set[str]) -> CheckResult:
+    """Drop the findings of leaves that only one of the libraries has."""
     kept = [item for item in result.findings if item.place.partition(": ")[2].removeprefix("state ") not in own]
-    return replace(result, grade=weakest(tuple(kept)), findings=tuple(kept))
+    return replace(result, grade=check_grade(tuple(kept)), findings=tuple(kept))
 
 
-def _from_checkpoint(traced: Traced, source: Source) -> Traced:
-    """A port that begins to train where its checkpoint left off, with the optimizer's state from there."""
+def _resume_from_checkpoint(traced: TracedPort, source: LocatedCheckpoint) -> TracedPort:
+    """A port whose training resumes from its checkpoint, with the optimizer state stored there."""
     begin = traced.programs.begin
     if begin is None:
         return traced
@@ -211,4 +215,4 @@ def _from_checkpoint(traced: Traced, source: Source) -> Traced:
         }
 
     specs = dict(zip(begin.inputs, begin.jaxpr.in_avals, strict=True))
-    return replace(traced, programs=replace(traced.programs, begin=trace("begin", run, specs)))
+    return replace(traced, programs=replace(traced.programs, begin=trace_function("begin", run, specs)))

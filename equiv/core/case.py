@@ -1,4 +1,4 @@
-"""Nouns of a case: one model in several libraries, and what is asked of it."""
+"""The classes of a case: one model in several libraries, and how it is compared."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +15,10 @@ class Layer:
     Attributes:
         path: canonical path, e.g. `"block.linear"`; leaves are named `block.linear/kernel`.
         kind: which leaves it has and how each library stores them, e.g. `"linear"`; see `equiv.core.layers`.
-        scopes: backend name to the layer's place in that library's own tree; `"blocks[2]"` is one of a stack of
-            layers, `"qkv[..., 0:8]"` a run of the last axis of every leaf there.
+        scopes: backend name to the layer's place in that library's own tree; `"blocks[2]"` is one layer of a
+            stack, `"qkv[..., 0:8]"` a slice of the last axis of every leaf there.
         leaves: leaf names, for kinds whose leaves the case itself names (`module`).
-        layouts: backend name to leaf to its layout there (`equiv.core.layouts`), where it is not the kind's own.
+        layouts: backend name to leaf to its layout there (`equiv.core.layouts`), if it is not the kind's default.
     """
 
     path: str
@@ -30,13 +30,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Deviation:
-    """Where a case must leave the published guide, and why: one row of the guides' errata.
+    """Where a case must deviate from the published guide, and why: one row of the guides' errata.
 
     Attributes:
-        backend: whose column of the guide it concerns.
-        prints: what the guide prints.
-        happens: what that does on the named versions, with the message where there is one.
-        works: what stands in the case instead.
+        backend: the library whose code in the guide is concerned.
+        prints: the code that the guide prints.
+        happens: what that code does on the named versions, with the error message if there is one.
+        works: the code that the case uses instead.
         versions: the versions on which it was seen, e.g. `"flax 0.12.8"`.
         evidence: the guide section or the test that shows it.
     """
@@ -53,7 +53,7 @@ class Deviation:
 class KnownDifference:
     """A difference between one library and the others, as a formula that is checked at every step.
 
-    It speaks of training from each library's own fresh state. A formula that no longer holds fails,
+    It applies to training from each library's own initial state. A formula that no longer holds fails the check,
     and so does one that is no longer needed.
 
     Attributes:
@@ -75,11 +75,12 @@ class KnownDifference:
 
 @dataclass(frozen=True)
 class Depths:
-    """The same model at growing depth, to see what depth costs in two ways of writing it.
+    """The same model at growing depth, to measure what depth costs with unrolled and with scanned layers.
 
     Attributes:
-        unrolled: backend name to a builder whose layers are written out; it takes `num_layers` beside what it takes.
-        scanned: likewise, with a scan over the layers.
+        unrolled: backend name to a builder that writes its layers out one by one; it takes `num_layers` in addition
+            to the usual arguments.
+        scanned: likewise, for a builder that scans over its layers.
         layers: the depths.
     """
 
@@ -90,7 +91,7 @@ class Depths:
 
 @dataclass(frozen=True)
 class Case:
-    """One model in several libraries and what is asked of it.
+    """One model in several libraries, and how it is compared.
 
     Attributes:
         guide: where the example is published: document and section.
@@ -100,10 +101,10 @@ class Case:
         methods: public method to the batch entries that are its positional arguments.
             None: `__call__` with every entry but `labels`, `targets` and `y`.
         loss: `(outputs of the first method, batch)` to a scalar; None: the mean square of the outputs.
-        optimizer: for cases without a train step of their own, returns an optax transformation; None: `optax.sgd(0.1)`.
+        optimizer: for a case without a train step of its own, returns an optax transformation; None: `optax.sgd(0.1)`.
         printed: backend to native leaf path to shape, exactly as the guide prints its parameters.
         known_differences: formulas for what differs by design.
-        deviations: where the case leaves the guide, and why.
+        deviations: where the case deviates from the guide, and why.
         steps: how many train steps are compared.
         budget_factor: what every derived budget is multiplied by; anything but 1 is a claim of the case's author, and
             is recorded and shown with every number that it touches.

@@ -1,4 +1,4 @@
-"""Grades."""
+"""Grades: how strongly a check establishes equality, or why it does not."""
 
 from typing import Literal
 
@@ -19,16 +19,16 @@ Grade = Literal[
 ]
 
 
-EQUAL: tuple[Grade, ...] = ("proved", "proved modulo", "exact", "float64", "rounding", "expected", "statistical")
-"""Grades that say equal, strongest first."""
+EQUAL_GRADES: tuple[Grade, ...] = ("proved", "proved modulo", "exact", "float64", "rounding", "expected", "statistical")
+"""Grades that mean equal, strongest first."""
 
 
-REFUSALS: tuple[Grade, ...] = ("refuted", "error", "blocked", "not run")
-"""Grades that decide for a whole check, worst first."""
+REFUSAL_GRADES: tuple[Grade, ...] = ("refuted", "error", "blocked", "not run")
+"""Grades that override all others in a check, worst first."""
 
 
-DECIDING: tuple[Grade, ...] = (*REFUSALS, *reversed(EQUAL), "unidentifiable", "vacuous")
-"""Which grade of its findings a check takes: any refusal first, else the weakest equality that its leaves reach."""
+GRADE_PRIORITY: tuple[Grade, ...] = (*REFUSAL_GRADES, *reversed(EQUAL_GRADES), "unidentifiable", "vacuous")
+"""The order in which a check takes the grade of a finding: any refusal first, else the weakest equality."""
 
 
 Verdict = Literal["same", "different", "inconclusive", "error"]

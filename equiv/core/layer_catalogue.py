@@ -1,20 +1,20 @@
-"""The catalogue: every layer of Haiku with what it is in Flax, each shown by a case under `cases/layers`."""
+"""The layer catalogue: every layer of Haiku and its equal in Flax, each shown by a case under `cases/layers`."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class LayerPair:
-    """One layer in three libraries, written with the arguments that make them equal.
+    """One layer in three libraries, with the arguments that make all three equal.
 
     Attributes:
         name: of the layer.
         case: the case under `cases/layers` that shows it.
-        haiku: how it is written there.
-        linen: likewise; empty: there is none that is the same.
-        nnx: likewise.
-        layout: what each library keeps, where it is not one and the same array.
-        reason: why a library has none.
+        haiku: the code in Haiku.
+        linen: the code in Linen; empty if it has no equal layer.
+        nnx: the code in NNX; empty if it has no equal layer.
+        layout: how the arrays of the libraries differ.
+        reason: why a library has no equal layer.
         works: what to write there instead.
     """
 
@@ -31,7 +31,7 @@ class LayerPair:
 EPSILON = "epsilon=1e-5, use_fast_variance=False"
 
 
-LAYERS: tuple[LayerPair, ...] = (
+LAYER_PAIRS: tuple[LayerPair, ...] = (
     LayerPair("linear", "linear", "hk.Linear(n)", "nn.Dense(n)", "nnx.Linear(m, n)"),
     LayerPair("convolution, 1 axis", "conv_1d", "hk.Conv1D(n, k)", "nn.Conv(n, (k,))", "nnx.Conv(m, n, (k,))"),
     LayerPair(
@@ -246,9 +246,9 @@ LAYERS: tuple[LayerPair, ...] = (
         layout="as the model has them; a row's layouts say what differs",
     ),
 )
-"""In the order of the report."""
+"""The layers, in the order of the report."""
 
 
 def pair_of(case: str) -> LayerPair | None:
-    """The layer that a case under `cases/layers` shows, by the case's name."""
-    return next((pair for pair in LAYERS if pair.case == case), None)
+    """The layer pair that a case under `cases/layers` shows, by the name of the case."""
+    return next((pair for pair in LAYER_PAIRS if pair.case == case), None)

@@ -1,6 +1,6 @@
-"""The layer kinds: which canonical leaves a row of the layer table has.
+"""Layer kinds: the canonical leaves of each row of a layer table.
 
-How a library names and stores each leaf stands in its backend file (`LEAVES`).
+The `LEAVES` of each backend say how its library names and stores them.
 """
 
 from equiv.core.case import Layer
@@ -8,51 +8,51 @@ from equiv.core.case import Layer
 PARAMS = "params"
 
 
-SCALED = {"scale": PARAMS, "bias": PARAMS}
+NORM_LEAVES = {"scale": PARAMS, "bias": PARAMS}
 
 
-WEIGHTED = {"kernel": PARAMS, "bias": PARAMS}
+WEIGHT_LEAVES = {"kernel": PARAMS, "bias": PARAMS}
 
 
 GATES = ("i", "f", "g", "o")
 """Input, forget, cell and output gate, in Flax's order (flax 0.12.8, `linen/recurrent.py`)."""
 
 
-def _below(names: tuple[str, ...], leaves: dict[str, str]) -> dict[str, str]:
+def _prefix_names(names: tuple[str, ...], leaves: dict[str, str]) -> dict[str, str]:
     return {f"{name}/{leaf}": collection for name in names for leaf, collection in leaves.items()}
 
 
-KINDS: dict[str, dict[str, str]] = {
-    "linear": WEIGHTED,
-    "conv": WEIGHTED,
-    "conv_transpose": WEIGHTED,
+LAYER_KINDS: dict[str, dict[str, str]] = {
+    "linear": WEIGHT_LEAVES,
+    "conv": WEIGHT_LEAVES,
+    "conv_transpose": WEIGHT_LEAVES,
     "embed": {"embedding": PARAMS},
-    "layer_norm": SCALED,
+    "layer_norm": NORM_LEAVES,
     "rms_norm": {"scale": PARAMS},
-    "group_norm": SCALED,
-    "instance_norm": SCALED,
-    "batch_norm": {**SCALED, "mean": "state", "var": "state"},
+    "group_norm": NORM_LEAVES,
+    "instance_norm": NORM_LEAVES,
+    "batch_norm": {**NORM_LEAVES, "mean": "state", "var": "state"},
     "spectral_norm": {"u": "state", "sigma": "state"},
-    "attention": _below(("query", "key", "value", "out"), WEIGHTED),
+    "attention": _prefix_names(("query", "key", "value", "out"), WEIGHT_LEAVES),
     "lstm": {
-        **_below(tuple(f"i{gate}" for gate in GATES), {"kernel": PARAMS}),
-        **_below(tuple(f"h{gate}" for gate in GATES), WEIGHTED),
+        **_prefix_names(tuple(f"i{gate}" for gate in GATES), {"kernel": PARAMS}),
+        **_prefix_names(tuple(f"h{gate}" for gate in GATES), WEIGHT_LEAVES),
     },
     "vanilla_rnn": {"i/kernel": PARAMS, "i/bias": PARAMS, "h/kernel": PARAMS},
-    "conv_lstm": _below(("ih", "hh"), WEIGHTED),
+    "conv_lstm": _prefix_names(("ih", "hh"), WEIGHT_LEAVES),
     "parameter": {"": PARAMS},
     "state": {"": "state"},
 }
 """Layer kind to canonical leaf to collection (`params` is trained, `state` is changed by a call)."""
 
 
-def leaves_of(layer: Layer) -> dict[str, str]:
+def leaf_collections(layer: Layer) -> dict[str, str]:
     """Canonical leaf name to collection, for one row. `""` names the row itself."""
     if layer.kind == "module":
         return dict.fromkeys(layer.leaves, PARAMS)
-    return KINDS[layer.kind]
+    return LAYER_KINDS[layer.kind]
 
 
-def canonical(layer: Layer, leaf: str) -> str:
+def canonical_name(layer: Layer, leaf: str) -> str:
     """The canonical name of a leaf: `block.linear/kernel`, or the path alone for `parameter` and `state`."""
     return f"{layer.path}/{leaf}" if leaf else layer.path

@@ -1,4 +1,4 @@
-"""The rows of a layer table: one function per layer kind. Shapes are canonical: those that all libraries share."""
+"""The rows of a layer table, one function per layer kind. Shapes are canonical, the same for every library."""
 
 from collections.abc import Mapping
 
@@ -22,10 +22,10 @@ def conv(path: str, channels_first: int = 0, **scopes: str) -> Layer:
     Args:
         path: canonical path.
         channels_first: number of spatial axes where Haiku's has `data_format="NCHW"` or the like; else 0.
-        scopes: backend to the layer's place.
+        scopes: backend to the layer's scope there.
     """
-    after = tuple(range(-channels_first, 0))
-    return Layer(path, "conv", scopes, layouts={"haiku": {"bias": Squeeze(after)}} if after else {})
+    spatial = tuple(range(-channels_first, 0))
+    return Layer(path, "conv", scopes, layouts={"haiku": {"bias": Squeeze(spatial)}} if spatial else {})
 
 
 def conv_transpose(path: str, transpose_kernel: tuple[str, ...] = (), spatial: int = 2, **scopes: str) -> Layer:
@@ -35,16 +35,16 @@ def conv_transpose(path: str, transpose_kernel: tuple[str, ...] = (), spatial: i
 
     Args:
         path: canonical path.
-        transpose_kernel: the backends whose layer has `transpose_kernel=True`: it keeps (*window, out, in), flipped.
-        spatial: number of spatial axes, which tells what is flipped.
-        scopes: backend to the layer's place.
+        transpose_kernel: the backends whose layer has `transpose_kernel=True`: it stores (*window, out, in), flipped.
+        spatial: number of spatial axes: these are the axes that are flipped.
+        scopes: backend to the layer's scope there.
     """
     flipped = Chain((Flip(tuple(range(-2 - spatial, -2))), SwapAxes()))
     return Layer(path, "conv_transpose", scopes, layouts={name: {"kernel": flipped} for name in transpose_kernel})
 
 
 def embed(path: str, **scopes: str) -> Layer:
-    """`hk.Embed`, `nn.Embed`, `nnx.Embed`: `embedding` of shape (words, features)."""
+    """`hk.Embed`, `nn.Embed`, `nnx.Embed`: `embedding` of shape (num_embeddings, features)."""
     return Layer(path, "embed", scopes)
 
 
@@ -74,13 +74,13 @@ def batch_norm(path: str, channels_first: int = 0, **scopes: str) -> Layer:
     Args:
         path: canonical path.
         channels_first: number of spatial axes where Haiku's has `data_format="NCHW"` or the like; else 0.
-        scopes: backend to the layer's place.
+        scopes: backend to the layer's scope there.
     """
     if not channels_first:
         return Layer(path, "batch_norm", scopes)
-    bare = Squeeze((-2 - channels_first, *range(-channels_first, 0)))
+    squeeze = Squeeze((-2 - channels_first, *range(-channels_first, 0)))
     leaves = ("scale", "bias", "mean", "var", "mean.hidden", "var.hidden")
-    return Layer(path, "batch_norm", scopes, layouts={"haiku": dict.fromkeys(leaves, bare)})
+    return Layer(path, "batch_norm", scopes, layouts={"haiku": dict.fromkeys(leaves, squeeze)})
 
 
 def spectral_norm(path: str, **scopes: str) -> Layer:

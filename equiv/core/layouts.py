@@ -1,65 +1,68 @@
-"""Layouts of one leaf beyond reshapes: other axes, flips, constants.
+"""Layouts: how a native leaf maps to a canonical one by transposing, flipping, merging axes or adding a constant.
 
-Axes count from the last, so that a leaf stacked over layers takes the same layout as a single one.
+Axes are negative (counted from the last), so that a leaf stacked over layers takes the same layout as a single one.
 """
 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+ArrayShape = tuple[int, ...]
+
+
 Array = Any
-"""A numpy or jax array: this module touches neither, only methods both have."""
+"""A numpy or jax array; this module imports neither and uses only methods that both have."""
 
 
 Region = tuple[tuple[int, int], ...]
-"""A block of an array: first and one past the last index, for every axis."""
+"""A block of an array: start and stop index of every axis."""
 
 
 class Layout(Protocol):
-    """An exactly invertible change of layout between a native and a canonical leaf."""
+    """An invertible change of layout between a native and a canonical leaf; exact for all but `Shift`."""
 
-    def canonical_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The canonical shape of a native leaf of that shape."""
+    def canonical_shape(self, shape: ArrayShape) -> ArrayShape:
+        """The canonical shape of a native leaf of the given shape."""
         ...
 
     def to_canonical(self, array: Array) -> Array:
-        """Native to canonical."""
+        """Convert a native array to canonical."""
         ...
 
-    def to_native(self, array: Array, shape: tuple[int, ...]) -> Array:
-        """Canonical to native, whose shape is given."""
+    def to_native(self, array: Array, shape: ArrayShape) -> Array:
+        """Convert a canonical array to native, with the given native shape."""
         ...
 
 
 class Part(Protocol):
-    """Which block of a native leaf a canonical leaf is, where one native leaf holds several."""
+    """The block of a native leaf that one canonical leaf is, if the native leaf contains several."""
 
-    def region(self, shape: tuple[int, ...]) -> Region:
-        """The block of a native leaf of that shape."""
+    def region(self, shape: ArrayShape) -> Region:
+        """The block within a native leaf of the given shape."""
         ...
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The same array."""
+    """Native and canonical array are the same."""
 
-    def canonical_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape itself."""
+    def canonical_shape(self, shape: ArrayShape) -> ArrayShape:
+        """Return the shape unchanged."""
         return shape
 
     def to_canonical(self, array: Array) -> Array:
-        """The array itself."""
+        """Return the array unchanged."""
         return array
 
-    def to_native(self, array: Array, shape: tuple[int, ...]) -> Array:
-        """The array itself."""
+    def to_native(self, array: Array, shape: ArrayShape) -> Array:
+        """Return the array unchanged."""
         return array
 
 
 @dataclass(frozen=True)
 class DropUnitAxes:
-    """Unit axes before the last are dropped: Haiku's batch norm keeps (1, .., features), Flax (features,)."""
+    """Drop all unit axes but the last: Haiku's batch norm stores (1, .., features), Flax (features,)."""
 
-    def canonical_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def canonical_shape(self, shape: ArrayShape) -> ArrayShape:
         """`(1, 1, 8)` to `(8,)`; stacked over layers, `(5, 1, 8)` to `(5, 8)`."""
         return (*(size for size in shape[:-1] if size != 1), *shape[-1:])
 
@@ -67,18 +70,18 @@ class DropUnitAxes:
         """Reshape to the canonical shape."""
         return array.reshape(self.canonical_shape(array.shape))
 
-    def to_native(self, array: Array, shape: tuple[int, ...]) -> Array:
+    def to_native(self, array: Array, shape: ArrayShape) -> Array:
         """Reshape to the native shape."""
         return array.reshape(shape)
 
 
 @dataclass(frozen=True)
 class Transpose:
-    """Axes in another order: `axes` as in `numpy.transpose`, from native to canonical."""
+    """Permute the axes: `axes` as in `numpy.transpose`, from native to canonical."""
 
     axes: tuple[int, ...]
 
-    def canonical_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def canonical_shape(self, shape: ArrayShape) -> ArrayShape:
         """The permuted shape."""
         return tuple(shape[axis] for axis in self.axes)
 
@@ -86,17 +89,14 @@ class Transpose:
         """Permute the axes."""
         return array.transpose(self.axes)
 
-    def to_native(self, array: Array, shape: tuple[int, ...]) -> Array:
+    def to_native(self, array: Array, shape: ArrayShape) -> Array:
         """Permute the axes back."""
         return array.transpose(tuple(self.axes.index(axis) for axis in range(len(self.axes))))
 
 
-Shape = tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class SwapAxes:
-    """Two axes change places: Haiku's transposed convolution keeps (.., out, in), Flax (.., in, out)."""
+    """Swap two axes: Haiku's transposed convolution stores (.., out, in), Flax (.., in, out)."""
 
     one: int = -2
     other: int = -1
@@ -104,7 +104,7 @@ class SwapAxes:
     def __str__(self) -> str:
         return f"axes {self.one} and {self.other} swapped"
 
-    def canonical_shape(self, shape: Shape) -> Shape:
+    def canonical_shape(self, shape: ArrayShape) -> ArrayShape:
         """`(3, 5, 4)` to `(3, 4, 5)`."""
         sizes = list(shape)
         sizes[self.one], sizes[self.other] = sizes[self.other], sizes[self.one]
@@ -114,66 +114,66 @@ class SwapAxes:
         """Swap the axes."""
         return array.swapaxes(self.one, self.other)
 
-    def to_native(self, array: Array, shape: Shape) -> Array:
+    def to_native(self, array: Array, shape: ArrayShape) -> Array:
         """Swap them back."""
         return array.swapaxes(self.one, self.other)
 
 
 @dataclass(frozen=True)
 class Flip:
-    """Some axes run backwards: a transposed convolution with `transpose_kernel=True` keeps its kernel flipped."""
+    """Reverse some axes: a transposed convolution with `transpose_kernel=True` stores its kernel flipped."""
 
     axes: tuple[int, ...]
 
     def __str__(self) -> str:
         return f"axes {', '.join(map(str, self.axes))} reversed"
 
-    def canonical_shape(self, shape: Shape) -> Shape:
-        """The shape itself."""
+    def canonical_shape(self, shape: ArrayShape) -> ArrayShape:
+        """Return the shape unchanged."""
         return shape
 
     def to_canonical(self, array: Array) -> Array:
         """Reverse the axes."""
         return array.__array_namespace__().flip(array, axis=self.axes)
 
-    def to_native(self, array: Array, shape: Shape) -> Array:
+    def to_native(self, array: Array, shape: ArrayShape) -> Array:
         """Reverse them again."""
         return self.to_canonical(array)
 
 
 @dataclass(frozen=True)
 class MergeAxes:
-    """An axis and the one after it are one: Flax's attention keeps (.., heads, size), Haiku (.., heads x size)."""
+    """Merge an axis with the next one: Flax's attention stores (.., heads, size), Haiku (.., heads x size)."""
 
     first: int = -2
 
     def __str__(self) -> str:
         return f"axes {self.first} and {self.first + 1} merged"
 
-    def canonical_shape(self, shape: Shape) -> Shape:
+    def canonical_shape(self, shape: ArrayShape) -> ArrayShape:
         """`(7, 2, 3)` to `(7, 6)` for the axis -2, to `(14, 3)` for the axis -3."""
-        at = len(shape) + self.first
-        return (*shape[:at], shape[at] * shape[at + 1], *shape[at + 2 :])
+        axis = len(shape) + self.first
+        return (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
 
     def to_canonical(self, array: Array) -> Array:
         """Reshape to the canonical shape."""
         return array.reshape(self.canonical_shape(array.shape))
 
-    def to_native(self, array: Array, shape: Shape) -> Array:
+    def to_native(self, array: Array, shape: ArrayShape) -> Array:
         """Reshape to the native shape."""
         return array.reshape(shape)
 
 
 @dataclass(frozen=True)
 class Squeeze:
-    """Unit axes are dropped: with channels first, the bias of Haiku's convolution is (channels, 1, 1)."""
+    """Drop the given unit axes: with channels first, the bias of Haiku's convolution is (channels, 1, 1)."""
 
     axes: tuple[int, ...]
 
     def __str__(self) -> str:
         return f"unit axes {', '.join(map(str, self.axes))} dropped"
 
-    def canonical_shape(self, shape: Shape) -> Shape:
+    def canonical_shape(self, shape: ArrayShape) -> ArrayShape:
         """`(8, 1, 1)` to `(8,)` for the axes -2 and -1."""
         return tuple(size for axis, size in enumerate(shape, -len(shape)) if axis not in self.axes)
 
@@ -181,17 +181,17 @@ class Squeeze:
         """Drop the axes; numpy and jax raise where one is longer than 1."""
         return array.squeeze(axis=self.axes)
 
-    def to_native(self, array: Array, shape: Shape) -> Array:
+    def to_native(self, array: Array, shape: ArrayShape) -> Array:
         """Reshape to the native shape."""
         return array.reshape(shape)
 
 
 @dataclass(frozen=True)
 class Shift:
-    """Plus a number that a library hides in its code: `hk.LSTM` adds 1 to its forget gate.
+    """Add a constant that a library adds in its code: `hk.LSTM` adds 1 to its forget gate.
 
-    What is lost: a float plus a number is rounded. The way there and back moves an element by at most one spacing of
-    floats of the larger of it and `offset`; by nothing where it is a multiple of that spacing.
+    The sum is rounded, so a round trip changes an element by at most one ulp of the larger of the element and
+    `offset`, and not at all if the element is a multiple of that ulp.
     """
 
     offset: float
@@ -199,53 +199,53 @@ class Shift:
     def __str__(self) -> str:
         return f"{self.offset:+g}"
 
-    def canonical_shape(self, shape: Shape) -> Shape:
-        """The shape itself."""
+    def canonical_shape(self, shape: ArrayShape) -> ArrayShape:
+        """Return the shape unchanged."""
         return shape
 
     def to_canonical(self, array: Array) -> Array:
-        """Add the number, in the array's own dtype."""
+        """Add the constant, in the array's own dtype."""
         return array + array.dtype.type(self.offset)
 
-    def to_native(self, array: Array, shape: Shape) -> Array:
+    def to_native(self, array: Array, shape: ArrayShape) -> Array:
         """Subtract it."""
         return array - array.dtype.type(self.offset)
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Several layouts, the first next to the library."""
+    """Several layouts in sequence; the first one is applied to the native array."""
 
     layouts: tuple[Layout, ...]
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.layouts))
 
-    def canonical_shape(self, shape: Shape) -> Shape:
-        """The shape after all of them."""
+    def canonical_shape(self, shape: ArrayShape) -> ArrayShape:
+        """The shape after all layouts."""
         return self._shapes(shape)[-1]
 
-    def _shapes(self, shape: Shape) -> list[Shape]:
+    def _shapes(self, shape: ArrayShape) -> list[ArrayShape]:
         shapes = [shape]
         for layout in self.layouts:
             shapes.append(layout.canonical_shape(shapes[-1]))
         return shapes
 
     def to_canonical(self, array: Array) -> Array:
-        """One after the other."""
+        """Apply the layouts in order."""
         for layout in self.layouts:
             array = layout.to_canonical(array)
         return array
 
-    def to_native(self, array: Array, shape: Shape) -> Array:
-        """Back, the last first."""
+    def to_native(self, array: Array, shape: ArrayShape) -> Array:
+        """Apply the inverses in reverse order."""
         for layout, before in zip(reversed(self.layouts), reversed(self._shapes(shape)[:-1]), strict=True):
             array = layout.to_native(array, before)
         return array
 
 
-def of_updates(layout: Layout) -> Layout:
-    """The layout of what an optimizer keeps beside a leaf, such as its momentum: without numbers added."""
+def optimizer_layout(layout: Layout) -> Layout:
+    """The layout of the optimizer state of a leaf, such as its momentum: without the constants of `Shift`."""
     if isinstance(layout, Shift):
         return Identity()
-    return Chain(tuple(map(of_updates, layout.layouts))) if isinstance(layout, Chain) else layout
+    return Chain(tuple(map(optimizer_layout, layout.layouts))) if isinstance(layout, Chain) else layout

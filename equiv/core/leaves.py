@@ -1,6 +1,6 @@
-"""Nouns of the variables: what a leaf is, and how a library lays it out."""
+"""Leaves: the canonical variables of a model, and how each library stores them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from equiv.core.layouts import Array, Identity, Layout, Part, Region
 
@@ -19,9 +19,9 @@ class LeafSpec:
 
 @dataclass(frozen=True, order=True)
 class NativeKey:
-    """A leaf's place in a library's own tree.
+    """The path of a leaf in a library's own tree.
 
-    `collection` is the library's own word for it (`params`, `state`, `batch_stats`).
+    `collection` is the library's own collection name (`params`, `state`, `batch_stats`).
     """
 
     collection: str
@@ -32,41 +32,41 @@ class NativeKey:
 
 
 @dataclass(frozen=True)
-class Native:
+class NativeLeaf:
     """How one library stores one canonical leaf of a layer kind.
 
     Attributes:
         collection: the library's collection.
         name: the leaf's path below the layer's scope.
         layout: from native to canonical.
-        part: which block of the native leaf it is, where that holds several canonical ones.
-        copies: for a leaf that only this library has: the canonical leaf that it repeats where nothing hangs on
-            the library's own formula.
-        constant: likewise, the integer that it holds there.
+        part: its block of the native leaf, if the native leaf contains several canonical ones.
+        mirrors: for a library-only leaf: the canonical leaf whose value it is given, such that the library's extra
+            state does not change any output.
+        fixed_value: for a library-only leaf: the integer that it is given to the same end.
     """
 
     collection: str
     name: str
-    layout: Layout = Identity()
+    layout: Layout = field(default_factory=Identity)
     part: Part | None = None
-    copies: str | None = None
-    constant: int | None = None
+    mirrors: str | None = None
+    fixed_value: int | None = None
 
 
 @dataclass(frozen=True)
 class MappedLeaf:
-    """One native leaf, or a block of one, and the canonical leaf it is.
+    """One canonical leaf, and the native leaf (or block of one) that stores it.
 
     Attributes:
         name: canonical name, `block.linear/kernel`.
-        key: native place.
+        key: where the library stores it.
         layout: from native to canonical.
         spec: canonical shape, dtype and collection.
         native_shape: shape in the library.
-        copies: see `Native.copies`, as a full canonical name.
-        constant: see `Native.constant`.
-        part: see `Native.part`.
-        item: index on the first axis of a native leaf that is stacked over layers.
+        mirrors: see `NativeLeaf.mirrors`, as a full canonical name.
+        fixed_value: see `NativeLeaf.fixed_value`.
+        part: see `NativeLeaf.part`.
+        stack_index: its index on the first axis, if the native leaf is stacked over layers.
     """
 
     name: str
@@ -74,57 +74,57 @@ class MappedLeaf:
     layout: Layout
     spec: LeafSpec
     native_shape: tuple[int, ...]
-    copies: str | None = None
-    constant: int | None = None
+    mirrors: str | None = None
+    fixed_value: int | None = None
     part: Part | None = None
-    item: int | None = None
+    stack_index: int | None = None
 
     @property
-    def own(self) -> bool:
+    def library_only(self) -> bool:
         """Whether only this library has the leaf."""
-        return self.copies is not None or self.constant is not None
+        return self.mirrors is not None or self.fixed_value is not None
 
     @property
     def region(self) -> Region | None:
-        """The block of the native leaf; None: all of it."""
-        if self.part is None and self.item is None:
+        """Its block of the native leaf; None: the whole leaf."""
+        if self.part is None and self.stack_index is None:
             return None
-        rest = self.native_shape if self.item is None else self.native_shape[1:]
+        rest = self.native_shape if self.stack_index is None else self.native_shape[1:]
         block = tuple((0, size) for size in rest) if self.part is None else self.part.region(rest)
-        return block if self.item is None else ((self.item, self.item + 1), *block)
+        return block if self.stack_index is None else ((self.stack_index, self.stack_index + 1), *block)
 
     @property
     def block_shape(self) -> tuple[int, ...]:
-        """The shape that `layout` takes: of the block, without the axis of `item`."""
+        """The shape that `layout` takes: that of the block, without the axis of `stack_index`."""
         if self.region is None:
             return self.native_shape
-        return tuple(end - start for start, end in self.region[0 if self.item is None else 1 :])
+        return tuple(end - start for start, end in self.region[0 if self.stack_index is None else 1 :])
 
     @property
-    def rule(self) -> str:
-        """How it lies in the native leaf, in words; empty: as it is."""
+    def storage_description(self) -> str:
+        """How the native leaf stores it, in words; empty: unchanged."""
         words = [
-            "" if self.item is None else f"layer {self.item} of a stack",
+            "" if self.stack_index is None else f"layer {self.stack_index} of a stack",
             "" if self.part is None else str(self.part),
             "" if self.layout == Identity() else str(self.layout),
         ]
         return ", ".join(filter(None, words))
 
     def to_canonical(self, array: Array) -> Array:
-        """From the whole native leaf."""
+        """Extract the canonical array from the whole native leaf."""
         if self.region is not None:
             array = array[tuple(slice(*bounds) for bounds in self.region)].reshape(self.block_shape)
         return self.layout.to_canonical(array)
 
     def to_block(self, array: Array) -> Array:
-        """To the block of the native leaf, which is all of it where `region` is None."""
+        """Convert a canonical array to its block of the native leaf (the whole leaf if `region` is None)."""
         block = self.layout.to_native(array, self.block_shape)
         return block if self.region is None else block.reshape([end - start for start, end in self.region])
 
 
 @dataclass(frozen=True)
 class LeafTable:
-    """The mapping of one port: every native leaf, each once."""
+    """The mapping between the native and canonical leaves of one port; every native leaf is in it once."""
 
     backend: str
     leaves: tuple[MappedLeaf, ...]
@@ -133,5 +133,5 @@ class LeafTable:
         return next(leaf for leaf in self.leaves if leaf.name == name)
 
     def names(self, collection: str | None = None) -> tuple[str, ...]:
-        """Canonical names, of one collection or of all."""
+        """The canonical names in one collection, or in all."""
         return tuple(leaf.name for leaf in self.leaves if collection in (None, leaf.spec.collection))

@@ -1,4 +1,4 @@
-"""Nouns of what a run found, and their JSON. Neither jax nor a framework is imported here."""
+"""The results of a run, as they are written to results.json. Neither JAX nor a model library is imported here."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,56 +9,57 @@ from equiv.core.timings import CaseCosts
 
 
 @dataclass(frozen=True)
-class Start:
-    """The initial values of one leaf in the reference and in one candidate.
+class InitialValues:
+    """How the distributions of one leaf's initial values compare in the reference and in one candidate.
 
     Attributes:
         leaf: canonical name.
-        candidate: whose values are compared with the reference's.
-        same: whether both can be draws of one distribution, at the level of `equiv.compare.initial_values.LEVEL` over all leaves.
-        p: of the two-sample Kolmogorov-Smirnov test; 1.0 and 0.0 where both are constants, alike and not.
-        reference: family, mean and standard deviation, `truncated normal, mean 0, sd 0.0313`.
-        candidate_values: the candidate's, likewise.
-        ratio: standard deviation of the candidate over the reference's; None where the reference's is 0.
-        hint: which initialiser makes the candidate start as the reference does; empty where they are alike.
+        candidate: the port that is compared with the reference.
+        same: whether both can be samples of one distribution, at the significance level of
+            `equiv.compare.initial_values` over all leaves.
+        p_value: of the two-sample Kolmogorov-Smirnov test; for two constants 1.0 if they are equal, else 0.0.
+        reference: family, mean and standard deviation, e.g. `truncated normal, mean 0, sd 0.0313`.
+        candidate_values: the same of the candidate.
+        ratio: standard deviation of the candidate / that of the reference; None if the latter is 0.
+        hint: the initialiser that gives the candidate the reference's distribution; empty if they are the same.
     """
 
     leaf: str
     candidate: str
     same: bool
-    p: float
+    p_value: float
     reference: str
     candidate_values: str
     ratio: float | None = None
     hint: str = ""
 
 
-ULPS = (0, 1, 2, 4, 8, 16, 64, 256, 1024, 4096, 65536, 1048576)
-"""Upper ends of the bins of a distribution of differences, in units in the last place; one more bin is open."""
+ULP_BINS = (0, 1, 2, 4, 8, 16, 64, 256, 1024, 4096, 65536, 1048576)
+"""Upper edges of the histogram bins of differences, in ulps; one more bin is open-ended."""
 
 
 SHADES = "0123456789"
-"""Shades of a map of differences: 0 is no difference at all, 9 the largest, a third of a decade apart."""
+"""Levels of a heat map of differences: 0 is no difference, 9 the largest; one level is a third of a decade."""
 
 
-BACK = "on the way back"
-"""What is said in the name of a value that only a gradient needs."""
+BACKWARD_PASS = "in the backward pass"
+"""Part of the name of an intermediate value that only the gradients use."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How a difference is spread over the elements of an array.
+    """How a difference is distributed over the elements of an array.
 
     Attributes:
-        ratios: error / budget after each train step; empty outside of training. A step without a budget is left at -1.
-        ulps: how many elements of the native runs differ by up to so many ulps of the reference's value; bins as in
-            `ULPS`, the last open.
-        shades: the worst step as a matrix, the largest difference of every block as one of `SHADES`.
-        shape: of the matrix that the shades stand for.
-        rounded: how far the native run of the reference and of the candidate is from its own float64 run, in ulps of
-            the largest value; empty where there is no float64 run.
-        relation: what the candidate's values are of the reference's, where that is simple, within the budget: `all
-            zero`, `2 times`, `the same values in another order`, `unchanged by every step`.
+        ratios: error / budget after each train step; empty outside of training. -1 for a step without a budget.
+        ulps: number of elements of the native runs per bin of the difference in ulps of the reference's value; bins as
+            in `ULP_BINS`, the last one open-ended.
+        shades: the worst step as a heat map: the largest difference of every block as one of `SHADES`.
+        shape: of the matrix that the heat map shows.
+        rounded: the rounding error of the native run of the reference and of the candidate, each against its own
+            float64 run, in ulps of the largest value; empty if there is no float64 run.
+        relation: a simple relation of the candidate's values to the reference's that holds within the budget, if there
+            is one: `all zero`, `2 times`, `the same values in another order`, `unchanged by every step`.
     """
 
     ratios: tuple[float, ...] = ()
@@ -70,13 +71,13 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A builder as it is written.
+class BuilderSource:
+    """The source code of a builder.
 
     Attributes:
-        file: as the user gave it, never a place on the machine.
+        file: as the user gave it, never an absolute path.
         line: number of its first line there.
-        text: its lines, dedented.
+        text: the code, dedented.
     """
 
     file: str
@@ -85,16 +86,16 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Waypoint:
-    """One value that the reference computes on the way to its outputs, and the nearest one of the candidate.
+class Intermediate:
+    """One intermediate value that the reference computes, and the nearest one of the candidate.
 
     Attributes:
-        name: the primitive, and the module that the trace names.
+        name: the primitive, and the module of the name stack.
         where: `file:line` of the user's own code in the reference.
-        ratio: error / budget of the candidate's nearest value; None where it has none of that size.
-        floor: the same of a reference whose inputs have moved by one ulp: what rounding alone does.
-        lost: whether the candidate has neither it nor anything that the reference makes of it; a value over its budget
-            that is not lost is only another way to the same.
+        ratio: error / budget of the candidate's nearest value; None if it has no value of that size.
+        floor: the same ratio for the reference with its inputs changed by one ulp: the effect of rounding alone.
+        lost: whether the candidate has neither this value nor any that the reference computes from it; a value over its
+            budget that is not lost is only computed differently.
     """
 
     name: str
@@ -104,19 +105,19 @@ class Waypoint:
     lost: bool = False
 
 
-SCHEMA_VERSION = 1
+RESULTS_SCHEMA_VERSION = 1
 
 
-CHECKS = ("structure", "randomness", "outputs", "gradients", "state", "train")
-"""The checks in the order of the report: what breaks first explains what breaks after it."""
+CHECK_NAMES = ("structure", "randomness", "outputs", "gradients", "state", "train")
+"""The checks in the order of the report: an earlier failure explains the later ones."""
 
 
-RISK = 1e-9
-"""How often chance alone may exceed a budget."""
+BUDGET_RISK = 1e-9
+"""The probability that rounding alone exceeds a budget."""
 
 
-LEVEL = math.sqrt(2 * math.log(2 / RISK))
-"""The factor of a budget at that risk (Higham and Mary 2019, theorem 2.4)."""
+BUDGET_LEVEL = math.sqrt(2 * math.log(2 / BUDGET_RISK))
+"""The factor of a budget at `BUDGET_RISK` (Higham and Mary 2019, theorem 2.4)."""
 
 
 @dataclass(frozen=True)
@@ -125,22 +126,22 @@ class Finding:
 
     Attributes:
         place: program and leaf, e.g. `train __call__: state block.norm/mean`.
-        grade: how equality is known, or that it is not.
-        error: largest absolute difference; in float64 where `precision` says so.
-        budget: how far rounding can explain a difference.
+        grade: how equality is established, or why it is not.
+        error: largest absolute difference; of the float64 runs if `precision` is `float64`.
+        budget: the largest difference that rounding can explain.
         ratio: error / budget; 1 is the limit.
-        precision: the run that was the judge, `native` or `float64`.
+        precision: the run that was compared, `native` or `float64`.
         reference: the reference's value at the worst element.
         candidate: the candidate's value there.
         index: its index; for train programs the first is the step.
-        probe: which probe: `0`, `1` or `cold` (training from the library's own fresh state).
-        nonfinite: NaN and infinite values in the reference and in the candidate.
-        note: what else is to be said, in a sentence.
-        response: how far the reference itself moves when each of its inputs moves by one ulp.
-        depth: rounded operations in a row.
-        factor: what the case multiplies its derived budgets by; 1 unless its author overrides them.
-        source: where there is no proof, the first different equation of each port with file and line.
-        spread: how the difference is spread over the elements; of the worst few findings of a check.
+        probe: which probe: `0`, `1` or `cold` (training from the library's own initial state).
+        nonfinite: number of NaN and infinite values in the reference and in the candidate.
+        note: a remark, in a sentence.
+        response: the change of the reference when each of its inputs changes by one ulp.
+        depth: length of the longest chain of rounded operations.
+        factor: the case's `budget_factor`, by which its derived budgets are multiplied.
+        source: if there is no proof, the first different equation of each port with file and line.
+        spread: how the difference is distributed over the elements; for the worst few findings of a check.
     """
 
     place: str
@@ -164,14 +165,23 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check of one candidate against the reference; where it is not proved, the way through both programs."""
+    """One check of one candidate against the reference.
+
+    Attributes:
+        check: its name, one of `CHECK_NAMES`.
+        candidate: name of the port that is compared with the reference.
+        grade: of the whole check; see `equiv.core.verdict.check_grade`.
+        summary: number of findings per grade, in words.
+        findings: one per compared leaf, output or property.
+        intermediates: intermediate values of both programs, if the check is not proved.
+    """
 
     check: str
     candidate: str
     grade: Grade
     summary: str
     findings: tuple[Finding, ...] = ()
-    walk: tuple[Waypoint, ...] = ()
+    intermediates: tuple[Intermediate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,7 +198,7 @@ class DeviationResult:
 
 @dataclass(frozen=True)
 class LeafResult:
-    """One canonical leaf; where each port keeps it, in which shape, and in which layout where that is another."""
+    """One canonical leaf; where each port stores it, in which shape, and in which layout if that differs."""
 
     leaf: str
     shape: tuple[int, ...]
@@ -206,14 +216,14 @@ class CaseResult:
         verdicts: candidate to verdict.
         leaves: the layer table as mapped.
         problem: why nothing at all could be compared.
-        probes: whether the probes can tell: every leaf moved, every pair of alike leaves swapped.
-        left_over: native leaves of the built ports that the layer table does not cover.
-        faults: what became of planted faults; None where none were planted.
-        costs: what each port costs; None where nothing was timed.
-        starts: how every parameter starts in each library; empty where that was not asked.
-        path: the case file, for running it again.
+        probes: probe sensitivity: whether the probes detect a change of every leaf and a swap of equal-shaped leaves.
+        unmapped_leaves: number of native leaves of the built ports that the layer table does not cover.
+        faults: the result of the selfcheck; None if no faults were planted.
+        costs: the costs of each port; None if nothing was timed.
+        initial_values: comparison of every parameter's initial values; empty if not requested.
+        path: the case file, relative to the working directory.
         sources: backend to its builder.
-        text: a hash of the case file and of the user's own modules that it imports: what the verdict belongs to.
+        source_digest: a hash of the case file and of the user's own modules that it imports.
     """
 
     name: str
@@ -227,19 +237,19 @@ class CaseResult:
     deviations: tuple[DeviationResult, ...] = ()
     problem: str = ""
     probes: tuple[Finding, ...] = ()
-    left_over: int = 0
+    unmapped_leaves: int = 0
     faults: FaultMatrix | None = None
     costs: CaseCosts | None = None
-    starts: tuple[Start, ...] = ()
+    initial_values: tuple[InitialValues, ...] = ()
     path: str = ""
-    sources: dict[str, Source] = field(default_factory=dict)
-    text: str = ""
+    sources: dict[str, BuilderSource] = field(default_factory=dict)
+    source_digest: str = ""
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run: what was compared, where, and what was found; `rewrites`: the prover's, each with its condition."""
+    """One run: its cases, environment and verdict; `rewrites`: those of the prover, each with its condition."""
 
     verdict: Verdict
     headline: str
@@ -247,6 +257,6 @@ class RunResult:
     cases: tuple[CaseResult, ...]
     started: str
     seconds: float
-    schema: int = SCHEMA_VERSION
+    schema: int = RESULTS_SCHEMA_VERSION
     problems: tuple[str, ...] = field(default_factory=tuple)
     rewrites: dict[str, str] = field(default_factory=dict)

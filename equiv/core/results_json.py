@@ -1,51 +1,53 @@
-"""Results json."""
+"""Read and write results.json."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from equiv.core.results import SCHEMA_VERSION, RunResult
+from equiv.core.results import RESULTS_SCHEMA_VERSION, RunResult
 from equiv.errors import EquivError
 
 
 @dataclass(frozen=True)
-class _Version:
-    """What is read first: another version need not have any other field of ours."""
+class _ResultsVersion:
+    """Read first, as a file of another version may lack every other field."""
 
     schema: int
 
 
-def encode(result: RunResult) -> bytes:
-    """A run as indented JSON with sorted keys."""
+def encode_results(result: RunResult) -> bytes:
+    """Encode a run as indented JSON with sorted keys."""
     return msgspec.json.format(msgspec.json.encode(result, order="sorted"), indent=1) + b"\n"
 
 
-def decode(data: bytes, source: str) -> RunResult:
-    """A run from JSON.
+def decode_results(data: bytes, source: str) -> RunResult:
+    """Decode a run from JSON.
 
     Raises:
-        EquivError: it is not a results file, or one of another schema version; names the place.
+        EquivError: it is not a results file, or has another schema version; the message names the invalid field.
     """
     try:
-        version = msgspec.json.decode(data, type=_Version).schema
-        if version != SCHEMA_VERSION:
+        version = msgspec.json.decode(data, type=_ResultsVersion).schema
+        if version != RESULTS_SCHEMA_VERSION:
             raise EquivError(
-                f"{source}: results schema {version}, this version reads {SCHEMA_VERSION}. "
-                "Write it anew with equiv run."
+                f"{source}: results schema {version}, this version reads {RESULTS_SCHEMA_VERSION}. "
+                "Regenerate it with equiv run."
             )
         return msgspec.json.decode(data, type=RunResult)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise EquivError(f"{source}: not a results file of equiv: {error}. Write it anew with equiv run.") from error
+        raise EquivError(f"{source}: not a results file of equiv: {error}. Regenerate it with equiv run.") from error
 
 
-def read(path: Path) -> RunResult:
-    """A run from a file.
+def read_results(path: Path) -> RunResult:
+    """Read a run from a file.
 
     Raises:
-        EquivError: it cannot be read, or is not a results file.
+        EquivError: the file cannot be read, or is not a results file.
     """
     try:
-        return decode(path.read_bytes(), str(path))
+        return decode_results(path.read_bytes(), str(path))
     except OSError as error:
-        raise EquivError(f"{path}: cannot be read: {error.strerror}. Give the JSON that equiv run wrote.") from error
+        raise EquivError(
+            f"{path}: cannot be read: {error.strerror}. Give the JSON file that equiv run wrote."
+        ) from error

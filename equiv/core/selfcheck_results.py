@@ -1,4 +1,4 @@
-"""Nouns of what a selfcheck found: planted faults, and what became of each. No jax is imported here."""
+"""The results of a selfcheck: planted faults, and which check notices each of them. JAX is not imported here."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,29 +12,29 @@ OUTCOMES: tuple[Outcome, ...] = ("noticed", "equivalent", "unidentifiable", "sur
 
 
 BUILDER = "builder"
-"""What stands for a program where a fault is planted in a builder."""
+"""Used as the name of the program if a fault is planted in a builder."""
 
 
-SIGNS: dict[Outcome, str] = {"noticed": "✓", "equivalent": "=", "unidentifiable": "?", "survived": "✗"}
-"""A sign for every outcome: colour never speaks alone."""
+OUTCOME_SIGNS: dict[Outcome, str] = {"noticed": "✓", "equivalent": "=", "unidentifiable": "?", "survived": "✗"}
+"""A sign for every outcome, as colour alone is not accessible."""
 
 
 @dataclass(frozen=True)
-class Kill:
-    """One fault planted in one place of one candidate.
+class MutantResult:
+    """One mutant: a candidate with one fault planted in one place, and its outcome.
 
     Attributes:
-        candidate: whose program.
+        candidate: name of the port.
         fault: kind of the fault.
-        program: name of the program; `BUILDER` where the fault is a hyperparameter of a layer.
+        program: name of the program; `BUILDER` if the fault is a hyperparameter of a layer.
         site: the equation with its source line, or the input or output; or the layer and its hyperparameter.
-        outcome: `noticed`; `equivalent`: proved to be the same computation; `unidentifiable`: no probe can tell, and
-            why; `survived`: hidden by the budget.
-        check: which check notices it.
-        place: where it is noticed: `program: output`; `leaf name` or `model` where the port itself does not fit.
-        probe: on which probe.
-        ratio: error / budget there; None where the error is not a number or has no budget.
-        reason: why it is not noticed; or what is noticed, where that is no number.
+        outcome: `noticed` (killed by a check); `equivalent`: proved to be the same computation; `unidentifiable`: no
+            probe can detect it; `survived`: its effect is within the budget.
+        check: the check that notices it.
+        place: where it is noticed: `program: output`; or the leaf name or `model` if the mutant cannot be compared.
+        probe: the probe that detects it.
+        ratio: error / budget there; None if the error is not a number or has no budget.
+        reason: why it is not noticed; or what is noticed, if that is not a number.
     """
 
     candidate: str
@@ -51,13 +51,13 @@ class Kill:
 
 @dataclass(frozen=True)
 class FaultRow:
-    """All faults of one kind in one candidate.
+    """All mutants of one candidate with one kind of fault.
 
     Attributes:
-        candidate: whose programs.
+        candidate: name of the port.
         fault: kind of the fault.
-        outcomes: how many came to each outcome.
-        checks: how many each check noticed.
+        outcomes: number of mutants per outcome.
+        checks: number of mutants that each check noticed.
     """
 
     candidate: str
@@ -68,39 +68,39 @@ class FaultRow:
 
 @dataclass(frozen=True)
 class FaultMatrix:
-    """A case's selfcheck as kept in the results.
+    """The selfcheck of a case, as written to results.json.
 
     Attributes:
         rows: by candidate and kind of fault, in the order of the catalogue.
-        missed: every fault that was neither noticed nor proved to be none, with its reason.
-        fits_nowhere: kinds of fault that no program of the case has a place for.
-        problem: why nothing could be planted, in whom.
-        seconds: how long it took.
+        missed: every mutant that was neither noticed nor proved equivalent, with its reason.
+        not_applicable: kinds of fault that cannot be planted in any program of the case.
+        problem: the candidates in which nothing could be planted, and why.
+        seconds: duration.
     """
 
     rows: tuple[FaultRow, ...]
-    missed: tuple[Kill, ...] = ()
-    fits_nowhere: tuple[str, ...] = ()
+    missed: tuple[MutantResult, ...] = ()
+    not_applicable: tuple[str, ...] = ()
     problem: str = ""
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class SelfcheckResult:
-    """One case with faults planted.
+    """The selfcheck of one case.
 
     Attributes:
         name: of the case.
-        fresh: whether the leaves were as freshly initialised and the batch ones.
-        kills: every planted fault.
-        kinds: all kinds of fault that were tried, in the order of the catalogue; one without a kill fits nowhere.
-        problem: why nothing could be planted, in whom.
-        seconds: how long it took.
+        fresh: whether the baseline was used: default-initialised parameters and an all-ones batch.
+        mutants: one per planted fault.
+        kinds: all kinds of fault that were tried, in the order of the catalogue; one without mutants is not applicable.
+        problem: the candidates in which nothing could be planted, and why.
+        seconds: duration.
     """
 
     name: str
     fresh: bool
-    kills: tuple[Kill, ...] = ()
+    mutants: tuple[MutantResult, ...] = ()
     kinds: tuple[str, ...] = ()
     problem: str = ""
     seconds: float = 0.0
@@ -108,45 +108,45 @@ class SelfcheckResult:
 
 @dataclass(frozen=True)
 class Selfcheck:
-    """All cases of a selfcheck under one headline."""
+    """All cases of a selfcheck, with a headline."""
 
     headline: str
     cases: tuple[SelfcheckResult, ...]
 
 
-def counts(kills: Iterable[Kill]) -> Counter[Outcome]:
-    """How many faults came to each outcome."""
-    return Counter(kill.outcome for kill in kills)
+def count_outcomes(mutants: Iterable[MutantResult]) -> Counter[Outcome]:
+    """The number of mutants per outcome."""
+    return Counter(mutant.outcome for mutant in mutants)
 
 
-def matrix(result: SelfcheckResult) -> FaultMatrix:
-    """A selfcheck counted by candidate and kind of fault."""
-    groups: dict[tuple[str, str], list[Kill]] = {}
-    for kill in result.kills:
-        groups.setdefault((kill.candidate, kill.fault), []).append(kill)
+def fault_matrix(result: SelfcheckResult) -> FaultMatrix:
+    """Count the mutants of a selfcheck by candidate and kind of fault."""
+    groups: dict[tuple[str, str], list[MutantResult]] = {}
+    for mutant in result.mutants:
+        groups.setdefault((mutant.candidate, mutant.fault), []).append(mutant)
     rows = [
-        FaultRow(*key, dict(counts(kills)), dict(Counter(kill.check for kill in kills if kill.check)))
-        for key, kills in groups.items()
+        FaultRow(*key, dict(count_outcomes(mutants)), dict(Counter(mutant.check for mutant in mutants if mutant.check)))
+        for key, mutants in groups.items()
     ]
-    missed = tuple(kill for kill in result.kills if kill.outcome in ("unidentifiable", "survived"))
-    planted = {kill.fault for kill in result.kills}
+    missed = tuple(mutant for mutant in result.mutants if mutant.outcome in ("unidentifiable", "survived"))
+    planted = {mutant.fault for mutant in result.mutants}
     absent = tuple(kind for kind in result.kinds if kind not in planted)
     return FaultMatrix(tuple(rows), missed, absent, result.problem, result.seconds)
 
 
-def conclude(cases: Iterable[SelfcheckResult]) -> Selfcheck:
-    """All cases under one headline."""
-    every = tuple(cases)
-    found = counts(kill for case in every for kill in case.kills)
+def summarise_selfcheck(cases: Iterable[SelfcheckResult]) -> Selfcheck:
+    """Combine all cases of a selfcheck, with a headline."""
+    all_cases = tuple(cases)
+    found = count_outcomes(mutant for case in all_cases for mutant in case.mutants)
     rest = [f"{found[outcome]} {outcome}" for outcome in OUTCOMES[1:]]
-    problems = sum(bool(case.problem) for case in every)
+    problems = sum(bool(case.problem) for case in all_cases)
     headline = f"{found['noticed']} of {found.total()} faults noticed, {', '.join(rest)}"
-    return Selfcheck(f"{headline}; {problems} cases with problems" if problems else headline, every)
+    return Selfcheck(f"{headline}; {problems} cases with problems" if problems else headline, all_cases)
 
 
-def exit_code(result: Selfcheck) -> int:
-    """As in `diff`: 0 none survived, 1 some did, 2 trouble, 3 nothing was planted."""
+def selfcheck_exit_code(result: Selfcheck) -> int:
+    """The exit code, as that of `diff`: 0 none survived, 1 some survived, 2 error; and 3 nothing was planted."""
     if any(case.problem for case in result.cases):
         return 2
-    found = counts(kill for case in result.cases for kill in case.kills)
+    found = count_outcomes(mutant for case in result.cases for mutant in case.mutants)
     return 1 if found["survived"] else 0 if found.total() else 3

@@ -1,4 +1,4 @@
-"""The text that a verdict belongs to: a case file and the user's own modules that it imports, installed ones apart."""
+"""A hash of the source code that a verdict holds for: a case file and the user's own modules that it imports."""
 
 import ast
 import hashlib
@@ -8,34 +8,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def digest(path: Path) -> str:
-    """A hash of a case file and of every module of the user's own behind it; nothing is imported to find them.
+def digest_sources(path: Path) -> str:
+    """Hash a case file and every module of the user's own that it imports, without importing any of them.
 
-    A module counts where it lies outside of Python's own folders and site-packages, as the code under development does.
+    A module is the user's own if it is outside of Python's own folders and site-packages.
     """
     texts: dict[Path, bytes] = {}
-    _gather(path.resolve(), texts)
+    _collect_sources(path.resolve(), texts)
     content = hashlib.sha256()
     for text in sorted(texts.values()):
         content.update(hashlib.sha256(text).digest())
     return content.hexdigest()
 
 
-def _gather(path: Path, texts: dict[Path, bytes]) -> None:
+def _collect_sources(path: Path, texts: dict[Path, bytes]) -> None:
     if path in texts:
         return
     texts[path] = path.read_bytes()
     try:
         tree = ast.parse(texts[path])
     except (SyntaxError, ValueError):
-        return  # who loads it says what is wrong
-    for name, level in _imported(tree):
-        for file in _files(name, level, path):
-            _gather(file, texts)
+        return  # loading the case reports the syntax error
+    for name, level in _imported_names(tree):
+        for file in _imported_files(name, level, path):
+            _collect_sources(file, texts)
 
 
-def _imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Every imported name with its dots, inside functions too; of `from a import b`, `a.b` as well."""
+def _imported_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Every imported name with its number of leading dots, in functions too; `from a import b` gives `a` and `a.b`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, 0) for alias in node.names)
@@ -44,13 +44,13 @@ def _imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield from ((f"{base}.{alias.name}".strip("."), node.level) for alias in node.names)
 
 
-def _files(name: str, level: int, importer: Path) -> Iterator[Path]:
-    """The files that an import runs: of every package on the way, and of the module."""
+def _imported_files(name: str, level: int, importer: Path) -> Iterator[Path]:
+    """The files that an import runs: those of every parent package, and of the module."""
     top, *rest = name.split(".")
     if level:
         folder, rest = importer.parents[level - 1], [top, *rest]
     else:
-        root = _own(top)
+        root = _find_user_module(top)
         if root is None:
             return
         yield root
@@ -66,8 +66,8 @@ def _files(name: str, level: int, importer: Path) -> Iterator[Path]:
         folder = folder / part
 
 
-def _own(top: str) -> Path | None:
-    """Where a module of the user's own lies; finding a top-level module imports nothing."""
+def _find_user_module(top: str) -> Path | None:
+    """The file of a top-level module if it is the user's own; `find_spec` of a top-level name imports nothing."""
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
@@ -76,7 +76,10 @@ def _own(top: str) -> Path | None:
         return None
     path = Path(spec.origin).resolve()
     paths = sysconfig.get_paths()
-    others = (*(Path(paths[name]).resolve() for name in ("stdlib", "purelib", "platlib")), Path(__file__).parent.parent)
-    # Another environment's packages, put on the path by a `.pth` file, are installed too.
+    libraries = (
+        *(Path(paths[name]).resolve() for name in ("stdlib", "purelib", "platlib")),
+        Path(__file__).parent.parent,
+    )
+    # Packages of another environment that a `.pth` file adds to the path are installed too.
     installed = {"site-packages", "dist-packages"} & set(path.parts)
-    return None if installed or any(path.is_relative_to(other) for other in others) else path
+    return None if installed or any(path.is_relative_to(folder) for folder in libraries) else path

@@ -1,4 +1,4 @@
-"""Nouns of what a case costs in each library. No jax is imported here."""
+"""The results of timing a case in each library. JAX is not imported here."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,11 +7,11 @@ Phase = Literal["trace", "lower", "compile", "first call", "step", "dispatch", "
 
 
 PHASES: tuple[Phase, ...] = ("trace", "lower", "compile", "first call", "step", "dispatch", "device")
-"""In the order in which they happen.
+"""The phases, in the order in which they happen.
 
-`first call` is the first run of a program that has been compiled: what a user waits for is the sum of the first four.
-`device` and `dispatch` are the parts of a steady `step`: what the compiled program takes beyond an empty program of as
-many arrays, and all the rest, on the host.
+`first call` is the first run of the compiled program: a user waits for the sum of the first four phases.
+`device` and `dispatch` are the parts of a steady `step`: `device` is the time of the compiled program beyond that of
+an empty program with as many arrays, `dispatch` the rest, spent on the host.
 """
 
 
@@ -19,7 +19,7 @@ SLOWER, FASTER, NO_DIFFERENCE = "slower", "faster", "no difference beyond what t
 
 
 TOO_FEW = "too few rounds"
-"""What a `Timing` claims of a candidate; the last: there is a ratio, and no claim."""
+"""The claims of a `Timing`, with `TOO_FEW` for a ratio without a claim."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,23 @@ class Timing:
     """One phase of one program of one port.
 
     Attributes:
-        backend: whose program.
+        backend: name of the port's library.
         program: `forward`, `gradients`, `train step`.
-        runner: how it is called as the guide writes it: `jax.jit`, `nnx.jit`, `split + jax.jit`.
-        phase: what is timed.
-        rounds: interleaved rounds that the ratio rests on.
-        p50: median of all calls, seconds. Of `dispatch` and `device`, which are differences, it is not positive where
-            they are lost in the noise of a `step`.
-        p90: seconds.
-        p99: seconds.
-        ratio: divided by the reference's time of the same phase and program, round by round; None for the reference
-            itself, and where a time is too small to be told from none (a `dispatch` below the noise of a `step`).
-        control: the reference divided by itself, by the same method in the same run; None where not measured.
-        naive: the same ratio from back-to-back timing, for comparison; None where not measured.
-        claim: what may be said: `slower`, `faster`, `no difference beyond what the control allows`, `too few rounds`;
-            empty for the reference, and where there is no ratio.
-        calls: measured calls that the percentiles rest on.
+        runner: how it is called in the guide: `jax.jit`, `nnx.jit`, `split + jax.jit`.
+        phase: the phase that is timed.
+        rounds: number of interleaved rounds that the ratio is computed from.
+        p50: median of all calls, seconds. `dispatch` and `device` are differences: zero or negative if they are
+            smaller than the noise of a `step`.
+        p90: 90th percentile, seconds.
+        p99: 99th percentile, seconds.
+        ratio: the time divided by the reference's, of the same phase and program, round by round; None for the
+            reference itself, and if a time is not distinguishable from zero (a `dispatch` below the noise of a `step`).
+        control: the reference divided by itself, by the same method in the same run; None if not measured.
+        back_to_back: the same ratio from back-to-back timing, for comparison; None if not measured.
+        claim: the conclusion that the control allows:
+            `slower`, `faster`, `no difference beyond what the control allows`, `too few rounds`;
+            empty for the reference, and if there is no ratio.
+        calls: number of measured calls that the percentiles are computed from.
     """
 
     backend: str
@@ -64,21 +65,21 @@ class Timing:
     p99: float
     ratio: Ratio | None = None
     control: Ratio | None = None
-    naive: Ratio | None = None
+    back_to_back: Ratio | None = None
     claim: str = ""
     calls: int = 0
 
 
 @dataclass(frozen=True)
 class HostPart:
-    """Where a steady step of a runner that does more than call into JAX spends its time.
+    """One part of the host time of a steady step, for a runner that does more than call into JAX.
 
     Attributes:
-        backend: whose program.
+        backend: name of the port's library.
         program: `forward`, `gradients`, `train step`.
         runner: as in `Timing`.
         part: `modules to arrays`, `jax.jit dispatch`, `compiled program`, `arrays to modules`.
-        seconds: lower quartile; `jax.jit dispatch` is what the call into JAX takes beyond the compiled program alone.
+        seconds: lower quartile; `jax.jit dispatch` is the call into JAX without the compiled program.
     """
 
     backend: str
@@ -90,20 +91,20 @@ class HostPart:
 
 @dataclass(frozen=True)
 class ProgramCost:
-    """What XLA says of one compiled program.
+    """The size and cost of one compiled program, as reported by XLA.
 
     Attributes:
-        backend: whose program.
+        backend: name of the port's library.
         program: `forward`, `gradients`, `train step`.
         runner: as in `Timing`.
-        equations: of the jaxpr, loop bodies counted once.
-        instructions: of the optimised HLO.
-        flops: by XLA's cost analysis; None where the platform gives none.
-        bytes: accessed, by the same.
-        peak_bytes: of memory, by XLA's memory analysis.
-        retraces: traces beyond the first when called again with the same shapes.
-        identical: whether its optimised program is the reference's after canonicalisation: then any gap is host-side.
-        differs: what the optimised program has more or less of than the reference's, e.g. `copy +4, add -1`.
+        equations: number of equations of the jaxpr, loop bodies counted once.
+        instructions: number of instructions of the optimised HLO.
+        flops: from XLA's cost analysis; None if the platform gives none.
+        bytes: bytes accessed, from the same analysis.
+        peak_bytes: peak memory, from XLA's memory analysis.
+        retraces: number of further traces when called again with the same shapes.
+        identical: whether its optimised HLO equals the reference's after canonicalisation: then any gap is host-side.
+        differs: the difference in instruction counts from the reference's optimised HLO, e.g. `copy +4, add -1`.
     """
 
     backend: str
@@ -121,18 +122,18 @@ class ProgramCost:
 
 @dataclass(frozen=True)
 class Growth:
-    """One phase at one depth of a model whose layers are written out or scanned.
+    """One phase at one depth of a model with unrolled or scanned layers.
 
     Attributes:
-        backend: whose program.
-        form: whether the layers are written out or scanned.
+        backend: name of the port's library.
+        form: whether the layers are unrolled or scanned.
         depth: number of layers.
-        phase: what is timed.
+        phase: the phase that is timed.
         seconds: median.
-        equations: of the jaxpr.
+        equations: number of equations of the jaxpr.
         runner: as in `Timing`.
         program: as in `Timing`.
-        instructions: of the optimised HLO.
+        instructions: number of instructions of the optimised HLO.
     """
 
     backend: str
@@ -148,16 +149,16 @@ class Growth:
 
 @dataclass(frozen=True)
 class CaseCosts:
-    """What one case costs.
+    """The costs of one case.
 
     Attributes:
-        timings: measured.
-        programs: counted.
-        growth: with depth, where the case is measured so.
-        withheld: candidate to the reason why nothing of it is timed (a refuted port).
-        seconds: how long measuring took.
-        parts: where a step goes on the host, for runners that do more than call into JAX.
-        load: the machine's load average over the last minute, before and after measuring; empty where there is none.
+        timings: one per phase, program and port.
+        programs: one per compiled program.
+        growth: timings at growing depth, if the case has `depths`.
+        withheld: candidate to the reason why it is not timed (a refuted port).
+        seconds: duration of the measurement.
+        parts: the parts of the host time of a step, for runners that do more than call into JAX.
+        load: the machine's one-minute load average, before and after measuring; empty if the platform has none.
     """
 
     timings: tuple[Timing, ...] = ()

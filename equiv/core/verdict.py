@@ -1,25 +1,25 @@
-"""Verdict."""
+"""From findings to the grade of a check, from checks to a verdict, from a verdict to an exit code."""
 
-from equiv.core.grades import DECIDING, EQUAL, Grade, Verdict
+from equiv.core.grades import EQUAL_GRADES, GRADE_PRIORITY, Grade, Verdict
 from equiv.core.results import CheckResult, Finding
 
 
-def weakest(findings: tuple[Finding, ...]) -> Grade:
-    """The grade of a check: any refusal first, else the weakest equality that its leaves reach."""
+def check_grade(findings: tuple[Finding, ...]) -> Grade:
+    """The grade of a check: any refusal first, else the weakest grade of its findings."""
     grades: list[Grade] = [finding.grade for finding in findings]
-    return min(grades, key=DECIDING.index) if grades else "vacuous"
+    return min(grades, key=GRADE_PRIORITY.index) if grades else "vacuous"
 
 
 def verdict_of(checks: tuple[CheckResult, ...]) -> Verdict:
-    """Same only where every check says so by name."""
+    """The verdict of a candidate; `same` only if the grade of every check means equal."""
     grades = {check.grade for check in checks}
     if "error" in grades:
         return "error"
     if "refuted" in grades:
         return "different"
-    return "same" if grades and grades <= set(EQUAL) else "inconclusive"
+    return "same" if grades and grades <= set(EQUAL_GRADES) else "inconclusive"
 
 
-def exit_code(verdict: Verdict) -> int:
-    """As `diff(1)`: 0 same, 1 different, 2 trouble, 3 inconclusive."""
+def verdict_exit_code(verdict: Verdict) -> int:
+    """The exit code, as that of `diff`: 0 same, 1 different, 2 error; and 3 inconclusive."""
     return {"same": 0, "different": 1, "error": 2, "inconclusive": 3}[verdict]

@@ -1,1 +1,1 @@
-"""A layer table from two programs alone: which leaf of one port is which leaf of the other, and how it lies there."""
+"""Infer a layer table from two programs: which leaf of one port is which leaf of the other, and in which layout."""

@@ -1,116 +1,118 @@
-"""Builders by their place, and the library that each is for."""
+"""Builders, found by their import paths, and the library of each."""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from equiv.backends.identify import RNGS, library
+from equiv.backends.identify import RNGS_PARAMETERS, library_of
 from equiv.core.case import Builder
-from equiv.errors import CaseError, EquivError, place, told
-from equiv.infer.import_path import Place, attribute, kind_of, place_of
+from equiv.errors import CaseError, EquivError, error_summary, user_code_location
+from equiv.infer.import_path import ImportPath, describe_object, import_attribute, parse_import_path
 
 
 @dataclass(frozen=True)
-class Located:
-    """A builder and what it is for.
+class LocatedBuilder:
+    """A builder and its library.
 
     Attributes:
-        place: where it stands.
-        backend: whose library its model is of.
-        builder: as a case takes it.
-        code: how a case names it, with `{name}` for the attribute.
+        import_path: where it was imported from.
+        backend: the library of its model.
+        builder: the function that a case's `models` takes.
+        code: its source text in a case file, with `{name}` for the attribute.
     """
 
-    place: Place
+    import_path: ImportPath
     backend: str
     builder: Builder
     code: str
 
 
-def locate(given: str) -> Located:
-    """The builder at a place.
+def locate_builder(given: str) -> LocatedBuilder:
+    """Import a builder and identify its library.
 
     Raises:
-        EquivError: nothing there can be imported, called or recognised.
+        EquivError: it cannot be imported or called, or its library cannot be identified.
     """
-    where = place_of(given)
-    found = attribute(given, where)
+    where = parse_import_path(given)
+    found = import_attribute(given, where)
     if inspect.isclass(found):
-        backend = library(found)
+        backend = library_of(found)
         if backend is None:
-            raise CaseError(f"{given}: the class {found.__name__} is no Linen or NNX module. {WANTED}")
+            raise CaseError(f"{given}: the class {found.__name__} is no Linen or NNX module. {BUILDER_HELP}")
         if backend == "nnx":
-            return Located(where, backend, *_taking_rngs(given, found))
-        return Located(where, backend, *_without_arguments(given, found))
-    if not inspect.isroutine(found) and (backend := library(_model(found))) is not None:
+            return LocatedBuilder(where, backend, *_rngs_builder(given, found))
+        return LocatedBuilder(where, backend, *_no_argument_builder(given, found))
+    if not inspect.isroutine(found) and (backend := library_of(_model_of(found))) is not None:
         if backend == "nnx":
             raise CaseError(
-                f"{given}: a {type(found).__name__} that is already made; its parameters would be shared. "
-                "Give a function of rngs that makes it."
+                f"{given}: got a {type(found).__name__} instance; all builds would share its parameters. "
+                "Give a function of rngs that returns a new one."
             )
-        return Located(where, backend, lambda: found, "lambda: {name}")
+        return LocatedBuilder(where, backend, lambda: found, "lambda: {name}")
     if not callable(found):
-        raise CaseError(f"{given}: got {kind_of(found)}. {WANTED}")
-    if _required(found):
-        return Located(where, "nnx", *_taking_rngs(given, found))
-    return _called(given, where, found)
+        raise CaseError(f"{given}: got {describe_object(found)}. {BUILDER_HELP}")
+    if _required_parameters(found):
+        return LocatedBuilder(where, "nnx", *_rngs_builder(given, found))
+    return _call_builder(given, where, found)
 
 
-WANTED = (
+BUILDER_HELP = (
     "Give a function that returns what hk.transform gives or a Linen module, or one of rngs that returns an NNX module."
 )
 
 
-def _called(given: str, where: Place, found: Callable[[], Any]) -> Located:
+def _call_builder(given: str, where: ImportPath, found: Callable[[], Any]) -> LocatedBuilder:
     try:
         returned = found()
     except (Exception, SystemExit) as error:
-        raise EquivError(f"{given}: calling it raised {told(error)}. Mend {place(error, given)}.") from error
-    backend = library(_model(returned))
+        raise EquivError(
+            f"{given}: calling it raised {error_summary(error)}. Fix {user_code_location(error, given)}."
+        ) from error
+    backend = library_of(_model_of(returned))
     if backend is None or backend == "nnx":
         more = "; an NNX builder takes rngs" if backend else ""
-        raise CaseError(f"{given}: it returned {kind_of(_model(returned))}{more}. {WANTED}")
-    return Located(where, backend, found, "{name}")
+        raise CaseError(f"{given}: it returned {describe_object(_model_of(returned))}{more}. {BUILDER_HELP}")
+    return LocatedBuilder(where, backend, found, "{name}")
 
 
-def _model(returned: Any) -> Any:
+def _model_of(returned: Any) -> Any:
     named = hasattr(returned, "_fields")
     return returned[0] if isinstance(returned, tuple) and returned and not named else returned
 
 
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """What a function or class takes; the metaclass of NNX modules hides what theirs does."""
+def _signature_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a function, or of a class's `__init__`, which the metaclass of NNX modules hides."""
     if not inspect.isclass(function):
         return list(inspect.signature(function).parameters.values())
     return list(inspect.signature(function.__init__).parameters.values())[1:]
 
 
-def _required(function: Callable[..., Any]) -> list[inspect.Parameter]:
+def _required_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     fixed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [one for one in _parameters(function) if one.default is one.empty and one.kind not in fixed]
+    return [one for one in _signature_parameters(function) if one.default is one.empty and one.kind not in fixed]
 
 
-def _taking_rngs(given: str, function: Callable[..., Any]) -> tuple[Builder, str]:
-    """An NNX builder as a case takes it: a function of rngs alone."""
-    others = [one.name for one in _required(function) if one.name not in RNGS]
+def _rngs_builder(given: str, function: Callable[..., Any]) -> tuple[Builder, str]:
+    """An NNX builder as a function of rngs alone, and its source text."""
+    others = [one.name for one in _required_parameters(function) if one.name not in RNGS_PARAMETERS]
     if others:
         raise CaseError(
-            f"{given}: it asks for {', '.join(map(repr, others))}, which nothing is known for. "
-            "Give a function that takes nothing, or rngs for NNX, and sets the rest."
+            f"{given}: it requires the arguments {', '.join(map(repr, others))}, which equiv does not pass. "
+            "Give a function without arguments, or of rngs for NNX, that sets the rest."
         )
-    parameters = _parameters(function)
-    name = next((one.name for one in parameters if one.name in RNGS), "rngs")
+    parameters = _signature_parameters(function)
+    name = next((one.name for one in parameters if one.name in RNGS_PARAMETERS), "rngs")
     first = parameters[0] if parameters else None
     if first is not None and first.name == name and first.kind is not inspect.Parameter.KEYWORD_ONLY:
         return function, "{name}"
     return lambda rngs: function(**{name: rngs}), f"lambda rngs: {{name}}({name}=rngs)"
 
 
-def _without_arguments(given: str, function: Callable[..., Any]) -> tuple[Builder, str]:
-    if others := [one.name for one in _required(function)]:
+def _no_argument_builder(given: str, function: Callable[..., Any]) -> tuple[Builder, str]:
+    if others := [one.name for one in _required_parameters(function)]:
         raise CaseError(
-            f"{given}: it asks for {', '.join(map(repr, others))}, which nothing is known for. "
-            "Give a function that takes nothing and sets them."
+            f"{given}: it requires the arguments {', '.join(map(repr, others))}, which equiv does not pass. "
+            "Give a function without arguments that sets them."
         )
     return function, "{name}"

@@ -1,4 +1,4 @@
-"""From two builders to a layer table: everything that `equiv map`, `check` and `new` do before anything is run."""
+"""From two builders to a layer table: what `equiv map`, `check` and `new` do before they run the case."""
 
 import time
 from collections.abc import Mapping
@@ -6,60 +6,60 @@ from dataclasses import dataclass
 from functools import partial
 
 from equiv import backends
-from equiv.backends.base import Port, Request
-from equiv.backends.build import guarded, request_of
+from equiv.backends.base import Port, PortSpec
+from equiv.backends.build import call_user_code, port_spec
 from equiv.core.case import Case
 from equiv.core.leaves import LeafTable, NativeKey
 from equiv.errors import CaseError, PortError
-from equiv.infer.builders import Located
-from equiv.infer.matching.proposal import Left, Proposal
+from equiv.infer.builders import LocatedBuilder
+from equiv.infer.matching.proposal import Proposal, UnpairedLeaf
 from equiv.infer.matching.propose import propose
-from equiv.infer.table.case_writer import Draft
-from equiv.infer.table.moving_averages import decays
-from equiv.infer.table.rows import Row, rows
+from equiv.infer.table.case_writer import CaseDraft
+from equiv.infer.table.moving_averages import average_decays
+from equiv.infer.table.rows import InferredRow, infer_rows
 from equiv.programs.probes import make_probe
 
-SEED = 7
-"""Of the batch on which ties are decided; those of a run are others."""
+INFERENCE_SEED = 7
+"""Seed of the batch on which ties are decided; different from the seeds of a run."""
 
 
 @dataclass(frozen=True)
-class Inferred:
-    """A map between two ports, as far as it could be inferred.
+class InferredLayers:
+    """The layer table of two ports, as far as it could be inferred.
 
     Attributes:
-        proposal: leaf by leaf.
+        proposal: pairs of leaves.
         rows: the layer table.
-        problems: pairs that no row of a layer table can say, and why.
-        left: leaves without a counterpart, but for those that only one library keeps of a layer.
-        covered: whether the layer table has every leaf of both ports, so that the case can be run.
+        problems: pairs that no row of a layer table can express, and why.
+        unpaired: leaves without a counterpart, except those that a layer has in one library only.
+        covered: whether the layer table covers every leaf of both ports, so that the case can be run.
         draft: the case file.
-        seconds: what inference took, tracing included.
+        seconds: duration of the inference, tracing included.
     """
 
     proposal: Proposal
-    rows: tuple[Row, ...]
+    rows: tuple[InferredRow, ...]
     problems: tuple[str, ...]
-    left: tuple[Left, ...]
+    unpaired: tuple[UnpairedLeaf, ...]
     covered: bool
-    draft: Draft
+    draft: CaseDraft
     seconds: float
 
     @property
     def complete(self) -> bool:
         """Whether every leaf of both ports has its counterpart in the layer table."""
-        return not self.left and not self.problems
+        return not self.unpaired and not self.problems
 
 
-def infer(
-    builders: tuple[Located, Located],
+def infer_layers(
+    builders: tuple[LocatedBuilder, LocatedBuilder],
     batch: Mapping[str, str],
     methods: Mapping[str, tuple[str, ...]] | None = None,
-) -> Inferred:
+) -> InferredLayers:
     """Infer the layer table of two builders.
 
     Args:
-        builders: the reference's and the candidate's.
+        builders: of the reference and of the candidate.
         batch: entry to `"dtype[shape]"`.
         methods: public method to batch entries; None: `__call__` with every entry but labels.
 
@@ -72,44 +72,47 @@ def infer(
     left, right = builders
     if left.backend == right.backend:
         raise CaseError(
-            f"{left.place} and {right.place} are both {left.backend}: a case has one model per library. "
+            f"{left.import_path} and {right.import_path} are both {left.backend}: a case has one model per library. "
             "Give models of two libraries."
         )
     models = {one.backend: one.builder for one in builders}
-    request, entries = request_of(Case(guide="", models=models, batch=batch, layers=(), methods=methods))
-    probe = make_probe("inference", SEED, LeafTable(left.backend, ()), entries, 1)
+    request, entries = port_spec(Case(guide="", models=models, batch=batch, layers=(), methods=methods))
+    probe = make_probe("inference", INFERENCE_SEED, LeafTable(left.backend, ()), entries, 1)
     try:
-        ports = _built(left, request), _built(right, request)
+        ports = _build_port(left, request), _build_port(right, request)
         proposal = propose(ports, request, {name: array[0] for name, array in probe.batches.items()})
     except PortError as error:
-        raise PortError(f"{error} {_called(request)}") from error
-    found, problems = rows(proposal)
+        raise PortError(f"{error} {_describe_call(request)}") from error
+    found, problems = infer_rows(proposal)
     held = [frozenset[NativeKey]().union(*(row.keys[side] for row in found)) for side in (0, 1)]
-    outside = {(one.side, one.key) for one in proposal.left if one.key not in held[one.side]}
-    alone = tuple(one for one in proposal.left if not one.dead or (one.side, one.key) in outside)
+    outside = {(one.side, one.key) for one in proposal.unpaired if one.key not in held[one.side]}
+    alone = tuple(one for one in proposal.unpaired if not one.dead or (one.side, one.key) in outside)
     haiku = [port for port in ports if port.backend == "haiku"]
-    draft = Draft(
-        lesson=f"{right.place.attribute} ({right.backend}) is {left.place.attribute} ({left.backend}).",
+    draft = CaseDraft(
+        lesson=f"{right.import_path.attribute} ({right.backend}) is {left.import_path.attribute} ({left.backend}).",
         builders=builders,
         batch=batch,
         methods=methods,
         rows=found,
-        decays=decays(haiku[0], request, found) if haiku else {},
+        decays=average_decays(haiku[0], request, found) if haiku else {},
         missing=(*problems, *(f"{ports[one.side].backend} {one.key}: {one.reason}" for one in alone)),
     )
     covered = not (problems or outside)
-    return Inferred(proposal, found, problems, alone, covered, draft, time.perf_counter() - began)
+    return InferredLayers(proposal, found, problems, alone, covered, draft, time.perf_counter() - began)
 
 
-def _called(request: Request) -> str:
-    """What the ports were called with: an error of a builder may well be one of the batch."""
+def _describe_call(request: PortSpec) -> str:
+    """The calls that were traced: an error in a builder may be caused by the batch."""
     calls = []
     for method, names in request.methods.items():
         given = [f"{name} {one.dtype}{list(one.shape)}" for name, one in request.batch.items() if name in names]
         calls.append(f"{method}({', '.join(given)})")
-    return f"It was called as {' and '.join(calls)}; --input or --batch give what is passed, --method which to which."
+    return (
+        f"It was called as {' and '.join(calls)}; set the batch with --input or --batch, "
+        "and each method's arguments with --method."
+    )
 
 
-def _built(located: Located, request: Request) -> Port:
-    module = backends.load(located.backend)
-    return guarded(located.backend, "building the model", partial(module.build, located.builder, request))
+def _build_port(located: LocatedBuilder, request: PortSpec) -> Port:
+    module = backends.load_backend(located.backend)
+    return call_user_code(located.backend, "building the model", partial(module.build, located.builder, request))

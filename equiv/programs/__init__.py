@@ -1,1 +1,1 @@
-"""What is known of programs, and how: traced, replayed, lifted, run, compared."""
+"""Ports as jaxprs: trace them, make random draws inputs, convert to float64, compile and run."""

@@ -1,4 +1,4 @@
-"""A case with its ports built and mapped: the stage before anything is compiled."""
+"""A case with every model built and its parameters mapped to canonical leaves."""
 
 import difflib
 import re
@@ -10,47 +10,47 @@ from typing import Any
 import numpy as np
 
 from equiv import backends
-from equiv.backends.base import Request
-from equiv.backends.build import Built, build_port, guarded, request_of
-from equiv.core.batch_spec import Entry
+from equiv.backends.base import PortSpec
+from equiv.backends.build import MappedPort, build_port, call_user_code, port_spec
+from equiv.core.batch_spec import BatchEntry
 from equiv.core.case import Case
-from equiv.core.layer_kinds import canonical
+from equiv.core.layer_kinds import canonical_name
 from equiv.errors import CaseError, EquivError
-from equiv.programs.trace import Tracer, forward
+from equiv.programs.trace import Tracer, trace_forward
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """A case with its ports built and mapped, before anything is compiled.
+class BuiltCase:
+    """A case with its ports built and mapped to canonical leaves; nothing is compiled yet.
 
     Attributes:
         case: the case.
-        request: what its backends were asked.
+        request: what the backends are asked to build.
         entries: its batch.
-        built: backend to port, for those that could be built.
-        problems: backend to the reason why it could not.
+        built: backend to port, for every port that could be built.
+        problems: backend to the error, for every port that could not.
         has_modes: whether train and eval mode can differ in any port.
-        tracers: backend to what its port is traced with.
+        tracers: backend to the tracer of its port.
     """
 
     case: Case
-    request: Request
-    entries: Mapping[str, Entry]
-    built: Mapping[str, Built]
+    request: PortSpec
+    entries: Mapping[str, BatchEntry]
+    built: Mapping[str, MappedPort]
     problems: Mapping[str, EquivError]
     has_modes: bool
     tracers: Mapping[str, Tracer]
 
 
-def open_workshop(case: Case) -> Workshop:
-    """Build and map every port of a case; one that cannot be built is a problem of its own.
+def build_case(case: Case) -> BuiltCase:
+    """Build and map every port of a case; an error in one port is kept in `problems` and does not stop the others.
 
     Raises:
-        CaseError: a batch entry or method that cannot be used.
+        CaseError: a batch entry, method, backend or leaf name of the case is invalid.
     """
-    request, entries = request_of(case)
+    request, entries = port_spec(case)
     _check_backends(case)
-    built: dict[str, Built] = {}
+    built: dict[str, MappedPort] = {}
     problems: dict[str, EquivError] = {}
     for backend in case.models:
         try:
@@ -59,7 +59,7 @@ def open_workshop(case: Case) -> Workshop:
             problems[backend] = error
     _check_known_differences(case, built)
     _check_module_leaves(case, built)
-    has_modes = any(one.port.modes for one in built.values())
+    has_modes = any(one.port.has_modes for one in built.values())
     tracers: dict[str, Tracer] = {}
     for backend, one in list(built.items()):
         tracer = Tracer(one.port, one.table, request, False, has_modes)
@@ -70,53 +70,54 @@ def open_workshop(case: Case) -> Workshop:
         except EquivError as error:
             problems[backend] = error
             del built[backend]
-    return Workshop(case, request, entries, built, problems, has_modes, tracers)
+    return BuiltCase(case, request, entries, built, problems, has_modes, tracers)
 
 
 def _check_backends(case: Case) -> None:
-    """What a case says of a library that does not exist would never be looked at."""
+    """Check that the case names only existing backends; settings for any other would be ignored silently."""
     named = dict.fromkeys(case.printed, "printed") | {
         known.backend: "known_differences" for known in case.known_differences
     }
     for name, field in named.items():
-        if name not in backends.names():
-            there = ", ".join(backends.names())
+        if name not in backends.backend_names():
+            there = ", ".join(backends.backend_names())
             raise CaseError(f"{field} names the backend {name!r}; there are: {there}. Rename it in {field}.")
 
 
-def _check_module_leaves(case: Case, built: Mapping[str, Built]) -> None:
-    """A leaf that a row names and no port has would be compared by nobody."""
+def _check_module_leaves(case: Case, built: Mapping[str, MappedPort]) -> None:
+    """Check that every leaf named in a layer row exists in some port; otherwise it would never be compared."""
     has = {name for one in built.values() for name in one.table.names()}
     for layer in case.layers:
         for leaf in layer.leaves:
-            if built and canonical(layer, leaf) not in has:
+            if built and canonical_name(layer, leaf) not in has:
                 raise CaseError(
-                    f"row {layer.path} names the leaf {leaf!r}, which no port has. Mend the name, or leave it out."
+                    f"row {layer.path} names the leaf {leaf!r}, which no port has. "
+                    "Fix the name, or remove the leaf from the row."
                 )
 
 
-def _check_known_differences(case: Case, built: Mapping[str, Built]) -> None:
-    """A formula for a leaf that does not exist would hold unseen for ever."""
+def _check_known_differences(case: Case, built: Mapping[str, MappedPort]) -> None:
+    """Check that known differences name existing leaves; a formula for a missing leaf would never be evaluated."""
     for known in case.known_differences:
         if known.backend in built and known.leaf not in (has := built[known.backend].table.names()):
             close = difflib.get_close_matches(known.leaf, has, n=1, cutoff=0.0) or ["nothing"]
             raise CaseError(
                 f"known_differences names the leaf {known.leaf!r}, which {known.backend} does not have; "
-                f"closest is {close[0]!r}. Mend it in known_differences."
+                f"closest is {close[0]!r}. Fix the name in known_differences."
             )
 
 
 def _check_deterministic(tracer: Tracer, other: Tracer) -> None:
-    """A builder called twice must give one and the same program."""
+    """Check that calling the builder twice gives the same program."""
     name, method, mode = tracer.port.backend, next(iter(tracer.request.methods)), tracer.modes()[0]
-    traced = [guarded(name, "tracing", partial(forward, one, method, mode)) for one in (tracer, other)]
-    if _text(traced[0].jaxpr) != _text(traced[1].jaxpr):
+    traced = [call_user_code(name, "tracing", partial(trace_forward, one, method, mode)) for one in (tracer, other)]
+    if _program_text(traced[0].jaxpr) != _program_text(traced[1].jaxpr):
         raise CaseError(
-            f"{name}: the builder gives another model each time it is called. "
-            "Take chance and global state out of it; initial values may be random, the model may not."
+            f"{name}: the builder is not deterministic: two calls gave two different models. "
+            "Remove randomness and global state from it; initial values may be random, the model may not."
         )
 
 
-def _text(closed: Any) -> tuple[str, list[bytes]]:
-    """A program as printed, without the addresses of functions, and its constants."""
+def _program_text(closed: Any) -> tuple[str, list[bytes]]:
+    """The printed jaxpr without memory addresses, and the bytes of its constants."""
     return re.sub(r"0x[0-9a-f]+", "", str(closed.jaxpr)), [np.asarray(const).tobytes() for const in closed.consts]

@@ -1,24 +1,27 @@
-"""Compiling beside the main thread: XLA lets Python go on meanwhile."""
+"""Background threads for compilation: XLA releases the GIL while it compiles."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
-_LONG = ThreadPoolExecutor(1, thread_name_prefix="equiv-compile")
+_LONG_JOBS = ThreadPoolExecutor(1, thread_name_prefix="equiv-compile")
 
 
-_SHORT = ThreadPoolExecutor(1, thread_name_prefix="equiv-compile-short")
-"""One thread each: XLA spreads a compilation over the cores itself; what is needed at once need not queue."""
+_SHORT_JOBS = ThreadPoolExecutor(1, thread_name_prefix="equiv-compile-short")
+"""One thread each: XLA parallelises a compilation itself. Short jobs have a thread of their own."""
 
 
-def begin(function: Callable[[], Result], short: bool = False) -> Callable[[], Result]:
-    """Begin to compute something, in the order asked for; the result waits for it and raises what it raised.
+def run_in_background(function: Callable[[], T], short: bool = False) -> Callable[[], T]:
+    """Run a function in a background thread, in submission order.
 
     Args:
-        function: what to compute.
-        short: it is quickly done and soon waited for.
+        function: the function to run.
+        short: whether it is quick and its result is needed soon; it then runs in a thread of its own.
+
+    Returns:
+        A function that waits for the result, and raises what `function` raised.
     """
-    return (_SHORT if short else _LONG).submit(function).result
+    return (_SHORT_JOBS if short else _LONG_JOBS).submit(function).result

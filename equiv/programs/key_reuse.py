@@ -1,4 +1,4 @@
-"""Without replay: does a port draw anew for every layer and for every step?"""
+"""Key reuse: does a port draw different bits in every layer and every step when it uses its own keys?"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,61 +8,61 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from equiv.programs.compiled import QUICK
-from equiv.programs.draws import count, find
-from equiv.programs.jaxpr import inner, opened
+from equiv.programs.compiled import FAST_COMPILE_OPTIONS
+from equiv.programs.draws import count_draws, find_draws
+from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr
 from equiv.programs.program import Program
-from equiv.programs.transform import select, tap
+from equiv.programs.transform import output_draws, select_outputs
 
-STEPS = 2
+COMPARED_STEPS = 2
 
 
-Pieces = list[tuple[str, np.ndarray]]
+DrawnBits = list[tuple[str, np.ndarray]]
 
 
 def lower_draws(step: Program, random: Callable[[], Mapping[str, Any]]) -> Callable[[], tuple[tuple[str, ...], int]]:
-    """The random draws of a train step with the port's own keys, ready to be compiled and run twice in a row.
+    """Lower the random draws of a train step with the port's own keys, to be run for two consecutive steps.
 
     Args:
-        step: the train step as it was, with its own keys.
-        random: gives the port's random state at the start, by input name.
+        step: the train step as traced, with its own keys.
+        random: gives the port's initial random state, by input name.
 
     Returns:
-        What gives the pairs of draws that came out alike and must not, and the number of draws looked at.
+        A function that compiles and runs them; it gives the pairs of draws with equal bits, and the number of draws.
     """
-    if not count(step.jaxpr):
+    if not count_draws(step.jaxpr):
         return lambda: ((), 0)
-    tapped = tap(step)
-    tapped = select(tapped, tapped.outputs)
+    tapped = output_draws(step)
+    tapped = select_outputs(tapped, tapped.outputs)
     lowered = jax.jit(jaxpr_as_fun(tapped.jaxpr)).lower(*tapped.jaxpr.in_avals)
 
     def run_twice() -> tuple[tuple[str, ...], int]:
-        draw, state = lowered.compile(compiler_options=QUICK), random()
-        seen: Pieces = []
-        for number in range(STEPS):
+        draw, state = lowered.compile(compiler_options=FAST_COMPILE_OPTIONS), random()
+        seen: DrawnBits = []
+        for number in range(COMPARED_STEPS):
             inputs = {**state, "key": jax.random.key(number)}
             outputs = draw(*(inputs.get(name, _zeros(tapped, name)) for name in tapped.inputs))
             named = dict(zip(tapped.outputs, outputs, strict=True))
             state = {name: named.get(name, value) for name, value in state.items()}
             bits = [value for name, value in named.items() if name.startswith("draw/")]
-            seen += _pieces(f"step {number}", step, bits)
-        return _alike(seen), len(seen)
+            seen += _split_layers(f"step {number}", step, bits)
+        return _equal_draws(seen), len(seen)
 
     return run_twice
 
 
 def _zeros(program: Program, name: str) -> Any:
     aval = program.jaxpr.in_avals[program.inputs.index(name)]
-    # Numpy, where it has the dtype: jax compiles zeros of every shape anew.
+    # numpy where it has the dtype: jax compiles `zeros` once for every shape.
     own = jnp.issubdtype(aval.dtype, jax.dtypes.extended)
     return (jnp if own else np).zeros(aval.shape, aval.dtype)
 
 
-def _pieces(when: str, step: Program, arrays: list[Any]) -> Pieces:
-    """Every draw once, apart by layer where a scan runs it."""
-    found, indices = find(step.jaxpr)
-    scanned = _scanned(step.jaxpr)
-    pieces: Pieces = []
+def _split_layers(when: str, step: Program, arrays: list[Any]) -> DrawnBits:
+    """Every draw once; one inside a scan is split by iteration, that is by layer."""
+    found, indices = find_draws(step.jaxpr)
+    scanned = _runs_in_scan(step.jaxpr)
+    pieces: DrawnBits = []
     for index, draw in enumerate(found):
         place = indices.index(index)
         array = np.asarray(arrays[place])
@@ -74,18 +74,18 @@ def _pieces(when: str, step: Program, arrays: list[Any]) -> Pieces:
     return pieces
 
 
-def _scanned(jaxpr: Any, inside: bool = False) -> list[bool]:
-    """For every drawing equation in program order: whether a scan runs it."""
+def _runs_in_scan(jaxpr: Any, inside: bool = False) -> list[bool]:
+    """For every `random_bits` equation in program order: whether it is inside a scan."""
     flags = []
-    for eqn in opened(jaxpr)[0].eqns:
+    for eqn in open_jaxpr(jaxpr)[0].eqns:
         if eqn.primitive.name == "random_bits":
             flags.append(inside)
-        for body in inner(eqn):
-            flags += _scanned(body, inside or eqn.primitive.name == "scan")
+        for body in inner_jaxprs(eqn):
+            flags += _runs_in_scan(body, inside or eqn.primitive.name == "scan")
     return flags
 
 
-def _alike(seen: Pieces) -> tuple[str, ...]:
+def _equal_draws(seen: DrawnBits) -> tuple[str, ...]:
     """Pairs of equal bits among draws of 64 bits or more: by chance less than once in 10**19."""
     known: dict[bytes, str] = {}
     pairs = []

@@ -1,4 +1,4 @@
-"""What value numbering knows of jax's primitives."""
+"""Properties of jax's primitives that value numbering uses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,19 +15,19 @@ ELEMENTWISE = frozenset((
     "convert_element_type", "bitcast_convert_type", "population_count", "one_minus_square",
 ))
 # fmt: on
-"""Primitives whose result at a place depends on the operands at that place alone."""
+"""Primitives whose result at an index depends on the operands at that index alone."""
 
 
-COMMUTES = frozenset(("add", "mul", "max", "min", "and", "or", "xor", "eq", "ne"))
+COMMUTATIVE = frozenset(("add", "mul", "max", "min", "and", "or", "xor", "eq", "ne"))
 
 
-TRANSPARENT = frozenset(
+IDENTITY_PRIMITIVES = frozenset(
     ("copy", "copy_p", "stop_gradient", "optimization_barrier", "sharding_constraint", "name", "pvary", "mesh_cast")
 )
-"""Identities. A program is differentiated before it is numbered, so `stop_gradient` has done its work."""
+"""Identities. Programs are differentiated before they are numbered, so `stop_gradient` has had its effect already."""
 
 
-FOLDED: dict[str, Callable[..., Any]] = {
+CONSTANT_FOLDING: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "sqrt": np.sqrt,
     "max": np.maximum, "min": np.minimum,
 }  # fmt: skip

@@ -1,6 +1,6 @@
-"""Probes: the variables and batches on which programs are run. Plain numpy; every leaf is randomised.
+"""Probes: the variables and batches on which programs are run. Plain numpy; every leaf is random.
 
-Fresh initialisation is no probe: its zeros and ones hide half of all swapped leaves.
+Default initialisation is no probe: its zeros and ones hide half of all swapped leaves.
 """
 
 from collections.abc import Mapping
@@ -9,63 +9,63 @@ from dataclasses import dataclass, replace
 import ml_dtypes
 import numpy as np
 
-from equiv.core.batch_spec import FLOATS, Entry
+from equiv.core.batch_spec import FLOAT_DTYPES, BatchEntry
 from equiv.core.leaves import LeafSpec, LeafTable
 
-Arrays = dict[str, np.ndarray]
+NamedArrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What programs are run on.
+    """The inputs of one run of all programs.
 
     Attributes:
         name: `0`, `1` or `cold`.
-        seed: of everything random in it, draws included.
+        seed: seed of everything random in it, draws included.
         variables: canonical name to array, of the leaves that all ports share.
         batches: batch entry to array with one batch per train step on the first axis.
     """
 
     name: str
     seed: int
-    variables: Arrays
-    batches: Arrays
+    variables: NamedArrays
+    batches: NamedArrays
 
 
 def make_probe(
-    name: str, seed: int, table: LeafTable, entries: Mapping[str, Entry], steps: int, spread: float = 1.0
+    name: str, seed: int, table: LeafTable, entries: Mapping[str, BatchEntry], steps: int, spread: float = 1.0
 ) -> Probe:
-    """A probe for every leaf that the reference shares with the others, and one batch per train step.
+    """Make a probe: random values of every leaf that the libraries share, and one batch per train step.
 
     Args:
         name: the probe's name.
-        seed: of everything random in it.
+        seed: seed of everything random in it.
         table: the reference's leaf table.
         entries: the case's batch.
         steps: number of train steps.
         spread: factor on every parameter; below 1 for models that overflow.
     """
     rng = np.random.default_rng(seed)
-    variables = {leaf.name: _leaf(rng, leaf.spec, spread) for leaf in table.leaves if not leaf.own}
-    batches = {entry: _entry(rng, kind, steps) for entry, kind in entries.items()}
+    variables = {leaf.name: _random_leaf(rng, leaf.spec, spread) for leaf in table.leaves if not leaf.library_only}
+    batches = {entry: _random_batch(rng, kind, steps) for entry, kind in entries.items()}
     return Probe(name, seed, variables, batches)
 
 
-def _leaf(rng: np.random.Generator, spec: LeafSpec, spread: float) -> np.ndarray:
+def _random_leaf(rng: np.random.Generator, spec: LeafSpec, spread: float) -> np.ndarray:
     dtype = numpy_dtype(spec.dtype)
-    if spec.dtype not in FLOATS:
+    if spec.dtype not in FLOAT_DTYPES:
         return rng.integers(3, 9, size=spec.shape).astype(dtype)
     if spec.collection == "state":
-        # Positive, since a running variance has to be; apart from 1, which is what libraries start from.
+        # Positive, as a running variance must be; not 1, the value that libraries initialise it to.
         return rng.uniform(0.3, 2.0, size=spec.shape).astype(dtype)
     # Not centred, so that signs and transposes show; a kernel's gain is below one, so that deep models do not overflow.
     inputs = 1.0 if len(spec.shape) < 2 else float(spec.shape[-2])
     return (spread * (0.3 / inputs + 0.8 * inputs**-0.5 * rng.normal(size=spec.shape))).astype(dtype)
 
 
-def _entry(rng: np.random.Generator, entry: Entry, steps: int) -> np.ndarray:
+def _random_batch(rng: np.random.Generator, entry: BatchEntry, steps: int) -> np.ndarray:
     shape, dtype = (steps, *entry.spec.shape), numpy_dtype(entry.spec.dtype)
-    if entry.spec.dtype in FLOATS:
+    if entry.spec.dtype in FLOAT_DTYPES:
         return rng.normal(0.25, 1.0, size=shape).astype(dtype)
     return rng.integers(0, entry.bound, size=shape).astype(dtype)
 
@@ -80,18 +80,18 @@ def ulp(dtype: np.dtype) -> float:
     return float(ml_dtypes.finfo(dtype).eps)
 
 
-def nudged(probe: Probe, seed: int, dtype: str | None = None) -> Probe:
-    """The probe with every float moved by one ulp, up or down at random: how much rounding of the inputs matters.
+def perturb_by_ulp(probe: Probe, seed: int, dtype: str | None = None) -> Probe:
+    """Return the probe with every float moved by one ulp, up or down at random, to measure the effect of rounding.
 
     Args:
         probe: the probe.
-        seed: of the directions.
-        dtype: whose ulp; None: of each array's own dtype.
+        seed: seed of the directions.
+        dtype: dtype that defines the ulp; None: each array's own dtype.
     """
     rng = np.random.default_rng((probe.seed, seed))
 
-    def nudge(array: np.ndarray) -> np.ndarray:
-        if str(array.dtype) not in FLOATS:
+    def perturb(array: np.ndarray) -> np.ndarray:
+        if str(array.dtype) not in FLOAT_DTYPES:
             return array
         size = ulp(np.dtype(dtype) if dtype else array.dtype)
         signs = 2 * rng.integers(0, 2, size=array.shape, dtype=np.int8) - 1
@@ -100,24 +100,26 @@ def nudged(probe: Probe, seed: int, dtype: str | None = None) -> Probe:
 
     return replace(
         probe,
-        variables={name: nudge(array) for name, array in probe.variables.items()},
-        batches={name: nudge(array) for name, array in probe.batches.items()},
+        variables={name: perturb(array) for name, array in probe.variables.items()},
+        batches={name: perturb(array) for name, array in probe.batches.items()},
     )
 
 
-def widened(arrays: Mapping[str, np.ndarray]) -> Arrays:
-    """Every float as float64, as a lifted program takes it."""
-    return {name: array.astype("float64") if str(array.dtype) in FLOATS else array for name, array in arrays.items()}
+def to_float64(arrays: Mapping[str, np.ndarray]) -> NamedArrays:
+    """Convert every float array to float64, for a float64 program."""
+    return {
+        name: array.astype("float64") if str(array.dtype) in FLOAT_DTYPES else array for name, array in arrays.items()
+    }
 
 
-def with_own(table: LeafTable, variables: Mapping[str, np.ndarray]) -> Arrays:
-    """All leaves of a port: the shared ones, and those that only this library has, where its own formula settles."""
+def add_library_only_leaves(table: LeafTable, variables: Mapping[str, np.ndarray]) -> NamedArrays:
+    """Add to the shared leaves those that only this library has, with the values to which their formulas converge."""
     filled = dict(variables)
     for leaf in table.leaves:
         if leaf.name in filled:
             continue
-        if leaf.copies is not None:
-            filled[leaf.name] = variables[leaf.copies]
-        elif leaf.constant is not None:
-            filled[leaf.name] = np.full(leaf.spec.shape, leaf.constant, leaf.spec.dtype)
+        if leaf.mirrors is not None:
+            filled[leaf.name] = variables[leaf.mirrors]
+        elif leaf.fixed_value is not None:
+            filled[leaf.name] = np.full(leaf.spec.shape, leaf.fixed_value, leaf.spec.dtype)
     return filled

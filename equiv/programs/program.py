@@ -1,4 +1,4 @@
-"""Nouns of a traced port: a program is a jaxpr whose inputs and outputs have canonical names."""
+"""The data types of a traced port: a program is a jaxpr whose inputs and outputs have canonical names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Draw:
-    """One place where a program draws random bits; in a program it is an input.
+    """One random draw of a program; it becomes an input of the program.
 
     Attributes:
-        shape: shape of the bits; inside a scan with the length of the scan first.
+        shape: shape of the bits; inside a scan with the scan's length on axis 0.
         bit_width: 8, 16, 32 or 64.
         where: source line and module path of the draw.
-        loop: name of the outermost scan that runs it; empty outside of loops.
+        loop: identifier of the outermost scan around it; empty outside of loops.
     """
 
     shape: tuple[int, ...]
@@ -23,8 +23,8 @@ class Draw:
     loop: str = ""
 
 
-def turns(draws: Sequence[Draw]) -> list[tuple[int, ...]]:
-    """For every draw the numbers of its turns, counted as a loop written out would draw: turn by turn.
+def iteration_numbers(draws: Sequence[Draw]) -> list[tuple[int, ...]]:
+    """For every draw the numbers of its iterations, in the order in which the unrolled loop would draw.
 
     A scan over five layers that draws twice has the numbers 0, 2, 4, 6, 8 and 1, 3, 5, 7, 9.
     """
@@ -34,7 +34,9 @@ def turns(draws: Sequence[Draw]) -> list[tuple[int, ...]]:
         together = list(group)
         length, width = (together[0].shape[0], len(together)) if loop else (len(together), 1)
         if loop:
-            numbers += [tuple(done + turn * width + place for turn in range(length)) for place in range(width)]
+            numbers += [
+                tuple(done + iteration * width + place for iteration in range(length)) for place in range(width)
+            ]
         else:
             numbers += [(done + place,) for place in range(length)]
         done += length * width
@@ -66,16 +68,16 @@ class Programs:
     """All programs of one port, in one precision.
 
     Attributes:
-        backend: whose they are.
-        lifted: whether every float is a float64.
+        backend: the port's backend.
+        float64: whether every float is a float64.
         parts: forward and gradient programs, by name.
-        begin: variables to the carry of training.
+        begin: variables to the initial carry of training.
         step: carry, batch and draws to the next carry.
         problems: program name to the reason why it could not be traced.
     """
 
     backend: str
-    lifted: bool
+    float64: bool
     parts: tuple[Program, ...]
     begin: Program | None
     step: Program | None

@@ -1,1 +1,1 @@
-"""Views of a run: terminal and markdown. They read results only; neither jax nor a framework is imported."""
+"""Results to terminal, Markdown, JUnit and HTML. Reads results only; imports neither jax nor a model library."""

@@ -1,8 +1,8 @@
-"""What one check of one candidate looks like in a table cell: a sign, a word, and error over budget."""
+"""One check of one candidate as a table cell: a sign, the grade, and error / budget. And a finding in sentences."""
 
-from equiv.core.results import LEVEL, RISK, CaseResult, CheckResult, Finding
+from equiv.core.results import BUDGET_LEVEL, BUDGET_RISK, CaseResult, CheckResult, Finding
 
-SIGNS = {
+GRADE_SIGNS = {
     "proved": "✓",
     "proved modulo": "✓",
     "exact": "✓",
@@ -17,39 +17,39 @@ SIGNS = {
     "error": "!",
     "refuted": "✗",
 }
-"""A sign for every grade: colour never speaks alone."""
+"""A sign for every grade, so that no meaning depends on colour alone."""
 
 
-NOT_ASKED = "\N{EN DASH}"
-"""The check does not apply: no state, nothing drawn."""
+NOT_APPLICABLE = "\N{EN DASH}"
+"""Shown where a check does not apply: the model has no state, or draws no random numbers."""
 
 
 VERDICT_SIGNS = {"same": "✓", "different": "✗", "inconclusive": "?", "error": "!"}
 
 
-def cell(case: CaseResult, candidate: str, check: str, ratio: bool = True) -> tuple[str, str]:
-    """Text and grade of one cell, with its worst error over budget; a dash where the check does not apply."""
+def check_cell(case: CaseResult, candidate: str, check: str, ratio: bool = True) -> tuple[str, str]:
+    """Return text and grade of one cell, with its largest error / budget; a dash where the check does not apply."""
     found = next((one for one in case.checks if one.candidate == candidate and one.check == check), None)
     if found is None:
-        return NOT_ASKED, ""
-    # What is proved holds whatever the numbers are.
+        return NOT_APPLICABLE, ""
+    # A proof does not depend on measured numbers.
     shows = ratio and not found.grade.startswith("proved")
-    return f"{SIGNS[found.grade]} {found.grade}{_ratio(found) if shows else ''}", found.grade
+    return f"{GRADE_SIGNS[found.grade]} {found.grade}{_worst_ratio(found) if shows else ''}", found.grade
 
 
-def _ratio(check: CheckResult) -> str:
+def _worst_ratio(check: CheckResult) -> str:
     ratios = [finding.ratio for finding in check.findings if finding.ratio is not None and finding.grade == check.grade]
     worst = max(ratios, default=0.0)
-    return f" {shown(worst)}" if worst else ""
+    return f" {format_ratio(worst)}" if worst else ""
 
 
-def shown(ratio: float) -> str:
-    """A ratio in few characters: `0.03`, `1.2`, `4.1e+03`."""
+def format_ratio(ratio: float) -> str:
+    """Format a ratio with two digits: `0.03`, `1.2`, `4.1e+03`."""
     return f"{ratio:.2g}"
 
 
-def values(finding: Finding, reference: str, candidate: str) -> list[str]:
-    """A finding in sentences: both values, the index, error over budget, and where the budget comes from."""
+def describe_finding(finding: Finding, reference: str, candidate: str) -> list[str]:
+    """Describe a finding in sentences: both values, the index, error / budget, and where the budget comes from."""
     lines = [text for text in (finding.note, finding.source) if text]
     index = list(finding.index)
     if index and finding.place.startswith("train: "):
@@ -59,20 +59,24 @@ def values(finding: Finding, reference: str, candidate: str) -> list[str]:
     if finding.reference or finding.candidate:
         lines.append(f"{reference} {finding.reference}, {candidate} {finding.candidate}{at}")
     if finding.error is not None:
-        over = f" = {shown(finding.ratio)} x budget" if finding.ratio is not None else ""
+        over = f" = {format_ratio(finding.ratio)} x budget" if finding.ratio is not None else ""
         judged = f" ({finding.precision} run, probe {finding.probe})" if finding.precision else ""
         lines.append(f"error {finding.error:.3g} / budget {finding.budget or 0:.3g}{over}{judged}")
     if finding.response is not None and finding.depth:
-        lines.append(_budget(finding, finding.response, finding.depth))
+        lines.append(_describe_budget(finding, finding.response, finding.depth))
     return lines
 
 
-def _budget(finding: Finding, response: float, depth: int) -> str:
-    derived = response * depth**0.5 * LEVEL * finding.factor
-    override = f"; times {finding.factor:g}, an OVERRIDE of the case" if finding.factor != 1 else ""
+def _describe_budget(finding: Finding, response: float, depth: int) -> str:
+    derived = response * depth**0.5 * BUDGET_LEVEL * finding.factor
+    override = f"; times {finding.factor:g}, an OVERRIDE set by the case" if finding.factor != 1 else ""
     if finding.budget is not None and finding.budget > derived * 1.001:
-        return "budget: twice the reference's own distance from its float64 run, which is more than rounding predicts"
+        return (
+            "budget: twice the reference's distance from its own float64 run, which is larger than the predicted "
+            "rounding error"
+        )
     return (
-        f"budget: one ulp in every input moves this by {response:.2g}; times the square root of {depth} rounded "
-        f"operations in a row; times {LEVEL:.2g}, which chance exceeds once in {1 / RISK:,.0f}{override}"
+        f"budget: one ulp in every input changes this by {response:.2g}; times the square root of {depth} rounded "
+        f"operations in sequence; times {BUDGET_LEVEL:.2g}, which chance "
+        f"exceeds once in {1 / BUDGET_RISK:,.0f}{override}"
     )

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from equiv import backends
-from equiv.backends.base import Request, bind, check_leaves, mode_arguments, path_of
+from equiv.backends.base import PortSpec, bind_arguments, check_leaves, mode_arguments, pytree_path
 from equiv.core.leaves import NativeKey
 from equiv.errors import CaseError, NotRun, PortError
 
@@ -24,7 +24,7 @@ BATCH = {"x": jax.ShapeDtypeStruct((5, 3), "float32"), "labels": jax.ShapeDtypeS
 
 def request_for(*methods):
     methods = dict.fromkeys(methods or ("__call__",), ("x",))
-    return Request(methods, BATCH, lambda outputs, _: (outputs**2).mean(), lambda: optax.sgd(0.1))
+    return PortSpec(methods, BATCH, lambda outputs, _: (outputs**2).mean(), lambda: optax.sgd(0.1))
 
 
 def models():
@@ -42,37 +42,37 @@ def returning(backend, change):
 
 
 def build(backend, builder, *methods):
-    return backends.load(backend).build(builder, request_for(*methods))
+    return backends.load_backend(backend).build(builder, request_for(*methods))
 
 
 def one_step(port):
     """One train step, traced only: the carry before, and the carry and outputs after."""
-    carry = jax.eval_shape(lambda key: port.begin(port.fresh(key), key), KEY)
+    carry = jax.eval_shape(lambda key: port.init_training(port.init(key), key), KEY)
     return carry, jax.eval_shape(port.step, carry, BATCH, KEY)
 
 
 def test_there_are_as_many_backends_as_files():
-    assert backends.names() == EVERY
+    assert backends.backend_names() == EVERY
 
 
-def test_an_unknown_backend_is_an_error_that_names_the_known_ones():
+def test_an_unknown_backend_is_an_error_naming_the_known_ones():
     with pytest.raises(CaseError, match=r"torch: no such backend; there are: haiku, linen, nnx\. Rename the key"):
-        backends.load("torch")
+        backends.load_backend("torch")
 
 
 @pytest.mark.parametrize("name", ["base", "__init__", ""])
-def test_a_module_that_is_no_backend_is_not_loaded_as_one(name):
+def test_a_module_that_is_no_backend_is_not_loaded(name):
     with pytest.raises(CaseError, match=r": no such backend; there are"):
-        backends.load(name)
+        backends.load_backend(name)
 
 
-def test_a_library_that_is_missing_is_not_run_and_never_a_pass(monkeypatch):
+def test_a_missing_library_is_not_run_and_never_a_pass(monkeypatch):
     def missing(name):
         raise ModuleNotFoundError("No module named 'haiku'", name="haiku")
 
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(NotRun, match=r"haiku: haiku is not installed here\. Install it to compare this port"):
-        backends.load("haiku")
+        backends.load_backend("haiku")
 
 
 @pytest.mark.parametrize("backend", EVERY)
@@ -80,7 +80,7 @@ def test_a_port_has_the_models_leaves_and_computes_its_outputs(backend):
     port = build(backend, models()[backend])
     assert port.backend == backend
     assert port.default_step
-    assert not port.modes
+    assert not port.has_modes
     assert sorted(leaf.shape for leaf in port.leaves.values()) == [(2,), (3, 2)]
     assert set(port.collections.values()) == {"params"}
     native = {key: np.full(leaf.shape, 0.5, leaf.dtype) for key, leaf in port.leaves.items()}
@@ -90,9 +90,9 @@ def test_a_port_has_the_models_leaves_and_computes_its_outputs(backend):
 
 
 @pytest.mark.parametrize("backend", EVERY)
-def test_fresh_leaves_are_those_of_the_port_and_differ_from_key_to_key(backend):
+def test_fresh_leaves_match_the_port_and_differ_between_keys(backend):
     port = build(backend, models()[backend])
-    one, other = port.fresh(KEY), port.fresh(jax.random.key(1))
+    one, other = port.init(KEY), port.init(jax.random.key(1))
     assert {key: (leaf.shape, leaf.dtype) for key, leaf in one.items()} == {
         key: (leaf.shape, leaf.dtype) for key, leaf in port.leaves.items()
     }
@@ -114,7 +114,7 @@ def test_fresh_leaves_are_those_of_the_port_and_differ_from_key_to_key(backend):
     ],
     ids=["number", "nothing", "empty", "dict", "swapped", "step-not-callable", "four"],
 )
-def test_a_builder_that_returns_something_else_is_told_what_is_wanted(backend, change, shown):
+def test_a_builder_that_returns_something_else_says_what_is_wanted(backend, change, shown):
     wanted = {"haiku": r"what hk\.transform, .* returns", "linen": r"a flax\.linen\.Module", "nnx": r"an nnx\.Module"}
     message = (
         rf"{backend}: the builder returned {shown}, wanted {wanted[backend]}\. "
@@ -125,11 +125,12 @@ def test_a_builder_that_returns_something_else_is_told_what_is_wanted(backend, c
 
 
 @pytest.mark.parametrize("backend", EVERY)
-def test_a_method_that_the_model_lacks_is_an_error_that_names_it(backend):
+def test_a_method_that_the_model_lacks_is_an_error(backend):
+    """The error names the method."""
     who = {
         "haiku": r"haiku: no apply function for encode: the case asks for __call__, encode, the .* function has 1\. ",
-        "linen": r"linen: Dense has no method 'encode', which the case asks for\. Add it",
-        "nnx": r"nnx: Linear has no method 'encode', which the case asks for\. Add it",
+        "linen": r"linen: Dense has no method 'encode', which the case's methods name\. Add it",
+        "nnx": r"nnx: Linear has no method 'encode', which the case's methods name\. Add it",
     }
     with pytest.raises(CaseError, match=who[backend]):
         build(backend, models()[backend], "__call__", "encode")
@@ -163,13 +164,13 @@ def no_op(backend):
 
 
 @pytest.mark.parametrize("backend", EVERY)
-def test_a_train_step_that_asks_for_something_unknown_is_told_what_it_can_have(backend):
+def test_an_unknown_train_step_parameter_names_the_known_ones(backend):
     step = no_op(backend)
     step.__name__ = "train_step"
     port = build(backend, stepping(backend, step))
     with pytest.raises(
         CaseError,
-        match=rf"{backend}: train_step asks for 'momentum', which nothing is known for; it can have: "
+        match=rf"{backend}: train_step has the parameter 'momentum', for which there is no value; available are: "
         r"batch, key, labels, .*x\. Rename the parameter, or add 'momentum' to the batch",
     ):
         one_step(port)
@@ -178,29 +179,29 @@ def test_a_train_step_that_asks_for_something_unknown_is_told_what_it_can_have(b
 @pytest.mark.parametrize("backend", EVERY)
 def test_create_may_ask_for_what_there_is_before_training_only(backend):
     port = build(backend, stepping(backend, no_op(backend), lambda x: x))
-    with pytest.raises(CaseError, match=rf"{backend}: <lambda> asks for 'x', which nothing is known for"):
+    with pytest.raises(CaseError, match=rf"{backend}: <lambda> has the parameter 'x', for which there is no value"):
         one_step(port)
 
 
 def test_a_parameter_with_a_default_need_not_be_known():
-    assert bind("nnx", lambda x, momentum=0.9: None, {"x": 1, "y": 2}) == {"x": 1}
+    assert bind_arguments("nnx", lambda x, momentum=0.9: None, {"x": 1, "y": 2}) == {"x": 1}
 
 
-def test_a_function_without_a_name_is_told_what_it_can_have():
+def test_a_function_without_a_name_lists_what_it_can_have():
     nameless = functools.partial(lambda x, momentum: None)
-    with pytest.raises(CaseError, match=r"nnx: a function asks for 'momentum'.*it can have: x\."):
-        bind("nnx", nameless, {"x": 1})
+    with pytest.raises(CaseError, match=r"nnx: a function has the parameter 'momentum'.*available are: x\."):
+        bind_arguments("nnx", nameless, {"x": 1})
 
 
 @pytest.mark.parametrize("backend", ["haiku", "linen"])
-def test_a_train_step_that_returns_too_few_values_is_told_what_it_carries(backend):
+def test_too_few_train_step_results_name_what_it_carries(backend):
     def train_step(params, opt_state, x):
         return (params,)
 
     port = build(backend, stepping(backend, train_step, lambda params: optax.sgd(0.1).init(params)))
     with pytest.raises(
         CaseError,
-        match=rf"{backend}: train_step returns 1 values but carries params, opt_state\. Return what it carries",
+        match=rf"{backend}: train_step returns 1 values but takes params, opt_state\. Return the updated values",
     ):
         one_step(port)
 
@@ -226,9 +227,10 @@ def test_a_train_step_may_return_its_only_carry_bare(backend):
 
 
 @pytest.mark.parametrize("backend", EVERY)
-def test_a_case_without_a_train_step_gets_one_that_moves_every_parameter(backend):
+def test_the_train_step_of_equiv_changes_every_parameter(backend):
+    """A case without a train step gets one of equiv's."""
     port = build(backend, models()[backend])
-    carry = port.begin(port.fresh(KEY), KEY)
+    carry = port.init_training(port.init(KEY), KEY)
     batch = {"x": jnp.ones((5, 3)), "labels": jnp.zeros(5, "int32")}
     after, outputs = port.step(carry, batch, KEY)
     before, moved = ([leaf for leaf in jax.tree.leaves(tree) if jnp.ndim(leaf)] for tree in (carry, after))
@@ -239,7 +241,7 @@ def test_a_case_without_a_train_step_gets_one_that_moves_every_parameter(backend
 @pytest.mark.parametrize("backend", EVERY)
 def test_a_train_step_leaves_the_given_carry_as_it_was(backend):
     port = build(backend, models()[backend])
-    carry = port.begin(port.fresh(KEY), KEY)
+    carry = port.init_training(port.init(KEY), KEY)
     before = jax.tree.map(np.array, carry)
     port.step(carry, {"x": jnp.ones((5, 3)), "labels": jnp.zeros(5, "int32")}, KEY)
     jax.tree.map(np.testing.assert_array_equal, carry, before)
@@ -277,19 +279,19 @@ def late_state(backend):
 
 
 @pytest.mark.parametrize(("backend", "train"), [("haiku", False), ("linen", True), ("nnx", False)])
-def test_state_that_a_call_creates_is_an_error_that_names_it(backend, train):
+def test_state_that_a_call_creates_is_an_error_naming_it(backend, train):
     port = build(backend, late_state(backend))
     with pytest.raises(
         PortError,
-        match=rf"{backend}: __call__ adds (~/)?late \(state\), which initialisation did not have\. "
+        match=rf"{backend}: __call__ adds (~/)?late \(state\), which initialisation did not create\. "
         r"Create every variable when the model is built or initialised",
     ):
-        port.apply(port.fresh(KEY), "__call__", (jnp.ones((5, 3)),), train, KEY)
+        port.apply(port.init(KEY), "__call__", (jnp.ones((5, 3)),), train, KEY)
 
 
 def test_state_that_a_call_loses_is_an_error_too():
     key = NativeKey("state", "mean")
-    with pytest.raises(PortError, match=r"nnx: __call__ loses mean \(state\), which initialisation did not have"):
+    with pytest.raises(PortError, match=r"nnx: __call__ removes mean \(state\), which initialisation created"):
         check_leaves("nnx", "__call__", {key: 0}, {})
 
 
@@ -328,9 +330,9 @@ def switching(backend):
 @pytest.mark.parametrize(("backend", "in_train"), [("haiku", 2.0), ("linen", 2.0), ("nnx", 0.0)])
 def test_train_and_eval_mode_reach_the_model(backend, in_train):
     port = build(backend, switching(backend))
-    assert port.modes
+    assert port.has_modes
     x = jnp.ones((5, 3))
-    results = [port.apply(port.fresh(KEY), "__call__", (x,), train, KEY)[0] for train in (True, False)]
+    results = [port.apply(port.init(KEY), "__call__", (x,), train, KEY)[0] for train in (True, False)]
     assert [float(result[0, 0]) for result in results] == [in_train, 1.0]
 
 
@@ -339,9 +341,9 @@ def test_random_state_of_nnx_is_neither_parameter_nor_state():
     assert set(port.collections.values()) == {"random"}
 
 
-def test_applying_an_nnx_port_leaves_the_given_leaves_as_they_were():
+def test_applying_an_nnx_port_leaves_the_given_leaves_unchanged():
     port = build("nnx", lambda rngs: nnx.BatchNorm(3, rngs=rngs))
-    native = port.fresh(KEY)
+    native = port.init(KEY)
     before = jax.tree.map(np.array, native)
     _, after = port.apply(native, "__call__", (jnp.arange(15.0).reshape(5, 3),), True, KEY)
     mean = NativeKey("state", "mean")
@@ -351,5 +353,5 @@ def test_applying_an_nnx_port_leaves_the_given_leaves_as_they_were():
 
 def test_pytree_paths_are_joined_without_the_wrapper_of_a_variable():
     tree = {"a": [1, {"value": 2}]}
-    paths = [path_of(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    paths = [pytree_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
     assert paths == ["a/0", "a/1"]

@@ -9,12 +9,12 @@ from helpers import CASES, loaded
 
 from equiv import backends
 from equiv.backends.base import Port
-from equiv.backends.leaf_table import map_port, to_canonical, to_native
+from equiv.backends.leaf_table import map_port, to_canonical_variables, to_native_leaves
 from equiv.core.case import Layer
 from equiv.core.layers import batch_norm, linear, module, parameter, state
 from equiv.core.leaves import NativeKey
 from equiv.errors import CaseError, PortError
-from equiv.programs.built_case import open_workshop
+from equiv.programs.built_case import build_case
 from equiv.programs.probes import numpy_dtype
 
 NAMES = sorted(path.stem for path in CASES.glob("*.py"))
@@ -23,7 +23,7 @@ PORTS = [(name, backend) for name in NAMES for backend in loaded(name).case.mode
 
 @cache
 def workshop(name):
-    return open_workshop(loaded(name).case)
+    return build_case(loaded(name).case)
 
 
 @pytest.fixture(params=PORTS, ids=lambda port: "-".join(port))
@@ -49,7 +49,7 @@ def random_native(built):
 
 def test_native_to_canonical_and_back_is_bit_for_bit(built):
     native = random_native(built)
-    back = to_native(built.table, to_canonical(built.table, native))
+    back = to_native_leaves(built.table, to_canonical_variables(built.table, native))
     assert set(back) == set(native)
     for key, array in native.items():
         assert (back[key].shape, back[key].dtype) == (array.shape, array.dtype)
@@ -71,7 +71,7 @@ def test_every_leaf_is_covered_exactly_once(built):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_ports_of_a_case_share_names_shapes_and_dtypes(name):
     tables = [
-        {leaf.name: (leaf.spec.shape, leaf.spec.dtype) for leaf in built.table.leaves if not leaf.own}
+        {leaf.name: (leaf.spec.shape, leaf.spec.dtype) for leaf in built.table.leaves if not leaf.library_only}
         for built in workshop(name).built.values()
     ]
     assert all(table == tables[0] for table in tables)
@@ -89,7 +89,7 @@ def linen_port(**shapes):
 
 
 def mapped(*layers, **shapes):
-    return map_port(layers, linen_port(**shapes), backends.load("linen"))
+    return map_port(layers, linen_port(**shapes), backends.load_backend("linen"))
 
 
 DENSE = {"dense_kernel": (3, 4), "dense_bias": (4,)}
@@ -118,17 +118,18 @@ def test_a_wrong_scope_is_an_error_that_names_the_closest():
     with pytest.raises(
         CaseError,
         match=r"linen: row a \(linear\) says 'dence', but the model has no such leaf there; "
-        r"closest is 'dense/(kernel|bias)'\. Mend the scope",
+        r"closest is 'dense/(kernel|bias)'\. Fix the scope",
     ):
         mapped(linear("a", linen="dence"), **DENSE)
 
 
-def test_a_wrong_scope_in_a_model_without_leaves_is_still_said():
+def test_a_wrong_scope_without_leaves_is_still_reported():
+    """Of a model without leaves."""
     with pytest.raises(CaseError, match=r"row a \(linear\) says 'dense'.*closest is 'nothing'"):
         mapped(linear("a", linen="dense"))
 
 
-def test_an_uncovered_leaf_is_an_error_that_names_it_with_its_shape():
+def test_an_uncovered_leaf_is_an_error_naming_it_with_shape():
     with pytest.raises(
         CaseError,
         match=r"linen: no row of the layer table covers out/kernel \(params\) float32\[4, 2\] "
@@ -142,7 +143,8 @@ def test_of_many_uncovered_leaves_the_first_three_are_named():
         mapped(linear("a", linen="dense"), **DENSE, **{f"{name}_w": (1,) for name in "abcde"})
 
 
-def test_a_leaf_that_two_rows_cover_is_an_error_that_names_both():
+def test_a_leaf_covered_by_two_rows_is_an_error():
+    """It names both rows."""
     with pytest.raises(
         CaseError,
         match=r"linen: dense/kernel \(params\) is covered twice, by a/kernel and b/kernel\. "
@@ -151,7 +153,7 @@ def test_a_leaf_that_two_rows_cover_is_an_error_that_names_both():
         mapped(linear("a", linen="dense"), linear("b", linen="dense"), **DENSE)
 
 
-def test_a_name_that_two_leaves_bear_is_an_error_that_names_both():
+def test_a_name_of_two_leaves_is_an_error():
     """The second would overwrite the first, which would then never be compared."""
     with pytest.raises(
         CaseError,
@@ -161,15 +163,16 @@ def test_a_name_that_two_leaves_bear_is_an_error_that_names_both():
         mapped(linear("a", linen="dense"), linear("a", linen="other"), **DENSE, other_kernel=(3, 4))
 
 
-def test_a_row_without_a_scope_for_the_backend_is_an_error_that_says_what_to_add():
+def test_a_row_without_a_scope_says_what_to_add():
+    """For one of the backends."""
     with pytest.raises(CaseError, match=r'linen: row a has no scope for it\. Add linen="\.\.\." to the row'):
         mapped(linear("a", haiku="linear"), **DENSE)
 
 
-def test_an_unknown_layer_kind_is_an_error_that_names_the_known_ones():
+def test_an_unknown_layer_kind_is_an_error_naming_known_ones():
     with pytest.raises(
         CaseError,
-        match=r"linen: row a is of the kind 'conv9', which this backend does not know; it knows attention, .*linear",
+        match=r"linen: row a has the kind 'conv9', which this backend does not have; it has attention, .*linear",
     ):
         mapped(Layer("a", "conv9", {"linen": "dense"}), **DENSE)
 
@@ -185,20 +188,20 @@ def values(**changed):
     [
         (
             {"a/kernel": np.ones((4, 3), "float32")},
-            r"linen: cannot load a/kernel: got float32\[4, 3\], the model has float32\[3, 4\]\. Mend the layout",
+            r"linen: cannot load a/kernel: got float32\[4, 3\], the model has float32\[3, 4\]\. Fix the layout",
         ),
         (
             {"a/bias": np.ones((1, 4), "float32")},
-            r"linen: cannot load a/bias: got float32\[1, 4\], the model has float32\[4\]\. Mend",
+            r"linen: cannot load a/bias: got float32\[1, 4\], the model has float32\[4\]\. Fix",
         ),
         (
             {"a/bias": np.ones(4, "float64")},
-            r"linen: cannot load a/bias: got float64\[4\], the model has float32\[4\]\. Mend",
+            r"linen: cannot load a/bias: got float64\[4\], the model has float32\[4\]\. Fix",
         ),
         ({"a/bias": None}, r"linen: cannot load: a/bias float32\[4\] is missing\. Give it a value"),
         (
             {"a/scale": np.ones(4, "float32")},
-            r"linen: cannot load a/scale: the model has no such leaf\. Leave it out",
+            r"linen: cannot load a/scale: the model has no such leaf\. Remove it",
         ),
     ],
     ids=["shape", "unit-axis", "dtype", "missing", "unknown"],
@@ -206,12 +209,12 @@ def values(**changed):
 def test_variables_that_do_not_fit_are_refused_with_both_sides(changed, message):
     table = mapped(linear("a", linen="dense"), **DENSE)
     with pytest.raises(PortError, match=message):
-        to_native(table, values(**changed))
+        to_native_leaves(table, values(**changed))
 
 
-def test_a_lifted_run_wants_float64_for_every_float():
+def test_a_float64_run_wants_float64_for_every_float():
     table = mapped(linear("a", linen="dense"), **DENSE)
     wide = {name: array.astype("float64") for name, array in values().items()}
-    assert all(array.dtype == "float64" for array in to_native(table, wide, widened=True).values())
+    assert all(array.dtype == "float64" for array in to_native_leaves(table, wide, float64=True).values())
     with pytest.raises(PortError, match=r"cannot load a/kernel: got float32\[3, 4\], the model has float64\[3, 4\]"):
-        to_native(table, values(), widened=True)
+        to_native_leaves(table, values(), float64=True)

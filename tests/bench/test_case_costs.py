@@ -17,17 +17,29 @@ import numpy as np
 import pytest
 
 from equiv import backends
-from equiv.backends.base import Running
-from equiv.backends.user_programs import PROGRAMS, functional
-from equiv.bench.case_costs import bench_of, price, refuse_under_xdist
-from equiv.bench.contenders import KEPT, Race, enter
-from equiv.bench.depth_scaling import grow
-from equiv.bench.measure import numbers
-from equiv.bench.stages import CACHE, STAGES, Alone, Bench, Contender, alone, filled, retraces, stage, traces, uncached
+from equiv.backends.base import ProgramRun
+from equiv.backends.user_programs import PROGRAMS, functional_program
+from equiv.bench.case_costs import make_bench, measure_costs, refuse_under_xdist
+from equiv.bench.contenders import MAX_VARIANTS, Measurement, begin_measurement
+from equiv.bench.depth_scaling import measure_growth
+from equiv.bench.measure import block_values
+from equiv.bench.stages import (
+    CACHE,
+    STAGES,
+    BareProgram,
+    Bench,
+    TimedRunner,
+    bare_program,
+    compile_variant,
+    random_leaf,
+    retraces,
+    traces,
+    uncached,
+)
 from equiv.core.case import Case, Depths
 from equiv.core.timings import PHASES, TOO_FEW, CaseCosts
 from equiv.errors import NotRun, PortError
-from equiv.programs.built_case import open_workshop
+from equiv.programs.built_case import build_case
 
 WAYS = {("haiku", "jax.jit"), ("linen", "jax.jit"), ("nnx", "nnx.jit"), ("nnx", "split + jax.jit")}
 
@@ -43,17 +55,17 @@ def serial() -> Iterator[None]:
 @cache
 def costs() -> CaseCosts:
     """The smallest case of the suite, each thing measured as seldom as may be."""
-    return price(helpers.workshop_of("counter"), {}, 0.0)
+    return measure_costs(helpers.workshop_of("counter"), {}, 0.0)
 
 
 @cache
 def bench() -> Bench:
     """Its ports, ready to be timed."""
-    return bench_of(helpers.workshop_of("counter"), {})
+    return make_bench(helpers.workshop_of("counter"), {})
 
 
-def test_every_phase_of_every_program_of_every_way_to_call_a_port_is_there_and_a_positive_number() -> None:
-    """Nothing is left out in silence."""
+def test_every_phase_of_every_program_and_call_is_positive() -> None:
+    """Nothing is left out in silence: every way to call a port is there."""
     found = {(one.backend, one.runner, one.program, one.phase) for one in costs().timings}
     assert found == {(*way, program, phase) for way in WAYS for program in PROGRAMS for phase in PHASES}
     for one in costs().timings:
@@ -64,14 +76,14 @@ def test_every_phase_of_every_program_of_every_way_to_call_a_port_is_there_and_a
         assert one.phase in ("dispatch", "device") or one.p50 > 0
 
 
-def test_every_candidate_has_a_ratio_and_the_control_stands_beside_it() -> None:
+def test_every_candidate_has_a_ratio_and_the_control_too() -> None:
     """The reference itself has none; a difference of two times may be none."""
     for one in costs().timings:
         if one.phase in ("dispatch", "device"):
             continue
         assert (one.ratio is None) == (one.backend == "haiku")
         assert one.control is not None
-        assert (one.naive is not None) == (one.phase == "step")
+        assert (one.back_to_back is not None) == (one.phase == "step")
 
 
 def test_what_was_measured_once_claims_nothing() -> None:
@@ -96,7 +108,7 @@ def test_every_program_is_counted() -> None:
         assert one.retraces == 0
 
 
-def test_linen_compiles_to_haikus_program_and_nnx_copies_what_its_call_hands_through() -> None:
+def test_linen_compiles_to_haikus_program_and_nnx_copies_its_outputs() -> None:
     """Between the first two any gap is the host's; `nnx.jit` returns the whole state, parameters included."""
     found = {(one.backend, one.program): one for one in costs().programs if one.runner != "split + jax.jit"}
     for program in PROGRAMS:
@@ -109,7 +121,7 @@ def test_linen_compiles_to_haikus_program_and_nnx_copies_what_its_call_hands_thr
 
 
 def test_it_is_said_where_a_call_of_nnx_jit_goes() -> None:
-    """Modules are taken apart before the call into JAX and put together after it."""
+    """Modules are split before the call into JAX and merged after it."""
     parts = {(one.program, one.part): one.seconds for one in costs().parts}
     names = ("modules to arrays", "jax.jit dispatch", "compiled program", "arrays to modules")
     assert set(parts) == {(program, name) for program in PROGRAMS for name in names}
@@ -120,70 +132,68 @@ def test_it_is_said_where_a_call_of_nnx_jit_goes() -> None:
 
 
 def test_the_load_of_the_machine_stands_beside_the_figures() -> None:
-    """Before and after, where the system tells."""
+    """Before and after, where the system reports it."""
     assert len(costs().load) == (2 if hasattr(os, "getloadavg") else 0)
 
 
 UNBUILT = ("self.counter = Counter(", "assert not rngs, 'planted'\n            self.counter = Counter(")
 
 
-def test_who_is_withheld_or_cannot_be_built_or_timed_is_left_out_with_its_reason_and_the_others_are_timed() -> None:
+def test_what_cannot_be_timed_is_left_out_with_its_reason() -> None:
     """What breaks in one leaves the others alone."""
-    workshop = open_workshop(helpers.patched("counter", UNBUILT))
-    found = price(workshop, {"linen": "different: because"}, 0.0)
+    workshop = build_case(helpers.patched("counter", UNBUILT))
+    found = measure_costs(workshop, {"linen": "different: because"}, 0.0)
     assert {one.backend for one in (*found.timings, *found.programs)} == {"haiku"}
     assert found.parts == ()
     assert found.withheld["linen"] == "different: because"
-    assert re.match(r"nnx: building the model raised AssertionError: planted\. Mend ", found.withheld["nnx"])
+    assert re.match(r"nnx: building the model raised AssertionError: planted\. Fix ", found.withheld["nnx"])
 
 
 def failing(*_) -> None:
     raise AssertionError("planted")
 
 
-def test_a_candidate_that_fails_while_it_is_timed_is_dropped_and_the_race_goes_on() -> None:
+def test_a_candidate_that_fails_while_timed_is_dropped() -> None:
     """First when its programs are written, then in the middle of a round."""
-    ports = {**bench().ports, "linen": replace(bench().ports["linen"], written=failing)}
-    race = enter(replace(bench(), ports=ports), "forward", {}, lambda: 0.0)
-    assert {who.backend for who in race.contenders} == {"haiku", "nnx"}
-    assert re.match(r"linen: timing the forward raised AssertionError: planted\. Mend ", race.failed["linen"])
-    race.bench = replace(bench(), ports={**ports, "nnx": replace(ports["nnx"], written=failing)})
-    assert {who.backend for who, _ in race.stage_all()} == {"haiku"}
-    assert {who.backend for who in race.contenders} == {"haiku"}
-    assert "nnx: timing the forward raised" in race.failed["nnx"]
+    ports = {**bench().ports, "linen": replace(bench().ports["linen"], user_programs=failing)}
+    measurement = begin_measurement(replace(bench(), ports=ports), "forward", {}, lambda: 0.0)
+    assert {who.backend for who in measurement.timed_runners} == {"haiku", "nnx"}
+    assert re.match(r"linen: timing the forward raised AssertionError: planted\. Fix ", measurement.failed["linen"])
+    measurement.bench = replace(bench(), ports={**ports, "nnx": replace(ports["nnx"], user_programs=failing)})
+    assert {who.backend for who, _ in measurement.compile_all()} == {"haiku"}
+    assert {who.backend for who in measurement.timed_runners} == {"haiku"}
+    assert "nnx: timing the forward raised" in measurement.failed["nnx"]
 
 
 def test_a_reference_that_cannot_be_timed_is_an_error() -> None:
     """There is nothing to divide by."""
-    ports = {**bench().ports, "haiku": replace(bench().ports["haiku"], written=failing)}
+    ports = {**bench().ports, "haiku": replace(bench().ports["haiku"], user_programs=failing)}
     with pytest.raises(PortError, match="haiku: timing the forward raised AssertionError: planted"):
-        enter(replace(bench(), ports=ports), "forward", {}, lambda: 0.0)
-    workshop = open_workshop(
-        helpers.patched("counter", ("def haiku():\n", "def haiku():\n    assert False, 'planted'\n"))
-    )
+        begin_measurement(replace(bench(), ports=ports), "forward", {}, lambda: 0.0)
+    workshop = build_case(helpers.patched("counter", ("def haiku():\n", "def haiku():\n    assert False, 'planted'\n")))
     with pytest.raises(PortError, match="haiku: building the model raised AssertionError: planted"):
-        price(workshop, {}, 0.0)
+        measure_costs(workshop, {}, 0.0)
 
 
 def test_a_backend_that_writes_no_programs_says_so() -> None:
     """A backend of one's own need not be timed."""
-    ports = {name: replace(port, written=None) for name, port in bench().ports.items()}
-    with pytest.raises(PortError, match=r"nnx: its backend gives no programs to time\. Give its Port `written`"):
+    ports = {name: replace(port, user_programs=None) for name, port in bench().ports.items()}
+    with pytest.raises(PortError, match=r"nnx: its backend defines no programs to time\. Set `written` of its Port"):
         replace(bench(), ports=ports).written("nnx", "forward")
 
 
-@pytest.mark.parametrize("backend", backends.names())
+@pytest.mark.parametrize("backend", backends.backend_names())
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_is_written_anew_each_time_and_a_runner_has_buffers_of_its_own(backend: str, program: str) -> None:
+def test_a_program_is_written_afresh_with_buffers_of_its_own(backend: str, program: str) -> None:
     """What was compiled once never compiles again, and shared buffers would make two runners one."""
     for one, other in zip(bench().written(backend, program), bench().written(backend, program), strict=True):
         assert one.function is not other.function
         with traces() as seen:
             for written in (one, other):
-                positional, keywords = written.start().given
+                positional, keywords = written.start().arguments
                 written.function.trace(*positional, **keywords)
         assert len(seen) == 2
-        first, second = (jax.tree.leaves(one.start().given) for _ in range(2))
+        first, second = (jax.tree.leaves(one.start().arguments) for _ in range(2))
         assert all(a is not b for a, b in zip(first, second, strict=True) if isinstance(a, jax.Array))
 
 
@@ -196,7 +206,7 @@ def test_a_train_step_goes_on_from_what_it_returned() -> None:
         for _ in range(3):
             outputs = running.call()
             running.wait(outputs)
-            running.after(outputs)
+            running.advance(outputs)
             counts.append(int(next(leaf for leaf in jax.tree.leaves(outputs) if leaf.dtype == "int32")))
         assert counts == [counts[0], counts[0] + 1, counts[0] + 2], (backend, path)
 
@@ -205,24 +215,24 @@ def test_a_module_is_changed_in_place_and_waited_for() -> None:
     """`nnx.jit` returns nothing that would have to be ready; the module's own arrays have to."""
     written = next(one for one in bench().written("nnx", "train step") if one.runner == "nnx.jit")
     running = written.start()
-    before = [np.asarray(array) for array in running.changed()]
+    before = [np.asarray(array) for array in running.mutated_arrays()]
     running.wait(running.call())
-    after = [np.asarray(array) for array in running.changed()]
+    after = [np.asarray(array) for array in running.mutated_arrays()]
     assert any(not np.array_equal(one, other) for one, other in zip(before, after, strict=True))
 
 
-def test_the_program_alone_takes_the_same_arrays_and_gives_the_same_result() -> None:
+def test_the_program_alone_gives_the_same_result_from_the_arrays() -> None:
     """What is left of a step without its library; an empty program gives as many arrays."""
     for backend in bench().ports:
         for written in bench().written(backend, "forward"):
-            staged = stage(written, lambda: 0.0)
-            whole, empty = (start() for start in alone(staged))
-            assert isinstance(whole, Alone)
+            staged = compile_variant(written, lambda: 0.0)
+            whole, empty = (start() for start in bare_program(staged))
+            assert isinstance(whole, BareProgram)
             outputs = jax.tree.leaves(written.start().call())
             largest = max(whole.call(), key=lambda array: array.size)
             np.testing.assert_array_equal(largest, max(outputs, key=lambda array: array.size))
             assert len(empty.call()) == len(whole.call())
-            again = alone(staged)[0]
+            again = bare_program(staged)[0]
             pairs = zip(again().arrays, again().arrays, strict=True)
             assert all(one is not other for one, other in pairs if isinstance(one, jax.Array))
 
@@ -232,17 +242,17 @@ def cycling(x):
 
 
 @pytest.mark.parametrize(("function", "count"), [(lambda x: x + 1, 0), (cycling, 2)], ids=["steady", "cycling"])
-def test_a_step_that_changes_a_dtype_is_seen_to_be_traced_again(function, count) -> None:
+def test_a_step_that_changes_a_dtype_is_traced_again(function, count) -> None:
     """The commonest reason for a slow second step."""
-    written = functional("train step", function, ((jnp.ones(3),), {}), lambda given, outputs: ((outputs,), {}))
-    assert retraces(stage(written, lambda: 0.0)) == count
+    written = functional_program("train step", function, ((jnp.ones(3),), {}), lambda given, outputs: ((outputs,), {}))
+    assert retraces(compile_variant(written, lambda: 0.0)) == count
 
 
 def test_nothing_is_read_from_the_persistent_cache_while_timing(tmp_path: Path) -> None:
     """Reading a file is not compiling; afterwards the setting is what it was."""
     code = f"""
 import jax
-from equiv.timed import CACHE, uncached
+from equiv.bench.stages import CACHE, uncached
 for name, value in (("dir", {str(tmp_path)!r}), ):
     jax.config.update("jax_compilation_cache_dir", value)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -268,7 +278,7 @@ def inside(seen: list[bool]) -> None:
         raise KeyError("planted")
 
 
-def test_the_setting_of_the_cache_comes_back_even_after_an_error() -> None:
+def test_the_setting_of_the_cache_returns_even_after_an_error() -> None:
     """It is the user's."""
     before, seen = getattr(jax.config, CACHE), []
     jax.config.update(CACHE, True)
@@ -293,20 +303,20 @@ def test_the_setting_of_the_cache_comes_back_even_after_an_error() -> None:
 )
 def test_a_leaf_is_filled_with_values_of_its_own_kind(struct) -> None:
     """Keys are keys, a variance is positive."""
-    array = filled(struct, np.random.default_rng(0))
+    array = random_leaf(struct, np.random.default_rng(0))
     assert (array.shape, array.dtype) == (struct.shape, struct.dtype)
     if jnp.issubdtype(struct.dtype, jnp.floating):
         assert np.isfinite(np.asarray(array, "float64")).all()
         assert len(struct.shape) > 1 or (np.asarray(array, "float64") > 0).all()
 
 
-def test_the_reference_and_its_control_are_drawn_from_one_pot_and_candidates_from_their_own() -> None:
-    """A program that lies badly is then on either side as often."""
-    race = enter(bench(), "forward", {}, lambda: 0.0)
-    first, again, *others = race.contenders
-    assert (first, again) == (Contender("haiku", "jax.jit"), Contender("haiku", "jax.jit", again=True))
+def test_the_reference_and_its_control_are_sampled_jointly() -> None:
+    """Else an unlucky memory layout would always be on one side; candidates have programs of their own."""
+    measurement = begin_measurement(bench(), "forward", {}, lambda: 0.0)
+    first, again, *others = measurement.timed_runners
+    assert (first, again) == (TimedRunner("haiku", "jax.jit"), TimedRunner("haiku", "jax.jit", is_control=True))
     pools = {first: ["a", "b"], again: ["c", "d"], **{who: [who.runner, "other"] for who in others}}
-    drawn = [race.draw(pools) for _ in range(200)]
+    drawn = [measurement.sample_variants(pools) for _ in range(200)]
     assert {one[first] for one in drawn} == {one[again] for one in drawn} == {"a", "b", "c", "d"}
     assert all(one[first] != one[again] for one in drawn)
     assert all({one[who] for one in drawn} == {who.runner, "other"} for who in others)
@@ -314,23 +324,23 @@ def test_the_reference_and_its_control_are_drawn_from_one_pot_and_candidates_fro
 
 def test_runners_are_made_in_another_order_for_every_block() -> None:
     """Whoever is made first gets the place in memory that was freed last."""
-    race, made = Race(bench(), "forward", lambda: 0.0, []), []
+    measurement, made = Measurement(bench(), "forward", lambda: 0.0, []), []
     starts = {name: lambda name=name: made.append(name) for name in "abcd"}
     for _ in range(40):
-        assert set(race.started(starts)) == set(starts)
+        assert set(measurement.start_runners(starts)) == set(starts)
     assert len({tuple(made[start : start + 4]) for start in range(0, len(made), 4)}) > 12
 
 
-def test_a_step_is_what_its_program_takes_beyond_an_empty_one_and_the_rest_is_dispatch() -> None:
-    """The two parts make up the step."""
-    who = Contender("nnx", "nnx.jit")
+def test_a_step_is_device_time_plus_dispatch() -> None:
+    """Device time is what its program takes beyond an empty one; the two parts make up the step."""
+    who = TimedRunner("nnx", "nnx.jit")
     seconds = {"step": 20.0, "program": 7.0, "empty": 2.0}
     blocks = {(who, kind): [np.full(4, value), np.full(4, 2 * value)] for kind, value in seconds.items()}
     for phase, expected in (("step", [20, 40]), ("device", [5, 10]), ("dispatch", [15, 30])):
-        np.testing.assert_array_equal(numbers(blocks, who, phase)[0], expected)
+        np.testing.assert_array_equal(block_values(blocks, who, phase)[0], expected)
 
 
-def test_what_is_changed_in_place_is_waited_for_as_well_as_the_outputs() -> None:
+def test_what_is_changed_in_place_is_waited_for_too() -> None:
     """A step that returns nothing is not over when it returns."""
     waited = []
 
@@ -341,16 +351,18 @@ def test_what_is_changed_in_place_is_waited_for_as_well_as_the_outputs() -> None
         def block_until_ready(self) -> None:
             waited.append(self.name)
 
-    Running(lambda: None, ((), {}), changed=lambda: [Pending("changed")]).wait(Pending("output"))
+    ProgramRun(lambda: None, ((), {}), mutated_arrays=lambda: [Pending("changed")]).wait(Pending("output"))
     assert sorted(waited) == ["changed", "output"]
 
 
 def test_a_few_compiled_programs_are_kept_of_each() -> None:
     """All of them would fill the memory of a large model."""
-    race = enter(replace(bench(), ports={"linen": bench().ports["linen"]}), "forward", {}, lambda: 0.0)
-    for _ in range(KEPT + 2):
-        race.stage_all()
-    assert {len(pool) for pool in race.pools.values()} == {KEPT}
+    measurement = begin_measurement(
+        replace(bench(), ports={"linen": bench().ports["linen"]}), "forward", {}, lambda: 0.0
+    )
+    for _ in range(MAX_VARIANTS + 2):
+        measurement.compile_all()
+    assert {len(pool) for pool in measurement.variants.values()} == {MAX_VARIANTS}
 
 
 def dense(num_layers: int, scanned: bool):
@@ -387,9 +399,9 @@ DEEP = Case(
 )
 
 
-def test_growing_measures_every_phase_at_every_depth_and_equations_grow_only_where_layers_are_written_out() -> None:
+def test_growing_measures_phases_by_depth_and_only_unrolled_equations_grow() -> None:
     """What the guides say of a scan."""
-    found = grow(DEEP, {}, 0.0)
+    found = measure_growth(DEEP, {}, 0.0)
     every = {(form, depth, phase) for form in ("unrolled", "scanned") for depth in (2, 4) for phase in PHASES}
     lost = every - {(one.form, one.depth, one.phase) for one in found}
     assert {phase for _, _, phase in lost} <= {"dispatch", "device"}
@@ -403,17 +415,17 @@ def test_growing_measures_every_phase_at_every_depth_and_equations_grow_only_whe
 def test_growing_leaves_out_who_is_withheld() -> None:
     """As timing does."""
     with pytest.raises(NotRun, match=r"nothing to time at 2 layers: every model of `unrolled` is withheld"):
-        grow(DEEP, {"linen": "different"}, 0.0)
+        measure_growth(DEEP, {"linen": "different"}, 0.0)
 
 
 def test_a_case_without_depths_does_not_grow() -> None:
     """It is asked for by name."""
-    assert grow(helpers.loaded("counter").case, {}, 0.0) == ()
+    assert measure_growth(helpers.loaded("counter").case, {}, 0.0) == ()
 
 
-def test_the_library_of_the_intervals_is_imported_only_where_something_is_timed() -> None:
+def test_the_interval_library_is_imported_only_where_something_is_timed() -> None:
     """It would double the start of the command line."""
-    code = "import sys, equiv.frontends.cli.main, equiv.pricing; print('scipy.stats' in sys.modules)"
+    code = "import sys, equiv.frontends.cli.main, equiv.bench.case_costs; print('scipy.stats' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

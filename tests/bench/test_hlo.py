@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from equiv.bench.hlo import instructions, parse
+from equiv.bench.hlo import instructions, parse_hlo
 from equiv.bench.hlo_diff import difference
 
 MATRIX, ROW = jnp.ones((8, 8)), jnp.ones((8,))
@@ -68,18 +68,18 @@ OTHER = {
     "another constant": (
         (lambda x: x * 2.5, ROW),
         (lambda x: x * 2.25, ROW),
-        "the same operations, otherwise connected",
+        "the same operations, connected differently",
     ),
-    "another shape": ((lambda x: x + 1, ROW), (lambda x: x + 1, MATRIX), "the same operations, otherwise connected"),
+    "another shape": ((lambda x: x + 1, ROW), (lambda x: x + 1, MATRIX), "the same operations, connected differently"),
     "operands the other way round": (
         (lambda x, y: x - y.sum(), ROW, MATRIX),
         (lambda x, y: y.sum() - x, ROW, MATRIX),
-        "the same operations, otherwise connected",
+        "the same operations, connected differently",
     ),
     "another of two alike parameters": (
         (lambda x, y: (jnp.sin(x), jnp.exp(x), jnp.cos(y)), ROW, ROW),
         (lambda x, y: (jnp.sin(x), jnp.exp(y), jnp.cos(y)), ROW, ROW),
-        "the same operations, otherwise connected",
+        "the same operations, connected differently",
     ),
     "another reduction": ((lambda x: x.sum(0), MATRIX), (lambda x: x.max(0), MATRIX), ""),
     "a copy handed through": (
@@ -95,7 +95,7 @@ OTHER = {
     "more turns of a loop": (
         (lambda x: jax.lax.fori_loop(0, 7, lambda _, a: jnp.sin(a), x), ROW),
         (lambda x: jax.lax.fori_loop(0, 9, lambda _, a: jnp.sin(a), x), ROW),
-        "the same operations, otherwise connected",
+        "the same operations, connected differently",
     ),
     "another branch": (
         (lambda x: branches(x, jnp.sin, jnp.cos), MATRIX),
@@ -111,7 +111,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("kind", SAME)
-def test_what_differs_in_names_and_order_alone_is_the_same_program(kind: str) -> None:
+def test_programs_that_differ_in_names_and_order_are_the_same(kind: str) -> None:
     """Any gap between two such is the host's."""
     one, other = (text(*side) for side in SAME[kind])
     assert difference(one, other) == ""
@@ -119,7 +119,7 @@ def test_what_differs_in_names_and_order_alone_is_the_same_program(kind: str) ->
 
 
 @pytest.mark.parametrize("kind", OTHER)
-def test_a_program_that_does_something_else_is_not_the_same_and_it_is_said_what_is_more(kind: str) -> None:
+def test_a_program_that_does_something_else_says_what_is_more(kind: str) -> None:
     """Each is a change of one place."""
     *sides, more = OTHER[kind]
     one, other = (text(*side) for side in sides)
@@ -149,18 +149,20 @@ ENTRY main {
 """
 
 
-def test_operands_may_have_their_types_before_them_and_names_any_signs_in_quotes() -> None:
+def test_operands_may_have_types_and_quoted_names() -> None:
     """As other platforms and older releases print it."""
-    (items,) = parse(TYPED).computations.values()
+    (items,) = parse_hlo(TYPED).computations.values()
     assert [item.opcode for item in items] == ["parameter", "parameter", "constant", "subtract", "tuple"]
     assert items[3].operands == ("a", "b")
     assert items[4].operands == ("s", "c")
     assert items[4].root
-    assert difference(TYPED, TYPED.replace("a, f32[2]{0} b", "b, f32[2]{0} a")) == ""  # two alike parameters swapped
+    assert (
+        difference(TYPED, TYPED.replace("a, f32[2]{0} b", "b, f32[2]{0} a")) == ""
+    )  # two parameters of one type swapped
     assert difference(TYPED, TYPED.replace("{1, 2}", "{1, 3}")) != ""
 
 
-def test_a_constant_that_is_not_printed_whole_is_like_no_other() -> None:
+def test_a_constant_not_printed_whole_is_equal_to_no_other() -> None:
     """It may be any."""
     elided = TYPED.replace("{1, 2}", "{...}")
-    assert difference(elided, elided) == "the same operations, otherwise connected"
+    assert difference(elided, elided) == "the same operations, connected differently"

@@ -2,9 +2,9 @@
 
     python -m pytest tests/benchmarks/bench_cases.py --benchmark-only [-k "dropout and step"] [--benchmark-compare]
 
-What pytest-benchmark measures itself is one way after the other, which a busy machine bends (tests/benchmarks/bench_timing.py).
-The ratios of the interleaved rounds stand in `extra_info`, with interval, control and claim. EQUIV_BENCH_SECONDS says
-for how long each case is timed for them (30).
+pytest-benchmark itself measures one way after the other, which a busy machine distorts (`bench_timing.py`). The ratios
+of the interleaved rounds are in `extra_info`, with interval, control and claim. EQUIV_BENCH_SECONDS is how long each
+case is timed for them (30).
 """
 
 import os
@@ -46,18 +46,18 @@ def alone():
 @cache
 def workshop_of(name):
     """The case with its ports built."""
-    from equiv.core.case_files import CaseFile, load
-    from equiv.programs.built_case import open_workshop
+    from equiv.core.case_files import CaseFile, load_case
+    from equiv.programs.built_case import build_case
 
-    return open_workshop(load(CaseFile(name, CASES / f"{name}.py")).case)
+    return build_case(load_case(CaseFile(name, CASES / f"{name}.py")).case)
 
 
 @cache
 def priced(name):
     """The interleaved rounds, once for all benchmarks of a case; the cases are judged by the tests."""
-    from equiv.bench.case_costs import price
+    from equiv.bench.case_costs import measure_costs
 
-    costs = price(workshop_of(name), {}, float(os.environ.get("EQUIV_BENCH_SECONDS", "30")))
+    costs = measure_costs(workshop_of(name), {}, float(os.environ.get("EQUIV_BENCH_SECONDS", "30")))
     return {(one.backend, one.runner, one.program, one.phase): one for one in costs.timings}
 
 
@@ -66,17 +66,17 @@ def bench_of(name):
     """Its ports with values."""
     from equiv.bench import case_costs as pricing
 
-    return pricing.bench_of(workshop_of(name), {})
+    return pricing.make_bench(workshop_of(name), {})
 
 
 def written(name, backend, runner, program):
     """The program, not yet traced; warm in what the libraries keep between traces."""
-    from equiv.bench.stages import warm
+    from equiv.bench.stages import warm_up
 
     one, again = (
         next(one for one in bench_of(name).written(backend, program) if one.runner == runner) for _ in range(2)
     )
-    warm(one)
+    warm_up(one)
     return again
 
 
@@ -86,25 +86,25 @@ def written(name, backend, runner, program):
 @pytest.mark.parametrize("name", SIX)
 def test_cost(benchmark, name, program, way, phase):
     """One phase of one program of one port."""
-    from equiv.backends.environment import environment
-    from equiv.bench.session import DECIDES
+    from equiv.backends.environment import describe_environment
+    from equiv.bench.session import VERDICT_ENVIRONMENT
 
     backend, runner = WAYS[way]
     found = priced(name)[backend, runner, program, phase]
     benchmark.group = f"{name}: {program}, {phase}"
-    for part, ratio in (("ratio", found.ratio), ("control", found.control), ("naive", found.naive)):
+    for part, ratio in (("ratio", found.ratio), ("control", found.control), ("naive", found.back_to_back)):
         if ratio is not None:
             benchmark.extra_info[part] = [ratio.value, ratio.low, ratio.high]
     benchmark.extra_info |= {
         "claim": found.claim,
         "rounds": found.rounds,
         "reference": next(iter(bench_of(name).ports)),
-        "environment": {part: environment()[part] for part in DECIDES},
+        "environment": {part: describe_environment()[part] for part in VERDICT_ENVIRONMENT},
     }
 
     def traced():
         one = written(name, backend, runner, program)
-        return one.function, one.start().given
+        return one.function, one.start().arguments
 
     def trace(function, given):
         return function.trace(*given[0], **given[1])
@@ -122,6 +122,6 @@ def test_cost(benchmark, name, program, way, phase):
         def step():
             outputs = running.call()
             running.wait(outputs)
-            running.after(outputs)
+            running.advance(outputs)
 
         benchmark.pedantic(step, rounds=ROUNDS[phase], warmup_rounds=3)

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from equiv.backends.build import build_port, request_of
-from equiv.backends.leaf_table import to_canonical, to_native
-from equiv.core.case_files import CaseFile, load
-from equiv.programs.probes import make_probe, with_own
+from equiv.backends.build import build_port, port_spec
+from equiv.backends.leaf_table import to_canonical_variables, to_native_leaves
+from equiv.core.case_files import CaseFile, load_case
+from equiv.programs.probes import add_library_only_leaves, make_probe
 
 SIX = ("dropout", "batch_norm", "auto_encoder", "rnn_scan", "scan_over_layers", "counter")
 CASES = Path(__file__).parents[2] / "cases"
@@ -26,8 +26,8 @@ def outcomes(built, request, batches, variables):
     """Outputs of every method, gradients and five steps, each compiled by itself as a script does."""
     port, table = built.port, built.table
     native = {
-        **port.fresh(KEY),
-        **to_native(table, with_own(table, variables)),
+        **port.init(KEY),
+        **to_native_leaves(table, add_library_only_leaves(table, variables)),
     }  # eager initialisation, as in the guides
     first = {name: jnp.asarray(array[0]) for name, array in batches.items()}
     found = {}
@@ -44,10 +44,10 @@ def outcomes(built, request, batches, variables):
     params = {key: leaf for key, leaf in native.items() if port.collections[key] == "params"}
     rest = {key: leaf for key, leaf in native.items() if key not in params}
     gradients = jax.jit(jax.grad(loss))(params, rest)
-    named = to_canonical(table, {**rest, **gradients})
+    named = to_canonical_variables(table, {**rest, **gradients})
     found["gradients"] = {name: named[name] for name in table.names("params")}
     step = jax.jit(port.step)
-    carry = port.begin(native, KEY)
+    carry = port.init_training(native, KEY)
     for index in range(5):
         carry, _ = step(carry, {name: jnp.asarray(array[index]) for name, array in batches.items()}, KEY)
     found["trained"] = jax.block_until_ready(jax.tree.leaves(carry))
@@ -57,8 +57,8 @@ def outcomes(built, request, batches, variables):
 @pytest.mark.parametrize("name", SIX)
 def test_same(name):
     """All three libraries agree within a tolerance that somebody typed."""
-    case = load(CaseFile(name, CASES / f"{name}.py")).case
-    request, entries = request_of(case)
+    case = load_case(CaseFile(name, CASES / f"{name}.py")).case
+    request, entries = port_spec(case)
     ports = {backend: build_port(case, backend, request) for backend in case.models}
     probe = make_probe("0", 1, ports["haiku"].table, entries, case.steps)
     give = partial(outcomes, request=request, batches=probe.batches, variables=probe.variables)

@@ -66,8 +66,8 @@ def case_of(layers: int):
 
 
 def one(source: Path, format: str, folder: Path, layers: int, rounds: int) -> dict[str, float]:
-    """Convert and copy in turn; called in a process of its own."""
-    from equiv.convert.conversion import Request, convert
+    """Convert and copy, one after the other; called in a process of its own."""
+    from equiv.convert.conversion import ConversionRequest, convert_checkpoint
     from equiv.convert.formats.registry import open_checkpoint
     from equiv.core.case_files import LoadedCase
 
@@ -90,7 +90,7 @@ def one(source: Path, format: str, folder: Path, layers: int, rounds: int) -> di
             seconds["prime"].append(begun[-1] - ready)
             return lambda _: None
 
-        convert(Request(source, loaded, "nnx", out, origin="haiku", format=format), begin=begin)
+        convert_checkpoint(ConversionRequest(source, loaded, "nnx", out, origin="haiku", format=format), begin=begin)
         seconds["convert"].append(time.perf_counter() - clock - seconds["prime"][-1])
         seconds["write"].append(time.perf_counter() - begun[-1])
         remove(out)
@@ -152,19 +152,21 @@ def make(folder: Path, layers: int, formats: list[str]) -> None:
     """The same random checkpoint in every format that is read."""
     import numpy as np
 
-    from equiv.convert.formats.checkpoint import Leaf
-    from equiv.convert.formats.registry import Outgoing, write
-    from equiv.convert.formats.tree_paths import nested
+    from equiv.convert.formats.checkpoint import OutgoingLeaf
+    from equiv.convert.formats.registry import OutgoingCheckpoint, write_checkpoint
+    from equiv.convert.formats.tree_paths import nest
     from equiv.core.leaves import LeafSpec
 
     rng = np.random.default_rng(0)
     shapes = {("params", f"linear_{i}", name): shape for i in range(layers) for name, shape in SHAPES.items()}
     leaves = [
-        Leaf(path, LeafSpec(shape, "float32"), lambda shape=shape: rng.standard_normal(shape, dtype=np.float32))
+        OutgoingLeaf(path, LeafSpec(shape, "float32"), lambda shape=shape: rng.standard_normal(shape, dtype=np.float32))
         for path, shape in shapes.items()
     ]
     for format in formats:
-        write(folder / f"source.{format}", format, Outgoing(leaves, {}, lambda arrays: nested(arrays.items())))
+        write_checkpoint(
+            folder / f"source.{format}", format, OutgoingCheckpoint(leaves, {}, lambda arrays: nest(arrays.items()))
+        )
 
 
 SHAPES = {"w": (WIDTH, WIDTH), "b": (WIDTH,)}

@@ -10,10 +10,10 @@ import time
 
 from equiv.core.case import Case
 from equiv.core.layers import linear, module
-from equiv.programs.built_case import open_workshop
-from equiv.programs.jaxpr import equations
+from equiv.programs.built_case import build_case
+from equiv.programs.jaxpr import count_equations
 from equiv.programs.prover.value_numbering import number_program
-from equiv.programs.trace import Tracer, forward, gradient
+from equiv.programs.trace import Tracer, trace_forward, trace_gradient
 
 WIDTH, HEADS = 64, 4
 
@@ -98,19 +98,19 @@ def transformer(layers: int) -> Case:
 
 def measure(layers: int) -> tuple[int, float, float]:
     """Equations of both ports, seconds to trace, seconds to prove; every output must be proved."""
-    workshop = open_workshop(transformer(layers))
+    workshop = build_case(transformer(layers))
     started = time.perf_counter()
     ports = []
     for built in workshop.built.values():
         tracer = Tracer(built.port, built.table, workshop.request, False, False)
-        ports.append((forward(tracer, "__call__", "call"), gradient(tracer, "__call__")))
+        ports.append((trace_forward(tracer, "__call__", "call"), trace_gradient(tracer, "__call__")))
     traced = time.perf_counter()
     names = [
         [{key: value.name for key, value in number_program(part).items()} for part in programs] for programs in ports
     ]
     done = time.perf_counter()
     assert names[0] == names[1], "an output is not proved"
-    return sum(equations(part.jaxpr) for programs in ports for part in programs), traced - started, done - traced
+    return sum(count_equations(part.jaxpr) for programs in ports for part in programs), traced - started, done - traced
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Inference without names: share of leaves right, seconds, and how both grow with the model.
 
-Run it with `python tests/benchmarks/bench_infer.py [LAYERS...] [--wide]`. Every leaf of both ports is called by random letters in
-random order. Sizes are full ones (ResNet-50 has 25 million elements), but for the width of the deep transformers;
+Run it with `python tests/benchmarks/bench_infer.py [LAYERS...] [--wide]`. Every leaf of both ports is named by random
+letters, in random order. Sizes are full (ResNet-50 has 25 million elements), except the width of deep transformers;
 `--wide` adds one of GPT-2's size. Printed per pair of ports: leaves that are right of those that can be told, how they
 are known, those that are interchangeable, and CPU seconds (so that a loaded machine matters less) to build both ports,
 to trace them, to match their leaves, and to write the rows of the layer table; then the same for transformers of
@@ -19,7 +19,7 @@ from infer_ports import asked, build, exchanged, renamed
 
 from equiv.infer.dataflow import port_graph as reading
 from equiv.infer.matching.propose import propose
-from equiv.infer.table.rows import rows
+from equiv.infer.table.rows import infer_rows
 
 TOKENS = {"x": "int32[2,5]:32"}
 MODELS = (
@@ -49,7 +49,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Measured:
-    """One pair of ports: leaves right of all that can be told, how they are known, and CPU seconds."""
+    """One pair of ports: correct leaves of all identifiable ones, how they are known, and CPU seconds."""
 
     good: int
     total: int
@@ -100,13 +100,13 @@ def measure(model, library, batch, sizes):
     """One pair of ports, the left one in Haiku."""
     (left, one), (right, two) = port(model, "haiku", batch, sizes), port(model, library, batch, sizes)
     (nameless, ours), (other, theirs) = renamed(left, 1), renamed(right, 2)
-    tracing, matching, writing = Clock(reading._forward), Clock(propose), Clock(rows)
+    tracing, matching, writing = Clock(reading._trace_forward), Clock(propose), Clock(infer_rows)
     started = time.perf_counter()
-    reading._forward, kept = tracing, reading._forward
+    reading._trace_forward, kept = tracing, reading._trace_forward
     try:
         proposal = matching((nameless, other), *asked(batch))
     finally:
-        reading._forward = kept
+        reading._trace_forward = kept
     writing(proposal)
     wall = time.perf_counter() - started
     old = {new: key.path for names in (ours, theirs) for key, new in names.items()}
@@ -117,8 +117,8 @@ def measure(model, library, batch, sizes):
         good += wanted == (got if isinstance(wanted, str) else (got, pair.bounds[1][-1][0]))
     return Measured(
         good,
-        len(proposal.pairs) + sum(not one.dead for one in proposal.left),
-        sum(pair.alike > 0 for pair in proposal.pairs),
+        len(proposal.pairs) + sum(not one.dead for one in proposal.unpaired),
+        sum(pair.interchange_group > 0 for pair in proposal.pairs),
         dict(Counter(pair.evidence for pair in proposal.pairs)),
         one + two,
         tracing.seconds,
@@ -146,7 +146,7 @@ def crossed() -> None:
     """Query and key of Linen's attention under each other's name."""
     left, right = port("transformer", "haiku", TOKENS, {})[0], port("transformer", "linen", TOKENS, {})[0]
     proposal = propose((left, exchanged(right, "query", "key")), *asked(TOKENS))
-    told = [tuple(proposal.pairs[at].left.path for at in pair) for pair in proposal.crossed]
+    told = [tuple(proposal.pairs[at].left.path for at in pair) for pair in proposal.name_conflicts]
     print(
         f"query and key exchanged in name, 2 layers: {len(told)} pairs of leaves said to be against their names: {told}"
     )

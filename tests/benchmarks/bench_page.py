@@ -1,7 +1,7 @@
 """What the HTML report costs: size, time to make, to load, to open a case and to filter; and what it asks of a reader.
 
-Run it with `python tests/benchmarks/bench_page.py`; it needs the group `browser` and a Chromium. Times are of this machine: beside
-loading stands what the same machine needs for an empty page, as a ratio.
+Run it with `python tests/benchmarks/bench_page.py`; it needs the group `browser` and a Chromium. Times
+are of this machine: loading is also given as a ratio to loading an empty page.
 """
 
 import gzip
@@ -20,7 +20,7 @@ from pages import large, twelve
 from playwright.sync_api import sync_playwright
 
 from equiv.core.results import RunResult
-from equiv.report.html.page import page
+from equiv.report.html.page import render_page
 
 ROUNDS = 5
 
@@ -62,7 +62,7 @@ def loaded(tab: Any) -> float:
 def sizes(browser: Any, folder: Path, name: str, result: RunResult, empty: float) -> Path:
     """Print what one page costs."""
     clock = time.process_time()
-    text = page([result])
+    text = render_page([result])
     made = time.process_time() - clock
     path = folder / f"{name}.html"
     path.write_text(text)

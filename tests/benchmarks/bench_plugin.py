@@ -1,8 +1,8 @@
 """What the pytest plugin costs a test suite that has no cases: paired ratios of fresh processes, in one session.
 
-Run it with `nox -s bench`, or `python tests/benchmarks/bench_plugin.py [ROUNDS]`. Each round runs, in random order, pytest with
-the plugin, without it (`-p no:equiv`), and without it once more as the control: what differs there is noise. Ratios
-are paired within a round; the interval is a 95 % bootstrap interval of their median.
+Run it with `nox -s bench`, or `python tests/benchmarks/bench_plugin.py [ROUNDS]`. Each round runs, in random
+order, pytest with the plugin, without it (`-p no:equiv`), and without it once more as the control, whose difference is
+noise. Ratios are paired within a round; the interval is a 95 % bootstrap interval of their median.
 
 - wall: from start to end of the process.
 - cpu: user and system time of the process, which is steadier where others use the machine.

@@ -38,7 +38,7 @@ for name in sys.argv[2:]:
     case = load(CaseFile(name, Path("cases") / f"{name}.py")).case
     request, entries = request_of(case)
     ports = [build_port(case, backend, request) for backend in case.models]
-    has_modes = any(built.port.modes for built in ports)
+    has_modes = any(built.port.has_modes for built in ports)
     probe = make_probe("0", 1, ports[0].table, entries, case.steps)
     for built in ports:
         programs, _ = trace_programs(Tracer(built.port, built.table, request, False, has_modes))

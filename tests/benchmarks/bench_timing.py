@@ -1,4 +1,4 @@
-"""Can the timings be trusted? The reference against itself, a planted slow-down, and naive timing beside both.
+"""Can the timings be trusted? The reference against itself, a planted slow-down, and naive timing of both.
 
     python tests/benchmarks/bench_timing.py [RUNS] [CASE] [BACKEND] [SECONDS]
 
@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from equiv.backends.base import Running
-from equiv.bench.blocks import back_to_back, block, collect
-from equiv.bench.case_costs import bench_of
-from equiv.bench.contenders import enter
+from equiv.backends.base import ProgramRun
+from equiv.bench.blocks import back_to_back, collect_blocks, run_block
+from equiv.bench.case_costs import make_bench
+from equiv.bench.contenders import begin_measurement
 from equiv.bench.measure import NAIVE_CALLS
-from equiv.bench.ratios import claim, half_width, naive, paired, typical
+from equiv.bench.ratios import block_quartiles, claim, half_width, naive_ratio, paired_ratio
 from equiv.bench.stages import Bench, uncached
-from equiv.core.case_files import CaseFile, load
+from equiv.core.case_files import CaseFile, load_case
 from equiv.core.timings import SLOWER, Ratio
-from equiv.programs.built_case import open_workshop
+from equiv.programs.built_case import build_case
 
 CASES = Path(__file__).parents[2] / "cases"
 SLOW_BY = 0.10
@@ -35,7 +35,7 @@ SLOW_BY = 0.10
 class Slow:
     """A runner that takes a tenth longer: it waits where the other has returned."""
 
-    running: Running
+    running: ProgramRun
     extra: float
 
     def call(self) -> Any:
@@ -47,8 +47,8 @@ class Slow:
         while time.perf_counter() < until:
             pass
 
-    def after(self, outputs: Any) -> None:
-        self.running.after(outputs)
+    def advance(self, outputs: Any) -> None:
+        self.running.advance(outputs)
 
 
 @dataclass
@@ -65,32 +65,32 @@ class Run:
 
 
 def one_run(bench: Bench, seconds: float, seed: int) -> Run:
-    """The step twice and a slow one beside them, as a timing run has them."""
+    """The step twice and a slow one, as a timing run has them."""
     clock = time.perf_counter
     started = clock()
-    race = enter(bench, "train step", {}, clock)
-    race.contenders, race.rng = race.contenders[:2], random.Random(seed)
-    race.stage_all()
-    first, again = race.contenders
-    usual = back_to_back({0: race.pools[first][0].written.start()}, 2 * NAIVE_CALLS, clock)[0]
+    race = begin_measurement(bench, "train step", {}, clock)
+    race.timed_runners, race.rng = race.timed_runners[:2], random.Random(seed)
+    race.compile_all()
+    first, again = race.timed_runners
+    usual = back_to_back({0: race.variants[first][0].written.start()}, 2 * NAIVE_CALLS, clock)[0]
     extra = SLOW_BY * float(np.quantile(usual, 0.25))
 
     def runners() -> dict[Any, Any]:
-        drawn, other = race.draw(race.pools), race.draw(race.pools)[again].written
+        drawn, other = race.sample_variants(race.variants), race.sample_variants(race.variants)[again].written
         starts = {"first": drawn[first].written.start, "again": drawn[again].written.start}
-        return race.started({**starts, "slow": lambda: Slow(other.start(), extra)})
+        return race.start_runners({**starts, "slow": lambda: Slow(other.start(), extra)})
 
-    blocks = collect(
-        lambda: block(runners(), race.rng, clock),
+    blocks = collect_blocks(
+        lambda: run_block(runners(), race.rng, clock),
         lambda: [("again", "first"), ("slow", "first")],
         clock() + seconds,
         clock,
         grace=seconds,
     )
-    numbers = {name: typical(parts) for name, parts in blocks.items()}
-    control, slow = (paired(numbers[name], numbers["first"]) for name in ("again", "slow"))
+    numbers = {name: block_quartiles(parts) for name, parts in blocks.items()}
+    control, slow = (paired_ratio(numbers[name], numbers["first"]) for name in ("again", "slow"))
     usual = back_to_back(dict(sorted(runners().items())), NAIVE_CALLS, clock)
-    ratios = [naive(usual[name], usual["first"]) for name in ("again", "slow")]
+    ratios = [naive_ratio(usual[name], usual["first"]) for name in ("again", "slow")]
     taken, count = clock() - started, len(blocks["first"])
     return Run(control, slow, claim(slow, control, count), *(one.value for one in ratios), taken, count)
 
@@ -104,8 +104,8 @@ def main() -> None:
     """Run and print."""
     given = dict(enumerate(sys.argv[1:]))
     runs, name, backend, seconds = int(given.get(0, 100)), given.get(1, "dropout"), given.get(2), given.get(3, 10)
-    workshop = open_workshop(load(CaseFile(name, CASES / f"{name}.py")).case)
-    whole = bench_of(workshop, {})
+    workshop = build_case(load_case(CaseFile(name, CASES / f"{name}.py")).case)
+    whole = make_bench(workshop, {})
     backend = backend or whole.reference
     bench = Bench({backend: whole.ports[backend]}, whole.native, whole.batch)
     load_before, done = os.getloadavg(), []

@@ -344,7 +344,7 @@ def test_honest_variant_is_refused_by_no_check(variant: Variant, products: str) 
     assert {"structure", "outputs", "gradients", "train"} <= set(results)
 
 
-def test_there_are_at_least_sixteen_variants_with_names_of_their_own() -> None:
+def test_there_are_sixteen_variants_with_names_of_their_own() -> None:
     """The table is long enough, and no row hides another."""
     assert len({variant.name for variant in VARIANTS}) == len(VARIANTS) >= 16
 
@@ -356,9 +356,7 @@ PINNED = {
 
 
 @pytest.mark.parametrize("name", PINNED)
-def test_constants_that_one_port_alone_rounds_to_float32_are_refused_by_the_float64_run_only(
-    name: str, products: str
-) -> None:
+def test_constants_rounded_by_one_port_are_refused_in_float64_only(name: str, products: str) -> None:
     """A limit that is known: the native runs agree, the float64 run keeps the rounded constant."""
     case, candidate, change = PINNED[name]
     case = products if case == "products" else case

@@ -9,18 +9,18 @@ import optax
 import pytest
 
 from equiv import backends
-from equiv.compare.candidates import Reference, check_candidate, sample_reference
+from equiv.compare.candidates import Reference, check_candidate, run_reference
 from equiv.compare.checks import structure
-from equiv.compare.numeric.run_port import Prepared, outline, prepare
-from equiv.compare.observation import Comparison, Noise
+from equiv.compare.numeric.run_port import CompiledPort, compile_port, describe_port
+from equiv.compare.observation import Comparison, RoundingNoise
 from equiv.core.case import Case
-from equiv.core.grades import EQUAL
+from equiv.core.grades import EQUAL_GRADES
 from equiv.core.layers import conv
 from equiv.core.layouts import Chain, Flip, Layout, MergeAxes, Shift, SwapAxes
-from equiv.core.leaves import Native
+from equiv.core.leaves import NativeLeaf
 from equiv.core.packing import Gate
 from equiv.core.results import CheckResult
-from equiv.programs.built_case import Workshop, open_workshop
+from equiv.programs.built_case import BuiltCase, build_case
 from equiv.programs.traced_port import trace_port
 
 Change = Callable[[Case, str], Case]
@@ -76,16 +76,18 @@ class Fault:
     candidate: str
     place: str
     change: Change = lambda case, candidate: case
-    leaves: tuple[str, dict[str, Native]] | None = None
+    leaves: tuple[str, dict[str, NativeLeaf]] | None = None
     training: bool = False
 
 
 GRADIENT, OUTPUT = "gradient __call__: gradient", "call __call__: output"
 
-SWAPPED = {"scale": Native("params", "bias"), "bias": Native("params", "scale")}
-STATISTICS = {"mean": Native("batch_stats", "var"), "var": Native("batch_stats", "mean")}
+SWAPPED = {"scale": NativeLeaf("params", "bias"), "bias": NativeLeaf("params", "scale")}
+STATISTICS = {"mean": NativeLeaf("batch_stats", "var"), "var": NativeLeaf("batch_stats", "mean")}
 
-HAIKUS_ORDER = {f"i{gate}/kernel": Native("params", "dense_i.kernel", part=Gate(at)) for at, gate in enumerate("igfo")}
+HAIKUS_ORDER = {
+    f"i{gate}/kernel": NativeLeaf("params", "dense_i.kernel", part=Gate(at)) for at, gate in enumerate("igfo")
+}
 """The gates of NNX's packed cell in the order of Haiku's."""
 
 HEADS_LAST = Chain((SwapAxes(), MergeAxes()))
@@ -172,37 +174,37 @@ def case_of(fault: Fault) -> Case:
     return helpers.loaded(f"layers/{fault.case}").case
 
 
-def prepared_of(workshop: Workshop, backend: str, training: bool) -> Prepared:
+def prepared_of(workshop: BuiltCase, backend: str, training: bool) -> CompiledPort:
     """A port compiled quickly and in its own precision; a layout shows without training."""
     traced = trace_port(workshop, backend)
     if not training:
         traced = replace(traced, programs=replace(traced.programs, begin=None, step=None))
-    return prepare(workshop, traced, frozenset(), quick=True)()
+    return compile_port(workshop, traced, frozenset(), quick=True)()
 
 
 @cache
 def reference_of(name: str, training: bool) -> Reference:
     """Haiku's port of a case, run once for all its faults."""
     workshop = helpers.workshop_of(f"layers/{name}")
-    return sample_reference(workshop, prepared_of(workshop, "haiku", training))
+    return run_reference(workshop, prepared_of(workshop, "haiku", training))
 
 
 def refused(fault: Fault, case: Case) -> set[str]:
     """The places that are not equal in a candidate."""
     both = {name: case.models[name] for name in ("haiku", fault.candidate)}
-    workshop = open_workshop(replace(case, models=both))
+    workshop = build_case(replace(case, models=both))
     assert not workshop.problems
     candidate = prepared_of(workshop, fault.candidate, fault.training)
     results: list[CheckResult] = check_candidate(workshop, reference_of(fault.case, fault.training), candidate)
-    return {finding.place for result in results for finding in result.findings if finding.grade not in EQUAL}
+    return {finding.place for result in results for finding in result.findings if finding.grade not in EQUAL_GRADES}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_wrong_layer_is_refused_at_its_leaf(fault, monkeypatch):
-    """Every one runs and has the right shapes: only what it computes tells."""
+    """Every one runs and has the right shapes: only its results show the fault."""
     if fault.leaves:
         kind, wrong = fault.leaves
-        leaves = backends.load(fault.candidate).LEAVES
+        leaves = backends.load_backend(fault.candidate).LEAVES
         monkeypatch.setitem(leaves, kind, {**leaves[kind], **wrong})
     assert fault.place in refused(fault, fault.change(case_of(fault), fault.candidate))
 
@@ -213,13 +215,13 @@ def test_without_the_fault_nothing_is_refused(fault):
     assert refused(fault, case_of(fault)) <= {f"{GRADIENT} attention/key/bias"}
 
 
-def test_a_bias_of_channels_first_that_is_taken_as_it_is_has_another_shape():
+def test_a_channels_first_bias_taken_unchanged_has_another_shape():
     """What no layout hides is said before anything runs."""
     case = helpers.loaded("layers/conv_channels_first").case
     row = conv("conv", **case.layers[0].scopes)
-    workshop = open_workshop(replace(case, layers=(row,)))
-    sides = outline(workshop, "haiku"), outline(workshop, "linen")
-    findings = structure.check(Comparison(workshop.case, *sides, Noise({}, {}, {}))).findings
+    workshop = build_case(replace(case, layers=(row,)))
+    sides = describe_port(workshop, "haiku"), describe_port(workshop, "linen")
+    findings = structure.check(Comparison(workshop.case, *sides, RoundingNoise({}, {}, {}))).findings
     (wrong,) = [item for item in findings if item.grade == "refuted"]
     assert (wrong.place, wrong.note) == ("leaf conv/bias", "shape differs")
     assert (wrong.reference, wrong.candidate) == ("(6, 1, 1)", "(6,)")
@@ -228,10 +230,10 @@ def test_a_bias_of_channels_first_that_is_taken_as_it_is_has_another_shape():
 def test_what_adam_keeps_of_a_shifted_bias_is_not_shifted():
     """The 1 that Haiku hides in its code is no part of a momentum."""
     case = replace(helpers.loaded("layers/rnn_lstm").case, optimizer=lambda: optax.adam(0.01))
-    workshop = open_workshop(replace(case, models={name: case.models[name] for name in ("linen", "haiku")}))
+    workshop = build_case(replace(case, models={name: case.models[name] for name in ("linen", "haiku")}))
     left, right = (prepared_of(workshop, name, training=True) for name in ("linen", "haiku"))
-    results = check_candidate(workshop, sample_reference(workshop, left), right)
+    results = check_candidate(workshop, run_reference(workshop, left), right)
     (train,) = [result for result in results if result.check == "train"]
     kept = {finding.place: finding.grade for finding in train.findings if finding.place.endswith("lstm/hf/bias")}
     assert set(kept) == {"train: lstm/hf/bias", *(f"train: opt_state/0/{slot}/lstm/hf/bias" for slot in ("mu", "nu"))}
-    assert set(kept.values()) <= set(EQUAL)
+    assert set(kept.values()) <= set(EQUAL_GRADES)

@@ -1,4 +1,4 @@
-"""Where the case's own batch cannot tell, a longer one is tried before a leaf is called unidentifiable."""
+"""Where the case's own batch does not show a leaf, a longer one is tried before it is called unidentifiable."""
 
 from dataclasses import replace
 from functools import cache
@@ -6,7 +6,7 @@ from functools import cache
 import helpers
 import pytest
 
-from equiv.compare.longer_batch import longer
+from equiv.compare.longer_batch import longer_batches
 from equiv.compare.pipeline import run_case
 from equiv.core.case_files import LoadedCase
 from equiv.core.results import CaseResult
@@ -61,13 +61,13 @@ def told(result: CaseResult) -> dict[str, str]:
     return {finding.place: finding.grade for finding in result.probes}
 
 
-def test_a_sequence_of_one_step_is_made_longer_where_it_hides_the_recurrence():
+def test_a_one_step_sequence_that_hides_recurrence_is_lengthened():
     result = judged("carry")
     assert result.verdicts == {"nnx": "same"}
     assert told(result)["moving h/kernel"] == "exact"
     (longer,) = [finding for finding in result.probes if finding.place.startswith("lengthening ")]
     assert longer.place == "lengthening x to float32[5,3,4]"
-    assert longer.note == "the case's own batch does not tell: moving h/kernel"
+    assert longer.note == "not noticed on the case's own batch: moving h/kernel"
 
 
 def test_a_wrong_recurrence_that_one_step_hides_is_refuted():
@@ -83,7 +83,8 @@ def test_a_wrong_recurrence_that_one_step_hides_is_refuted():
     assert places == ["call __call__: output"]
 
 
-def test_a_model_written_for_one_shape_is_judged_on_it_and_the_leaf_is_unidentifiable():
+def test_a_model_of_one_shape_is_judged_on_it():
+    """The leaf that its one-step sequence hides is unidentifiable."""
     result = judged("carry", "assert x.shape == (5, 1, 4)")
     assert result.verdicts == {"nnx": "same"}
     assert told(result)["moving h/kernel"] == "unidentifiable"
@@ -111,6 +112,6 @@ def test_a_refusal_on_the_own_batch_stands():
         ({"x": "float32[]"}, []),
     ],
 )
-def test_one_axis_is_longer_at_a_time_in_every_entry_that_has_it(batch, expected):
+def test_one_axis_at_a_time_is_longer_in_every_entry(batch, expected):
     case = replace(helpers.loaded("counter").case, batch=batch)
-    assert [other.batch for _, other in longer(case)] == [{**batch, **changed} for changed in expected]
+    assert [other.batch for _, other in longer_batches(case)] == [{**batch, **changed} for changed in expected]

@@ -122,7 +122,7 @@ CASE = Case(
 """
 
 SOURCES = {"attention": ATTENTION, "gates": GATES}
-"""Cases of this file, beside those of the suite."""
+"""Cases of this file; the others are those of the suite."""
 
 # Copies of the layers: the counters of their random state never come back.
 LAYERS_COPIED = """for index in range(5):
@@ -357,7 +357,7 @@ FAULTS = (
         "scan_over_layers/nnx",
         ("return forward(x, self.blocks)", LAYERS_COPIED),
         "randomness",
-        "nnx draws anew",
+        "nnx draws new bits",
         "structure outputs gradients train",
     ),
     fault(
@@ -523,7 +523,7 @@ FAULTS = (
         "scan_over_layers/nnx",
         (NNX_STACK, ONE_KEY),
         "randomness",
-        "nnx draws anew",
+        "nnx draws new bits",
         "structure outputs gradients train",
     ),
     fault(
@@ -539,7 +539,7 @@ FAULTS = (
         "dropout/linen",
         ('rngs={"dropout": key}', 'rngs={"dropout": jax.random.key(0)}'),
         "randomness",
-        "linen draws anew",
+        "linen draws new bits",
         "structure outputs gradients train",
     ),
     fault(
@@ -547,7 +547,7 @@ FAULTS = (
         "train_state_dropout/nnx",
         ("state = state.replace(other_variables=other_variables)", ""),
         "randomness",
-        "nnx draws anew",
+        "nnx draws new bits",
         "structure outputs gradients train",
     ),
     # Gradients.
@@ -893,7 +893,7 @@ def test_case_of_this_file_without_a_fault_is_the_same(name: str, folder: Path) 
     assert {"structure", "outputs", "gradients", "train"} <= set(results)
 
 
-def test_there_are_at_least_thirty_faults_with_names_of_their_own() -> None:
+def test_there_are_at_least_thirty_faults_with_own_names() -> None:
     """The table is long enough, and no row hides another."""
     assert len({planted.name for planted in FAULTS}) == len(FAULTS) >= 30
 
@@ -918,7 +918,7 @@ def test_difference_below_float32_is_found_in_float64(folder: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["layer_computes_in_bfloat16", "layer_computes_in_float16", "activations_pass_through_float16"]
 )
-def test_too_much_rounding_is_told_from_another_function(name: str, folder: Path) -> None:
+def test_too_much_rounding_is_distinguished_from_another_function(name: str, folder: Path) -> None:
     """A layer that rounds to half precision is said to be the same function, rounded too much."""
     assert "rounds more" in outcome(named(name), folder).refused["outputs"][EVAL]
 
@@ -928,6 +928,6 @@ def test_too_much_rounding_is_told_from_another_function(name: str, folder: Path
     [("known_difference_with_wrong_decay", "does not hold"), ("known_difference_is_stale", "stale")],
 )
 def test_known_difference_is_said_to_be_wrong_or_stale(name: str, words: str, folder: Path) -> None:
-    """A formula that does not hold and one that is no longer needed are told apart."""
+    """A formula that does not hold and one that is no longer needed have different messages."""
     planted = named(name)
     assert words in outcome(planted, folder).refused["train"][planted.place]

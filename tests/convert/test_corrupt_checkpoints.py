@@ -108,7 +108,7 @@ def bomb(folder: Path) -> Path:
 
 
 def header_bomb(folder: Path) -> Path:
-    """A few hundred kilobytes whose header says that it is four gigabytes, and is, once unpacked, 64 megabytes."""
+    """A few hundred kilobytes whose header says that it is four gigabytes, and is, once decompressed, 64 megabytes."""
     file = npz(**{KERNEL: None})(folder)
     with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(f"{KERNEL}.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(2**26))
@@ -148,7 +148,7 @@ def of_another_shape(header):
 
 
 def of_another_dtype(header):
-    """Half as wide as its bytes."""
+    """An entry that says half of the size that its bytes have."""
     header[KERNEL]["dtype"] = "F16"
     return json.dumps(header)
 
@@ -269,7 +269,7 @@ def half_the_data(folder: Path) -> None:
 
 def huge_chunks(folder: Path) -> None:
     """A header that says that a chunk is as large as memory, in the older form of a folder for each array."""
-    tree = h.rooted(h.trained(NAME, "haiku", OPTIMIZER))
+    tree = h.saved_form(h.trained(NAME, "haiku", OPTIMIZER))
     shutil.rmtree(folder)
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=False)
     with ocp.Checkpointer(handler) as checkpointer:
@@ -292,7 +292,7 @@ def two_items(folder: Path) -> None:
 
 
 def with_two_trees(folder: Path) -> Path:
-    """Parameters and their moving average, which are called alike."""
+    """Parameters and their moving average, which have the same names."""
     averages = {name.replace("params", "ema"): array for name, array in good().items() if name.startswith("params/")}
     return npz(**averages)(folder)
 
@@ -304,7 +304,7 @@ def link_to_nowhere(folder: Path) -> Path:
 
 
 def with_manifest(data: bytes | None):
-    """A good file beside a manifest of these bytes; None: one that waits for ever when it is opened."""
+    """A good file with a manifest of these bytes; None: one that waits for ever when it is opened."""
 
     def make(folder: Path) -> Path:
         file = npz()(folder)
@@ -356,18 +356,18 @@ BAD = {
     ),
     "two spellings of a leaf": (
         npz(**{"params.linear.w": np.ones((3, 4), "f4")}),
-        r"'params/linear/w' and 'params\.linear\.w' are both linear/kernel\. Say --drop",
+        r"'params/linear/w' and 'params\.linear\.w' are both linear/kernel\. Pass --drop",
     ),
     "two trees of parameters": (with_two_trees, r"'ema' and 'params' hold 2 leaves|'params' and 'ema' hold 2 leaves"),
     "a count that does not fit": (
         npz(opt_state__0__count=np.int64(2**40)),
-        r"opt_state/0/count is 1099511627776, which int32 does not hold",
+        r"opt_state/0/count is 1099511627776, which int32 cannot hold",
     ),
     "another optimizer": (npz(opt_state__0__trace__linear__w=np.ones((3, 4), "f4")), r"'opt_state/0/trace/linear/w'"),
     "part of an optimizer": (npz(opt_state__0__nu__linear__w=None), r"missing, first 'opt_state/0/nu/linear/w'"),
     "another case": (
         lambda folder: h.save(folder / "old.npz", "haiku", h.trained("layers/norm_layer", "haiku")),
-        r"is one of the 2 of haiku, first 'params/linear/b'.*Give the case that the checkpoint is of",
+        r"is one of the 2 of haiku, first 'params/linear/b'.*Give the case of this checkpoint",
     ),
     "name with a way out": (npz(**{"../../../tmp/evil": np.ones(3)}), r"first '\.\./\.\./\.\./tmp/evil'"),
     "pickle in npz": (npz(**{KERNEL: np.array([{}], object)}), r"leaf 'params/linear/w' is a pickled object"),
@@ -380,7 +380,7 @@ BAD = {
     "npz that is a pickle": (written(pickle.dumps(Calls(os.system, "touch evil"))), r"failed with BadZipFile"),
     "one array of numpy": (written(b"\x93NUMPY\x01\x00", "old.npy"), r"old\.npy: it is one array of numpy\. Give npz"),
     "HDF5": (written(b"\x89HDF\r\n\x1a\n", "old.h5"), r"old\.h5: it is HDF5\. Give npz"),
-    "gzip": (written(b"\x1f\x8b\x08\x00\x00", "old.pkl"), r"old\.pkl: it is packed with gzip"),
+    "gzip": (written(b"\x1f\x8b\x08\x00\x00", "old.pkl"), r"old\.pkl: it is compressed with gzip"),
     "a zip of something else": (
         lambda folder: zipfile.ZipFile(folder / "old.npz", "w").writestr("word.xml", "<xml/>") or folder / "old.npz",
         r"reading leaf 'word.xml' failed with ValueError",
@@ -390,20 +390,20 @@ BAD = {
     "safetensors with shared bytes": (with_header(moved_offsets), r"reading as safetensors failed"),
     "safetensors with a name twice": (with_header(named_twice), r"two leaves are called 'params/linear/w'"),
     "safetensors with a shape that overflows": (with_header(of_another_shape), r"reading as safetensors failed"),
-    "safetensors with a dtype that lies": (with_header(of_another_dtype), r"reading as safetensors failed"),
+    "safetensors with a false dtype": (with_header(of_another_dtype), r"reading as safetensors failed"),
     "safetensors with a way out": (with_header(named_out), r"1 leaf too many for haiku, first '\.\./\.\./evil'"),
     "safetensors without a header": (written(struct.pack("<Q", 2) + b"{}", "old.safetensors"), r"none of its 0 leaves"),
-    "msgpack cut": (cut(packed()), r"old\.msgpack: it ends at byte \d+, in the middle"),
-    "msgpack that goes on": (packed(more=b"\x01"), r"it goes on after its end, at byte \d+ of \d+"),
+    "msgpack cut": (cut(packed()), r"old\.msgpack: the file is truncated at byte \d+"),
+    "msgpack that goes on": (packed(more=b"\x01"), r"extra data after the end, at byte \d+ of \d+"),
     "msgpack with another extension": (
         packed(data=msgpack.packb({"w": msgpack.ExtType(42, b"12345678")})),
         r"an extension of type 42, which is no array",
     ),
-    "msgpack with a shape that lies": (packed(data=array_of((10**6, 4), bytes(16))), r"it is float32\[1000000, 4\]"),
+    "msgpack with a false shape": (packed(data=array_of((10**6, 4), bytes(16))), r"declared as float32\[1000000, 4\]"),
     "msgpack with an array of nothing": (packed(data=b"\x81\xa1w\xc7\x00\x01"), r"reading as msgpack failed with"),
     "msgpack with a leaf longer than the file": (
         packed(data=b"\x81\xa1w\xc9\xff\xff\xff\xff\x01\x93"),
-        r"it ends at byte 10, in the middle of a leaf",
+        r"the file is truncated at byte 10, inside a leaf",
     ),
     "msgpack with a text of four gigabytes": (
         packed(data=b"\x81\xa1w\xdb\xff\xff\xff\xffabc"),
@@ -417,19 +417,19 @@ BAD = {
     "msgpack, deep": (packed(data=deep()), r"nested more than 64 deep"),
     "msgpack with endless entries": (
         packed(data=b"\xdf\xff\xff\xff\xff\xa1w\x01"),
-        r"it ends at byte 8, in the middle",
+        r"the file is truncated at byte 8",
     ),
     "msgpack with a word": (packed(with_text), r"leaf 'params/linear/w' is 'a word', which is no array"),
     "pickle that runs a command": (
         pickled(Calls(os.system, "touch evil")),
-        r"it asks for posix\.system, which makes no",
+        r"it refers to posix\.system, which is no",
     ),
-    "pickle that evaluates": (pickled(Calls(eval, "1")), r"it asks for builtins\.eval"),
-    "pickle that reads a file": (pickled(Calls(open, "/etc/passwd")), r"it asks for (_?io)\.open"),
-    "pickle of a function of optax": (pickled(Calls(optax.sgd, 0.1)), r"it asks for optax\._src\.alias\.sgd"),
+    "pickle that evaluates": (pickled(Calls(eval, "1")), r"it refers to builtins\.eval"),
+    "pickle that reads a file": (pickled(Calls(open, "/etc/passwd")), r"it refers to (_?io)\.open"),
+    "pickle of a function of optax": (pickled(Calls(optax.sgd, 0.1)), r"it refers to optax\._src\.alias\.sgd"),
     "pickle with a dotted name": (
         pickled(stack_global("optax._src.base", "EmptyState.__init__")),
-        r"it asks for optax\._src\.base\.EmptyState\.__init__",
+        r"it refers to optax\._src\.base\.EmptyState\.__init__",
     ),
     "pickle that changes optax": (pickled(changing("optax._src.base", "EmptyState")), r"it changes EmptyState"),
     "pickle that changes a dtype": (pickled(changing("ml_dtypes", "bfloat16")), r"reading as pickle failed with Attr"),
@@ -440,7 +440,7 @@ BAD = {
         pickled(b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7fabc"),
         r"reading as pickle failed with",
     ),
-    "pickle of a module's own import": (pickled(stack_global("optax._src.base", "jax")), r"it asks for optax"),
+    "pickle of a module's own import": (pickled(stack_global("optax._src.base", "jax")), r"it refers to optax"),
     "pickle of objects": (pickled({"w": np.array([{}, []], object)}), r"reading as pickle failed"),
     "pickle of an empty array that is huge": (
         pickled(
@@ -450,14 +450,14 @@ BAD = {
     ),
     "pickle of very many leaves": (pickled(laughs()), r"more than 200000 leaves"),
     "pickle cut": (cut(pickled(good())), r"old\.pkl: reading as pickle failed with"),
-    "pickle that goes on": (pickled(pickle.dumps(good()) * 2), r"it goes on after its end"),
+    "pickle that goes on": (pickled(pickle.dumps(good()) * 2), r"extra data after the end"),
     "orbax without its description": (
         orbax(lambda at: (at / "_METADATA").unlink()),
-        r"old: not one checkpoint of orbax",
+        r"old: expected one checkpoint of orbax",
     ),
     "orbax with half its description": (
         orbax(lambda at: (at / "_METADATA").write_text((at / "_METADATA").read_text()[:300])),
-        r"old: orbax cannot tell what is in it",
+        r"old: orbax cannot read its metadata",
     ),
     "orbax without its leaves": (orbax(without_data), r"old: reading as orbax failed with ValueError: NOT_FOUND"),
     "orbax with half its data": (orbax(half_the_data), r"old: reading as orbax failed"),
@@ -465,11 +465,14 @@ BAD = {
         orbax(huge_chunks),
         r"old: array 'params\.linear\.w' of shape \[3, 7\] is in chunks of \[1048576, 1048576\]",
     ),
-    "orbax with a link out of it": (orbax(link_out), r"old: passwd is a link that leads out of it"),
-    "orbax with two items": (orbax(two_items), r"old: not one checkpoint of orbax in it, but default, other"),
-    "a manifest that is no manifest": (with_manifest(b'{"equiv": 1}'), r"old\.npz\.manifest\.json: it is no manifest"),
-    "a manifest that is cut": (with_manifest(b'{"equiv": "0'), r"manifest\.json: it is no manifest.*: Input data was"),
-    "a manifest that is a pipe": (with_manifest(None), r"manifest\.json: it is no manifest of a conversion: no file"),
+    "orbax with a link out of it": (orbax(link_out), r"old: passwd is a link to a file outside of it"),
+    "orbax with two items": (orbax(two_items), r"old: expected one checkpoint of orbax in it, found default, other"),
+    "a manifest that is no manifest": (with_manifest(b'{"equiv": 1}'), r"old\.npz\.manifest\.json: not the manifest"),
+    "a manifest that is cut": (with_manifest(b'{"equiv": "0'), r"manifest\.json: not the manifest.*: Input data was"),
+    "a manifest that is a pipe": (
+        with_manifest(None),
+        r"manifest\.json: not the manifest of a conversion: it is no file",
+    ),
     "a link to nowhere": (link_to_nowhere, r"old\.npz: cannot be opened: No such file"),
     "nothing there": (lambda folder: folder / "old.npz", r"old\.npz: cannot be opened: No such file"),
     "empty file": (written(b""), r"old\.npz: it is empty"),
@@ -479,8 +482,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_bad_checkpoint_is_a_clear_error_and_nothing_is_written(what, tmp_path, monkeypatch) -> None:
-    """File, and where there is one the leaf, stand in the message; what was there before is all that is there."""
+def test_a_bad_checkpoint_is_a_clear_error_and_writes_nothing(what, tmp_path, monkeypatch) -> None:
+    """The message has the file and, if there is one, the leaf; the folder is as before."""
     make, message = BAD[what]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
@@ -494,20 +497,15 @@ def test_a_bad_checkpoint_is_a_clear_error_and_nothing_is_written(what, tmp_path
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_there_are_at_least_thirty_of_them() -> None:
-    """As asked."""
-    assert len(BAD) >= 75
-
-
 def test_a_pickle_is_not_read_unless_that_is_said(tmp_path) -> None:
     """Not even a good one."""
     file = pickled(good())(tmp_path)
-    with pytest.raises(CheckpointError, match=r"old\.pkl: it is a pickle, which is a program\. Say --allow-pickle"):
+    with pytest.raises(CheckpointError, match=r"old\.pkl: it is a pickle, which can run code\. Pass --allow-pickle"):
         h.take_over(file, NAME, "linen", tmp_path / "new.npz", OPTIMIZER)
     h.take_over(file, NAME, "linen", tmp_path / "new.npz", OPTIMIZER, allow_pickle=True)
 
 
-def test_an_optimizer_that_the_case_has_not_is_said_to_be_missing_there(tmp_path) -> None:
+def test_an_optimizer_that_the_case_lacks_is_reported_missing(tmp_path) -> None:
     """The case as it is in its file trains with plain gradients."""
     with pytest.raises(
         CheckpointError, match=r"opt_state/0/count'.*Give the case the optimizer that it was trained with"
@@ -524,10 +522,10 @@ def test_nan_is_taken_over_where_that_is_said(tmp_path) -> None:
         assert np.isnan(found["params/kernel"][1, 2])
 
 
-def test_what_is_extra_is_left_out_where_that_is_said_and_the_manifest_says_so(tmp_path) -> None:
+def test_extras_are_left_out_on_request_and_in_the_manifest(tmp_path) -> None:
     """By the beginning of its path."""
     manifest = h.take_over(with_two_trees(tmp_path), NAME, "linen", tmp_path / "new.npz", OPTIMIZER, drop=("ema",))
-    assert "ema/linear/b is left out, as asked" in manifest.notes
+    assert "ema/linear/b is left out (--drop)" in manifest.notes
 
 
 @pytest.mark.parametrize("what", ["a file", "a folder", "a link to nowhere", "a manifest"])
@@ -543,7 +541,9 @@ def test_what_is_there_is_never_overwritten(what, tmp_path) -> None:
     else:
         out.with_name("new.npz.manifest.json").write_text("mine")
     file = npz()(tmp_path)
-    with pytest.raises(CheckpointError, match=r"it exists, and nothing is overwritten\. Give another place with -o"):
+    with pytest.raises(
+        CheckpointError, match=r"the file exists, and nothing is overwritten\. Give another path with -o"
+    ):
         h.take_over(file, NAME, "linen", out, OPTIMIZER)
     assert not (tmp_path / "nowhere").exists()
     assert len(list(tmp_path.iterdir())) == 2
@@ -551,7 +551,7 @@ def test_what_is_there_is_never_overwritten(what, tmp_path) -> None:
 
 def test_a_folder_that_is_not_there_is_not_made(tmp_path) -> None:
     """A typing mistake would hide the checkpoint."""
-    with pytest.raises(CheckpointError, match=r"there is no folder .*no. Make it first"):
+    with pytest.raises(CheckpointError, match=r"the folder .*no does not exist\. Create it first"):
         h.take_over(npz()(tmp_path), NAME, "linen", tmp_path / "no" / "new.npz", OPTIMIZER)
 
 
@@ -559,12 +559,14 @@ def test_nothing_is_written_into_the_old_checkpoint(tmp_path) -> None:
     """It would be part of it from then on."""
     old = h.save(tmp_path / "old", "haiku", h.trained(NAME, "haiku", OPTIMIZER))
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(CheckpointError, match=r"new\.npz: it lies in the old checkpoint, .*old\. Give another place"):
+    with pytest.raises(
+        CheckpointError, match=r"new\.npz: the path is inside of the old checkpoint, .*old\. Give another path"
+    ):
         h.take_over(old, NAME, "linen", old / "new.npz", OPTIMIZER)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_name_that_is_too_long_is_an_error_like_any_other(tmp_path) -> None:
+def test_a_name_that_is_too_long_is_an_error(tmp_path) -> None:
     """The file's own, or its manifest's."""
     file = npz()(tmp_path)
     for length in (251, 300):
@@ -582,21 +584,25 @@ def test_a_checkpoint_may_be_called_as_anything(name, tmp_path) -> None:
 
 def test_what_is_to_be_dropped_has_to_be_there(tmp_path) -> None:
     """A typing mistake would otherwise go unseen."""
-    with pytest.raises(CheckpointError, match=r"old\.npz: --drop optstate: no leaf has that in its path; the first is"):
+    with pytest.raises(
+        CheckpointError, match=r"old\.npz: --drop optstate: no leaf has that in its path; the first leaf is"
+    ):
         h.take_over(npz()(tmp_path), NAME, "linen", tmp_path / "new.npz", OPTIMIZER, drop=("optstate",))
 
 
 def test_an_interrupted_conversion_leaves_nothing(tmp_path) -> None:
     """As when a user stops it in the middle of a leaf."""
-    from equiv.convert.conversion import Request, convert
+    from equiv.convert.conversion import ConversionRequest, convert_checkpoint
     from equiv.core.case_files import LoadedCase
 
     def stop(size: int) -> None:
         raise KeyboardInterrupt
 
-    request = Request(npz()(tmp_path), LoadedCase(NAME, "", h.case_of(NAME, OPTIMIZER)), "linen", tmp_path / "new")
+    request = ConversionRequest(
+        npz()(tmp_path), LoadedCase(NAME, "", h.case_of(NAME, OPTIMIZER)), "linen", tmp_path / "new"
+    )
     with pytest.raises(KeyboardInterrupt):
-        convert(request, begin=lambda _: stop)
+        convert_checkpoint(request, begin=lambda _: stop)
     assert [file.name for file in tmp_path.iterdir()] == ["old.npz"]
 
 
@@ -605,7 +611,7 @@ import resource, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import convert_helpers as h
-from equiv.convert.checkpoint import CheckpointError
+from equiv.convert.formats.checkpoint import CheckpointError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
 for name in ("new.npz", "new.msgpack", "new.safetensors"):

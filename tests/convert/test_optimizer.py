@@ -1,4 +1,4 @@
-"""Which optimizers notice that parameters lie otherwise: predicted from the layout, and tried by running."""
+"""Which optimizers notice another layout of the parameters: predicted from the layout, and tried by running."""
 
 from dataclasses import replace
 
@@ -8,11 +8,17 @@ import numpy as np
 import optax
 import pytest
 
-from equiv.convert.conversion import Request, convert
+from equiv.convert.conversion import ConversionRequest, convert_checkpoint
 from equiv.convert.formats.checkpoint import CheckpointError
-from equiv.convert.plan.optimizer import TRANSFORMS, commutes, forecast, predicted, relation_of
-from equiv.convert.source.expected_leaves import model_of, rooted
-from equiv.convert.verify import NotSame
+from equiv.convert.plan.optimizer import (
+    TRANSFORMS,
+    commutes,
+    describe_optimizer_effects,
+    layout_relation,
+    predict_transforms,
+)
+from equiv.convert.source.expected_leaves import build_library_model, saved_form
+from equiv.convert.verify import ConversionMismatch
 from equiv.core.case import Case, Layer
 from equiv.core.case_files import LoadedCase
 from equiv.core.layers import linear
@@ -83,7 +89,7 @@ def apart():
 
 
 @pytest.mark.parametrize("relation", LAYOUTS)
-def test_what_is_predicted_from_the_layout_is_what_running_gives_for_every_transform(relation, apart) -> None:
+def test_the_layouts_prediction_holds_for_every_transform(relation, apart) -> None:
     """Neither a transform that is said to commute and does not, nor one that is refused for nothing."""
     ran = {name for name in TRANSFORMS if apart[name, relation] <= 1}
     said = {name for name in TRANSFORMS if commutes(name, relation)}
@@ -91,13 +97,13 @@ def test_what_is_predicted_from_the_layout_is_what_running_gives_for_every_trans
 
 
 def test_what_the_issue_names_is_said_by_name() -> None:
-    """SGD and adam do not notice a forget bias and gates apart; weight decay, adafactor, lamb and block clipping do."""
-    fitting, noticing = predicted(frozenset(("shifted", "packed")))
+    """SGD and adam ignore a forget bias and separate gates; weight decay, adafactor, lamb and block clipping do not."""
+    fitting, noticing = predict_transforms(frozenset(("shifted", "packed")))
     assert {"sgd", "sgd, momentum", "adam", "clip_by_global_norm"} <= set(fitting)
     assert {"adamw", "adafactor", "lamb", "clip_by_block_rms"} <= set(noticing)
-    assert predicted(frozenset(("unknown",)))[0] == []
-    assert "adamw" in forecast({"shifted": "lstm/hf/bias"})[0].partition("Those that do:")[2]
-    assert forecast({"same": "linear/kernel"}) == []
+    assert predict_transforms(frozenset(("unknown",)))[0] == []
+    assert "adamw" in describe_optimizer_effects({"shifted": "lstm/hf/bias"})[0].partition("Those that do:")[2]
+    assert describe_optimizer_effects({"same": "linear/kernel"}) == []
 
 
 def leaf(layout, shape=(4, 6), name="w") -> MappedLeaf:
@@ -108,7 +114,7 @@ def leaf(layout, shape=(4, 6), name="w") -> MappedLeaf:
 
 
 class Twice(Identity):
-    """A layout that scales: what nobody has told the optimizer about."""
+    """A layout that scales, of which the optimizer does not know."""
 
     def to_canonical(self, array):
         return array * 2
@@ -123,17 +129,17 @@ class Twice(Identity):
         (leaf(MergeAxes(), (4, 2, 3)), leaf(Identity()), "moved"),
         (leaf(Shift(1.0)), leaf(Identity()), "shifted"),
         (leaf(Shift(1.0)), leaf(Shift(1.0)), "same"),
-        (replace(leaf(Identity(), (2, 4, 6)), item=1), leaf(Identity()), "packed"),
+        (replace(leaf(Identity(), (2, 4, 6)), stack_index=1), leaf(Identity()), "packed"),
         (leaf(Twice()), leaf(Identity()), "unknown"),
     ],
 )
-def test_what_a_layout_does_is_found_by_trying_it_on_the_numbers_of_the_elements(ours, theirs, relation) -> None:
+def test_a_layouts_effect_is_found_by_trying_it_on_indices(ours, theirs, relation) -> None:
     """What moves elements gives each of them back once."""
-    assert relation_of((ours,), (theirs,)) == relation
+    assert layout_relation((ours,), (theirs,)) == relation
 
 
 def shifted_case(optimizer) -> Case:
-    """A layer of Haiku that adds 1 to its bias in its code, as hk.LSTM does, beside a plain one of Linen."""
+    """A layer of Haiku that adds 1 to its bias in its code, as hk.LSTM does, and a plain one of Linen."""
 
     def haiku():
         import haiku as hk
@@ -156,38 +162,38 @@ def shifted_case(optimizer) -> Case:
 
 def take_over(case: Case, tmp_path, **options):
     """Train it in Haiku for a few steps, and convert it."""
-    model = model_of(case, "haiku")
+    model = build_library_model(case, "haiku")
     carry, step = h.begun(model.port, 1), h.quick(model.port.step)
     for index in range(STEPS):
         carry, _ = step(carry, {"x": np.full((5, 3), index + 1, "f4")}, jax.random.key(0))
-    h.save_npz(tmp_path / "old.npz", rooted(carry))
-    request = Request(tmp_path / "old.npz", LoadedCase("shifted", "", case), "linen", tmp_path / "new.npz", **options)
-    return carry, convert(request)[1]
+    h.save_npz(tmp_path / "old.npz", saved_form(carry))
+    request = ConversionRequest(
+        tmp_path / "old.npz", LoadedCase("shifted", "", case), "linen", tmp_path / "new.npz", **options
+    )
+    return carry, convert_checkpoint(request)[1]
 
 
-def test_adam_goes_on_where_a_bias_is_one_larger_and_its_moments_are_not(tmp_path) -> None:
+def test_adam_goes_on_where_only_the_bias_is_one_larger(tmp_path) -> None:
     """1 is added to the bias, nothing to what adam keeps of it; the way back is bit for bit."""
     case = shifted_case(lambda: optax.adam(0.1))
     carry, manifest = take_over(case, tmp_path)
-    assert "layer/bias is shifted: the optimizer does not notice" in manifest.notes[-1]
+    assert "layer/bias is shifted: the optimizer does not depend on it" in manifest.notes[-1]
     with np.load(tmp_path / "new.npz") as found:
         assert np.array_equal(found["params/bias"], carry["params"]["layer"]["b"] + np.float32(1))
         assert np.array_equal(found["opt_state/0/mu/bias"], carry["opt_state"][0].mu["layer"]["b"])
-    request = Request(tmp_path / "new.npz", LoadedCase("shifted", "", case), "haiku", tmp_path / "back.npz")
-    origins = {leaf.path: leaf.origin for leaf in convert(request)[1].leaves}
-    assert origins["params/layer/b"] == "kept"
+    request = ConversionRequest(tmp_path / "new.npz", LoadedCase("shifted", "", case), "haiku", tmp_path / "back.npz")
+    origins = {leaf.path: leaf.origin for leaf in convert_checkpoint(request)[1].leaves}
+    assert origins["params/layer/b"] == "preserved"
     with np.load(tmp_path / "back.npz") as back:
         assert back["params/layer/b"].tobytes() == np.asarray(carry["params"]["layer"]["b"]).tobytes()
         assert back["opt_state/0/mu/layer/b"].tobytes() == np.asarray(carry["opt_state"][0].mu["layer"]["b"]).tobytes()
 
 
-def test_weight_decay_is_refused_where_a_bias_is_one_larger_and_the_leaf_is_named(tmp_path) -> None:
+def test_weight_decay_on_a_shifted_bias_is_refused_by_name(tmp_path) -> None:
     """It would pull the bias elsewhere; without the optimizer's state it may go."""
     case = shifted_case(lambda: optax.adamw(0.1, weight_decay=0.1))
-    message = (
-        r"old\.npz: the optimizer's state cannot be taken over: in linen layer/bias is shifted.*refuted at train: "
-    )
-    with pytest.raises(NotSame, match=message) as raised:
+    message = r"old\.npz: the optimizer's state cannot be converted: in linen layer/bias is shifted.*refuted at train: "
+    with pytest.raises(ConversionMismatch, match=message) as raised:
         take_over(case, tmp_path)
     assert raised.value.verdict == "different"
     assert not (tmp_path / "new.npz").exists()
@@ -196,27 +202,27 @@ def test_weight_decay_is_refused_where_a_bias_is_one_larger_and_the_leaf_is_name
         assert set(found.files) == {"params/kernel", "params/bias"}
 
 
-def test_what_is_not_laid_out_like_its_parameter_is_refused_where_that_lies_otherwise(tmp_path) -> None:
+def test_moments_shaped_unlike_the_parameter_are_refused_for_another_layout(tmp_path) -> None:
     """adafactor keeps rows and columns: of (3, 4) they are not those of (4, 3)."""
     case = h.case_of("layers/conv_transpose_flipped")
     case = replace(case, optimizer=lambda: optax.adafactor(0.1, min_dim_size_to_factor=2))
-    model = model_of(case, "haiku")
-    file = h.save_npz(tmp_path / "old.npz", rooted(h.begun(model.port, 0)))
-    request = Request(file, LoadedCase("case", "", case), "linen", tmp_path / "new.npz")
-    with pytest.raises(CheckpointError, match=r"it is not laid out like its parameter.*Say --drop opt_state"):
-        convert(request)
+    model = build_library_model(case, "haiku")
+    file = h.save_npz(tmp_path / "old.npz", saved_form(h.begun(model.port, 0)))
+    request = ConversionRequest(file, LoadedCase("case", "", case), "linen", tmp_path / "new.npz")
+    with pytest.raises(CheckpointError, match=r"it does not have the layout of its parameter.*Pass --drop opt_state"):
+        convert_checkpoint(request)
 
 
 def test_layers_of_a_stack_take_their_momentum_along(tmp_path) -> None:
     """Four leaves of Haiku are one of Linen, and so are four of adam."""
     name = "layers/stacked_unrolled"
-    file = h.save_npz(tmp_path / "old.npz", rooted(h.trained(name, "haiku", "adam")))
+    file = h.save_npz(tmp_path / "old.npz", saved_form(h.trained(name, "haiku", "adam")))
     h.take_over(file, name, "linen", tmp_path / "new.npz", "adam")
     moments = [h.trained(name, "haiku", "adam")["opt_state"][0].mu[f"linear_{index}"]["w"] for index in range(4)]
     with np.load(tmp_path / "new.npz") as found:
         assert np.array_equal(found["opt_state/0/mu/ScanBlock_0/Dense_0/kernel"], np.stack(moments))
 
 
-def test_a_row_for_a_linear_layer_is_what_the_shifted_case_is_made_of() -> None:
+def test_a_linear_row_is_what_the_shifted_case_has() -> None:
     """The case above differs from an ordinary one in its layout alone."""
     assert linear("layer", haiku="layer", linen="").kind == shifted_case(None).layers[0].kind

@@ -9,7 +9,7 @@ from flax.training.train_state import TrainState
 
 from equiv.convert import manifest as manifests
 from equiv.convert.formats.registry import open_checkpoint
-from equiv.convert.formats.tree_paths import words
+from equiv.convert.formats.tree_paths import path_words
 
 GO_ON = range(h.STEPS, 2 * h.STEPS)
 
@@ -17,7 +17,7 @@ GO_ON = range(h.STEPS, 2 * h.STEPS)
 def contents(file) -> dict[tuple[str, ...], np.ndarray]:
     """Every leaf of a checkpoint by the words of its path."""
     checkpoint = open_checkpoint(file)
-    found = {words(path): checkpoint.read(path) for path in checkpoint.leaves}
+    found = {path_words(path): checkpoint.read(path) for path in checkpoint.leaves}
     checkpoint.close()
     return found
 
@@ -42,7 +42,7 @@ def chain(tmp_path_factory):
     return folder
 
 
-def test_haiku_to_linen_to_nnx_to_haiku_is_bit_exact_with_state_and_optimizer(chain) -> None:
+def test_haiku_to_linen_to_nnx_to_haiku_is_bit_exact(chain) -> None:
     """Haiku's counters and undebiased averages too, which neither Linen nor NNX has."""
     before, after = contents(chain / "haiku.msgpack"), contents(chain / "back.npz")
     assert len(before) == 25
@@ -58,13 +58,13 @@ def test_training_goes_on_as_if_it_had_not_moved(chain) -> None:
     assert same_bits(h.leaves_of(stay), h.leaves_of(again))
 
 
-def test_what_was_kept_for_the_way_back_is_not_believed_once_the_model_was_trained_elsewhere(chain, tmp_path) -> None:
-    """Haiku's own averages belong to the averages they were kept with: then they are settled anew."""
+def test_preserved_leaves_are_not_used_once_trained_elsewhere(chain, tmp_path) -> None:
+    """Haiku's own averages belong to the leaves they were kept with; else they are the converged values."""
     carry, _ = h.train(h.ADAM, "linen", h.trained(h.ADAM, "linen"), GO_ON)
     moved = h.save_msgpack(tmp_path / "moved.msgpack", {name: carry[name] for name in ("params", "batch_stats")})
-    manifests.path_of(moved).write_bytes(manifests.path_of(chain / "linen.msgpack").read_bytes())
+    manifests.manifest_path(moved).write_bytes(manifests.manifest_path(chain / "linen.msgpack").read_bytes())
     origins = {leaf.names[0]: leaf for leaf in h.take_over(moved, h.ADAM, "haiku", tmp_path / "back.npz").leaves}
-    assert origins["bn/mean.hidden"].origin == origins["bn/mean.counter"].origin == "settled"
+    assert origins["bn/mean.hidden"].origin == origins["bn/mean.counter"].origin == "derived"
     assert origins["bn/mean.hidden"].rule == "= bn/mean"
 
 
@@ -80,9 +80,7 @@ def test_what_was_kept_for_the_way_back_is_not_believed_once_the_model_was_train
         ("haiku", "linen", "momentum"),
     ],
 )
-def test_an_optimizer_goes_on_in_the_other_library_with_the_losses_of_the_one_left(
-    ours, theirs, optimizer, tmp_path
-) -> None:
+def test_an_optimizer_goes_on_with_the_same_losses(ours, theirs, optimizer, tmp_path) -> None:
     """Chains with schedules and clipping, momentum, injected hyperparameters; one program, hence the same bits."""
     name = "layers/linear"
     file = h.save(tmp_path / "old", ours, h.trained(name, ours, optimizer))
@@ -95,21 +93,21 @@ def test_an_optimizer_goes_on_in_the_other_library_with_the_losses_of_the_one_le
     assert len(jax.tree.leaves(moved)) > 0
 
 
-def test_a_train_state_of_linen_is_restored_by_flax_from_what_was_a_train_state_of_haiku(tmp_path) -> None:
+def test_flax_restores_a_train_state_made_from_haiku(tmp_path) -> None:
     """Step, parameters and optimizer, with the empty state of optax in its place."""
     name = "train_state_dropout"
     file = h.save(tmp_path / "old.msgpack", "haiku", h.trained(name, "haiku"))
     h.take_over(file, name, "linen", tmp_path / "new.msgpack")
-    like = h.rooted(h.trained(name, "linen"))
+    like = h.saved_form(h.trained(name, "linen"))
     state = serialization.from_bytes(like, (tmp_path / "new.msgpack").read_bytes())
     assert isinstance(state, TrainState)
     assert jax.tree.structure(state) == jax.tree.structure(like)
     assert state.step == state.opt_state[0].count == h.STEPS
-    theirs = h.rooted(h.trained(name, "haiku")).opt_state[0].mu["model/linear"]["w"]
+    theirs = h.saved_form(h.trained(name, "haiku")).opt_state[0].mu["model/linear"]["w"]
     assert np.array_equal(state.opt_state[0].mu["Dense_0"]["kernel"], theirs)
 
 
-def test_a_model_and_an_optimizer_of_nnx_are_updated_from_what_was_linen(chain) -> None:
+def test_an_nnx_model_and_optimizer_are_updated_from_linens(chain) -> None:
     """`nnx.update` with what orbax restores, keys of random state as keys."""
     graphdef, _ = h.trained(h.ADAM, "nnx")
     model, optimizer = nnx.merge(graphdef, h.restored(chain / "nnx", h.ADAM, "nnx")[1])
@@ -120,18 +118,18 @@ def test_a_model_and_an_optimizer_of_nnx_are_updated_from_what_was_linen(chain) 
     assert np.array_equal(optimizer.opt_state[0].nu["bn"]["scale"][...], linen["opt_state", "0", "nu", "bn", "scale"])
 
 
-def test_the_manifest_has_a_hash_of_every_leaf_that_anybody_can_check(chain) -> None:
+def test_the_manifest_has_a_checkable_hash_of_every_leaf(chain) -> None:
     """SHA-256 of the leaf's bytes, and where it is from."""
     import hashlib
 
-    manifest = manifests.read(chain / "linen.msgpack")
+    manifest = manifests.read_manifest(chain / "linen.msgpack")
     leaves = contents(chain / "linen.msgpack")
     assert {tuple(leaf.path.split("/")) for leaf in manifest.leaves} == leaves.keys()
     for leaf in manifest.leaves:
         array = leaves[tuple(leaf.path.split("/"))]
         assert hashlib.sha256(array.tobytes()).hexdigest() == leaf.sha256
     (kernel,) = [leaf for leaf in manifest.leaves if leaf.path == "params/linear1/w"]
-    assert (kernel.origin, kernel.sources, kernel.names) == ("as it is", ("params/mlp/~/linear1/w",), ("linear1/w",))
+    assert (kernel.origin, kernel.sources, kernel.names) == ("unchanged", ("params/mlp/~/linear1/w",), ("linear1/w",))
     assert {leaf.place for leaf in manifest.kept} == {
         f"mlp/~/bn/~/{average}_ema/{leaf} (state)" for average in ("mean", "var") for leaf in ("hidden", "counter")
     }
@@ -156,20 +154,22 @@ def test_the_same_library_in_another_format_keeps_its_random_state(tmp_path) -> 
     assert manifest.verified == "every leaf read back as it was written; both are of one library"
 
 
-def test_random_state_begins_as_the_library_itself_begins_it_from_the_seed(tmp_path) -> None:
+def test_random_state_begins_as_the_library_begins_from_the_seed(tmp_path) -> None:
     """As `nnx.Rngs(seed)` gives the builder."""
     file = h.save(tmp_path / "old.npz", "linen", h.trained(h.ADAM, "linen"))
     h.take_over(file, h.ADAM, "nnx", tmp_path / "new.npz", random="seed:7")
-    fresh = h.model(h.ADAM, "nnx").port.fresh(jax.random.key(7))
+    fresh = h.model(h.ADAM, "nnx").port.init(jax.random.key(7))
     (key,) = [leaf for place, leaf in fresh.items() if place.path == "dropout.rngs.key"]
     assert np.array_equal(contents(tmp_path / "new.npz")["model", "dropout", "rngs", "key"], jax.random.key_data(key))
 
 
-def test_a_step_that_only_one_library_counts_has_to_be_said_where_the_optimizer_does_not_count(tmp_path) -> None:
+def test_a_step_that_no_optimizer_counts_must_be_given(tmp_path) -> None:
     """Momentum has no count: nothing is made up, and nothing is dropped unsaid."""
     name, momentum = "layers/linear", "momentum"
     file = h.save(tmp_path / "old", "linen", h.trained(name, "linen", momentum))
-    with pytest.raises(Exception, match=r"old: nnx keeps 'step', which is not in it.*there is none\. Say --step N"):
+    with pytest.raises(
+        Exception, match=r"old: nnx stores 'step', which the checkpoint lacks.*there is none\. Pass --step N"
+    ):
         h.take_over(file, name, "nnx", tmp_path / "no", momentum)
     h.take_over(file, name, "nnx", tmp_path / "new", momentum, step=4)
     assert contents(tmp_path / "new")["optimizer", "step"] == 4

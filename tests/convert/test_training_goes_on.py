@@ -15,7 +15,7 @@ from flax import linen as nn
 from flax import nnx, serialization
 from flax.training.train_state import TrainState
 
-from equiv.convert.conversion import Request, convert
+from equiv.convert.conversion import ConversionRequest, convert_checkpoint
 from equiv.convert.formats.checkpoint import CheckpointError
 from equiv.core.case import Case
 from equiv.core.case_files import LoadedCase
@@ -121,20 +121,24 @@ def files(learned, tmp_path_factory):
     hops = (("old.pkl", "linen", "new.msgpack"), ("new.msgpack", "nnx", "new"), ("new", "haiku", "back.npz"))
     loaded = LoadedCase("words", "", CASE)
     for old, target, new in hops:
-        manifest = convert(Request(folder / old, loaded, target, folder / new, allow_pickle=True, verify=True))[1]
+        manifest = convert_checkpoint(
+            ConversionRequest(folder / old, loaded, target, folder / new, allow_pickle=True, verify=True)
+        )[1]
         assert manifest is not None
         assert manifest.verified.startswith("same: outputs exact, gradients exact")
     return folder
 
 
-def test_a_row_that_names_two_different_layers_is_an_error_that_says_so(files, tmp_path) -> None:
+def test_a_row_naming_two_different_layers_is_an_error(files, tmp_path) -> None:
     """In Linen layers are numbered as they are made, and not as they are called."""
     rows = (CASE.layers[0], linear("hidden", haiku="hidden", linen="Dense_1", nnx="layers.0"))
     swapped = replace(CASE, layers=(*rows, linear("out", haiku="out", linen="Dense_0", nnx="layers.1")))
-    request = Request(files / "old.pkl", LoadedCase("words", "", swapped), "linen", tmp_path / "new", allow_pickle=True)
-    message = r"old\.pkl: .*out/bias is float32\[3\] in haiku and float32\[32\] in linen\. Mend the case: its row"
+    request = ConversionRequest(
+        files / "old.pkl", LoadedCase("words", "", swapped), "linen", tmp_path / "new", allow_pickle=True
+    )
+    message = r"old\.pkl: .*out/bias is float32\[3\] in haiku and float32\[32\] in linen\. Fix the case: its row"
     with pytest.raises(CheckpointError, match=message):
-        convert(request)
+        convert_checkpoint(request)
     assert not list(tmp_path.iterdir())
 
 
@@ -148,7 +152,7 @@ def test_it_comes_back_bit_for_bit(learned, files) -> None:
             assert (found.dtype, found.tobytes()) == (leaf.dtype, np.asarray(leaf).tobytes())
 
 
-def test_linen_goes_on_with_the_losses_of_the_model_that_stayed(stayed, files) -> None:
+def test_linen_goes_on_with_the_original_models_losses(stayed, files) -> None:
     """Restored by flax into a `TrainState`."""
     params = LinenModel().init(jax.random.key(1), data()[0][0])["params"]
     like = {"params": params, "opt_state": TX.init(params)}
@@ -171,7 +175,7 @@ def test_linen_goes_on_with_the_losses_of_the_model_that_stayed(stayed, files) -
     assert state.opt_state[0].count == LEARNED + GO_ON
 
 
-def test_nnx_goes_on_with_the_losses_of_the_model_that_stayed(stayed, files) -> None:
+def test_nnx_goes_on_with_the_original_models_losses(stayed, files) -> None:
     """Restored by orbax into a model and its `nnx.Optimizer`."""
     model = NNXModel(nnx.Rngs(1))
     optimizer = nnx.Optimizer(model, TX, wrt=nnx.Param)
@@ -194,7 +198,7 @@ def test_nnx_goes_on_with_the_losses_of_the_model_that_stayed(stayed, files) -> 
     assert losses == stayed[2]
 
 
-def test_haiku_goes_on_from_what_came_back_as_if_nothing_had_moved(learned, stayed, files) -> None:
+def test_haiku_goes_on_as_if_nothing_had_moved(learned, stayed, files) -> None:
     """The same losses, and in the end the same parameters and moments, bit for bit."""
     like = {"params": learned[0], "opt_state": learned[1]}
     paths, structure = jax.tree_util.tree_flatten_with_path(like)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equiv.core.case_files import CaseFile, find, load, matches
+from equiv.core.case_files import CaseFile, find_case_files, load_case, matches_expression
 from equiv.errors import CaseError, EquivError
 
 GOOD = '''"""The lesson in one line.
@@ -38,13 +38,14 @@ def folder_of(path, *names, source=GOOD):
 
 
 def names_of(*paths, expression=""):
-    return [file.name for file in find(paths, expression)]
+    return [file.name for file in find_case_files(paths, expression)]
 
 
-def test_cases_of_a_folder_are_found_in_order_of_name_with_their_place_in_it(tmp_path):
+def test_cases_of_a_folder_are_found_in_order_of_name(tmp_path):
+    """With their place below the folder."""
     folder = folder_of(tmp_path, "rnn.py", "mlp.py", "vision/conv.py", "notes.txt")
     assert names_of(folder) == ["mlp", "rnn", "vision/conv"]
-    assert find((folder,))[0].path == folder / "mlp.py"
+    assert find_case_files((folder,))[0].path == folder / "mlp.py"
 
 
 def test_files_that_are_private_or_tests_are_left_out(tmp_path):
@@ -52,7 +53,7 @@ def test_files_that_are_private_or_tests_are_left_out(tmp_path):
     assert names_of(folder) == ["mlp"]
 
 
-def test_a_folder_that_is_run_on_request_is_found_by_its_own_name_only(tmp_path):
+def test_a_folder_run_on_request_is_found_by_name_only(tmp_path):
     """Else the first run of everybody would run every single layer too."""
     folder = folder_of(tmp_path, "mlp.py", "layers/conv.py", "layers/deep/norm.py", "more/rnn.py")
     (folder / "layers" / ".on-request").touch()
@@ -74,18 +75,18 @@ def test_a_file_is_found_whatever_its_name(tmp_path):
     assert names_of(folder / "_draft.py", folder / "mlp.py") == ["_draft", "mlp"]
 
 
-def test_a_path_that_does_not_exist_is_an_error_that_names_it(tmp_path):
+def test_a_path_that_does_not_exist_is_an_error(tmp_path):
     with pytest.raises(EquivError, match=r"nowhere: no such file or folder\. Give a case file, or a folder of them"):
-        find((tmp_path / "nowhere",))
+        find_case_files((tmp_path / "nowhere",))
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "_shared.py"], ids=["no-python", "private-only"])
-def test_a_folder_without_cases_is_an_error_and_no_empty_run(tmp_path, name):
+def test_a_folder_without_cases_is_an_error(tmp_path, name):
     folder = folder_of(tmp_path, name)
     with pytest.raises(
         EquivError, match=r": no case files \(\*\.py\) in this folder\. Give a folder or file with a CASE"
     ):
-        find((folder,))
+        find_case_files((folder,))
 
 
 def test_an_expression_chooses_by_name(tmp_path):
@@ -117,17 +118,17 @@ def test_an_expression_chooses_by_name(tmp_path):
     ids=lambda value: str(value).replace(" ", "_") or "empty" if isinstance(value, str) else "",
 )
 def test_a_word_holds_for_the_names_that_contain_it(expression, wanted):
-    assert matches(expression, "rnn_scan") is wanted
+    assert matches_expression(expression, "rnn_scan") is wanted
 
 
 @pytest.mark.parametrize(
     "expression", ["not", "rnn scan", "rnn and", "or rnn", "(rnn", "rnn)", "()", "rnn (scan)", "(rnn)(scan)", "rnn not"]
 )
-def test_an_expression_that_cannot_be_read_is_an_error_that_shows_how(expression):
+def test_an_unreadable_expression_shows_how_to_write_it(expression):
     with pytest.raises(
-        EquivError, match=r"-k '.*': cannot be read\. Write words with and, or, not: \"dropout or rnn\""
+        EquivError, match=r"-k '.*': cannot be parsed\. Write words with and, or, not: \"dropout or rnn\""
     ):
-        matches(expression, "rnn_scan")
+        matches_expression(expression, "rnn_scan")
 
 
 WORDS = st.sampled_from(["rnn", "scan", "lstm", "__import__", "0", "True", "None", "x.y", "a,b", "[1]", "lambda:0"])
@@ -138,15 +139,15 @@ WORDS = st.sampled_from(["rnn", "scan", "lstm", "__import__", "0", "True", "None
 def test_expressions_follow_the_laws_of_logic_and_run_nothing(one, other, name):
     """Whatever the words are, they are only looked for in the name."""
     first, second = one in name, other in name
-    assert matches(one, name) is first
-    assert matches(f"{one} and {other}", name) is (first and second)
-    assert matches(f"{one} or {other}", name) is (first or second)
-    assert matches(f"not ({one} or {other})", name) is matches(f"not {one} and not {other}", name)
+    assert matches_expression(one, name) is first
+    assert matches_expression(f"{one} and {other}", name) is (first and second)
+    assert matches_expression(f"{one} or {other}", name) is (first or second)
+    assert matches_expression(f"not ({one} or {other})", name) is matches_expression(f"not {one} and not {other}", name)
 
 
 def load_source(path, source, name="case.py"):
     folder_of(path, name, source=source)
-    return load(CaseFile("case", path / name))
+    return load_case(CaseFile("case", path / name))
 
 
 def test_a_case_is_loaded_with_its_name_and_its_lesson(tmp_path):
@@ -166,10 +167,11 @@ def test_a_case_may_import_its_neighbour(tmp_path):
     assert load_source(tmp_path, source).case.batch == {"x": "float32[7]"}
 
 
-def test_two_cases_of_one_name_in_two_folders_are_two_cases(tmp_path):
+def test_two_cases_of_one_name_are_both_kept(tmp_path):
+    """From two folders."""
     folder_of(tmp_path, "a/mlp.py", source=GOOD)
     folder_of(tmp_path, "b/mlp.py", source=GOOD.replace('"here"', '"there"'))
-    assert [load(file).case.guide for file in find((tmp_path,))] == ["here", "there"]
+    assert [load_case(file).case.guide for file in find_case_files((tmp_path,))] == ["here", "there"]
 
 
 @pytest.mark.parametrize(
@@ -179,13 +181,13 @@ def test_two_cases_of_one_name_in_two_folders_are_two_cases(tmp_path):
         ("CASE = 3", r"has a CASE that is 3\. End the file with CASE = Case"),
         ("CASE = dict(guide='x' * 99)", r"has a CASE that is a dict\. End the file"),
         ("import no_such_library", r"importing it raised ModuleNotFoundError: No module named 'no_such_library'"),
-        ("1 / 0", r"importing it raised ZeroDivisionError: division by zero\. Mend .*case\.py:1"),
+        ("1 / 0", r"importing it raised ZeroDivisionError: division by zero\. Fix .*case\.py:1"),
         ("\ndef broken(:", r"importing it raised SyntaxError: invalid syntax"),
-        ("import sys\nsys.exit(3)", r"importing it raised SystemExit: 3\. Mend .*case\.py:2"),
+        ("import sys\nsys.exit(3)", r"importing it raised SystemExit: 3\. Fix .*case\.py:2"),
         (GOOD.replace('"haiku": print, ', ""), r"the case has 1 model\. Give it two: a reference and a candidate"),
         (GOOD.replace('{"haiku": print, "nnx": print}', "{}"), r"the case has 0 model\. Give it two"),
         (GOOD.replace('"nnx": print', '"nnx": 3'), r"the case's models is \{.*\}, wanted backend names to builders"),
-        (GOOD.replace("layers=()", "layers=3"), r"the case's layers is 3, wanted a tuple of rows: .* Mend layers"),
+        (GOOD.replace("layers=()", "layers=3"), r"the case's layers is 3, wanted a tuple of rows: .* Fix layers"),
         (GOOD.replace('"float32[2]"', "(2,)"), r"the case's batch is \{'x': \(2,\)\}, wanted names to text"),
         (
             GOOD.replace("layers=()", 'layers=(), methods={"encode": ("x")}'),
@@ -199,11 +201,11 @@ def test_two_cases_of_one_name_in_two_folders_are_two_cases(tmp_path):
         *("layers", "batch", "no-comma", "no-steps", "true-steps"),
     ],
 )
-def test_a_file_that_cannot_be_used_says_which_it_is_why_and_what_to_mend(tmp_path, source, message):
+def test_an_unusable_file_says_which_why_and_what_to_fix(tmp_path, source, message):
     with pytest.raises(CaseError, match=rf"case\.py: {message}"):
         load_source(tmp_path, source)
 
 
-def test_a_file_that_is_no_python_is_an_error_that_says_so(tmp_path):
+def test_a_file_that_is_no_python_is_an_error(tmp_path):
     with pytest.raises(CaseError, match=r"case\.txt: not a Python file\. Give a \.py file with a CASE"):
         load_source(tmp_path, GOOD, "case.txt")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from equiv.core.headline import TRAINS_APART, severity, summarise, verdict_words, worst_finding
+from equiv.core.headline import DIFFERENT_TRAINING, headline_finding, severity, summarise_run, verdict_words
 from equiv.core.results import CaseResult, CheckResult, Finding
-from equiv.core.verdict import exit_code, verdict_of
+from equiv.core.verdict import verdict_exit_code, verdict_of
 
 
 def check(name, grade, *findings, candidate="nnx", summary=""):
@@ -81,8 +81,8 @@ BROKEN = case("broken", problem="broken.py: has no CASE")
         *("error", "broken", "error-first"),
     ],
 )
-def test_the_headline_says_the_verdict_the_counts_and_the_first_place(cases, verdict, parts):
-    said, headline = summarise(cases)
+def test_the_headline_has_the_verdict_counts_and_first_place(cases, verdict, parts):
+    said, headline = summarise_run(cases)
     assert said == verdict
     assert [part for part in parts if part not in headline] == []
     assert "\n" not in headline
@@ -101,14 +101,17 @@ def test_the_headline_says_the_verdict_the_counts_and_the_first_place(cases, ver
     ],
     ids=["same", "by-formula", "different", "broken", "error", "inconclusive", "nothing"],
 )
-def test_exit_codes_are_those_of_diff_and_nothing_but_same_is_zero(cases, code):
-    assert exit_code(summarise(cases)[0]) == code
+def test_exit_codes_follow_diff_and_only_same_is_zero(cases, code):
+    assert verdict_exit_code(summarise_run(cases)[0]) == code
 
 
 @pytest.mark.parametrize(
     ("checks", "words"),
     [
-        ([check("outputs", "exact"), check("gradients", "float64"), check("train", "refuted", OFF)], TRAINS_APART),
+        (
+            [check("outputs", "exact"), check("gradients", "float64"), check("train", "refuted", OFF)],
+            DIFFERENT_TRAINING,
+        ),
         ([check("outputs", "refuted", OFF), check("train", "refuted", OFF)], "different"),
         ([check("outputs", "exact"), check("gradients", "refuted", OFF)], "different"),
         ([check("outputs", "exact"), check("train", "exact")], "same"),
@@ -117,11 +120,11 @@ def test_exit_codes_are_those_of_diff_and_nothing_but_same_is_zero(cases, code):
     ],
     ids=["train-only", "outputs-too", "gradients-only", "same", "inconclusive", "error"],
 )
-def test_equal_functions_that_train_apart_have_words_of_their_own(checks, words):
+def test_equal_functions_that_train_differently_have_their_own_words(checks, words):
     assert verdict_words(case("mlp", *checks), "nnx") == words
 
 
-def test_training_apart_is_said_of_the_candidate_that_does():
+def test_different_training_is_said_of_the_candidate_that_differs():
     both = case(
         "mlp",
         check("outputs", "exact", candidate="linen"),
@@ -129,18 +132,18 @@ def test_training_apart_is_said_of_the_candidate_that_does():
         check("outputs", "refuted", OFF),
         check("train", "refuted", OFF),
     )
-    assert (verdict_words(both, "linen"), verdict_words(both, "nnx")) == (TRAINS_APART, "different")
+    assert (verdict_words(both, "linen"), verdict_words(both, "nnx")) == (DIFFERENT_TRAINING, "different")
 
 
-def test_equal_functions_that_train_apart_are_still_different():
+def test_equal_functions_that_train_differently_are_still_different():
     apart = case("mlp", check("outputs", "exact"), check("train", "refuted", OFF))
-    assert summarise([apart])[0] == "different"
+    assert summarise_run([apart])[0] == "different"
 
 
 def test_the_worst_finding_of_the_first_such_check_speaks():
-    found = worst_finding([SAME, DIFFERENT, SHAPE], ("refuted",))
+    found = headline_finding([SAME, DIFFERENT, SHAPE], ("refuted",))
     assert (found[0].name, found[1].check, found[2]) == ("rnn", "outputs", WORSE)
-    assert worst_finding([SAME, UNSURE], ("refuted", "error")) is None
+    assert headline_finding([SAME, UNSURE], ("refuted", "error")) is None
 
 
 def test_a_difference_without_a_ratio_is_worse_than_any_number():

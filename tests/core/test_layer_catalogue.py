@@ -18,23 +18,23 @@ import pytest
 from flax import nnx
 
 from equiv import backends
-from equiv.backends.leaf_table import map_port, to_canonical, to_native
+from equiv.backends.leaf_table import map_port, to_canonical_variables, to_native_leaves
 from equiv.compare.checks import structure
-from equiv.compare.numeric.run_port import outline
-from equiv.compare.observation import Comparison, Noise
+from equiv.compare.numeric.run_port import describe_port
+from equiv.compare.observation import Comparison, RoundingNoise
 from equiv.compare.prove_only import prove_candidates
 from equiv.core.case import Case, Layer
-from equiv.core.grades import EQUAL
-from equiv.core.layer_catalogue import LAYERS, pair_of
-from equiv.core.layer_kinds import KINDS
+from equiv.core.grades import EQUAL_GRADES
+from equiv.core.layer_catalogue import LAYER_PAIRS, pair_of
+from equiv.core.layer_kinds import LAYER_KINDS
 from equiv.core.layers import linear, lstm
 from equiv.core.layouts import SwapAxes
 from equiv.core.results import CaseResult, CheckResult
 from equiv.errors import CaseError
-from equiv.programs.built_case import Workshop, open_workshop
+from equiv.programs.built_case import BuiltCase, build_case
 from equiv.programs.traced_port import trace_port
-from equiv.report.cells import NOT_ASKED
-from equiv.report.layer_catalogue import catalogue
+from equiv.report.cells import NOT_APPLICABLE
+from equiv.report.layer_catalogue import catalogue_rows
 
 LIBRARIES = {"haiku": hk, "linen": nn, "nnx": nnx}
 NAMES = sorted(path.stem for path in (helpers.CASES / "layers").glob("*.py"))
@@ -51,21 +51,21 @@ def case_of(name: str) -> Case:
     return helpers.loaded(f"layers/{name}").case
 
 
-def workshop_of(name: str) -> Workshop:
+def workshop_of(name: str) -> BuiltCase:
     return helpers.workshop_of(f"layers/{name}")
 
 
-def test_every_layer_of_the_catalogue_has_its_case_and_every_case_its_layer():
+def test_every_layer_of_the_catalogue_has_its_case_and_conversely():
     """One without the other would be a claim without evidence, or evidence that nobody reads."""
-    assert sorted(pair.case for pair in LAYERS) == NAMES
-    assert len({pair.name for pair in LAYERS}) == len(LAYERS)
+    assert sorted(pair.case for pair in LAYER_PAIRS) == NAMES
+    assert len({pair.name for pair in LAYER_PAIRS}) == len(LAYER_PAIRS)
     assert [pair_of(name).case for name in NAMES] == NAMES
     assert pair_of("nothing") is None
 
 
 @pytest.mark.parametrize("backend", LIBRARIES)
-@pytest.mark.parametrize("pair", LAYERS, ids=lambda pair: pair.case)
-def test_a_layer_is_written_in_its_case_as_the_catalogue_writes_it(pair, backend):
+@pytest.mark.parametrize("pair", LAYER_PAIRS, ids=lambda pair: pair.case)
+def test_a_case_writes_its_layer_as_the_catalogue_does(pair, backend):
     """The same functions, which the library has, and arguments; where there is none, why, and what works."""
     written = getattr(pair, backend)
     if not written:
@@ -83,13 +83,13 @@ def test_a_layer_is_written_in_its_case_as_the_catalogue_writes_it(pair, backend
 @pytest.mark.parametrize("backend", LIBRARIES)
 def test_every_kind_has_the_same_leaves_in_every_library(backend):
     """Leaves that only one library has are marked as its own."""
-    table = backends.load(backend).LEAVES
-    assert set(table) == {*KINDS, "module"}
-    for kind, leaves in KINDS.items():
+    table = backends.load_backend(backend).LEAVES
+    assert set(table) == {*LAYER_KINDS, "module"}
+    for kind, leaves in LAYER_KINDS.items():
         shared = [
             leaf
             for leaf, native in table[kind].items()
-            if isinstance(native, tuple) or (native.copies is None and native.constant is None)
+            if isinstance(native, tuple) or (native.mirrors is None and native.fixed_value is None)
         ]
         assert set(shared) == set(leaves)
 
@@ -113,11 +113,11 @@ def test_every_port_loads_what_another_gives_bit_for_bit(name):
     shared = []
     for one in workshop.built.values():
         specs = {leaf.name: leaf.spec for leaf in one.table.leaves}
-        shared.append({leaf.name: leaf.spec for leaf in one.table.leaves if not leaf.own})
+        shared.append({leaf.name: leaf.spec for leaf in one.table.leaves if not leaf.library_only})
         given = {leaf: bits(spec.shape, spec.dtype) for leaf, spec in specs.items()}
         if SHIFTED in given:
             given[SHIFTED] = np.linspace(-3, 3, given[SHIFTED].size, dtype="float32")
-        back = to_canonical(one.table, to_native(one.table, given))
+        back = to_canonical_variables(one.table, to_native_leaves(one.table, given))
         for leaf, array in given.items():
             lost = 4 * 2.0**-23 if leaf == SHIFTED else 0
             assert back[leaf].dtype == array.dtype
@@ -131,7 +131,12 @@ def proved(name: str) -> tuple[CheckResult, ...]:
     workshop = workshop_of(name)
     reference, *candidates = workshop.case.models
     comparisons = [
-        Comparison(workshop.case, outline(workshop, reference), outline(workshop, candidate), Noise({}, {}, {}))
+        Comparison(
+            workshop.case,
+            describe_port(workshop, reference),
+            describe_port(workshop, candidate),
+            RoundingNoise({}, {}, {}),
+        )
         for candidate in candidates
     ]
     return (*map(structure.check, comparisons), *prove_candidates(workshop, candidates))
@@ -140,7 +145,9 @@ def proved(name: str) -> tuple[CheckResult, ...]:
 @pytest.mark.parametrize("name", sorted(set(NAMES) - BY_NUMBERS))
 def test_most_layers_are_proved_the_same_for_every_input(name):
     """A proof needs no numbers, no precision and no probe: outputs, gradients, state and train step."""
-    assert [(check.candidate, check.check, check.summary) for check in proved(name) if check.grade not in EQUAL] == []
+    assert [
+        (check.candidate, check.check, check.summary) for check in proved(name) if check.grade not in EQUAL_GRADES
+    ] == []
 
 
 def test_flax_has_no_layer_where_the_catalogue_says_so():
@@ -165,11 +172,11 @@ def result_of(name: str) -> CaseResult:
     return CaseResult(*told, path=f"cases/layers/{name}.py")
 
 
-def test_the_catalogue_has_a_row_for_every_layer_and_candidate_in_its_own_order():
+def test_the_catalogue_has_every_layer_and_candidate_in_its_order():
     """Whatever the order of the cases; a case from elsewhere is none of it."""
     cases = [result_of(name) for name in ("rnn_vanilla_two_biases", "linear")]
     elsewhere = replace(result_of("linear"), path="cases/linear.py")
-    rows = catalogue([*cases, elsewhere])
+    rows = catalogue_rows([*cases, elsewhere])
     assert [(row[0], row[2].partition(":")[0]) for row in rows] == [
         ("linear", "linen"),
         ("linear", "nnx"),
@@ -177,14 +184,14 @@ def test_the_catalogue_has_a_row_for_every_layer_and_candidate_in_its_own_order(
         ("vanilla RNN, two biases", "nnx"),
     ]
     assert rows[0][1:4] == ["hk.Linear(n)", "linen: nn.Dense(n)", "same arrays"]
-    assert rows[0][4:] == ["✓ proved", "✓ proved", NOT_ASKED, "✓ proved", "✓ same"]
+    assert rows[0][4:] == ["✓ proved", "✓ proved", NOT_APPLICABLE, "✓ proved", "✓ same"]
     assert rows[2][2].startswith("linen: none: flax's simple cell has one bias")
     assert "Works: a cell of two dense layers" in rows[2][2]
 
 
 def with_row(name: str, row: Layer, backend: str) -> None:
     """Map a port of a case with another row."""
-    map_port((row,), workshop_of(name).built[backend].port, backends.load(backend))
+    map_port((row,), workshop_of(name).built[backend].port, backends.load_backend(backend))
 
 
 @pytest.mark.parametrize(
@@ -195,14 +202,14 @@ def with_row(name: str, row: Layer, backend: str) -> None:
             linear("a", linen="ScanBlock_0/Dense_0[4]"),
             "linen",
             r"linen: row a says 'ScanBlock_0/Dense_0\[4\]', but ScanBlock_0/Dense_0/kernel \(params\) is "
-            r"float32\[4, 6, 6\]\. Mend the index, which counts from 0",
+            r"float32\[4, 6, 6\]\. Fix the index, which counts from 0",
         ),
         (
             "stacked_unrolled",
             linear("a", linen="ScanBlock_0/Dense_0[3]"),
             "linen",
             r"linen: ScanBlock_0/Dense_0/kernel \(params\) float32\[4, 6, 6\], shared by a/kernel and others: the rows "
-            r"cover 36 of its 144 elements\. Give every part of it one row",
+            r"cover 36 of its 144 elements\. Give every part of it exactly one row",
         ),
         (
             "rnn_gru",
@@ -215,28 +222,28 @@ def with_row(name: str, row: Layer, backend: str) -> None:
             "linear",
             replace(linear("a", linen=""), layouts={"linen": {"kernal": SwapAxes()}}),
             "linen",
-            r"linen: row a has a layout for 'kernal', a leaf that it does not have; it has 'bias', 'kernel'\. Mend",
+            r"linen: row a has a layout for 'kernal', a leaf that it does not have; it has 'bias', 'kernel'\. Fix",
         ),
     ],
     ids=["index", "half-a-stack", "other-kind", "layout-of-nothing"],
 )
-def test_a_row_that_does_not_fit_says_where_and_how_to_mend_it(name, row, backend, message):
+def test_a_row_that_does_not_fit_names_place_and_fix(name, row, backend, message):
     """Each with the leaf, both values and the fix."""
     with pytest.raises(CaseError, match=message):
         with_row(name, row, backend)
 
 
-def test_one_leaf_as_a_whole_and_in_parts_is_covered_twice():
+def test_a_leaf_covered_whole_and_in_parts_is_covered_twice():
     """Two rows of one leaf are parts of it only where both say which."""
     rows = linear("a", linen="ScanBlock_0/Dense_0[0]"), linear("b", linen="ScanBlock_0/Dense_0")
     port = workshop_of("stacked_unrolled").built["linen"].port
     with pytest.raises(CaseError, match=r"is covered twice, by a/kernel and b/kernel\. Give each layer its own scope"):
-        map_port(rows, port, backends.load("linen"))
+        map_port(rows, port, backends.load_backend("linen"))
 
 
 @pytest.mark.parametrize("backend", LIBRARIES)
-def test_a_parameter_that_a_call_hands_through_is_no_state_of_it_whatever_its_layout(backend):
-    """Taken apart and put together it would be another value to the prover, and rounded where a number is added."""
+def test_a_parameter_that_a_call_returns_unchanged_is_no_state(backend):
+    """Split and joined it would be another value to the prover, and rounded where a number is added."""
     programs = trace_port(workshop_of("rnn_lstm"), backend).programs
     assert [output for part in programs.parts for output in part.outputs if output.startswith("state ")] == []
 
@@ -247,7 +254,7 @@ def test_a_model_without_any_leaf_can_be_traced_and_trained():
         "haiku": lambda: hk.without_apply_rng(hk.transform(lambda x: hk.max_pool(x, (1, 2, 1), (1, 2, 1), "VALID"))),
         "linen": lambda: Pool(),
     }
-    workshop = open_workshop(Case("none", bare, {"x": "float32[5,4,3]"}, ()))
+    workshop = build_case(Case("none", bare, {"x": "float32[5,4,3]"}, ()))
     assert not workshop.problems
     proofs = prove_candidates(workshop, ["linen"])
     assert {check.check: check.grade for check in proofs} == {

@@ -12,10 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
-from equiv.core import layouts
-from equiv.core.layouts import Chain, DropUnitAxes, Flip, Identity, MergeAxes, Shift, Squeeze, SwapAxes, of_updates
+from equiv.core import layouts, packing
+from equiv.core.layouts import (
+    Chain,
+    DropUnitAxes,
+    Flip,
+    Identity,
+    MergeAxes,
+    Shift,
+    Squeeze,
+    SwapAxes,
+    Transpose,
+    optimizer_layout,
+)
 from equiv.core.leaves import LeafSpec, MappedLeaf, NativeKey
-from equiv.core.packing import Columns, Gate, check_regions, to_native
+from equiv.core.packing import Columns, Gate, assemble_native_leaf, check_regions
 from equiv.errors import CaseError
 
 SHAPES = array_shapes(min_dims=3, max_dims=5, min_side=1, max_side=4)
@@ -39,16 +50,16 @@ def numbered(shape, dtype="float32"):
 
 def test_every_layout_of_the_module_is_tested_here():
     """A new one has to come with its law."""
-    kinds = [
-        kind for _, kind in inspect.getmembers(layouts, inspect.isclass) if kind.__module__.startswith(layouts.__name__)
-    ]
-    assert {kind for kind in kinds if hasattr(kind, "to_native")} == {*EXACT, Shift}
-    assert {kind for kind in kinds if hasattr(kind, "region")} == {Columns, Gate}
+    classes = [kind for module in (layouts, packing) for _, kind in inspect.getmembers(module, inspect.isclass)]
+    classes = [kind for kind in classes if kind.__module__ in (layouts.__name__, packing.__name__)]
+    simple = {Identity, DropUnitAxes, Transpose}  # see test_leaves.py
+    assert {kind for kind in classes if hasattr(kind, "to_native")} == {*EXACT, Shift, *simple, layouts.Layout}
+    assert {kind for kind in classes if hasattr(kind, "region")} == {Columns, Gate, layouts.Part}
 
 
 @settings(deadline=None, max_examples=150)
 @given(EVERY, st.sampled_from(["float32", "float16", ml_dtypes.bfloat16, "int32"]))
-def test_both_ways_are_bit_for_bit_and_the_shape_is_as_said(layout_and_shape, dtype):
+def test_both_ways_are_bit_exact_with_the_stated_shape(layout_and_shape, dtype):
     """Native to canonical and back, canonical to native and back, in numpy."""
     layout, shape = layout_and_shape
     native = numbered(shape, dtype)
@@ -61,7 +72,7 @@ def test_both_ways_are_bit_for_bit_and_the_shape_is_as_said(layout_and_shape, dt
 
 
 @pytest.mark.parametrize("layout", [SwapAxes(), Flip((-3, -2)), MergeAxes(), Shift(0.5), DropUnitAxes()], ids=str)
-def test_jax_and_numpy_lay_out_alike_also_under_a_trace(layout):
+def test_jax_and_numpy_layouts_agree_also_under_a_trace(layout):
     """The programs use jax arrays, the conversion of checkpoints numpy ones."""
     native = numbered((2, 3, 4))
     canonical, back = jax.jit(lambda array: (one := layout.to_canonical(array), layout.to_native(one, array.shape)))(
@@ -75,7 +86,7 @@ def test_packed_leaves_come_together_under_a_trace_too():
     """As a program of a port does it."""
     leaves, native = gates((5, 8), 4, ("input", "hidden")), numbered((5, 8))
     parts = {leaf.name: leaf.to_canonical(native) for leaf in leaves}
-    np.testing.assert_array_equal(jax.jit(lambda parts: to_native(leaves, parts))(parts), native)
+    np.testing.assert_array_equal(jax.jit(lambda parts: assemble_native_leaf(leaves, parts))(parts), native)
 
 
 NUMBERS = st.floats(-1e4, 1e4, width=32)
@@ -83,7 +94,7 @@ NUMBERS = st.floats(-1e4, 1e4, width=32)
 
 @settings(deadline=None, max_examples=200)
 @given(NUMBERS, st.sampled_from([1.0, -0.5]), st.sampled_from(["float32", "float64", "float16", ml_dtypes.bfloat16]))
-def test_a_shift_there_and_back_loses_at_most_one_spacing_of_the_larger_number(number, offset, dtype):
+def test_a_shift_and_back_loses_at_most_one_larger_spacing(number, offset, dtype):
     """A float plus a number is rounded: what is lost is said, and is no more than that."""
     native = np.array([number]).astype(dtype)
     canonical = Shift(offset).to_canonical(native)
@@ -104,9 +115,9 @@ def test_a_shift_loses_nothing_of_a_multiple_of_the_spacing(count):
 
 def test_what_an_optimizer_keeps_has_the_layout_without_the_number():
     """Momentum of a bias is the same whether 1 is part of the bias or of the code."""
-    assert of_updates(Shift(1.0)) == Identity()
-    assert of_updates(Chain((SwapAxes(), Shift(1.0)))) == Chain((SwapAxes(), Identity()))
-    assert of_updates(MergeAxes(-3)) == MergeAxes(-3)
+    assert optimizer_layout(Shift(1.0)) == Identity()
+    assert optimizer_layout(Chain((SwapAxes(), Shift(1.0)))) == Chain((SwapAxes(), Identity()))
+    assert optimizer_layout(MergeAxes(-3)) == MergeAxes(-3)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +150,7 @@ def gates(shape, count, rows=("",), items=(None,)):
         name = f"{index}/{row}/{item}"
         key, spec = NativeKey("params", "w"), LeafSpec((), "float32")
         part = Gate(index, count, row)
-        leaves.append(MappedLeaf(name, key, Identity(), spec, shape, part=part, item=item))
+        leaves.append(MappedLeaf(name, key, Identity(), spec, shape, part=part, stack_index=item))
     return leaves
 
 
@@ -151,7 +162,7 @@ def gates(shape, count, rows=("",), items=(None,)):
     st.sampled_from([1, 3, 4]),
     st.randoms(use_true_random=False),
 )
-def test_a_packed_leaf_comes_apart_and_together_bit_for_bit(inputs, size, layers, count, random):
+def test_a_packed_leaf_splits_and_joins_bit_for_bit(inputs, size, layers, count, random):
     """Rows of input and hidden state, gates side by side, stacked over layers: the order of the rows does not count."""
     shape = (layers, inputs + size, count * size)
     leaves = gates(shape, count, ("input", "hidden"), range(layers))
@@ -160,16 +171,16 @@ def test_a_packed_leaf_comes_apart_and_together_bit_for_bit(inputs, size, layers
     native = numbered(shape)
     parts = {leaf.name: leaf.to_canonical(native) for leaf in leaves}
     assert {part.shape for part in parts.values()} == {(inputs, size), (size, size)}
-    assert to_native(leaves, parts).tobytes() == native.tobytes()
+    assert assemble_native_leaf(leaves, parts).tobytes() == native.tobytes()
 
 
-def test_gates_lie_side_by_side_and_the_rows_of_the_input_come_first():
+def test_packed_gates_are_columns_and_the_inputs_rows_come_first():
     """As `hk.LSTM` has them: kernel (inputs + size, 4 x size)."""
     native = numbered((5, 8))  # 3 inputs, size 2
     leaf = gates(native.shape, 4, ("input", "hidden"))
     np.testing.assert_array_equal(leaf[2].to_canonical(native), native[:3, 2:4])
     np.testing.assert_array_equal(leaf[3].to_canonical(native), native[3:, 2:4])
-    assert leaf[3].rule == "gate 1 of 4, rows of the hidden"
+    assert leaf[3].storage_description == "gate 1 of 4, rows of the hidden"
 
 
 ROWS = [((0, 2), (0, 4)), ((2, 3), (0, 4))]
@@ -178,9 +189,9 @@ ROWS = [((0, 2), (0, 4)), ((2, 3), (0, 4))]
 @pytest.mark.parametrize(
     ("regions", "message"),
     [
-        (ROWS[:1], r"w: the rows cover 8 of its 12 elements\. Give every part of it one row, and no part two\."),
+        (ROWS[:1], r"w: the rows cover 8 of its 12 elements\. Give every part of it exactly one row\."),
         ([*ROWS, ROWS[1]], r"w: the rows cover 16 of its 12 elements\."),
-        ([ROWS[0], ((1, 2), (0, 4))], r"w: the rows that share it overlap\. Give every part of it one row"),
+        ([ROWS[0], ((1, 2), (0, 4))], r"w: the rows that share it overlap\. Give every part of it exactly one row"),
         ([((0, 3), (0, 4)), ((0, 0), (0, 4))], r"w: the rows that share it overlap"),
     ],
     ids=["gap", "twice", "overlap", "empty"],
@@ -207,12 +218,12 @@ def test_layouts_say_what_they_are_in_words():
     ]
 
 
-def test_a_leaf_says_where_it_lies_and_a_whole_one_nothing():
+def test_a_leaf_describes_its_region_and_a_whole_one_nothing():
     """The rule that a report quotes."""
     key, spec = NativeKey("params", "w"), LeafSpec((2,), "float32")
     whole = MappedLeaf("a", key, Identity(), spec, (2,))
-    assert whole.rule == ""
-    block = MappedLeaf("a", key, Shift(1.0), spec, (3, 8), part=Gate(2), item=1)
-    assert block.rule == "layer 1 of a stack, gate 2 of 4, +1"
-    assert MappedLeaf("a", key, DropUnitAxes(), spec, (1, 2)).rule == "DropUnitAxes()"
+    assert whole.storage_description == ""
+    block = MappedLeaf("a", key, Shift(1.0), spec, (3, 8), part=Gate(2), stack_index=1)
+    assert block.storage_description == "layer 1 of a stack, gate 2 of 4, +1"
+    assert MappedLeaf("a", key, DropUnitAxes(), spec, (1, 2)).storage_description == "DropUnitAxes()"
     np.testing.assert_array_equal(whole.to_canonical(jnp.ones(2)), np.ones(2))

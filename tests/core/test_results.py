@@ -10,21 +10,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from equiv.core.grades import DECIDING, EQUAL, REFUSALS, Grade, Verdict
+from equiv.core.grades import EQUAL_GRADES, GRADE_PRIORITY, REFUSAL_GRADES, Grade, Verdict
 from equiv.core.results import (
-    SCHEMA_VERSION,
+    RESULTS_SCHEMA_VERSION,
+    BuilderSource,
     CaseResult,
     CheckResult,
     DeviationResult,
     Finding,
+    Intermediate,
     LeafResult,
     RunResult,
-    Source,
     Spread,
-    Waypoint,
 )
-from equiv.core.results_json import decode, encode, read
-from equiv.core.verdict import verdict_of, weakest
+from equiv.core.results_json import decode_results, encode_results, read_results
+from equiv.core.verdict import check_grade, verdict_of
 from equiv.errors import EquivError
 
 GRADES = get_args(Grade)
@@ -64,7 +64,7 @@ CHECK = st.builds(
     grade=st.sampled_from(GRADES),
     summary=TEXT,
     findings=some(FINDING),
-    walk=some(st.builds(Waypoint, TEXT, TEXT, NUMBER, REAL, st.booleans())),
+    intermediates=some(st.builds(Intermediate, TEXT, TEXT, NUMBER, REAL, st.booleans())),
 )
 CASE = st.builds(
     CaseResult,
@@ -80,8 +80,8 @@ CASE = st.builds(
     ),
     deviations=some(st.builds(DeviationResult, *[TEXT] * 6)),
     problem=TEXT,
-    left_over=SIZE,
-    sources=st.dictionaries(TEXT, st.builds(Source, TEXT, SIZE, TEXT), max_size=2),
+    unmapped_leaves=SIZE,
+    sources=st.dictionaries(TEXT, st.builds(BuilderSource, TEXT, SIZE, TEXT), max_size=2),
     seconds=st.floats(0, 1e6),
 )
 RUN = st.builds(
@@ -129,35 +129,35 @@ FULL = RunResult(
 @MANY
 @given(RUN)
 def test_a_run_comes_back_from_json_as_it_was(result):
-    assert decode(encode(result), "here") == result
+    assert decode_results(encode_results(result), "here") == result
 
 
 @MANY
 @given(RUN)
 def test_json_is_the_same_bytes_for_the_same_run(result):
-    assert encode(decode(encode(result), "here")) == encode(result)
+    assert encode_results(decode_results(encode_results(result), "here")) == encode_results(result)
 
 
 def test_json_is_indented_sorted_and_ends_with_a_line_end():
-    data = encode(FULL).decode()
+    data = encode_results(FULL).decode()
     assert data.endswith("}\n")
     assert '\n "cases"' in data
     assert list(json.loads(data)) == sorted(json.loads(data))
-    assert json.loads(data)["schema"] == SCHEMA_VERSION
+    assert json.loads(data)["schema"] == RESULTS_SCHEMA_VERSION
 
 
 def test_a_run_is_read_from_a_file(tmp_path):
-    (tmp_path / "results.json").write_bytes(encode(FULL))
-    assert read(tmp_path / "results.json") == FULL
+    (tmp_path / "results.json").write_bytes(encode_results(FULL))
+    assert read_results(tmp_path / "results.json") == FULL
 
 
-def test_a_file_that_is_not_there_is_an_error_that_names_it(tmp_path):
+def test_a_missing_file_is_an_error_that_names_it(tmp_path):
     with pytest.raises(EquivError, match=r"results\.json: cannot be read: No such file or directory\. Give the JSON"):
-        read(tmp_path / "results.json")
+        read_results(tmp_path / "results.json")
 
 
 def changed(**fields):
-    return msgspec.json.encode({**json.loads(encode(FULL)), **fields})
+    return msgspec.json.encode({**json.loads(encode_results(FULL)), **fields})
 
 
 @pytest.mark.parametrize(
@@ -179,22 +179,22 @@ def changed(**fields):
         *("nothing", "cut", "html", "list", "empty", "schema-type", "fields", "not-utf8", "number", "verdict", "deep"),
     ],
 )
-def test_json_that_is_no_run_is_refused_with_the_place_in_it(data, message):
-    with pytest.raises(EquivError, match=rf"here\.json: .*{message}.*Write it anew with equiv run"):
-        decode(data, "here.json")
+def test_json_that_is_no_run_is_refused_with_the_path(data, message):
+    with pytest.raises(EquivError, match=rf"here\.json: .*{message}.*Regenerate it with equiv run"):
+        decode_results(data, "here.json")
 
 
 @pytest.mark.parametrize(
     "data",
-    [changed(schema=SCHEMA_VERSION + 1), changed(schema=0), b'{"schema": 99, "findings": []}'],
+    [changed(schema=RESULTS_SCHEMA_VERSION + 1), changed(schema=0), b'{"schema": 99, "findings": []}'],
     ids=["newer", "older", "other-fields"],
 )
 def test_another_schema_version_is_refused_with_both_versions(data):
     """Also where it shares no other field with ours."""
     version = json.loads(data)["schema"]
-    message = rf"here\.json: results schema {version}, this version reads {SCHEMA_VERSION}\. Write it anew"
+    message = rf"here\.json: results schema {version}, this version reads {RESULTS_SCHEMA_VERSION}\. Regenerate it"
     with pytest.raises(EquivError, match=message):
-        decode(data, "here.json")
+        decode_results(data, "here.json")
 
 
 def findings(*grades):
@@ -221,19 +221,19 @@ def findings(*grades):
     ],
     ids=lambda grades: "-".join(grades).replace(" ", "") or "none" if isinstance(grades, tuple) else "",
 )
-def test_a_check_is_as_strong_as_its_weakest_leaf_and_any_refusal_comes_first(grades, expected):
-    assert weakest(findings(*grades)) == expected
+def test_a_checks_grade_is_its_weakest_leafs_refusals_first(grades, expected):
+    assert check_grade(findings(*grades)) == expected
 
 
 @given(st.lists(st.sampled_from(GRADES), max_size=6), st.randoms(use_true_random=False))
-def test_the_grade_of_a_check_does_not_hang_on_the_order_of_its_leaves(grades, random):
+def test_a_checks_grade_does_not_depend_on_leaf_order(grades, random):
     other = random.sample(grades, len(grades))
-    assert weakest(findings(*grades)) == weakest(findings(*other))
+    assert check_grade(findings(*grades)) == check_grade(findings(*other))
 
 
 def test_every_grade_has_its_rank():
-    assert sorted(DECIDING) == sorted(GRADES)
-    assert set(EQUAL).isdisjoint(REFUSALS)
+    assert sorted(GRADE_PRIORITY) == sorted(GRADES)
+    assert set(EQUAL_GRADES).isdisjoint(REFUSAL_GRADES)
 
 
 def checks(*grades):
@@ -261,17 +261,20 @@ def test_same_is_said_only_where_every_check_says_so(grades, verdict):
     assert verdict_of(checks(*grades)) == verdict
 
 
-@given(st.lists(st.sampled_from([grade for grade in GRADES if grade not in EQUAL]), min_size=1), st.sampled_from(EQUAL))
+@given(
+    st.lists(st.sampled_from([grade for grade in GRADES if grade not in EQUAL_GRADES]), min_size=1),
+    st.sampled_from(EQUAL_GRADES),
+)
 def test_nothing_that_is_not_equal_makes_a_verdict_same(grades, equal):
     assert verdict_of(checks(equal, *grades)) != "same"
 
 
-def test_results_are_read_and_summed_up_without_jax_or_a_framework(tmp_path):
-    (tmp_path / "results.json").write_bytes(encode(FULL))
+def test_results_are_read_and_summed_up_without_jax(tmp_path):
+    (tmp_path / "results.json").write_bytes(encode_results(FULL))
     code = (
-        "import sys; from pathlib import Path; import equiv.core.results, equiv.summary\n"
-        f"run = equiv.core.results.read(Path({str(tmp_path / 'results.json')!r}))\n"
-        "print(equiv.core.headline.summarise(run.cases)[0])\n"
+        "import sys; from pathlib import Path; import equiv.core.headline, equiv.core.results_json\n"
+        f"run = equiv.core.results_json.read_results(Path({str(tmp_path / 'results.json')!r}))\n"
+        "print(equiv.core.headline.summarise_run(run.cases)[0])\n"
         "print(*(name for name in ('jax', 'jaxlib', 'flax', 'haiku', 'optax') if name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -46,8 +46,8 @@ def test_every_leaf_is_found_without_names(model, library):
     """ResNet with batch norm, and a transformer with the libraries' own attention: all leaves, none wrong."""
     proposal, pairs = nameless(model, "haiku", library)
     assert pairs == truth(model, library)
-    assert {left.dead for left in proposal.left} <= {True}
-    assert not proposal.crossed
+    assert {left.dead for left in proposal.unpaired} <= {True}
+    assert not proposal.name_conflicts
 
 
 @pytest.mark.parametrize("library", ["linen", "nnx"])
@@ -60,8 +60,8 @@ def test_a_resnet_needs_no_numbers(library):
 def test_statistics_of_haiku_alone_are_said_to_do_nothing():
     """`hidden` and `counter` are read in train mode only, and Flax has none."""
     proposal, _ = nameless("resnet", "haiku", "nnx")
-    assert len(proposal.left) == 4 * sum("mean_ema/average" in key.path for key in port("resnet", "haiku").leaves)
-    assert {left.reason for left in proposal.left} == {"no output depends on it in eval mode"}
+    assert len(proposal.unpaired) == 4 * sum("mean_ema/average" in key.path for key in port("resnet", "haiku").leaves)
+    assert {left.reason for left in proposal.unpaired} == {"no output depends on it in eval mode"}
 
 
 @pytest.mark.parametrize("model", ["resnet", "transformer"])
@@ -72,7 +72,7 @@ def test_left_to_right_is_the_inverse_of_right_to_left(model):
 
 
 @pytest.mark.parametrize("library", ["linen", "nnx"])
-def test_query_under_the_name_of_key_is_mapped_by_function_and_reported(library):
+def test_query_named_key_is_mapped_by_function_and_reported(library):
     """The libraries' own attention with two names exchanged: the map follows the function, in every layer."""
     right = exchanged(port("transformer", library), "query", "key")
     proposal = inferred(port("transformer", "haiku"), right, BATCH["transformer"])
@@ -82,15 +82,15 @@ def test_query_under_the_name_of_key_is_mapped_by_function_and_reported(library)
         for path, place in truth("transformer", library).items()
     }
     assert paths(proposal) == wanted
-    told = {frozenset(proposal.pairs[at].left.path.split("/", 1)[1] for at in pair) for pair in proposal.crossed}
+    told = {frozenset(proposal.pairs[at].left.path.split("/", 1)[1] for at in pair) for pair in proposal.name_conflicts}
     assert told == {frozenset({f"attend/query/{leaf}", f"attend/key/{leaf}"}) for leaf in "wb"}
-    assert len(proposal.crossed) == 2 * 2
+    assert len(proposal.name_conflicts) == 2 * 2
 
 
 GATES = {"i": 0, "g": 1, "f": 2, "o": 3}
 
 
-def test_gates_of_an_lstm_are_told_apart_without_names():
+def test_gates_of_an_lstm_are_distinguished_without_names():
     """Haiku packs i, g, f, o for input and hidden in one leaf; Linen has a leaf for each, and the 1 of f in it."""
     proposal, _ = nameless("lstm", "haiku", "linen")
     old = {key: key.path for key in port("lstm", "linen").leaves}
@@ -105,10 +105,10 @@ def test_gates_of_an_lstm_are_told_apart_without_names():
         assert pair.bounds[0] == (*rows, columns), name
         assert pair.shift == (name == "cell/hf/bias"), name
     assert len(proposal.pairs) == 14
-    assert not proposal.left
+    assert not proposal.unpaired
 
 
-def test_packed_gates_in_another_order_are_told_apart():
+def test_packed_gates_in_another_order_are_distinguished():
     """NNX packs i, f, g, o in two kernels: parts of leaves on both sides, all of them placed."""
     proposal, _ = nameless("lstm", "haiku", "nnx")
     columns = {
@@ -116,11 +116,11 @@ def test_packed_gates_in_another_order_are_told_apart():
     }
     assert columns == {0: 0, 1: 2, 2: 1, 3: 3}
     assert len(proposal.pairs) == 14
-    assert not proposal.left
+    assert not proposal.unpaired
 
 
 @pytest.mark.parametrize("library", ["haiku", "linen"])
-def test_layers_of_a_scan_are_unstacked_where_the_other_port_is_unrolled(library):
+def test_layers_of_a_scan_are_unstacked_for_an_unrolled_port(library):
     """Item i of every stacked leaf is the leaf of layer i."""
     pairs = found(inferred(port("stack", library), port("stack", "nnx"), BATCH["stack"]))
     stacked = {

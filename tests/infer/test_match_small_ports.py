@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from infer_ports import found, inferred, paths, pure, renamed, shuffled_back
 
-from equiv.infer.describe import layout
-from equiv.infer.table.rows import rows
+from equiv.infer.describe import describe_layout
+from equiv.infer.table.rows import infer_rows
 
 X = {"x": "float32[3,5,8]"}
 
@@ -67,7 +67,7 @@ def nameless(left, right, batch=X, seed=0):
 
 
 def test_a_norm_written_otherwise_is_the_same_norm():
-    """Two ways to write a layer norm have one skeleton, without names."""
+    """Two ways to write a layer norm have one use_graph, without names."""
     run, shapes = network(norm)
     _, pairs = nameless(pure("haiku", run, **shapes), pure("nnx", network(other_norm)[0], **shapes))
     assert pairs == same(shapes)
@@ -89,7 +89,7 @@ def test_a_missing_bias_is_named_and_the_rest_is_mapped():
     proposal, pairs = nameless(pure("haiku", run, **shapes), pure("nnx", other, **fewer))
     assert pairs == same(fewer)
     assert {pair.evidence for pair in proposal.pairs} == {"position"}
-    assert [left.reason for left in proposal.left] == ["nnx has no leaf of 8 elements left"]
+    assert [left.reason for left in proposal.unpaired] == ["nnx has no leaf of 8 elements left"]
 
 
 def test_transposed_storage_is_a_transpose():
@@ -97,7 +97,7 @@ def test_transposed_storage_is_a_transpose():
     turned = pure("nnx", lambda p, x: attention({name: leaf.T for name, leaf in p.items()}, x), **FOUR)
     proposal, pairs = nameless(pure("haiku", attention, **FOUR), turned)
     assert pairs == same(FOUR)
-    assert {layout(pair, proposal) for pair in proposal.pairs} == {"haiku: axes -2 and -1 swapped"}
+    assert {describe_layout(pair, proposal) for pair in proposal.pairs} == {"haiku: axes -2 and -1 swapped"}
 
 
 def fused(p, x):
@@ -111,7 +111,7 @@ def fused_by_index(p, x):
 
 @pytest.mark.parametrize("packed", [fused, fused_by_index])
 def test_a_fused_projection_falls_into_query_key_and_value(packed):
-    """One kernel of three side by side is taken apart as its program does it."""
+    """One kernel of three in a row is split as its program does it."""
     right = pure("nnx", packed, qkv=(8, 24), out=(8, 8))
     pairs = found(inferred(pure("haiku", attention, **FOUR), right, X))
     columns = {left: part[1] for (left, _), (right, part) in pairs.items() if right == "qkv"}
@@ -121,7 +121,7 @@ def test_a_fused_projection_falls_into_query_key_and_value(packed):
 def test_a_fused_projection_has_a_row_for_each_part():
     """Query, key and value side by side in one kernel are columns of it."""
     proposal = inferred(pure("haiku", attention, **FOUR), pure("nnx", fused, qkv=(8, 24), out=(8, 8)), X)
-    found, problems = rows(proposal)
+    found, problems = infer_rows(proposal)
     assert problems == ()
     scopes = {row.layer.path: (row.layer.scopes["haiku"], row.layer.scopes["nnx"]) for row in found}
     assert scopes == {
@@ -132,7 +132,7 @@ def test_a_fused_projection_has_a_row_for_each_part():
     }
 
 
-def test_a_part_that_no_row_can_say_is_a_problem_that_names_both_leaves():
+def test_a_part_without_a_row_names_both_leaves():
     """Packed on an axis in the middle: neither an item of the first axis nor columns of the last."""
 
     def middle(p, x):
@@ -140,9 +140,9 @@ def test_a_part_that_no_row_can_say_is_a_problem_that_names_both_leaves():
         return attend(y[:, :, 0], y[:, :, 1], y[:, :, 2]) @ p["out"]
 
     proposal = inferred(pure("haiku", attention, **FOUR), pure("nnx", middle, qkv=(8, 3, 8), out=(8, 8)), X)
-    problems = rows(proposal)[1]
+    problems = infer_rows(proposal)[1]
     assert problems[0] == (
-        "haiku query and nnx qkv[0:8, 0:1, 0:8]: no row of a layer table says that a leaf is such a part of another"
+        "haiku query and nnx qkv[0:8, 0:1, 0:8]: no row of a layer table can express such a part of a leaf"
     )
     assert len(problems) == 3
 
@@ -155,7 +155,7 @@ def test_interleaved_heads_are_not_guessed():
         return attend(*(y[:, :, :, part].reshape(x.shape) for part in range(3))) @ p["out"]
 
     proposal = inferred(pure("haiku", attention, **FOUR), pure("nnx", interleaved, qkv=(8, 24), out=(8, 8)), X)
-    assert {left.key.path: left.reason for left in proposal.left} == {
+    assert {left.key.path: left.reason for left in proposal.unpaired} == {
         **dict.fromkeys(("query", "key", "value"), "nnx has no leaf of 64 elements left"),
         "qkv": "haiku has no leaf of 192 elements left",
     }
@@ -166,7 +166,7 @@ def test_a_map_against_the_names_is_reported():
     crossed = pure("nnx", lambda p, x: attend(x @ p["key"], x @ p["query"], x @ p["value"]) @ p["out"], **FOUR)
     proposal = inferred(pure("haiku", attention, **FOUR), crossed, X)
     assert paths(proposal) == {"query": "key", "key": "query", "value": "value", "out": "out"}
-    (pair,) = proposal.crossed
+    (pair,) = proposal.name_conflicts
     assert {proposal.pairs[place].left.path for place in pair} == {"query", "key"}
 
 
@@ -185,9 +185,9 @@ def test_interchangeable_leaves_are_listed_and_mapped_consistently():
     order = [pairs[f"into{at}"][-1] for at in range(3)]
     assert [pairs[f"bias{at}"][-1] for at in range(3)] == order
     assert [pairs[f"out{at}"][-1] for at in range(3)] == order
-    groups = {pair.alike for pair in proposal.pairs if pair.alike}
+    groups = {pair.interchange_group for pair in proposal.pairs if pair.interchange_group}
     assert len(groups) == 1
-    assert sum(pair.alike in groups for pair in proposal.pairs) == 3
+    assert sum(pair.interchange_group in groups for pair in proposal.pairs) == 3
 
 
 def test_names_choose_among_interchangeable_leaves():
@@ -215,7 +215,7 @@ def test_a_tied_leaf_is_one_leaf():
     assert pairs == same(shapes)
 
 
-def test_a_leaf_that_is_tied_in_one_port_only_is_said_to_be():
+def test_a_leaf_tied_in_one_port_only_is_reported():
     """Two leaves cannot both be the one: the reason says where it is used twice."""
 
     def untied(p, x):
@@ -223,14 +223,14 @@ def test_a_leaf_that_is_tied_in_one_port_only_is_said_to_be():
 
     shapes = {"embed": (11, 8), "dense": (8, 8)}
     proposal = inferred(pure("haiku", tied, **shapes), pure("nnx", untied, **shapes, head=(11, 8)), TOKENS)
-    (left,) = proposal.left
+    (left,) = proposal.unpaired
     assert left.key.path == "head"
     assert left.reason == (
-        "haiku has no leaf of 88 elements left; it uses embed (params) in several places, which may be both"
+        "haiku has no leaf of 88 elements left; it uses embed (params) several times, perhaps as a shared parameter"
     )
 
 
-def test_a_number_in_the_text_is_a_shift_only_if_whole():
+def test_a_number_in_the_code_is_a_shift_if_whole():
     """1 + scale is another layout; another epsilon is another function."""
     left = pure("haiku", lambda p, x: norm(x, p["scale"], p["bias"]), scale=(8,), bias=(8,))
     plus = pure("nnx", lambda p, x: other_norm(x, 1 + p["scale"], p["bias"], 1e-2), scale=(8,), bias=(8,))
@@ -253,8 +253,8 @@ def test_axes_arranged_otherwise_are_no_transpose():
     left = pure("haiku", lambda p, x: x + p["positions"], positions=(5, 8))
     right = pure("nnx", lambda p, x: (x.transpose(0, 2, 1) + p["positions"].T).transpose(0, 2, 1), positions=(5, 8))
     proposal = inferred(left, right, X)
-    assert [layout(pair, proposal) for pair in proposal.pairs] == [""]
-    assert rows(proposal)[1] == ()
+    assert [describe_layout(pair, proposal) for pair in proposal.pairs] == [""]
+    assert infer_rows(proposal)[1] == ()
 
 
 def test_a_leaf_rearranged_beyond_layouts_is_said_to_be():
@@ -262,10 +262,8 @@ def test_a_leaf_rearranged_beyond_layouts_is_said_to_be():
     left = pure("haiku", lambda p, x: x @ p["w"], w=(8, 4))
     right = pure("nnx", lambda p, x: x @ p["w"].reshape(4, 2, 4).transpose(1, 0, 2).reshape(8, 4), w=(8, 4))
     proposal = inferred(left, right, X)
-    assert [layout(pair, proposal) for pair in proposal.pairs] == ["rearranged"]
-    assert rows(proposal)[1] == (
-        "haiku w and nnx w: the layouts of equiv.core.layouts cannot say how one lies in the other",
-    )
+    assert [describe_layout(pair, proposal) for pair in proposal.pairs] == ["rearranged"]
+    assert infer_rows(proposal)[1] == ("haiku w and nnx w: no layout of equiv.layouts converts one into the other",)
 
 
 def test_channels_first_kernels_have_their_axes_moved():
@@ -289,22 +287,22 @@ def test_channels_first_kernels_have_their_axes_moved():
     right = pure("nnx", first, a=(4, 2, 3, 3), b=(4, 4, 3, 3), c=(2, 8, 3, 3))
     proposal = inferred(left, right, {"x": "float32[2,5,5,2]"})
     assert paths(proposal) == same("abc")
-    assert rows(proposal)[1] == ()
+    assert infer_rows(proposal)[1] == ()
 
 
-def test_ports_with_other_outputs_are_told_so():
-    """The place of a leaf hangs on the outputs: if they are not the same ones, that is said."""
+def test_ports_with_other_outputs_get_a_note():
+    """The position of a leaf depends on the outputs: if these are not the same, a note says so."""
     left = pure("haiku", lambda p, x: x @ p["w"], w=(8, 8))
     right = pure("nnx", lambda p, x: (x @ p["w"], x.sum()), w=(8, 8))
     (note,) = inferred(left, right, X).notes
     assert note == (
-        "haiku gives outputs of shapes [(3, 5, 8)], nnx [(3, 5, 8), ()]; their order decides what is compared"
+        "haiku returns outputs of shapes [(3, 5, 8)], nnx of shapes [(3, 5, 8), ()]; outputs are compared in this order"
     )
 
 
 def test_without_numbers_names_decide_ties_and_that_is_said(monkeypatch):
-    """A model too large to be run for a proposal: names alone tell query from key, and the evidence says so."""
-    monkeypatch.setattr("equiv.infer.matching.by_gradient.LARGEST", 100)
+    """A model too large to be run for a proposal: only names distinguish query and key, and the evidence says so."""
+    monkeypatch.setattr("equiv.infer.matching.by_gradient.MAX_GRADIENT_ELEMENTS", 100)
     proposal = inferred(pure("haiku", attention, **FOUR), pure("nnx", attention, **FOUR), X)
     assert {pair.left.path: pair.evidence for pair in proposal.pairs} == {
         **dict.fromkeys(("query", "key", "value"), "name"),

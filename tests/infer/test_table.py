@@ -7,15 +7,15 @@ import infer_models
 import pytest
 from infer_ports import asked, pure
 
-from equiv.backends.build import build_port, request_of
-from equiv.core.case_files import CaseFile, load
+from equiv.backends.build import build_port, port_spec
+from equiv.core.case_files import CaseFile, load_case
 from equiv.core.layouts import SwapAxes
-from equiv.infer.builders import Located
-from equiv.infer.import_path import Place
+from equiv.infer.builders import LocatedBuilder
+from equiv.infer.import_path import ImportPath
 from equiv.infer.matching.propose import propose
-from equiv.infer.session import infer
-from equiv.infer.table.case_writer import Draft, text
-from equiv.infer.table.rows import rows
+from equiv.infer.session import infer_layers
+from equiv.infer.table.case_writer import CaseDraft, case_text
+from equiv.infer.table.rows import infer_rows
 
 CASES = Path(__file__).parents[2] / "cases"
 NAMES = (
@@ -27,7 +27,7 @@ NAMES = (
 
 @cache
 def case(name):
-    return load(CaseFile(name, CASES / f"{name}.py")).case
+    return load_case(CaseFile(name, CASES / f"{name}.py")).case
 
 
 def held(table):
@@ -35,7 +35,7 @@ def held(table):
     return {
         leaf.name: (leaf.key, leaf.region or tuple((0, size) for size in leaf.native_shape))
         for leaf in table.leaves
-        if not leaf.own
+        if not leaf.library_only
     }
 
 
@@ -43,15 +43,15 @@ def held(table):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_case_is_mapped_as_its_author_wrote_it(name, candidate):
     """Every leaf of the case's own table, in parts where it is packed, and rows for all of them."""
-    request, _ = request_of(case(name))
+    request, _ = port_spec(case(name))
     built = [build_port(case(name), backend, request) for backend in ("haiku", candidate)]
     left, right = (held(one.table) for one in built)
     proposal = propose((built[0].port, built[1].port), request, asked(case(name).batch)[1])
     pairs = {(pair.left, pair.bounds[0]): (pair.right, pair.bounds[1]) for pair in proposal.pairs}
     assert pairs == {left[leaf]: right[leaf] for leaf in left}
-    found, problems = rows(proposal)
+    found, problems = infer_rows(proposal)
     assert problems == ()
-    assert all(one.dead for one in proposal.left)
+    assert all(one.dead for one in proposal.unpaired)
     covered = {key for row in found for key in row.keys[0]}
     assert covered == {key for key, kind in built[0].port.collections.items() if kind != "random"}
 
@@ -71,15 +71,15 @@ def test_a_case_is_mapped_as_its_author_wrote_it(name, candidate):
 )
 def test_rows_are_of_the_kind_that_a_person_would_take(name, functions):
     """A known layer is one row of its kind, the rest are modules, parameters and state."""
-    request, _ = request_of(case(name))
+    request, _ = port_spec(case(name))
     ports = [build_port(case(name), backend, request).port for backend in ("haiku", "linen")]
-    found, _ = rows(propose((ports[0], ports[1]), request, asked(case(name).batch)[1]))
+    found, _ = infer_rows(propose((ports[0], ports[1]), request, asked(case(name).batch)[1]))
     assert {row.function for row in found} == functions
     assert len(found) == len(case(name).layers)
 
 
 def located(backend, builder, name, folder=None):
-    return Located(Place("my_models", name, folder), backend, builder, "{name}")
+    return LocatedBuilder(ImportPath("my_models", name, folder), backend, builder, "{name}")
 
 
 @cache
@@ -87,13 +87,13 @@ def batch_norm():
     """What is inferred of the guide's batch norm."""
     models = case("batch_norm").models
     builders = located("haiku", models["haiku"], "old.model"), located("nnx", models["nnx"], "New")
-    return infer(builders, {"inputs": "float32[6,784]"})
+    return infer_layers(builders, {"inputs": "float32[6,784]"})
 
 
 def test_the_file_is_as_a_person_would_write_it(tmp_path):
     """Lesson, imports, builders, rows across, and the formula for Haiku's averages with the decay of the program."""
     assert (
-        text(batch_norm().draft, tmp_path)
+        case_text(batch_norm().draft, tmp_path)
         == '''"""New (nnx) is old.model (haiku)."""
 
 from equiv.case import Case, zero_debias
@@ -122,28 +122,31 @@ def test_layouts_parts_and_folders_are_written_out(tmp_path):
     """A layout that no kind has, builders in another folder and of one name, methods, what is missing: valid Python."""
     left = pure("haiku", lambda p, x: x @ p["deep/w"] + p["deep/b"], **{"deep/w": (8, 4), "deep/b": (4,)})
     right = pure("nnx", lambda p, x: x @ p["deep.v"].T + p["deep.c"], **{"deep.v": (4, 8), "deep.c": (4,)})
-    found, problems = rows(propose((left, right), *asked({"x": "float32[2,8]"})))
+    found, problems = infer_rows(propose((left, right), *asked({"x": "float32[2,8]"})))
     builders = tuple(located(name, None, "model", tmp_path / "models" / name) for name in ("haiku", "nnx"))
-    builders = builders[0], Located(Place("others", "model", builders[1].place.folder), "nnx", lambda: None, "{name}")
-    draft = Draft("A lesson.", builders, {"x": "float32[2,8]"}, {"encode": ("x",)}, found, {}, ("haiku a: why",))
-    written = text(draft, tmp_path / "cases")
+    builders = (
+        builders[0],
+        LocatedBuilder(ImportPath("others", "model", builders[1].import_path.folder), "nnx", lambda: None, "{name}"),
+    )
+    draft = CaseDraft("A lesson.", builders, {"x": "float32[2,8]"}, {"encode": ("x",)}, found, {}, ("haiku a: why",))
+    written = case_text(draft, tmp_path / "cases")
     compile(written, "case.py", "exec")
     assert problems == ()
     assert 'parameter("v", layouts={"haiku": {"": SwapAxes()}}, haiku="deep/w", nnx="deep.v"),' in written
-    assert "from equiv.core.layouts import SwapAxes" in written
+    assert "from equiv.layouts import SwapAxes" in written
     assert 'sys.path.append(str(Path(__file__).parent / "../models/haiku"))' in written
     assert "from my_models import model as haiku_model  # noqa: E402" in written
     assert 'methods={"encode": ("x",)},' in written
     assert "        # haiku a: why" in written
 
 
-def test_a_kind_is_not_taken_for_a_leaf_that_lies_otherwise():
+def test_a_kind_is_not_used_for_a_leaf_stored_otherwise():
     """Named like a linear layer, but kept the other way round: the rows say so instead of the kind."""
     left = pure("haiku", lambda p, x: x @ p["dense/w"] + p["dense/b"], **{"dense/w": (8, 8), "dense/b": (8,)})
     turned = pure(
         "nnx", lambda p, x: x @ p["dense.kernel"].T + p["dense.bias"], **{"dense.kernel": (8, 8), "dense.bias": (8,)}
     )
-    found, problems = rows(propose((left, turned), *asked({"x": "float32[2,8]"})))
+    found, problems = infer_rows(propose((left, turned), *asked({"x": "float32[2,8]"})))
     assert problems == ()
     assert {row.function: dict(row.arguments) for row in found if row.arguments} == {
         "parameter": {"layouts": {"haiku": {"": SwapAxes()}}}
@@ -154,10 +157,10 @@ def test_a_kind_is_not_taken_for_a_leaf_that_lies_otherwise():
 def test_items_of_a_stack_have_rows_of_their_own():
     """A scan on one side and layers one by one on the other: `wide[1]` is `blocks.1.wide`."""
     builders = (
-        Located(Place("m", "a", None), "haiku", infer_models.stack_haiku, "{name}"),
-        Located(Place("m", "b", None), "nnx", infer_models.stack_nnx, "{name}"),
+        LocatedBuilder(ImportPath("m", "a", None), "haiku", infer_models.stack_haiku, "{name}"),
+        LocatedBuilder(ImportPath("m", "b", None), "nnx", infer_models.stack_nnx, "{name}"),
     )
-    found = infer(builders, {"x": "float32[2,5]"})
+    found = infer_layers(builders, {"x": "float32[2,5]"})
     assert found.complete
     scopes = {row.layer.scopes["haiku"]: row.layer.scopes["nnx"] for row in found.rows}
     assert scopes["__layer_stack_no_per_layer/wide[1]"] == "blocks.1.wide"

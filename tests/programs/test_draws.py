@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equiv.errors import PortError
-from equiv.programs.draws import bits, count, find
+from equiv.programs.draws import count_draws, draw_bits, find_draws
 from equiv.programs.program import Draw
 
 X = jax.ShapeDtypeStruct((3, 4), "float32")
@@ -55,7 +55,7 @@ def remat(function):
 
 
 def gradient(function):
-    """Loss and gradient: what `equiv.programs.trace.gradient` asks for."""
+    """Loss and gradient: what `equiv.programs.trace.trace_gradient` asks for."""
     return lambda key, x: jax.value_and_grad(lambda x: jnp.sum(function(key, x)))(x)
 
 
@@ -64,7 +64,7 @@ def either(key, x):
 
 
 def found(function):
-    return find(jax.make_jaxpr(function)(KEY, X))
+    return find_draws(jax.make_jaxpr(function)(KEY, X))
 
 
 def shapes(function):
@@ -94,7 +94,7 @@ def shapes(function):
         *("nested-scan", "cond", "scan-of-cond", "normal", "permutation"),
     ],
 )
-def test_a_draw_is_found_through_whatever_wraps_it_with_the_length_of_a_scan_first(function, shape):
+def test_a_draw_is_found_through_wrappers_with_scan_length_first(function, shape):
     drawn, indices = found(function)
     assert [draw.shape for draw in drawn] == [shape]
     assert indices == [0]
@@ -107,7 +107,7 @@ def test_a_draw_says_where_it_stands_in_the_users_file():
 
 def test_a_program_that_draws_nothing_has_no_draws():
     assert found(lambda key, x: x) == ([], [])
-    assert count(jax.make_jaxpr(lambda key, x: jax.random.split(key))(KEY, X)) == 0
+    assert count_draws(jax.make_jaxpr(lambda key, x: jax.random.split(key))(KEY, X)) == 0
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def derived(transform):
     ],
     ids=["constant", "split", "fold", "jit", "scan", "cond", "while", "layers", "layers-carried", "shape"],
 )
-def test_draws_with_different_keys_or_shapes_stay_apart(function):
+def test_draws_with_different_keys_or_shapes_stay_different(function):
     drawn, indices = found(function)
     assert len(drawn) == max(indices) + 1 >= 2
 
@@ -193,7 +193,7 @@ def test_draws_are_listed_in_program_order():
     ],
     ids=["while", "fori", "scan-of-while"],
 )
-def test_a_draw_in_a_while_loop_is_refused_with_its_place(loop):
+def test_a_while_loops_draw_is_refused_with_its_place(loop):
     with pytest.raises(
         PortError,
         match=r"a random draw inside while at .*test_draws\.py:\d+.* cannot be replayed: .*"
@@ -216,23 +216,23 @@ def uniform(random):
 
 @settings(deadline=None, max_examples=20)
 @given(SEEDS)
-def test_bits_are_the_same_uniform_number_in_32_and_64_bits(seed):
-    narrow, wide = uniform(bits(DRAW[32], seed)), uniform(bits(DRAW[64], seed))
+def test_bits_are_the_same_uniform_in_32_and_64_bits(seed):
+    narrow, wide = uniform(draw_bits(DRAW[32], seed)), uniform(draw_bits(DRAW[64], seed))
     np.testing.assert_array_equal(narrow.astype("float64"), wide)
     assert narrow.min() > 0
     assert narrow.max() < 1
 
 
 def test_bits_are_spread_evenly():
-    counts = np.histogram(uniform(bits(DRAW[32], (1, 2))), bins=8, range=(0, 1))[0]
+    counts = np.histogram(uniform(draw_bits(DRAW[32], (1, 2))), bins=8, range=(0, 1))[0]
     assert counts.min() > 420
     assert counts.max() < 610
 
 
 @settings(deadline=None, max_examples=20)
 @given(SEEDS, st.sampled_from([8, 16, 32]))
-def test_bits_of_a_narrow_draw_are_the_upper_bits_of_a_wide_one(seed, width):
-    narrow, wide = bits(DRAW[width], seed), bits(DRAW[64], seed)
+def test_a_narrow_draws_bits_are_a_wider_ones_upper_bits(seed, width):
+    narrow, wide = draw_bits(DRAW[width], seed), draw_bits(DRAW[64], seed)
     assert narrow.dtype == f"uint{width}"
     np.testing.assert_array_equal(narrow, (wide >> np.uint64(64 - width)).astype(narrow.dtype))
 
@@ -242,19 +242,19 @@ def test_bits_of_a_narrow_draw_are_the_upper_bits_of_a_wide_one(seed, width):
 def test_dropout_masks_agree_across_widths(seed, rate):
     masks = []
     for width, dtype in ((32, np.float32), (64, np.float64)):
-        number = uniform(bits(DRAW[width], seed))
+        number = uniform(draw_bits(DRAW[width], seed))
         masks.append((number < dtype(1 - rate), number < dtype(rate), number >= dtype(rate)))
     for narrow, wide in zip(*masks, strict=True):
         np.testing.assert_array_equal(narrow, wide)
 
 
 @pytest.mark.parametrize("width", [32, 64])
-def test_no_number_lies_on_a_short_rate(width):
+def test_no_number_equals_a_short_rate(width):
     """So that `u < rate` and `u <= rate` are one mask."""
-    number = uniform(bits(Draw((2**20,), width, ""), (1, 2)))
+    number = uniform(draw_bits(Draw((2**20,), width, ""), (1, 2)))
     assert not np.isin(number, np.arange(1, 256) / 256).any()
 
 
 def test_bits_repeat_for_a_seed_and_differ_between_seeds():
-    np.testing.assert_array_equal(bits(DRAW[32], (1, 2)), bits(DRAW[32], (1, 2)))
-    assert not np.array_equal(bits(DRAW[32], (1, 2)), bits(DRAW[32], (1, 3)))
+    np.testing.assert_array_equal(draw_bits(DRAW[32], (1, 2)), draw_bits(DRAW[32], (1, 2)))
+    assert not np.array_equal(draw_bits(DRAW[32], (1, 2)), draw_bits(DRAW[32], (1, 3)))

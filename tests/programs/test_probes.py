@@ -8,12 +8,20 @@ from hypothesis import strategies as st
 from equiv import backends
 from equiv.backends.base import Port
 from equiv.backends.leaf_table import map_port
-from equiv.core.batch_spec import FLOATS, Entry, parse_batch
+from equiv.core.batch_spec import FLOAT_DTYPES, BatchEntry, parse_batch
 from equiv.core.layers import batch_norm
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey
 from equiv.errors import CaseError
-from equiv.programs.probes import Probe, make_probe, nudged, numpy_dtype, ulp, widened, with_own
+from equiv.programs.probes import (
+    Probe,
+    add_library_only_leaves,
+    make_probe,
+    numpy_dtype,
+    perturb_by_ulp,
+    to_float64,
+    ulp,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,20 +38,20 @@ from equiv.programs.probes import Probe, make_probe, nudged, numpy_dtype, ulp, w
     ids=lambda value: str(value).replace(" ", "") if isinstance(value, str) else "",
 )
 def test_a_batch_entry_says_dtype_shape_and_bound(text, shape, dtype, bound):
-    assert parse_batch({"x": text}) == {"x": Entry(LeafSpec(shape, dtype), bound)}
+    assert parse_batch({"x": text}) == {"x": BatchEntry(LeafSpec(shape, dtype), bound)}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("8,784", r"cannot read '8,784'\. Write \"float32\[8,784\]\" or \"int32\[8\]:10\""),
-        ("float32[8", r"cannot read 'float32\[8'\. Write"),
-        ("float32[8 784]", r"cannot read 'float32\[8 784\]'\. Write"),
-        ("float32[8,,784]", r"cannot read 'float32\[8,,784\]'\. Write"),
-        ("float32[,]", r"cannot read 'float32\[,\]'\. Write"),
-        ("float32[-1]", r"cannot read 'float32\[-1\]'\. Write"),
-        ("int32[8]:-1", r"cannot read 'int32\[8\]:-1'\. Write"),
-        ("", r"cannot read ''\. Write"),
+        ("8,784", r"cannot parse '8,784'\. Write \"float32\[8,784\]\" or \"int32\[8\]:10\""),
+        ("float32[8", r"cannot parse 'float32\[8'\. Write"),
+        ("float32[8 784]", r"cannot parse 'float32\[8 784\]'\. Write"),
+        ("float32[8,,784]", r"cannot parse 'float32\[8,,784\]'\. Write"),
+        ("float32[,]", r"cannot parse 'float32\[,\]'\. Write"),
+        ("float32[-1]", r"cannot parse 'float32\[-1\]'\. Write"),
+        ("int32[8]:-1", r"cannot parse 'int32\[8\]:-1'\. Write"),
+        ("", r"cannot parse ''\. Write"),
         ("float33[8]", r"no dtype 'float33'\. Write a numpy dtype name, e\.g\. float32 or int32"),
         ("complex64[8]", r"no dtype 'complex64'\. Write"),
         ("float32[8,0]", r"'float32\[8,0\]' is empty: nothing would be compared\. Give every axis a size"),
@@ -56,7 +64,7 @@ def test_a_batch_entry_says_dtype_shape_and_bound(text, shape, dtype, bound):
         *("complex", "empty", "no-bound", "zero-bound", "bound-too-large"),
     ],
 )
-def test_a_batch_entry_that_cannot_be_used_is_named_with_the_fix(text, message):
+def test_an_unusable_batch_entry_is_named_with_the_fix(text, message):
     with pytest.raises(CaseError, match=f"batch entry 'x': {message}"):
         parse_batch({"ok": "float32[2]", "x": text})
 
@@ -69,13 +77,13 @@ def leaf(name, shape, dtype="float32", collection="params", **own):
 TABLE = LeafTable(
     "haiku",
     (
-        *(leaf(f"{dtype}/kernel", (16, 8), dtype) for dtype in FLOATS),
-        *(leaf(f"{dtype}/bias", (8,), dtype) for dtype in FLOATS),
+        *(leaf(f"{dtype}/kernel", (16, 8), dtype) for dtype in FLOAT_DTYPES),
+        *(leaf(f"{dtype}/bias", (8,), dtype) for dtype in FLOAT_DTYPES),
         leaf("temperature", ()),
         leaf("norm/var", (64,), collection="state"),
         leaf("count", (), "int32", "state"),
-        leaf("norm/var.hidden", (64,), collection="state", copies="norm/var"),
-        leaf("norm/var.counter", (), "int32", "state", constant=2**30),
+        leaf("norm/var.hidden", (64,), collection="state", mirrors="norm/var"),
+        leaf("norm/var.counter", (), "int32", "state", fixed_value=2**30),
     ),
 )
 ENTRIES = parse_batch({"x": "float32[4,6]", "labels": "int32[400]:3", "mask": "bool[400]", "half": "bfloat16[4]"})
@@ -85,15 +93,15 @@ def probe(seed=1, **options):
     return make_probe("0", seed, TABLE, ENTRIES, 3, **options)
 
 
-def test_a_probe_has_every_leaf_that_ports_share_in_its_shape_and_dtype():
+def test_a_probe_has_every_shared_leaf_with_shape_and_dtype():
     variables = probe().variables
-    shared = {leaf.name: leaf.spec for leaf in TABLE.leaves if not leaf.own}
+    shared = {leaf.name: leaf.spec for leaf in TABLE.leaves if not leaf.library_only}
     assert {name: LeafSpec(array.shape, str(array.dtype)) for name, array in variables.items()} == {
         name: LeafSpec(spec.shape, spec.dtype) for name, spec in shared.items()
     }
 
 
-def test_a_probe_has_one_batch_per_step_and_no_two_alike():
+def test_a_probe_has_a_different_batch_for_each_step():
     batches = probe().batches
     assert {name: (array.shape, str(array.dtype)) for name, array in batches.items()} == {
         "x": ((3, 4, 6), "float32"),
@@ -126,7 +134,7 @@ def test_state_is_positive_since_a_variance_has_to_be(seed):
     assert variables["count"] > 0
 
 
-def test_no_two_values_of_a_leaf_and_no_two_leaves_are_alike():
+def test_values_of_a_leaf_and_leaves_are_all_different():
     kernels = [probe().variables[f"{dtype}/kernel"] for dtype in ("float32", "float64")]
     assert all(len(np.unique(kernel)) == kernel.size for kernel in kernels)
     assert not np.allclose(*kernels)
@@ -171,10 +179,10 @@ def spacing(array):
 
 
 @settings(deadline=None, max_examples=200)
-@given(VALUES, st.sampled_from(FLOATS), st.integers(0, 5))
-def test_a_nudge_moves_every_float_by_one_ulp_and_never_by_more_than_two(values, dtype, seed):
+@given(VALUES, st.sampled_from(FLOAT_DTYPES), st.integers(0, 5))
+def test_a_nudge_moves_every_float_by_one_ulp_or_two(values, dtype, seed):
     array = np.array(values).astype(numpy_dtype(dtype))
-    moved = nudged(Probe("0", 1, {"a": array}, {"b": array}), seed)
+    moved = perturb_by_ulp(Probe("0", 1, {"a": array}, {"b": array}), seed)
     for after in (moved.variables["a"], moved.batches["b"]):
         assert after.dtype == array.dtype
         steps = np.abs(after.astype("float64") - array.astype("float64")) / spacing(array)
@@ -184,9 +192,9 @@ def test_a_nudge_moves_every_float_by_one_ulp_and_never_by_more_than_two(values,
 
 @settings(deadline=None, max_examples=100)
 @given(VALUES, st.sampled_from(["float32", "bfloat16", "float16"]), st.integers(0, 5))
-def test_a_nudge_for_a_lifted_run_is_an_ulp_of_float64(values, dtype, seed):
+def test_a_nudge_for_a_float64_run_is_a_float64_ulp(values, dtype, seed):
     array = np.array(values).astype(numpy_dtype(dtype))
-    after = nudged(Probe("0", 1, {"a": array}, {}), seed, "float64").variables["a"]
+    after = perturb_by_ulp(Probe("0", 1, {"a": array}, {}), seed, "float64").variables["a"]
     assert after.dtype == "float64"
     relative = np.abs(after / array.astype("float64") - 1)
     np.testing.assert_allclose(relative, 2.0**-52, rtol=0.5)
@@ -194,7 +202,7 @@ def test_a_nudge_for_a_lifted_run_is_an_ulp_of_float64(values, dtype, seed):
 
 def test_nudges_go_both_ways_and_differ_from_seed_to_seed():
     array = np.full(64, 1.5, "float32")
-    one, other = (nudged(Probe("0", 1, {"a": array}, {}), seed).variables["a"] for seed in (0, 1))
+    one, other = (perturb_by_ulp(Probe("0", 1, {"a": array}, {}), seed).variables["a"] for seed in (0, 1))
     assert (one > 1.5).any()
     assert (one < 1.5).any()
     assert not np.array_equal(one, other)
@@ -203,13 +211,13 @@ def test_nudges_go_both_ways_and_differ_from_seed_to_seed():
 def test_a_nudge_leaves_whole_numbers_alone():
     arrays = {"count": np.array([3], "int32"), "mask": np.array([True])}
     for dtype in (None, "float64"):
-        moved = nudged(Probe("0", 1, arrays, arrays), 0, dtype)
+        moved = perturb_by_ulp(Probe("0", 1, arrays, arrays), 0, dtype)
         assert moved.variables == arrays
         assert moved.batches == arrays
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
-def test_an_ulp_is_the_distance_from_one_to_the_next_float(dtype):
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES)
+def test_an_ulp_is_the_distance_to_the_next_float(dtype):
     one = np.ones((), numpy_dtype(dtype))
     step = np.array(ulp(one.dtype)).astype(one.dtype)
     assert one + step > one
@@ -217,18 +225,18 @@ def test_an_ulp_is_the_distance_from_one_to_the_next_float(dtype):
 
 
 @settings(deadline=None, max_examples=50)
-@given(VALUES, st.sampled_from(FLOATS))
+@given(VALUES, st.sampled_from(FLOAT_DTYPES))
 def test_widening_is_exact_and_leaves_whole_numbers_alone(values, dtype):
     array = np.array(values).astype(numpy_dtype(dtype))
-    wide = widened({"a": array, "count": np.array([3], "int32")})
+    wide = to_float64({"a": array, "count": np.array([3], "int32")})
     assert wide["a"].dtype == "float64"
     assert wide["a"].astype(array.dtype).tobytes() == array.tobytes()
     assert wide["count"].dtype == "int32"
 
 
-def test_leaves_of_one_library_alone_are_filled_where_its_own_formula_settles():
+def test_library_only_leaves_are_filled_with_their_converged_values():
     shared = {"norm/var": np.arange(64, dtype="float32")}
-    filled = with_own(TABLE, shared)
+    filled = add_library_only_leaves(TABLE, shared)
     np.testing.assert_array_equal(filled["norm/var.hidden"], shared["norm/var"])
     assert (filled["norm/var.counter"], filled["norm/var.counter"].dtype) == (2**30, "int32")
     assert set(shared) == {"norm/var"}
@@ -236,7 +244,7 @@ def test_leaves_of_one_library_alone_are_filled_where_its_own_formula_settles():
 
 def test_given_values_of_such_leaves_are_kept():
     given_values = {"norm/var": np.ones(64), "norm/var.hidden": np.zeros(64), "norm/var.counter": np.array(7)}
-    assert with_own(TABLE, given_values) == given_values
+    assert add_library_only_leaves(TABLE, given_values) == given_values
 
 
 def test_haikus_averages_settle_at_the_shared_ones():
@@ -254,8 +262,8 @@ def test_haikus_averages_settle_at_the_shared_ones():
         for path, shape in paths.items()
     }
     port = Port("haiku", leaves, {key: key.collection for key in leaves}, True, None, None, None, None, True)
-    table = map_port((batch_norm("n", haiku="norm"),), port, backends.load("haiku"))
-    filled = with_own(table, make_probe("0", 1, table, {}, 1).variables)
+    table = map_port((batch_norm("n", haiku="norm"),), port, backends.load_backend("haiku"))
+    filled = add_library_only_leaves(table, make_probe("0", 1, table, {}, 1).variables)
     assert set(filled) == set(table.names())
     for name in ("mean", "var"):
         hidden, counter = filled[f"n/{name}.hidden"], filled[f"n/{name}.counter"]

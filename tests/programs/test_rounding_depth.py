@@ -1,4 +1,4 @@
-"""Depth: how many rounded operations lie in a row before an output."""
+"""Depth: how many rounded operations in a row lead to an output."""
 
 import jax
 import jax.numpy as jnp
@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equiv.programs.rounding_depth import depths
-from equiv.programs.trace import trace
+from equiv.programs.rounding_depth import rounding_depths
+from equiv.programs.trace import trace_function
 
 X = np.zeros((3, 7), "float32")
 
 
 def depth(function, *arrays):
     specs = {f"x{index}": jax.ShapeDtypeStruct(array.shape, array.dtype) for index, array in enumerate(arrays)}
-    program = trace("p", lambda named: {"output": function(*named.values())}, specs)
-    return depths(program)["output"]
+    program = trace_function("p", lambda named: {"output": function(*named.values())}, specs)
+    return rounding_depths(program)["output"]
 
 
 def scanned(x, length=5, turn=jnp.sin):
@@ -76,12 +76,12 @@ def test_depth_is_the_longest_row_of_rounded_operations(function, expected):
 
 
 def test_every_output_has_its_own_depth():
-    program = trace(
+    program = trace_function(
         "p",
         lambda named: {"shallow": named["x"], "deep": jnp.sin(jnp.sin(named["x"]))},
         {"x": jax.ShapeDtypeStruct((3,), "float32")},
     )
-    assert depths(program) == {"shallow": 0, "deep": 2}
+    assert rounding_depths(program) == {"shallow": 0, "deep": 2}
 
 
 def test_whole_numbers_round_nothing():

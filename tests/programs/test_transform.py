@@ -1,4 +1,4 @@
-"""Rewriting: a program with its own bits fed in is the same program; lifted, nothing in it is narrower than float64."""
+"""Rewriting: a program given its own bits is the same program; in float64 nothing in it is narrower."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,11 @@ import pytest
 from jax.extend.core import jaxpr_as_fun
 
 from equiv.errors import PortError
-from equiv.programs.compiled import QUICK
-from equiv.programs.draws import bits, count, find
-from equiv.programs.jaxpr import inner, opened
-from equiv.programs.trace import trace
-from equiv.programs.transform import is_random, prune, rewrite, tap
+from equiv.programs.compiled import FAST_COMPILE_OPTIONS
+from equiv.programs.draws import count_draws, draw_bits, find_draws
+from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr
+from equiv.programs.trace import trace_function
+from equiv.programs.transform import drop_random_outputs, is_random_input, make_draws_inputs, output_draws
 
 KEY = jax.random.key(7)
 X = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
@@ -66,20 +66,22 @@ def program_of(function, *arrays, key=True):
     """A function of a key and arrays as a program; an input `x0` for each array."""
     specs = {f"x{index}": jax.ShapeDtypeStruct(array.shape, array.dtype) for index, array in enumerate(arrays)}
     with_key = {**specs, "key": jax.eval_shape(lambda: KEY)}
-    return trace("p", lambda named: {"output": function(named["key"], *(named[name] for name in specs))}, with_key)
+    return trace_function(
+        "p", lambda named: {"output": function(named["key"], *(named[name] for name in specs))}, with_key
+    )
 
 
 def compiled(program):
-    return jax.jit(jaxpr_as_fun(program.jaxpr), compiler_options=QUICK)
+    return jax.jit(jaxpr_as_fun(program.jaxpr), compiler_options=FAST_COMPILE_OPTIONS)
 
 
 def native_bits(program, *arrays):
     """What a program draws with its own key, each draw once, as `draw/i` wants it."""
-    tapped = tap(program)
-    number = count(program.jaxpr)
+    tapped = output_draws(program)
+    number = count_draws(program.jaxpr)
     assert tapped.outputs == tuple(f"draw/{index}" for index in range(number))
     drawn = compiled(tapped)(*arrays, KEY)
-    found, indices = find(program.jaxpr)
+    found, indices = find_draws(program.jaxpr)
     for place, index in enumerate(indices):
         np.testing.assert_array_equal(drawn[place], drawn[indices.index(index)])
     return [drawn[indices.index(index)] for index in range(len(found))]
@@ -132,7 +134,7 @@ def native_bits(program, *arrays):
         ),
     ],
 )
-def test_a_program_with_its_own_bits_fed_in_is_bit_for_bit_the_same(function):
+def test_a_program_given_its_own_bits_is_bit_exact(function):
     assert_replayed(function, np.abs(X))
 
 
@@ -143,8 +145,8 @@ def test_replay_holds_in_the_other_branch_too(function):
 
 def assert_replayed(function, x):
     program = program_of(function, x)
-    replayed = rewrite(program, lifted=False)
-    assert not any(map(is_random, replayed.inputs))
+    replayed = make_draws_inputs(program, float64=False)
+    assert not any(map(is_random_input, replayed.inputs))
     given = native_bits(program, x)
     assert [draw.shape for draw in replayed.draws] == [array.shape for array in given]
     native, again = (compiled(one) for one in (program, replayed))
@@ -152,27 +154,29 @@ def assert_replayed(function, x):
 
 
 def test_other_bits_give_other_results():
-    replayed = rewrite(program_of(dropout, X), lifted=False)
-    outputs = [jaxpr_as_fun(replayed.jaxpr)(X, bits(replayed.draws[0], (seed,)))[0] for seed in (1, 2)]
+    replayed = make_draws_inputs(program_of(dropout, X), float64=False)
+    outputs = [jaxpr_as_fun(replayed.jaxpr)(X, draw_bits(replayed.draws[0], (seed,)))[0] for seed in (1, 2)]
     assert not np.array_equal(*outputs)
 
 
-def test_a_program_without_randomness_keeps_its_result_and_loses_its_key():
-    replayed = rewrite(program_of(lambda key, x: jnp.sin(x), X), lifted=False)
+def test_a_program_without_randomness_keeps_its_result_without_a_key():
+    replayed = make_draws_inputs(program_of(lambda key, x: jnp.sin(x), X), float64=False)
     assert replayed.inputs == ("x0",)
     np.testing.assert_array_equal(jaxpr_as_fun(replayed.jaxpr)(X)[0], jnp.sin(X))
 
 
 def test_a_key_that_is_only_split_is_no_dependence():
     program = program_of(lambda key, x: x + 0 * jax.random.split(key).shape[0], X)
-    assert rewrite(program, lifted=False).inputs == ("x0",)
+    assert make_draws_inputs(program, float64=False).inputs == ("x0",)
 
 
 def test_random_state_is_no_output_and_no_input():
     specs = {"random/count": jax.ShapeDtypeStruct((), "uint32"), "x": jax.ShapeDtypeStruct((3,), "float32")}
-    counting = trace("p", lambda named: {"random/count": named["random/count"] + 1, "output": named["x"] * 2}, specs)
-    assert prune(counting).outputs == ("output",)
-    assert prune(counting).inputs == ("x",)
+    counting = trace_function(
+        "p", lambda named: {"random/count": named["random/count"] + 1, "output": named["x"] * 2}, specs
+    )
+    assert drop_random_outputs(counting).outputs == ("output",)
+    assert drop_random_outputs(counting).inputs == ("x",)
 
 
 def test_tapping_keeps_the_next_random_state():
@@ -182,7 +186,7 @@ def test_tapping_keeps_the_next_random_state():
         drawn = jax.random.uniform(jax.random.fold_in(named["key"], named["random/count"]), (2,))
         return {"output": drawn, "random/count": named["random/count"] + 1}
 
-    tapped = tap(trace("p", step, specs))
+    tapped = output_draws(trace_function("p", step, specs))
     assert tapped.outputs == ("draw/0", "random/count")
     first, count_after = jaxpr_as_fun(tapped.jaxpr)(jnp.uint32(0), KEY)
     second, _ = jaxpr_as_fun(tapped.jaxpr)(count_after, KEY)
@@ -200,13 +204,13 @@ def test_tapping_keeps_the_next_random_state():
     ],
     ids=["data", "data-and-draw", "gamma", "key-as-output"],
 )
-def test_a_result_that_depends_on_the_key_otherwise_is_refused_with_the_primitive(function, user):
+def test_another_use_of_the_key_is_refused_with_the_primitive(function, user):
     with pytest.raises(
         PortError,
         match=rf"p: the result depends on key other than through random bits \(({user})\), "
-        r"so its randomness cannot be replayed\. Draw with jax\.random functions",
+        r"so its randomness cannot be replayed\. Use jax\.random functions",
     ):
-        rewrite(program_of(function, X), lifted=False)
+        make_draws_inputs(program_of(function, X), float64=False)
 
 
 def narrow(array):
@@ -247,20 +251,20 @@ def scattered_in_numpy(x):
 
 
 def lift(function, *arrays):
-    """A program over float64 inputs, lifted, with bits fed in: itself, its output, and the bits."""
+    """A program in float64 that takes bits as inputs: the program, its output, and the bits."""
     arrays = [array.astype("float64") if array.dtype.kind == "f" else array for array in arrays]
     with jax.enable_x64(True):
-        lifted = rewrite(program_of(lambda key, *xs: function(*xs), *arrays), lifted=True)
-        return lifted, np.asarray(jaxpr_as_fun(lifted.jaxpr)(*arrays)[0])
+        float64 = make_draws_inputs(program_of(lambda key, *xs: function(*xs), *arrays), float64=True)
+        return float64, np.asarray(jaxpr_as_fun(float64.jaxpr)(*arrays)[0])
 
 
 def avals(jaxpr):
     """`(primitive, aval)` of every value in a jaxpr, bodies and parameters included."""
-    jaxpr, _ = opened(jaxpr)
+    jaxpr, _ = open_jaxpr(jaxpr)
     yield from (("input", var.aval) for var in (*jaxpr.invars, *jaxpr.constvars))
     for eqn in jaxpr.eqns:
         yield from ((eqn.primitive.name, var.aval) for var in eqn.outvars)
-        for body in inner(eqn):
+        for body in inner_jaxprs(eqn):
             yield from avals(body)
 
 
@@ -329,10 +333,10 @@ NARROWED = {
 
 
 @pytest.mark.parametrize("name", NARROWED)
-def test_lifted_code_is_float64_all_through_whatever_it_narrows_to(name):
+def test_code_in_float64_stays_float64_whatever_it_narrows_to(name):
     function, in_numpy = NARROWED[name]
-    lifted, output = lift(function, X)
-    assert narrow_values(lifted) == set()
+    float64, output = lift(function, X)
+    assert narrow_values(float64) == set()
     assert output.dtype == "float64"
     wanted = in_numpy(X.astype("float64"))
     assert np.max(np.abs(output - wanted)) < 1e-14 * max(1, np.max(np.abs(wanted)))
@@ -340,20 +344,20 @@ def test_lifted_code_is_float64_all_through_whatever_it_narrows_to(name):
 
 def test_native_rewriting_leaves_every_dtype_as_it_is():
     program = program_of(lambda key, x: scanned(x) + dropout(key, narrow(x)), X)
-    assert "bfloat16[4]" in {kind for _, kind in narrow_values(rewrite(program, lifted=False))}
+    assert "bfloat16[4]" in {kind for _, kind in narrow_values(make_draws_inputs(program, float64=False))}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("shape", [(4,), (3, 4)], ids=["4", "3x4"])
-def test_a_lifted_uniform_is_the_number_that_its_bits_meant_at_the_width_of_the_code(dtype, shape):
-    """`jax.random.uniform` casts bits to a float: the one place where a lifted program is narrow for one value."""
+def test_a_float64_uniform_keeps_the_number_of_its_native_bits(dtype, shape):
+    """`jax.random.uniform` casts bits to a float: the one place where a float64 program is narrow for one value."""
     with jax.enable_x64(True):
         program = program_of(lambda key, x: x + jax.random.uniform(key, shape, dtype), X.astype("float64"))
-        lifted = rewrite(program, lifted=True)
-        given = bits(lifted.draws[0], (1, 2))
-        (output,) = jaxpr_as_fun(lifted.jaxpr)(X.astype("float64"), given)
+        float64 = make_draws_inputs(program, float64=True)
+        given = draw_bits(float64.draws[0], (1, 2))
+        (output,) = jaxpr_as_fun(float64.jaxpr)(X.astype("float64"), given)
         as_written = np.asarray(_uniform(given, shape, dtype).astype("float64"))
-    assert {name for name, _ in narrow_values(lifted)} <= {"bitcast_convert_type"}
+    assert {name for name, _ in narrow_values(float64)} <= {"bitcast_convert_type"}
     np.testing.assert_array_equal(np.asarray(output), X.astype("float64") + as_written)
     drawn = given.astype("float64") / 2.0 ** (8 * given.dtype.itemsize)
     assert np.max(np.abs(as_written - drawn)) <= {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10}.get(
@@ -364,30 +368,30 @@ def test_a_lifted_uniform_is_the_number_that_its_bits_meant_at_the_width_of_the_
 def _uniform(given, shape, dtype):
     """`jax.random.uniform` of given bits, as its own code computes it."""
     program = program_of(lambda key: jax.random.uniform(key, shape, dtype))
-    return jaxpr_as_fun(rewrite(program, lifted=False).jaxpr)(given)[0]
+    return jaxpr_as_fun(make_draws_inputs(program, float64=False).jaxpr)(given)[0]
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.3, 0.5, 0.9])
-def test_a_lifted_dropout_drops_what_the_native_one_drops(rate):
+def test_a_float64_dropout_drops_what_the_native_one_drops(rate):
     with jax.enable_x64(True):
-        wide = rewrite(program_of(lambda key, x: dropout(key, x, rate), X.astype("float64")), lifted=True)
-        kept = jaxpr_as_fun(wide.jaxpr)(X.astype("float64"), bits(wide.draws[0], (3,)))[0]
-    native = rewrite(program_of(lambda key, x: dropout(key, x, rate), X), lifted=False)
-    mask = jaxpr_as_fun(native.jaxpr)(X, bits(native.draws[0], (3,)))[0]
+        wide = make_draws_inputs(program_of(lambda key, x: dropout(key, x, rate), X.astype("float64")), float64=True)
+        kept = jaxpr_as_fun(wide.jaxpr)(X.astype("float64"), draw_bits(wide.draws[0], (3,)))[0]
+    native = make_draws_inputs(program_of(lambda key, x: dropout(key, x, rate), X), float64=False)
+    mask = jaxpr_as_fun(native.jaxpr)(X, draw_bits(native.draws[0], (3,)))[0]
     np.testing.assert_array_equal(np.asarray(kept) != 0, np.asarray(mask) != 0)
     assert (native.draws[0].bit_width, wide.draws[0].bit_width) == (32, 64)
 
 
-def test_a_lifted_scan_takes_its_draws_layer_by_layer():
+def test_a_float64_scan_takes_its_draws_layer_by_layer():
     x = X.astype("float64")
     with jax.enable_x64(True):
-        lifted = rewrite(program_of(lambda key, x: layers(key, narrow(x)), x), lifted=True)
-        given = bits(lifted.draws[0], (5,))
-        output = np.asarray(jaxpr_as_fun(lifted.jaxpr)(x, given)[0])
+        float64 = make_draws_inputs(program_of(lambda key, x: layers(key, narrow(x)), x), float64=True)
+        given = draw_bits(float64.draws[0], (5,))
+        output = np.asarray(jaxpr_as_fun(float64.jaxpr)(x, given)[0])
     assert given.shape == (4, 3, 4)
     keep = given < np.uint64(1) << np.uint64(63)
     h = x
     for mask in keep:
         h = np.sin(np.where(mask, h / 0.5, 0)) + x
     assert np.max(np.abs(output - h)) < 1e-14
-    assert narrow_values(lifted) == set()
+    assert narrow_values(float64) == set()

@@ -1,4 +1,4 @@
-"""What changed from run to run: each kind of change is told by its name, and nothing else is."""
+"""What changed from run to run: each kind of change is listed by its name, and nothing else is."""
 
 import json
 import re
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pages import ENVIRONMENT, case, parted, real, run
 
 from equiv.core.results import CaseResult, Finding, RunResult
-from equiv.core.results_json import encode
+from equiv.core.results_json import encode_results
 from equiv.frontends.cli.main import main
-from equiv.report.runs.diff import FACTOR, KINDS, SIGNS, Change, history
+from equiv.report.runs.diff import CHANGE_KINDS, CHANGE_SIGNS, REPORTED_FACTOR, Change, diff_runs
 
 
 def alike(name: str = "mlp") -> CaseResult:
@@ -47,20 +47,20 @@ def changes(old: RunResult, new: RunResult) -> list[tuple[str, str, str, str]]:
     """Kind, comparison, check, and what it is now."""
     return [
         (one.kind, f"{one.case}-{one.candidate}", one.check, f"{one.old} -> {one.new}")
-        for one in history(old, new).changes
+        for one in diff_runs(old, new).changes
     ]
 
 
 def test_a_run_against_itself_has_no_changes():
     """And every comparison is counted as unchanged."""
-    found = history(BEFORE, BEFORE)
+    found = diff_runs(BEFORE, BEFORE)
     assert (found.changes, found.versions, found.unchanged) == ((), (), 4)
 
 
-def test_a_comparison_that_fails_anew_is_told_first_with_its_place():
+def test_a_new_failure_is_listed_first_with_its_place():
     """And its checks by their grades."""
     failing = replace(BEFORE, cases=(BEFORE.cases[0], parted(BEFORE.cases[1])))
-    first, *rest = history(BEFORE, failing).changes
+    first, *rest = diff_runs(BEFORE, failing).changes
     assert first == Change(
         "newly failing", "batch_norm", "nnx", "", "same", "different", "outputs, eval __call__: output, 4e+09 x budget"
     )
@@ -79,7 +79,7 @@ def test_a_comparison_that_no_longer_fails_is_fixed():
 
 
 @pytest.mark.parametrize(("factor", "moved"), [(1.0, False), (1.9, False), (2.1, True), (0.51, False), (0.4, True)])
-def test_an_error_over_budget_is_told_where_it_moves_by_more_than_twice(factor: float, moved: bool):
+def test_an_error_that_changes_more_than_twofold_is_listed(factor: float, moved: bool):
     """Up or down, with both figures."""
     found = changes(run(alike()), run(scaled(alike(), factor)))
     assert [(kind, who, check) for kind, who, check, _ in found] == [("moved", "mlp-nnx", "train")] * moved
@@ -89,14 +89,14 @@ def test_an_error_over_budget_is_told_where_it_moves_by_more_than_twice(factor: 
 
 
 @given(st.floats(1e-3, 1e3))
-def test_what_is_moved_one_way_is_moved_the_other_way_too(factor: float):
+def test_a_reversed_diff_reverses_every_change_by_its_factor(factor: float):
     """By the same factor; a law of ratios."""
     there, back = (
         changes(run(alike()), run(scaled(alike(), factor))),
         changes(run(scaled(alike(), factor)), run(alike())),
     )
     assert [one[:3] for one in there] == [one[:3] for one in back]
-    assert bool(there) == (max(factor, 1 / factor) > FACTOR)
+    assert bool(there) == (max(factor, 1 / factor) > REPORTED_FACTOR)
 
 
 def test_numbers_of_what_is_proved_do_not_count():
@@ -116,7 +116,7 @@ def test_a_weaker_grade_is_a_change():
     assert found == [("changed", f"mlp-{who}", "train", "float64 -> rounding") for who in ("linen", "nnx")]
 
 
-def test_comparisons_that_come_and_go_are_told():
+def test_comparisons_that_come_and_go_are_listed():
     """By candidate."""
     old, new = run(alike("gone")), run(alike("new"))
     assert changes(old, new) == [
@@ -127,33 +127,33 @@ def test_comparisons_that_come_and_go_are_told():
     ]
 
 
-def test_a_case_that_cannot_be_used_any_more_fails_anew_in_all_its_candidates():
+def test_a_case_that_became_unusable_fails_in_all_candidates():
     """With the problem in the place."""
     broken = CaseResult("mlp", "", "", "", (), {}, (), problem="mlp.py: has no CASE.")
-    found = history(run(alike()), run(broken)).changes
+    found = diff_runs(run(alike()), run(broken)).changes
     assert [(one.kind, one.candidate, one.new, one.place) for one in found if not one.check] == [
         ("newly failing", who, "error", "mlp.py: has no CASE.") for who in ("linen", "nnx")
     ]
 
 
-def test_versions_that_changed_are_told_and_are_no_change_by_themselves():
+def test_changed_versions_are_listed_but_are_no_change():
     """In order of name; what is absent is empty."""
     newer = replace(BEFORE, environment={**ENVIRONMENT, "jax": "0.11", "optax": "0.3"})
-    found = history(BEFORE, newer)
+    found = diff_runs(BEFORE, newer)
     assert found.versions == (("jax", "0.10.2", "0.11"), ("optax", "", "0.3"))
     assert found.changes == ()
 
 
 def test_every_kind_has_a_sign_of_its_own():
     """Colour never speaks alone."""
-    assert set(SIGNS) == set(KINDS)
-    assert len(set(SIGNS.values())) == len(SIGNS)
+    assert set(CHANGE_SIGNS) == set(CHANGE_KINDS)
+    assert len(set(CHANGE_SIGNS.values())) == len(CHANGE_SIGNS)
 
 
 def invoke(folder: Path, old: RunResult, new: RunResult, *options: str) -> Result:
     """`equiv diff` on two files."""
     for name, result in (("old.json", old), ("new.json", new)):
-        (folder / name).write_bytes(encode(result))
+        (folder / name).write_bytes(encode_results(result))
     return CliRunner().invoke(main, ["diff", str(folder / "old.json"), str(folder / "new.json"), *options])
 
 
@@ -180,7 +180,7 @@ def test_the_command_gives_json(tmp_path: Path):
 
 def test_a_file_that_cannot_be_read_is_trouble(tmp_path: Path):
     """One message with the fix, and never the code of a difference."""
-    (tmp_path / "new.json").write_bytes(encode(BEFORE))
+    (tmp_path / "new.json").write_bytes(encode_results(BEFORE))
     ran = CliRunner().invoke(main, ["diff", str(tmp_path / "old.json"), str(tmp_path / "new.json")])
     assert (ran.exit_code, ran.stdout) == (2, "")
-    assert re.fullmatch(r"equiv: .*old\.json: cannot be read: .* Give the JSON that equiv run wrote\.\n", ran.stderr)
+    assert re.fullmatch(r"equiv: .*old\.json: cannot be read: .* that equiv run wrote\.\n", ran.stderr)

@@ -8,14 +8,14 @@ from typing import get_args
 import pytest
 from rich.console import Console
 
-from equiv.core.grades import EQUAL, Grade, Verdict
-from equiv.core.headline import summarise, verdict_words
-from equiv.core.results import CHECKS, CaseResult, CheckResult, DeviationResult, Finding, LeafResult, RunResult
-from equiv.core.results_json import decode, encode
+from equiv.core.grades import EQUAL_GRADES, Grade, Verdict
+from equiv.core.headline import summarise_run, verdict_words
+from equiv.core.results import CHECK_NAMES, CaseResult, CheckResult, DeviationResult, Finding, LeafResult, RunResult
+from equiv.core.results_json import decode_results, encode_results
 from equiv.core.verdict import verdict_of
-from equiv.report.cells import NOT_ASKED, SIGNS, VERDICT_SIGNS, cell, values
-from equiv.report.markdown import markdown
-from equiv.report.terminal.run import show
+from equiv.report.cells import GRADE_SIGNS, NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_finding
+from equiv.report.markdown import render_markdown
+from equiv.report.terminal.run import print_run
 
 ENVIRONMENT = {"platform": "cpu", "device": "cpu", "jax": "1.2.3", "flax": "4.5.6"}
 
@@ -45,7 +45,7 @@ def case(name: str, *checks: CheckResult, **fields: object) -> CaseResult:
     every = tuple(
         said.get((who, check), CheckResult(check, who, "exact", "1 exact", (Finding(f"{check} place", "exact"),)))
         for who in ("linen", "nnx")
-        for check in CHECKS
+        for check in CHECK_NAMES
     )
     verdicts = {who: verdict_of(tuple(one for one in every if one.candidate == who)) for who in ("linen", "nnx")}
     whole = CaseResult(name, f"The lesson of {name}.", "a guide", "haiku", ("linen", "nnx"), verdicts, every)
@@ -64,7 +64,7 @@ def broken(name: str, problem: str) -> CaseResult:
 
 def result(*cases: CaseResult) -> RunResult:
     """A run over cases."""
-    verdict, headline = summarise(cases)
+    verdict, headline = summarise_run(cases)
     return RunResult(verdict, headline, ENVIRONMENT, cases, "2026-01-01T00:00:00", 1.25)
 
 
@@ -73,7 +73,7 @@ RUNS: dict[Verdict, RunResult] = {
     "different": result(case("apart", check("outputs", OFF, WORSE), check("train", OFF))),
     "inconclusive": result(case("missing", check("structure", Finding("linen", "not run", note=MISSING)))),
     "error": result(
-        case("raises", check("train", Finding("linen", "error", note="linen: tracing raised KeyError. Mend a.py:3."))),
+        case("raises", check("train", Finding("linen", "error", note="linen: tracing raised KeyError. Fix a.py:3."))),
         broken("empty", "empty.py: has no CASE. End the file with CASE = Case(...), from equiv.core.case."),
     ),
 }
@@ -82,7 +82,7 @@ RUNS: dict[Verdict, RunResult] = {
 def shown(run: RunResult, width: int = 160, terminal: bool = False) -> str:
     """The terminal view as text."""
     file = io.StringIO()
-    show(run, Console(file=file, width=width, force_terminal=terminal, highlight=False))
+    print_run(run, Console(file=file, width=width, force_terminal=terminal, highlight=False))
     return file.getvalue()
 
 
@@ -92,11 +92,11 @@ def section(text: str, heading: str) -> str:
 
 
 @pytest.mark.parametrize("verdict", get_args(Verdict))
-def test_every_verdict_opens_both_views_with_its_sign_and_its_sentence(verdict: Verdict):
+def test_every_verdict_opens_both_views_with_sign_and_sentence(verdict: Verdict):
     run = RUNS[verdict]
     assert run.verdict == verdict
     assert shown(run).splitlines()[0] == f"{VERDICT_SIGNS[verdict]} {run.headline}"
-    assert markdown([run]).splitlines()[0].startswith(f"# {VERDICT_SIGNS[verdict]} ")
+    assert render_markdown([run]).splitlines()[0].startswith(f"# {VERDICT_SIGNS[verdict]} ")
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
@@ -112,7 +112,7 @@ def test_no_width_loses_a_verdict_or_a_name(verdict: Verdict, width: int):
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
-def test_a_long_name_costs_the_table_but_no_word_of_it(width: int):
+def test_a_long_name_costs_the_table_but_no_text(width: int):
     name = "a_folder/with/a/very_long_name_of_a_case_that_somebody_has_written"
     text = shown(result(case(name, check("train", OFF), check("outputs", NEAR))), width)
     assert "…" not in text
@@ -126,31 +126,31 @@ def test_a_long_name_costs_the_table_but_no_word_of_it(width: int):
         assert cell_text in words
 
 
-def test_a_table_that_is_too_wide_loses_its_numbers_before_it_becomes_a_list():
-    run = result(case("apart", *(check(name, OFF) for name in CHECKS)))
+def test_a_table_too_wide_loses_numbers_then_becomes_a_list():
+    run = result(case("apart", *(check(name, OFF) for name in CHECK_NAMES)))
     wide, narrow, narrowest = (shown(run, width).splitlines()[2:5] for width in (200, 110, 80))
-    assert wide[0].split() == ["case", "candidate", *CHECKS, "verdict"]
-    assert wide[1].count("✗ refuted 2.5e+02") == len(CHECKS)
+    assert wide[0].split() == ["case", "candidate", *CHECK_NAMES, "verdict"]
+    assert wide[1].count("✗ refuted 2.5e+02") == len(CHECK_NAMES)
     assert narrow[0].split() == wide[0].split()
-    assert narrow[1].count("✗ refuted") == len(CHECKS)
+    assert narrow[1].count("✗ refuted") == len(CHECK_NAMES)
     assert "2.5e+02" not in narrow[1]
     assert narrowest[0] == "✗ different  apart, linen / haiku"
     assert narrowest[1].startswith("    structure ✗ refuted 2.5e+02, randomness ✗ refuted 2.5e+02, ")
 
 
 @pytest.mark.parametrize("grade", get_args(Grade))
-def test_every_grade_has_a_sign_and_a_word_in_every_view(grade: Grade):
+def test_every_grade_has_a_sign_and_word_everywhere(grade: Grade):
     run = result(case("a", check("gradients", Finding("gradient f: loss", grade, note="a note"))))
-    words = f"{SIGNS[grade]} {grade}"
-    assert cell(run.cases[0], "linen", "gradients") == (words, grade)
+    words = f"{GRADE_SIGNS[grade]} {grade}"
+    assert check_cell(run.cases[0], "linen", "gradients") == (words, grade)
     assert words in shown(run)
     assert words in shown(run, width=60)
-    assert f"| {words} " in markdown([run])
+    assert f"| {words} " in render_markdown([run])
 
 
 def test_equal_and_unequal_grades_have_different_signs():
-    equal = {SIGNS[grade] for grade in EQUAL}
-    assert not equal & {SIGNS[grade] for grade in SIGNS if grade not in EQUAL}
+    equal = {GRADE_SIGNS[grade] for grade in EQUAL_GRADES}
+    assert not equal & {GRADE_SIGNS[grade] for grade in GRADE_SIGNS if grade not in EQUAL_GRADES}
     assert len(set(VERDICT_SIGNS.values())) == len(VERDICT_SIGNS)
 
 
@@ -164,12 +164,13 @@ def test_colour_adds_nothing_that_the_text_does_not_say():
 def test_a_check_that_does_not_apply_is_a_dash():
     whole = case("a")
     less = replace(whole, checks=tuple(one for one in whole.checks if one.check != "state"))
-    assert cell(less, "linen", "state") == (NOT_ASKED, "")
-    assert f" {NOT_ASKED} " in shown(result(less))
+    assert check_cell(less, "linen", "state") == (NOT_APPLICABLE, "")
+    assert f" {NOT_APPLICABLE} " in shown(result(less))
 
 
-def test_the_worst_finding_is_shown_with_both_values_index_error_budget_and_where_it_comes_from():
-    for text, bullet in ((shown(RUNS["different"]), "  "), (markdown([RUNS["different"]]), "- ")):
+def test_the_worst_finding_shows_values_index_error_and_budget():
+    """And where the budget comes from."""
+    for text, bullet in ((shown(RUNS["different"]), "  "), (render_markdown([RUNS["different"]]), "- ")):
         assert re.search(r"First finding: apart-linen, outputs, eval encode: output\n", text.replace("*", ""))
         for line in (
             "haiku 2, linen 6 at [0, 3]",
@@ -178,8 +179,8 @@ def test_the_worst_finding_is_shown_with_both_values_index_error_budget_and_wher
         ):
             assert f"\n{bullet}{line}\n" in text
         assert re.search(
-            rf"\n{bullet}budget: one ulp in every input moves this by 0\.0001; times the square root of 16 rounded "
-            r"operations in a row; times 6\.5, which chance exceeds once in 1,000,000,000\n",
+            rf"\n{bullet}budget: one ulp in every input changes this by 0\.0001; times the square root of 16 rounded "
+            r"operations in sequence; times 6\.5, which chance exceeds once in 1,000,000,000\n",
             text,
         )
 
@@ -189,28 +190,29 @@ def test_the_worst_finding_is_shown_with_both_values_index_error_budget_and_wher
     [
         (
             0.0026,
-            r"budget: one ulp in every input moves this by 0\.0001; times the square root of 16 rounded operations",
+            r"budget: one ulp in every input changes this by 0\.0001; times the square root of 16 rounded operations",
         ),
-        (0.01, r"budget: twice the reference's own distance from its float64 run"),
+        (0.01, r"budget: twice the reference's distance from its own float64 run"),
     ],
     ids=["derived", "measured"],
 )
 def test_the_budget_says_where_it_comes_from(budget: float, sentence: str):
-    lines = values(replace(OFF, budget=budget), "haiku", "linen")
+    lines = describe_finding(replace(OFF, budget=budget), "haiku", "linen")
     assert re.match(sentence, lines[-1])
 
 
 def test_a_finding_in_training_says_after_which_step():
     assert (
-        values(replace(OFF, place="train: a/kernel"), "haiku", "linen")[1]
+        describe_finding(replace(OFF, place="train: a/kernel"), "haiku", "linen")[1]
         == "haiku 1.5, linen 1.75 at [3] after step 1"
     )
     assert (
-        values(replace(OFF, place="train: a", index=(4,)), "haiku", "linen")[1] == "haiku 1.5, linen 1.75 after step 5"
+        describe_finding(replace(OFF, place="train: a", index=(4,)), "haiku", "linen")[1]
+        == "haiku 1.5, linen 1.75 after step 5"
     )
 
 
-def test_a_run_that_is_the_same_says_what_came_closest_to_its_budget():
+def test_a_same_run_names_what_came_closest_to_its_budget():
     text = shown(RUNS["same"])
     assert (
         "Closest to its budget: alike-linen, train, train: a/kernel\n  haiku 1.5, linen 1.75 at [0, 1] after step 3\n"
@@ -218,32 +220,32 @@ def test_a_run_that_is_the_same_says_what_came_closest_to_its_budget():
     )
     assert "error 0.0005 / budget 0.001 = 0.5 x budget (float64 run, probe 1)" in text
     assert "First finding" not in text
-    assert "First finding" not in markdown([RUNS["same"]])
+    assert "First finding" not in render_markdown([RUNS["same"]])
 
 
-def test_what_cannot_be_told_is_not_what_came_closest_to_its_budget():
+def test_what_is_unidentifiable_is_never_closest_to_its_budget():
     zero = replace(NEAR, place="train: b/bias", grade="unidentifiable", ratio=0.9)
     text = shown(result(case("a", check("train", NEAR, zero))))
     assert "Closest to its budget: a-linen, train, train: a/kernel\n" in text
 
 
-def test_a_refused_finding_is_never_said_to_be_close_to_its_budget():
+def test_a_refused_finding_is_never_closest_to_its_budget():
     run = result(broken("empty", "has no CASE."), case("apart", check("outputs", OFF)))
     assert "First finding: apart-linen, outputs, call __call__: output\n" in shown(run)
     assert "Closest" not in shown(run)
 
 
-def test_everything_that_is_not_the_same_has_a_line_of_its_own():
+def test_everything_that_is_not_the_same_has_its_line():
     run = result(
         *(RUNS[verdict].cases[0] for verdict in ("different", "inconclusive", "error")), RUNS["error"].cases[1]
     )
     lines = (
         "✗ apart-linen, outputs, eval encode: output: haiku 2, linen 6: 4e+03 x budget",
         f"? missing-linen: structure not run, {MISSING}",
-        "! raises: linen: tracing raised KeyError. Mend a.py:3.",
+        "! raises: linen: tracing raised KeyError. Fix a.py:3.",
         "! empty: empty.py: has no CASE. End the file with CASE = Case(...), from equiv.core.case.",
     )
-    text, document = shown(run), markdown([run])
+    text, document = shown(run), render_markdown([run])
     for line in lines:
         assert f"\n{line}\n" in text
     for line in lines[:3]:
@@ -266,7 +268,7 @@ LEAF = LeafResult("a/kernel", (2, 3), "float32", {"haiku": "~/a/~/w (params)", "
 
 
 def test_errata_layers_and_environment_appear():
-    text = markdown([result(case("a", deviations=(DEVIATION,), leaves=(LEAF,)))])
+    text = render_markdown([result(case("a", deviations=(DEVIATION,), leaves=(LEAF,)))])
     (row,) = [line for line in section(text, "Errata of the guides").splitlines() if line.startswith("| a ")]
     assert [part.strip() for part in re.split(r"(?<!\\)\|", row)][1:-1] == [
         "a",
@@ -283,7 +285,7 @@ def test_errata_layers_and_environment_appear():
         "a/kernel",
         "float32[2, 3]",
         "\\~/a/\\~/w (params)",
-        NOT_ASKED,
+        NOT_APPLICABLE,
         "a.kernel (params)",
     ]
     assert re.search(r"^\| jax +\| 1\.2\.3 +\|$", section(text, "Environment"), re.MULTILINE)
@@ -291,15 +293,18 @@ def test_errata_layers_and_environment_appear():
 
 def test_several_results_stand_in_one_document_in_the_order_given():
     runs = [RUNS["different"], RUNS["same"]]
-    text = markdown(runs)
-    assert text == markdown(runs[:1]) + "\n" + markdown(runs[1:])
+    text = render_markdown(runs)
+    assert text == render_markdown(runs[:1]) + "\n" + render_markdown(runs[1:])
     assert re.findall("^# (.)", text, re.MULTILINE) == ["✗", "✓"]
     assert text.endswith("|\n")
 
 
 def test_markdown_is_a_pure_function_of_the_results():
     for run in RUNS.values():
-        assert markdown([run]).encode() == markdown([decode(encode(run), "results")]).encode()
+        assert (
+            render_markdown([run]).encode()
+            == render_markdown([decode_results(encode_results(run), "results")]).encode()
+        )
 
 
 HOSTILE = "a|b <script>alert(1)</script> & _c_ **d** ~~e~~ [f](g) [bold]h[/] ``` \\\n\n# i"
@@ -320,7 +325,7 @@ def hostile() -> RunResult:
 
 
 def test_hostile_names_stay_text_in_markdown(hostile: RunResult):
-    text = markdown([hostile])
+    text = render_markdown([hostile])
     assert "<" not in text
     assert "&lt;script>alert(1)&lt;/script> &amp; \\_c\\_ \\*\\*d\\*\\* \\~\\~e\\~\\~ [f]\\(g)" in text
     assert [line for line in text.splitlines() if line.startswith("# ")] == [text.splitlines()[0]]
@@ -339,5 +344,7 @@ def test_hostile_names_stay_text_in_the_terminal(hostile: RunResult):
 
 
 def test_code_in_backticks_stays_code():
-    text = markdown([result(case("a", lesson="Write `nnx.Param(x) # __call__ <b> a|b` in __init__.", leaves=(LEAF,)))])
+    text = render_markdown(
+        [result(case("a", lesson="Write `nnx.Param(x) # __call__ <b> a|b` in __init__.", leaves=(LEAF,)))]
+    )
     assert "### a: Write `nnx.Param(x) # __call__ <b> a\\|b` in \\_\\_init\\_\\_.\n" in text

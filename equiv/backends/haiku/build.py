@@ -1,4 +1,4 @@
-"""Haiku: the only file of the package that imports it."""
+"""Build a port of a Haiku model."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -9,15 +9,15 @@ import haiku as hk
 import jax
 
 from equiv.backends.base import (
-    Built,
+    BuilderResult,
     Leaves,
     Port,
-    Request,
-    Written,
+    PortSpec,
+    UserProgram,
     check_leaves,
     functional_training,
     mode_arguments,
-    take_apart,
+    unpack_builder_result,
 )
 from equiv.backends.user_programs import forward_and_gradients, functional_step
 from equiv.core.leaves import NativeKey
@@ -26,34 +26,36 @@ from equiv.errors import CaseError
 NAME = "haiku"
 
 
-KINDS = (hk.Transformed, hk.TransformedWithState, hk.MultiTransformed, hk.MultiTransformedWithState)
+TRANSFORMED_TYPES = (hk.Transformed, hk.TransformedWithState, hk.MultiTransformed, hk.MultiTransformedWithState)
 
 
-WANTED = "what hk.transform, transform_with_state or multi_transform returns"
+EXPECTED_TRANSFORMED = "what hk.transform, transform_with_state or multi_transform returns"
 
 
-def build(builder: Callable[..., Any], request: Request) -> Port:
-    """Build the port, abstractly: no parameter is made.
+def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
+    """Build the port abstractly: no parameter is allocated.
 
     Raises:
-        CaseError: the builder returns something that is not a transformed function.
+        CaseError: the builder does not return a transformed function.
     """
-    built = take_apart(NAME, builder(), KINDS, WANTED)
-    calls, apply, begin, step = _functions(built, request)
+    built = unpack_builder_result(NAME, builder(), TRANSFORMED_TYPES, EXPECTED_TRANSFORMED)
+    calls, apply, init_training, step = _haiku_functions(built, spec)
 
     def init(key: Any) -> Leaves:
-        arguments = [jax.numpy.ones(spec.shape, spec.dtype) for spec in _first_inputs(request)]
-        # hk.BatchNorm makes its state only in train mode (guide: Handling State).
-        made = built.model.init(key, *arguments, **mode_arguments(calls.init, True))
-        return _leaves(dict(zip(("params", "state"), made if calls.stateful else (made, {}), strict=True)))
+        arguments = [jax.numpy.ones(struct.shape, struct.dtype) for struct in _first_inputs(spec)]
+        # hk.BatchNorm creates its state only in train mode (guide: Handling State).
+        variables = built.model.init(key, *arguments, **mode_arguments(calls.init, True))
+        return _haiku_leaves(
+            dict(zip(("params", "state"), variables if calls.stateful else (variables, {}), strict=True))
+        )
 
-    def written(native: Leaves, batch: Mapping[str, Any], key: Any) -> tuple[Written, ...]:
-        again = take_apart(NAME, builder(), KINDS, WANTED)
-        calls, _, begin, step = _functions(again, request)
-        call = partial(calls, next(iter(request.methods)))
+    def user_programs(native: Leaves, batch: Mapping[str, Any], key: Any) -> tuple[UserProgram, ...]:
+        rebuilt = unpack_builder_result(NAME, builder(), TRANSFORMED_TYPES, EXPECTED_TRANSFORMED)
+        calls, _, init_training, step = _haiku_functions(rebuilt, spec)
+        call = partial(calls, next(iter(spec.methods)))
         return (
-            *forward_and_gradients(call, _trees(native), request, batch, key),
-            functional_step(NAME, again, begin, step, native, batch, key),
+            *forward_and_gradients(call, _haiku_trees(native), spec, batch, key),
+            functional_step(NAME, rebuilt, init_training, step, native, batch, key),
         )
 
     abstract = jax.eval_shape(init, jax.random.key(0))
@@ -61,33 +63,35 @@ def build(builder: Callable[..., Any], request: Request) -> Port:
         backend=NAME,
         leaves=abstract,
         collections={key: key.collection for key in abstract},
-        modes=any(mode_arguments(function, True) for function in calls.functions.values()),
+        has_modes=any(mode_arguments(function, True) for function in calls.functions.values()),
         apply=apply,
-        begin=begin,
+        init_training=init_training,
         step=step,
-        fresh=init,
+        init=init,
         default_step=built.train_step is None,
-        written=written,
+        user_programs=user_programs,
     )
 
 
-def _functions(built: Built, request: Request) -> "tuple[_Calls, Callable[..., Any], Callable[..., Any], Any]":
-    """A model's calls; `apply`, `begin` and `step` of its port."""
-    calls = _calls(built.model, request)
+def _haiku_functions(
+    built: BuilderResult, spec: PortSpec
+) -> "tuple[_ApplyFunctions, Callable[..., Any], Callable[..., Any], Any]":
+    """The apply functions of a model; `apply`, `init_training` and `step` of its port."""
+    calls = _apply_functions(built.model, spec)
 
     def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
-        outputs, trees = calls(method, _trees(native), arguments, train, key)
+        outputs, trees = calls(method, _haiku_trees(native), arguments, train, key)
         if not calls.stateful:
             return outputs, native
-        after = _leaves(trees)
+        after = _haiku_leaves(trees)
         check_leaves(NAME, method, native, after)
         return outputs, after
 
-    return calls, apply, *functional_training(NAME, request, built, apply, _named_trees(built), _leaves)
+    return calls, apply, *functional_training(NAME, spec, built, apply, _named_trees(built), _haiku_leaves)
 
 
-class _Calls:
-    """The apply functions of a transformed function by method name."""
+class _ApplyFunctions:
+    """The apply functions of a transformed function, by method name."""
 
     def __init__(self, functions: dict[str, Callable[..., Any]], init: Callable[..., Any], stateful: bool) -> None:
         self.functions, self.init, self.stateful = functions, init, stateful
@@ -95,7 +99,7 @@ class _Calls:
     def __call__(
         self, method: str, trees: dict[str, Any], arguments: tuple[Any, ...], train: bool, key: Any
     ) -> tuple[Any, dict[str, Any]]:
-        """One method: its outputs, and the trees after the call."""
+        """Call one method: its outputs, and the updated trees."""
         function = self.functions[method]
         modes = mode_arguments(function, train)
         rng = (key,) if "rng" in inspect.signature(function).parameters else ()
@@ -105,29 +109,29 @@ class _Calls:
         return outputs, {**trees, "state": state}
 
 
-def _calls(model: Any, request: Request) -> _Calls:
+def _apply_functions(model: Any, spec: PortSpec) -> _ApplyFunctions:
     apply = model.apply
     if isinstance(apply, dict):
         functions = dict(apply)
     elif callable(apply):
-        functions = {next(iter(request.methods)): apply}
+        functions = {next(iter(spec.methods)): apply}
     else:
-        functions = dict(zip(request.methods, apply, strict=False))
-    if missing := [method for method in request.methods if method not in functions]:
+        functions = dict(zip(spec.methods, apply, strict=False))
+    if missing := [method for method in spec.methods if method not in functions]:
         raise CaseError(
             f"haiku: no apply function for {', '.join(missing)}: the case asks for "
-            f"{', '.join(request.methods)}, the transformed function has {len(functions)}. "
+            f"{', '.join(spec.methods)}, the transformed function has {len(functions)}. "
             "Return the missing ones from hk.multi_transform, in the order of the case's methods."
         )
     stateful = isinstance(model, hk.TransformedWithState | hk.MultiTransformedWithState)
-    return _Calls(functions, model.init, stateful)
+    return _ApplyFunctions(functions, model.init, stateful)
 
 
-def _first_inputs(request: Request) -> list[jax.ShapeDtypeStruct]:
-    return [request.batch[name] for name in next(iter(request.methods.values()))]
+def _first_inputs(spec: PortSpec) -> list[jax.ShapeDtypeStruct]:
+    return [spec.batch[name] for name in next(iter(spec.methods.values()))]
 
 
-def _leaves(trees: dict[str, Any]) -> Leaves:
+def _haiku_leaves(trees: dict[str, Any]) -> Leaves:
     return {
         NativeKey(collection, f"{scope}/{name}"): leaf
         for collection, alias in (("params", "params"), ("state", "batch_stats"))
@@ -136,7 +140,7 @@ def _leaves(trees: dict[str, Any]) -> Leaves:
     }
 
 
-def _trees(native: Leaves) -> dict[str, Any]:
+def _haiku_trees(native: Leaves) -> dict[str, Any]:
     trees: dict[str, Any] = {"params": {}, "state": {}}
     for key, leaf in native.items():
         scope, _, name = key.path.rpartition("/")
@@ -144,18 +148,18 @@ def _trees(native: Leaves) -> dict[str, Any]:
     return trees
 
 
-def _named_trees(built: Built) -> Callable[[Leaves], dict[str, Any]]:
-    """The trees under the name that the case's train step has for Haiku's state (guide 002 says `batch_stats`)."""
-    asked = {
+def _named_trees(built: BuilderResult) -> Callable[[Leaves], dict[str, Any]]:
+    """Native leaves to trees, with the case's own name for Haiku's state (`batch_stats` in guide 002, or `state`)."""
+    parameters = {
         name
         for function in (built.train_step, built.create)
         if function is not None
         for name in inspect.signature(function).parameters
     }
-    name = "batch_stats" if "batch_stats" in asked else "state"
+    name = "batch_stats" if "batch_stats" in parameters else "state"
 
     def named(native: Leaves) -> dict[str, Any]:
-        trees = _trees(native)
+        trees = _haiku_trees(native)
         return {"params": trees["params"], name: trees["state"]} if trees["state"] else {"params": trees["params"]}
 
     return named

@@ -7,42 +7,42 @@ from typing import Any
 
 import haiku as hk
 
-from equiv.backends import hyperparameters as own
-from equiv.backends.base import Port, Request
+from equiv.backends import hyperparameters as common
+from equiv.backends.base import Port, PortSpec
 from equiv.backends.haiku.build import build
 from equiv.backends.hyperparameters import Hyperparameter
 
 
-def hyperparameters(builder: Callable[..., Any], request: Request) -> tuple[Hyperparameter, ...]:
-    """Every hyperparameter of every layer that some method calls."""
+def hyperparameters(builder: Callable[..., Any], spec: PortSpec) -> tuple[Hyperparameter, ...]:
+    """Every hyperparameter of every layer that the methods call."""
     found: list[Hyperparameter] = []
 
-    def look(call: Callable[..., Any], arguments: Any, keywords: Any, context: hk.MethodContext) -> Any:
+    def record(call: Callable[..., Any], arguments: Any, keywords: Any, context: hk.MethodContext) -> Any:
         if context.method_name != "__init__":
             module = context.module
-            found.extend(own.held(module.module_name, module, vars(module)))
+            found.extend(common.module_hyperparameters(module.module_name, module, vars(module)))
         return call(*arguments, **keywords)
 
-    own.called(build(builder, request), request, hk.intercept_methods(look))
-    return own.distinct(found)
+    common.trace_all_methods(build(builder, spec), spec, hk.intercept_methods(record))
+    return common.unique_hyperparameters(found)
 
 
-def altered(builder: Callable[..., Any], request: Request, which: Hyperparameter, value: Any) -> Port:
-    """The port with another value of one hyperparameter.
+def altered(builder: Callable[..., Any], spec: PortSpec, which: Hyperparameter, value: Any) -> Port:
+    """Build the port with another value of one hyperparameter.
 
     Raises:
-        CaseError: the builder or a method cannot be used.
+        CaseError: the builder or a method is invalid.
     """
-    return own.within(partial(build, builder, request), partial(_change, which, value))
+    return common.build_with_override(partial(build, builder, spec), partial(_override_haiku_attribute, which, value))
 
 
 @contextmanager
-def _change(which: Hyperparameter, value: Any) -> Iterator[None]:
+def _override_haiku_attribute(which: Hyperparameter, value: Any) -> Iterator[None]:
     def alter(call: Callable[..., Any], arguments: Any, keywords: Any, context: hk.MethodContext) -> Any:
         module = context.module
-        made = context.method_name != "__init__"  # a module has its name and attributes once that is done
-        if made and (module.module_name, type(module).__name__) == (which.place, which.layer):
-            setattr(module, *own.attribute(which.name, partial(getattr, module), value))
+        constructed = context.method_name != "__init__"  # after it, a module has its name and attributes
+        if constructed and (module.module_name, type(module).__name__) == (which.place, which.layer):
+            setattr(module, *common.attribute_override(which.name, partial(getattr, module), value))
         return call(*arguments, **keywords)
 
     with hk.intercept_methods(alter):

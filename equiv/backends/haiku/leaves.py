@@ -1,66 +1,69 @@
-"""Leaves."""
+"""How Haiku names and stores each canonical leaf of each layer kind. Haiku is not imported here."""
 
-from equiv.backends.base import AS_IS, LeafNames, scaled
+from equiv.backends.base import AS_IS, LeafNames, norm_leaves
 from equiv.core.layouts import DropUnitAxes, Layout, Shift, SwapAxes
-from equiv.core.leaves import Native, NativeKey
+from equiv.core.leaves import NativeKey, NativeLeaf
 from equiv.core.packing import Gate
 
-SETTLED = 2**30
-"""A `counter` at which `decay**counter` is 0 in every float dtype, so that zero debiasing changes nothing."""
+CONVERGED_COUNTER = 2**30
+"""A `counter` for which `decay**counter` is 0 in every float dtype, so that zero debiasing has no effect."""
 
 
-def _average(name: str) -> dict[str, Native]:
-    # dm-haiku 0.0.17, haiku/_src/moving_averages.py: ExponentialMovingAverage keeps three states per average.
+def _moving_average(name: str) -> dict[str, NativeLeaf]:
+    # dm-haiku 0.0.17, haiku/_src/moving_averages.py: ExponentialMovingAverage has three states per average.
     scope = f"~/{name}_ema"
     return {
-        name: Native("state", f"{scope}/average", DropUnitAxes()),
-        f"{name}.hidden": Native("state", f"{scope}/hidden", DropUnitAxes(), copies=name),
-        f"{name}.counter": Native("state", f"{scope}/counter", constant=SETTLED),
+        name: NativeLeaf("state", f"{scope}/average", DropUnitAxes()),
+        f"{name}.hidden": NativeLeaf("state", f"{scope}/hidden", DropUnitAxes(), mirrors=name),
+        f"{name}.counter": NativeLeaf("state", f"{scope}/counter", fixed_value=CONVERGED_COUNTER),
     }
 
 
-def _weighted(scope: str = "", name: str = "", kernel: Layout = AS_IS) -> dict[str, Native]:
+def _haiku_weights(scope: str = "", name: str = "", kernel: Layout = AS_IS) -> dict[str, NativeLeaf]:
     below, leaf = (f"{part}/" if part else "" for part in (scope, name))
-    return {f"{leaf}kernel": Native("params", f"{below}w", kernel), f"{leaf}bias": Native("params", f"{below}b")}
+    return {
+        f"{leaf}kernel": NativeLeaf("params", f"{below}w", kernel),
+        f"{leaf}bias": NativeLeaf("params", f"{below}b"),
+    }
 
 
-def _lstm() -> dict[str, Native]:
+def _haiku_lstm() -> dict[str, NativeLeaf]:
     # dm-haiku 0.0.17, haiku/_src/recurrent.py: one linear layer for input and hidden, gates i, g, f, o, and f + 1.
-    found: dict[str, Native] = {}
+    found: dict[str, NativeLeaf] = {}
     for index, gate in enumerate("igfo"):
         for letter, rows in (("i", "input"), ("h", "hidden")):
-            found[f"{letter}{gate}/kernel"] = Native("params", "linear/w", part=Gate(index, rows=rows))
+            found[f"{letter}{gate}/kernel"] = NativeLeaf("params", "linear/w", part=Gate(index, rows=rows))
         layout = Shift(1.0) if gate == "f" else AS_IS
-        found[f"h{gate}/bias"] = Native("params", "linear/b", layout, Gate(index))
+        found[f"h{gate}/bias"] = NativeLeaf("params", "linear/b", layout, Gate(index))
     return found
 
 
 LEAVES: LeafNames = {
-    "linear": _weighted(),
-    "conv": _weighted(),
-    "conv_transpose": _weighted(kernel=SwapAxes()),
-    "embed": {"embedding": Native("params", "embeddings")},
-    "layer_norm": scaled("offset", DropUnitAxes()),
-    "rms_norm": {"scale": Native("params", "scale", DropUnitAxes())},
-    "group_norm": scaled("offset"),
-    "instance_norm": scaled("offset"),
-    "batch_norm": {**scaled("offset", DropUnitAxes()), **_average("mean"), **_average("var")},
-    "spectral_norm": {"u": Native("state", "u0"), "sigma": Native("state", "sigma")},
+    "linear": _haiku_weights(),
+    "conv": _haiku_weights(),
+    "conv_transpose": _haiku_weights(kernel=SwapAxes()),
+    "embed": {"embedding": NativeLeaf("params", "embeddings")},
+    "layer_norm": norm_leaves("offset", DropUnitAxes()),
+    "rms_norm": {"scale": NativeLeaf("params", "scale", DropUnitAxes())},
+    "group_norm": norm_leaves("offset"),
+    "instance_norm": norm_leaves("offset"),
+    "batch_norm": {**norm_leaves("offset", DropUnitAxes()), **_moving_average("mean"), **_moving_average("var")},
+    "spectral_norm": {"u": NativeLeaf("state", "u0"), "sigma": NativeLeaf("state", "sigma")},
     "attention": {
-        **_weighted("query", "query"),
-        **_weighted("key", "key"),
-        **_weighted("value", "value"),
-        **_weighted("linear", "out"),
+        **_haiku_weights("query", "query"),
+        **_haiku_weights("key", "key"),
+        **_haiku_weights("value", "value"),
+        **_haiku_weights("linear", "out"),
     },
-    "lstm": _lstm(),
-    "vanilla_rnn": {**_weighted("linear", "i"), "h/kernel": Native("params", "linear_1/w")},
-    "conv_lstm": {**_weighted("input_to_hidden", "ih"), **_weighted("hidden_to_hidden", "hh")},
-    "module": {"*": Native("params", "*")},
-    "parameter": {"": Native("params", "")},
-    "state": {"": Native("state", "")},
+    "lstm": _haiku_lstm(),
+    "vanilla_rnn": {**_haiku_weights("linear", "i"), "h/kernel": NativeLeaf("params", "linear_1/w")},
+    "conv_lstm": {**_haiku_weights("input_to_hidden", "ih"), **_haiku_weights("hidden_to_hidden", "hh")},
+    "module": {"*": NativeLeaf("params", "*")},
+    "parameter": {"": NativeLeaf("params", "")},
+    "state": {"": NativeLeaf("state", "")},
 }
 
 
-def native_key(native: Native, scope: str) -> NativeKey:
-    """Where a leaf of a layer at `scope` lives: Haiku joins module and leaf names with `/`."""
+def native_key(native: NativeLeaf, scope: str) -> NativeKey:
+    """The native key of a leaf in the layer at `scope`: Haiku joins module and leaf names with `/`."""
     return NativeKey(native.collection, "/".join(part for part in (scope, native.name) if part))

@@ -1,4 +1,4 @@
-"""Flax Linen: builds a port, and says how the library names and stores each leaf."""
+"""Flax Linen: builds ports; the native form of each canonical leaf."""
 
 from equiv.backends.linen.build import NAME as NAME
 from equiv.backends.linen.build import build as build

@@ -1,4 +1,4 @@
-"""Flax Linen: with `nnx.py` the only file of the package that imports Flax."""
+"""Build a port of a Flax Linen model."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,15 +9,15 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from equiv.backends.base import (
-    Built,
+    BuilderResult,
     Leaves,
     Port,
-    Request,
-    Written,
+    PortSpec,
+    UserProgram,
     check_leaves,
     functional_training,
     mode_arguments,
-    take_apart,
+    unpack_builder_result,
 )
 from equiv.backends.user_programs import forward_and_gradients, functional_step
 from equiv.core.leaves import NativeKey
@@ -26,63 +26,63 @@ from equiv.errors import CaseError
 NAME = "linen"
 
 
-WANTED = "a flax.linen.Module"
+EXPECTED_MODULE = "a flax.linen.Module"
 
 
-def build(builder: Callable[..., Any], request: Request) -> Port:
-    """Build the port, abstractly: no parameter is made.
+def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
+    """Build the port abstractly: no parameter is allocated.
 
     Raises:
-        CaseError: the builder returns no Linen module, or a method is missing.
+        CaseError: the builder does not return a Linen module, or a method is missing.
     """
-    built = take_apart(NAME, builder(), (nn.Module,), WANTED)
-    methods = {method: _method(built.model, method) for method in request.methods}
+    built = unpack_builder_result(NAME, builder(), (nn.Module,), EXPECTED_MODULE)
+    methods = {method: _linen_method(built.model, method) for method in spec.methods}
     modes = any(mode_arguments(function, True) for function in methods.values())
 
-    def make(key: Any) -> dict[str, Any]:
-        method, names = next(iter(request.methods.items()))
-        arguments = [jax.numpy.ones(request.batch[name].shape, request.batch[name].dtype) for name in names]
+    def init_variables(key: Any) -> dict[str, Any]:
+        method, names = next(iter(spec.methods.items()))
+        arguments = [jax.numpy.ones(spec.batch[name].shape, spec.batch[name].dtype) for name in names]
         keys = {"params": key, "dropout": jax.random.fold_in(key, 1)}
         return built.model.init(keys, *arguments, method=method, **mode_arguments(methods[method], False))
 
-    shapes = jax.eval_shape(make, jax.random.key(0))
-    abstract, trees = _leaves(shapes), partial(_trees, _paths(shapes))
+    shapes = jax.eval_shape(init_variables, jax.random.key(0))
+    abstract, trees = _linen_leaves(shapes), partial(_linen_trees, _tree_paths(shapes))
     collections = sorted({key.collection for key in abstract} - {"params"})
-    _, apply, begin, step = _functions(built, request, collections, trees)
+    _, apply, init_training, step = _linen_functions(built, spec, collections, trees)
 
-    def written(native: Leaves, batch: Mapping[str, Any], key: Any) -> tuple[Written, ...]:
-        again = take_apart(NAME, builder(), (nn.Module,), WANTED)
-        call, _, begin, step = _functions(again, request, collections, trees)
-        call = partial(call, next(iter(request.methods)))
+    def user_programs(native: Leaves, batch: Mapping[str, Any], key: Any) -> tuple[UserProgram, ...]:
+        rebuilt = unpack_builder_result(NAME, builder(), (nn.Module,), EXPECTED_MODULE)
+        call, _, init_training, step = _linen_functions(rebuilt, spec, collections, trees)
+        call = partial(call, next(iter(spec.methods)))
         return (
-            *forward_and_gradients(call, trees(native), request, batch, key),
-            functional_step(NAME, again, begin, step, native, batch, key),
+            *forward_and_gradients(call, trees(native), spec, batch, key),
+            functional_step(NAME, rebuilt, init_training, step, native, batch, key),
         )
 
     return Port(
         backend=NAME,
         leaves=abstract,
         collections={key: "params" if key.collection == "params" else "state" for key in abstract},
-        modes=modes,
+        has_modes=modes,
         apply=apply,
-        begin=begin,
+        init_training=init_training,
         step=step,
-        fresh=lambda key: _leaves(make(key)),
+        init=lambda key: _linen_leaves(init_variables(key)),
         default_step=built.train_step is None,
-        written=written,
+        user_programs=user_programs,
     )
 
 
-def _functions(
-    built: Built, request: Request, collections: list[str], trees: Callable[[Leaves], dict[str, Any]]
+def _linen_functions(
+    built: BuilderResult, spec: PortSpec, collections: list[str], trees: Callable[[Leaves], dict[str, Any]]
 ) -> tuple[Callable[..., Any], ...]:
-    """A model's call on its trees; `apply`, `begin` and `step` of its port."""
-    methods = {method: _method(built.model, method) for method in request.methods}
+    """The call of a model on its trees; `apply`, `init_training` and `step` of its port."""
+    methods = {method: _linen_method(built.model, method) for method in spec.methods}
 
     def call(
         method: str, trees: dict[str, Any], arguments: tuple[Any, ...], train: bool, key: Any
     ) -> tuple[Any, dict[str, Any]]:
-        # In eval mode every collection stays mutable too, so that a state that moves there is seen.
+        # Every collection is mutable in eval mode too, so that a change of state there is detected.
         outputs, changed = built.model.apply(
             trees,
             *arguments,
@@ -95,24 +95,24 @@ def _functions(
 
     def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
         outputs, changed = call(method, trees(native), arguments, train, key)
-        after = _leaves(changed)
+        after = _linen_leaves(changed)
         check_leaves(NAME, method, native, after)
         return outputs, after
 
-    return call, apply, *functional_training(NAME, request, built, apply, trees, _leaves)
+    return call, apply, *functional_training(NAME, spec, built, apply, trees, _linen_leaves)
 
 
-def _method(model: nn.Module, method: str) -> Callable[..., Any]:
+def _linen_method(model: nn.Module, method: str) -> Callable[..., Any]:
     if not callable(getattr(model, method, None)):
         raise CaseError(
-            f"linen: {type(model).__name__} has no method {method!r}, which the case asks for. "
-            "Add it, or leave it out of the case's methods."
+            f"linen: {type(model).__name__} has no method {method!r}, which the case's methods name. "
+            "Add it to the model, or remove it from the case's methods."
         )
     return getattr(model, method)
 
 
-def _leaves(trees: Any) -> Leaves:
-    # optimizer state and step travel beside the collections in a training carry, under `opt_state`
+def _linen_leaves(trees: Any) -> Leaves:
+    # The carry of training contains the collections and, under `opt_state`, the optimizer state and step.
     return {
         NativeKey(collection, "/".join(path)): leaf
         for collection, tree in trees.items()
@@ -121,12 +121,12 @@ def _leaves(trees: Any) -> Leaves:
     }
 
 
-def _paths(trees: Any) -> dict[NativeKey, tuple[str, ...]]:
-    """Where each leaf lies: `nn.SpectralNorm` has names with a `/` in them, so a joined path does not tell."""
+def _tree_paths(trees: Any) -> dict[NativeKey, tuple[str, ...]]:
+    """The path of each leaf as a tuple: names in `nn.SpectralNorm` contain `/`, so a joined path is ambiguous."""
     paths = {collection: flatten_dict(tree) for collection, tree in trees.items()}
     return {NativeKey(name, "/".join(path)): (name, *path) for name, found in paths.items() for path in found}
 
 
-def _trees(paths: Mapping[NativeKey, tuple[str, ...]], native: Leaves) -> dict[str, Any]:
-    # without parameters too there is a tree of them to train
+def _linen_trees(paths: Mapping[NativeKey, tuple[str, ...]], native: Leaves) -> dict[str, Any]:
+    # A model without parameters needs an empty tree of them for training.
     return {"params": {}, **unflatten_dict({paths[key]: leaf for key, leaf in native.items()})}

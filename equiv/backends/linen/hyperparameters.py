@@ -8,42 +8,42 @@ from typing import Any
 
 import flax.linen as nn
 
-from equiv.backends import hyperparameters as own
-from equiv.backends.base import Port, Request
+from equiv.backends import hyperparameters as common
+from equiv.backends.base import Port, PortSpec
 from equiv.backends.hyperparameters import Hyperparameter
 from equiv.backends.linen.build import build
 
 
-def hyperparameters(builder: Callable[..., Any], request: Request) -> tuple[Hyperparameter, ...]:
-    """Every hyperparameter of every layer that some method calls."""
+def hyperparameters(builder: Callable[..., Any], spec: PortSpec) -> tuple[Hyperparameter, ...]:
+    """Every hyperparameter of every layer that the methods call."""
     found: list[Hyperparameter] = []
 
-    def look(call: Callable[..., Any], arguments: Any, keywords: Any, context: Any) -> Any:
+    def record(call: Callable[..., Any], arguments: Any, keywords: Any, context: Any) -> Any:
         module = context.module
         values = {field.name: getattr(module, field.name, None) for field in fields(module)}
-        found.extend(own.held(_place(module), module, values))
+        found.extend(common.module_hyperparameters(_linen_module_path(module), module, values))
         return call(*arguments, **keywords)
 
-    own.called(build(builder, request), request, nn.intercept_methods(look))
-    return own.distinct(found)
+    common.trace_all_methods(build(builder, spec), spec, nn.intercept_methods(record))
+    return common.unique_hyperparameters(found)
 
 
-def altered(builder: Callable[..., Any], request: Request, which: Hyperparameter, value: Any) -> Port:
-    """The port with another value of one hyperparameter.
+def altered(builder: Callable[..., Any], spec: PortSpec, which: Hyperparameter, value: Any) -> Port:
+    """Build the port with another value of one hyperparameter.
 
     Raises:
-        CaseError: the builder or a method cannot be used.
+        CaseError: the builder or a method is invalid.
     """
-    return own.within(partial(build, builder, request), partial(_change, which, value))
+    return common.build_with_override(partial(build, builder, spec), partial(_override_linen_field, which, value))
 
 
 @contextmanager
-def _change(which: Hyperparameter, value: Any) -> Iterator[None]:
+def _override_linen_field(which: Hyperparameter, value: Any) -> Iterator[None]:
     def alter(call: Callable[..., Any], arguments: Any, keywords: Any, context: Any) -> Any:
         module = context.module
-        if (_place(module), type(module).__name__) != (which.place, which.layer):
+        if (_linen_module_path(module), type(module).__name__) != (which.place, which.layer):
             return call(*arguments, **keywords)
-        name, new = own.attribute(which.name, partial(getattr, module), value)
+        name, new = common.attribute_override(which.name, partial(getattr, module), value)
         before = getattr(module, name)
         object.__setattr__(module, name, new)  # a field of a frozen dataclass
         try:
@@ -55,5 +55,5 @@ def _change(which: Hyperparameter, value: Any) -> Iterator[None]:
         yield
 
 
-def _place(module: nn.Module) -> str:
+def _linen_module_path(module: nn.Module) -> str:
     return "/".join(module.path)

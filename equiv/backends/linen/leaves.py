@@ -1,51 +1,51 @@
-"""Leaves."""
+"""How Flax Linen names and stores each canonical leaf of each layer kind. Flax is not imported here."""
 
-from equiv.backends.base import AS_IS, LeafNames, scaled
-from equiv.core.layer_kinds import KINDS
+from equiv.backends.base import AS_IS, LeafNames, norm_leaves
+from equiv.core.layer_kinds import LAYER_KINDS
 from equiv.core.layouts import Layout, MergeAxes
-from equiv.core.leaves import Native, NativeKey
+from equiv.core.leaves import NativeKey, NativeLeaf
 
 
-def _weighted(name: str = "", kernel: Layout = AS_IS, bias: Layout = AS_IS) -> dict[str, Native]:
+def _linen_weights(name: str = "", kernel: Layout = AS_IS, bias: Layout = AS_IS) -> dict[str, NativeLeaf]:
     below = f"{name}/" if name else ""
     return {
-        f"{below}kernel": Native("params", f"{below}kernel", kernel),
-        f"{below}bias": Native("params", f"{below}bias", bias),
+        f"{below}kernel": NativeLeaf("params", f"{below}kernel", kernel),
+        f"{below}bias": NativeLeaf("params", f"{below}bias", bias),
     }
 
 
-def _stats(*names: str) -> dict[str, Native]:
-    return {name: Native("batch_stats", name) for name in names}
+def _batch_stats(*names: str) -> dict[str, NativeLeaf]:
+    return {name: NativeLeaf("batch_stats", name) for name in names}
 
 
 LEAVES: LeafNames = {
-    "linear": _weighted(),
-    "conv": _weighted(),
-    "conv_transpose": _weighted(),
-    "embed": {"embedding": Native("params", "embedding")},
-    "layer_norm": scaled("bias"),
-    "rms_norm": {"scale": Native("params", "scale")},
-    "group_norm": scaled("bias"),
-    "instance_norm": scaled("bias"),
-    "batch_norm": {**scaled("bias"), **_stats("mean", "var")},
-    "spectral_norm": _stats("u", "sigma"),
+    "linear": _linen_weights(),
+    "conv": _linen_weights(),
+    "conv_transpose": _linen_weights(),
+    "embed": {"embedding": NativeLeaf("params", "embedding")},
+    "layer_norm": norm_leaves("bias"),
+    "rms_norm": {"scale": NativeLeaf("params", "scale")},
+    "group_norm": norm_leaves("bias"),
+    "instance_norm": norm_leaves("bias"),
+    "batch_norm": {**norm_leaves("bias"), **_batch_stats("mean", "var")},
+    "spectral_norm": _batch_stats("u", "sigma"),
     "attention": {
-        **_weighted("query", MergeAxes(), MergeAxes()),
-        **_weighted("key", MergeAxes(), MergeAxes()),
-        **_weighted("value", MergeAxes(), MergeAxes()),
-        **_weighted("out", MergeAxes(-3)),
+        **_linen_weights("query", MergeAxes(), MergeAxes()),
+        **_linen_weights("key", MergeAxes(), MergeAxes()),
+        **_linen_weights("value", MergeAxes(), MergeAxes()),
+        **_linen_weights("out", MergeAxes(-3)),
     },
-    "lstm": {leaf: Native("params", leaf) for leaf in KINDS["lstm"]},
-    "vanilla_rnn": {leaf: Native("params", leaf) for leaf in KINDS["vanilla_rnn"]},
-    "conv_lstm": {**_weighted("ih"), **_weighted("hh")},
-    "module": {"*": Native("params", "*")},
-    "parameter": {"": Native("params", "")},
-    "state": {"": Native("", "")},
+    "lstm": {leaf: NativeLeaf("params", leaf) for leaf in LAYER_KINDS["lstm"]},
+    "vanilla_rnn": {leaf: NativeLeaf("params", leaf) for leaf in LAYER_KINDS["vanilla_rnn"]},
+    "conv_lstm": {**_linen_weights("ih"), **_linen_weights("hh")},
+    "module": {"*": NativeLeaf("params", "*")},
+    "parameter": {"": NativeLeaf("params", "")},
+    "state": {"": NativeLeaf("", "")},
 }
 
 
-def native_key(native: Native, scope: str) -> NativeKey:
-    """Where a leaf of a layer at `scope` lives. A `state` row names the collection first: `counter/count`."""
+def native_key(native: NativeLeaf, scope: str) -> NativeKey:
+    """The native key of a leaf in the layer at `scope`; a `state` scope begins with the collection: `counter/count`."""
     path = "/".join(part for part in (scope, native.name) if part)
     if native.collection:
         return NativeKey(native.collection, path)

@@ -1,4 +1,4 @@
-"""Flax NNX: builds a port, and says how the library names and stores each leaf."""
+"""Flax NNX: builds ports; the native form of each canonical leaf."""
 
 from equiv.backends.nnx.build import NAME as NAME
 from equiv.backends.nnx.build import build as build

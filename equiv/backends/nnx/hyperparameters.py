@@ -6,41 +6,43 @@ from typing import Any
 
 from flax import nnx
 
-from equiv.backends import hyperparameters as own
-from equiv.backends.base import Port, Request, take_apart
+from equiv.backends import hyperparameters as common
+from equiv.backends.base import Port, PortSpec, unpack_builder_result
 from equiv.backends.hyperparameters import Hyperparameter
 from equiv.backends.nnx.build import NAME, build
 
 
-def hyperparameters(builder: Callable[..., Any], request: Request) -> tuple[Hyperparameter, ...]:
+def hyperparameters(builder: Callable[..., Any], spec: PortSpec) -> tuple[Hyperparameter, ...]:
     """Every hyperparameter of every module of the built model."""
-    model = nnx.eval_shape(lambda: _model(builder(nnx.Rngs(0))))
-    return own.distinct(
-        one for path, module in nnx.iter_modules(model) for one in own.held(_place(path), module, vars(module))
+    model = nnx.eval_shape(lambda: _unpack_model(builder(nnx.Rngs(0))))
+    return common.unique_hyperparameters(
+        one
+        for path, module in nnx.iter_modules(model)
+        for one in common.module_hyperparameters(_nnx_module_path(path), module, vars(module))
     )
 
 
-def altered(builder: Callable[..., Any], request: Request, which: Hyperparameter, value: Any) -> Port:
+def altered(builder: Callable[..., Any], spec: PortSpec, which: Hyperparameter, value: Any) -> Port:
     """The port with another value of one hyperparameter, set once the model is built.
 
     Raises:
-        CaseError: the builder or a method cannot be used.
+        CaseError: the builder or a method is invalid.
     """
-    return build(partial(_built, builder, which, value), request)
+    return build(partial(_build_with_hyperparameter, builder, which, value), spec)
 
 
-def _built(builder: Callable[..., Any], which: Hyperparameter, value: Any, rngs: nnx.Rngs) -> Any:
+def _build_with_hyperparameter(builder: Callable[..., Any], which: Hyperparameter, value: Any, rngs: nnx.Rngs) -> Any:
     returned = builder(rngs)
-    for path, module in nnx.iter_modules(_model(returned)):
-        if _place(path) == which.place:
-            setattr(module, *own.attribute(which.name, partial(getattr, module), value))
+    for path, module in nnx.iter_modules(_unpack_model(returned)):
+        if _nnx_module_path(path) == which.place:
+            setattr(module, *common.attribute_override(which.name, partial(getattr, module), value))
             break
     return returned
 
 
-def _model(returned: Any) -> nnx.Module:
-    return take_apart(NAME, returned, (nnx.Module,), "an nnx.Module").model
+def _unpack_model(returned: Any) -> nnx.Module:
+    return unpack_builder_result(NAME, returned, (nnx.Module,), "an nnx.Module").model
 
 
-def _place(path: tuple[Any, ...]) -> str:
+def _nnx_module_path(path: tuple[Any, ...]) -> str:
     return ".".join(map(str, path))

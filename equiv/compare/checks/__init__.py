@@ -1,1 +1,1 @@
-"""One file per question that is asked of a port. Checks see results of runs, never a library."""
+"""One file per check. Checks read outputs of runs and import no library."""

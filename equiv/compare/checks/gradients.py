@@ -1,6 +1,6 @@
 """Are the loss and its gradient the same, leaf by leaf, for every parameter and every float input?"""
 
-from equiv.compare.checks.coverage import sweep
+from equiv.compare.checks.coverage import compare_all
 from equiv.compare.observation import Comparison
 from equiv.core.results import CheckResult
 
@@ -9,4 +9,4 @@ NAME = "gradients"
 
 def check(comparison: Comparison) -> CheckResult | None:
     """Compare losses and gradients."""
-    return sweep(NAME, comparison, lambda program, _: program.startswith("gradient "))
+    return compare_all(NAME, comparison, lambda program, _: program.startswith("gradient "))

@@ -1,6 +1,6 @@
 """Does every public method give the same outputs, in every mode?"""
 
-from equiv.compare.checks.coverage import sweep
+from equiv.compare.checks.coverage import compare_all
 from equiv.compare.observation import Comparison
 from equiv.core.results import CheckResult
 
@@ -13,4 +13,4 @@ def check(comparison: Comparison) -> CheckResult | None:
     def wanted(program: str, output: str) -> bool:
         return output.split("/")[0] == "output" and not program.startswith("after training, ")
 
-    return sweep(NAME, comparison, wanted)
+    return compare_all(NAME, comparison, wanted)

@@ -1,10 +1,10 @@
-"""Is the state the same after every call, and do both ports still agree in eval mode after training?"""
+"""Is the state the same after every call, and are eval-mode outputs after training the same?"""
 
-from equiv.compare.checks.coverage import one, places, summary
-from equiv.compare.numeric.difference import compare
+from equiv.compare.checks.coverage import compare_place, select_places, summarise_grades
+from equiv.compare.numeric.difference import compare_output
 from equiv.compare.observation import Comparison
 from equiv.core.results import CheckResult, Finding
-from equiv.core.verdict import weakest
+from equiv.core.verdict import check_grade
 
 NAME = "state"
 
@@ -15,23 +15,25 @@ def check(comparison: Comparison) -> CheckResult | None:
     def wanted(program: str, output: str) -> bool:
         return output.startswith("state ") or program.startswith("after training, ")
 
-    left, right = places(comparison.reference, wanted), places(comparison.candidate, wanted)
+    left, right = select_places(comparison.reference, wanted), select_places(comparison.candidate, wanted)
     own = {
         leaf.name: leaf
         for side in (comparison.reference, comparison.candidate)
         for leaf in side.table.leaves
-        if leaf.own
+        if leaf.library_only
     }
     findings: list[Finding] = []
     for place in {**left, **right}:
         leaf = own.get(place.partition(": state ")[2])
         if leaf is None:
-            findings.append(one(comparison, place, left, right))
-        elif leaf.copies is not None and place in left:
-            # Where the formula has settled, a leaf that only the reference has repeats one that both have.
-            shared = place.replace(leaf.name, leaf.copies)
-            findings.append(compare(comparison, place, shared, probes=comparison.warm))
+            findings.append(compare_place(comparison, place, left, right))
+        elif leaf.mirrors is not None and place in left:
+            # Where the formula has converged, a leaf that only the reference has repeats one that both have.
+            shared = place.replace(leaf.name, leaf.mirrors)
+            findings.append(compare_output(comparison, place, shared, probes=comparison.ordinary_probes))
     if not findings:
         return None
     candidate = comparison.candidate.table.backend
-    return CheckResult(NAME, candidate, weakest(tuple(findings)), summary(tuple(findings)), tuple(findings))
+    return CheckResult(
+        NAME, candidate, check_grade(tuple(findings)), summarise_grades(tuple(findings)), tuple(findings)
+    )

@@ -1,27 +1,27 @@
 """Do both ports have the same leaves: names, shapes, dtypes, count, and the paths that the guide prints?"""
 
-from equiv.compare.observation import Comparison, Observed
+from equiv.compare.observation import Comparison, PortOutputs
 from equiv.core.leaves import MappedLeaf
 from equiv.core.results import CheckResult, Finding
-from equiv.core.verdict import weakest
+from equiv.core.verdict import check_grade
 
 NAME = "structure"
 
 
 def check(comparison: Comparison) -> CheckResult:
-    """Compare leaf tables. A leaf that one side lacks or shapes otherwise is refuted here, and blocks the rest."""
+    """Compare leaf tables. A leaf that one port lacks, or that differs, is refuted here and blocks the other checks."""
     reference, candidate = comparison.reference, comparison.candidate
-    left = {leaf.name: leaf for leaf in reference.table.leaves if not leaf.own}
-    right = {leaf.name: leaf for leaf in candidate.table.leaves if not leaf.own}
-    findings = [_leaf(name, left.get(name), right.get(name), comparison) for name in {**left, **right}]
+    left = {leaf.name: leaf for leaf in reference.table.leaves if not leaf.library_only}
+    right = {leaf.name: leaf for leaf in candidate.table.leaves if not leaf.library_only}
+    findings = [_leaf_finding(name, left.get(name), right.get(name), comparison) for name in {**left, **right}]
     for observed in (reference, candidate):
-        findings += _printed(comparison, observed)
+        findings += _printed_path_findings(comparison, observed)
     count = sum(leaf.spec.collection == "params" for leaf in right.values())
     summary = f"{len(right)} leaves, {count} of them parameters; {candidate.random} leaves of random state"
-    return CheckResult(NAME, candidate.table.backend, weakest(tuple(findings)), summary, tuple(findings))
+    return CheckResult(NAME, candidate.table.backend, check_grade(tuple(findings)), summary, tuple(findings))
 
 
-def _leaf(name: str, left: MappedLeaf | None, right: MappedLeaf | None, comparison: Comparison) -> Finding:
+def _leaf_finding(name: str, left: MappedLeaf | None, right: MappedLeaf | None, comparison: Comparison) -> Finding:
     place = f"leaf {name}"
     if left is None or right is None:
         lacking = comparison.reference if left is None else comparison.candidate
@@ -36,8 +36,8 @@ def _leaf(name: str, left: MappedLeaf | None, right: MappedLeaf | None, comparis
     return Finding(place, "exact", reference=str(left.spec), candidate=str(right.spec))
 
 
-def _printed(comparison: Comparison, observed: Observed) -> list[Finding]:
-    """The paths and shapes that the guide prints, against what the library has; both ways."""
+def _printed_path_findings(comparison: Comparison, observed: PortOutputs) -> list[Finding]:
+    """Compare the paths and shapes that the guide prints with those of the library, in both directions."""
     backend = observed.table.backend
     printed = comparison.case.printed.get(backend)
     if printed is None:
@@ -51,7 +51,7 @@ def _printed(comparison: Comparison, observed: Observed) -> list[Finding]:
         place = f"{backend} prints {path}"
         expected, got = printed.get(path), has.get(path)
         same = expected is not None and got is not None and tuple(expected) == tuple(got)
-        note = "" if same else "the guide prints another tree than the library has"
+        note = "" if same else "the tree that the guide prints differs from the library's"
         findings.append(
             Finding(place, "exact" if same else "refuted", reference=str(expected), candidate=str(got), note=note)
         )

@@ -1,4 +1,4 @@
-"""Do k train steps leave the same parameters, state and optimizer state, after each of them?"""
+"""Are parameters, state and optimizer state the same after each of k train steps?"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from equiv.compare.checks.coverage import places, summary
-from equiv.compare.numeric.difference import compare, compare_arrays, with_proof, worst
-from equiv.compare.observation import Comparison, Observed
+from equiv.compare.checks.coverage import select_places, summarise_grades
+from equiv.compare.numeric.difference import apply_proof, compare_arrays, compare_output, worst_finding
+from equiv.compare.observation import FRESH_STATE, Comparison, PortOutputs
 from equiv.core.case import KnownDifference
 from equiv.core.results import CheckResult, Finding
-from equiv.core.verdict import weakest
+from equiv.core.verdict import check_grade
 
 NAME = "train"
 
@@ -22,83 +22,98 @@ def check(comparison: Comparison) -> CheckResult | None:
     def wanted(program: str, _: str) -> bool:
         return program == "train"
 
-    left, right = places(comparison.reference, wanted), places(comparison.candidate, wanted)
+    left, right = select_places(comparison.reference, wanted), select_places(comparison.candidate, wanted)
     if not left and not right:
         return None
     pair = {comparison.reference.table.backend, comparison.candidate.table.backend}
     known = {known.leaf: known for known in comparison.case.known_differences if known.backend in pair}
     findings: list[Finding] = []
     for place in {**left, **right}:
-        findings += _place(comparison, place.removeprefix("train: "), known, place in left, place in right)
+        findings += _compare_trained(comparison, place.removeprefix("train: "), known, place in left, place in right)
     candidate = comparison.candidate.table.backend
-    return CheckResult(NAME, candidate, weakest(tuple(findings)), summary(tuple(findings)), tuple(findings))
+    return CheckResult(
+        NAME, candidate, check_grade(tuple(findings)), summarise_grades(tuple(findings)), tuple(findings)
+    )
 
 
-def _place(
+def _compare_trained(
     comparison: Comparison, name: str, known: Mapping[str, KnownDifference], in_left: bool, in_right: bool
 ) -> list[Finding]:
     place = f"train: {name}"
-    own = {leaf.name for side in (comparison.reference, comparison.candidate) for leaf in side.table.leaves if leaf.own}
+    own = {
+        leaf.name
+        for side in (comparison.reference, comparison.candidate)
+        for leaf in side.table.leaves
+        if leaf.library_only
+    }
     if name in own:
-        return [_covered(comparison, name, known)]
-    if _bookkeeping(comparison, name):
-        return [_counts(comparison, place)] if in_left and in_right else []
+        return [_library_only_finding(comparison, name, known)]
+    if _is_step_count(comparison, name):
+        return [_compare_step_counts(comparison, place)] if in_left and in_right else []
     if not (in_left and in_right):
         lacking = comparison.candidate if in_left else comparison.reference
         return [Finding(place, "refuted", note=f"{lacking.table.backend} does not train it")]
     if name not in known:
-        return [compare(comparison, place)]
-    return [compare(comparison, place, probes=comparison.warm), _formula(comparison, known[name])]
+        return [compare_output(comparison, place)]
+    return [
+        compare_output(comparison, place, probes=comparison.ordinary_probes),
+        _check_formula(comparison, known[name]),
+    ]
 
 
-def _bookkeeping(comparison: Comparison, name: str) -> bool:
-    """Step counts of an optimizer or train state: whole numbers that are no variable of the model."""
+def _is_step_count(comparison: Comparison, name: str) -> bool:
+    """Whether it is a step count of an optimizer or train state: integers that are no variable of the model."""
     if any(leaf.name == name for leaf in comparison.reference.table.leaves):
         return False
     samples = [side.samples["0"].native.get(f"train: {name}") for side in (comparison.reference, comparison.candidate)]
     return all(array is None or np.issubdtype(array.dtype, np.integer) for array in samples)
 
 
-def _counts(comparison: Comparison, place: str) -> Finding:
-    """Step counts by value: libraries keep them in integers of different kinds."""
+def _compare_step_counts(comparison: Comparison, place: str) -> Finding:
+    """Compare step counts by value: libraries keep them in integers of different dtypes."""
     findings = []
-    for probe in comparison.warm:
+    for probe in comparison.ordinary_probes:
         sides = (comparison.reference, comparison.candidate)
         left, right = (side.samples[probe].native[place].astype("int64") for side in sides)
-        findings.append(with_proof(comparison, compare_arrays(comparison, probe, place, (left, right), None), place))
-    return worst(place, findings)
+        findings.append(apply_proof(comparison, compare_arrays(comparison, probe, place, (left, right), None), place))
+    return worst_finding(place, findings)
 
 
-def _covered(comparison: Comparison, name: str, known: Mapping[str, KnownDifference]) -> Finding:
-    """A leaf that only one library has: a formula must speak of it."""
+def _library_only_finding(comparison: Comparison, name: str, known: Mapping[str, KnownDifference]) -> Finding:
+    """Judge a leaf that only one library has: a known difference of the case must cover it."""
     place = f"train: {name}"
     if formula := next((item for leaf, item in known.items() if name.startswith(f"{leaf}.")), None):
         return Finding(place, "expected", note=f"only {formula.backend} has it; {formula.formula}")
     return Finding(
-        place, "refuted", note="only one library has this leaf, and no known difference of the case says what it does"
+        place, "refuted", note="only one library has this leaf, and no known difference of the case covers it"
     )
 
 
-def _formula(comparison: Comparison, known: KnownDifference) -> Finding:
-    """A known difference from fresh state: it must hold at every step, and must still be needed."""
+def _check_formula(comparison: Comparison, known: KnownDifference) -> Finding:
+    """Check a known difference from fresh state: it must hold at every step, and must still be needed."""
     try:
-        return _held(comparison, known)
+        return _formula_finding(comparison, known)
     except Exception as error:  # noqa: BLE001 - the formula is the case author's code; the finding says what it raised
-        note = f"the formula of the known difference raised {type(error).__name__}: {error}. Mend it: {known.formula}"
+        raised = f"{type(error).__name__}: {error}"
+        note = f"the formula of the known difference raised {raised}. Fix the formula: {known.formula}"
         return Finding(f"train: {known.leaf}", "error", note=note)
 
 
-def _held(comparison: Comparison, known: KnownDifference) -> Finding:
+def _formula_finding(comparison: Comparison, known: KnownDifference) -> Finding:
     place = f"train: {known.leaf}"
     differs, other = comparison.reference, comparison.candidate
     if differs.table.backend != known.backend:
         differs, other = other, differs
-    own_rule = _against(comparison, known, _apply(differs, known, known.own), _leaf(differs, known))
-    formula = _against(comparison, known, _apply(differs, known, known.expected), _leaf(other, known))
-    finding = worst(place, [own_rule, formula])
+    own_rule = _compare_values(
+        comparison, known, _apply_formula(differs, known, known.own), _leaf_values(differs, known)
+    )
+    formula = _compare_values(
+        comparison, known, _apply_formula(differs, known, known.expected), _leaf_values(other, known)
+    )
+    finding = worst_finding(place, [own_rule, formula])
     if finding.grade not in ("exact", "float64", "rounding", "vacuous"):
         return replace(finding, note=f"the known difference does not hold: {known.formula}")
-    plain = _against(comparison, known, _leaf(differs, known), _leaf(other, known))
+    plain = _compare_values(comparison, known, _leaf_values(differs, known), _leaf_values(other, known))
     if plain.grade != "refuted":
         return replace(
             plain, grade="refuted", note=f"the known difference is stale, both agree without it: {known.formula}"
@@ -106,29 +121,31 @@ def _held(comparison: Comparison, known: KnownDifference) -> Finding:
     return replace(finding, grade="expected", note=known.formula)
 
 
-Pair = tuple[np.ndarray, np.ndarray | None]
+NativeAndFloat64 = tuple[np.ndarray, np.ndarray | None]
 
 
-def _leaf(observed: Observed, known: KnownDifference) -> Pair:
-    cold, place = observed.samples["cold"], f"train: {known.leaf}"
-    return cold.native[place], None if cold.lifted is None else cold.lifted[place]
+def _leaf_values(observed: PortOutputs, known: KnownDifference) -> NativeAndFloat64:
+    cold, place = observed.samples[FRESH_STATE], f"train: {known.leaf}"
+    return cold.native[place], None if cold.float64 is None else cold.float64[place]
 
 
-def _apply(observed: Observed, known: KnownDifference, formula: Any) -> Pair:
-    """A formula evaluated in float64 at every step, in the dtype of the leaf for the native run."""
+def _apply_formula(observed: PortOutputs, known: KnownDifference, formula: Any) -> NativeAndFloat64:
+    """Evaluate a formula in float64 at every step, and cast to the dtype of the leaf for the native run."""
 
     def at_every_step(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         names = [leaf.name for leaf in observed.table.leaves]
         stacked = {name: outputs[f"train: {name}"] for name in names}
-        wide = {name: array.astype("float64") for name, array in stacked.items()}
+        in_float64 = {name: array.astype("float64") for name, array in stacked.items()}
         steps = len(stacked[known.leaf])
-        rows = [formula({name: array[step] for name, array in wide.items()}, step + 1) for step in range(steps)]
+        rows = [formula({name: array[step] for name, array in in_float64.items()}, step + 1) for step in range(steps)]
         return np.stack(rows).astype(stacked[known.leaf].dtype)
 
-    cold = observed.samples["cold"]
-    return at_every_step(cold.native), None if cold.lifted is None else at_every_step(cold.lifted)
+    cold = observed.samples[FRESH_STATE]
+    return at_every_step(cold.native), None if cold.float64 is None else at_every_step(cold.float64)
 
 
-def _against(comparison: Comparison, known: KnownDifference, left: Pair, right: Pair) -> Finding:
-    lifted = None if left[1] is None or right[1] is None else (left[1], right[1])
-    return compare_arrays(comparison, "cold", f"train: {known.leaf}", (left[0], right[0]), lifted)
+def _compare_values(
+    comparison: Comparison, known: KnownDifference, left: NativeAndFloat64, right: NativeAndFloat64
+) -> Finding:
+    float64 = None if left[1] is None or right[1] is None else (left[1], right[1])
+    return compare_arrays(comparison, FRESH_STATE, f"train: {known.leaf}", (left[0], right[0]), float64)

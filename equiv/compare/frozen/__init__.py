@@ -1,1 +1,1 @@
-"""Frozen."""
+"""A reference saved as a bundle, and the comparison with it."""

@@ -1,4 +1,4 @@
-"""Noun of a frozen reference: all that candidates are judged against, so that its library can be uninstalled.
+"""A frozen reference: all that candidates are compared with, so that its library can be uninstalled.
 
 A bundle is one MessagePack file: names, numbers and arrays, no code. No jax is imported here.
 """
@@ -16,10 +16,10 @@ from equiv.core.results import Finding
 from equiv.errors import EquivError
 from equiv.programs.program import Draw
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
-Arrays = dict[str, np.ndarray]
+FrozenArrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class FrozenLeaf:
     key: NativeKey
     spec: LeafSpec
     native_shape: tuple[int, ...]
-    copies: str | None
-    constant: int | None
+    mirrors: str | None
+    fixed_value: int | None
 
 
 @dataclass(frozen=True)
-class Outline:
+class FrozenProgram:
     """A program without its equations.
 
     Attributes:
@@ -54,63 +54,64 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class Names:
-    """The prover's names of a program's outputs under a set of rewrites: equal names, equal computations.
+class FrozenNames:
+    """The prover's names of a program's outputs under a set of rewrites: equal names mean equal computations.
 
     Attributes:
         program: name of the program.
-        lifted: whether in float64.
-        rules: the rewrites in force.
+        float64: whether in float64.
+        rules: the rewrites applied.
         outputs: output to name.
     """
 
     program: str
-    lifted: bool
+    float64: bool
     rules: tuple[str, ...]
     outputs: dict[str, str]
 
 
 @dataclass(frozen=True)
 class FrozenProbe:
-    """A probe, and what the reference gave on it; see `equiv.programs.probes.Probe` and `equiv.compare.observation.Sample`."""
+    """A probe, and the outputs of the reference on it; see `equiv.programs.probes.Probe`
+    and `equiv.compare.observation.Sample`."""
 
     name: str
     seed: int
-    variables: Arrays
-    batches: Arrays
-    native: Arrays
-    lifted: Arrays | None
+    variables: FrozenArrays
+    batches: FrozenArrays
+    native: FrozenArrays
+    float64: FrozenArrays | None
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """A reference with its probes, outputs, gradients, steps, draws, rounding and names.
+class FrozenReference:
+    """A reference with its probes, outputs, draws, rounding and the names of its outputs.
 
     Attributes:
         case: name of the case.
-        backend: whose port it is.
-        environment: that it was frozen in.
-        prover: fingerprint of the prover that gave the names; another one's names mean nothing.
+        backend: library of the port.
+        environment: versions and device with which it was frozen.
+        prover: fingerprint of the prover that computed the names; names of another prover cannot be compared.
         has_modes: whether train and eval mode differ.
         steps: number of train steps.
-        batch: as the case states it.
+        batch: see `equiv.core.case.Case`.
         leaves: its leaf table.
         random: number of leaves of random state.
-        native_paths: native place and shape.
+        native_paths: native keys and shapes.
         parts: its forward and gradient programs.
         begin: variables to the carry of training.
         step: the train step.
         names: of every program's outputs.
-        probes: with its outputs.
+        probes: with the outputs of the reference.
         noise: probe to output to the response to one ulp in every input.
-        lifted_noise: likewise in float64.
+        float64_noise: likewise in float64.
         depth: output to rounded operations in a row.
         fresh: the state leaves as its library initialises them.
-        reused: pairs of its native draws that came out alike and must not.
+        reused: pairs of independent native draws that gave the same bits.
         drawn: number of native draws looked at.
-        unlifted: why there is no float64 run.
-        told: whether its probes can tell.
-        schema: version of this noun.
+        why_no_float64: why there is no float64 run.
+        sensitivity: trials of its probes.
+        schema: version of this format.
     """
 
     case: str
@@ -123,57 +124,57 @@ class Frozen:
     leaves: tuple[FrozenLeaf, ...]
     random: int
     native_paths: tuple[tuple[NativeKey, tuple[int, ...]], ...]
-    parts: tuple[Outline, ...]
-    begin: Outline
-    step: Outline
-    names: tuple[Names, ...]
+    parts: tuple[FrozenProgram, ...]
+    begin: FrozenProgram
+    step: FrozenProgram
+    names: tuple[FrozenNames, ...]
     probes: tuple[FrozenProbe, ...]
     noise: dict[str, dict[str, float]]
-    lifted_noise: dict[str, dict[str, float]]
+    float64_noise: dict[str, dict[str, float]]
     depth: dict[str, int]
-    fresh: Arrays
+    fresh: FrozenArrays
     reused: tuple[str, ...]
     drawn: int
-    unlifted: str
-    told: tuple[Finding, ...]
+    why_no_float64: str
+    sensitivity: tuple[Finding, ...]
     schema: int = SCHEMA_VERSION
 
 
-def encode(frozen: Frozen) -> bytes:
-    """A bundle as bytes; arrays as dtype, shape and little-endian bytes."""
-    return msgspec.msgpack.encode(frozen, enc_hook=_packed, order="sorted")
+def encode_bundle(frozen: FrozenReference) -> bytes:
+    """Encode a bundle; arrays as dtype, shape and little-endian bytes."""
+    return msgspec.msgpack.encode(frozen, enc_hook=_encode_array, order="sorted")
 
 
-def decode(data: bytes, source: str) -> Frozen:
-    """A bundle from bytes.
+def decode_bundle(data: bytes, source: str) -> FrozenReference:
+    """Decode a bundle.
 
     Raises:
         EquivError: it is not a bundle, is cut off, or has another schema version.
     """
-    mend = "Write it anew with equiv freeze."
+    fix = "Regenerate it with equiv freeze."
     try:
-        version = msgspec.msgpack.decode(data, type=_Version).schema
+        version = msgspec.msgpack.decode(data, type=_SchemaOnly).schema
         if version != SCHEMA_VERSION:
-            raise EquivError(f"{source}: bundle schema {version}, this version reads {SCHEMA_VERSION}. {mend}")
-        return msgspec.msgpack.decode(data, type=Frozen, dec_hook=_unpacked)
+            raise EquivError(f"{source}: bundle schema {version}, this version reads {SCHEMA_VERSION}. {fix}")
+        return msgspec.msgpack.decode(data, type=FrozenReference, dec_hook=_decode_array)
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, TypeError) as error:
-        raise EquivError(f"{source}: not a bundle of equiv freeze: {error}. {mend}") from error
+        raise EquivError(f"{source}: not a bundle of equiv freeze: {error}. {fix}") from error
 
 
-def read(path: Path) -> Frozen:
-    """A bundle from a file.
+def read_bundle(path: Path) -> FrozenReference:
+    """Read a bundle from a file.
 
     Raises:
         EquivError: it cannot be read, or is not a bundle.
     """
     try:
-        return decode(path.read_bytes(), str(path))
+        return decode_bundle(path.read_bytes(), str(path))
     except OSError as error:
         raise EquivError(f"{path}: cannot be read: {error.strerror}. Give a file of equiv freeze.") from error
 
 
-def changes(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
-    """What differs between two environments, `jax: 0.10.2, now 0.11.2`."""
+def environment_changes(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
+    """List what differs between two environments: `jax: 0.10.2, now 0.11.2`."""
     return tuple(
         f"{name}: {before.get(name, 'unknown')}, now {now.get(name, 'unknown')}"
         for name in {**before, **now}
@@ -182,18 +183,18 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...
 
 
 @dataclass(frozen=True)
-class _Version:
+class _SchemaOnly:
     schema: int
 
 
-def _packed(value: Any) -> Any:
+def _encode_array(value: Any) -> Any:
     if not isinstance(value, np.ndarray):
         raise NotImplementedError(f"no form for {type(value).__name__}")
     little = value.astype(value.dtype.newbyteorder("<"))
     return {"dtype": str(value.dtype), "shape": value.shape, "data": little.tobytes()}
 
 
-def _unpacked(kind: type, value: Any) -> Any:
+def _decode_array(kind: type, value: Any) -> Any:
     if kind is not np.ndarray or not isinstance(value, dict) or set(value) != {"dtype", "shape", "data"}:
         raise ValueError("an array is stored as dtype, shape and data")
     return np.frombuffer(value["data"], np.dtype(value["dtype"])).reshape(value["shape"])

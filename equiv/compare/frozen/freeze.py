@@ -1,111 +1,112 @@
-"""A case's reference to a bundle: with it the reference's library can be uninstalled."""
+"""Freeze a case's reference as a bundle, so that its library can be uninstalled."""
 
 from collections.abc import Callable, Iterator
 from itertools import chain, combinations
 
-from equiv.backends.environment import environment
-from equiv.compare.candidates import Reference, sample_reference
-from equiv.compare.frozen.bundle import Frozen, FrozenLeaf, FrozenProbe, Names, Outline
-from equiv.compare.numeric.run_port import Prepared, prepare
+from equiv.backends.environment import describe_environment
+from equiv.compare.candidates import Reference, run_reference
+from equiv.compare.frozen.bundle import FrozenLeaf, FrozenNames, FrozenProbe, FrozenProgram, FrozenReference
+from equiv.compare.numeric.run_port import CompiledPort, compile_port
 from equiv.compare.observation import Sample
-from equiv.compare.proofs import side_of
-from equiv.compare.sensitivity.probe_adequacy import adequacy
+from equiv.compare.proofs import prover_side
+from equiv.compare.sensitivity.probe_sensitivity import measure_sensitivity
 from equiv.core.case_files import LoadedCase
 from equiv.core.leaves import MappedLeaf
 from equiv.core.results import Finding
 from equiv.errors import CaseError
-from equiv.programs.built_case import Workshop, open_workshop
+from equiv.programs.built_case import BuiltCase, build_case
 from equiv.programs.probes import Probe
 from equiv.programs.program import Program
-from equiv.programs.prover.prove import ALL, Side, every
+from equiv.programs.prover.prove import ALL_REWRITES, NumberedPort, all_programs
 from equiv.programs.prover.version import fingerprint
 from equiv.programs.traced_port import trace_port
 
 
-def freeze(loaded: LoadedCase, progress: Callable[[str], None] = lambda _: None) -> Frozen:
-    """Trace, run and measure the first model of a case, and keep all that others are judged against.
+def freeze_reference(loaded: LoadedCase, progress: Callable[[str], None] = lambda _: None) -> FrozenReference:
+    """Trace, run and measure the first model of a case, and keep all that others are compared with.
 
     Args:
         loaded: the case.
-        progress: told what is being done.
+        progress: called with a text for every stage.
 
     Raises:
-        EquivError: the reference cannot be built, traced, compiled or run, or draws alike where it must not.
+        EquivError: the reference cannot be built, traced, compiled or run.
     """
     name = next(iter(loaded.case.models))
-    workshop = open_workshop(loaded.case)
-    if problem := workshop.problems.get(name):
+    built_case = build_case(loaded.case)
+    if problem := built_case.problems.get(name):
         raise CaseError(f"{problem} The reference is {name}: without it nothing can be frozen.")
     progress(f"{loaded.name}: tracing")
-    traced = trace_port(workshop, name)
+    traced = trace_port(built_case, name)
     progress(f"{loaded.name}: compiling {name}")
-    prepared = prepare(workshop, traced)()
+    compiled = compile_port(built_case, traced)()
     progress(f"{loaded.name}: running {name}")
-    reference = sample_reference(workshop, prepared)
+    reference = run_reference(built_case, compiled)
     given = reference.observed.samples["0"].native
-    told = adequacy(prepared, reference.probes, given, reference.noise)
+    trials = measure_sensitivity(compiled, reference.probes, given, reference.noise)
     progress(f"{loaded.name}: naming")
-    return _frozen(loaded.name, workshop, prepared, reference, told)
+    return _make_bundle(loaded.name, built_case, compiled, reference, trials)
 
 
-def _frozen(
-    name: str, workshop: Workshop, prepared: Prepared, reference: Reference, told: tuple[Finding, ...]
-) -> Frozen:
-    traced, observed, noise = prepared.traced, reference.observed, reference.noise
-    begin, step, case = traced.programs.begin, traced.programs.step, workshop.case
+def _make_bundle(
+    name: str, built_case: BuiltCase, compiled: CompiledPort, reference: Reference, trials: tuple[Finding, ...]
+) -> FrozenReference:
+    traced, observed, noise = compiled.traced, reference.observed, reference.noise
+    begin, step, case = traced.programs.begin, traced.programs.step, built_case.case
     assert begin is not None  # a port that was traced has both
     assert step is not None
-    side = side_of(traced)
-    return Frozen(
+    side = prover_side(traced)
+    return FrozenReference(
         case=name,
         backend=traced.port.backend,
-        environment=environment(),
+        environment=describe_environment(),
         prover=fingerprint(),
-        has_modes=workshop.has_modes,
+        has_modes=built_case.has_modes,
         steps=case.steps,
         batch=dict(case.batch),
-        leaves=tuple(map(_leaf, traced.table.leaves)),
+        leaves=tuple(map(_freeze_leaf, traced.table.leaves)),
         random=observed.random,
         native_paths=tuple(observed.native_paths.items()),
-        parts=tuple(_outline(side, part) for part in traced.programs.parts),
-        begin=_outline(side, begin),
-        step=_outline(side, step),
-        names=tuple(_names(side)),
-        probes=tuple(_probe(probe, observed.samples[probe.name]) for probe in reference.probes),
+        parts=tuple(_freeze_program(side, part) for part in traced.programs.parts),
+        begin=_freeze_program(side, begin),
+        step=_freeze_program(side, step),
+        names=tuple(_freeze_names(side)),
+        probes=tuple(_freeze_probe(probe, observed.samples[probe.name]) for probe in reference.probes),
         noise={probe: dict(known) for probe, known in noise.native.items()},
-        lifted_noise={probe: dict(known) for probe, known in noise.lifted.items()},
+        float64_noise={probe: dict(known) for probe, known in noise.float64.items()},
         depth=dict(noise.depth),
         fresh=dict(traced.fresh),
         reused=observed.reused,
         drawn=observed.drawn,
-        unlifted=observed.unlifted,
-        told=told,
+        why_no_float64=observed.why_no_float64,
+        sensitivity=trials,
     )
 
 
-def _leaf(leaf: MappedLeaf) -> FrozenLeaf:
-    return FrozenLeaf(leaf.name, leaf.key, leaf.spec, leaf.native_shape, leaf.copies, leaf.constant)
+def _freeze_leaf(leaf: MappedLeaf) -> FrozenLeaf:
+    return FrozenLeaf(leaf.name, leaf.key, leaf.spec, leaf.native_shape, leaf.mirrors, leaf.fixed_value)
 
 
-def _probe(probe: Probe, given: Sample) -> FrozenProbe:
-    lifted = None if given.lifted is None else dict(given.lifted)
-    return FrozenProbe(probe.name, probe.seed, probe.variables, probe.batches, dict(given.native), lifted)
+def _freeze_probe(probe: Probe, given: Sample) -> FrozenProbe:
+    float64 = None if given.float64 is None else dict(given.float64)
+    return FrozenProbe(probe.name, probe.seed, probe.variables, probe.batches, dict(given.native), float64)
 
 
-def _outline(side: Side, program: Program) -> Outline:
-    needs = {output: tuple(sorted(inputs)) for output, inputs in side.depends(program).items()}
-    return Outline(program.name, program.inputs, program.outputs, program.draws, needs)
+def _freeze_program(side: NumberedPort, program: Program) -> FrozenProgram:
+    needs = {output: tuple(sorted(inputs)) for output, inputs in side.dependencies(program).items()}
+    return FrozenProgram(program.name, program.inputs, program.outputs, program.draws, needs)
 
 
-def _names(side: Side) -> Iterator[Names]:
-    """Names under every set of rewrites that has something to do: a proof shall say which it needs."""
-    for lifted in (False, True):
-        for part in every(side.programs):
-            if any(side.name(f"{part.name}: {output}", lifted, ALL) for output in part.outputs):
-                applied = sorted(side.applied[lifted, part.name])
+def _freeze_names(side: NumberedPort) -> Iterator[FrozenNames]:
+    """Yield names under every set of rewrites that applies, so that a proof can name those it needs."""
+    for float64 in (False, True):
+        for part in all_programs(side.programs):
+            if any(side.name(f"{part.name}: {output}", float64, ALL_REWRITES) for output in part.outputs):
+                applied = sorted(side.applied[float64, part.name])
                 for rules in chain.from_iterable(combinations(applied, size) for size in range(len(applied) + 1)):
                     named = {
-                        output: side.name(f"{part.name}: {output}", lifted, frozenset(rules)) for output in part.outputs
+                        output: side.name(f"{part.name}: {output}", float64, frozenset(rules))
+                        for output in part.outputs
                     }
                     outputs = {output: name for output, name in named.items() if name is not None}
-                    yield Names(part.name, lifted, rules, outputs)
+                    yield FrozenNames(part.name, float64, rules, outputs)

@@ -1,1 +1,1 @@
-"""Numeric."""
+"""Running ports on probes, rounding budgets, and the difference of two arrays."""

@@ -1,30 +1,30 @@
-"""What can be said of two arrays before any budget: shape, dtype, values that are not finite, whole numbers."""
+"""Compare two arrays without a budget: shape, dtype, non-finite values, integers."""
 
 import numpy as np
 
-from equiv.core.batch_spec import FLOATS
+from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.results import Finding
 
 
-def unlike(left: np.ndarray, right: np.ndarray) -> Finding | None:
-    """Shape first, dtype second; nothing is broadcast or cast."""
+def type_mismatch(left: np.ndarray, right: np.ndarray) -> Finding | None:
+    """Compare shapes, then dtypes, without broadcasting or casting; None where both are equal."""
     for what, one, two in (("shape", list(left.shape), list(right.shape)), ("dtype", left.dtype, right.dtype)):
         if one != two:
             return Finding("", "refuted", reference=str(one), candidate=str(two), note=f"{what} differs")
     return None
 
 
-def nonfinite(array: np.ndarray) -> int:
-    """How many values are NaN or infinite."""
-    return int(np.sum(~np.isfinite(array.astype("float64")))) if str(array.dtype) in FLOATS else 0
+def count_nonfinite(array: np.ndarray) -> int:
+    """Count NaN and infinite values."""
+    return int(np.sum(~np.isfinite(array.astype("float64")))) if str(array.dtype) in FLOAT_DTYPES else 0
 
 
-def with_nonfinite(place: str, probe: str, arrays: tuple[np.ndarray, np.ndarray], names: tuple[str, str]) -> Finding:
-    """Values that are not finite: refuted where only one port has them at a place, else nothing can be said."""
-    wide = [array.astype("float64") for array in arrays]
-    masks = [~np.isfinite(array) for array in wide]
+def nonfinite_finding(place: str, probe: str, arrays: tuple[np.ndarray, np.ndarray], names: tuple[str, str]) -> Finding:
+    """Judge non-finite values: refuted where only one port has one at an element, else an error."""
+    values = [array.astype("float64") for array in arrays]
+    masks = [~np.isfinite(array) for array in values]
     counts = int(masks[0].sum()), int(masks[1].sum())
-    shown = f"{names[0]} {counts[0]} of {wide[0].size}, {names[1]} {counts[1]} of {wide[1].size}"
+    shown = f"{names[0]} {counts[0]} of {values[0].size}, {names[1]} {counts[1]} of {values[1].size}"
     alone = masks[0] != masks[1]
     index = tuple(int(axis) for axis in np.argwhere(alone if alone.any() else masks[0])[0])
     if alone.any():
@@ -47,12 +47,12 @@ def with_nonfinite(place: str, probe: str, arrays: tuple[np.ndarray, np.ndarray]
     )
 
 
-def whole_numbers(place: str, probe: str, left: np.ndarray, right: np.ndarray) -> Finding:
-    """Integers and booleans: equal or not."""
-    apart = np.argwhere(left != right)
-    if not len(apart):
+def compare_integers(place: str, probe: str, left: np.ndarray, right: np.ndarray) -> Finding:
+    """Compare integers or booleans: equal or not."""
+    unequal = np.argwhere(left != right)
+    if not len(unequal):
         return Finding(place, "exact", error=0.0, budget=0.0, ratio=0.0, precision="native", probe=probe)
-    index = tuple(int(axis) for axis in apart[0])
+    index = tuple(int(axis) for axis in unequal[0])
     return Finding(
         place,
         "refuted",
@@ -63,5 +63,5 @@ def whole_numbers(place: str, probe: str, left: np.ndarray, right: np.ndarray) -
         candidate=str(right[index]),
         index=index,
         probe=probe,
-        note=f"{len(apart)} of {left.size} whole numbers differ",
+        note=f"{len(unequal)} of {left.size} whole numbers differ",
     )

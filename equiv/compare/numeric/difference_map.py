@@ -1,4 +1,4 @@
-"""How the worst differences of a check are spread over their elements: over steps, in ulps, as a map. Numpy only."""
+"""Spread of the worst differences of a check over their elements: over steps, in ulps, as a map. NumPy only."""
 
 import math
 from dataclasses import replace
@@ -7,72 +7,76 @@ import numpy as np
 
 from equiv.compare.numeric import arrays as plain
 from equiv.compare.observation import Comparison
-from equiv.core.batch_spec import FLOATS
-from equiv.core.results import SHADES, ULPS, CheckResult, Finding, Spread
+from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.results import SHADES, ULP_BINS, CheckResult, Finding, Spread
 from equiv.programs.probes import ulp
 
-WORST = 3
-"""Of how many findings of a check, where it is not proved; of one where it is. The results stay small."""
+MAX_SPREADS = 3
+"""Findings of a check whose spread is kept where it is not proved; one where it is, so that results stay small."""
 
 
-ROWS, COLUMNS = 16, 40
-"""Most blocks of a map."""
+MAP_ROWS, MAP_COLUMNS = 16, 40
+"""Largest number of blocks of a map."""
 
 
-def with_spreads(comparison: Comparison, check: CheckResult) -> CheckResult:
-    """The same check, with the spread of its worst findings."""
-    measured = sorted((item for item in check.findings if item.error), key=_over, reverse=True)
+def add_spreads(comparison: Comparison, check: CheckResult) -> CheckResult:
+    """Add spreads to the worst findings of a check."""
+    measured = sorted((item for item in check.findings if item.error), key=_budget_ratio, reverse=True)
     unproved = [item for item in measured if not item.grade.startswith("proved")]
-    chosen = {item.place: spread_of(comparison, item) for item in unproved[:WORST] or measured[:1]}
+    chosen = {item.place: finding_spread(comparison, item) for item in unproved[:MAX_SPREADS] or measured[:1]}
     findings = tuple(replace(item, spread=chosen.get(item.place)) for item in check.findings)
     return replace(check, findings=findings)
 
 
-def _over(finding: Finding) -> float:
+def _budget_ratio(finding: Finding) -> float:
     return math.inf if finding.ratio is None else finding.ratio
 
 
-def spread_of(comparison: Comparison, finding: Finding) -> Spread | None:
-    """How one finding's difference is spread; None where it is not the difference of two arrays of one shape."""
+def finding_spread(comparison: Comparison, finding: Finding) -> Spread | None:
+    """Measure how one finding's difference is spread; None where it is not of two arrays of one shape."""
     ours, theirs = (side.samples.get(finding.probe) for side in (comparison.reference, comparison.candidate))
     if ours is None or theirs is None or finding.place not in theirs.native or finding.place not in ours.native:
         return None
     native = ours.native[finding.place], theirs.native[finding.place]
-    if plain.unlike(*native) or str(native[0].dtype) not in FLOATS:
+    if plain.type_mismatch(*native) or str(native[0].dtype) not in FLOAT_DTYPES:
         return None
-    lifted = None
-    if ours.lifted is not None and theirs.lifted is not None and finding.place in ours.lifted:
-        lifted = (ours.lifted[finding.place], theirs.lifted[finding.place]) if finding.place in theirs.lifted else None
-    judge = lifted if lifted is not None and finding.precision == "float64" else native
+    float64 = None
+    if ours.float64 is not None and theirs.float64 is not None and finding.place in ours.float64:
+        float64 = (
+            (ours.float64[finding.place], theirs.float64[finding.place]) if finding.place in theirs.float64 else None
+        )
+    judge = float64 if float64 is not None and finding.precision == "float64" else native
     with np.errstate(all="ignore"):
-        return _spread(finding, native, judge, lifted)
+        return _measure_spread(finding, native, judge, float64)
 
 
-Pair = tuple[np.ndarray, np.ndarray]
+ArrayPair = tuple[np.ndarray, np.ndarray]
 
 
-def _spread(finding: Finding, native: Pair, judge: Pair, lifted: Pair | None) -> Spread | None:
-    apart = _finite(np.abs(judge[0].astype("float64") - judge[1].astype("float64")))
-    if np.max(apart, initial=0.0) != finding.error:
+def _measure_spread(finding: Finding, native: ArrayPair, judge: ArrayPair, float64: ArrayPair | None) -> Spread | None:
+    difference = _replace_nan(np.abs(judge[0].astype("float64") - judge[1].astype("float64")))
+    if np.max(difference, initial=0.0) != finding.error:
         return None  # a formula was judged, not these arrays
     ratios: tuple[float, ...] = ()
-    if finding.place.startswith("train: ") and apart.ndim:
-        worst = [float(np.max(step, initial=0.0)) for step in apart]
-        ratios = tuple(float(_finite(np.divide(error, finding.budget))) if finding.budget else -1.0 for error in worst)
-        apart = apart[int(np.argmax(worst))]
-    shades, shape = ((), ()) if finding.grade.startswith("proved") else shaded(apart)
-    rounded = () if lifted is None else tuple(_rounded(*pair) for pair in zip(native, lifted, strict=True))
-    said = relation(*judge, finding.budget or 0.0, bool(ratios)) if finding.grade == "refuted" else ""
-    return Spread(ratios, in_ulps(*native), shades, shape, rounded, said)
+    if finding.place.startswith("train: ") and difference.ndim:
+        worst = [float(np.max(step, initial=0.0)) for step in difference]
+        ratios = tuple(
+            float(_replace_nan(np.divide(error, finding.budget))) if finding.budget else -1.0 for error in worst
+        )
+        difference = difference[int(np.argmax(worst))]
+    shades, shape = ((), ()) if finding.grade.startswith("proved") else shade_map(difference)
+    rounded = () if float64 is None else tuple(_rounding_in_ulps(*pair) for pair in zip(native, float64, strict=True))
+    relation = describe_relation(*judge, finding.budget or 0.0, bool(ratios)) if finding.grade == "refuted" else ""
+    return Spread(ratios, ulp_histogram(*native), shades, shape, rounded, relation)
 
 
-def _finite(array: np.ndarray) -> np.ndarray:
-    """JSON has neither NaN nor infinity."""
+def _replace_nan(array: np.ndarray) -> np.ndarray:
+    """Replace NaN and infinity, which JSON lacks, by finite numbers."""
     return np.nan_to_num(array, nan=0.0)
 
 
-def relation(left: np.ndarray, right: np.ndarray, budget: float, stepped: bool = False) -> str:
-    """What `right` is of `left`, where one of a few simple relations holds everywhere within the budget; else empty.
+def describe_relation(left: np.ndarray, right: np.ndarray, budget: float, stepped: bool = False) -> str:
+    """Describe `right` in terms of `left`, if a simple relation holds everywhere within the budget; else empty.
 
     Args:
         left: the reference's values.
@@ -103,42 +107,42 @@ def relation(left: np.ndarray, right: np.ndarray, budget: float, stepped: bool =
 
 
 def _reordered(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The values of `a`, placed by size where those of `b` lie by size."""
+    """Reorder the values of `a` so that their ranks are those of `b`."""
     placed = np.empty(a.size)
     placed[np.argsort(b, axis=None, kind="stable")] = np.sort(a, axis=None)
     return placed.reshape(a.shape)
 
 
-def in_ulps(left: np.ndarray, right: np.ndarray) -> tuple[int, ...]:
-    """How many elements differ by up to so many ulps of the left one; bins as in `ULPS`, the last open."""
+def ulp_histogram(left: np.ndarray, right: np.ndarray) -> tuple[int, ...]:
+    """Count elements by their difference in ulps of the left one; bins as in `ULP_BINS`, the last open."""
     a, b = left.astype("float64"), right.astype("float64")
-    with np.errstate(all="ignore"):  # nothing is any number of ulps away from zero
+    with np.errstate(all="ignore"):  # zero has no ulp: differences from it go to the last bin
         spacing = ulp(left.dtype) * np.exp2(np.floor(np.log2(np.abs(a))))
-        apart = np.where(a == b, 0.0, np.abs(a - b) / np.where(spacing > 0, spacing, np.nan))
-    bins = np.digitize(np.nan_to_num(apart, nan=np.inf), ULPS, right=True)
-    return tuple(int(count) for count in np.bincount(bins.ravel(), minlength=len(ULPS) + 1))
+        difference = np.where(a == b, 0.0, np.abs(a - b) / np.where(spacing > 0, spacing, np.nan))
+    bins = np.digitize(np.nan_to_num(difference, nan=np.inf), ULP_BINS, right=True)
+    return tuple(int(count) for count in np.bincount(bins.ravel(), minlength=len(ULP_BINS) + 1))
 
 
-def shaded(apart: np.ndarray) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Differences as a matrix of shades, the largest of every block, and the shape of the matrix before."""
-    matrix = apart.reshape(-1, apart.shape[-1]) if apart.ndim > 1 else apart.reshape(1, -1)
+def shade_map(difference: np.ndarray) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Reduce differences to a matrix of shades, the largest of every block; also give the shape before."""
+    matrix = difference.reshape(-1, difference.shape[-1]) if difference.ndim > 1 else difference.reshape(1, -1)
     if not matrix.size:
         return (), ()
     largest = float(np.max(matrix)) or 1.0
-    blocks = np.maximum.reduceat(matrix, _starts(matrix.shape[0], ROWS), axis=0)
-    blocks = np.maximum.reduceat(blocks, _starts(matrix.shape[1], COLUMNS), axis=1)
+    blocks = np.maximum.reduceat(matrix, _block_starts(matrix.shape[0], MAP_ROWS), axis=0)
+    blocks = np.maximum.reduceat(blocks, _block_starts(matrix.shape[1], MAP_COLUMNS), axis=1)
     top = len(SHADES) - 1
     decades = np.log10(np.where(blocks > 0, blocks, largest)) - np.log10(largest)
     levels = np.where(blocks > 0, np.clip(top + np.ceil(3 * decades), 1, top), 0).astype(int)
     return tuple("".join(SHADES[level] for level in row) for row in levels), tuple(matrix.shape)
 
 
-def _starts(size: int, most: int) -> np.ndarray:
+def _block_starts(size: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, size, num=min(size, most), endpoint=False, dtype=int))
 
 
-def _rounded(native: np.ndarray, lifted: np.ndarray) -> float:
-    """How far a native run is from its own float64 run, in ulps of the largest value."""
-    apart = float(np.max(np.abs(native.astype("float64") - lifted), initial=0.0))
-    size = ulp(native.dtype) * float(np.max(np.abs(lifted), initial=0.0))
-    return apart / size if size > 0 and np.isfinite(apart) else 0.0
+def _rounding_in_ulps(native: np.ndarray, float64: np.ndarray) -> float:
+    """Measure how far a native run is from its own float64 run, in ulps of the largest value."""
+    difference = float(np.max(np.abs(native.astype("float64") - float64), initial=0.0))
+    size = ulp(native.dtype) * float(np.max(np.abs(float64), initial=0.0))
+    return difference / size if size > 0 and np.isfinite(difference) else 0.0

@@ -1,4 +1,4 @@
-"""Case to what its ports give: build, map, trace, compile, run on the probes."""
+"""Compile a traced port and run it on the probes."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -6,36 +6,36 @@ from functools import partial
 from typing import Any
 
 from equiv.backends.base import Port
-from equiv.backends.build import guarded
-from equiv.compare.numeric.probe_set import probes
-from equiv.compare.observation import Observed, Sample
+from equiv.backends.build import call_user_code
+from equiv.compare.numeric.probe_set import make_probes
+from equiv.compare.observation import FRESH_STATE, LARGE_INPUTS, PortOutputs, Sample
 from equiv.core.leaves import LeafTable
 from equiv.errors import PortError
 from equiv.programs import compile_thread as background
 from equiv.programs import key_reuse as randomness
-from equiv.programs.built_case import Workshop
-from equiv.programs.compiled import Executable, lower_programs, run
-from equiv.programs.probes import Arrays, Probe
-from equiv.programs.traced_port import Traced, lift_port
+from equiv.programs.built_case import BuiltCase
+from equiv.programs.compiled import Executable, lower_programs, run_executable
+from equiv.programs.probes import NamedArrays, Probe
+from equiv.programs.traced_port import TracedPort, trace_port_float64
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """One port, ready to run: its compiled programs, native and, where needed and possible, lifted.
+class CompiledPort:
+    """One port, ready to run: its compiled programs, native and, where needed and possible, in float64.
 
     Attributes:
         traced: the port.
         native: its programs in its own precision.
-        lifted: in float64.
-        unlifted: why there is no float64 run.
-        reused: pairs of native draws that came out alike and must not.
+        float64: its programs in float64; None: there is no float64 run.
+        why_no_float64: why there is no float64 run.
+        reused: pairs of independent native draws that gave the same bits.
         drawn: number of native draws looked at.
     """
 
-    traced: Traced
+    traced: TracedPort
     native: Executable
-    lifted: Executable | None
-    unlifted: str
+    float64: Executable | None
+    why_no_float64: str
     reused: tuple[str, ...]
     drawn: int
 
@@ -45,78 +45,81 @@ class Prepared:
         return self.traced.table
 
 
-def prepare(
-    workshop: Workshop, traced: Traced, needed: frozenset[str] | None = None, quick: bool = False
-) -> Callable[[], Prepared]:
-    """Compile one port beside the main thread: natively all of it, lifted what is needed.
+def compile_port(
+    built_case: BuiltCase, traced: TracedPort, needed: frozenset[str] | None = None, quick: bool = False
+) -> Callable[[], CompiledPort]:
+    """Start to compile one port in a background thread: all programs natively, and those needed in float64.
 
     A port that cannot be traced or compiled in float64 is judged by its native run alone, and its grade says so.
 
     Args:
-        workshop: the case.
+        built_case: the case.
         traced: the port.
-        needed: names of the programs that a float64 run is needed of; None: all.
+        needed: names of the programs that need a float64 run; None: all.
         quick: the native run only double-checks proofs.
 
     Returns:
-        What waits for it.
+        A function that waits for the compiled port.
 
     Raises:
-        PortError: it cannot be compiled in its own precision; at once or in the waiting.
+        PortError: it cannot be compiled in its own precision; raised here or by the returned function.
     """
-    table, steps, name = traced.table, workshop.case.steps, traced.port.backend
-    probe = probes(workshop, table)[0]
+    table, steps, name = traced.table, built_case.case.steps, traced.port.backend
+    probe = make_probes(built_case, table)[0]
 
-    def begun(what: str, lower: Callable[[], Callable[[], Any]]) -> Callable[[], Any]:
-        return partial(guarded, name, what, background.begin(guarded(name, what, lower)))
+    def start(what: str, lower: Callable[[], Callable[[], Any]]) -> Callable[[], Any]:
+        return partial(call_user_code, name, what, background.run_in_background(call_user_code(name, what, lower)))
 
-    native = begun("compiling", partial(lower_programs, traced.programs, table, steps, probe, quick))
-    draws = begun("drawing", partial(randomness.lower_draws, traced.raw_step, traced.random))
-    wide = "" if needed == frozenset() else lift_port(traced, needed)
-    lifted: Callable[[], Executable] | str = wide if isinstance(wide, str) else ""
-    if not isinstance(wide, str):
+    native = start("compiling", partial(lower_programs, traced.programs, table, steps, probe, quick))
+    draws = start("drawing", partial(randomness.lower_draws, traced.raw_step, traced.random))
+    programs = "" if needed == frozenset() else trace_port_float64(traced, needed)
+    float64: Callable[[], Executable] | str = programs if isinstance(programs, str) else ""
+    if not isinstance(programs, str):
         try:
-            lifted = begun("compiling in float64", partial(lower_programs, wide, table, steps, probe))
+            float64 = start("compiling in float64", partial(lower_programs, programs, table, steps, probe))
         except PortError as error:
-            lifted = f"no float64 run: {error}"
+            float64 = f"no float64 run: {error}"
 
-    def ready() -> Prepared:
+    def wait() -> CompiledPort:
         try:
-            run_wide, why = (None, lifted) if isinstance(lifted, str) else (lifted(), "")
+            executable, why = (None, float64) if isinstance(float64, str) else (float64(), "")
         except PortError as error:
-            run_wide, why = None, f"no float64 run: {error}"
-        return Prepared(traced, native(), run_wide, why, *draws())
+            executable, why = None, f"no float64 run: {error}"
+        return CompiledPort(traced, native(), executable, why, *draws())
 
-    return ready
+    return wait
 
 
-def sample(prepared: Prepared, probe: Probe, reference: Sample | None = None, converted: Iterable[str] = ()) -> Sample:
-    """Run a port on a probe: every program, then eval again with what training left.
+def run_on_probe(
+    compiled: CompiledPort, probe: Probe, reference: Sample | None = None, converted: Iterable[str] = ()
+) -> Sample:
+    """Run a port on a probe: every program, then the eval programs again with the trained variables.
 
     Args:
-        prepared: the port.
-        probe: the probe; `cold` takes the library's own fresh state.
-        reference: what the reference gave on it, where leaves are converted.
+        compiled: the port.
+        probe: the probe; `FRESH_STATE` takes the library's own initial state.
+        reference: the outputs of the reference on it, needed where leaves are converted.
         converted: leaves that differ by a known formula: the eval after training takes them from the reference.
     """
-    own = prepared.traced.fresh if probe.name == "cold" else {}
-    runs = [(prepared.native, reference.native if reference else None)]
-    if prepared.lifted is not None:
-        runs.append((prepared.lifted, reference.lifted if reference else None))
+    own = compiled.traced.fresh if probe.name == FRESH_STATE else {}
+    runs = [(compiled.native, reference.native if reference else None)]
+    if compiled.float64 is not None:
+        runs.append((compiled.float64, reference.float64 if reference else None))
     outputs = []
     for executable, theirs in runs:
         taken = {} if theirs is None else {leaf: theirs[f"train: {leaf}"][-1] for leaf in converted}
-        outputs.append(_run_twice(executable, probe, own, taken))
+        outputs.append(run_then_eval(executable, probe, own, taken))
     return Sample(outputs[0], outputs[1] if len(outputs) > 1 else None)
 
 
-def _run_once(executable: Executable, probe: Probe, own: Arrays) -> Arrays:
-    return guarded(executable.programs.backend, "running", partial(run, executable, probe, own))
+def _run_once(executable: Executable, probe: Probe, own: NamedArrays) -> NamedArrays:
+    return call_user_code(executable.programs.backend, "running", partial(run_executable, executable, probe, own))
 
 
-def _run_twice(executable: Executable, probe: Probe, own: Arrays, taken: Arrays) -> Arrays:
+def run_then_eval(executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays) -> NamedArrays:
+    """Run all programs, then eval with the trained variables and `taken`, as `after training, ...`."""
     table = executable.table
-    if probe.name == "wide":
+    if probe.name == LARGE_INPUTS:
         return {
             name: value for name, value in _run_once(executable, probe, own).items() if not name.startswith("train: ")
         }
@@ -126,29 +129,29 @@ def _run_twice(executable: Executable, probe: Probe, own: Arrays, taken: Arrays)
     trained = {name: outputs[f"train: {name}"][-1] for name in table.names()} | taken
     again = _run_once(executable, replace(probe, variables={}), trained)
     after = {f"after training, {name}": value for name, value in again.items() if name.startswith(("eval ", "call "))}
-    kept = {name: value for name, value in outputs.items() if probe.name != "cold" or name.startswith("train: ")}
+    kept = {name: value for name, value in outputs.items() if probe.name != FRESH_STATE or name.startswith("train: ")}
     return {**kept, **after}
 
 
-def outline(workshop: Workshop, backend: str) -> Observed:
-    """What is known of a port before it runs: its leaves."""
-    return _outline(workshop.built[backend].port, workshop.built[backend].table)
+def describe_port(built_case: BuiltCase, backend: str) -> PortOutputs:
+    """Describe a port that has not run: its leaves, without outputs."""
+    return _port_leaves(built_case.built[backend].port, built_case.built[backend].table)
 
 
-def observe(prepared: Prepared, samples: Mapping[str, Sample]) -> Observed:
-    """What checks are told of a port."""
-    programs = prepared.native.programs
+def collect_outputs(compiled: CompiledPort, samples: Mapping[str, Sample]) -> PortOutputs:
+    """Collect the outputs of a port and all else that checks read."""
+    programs = compiled.native.programs
     every = [*programs.parts, *(part for part in (programs.step,) if part is not None)]
     return replace(
-        _outline(prepared.traced.port, prepared.table),
+        _port_leaves(compiled.traced.port, compiled.table),
         samples=samples,
         draws={program.name: program.draws for program in every},
-        unlifted=prepared.unlifted,
-        reused=prepared.reused,
-        drawn=prepared.drawn,
+        why_no_float64=compiled.why_no_float64,
+        reused=compiled.reused,
+        drawn=compiled.drawn,
     )
 
 
-def _outline(port: Port, table: LeafTable) -> Observed:
+def _port_leaves(port: Port, table: LeafTable) -> PortOutputs:
     kept = {key: tuple(leaf.shape) for key, leaf in port.leaves.items() if port.collections[key] != "random"}
-    return Observed(table, len(port.leaves) - len(kept), {}, {}, kept)
+    return PortOutputs(table, len(port.leaves) - len(kept), {}, {}, kept)

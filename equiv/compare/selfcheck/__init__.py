@@ -1,1 +1,1 @@
-"""Selfcheck."""
+"""Faults planted in candidates, and whether a run detects them."""

@@ -1,6 +1,6 @@
-"""Would a run notice? What a changed program gives, held against what the candidate itself gives.
+"""Detection: compare the outputs of a mutated program with those of the candidate itself, as a run would.
 
-Both run in one precision on the probes of a run; the budget is how far rounding moves the reference.
+Both run in one precision on the probes of a run, with the budget of the reference.
 """
 
 import math
@@ -11,131 +11,139 @@ from typing import Any
 import numpy as np
 
 from equiv.compare.numeric.difference import compare_arrays
-from equiv.compare.observation import Comparison, Noise, Observed, Sample
-from equiv.compare.selfcheck.eager_trial import Trial, Turns, everything
+from equiv.compare.observation import Comparison, PortOutputs, RoundingNoise, Sample
+from equiv.compare.selfcheck.eager_port import EagerPort, StepOutputs, all_outputs
 from equiv.core.results import Finding
 from equiv.core.selfcheck_results import Outcome
-from equiv.programs.built_case import Workshop
-from equiv.programs.probes import nudged
+from equiv.programs.built_case import BuiltCase
+from equiv.programs.probes import perturb_by_ulp
 from equiv.programs.program import Program
 from equiv.programs.prover.algebra import CONDITIONS, Algebra
-from equiv.programs.prover.prove import every
+from equiv.programs.prover.prove import all_programs
 from equiv.programs.prover.value_numbering import Numbering, number_program
 
-UNMOVED = "no output moves on any probe"
-"""Why nothing can be told, where that is so."""
+NOTHING_MOVES = "no output moves on any probe"
+"""Reason for a fault that no probe shows."""
 
 
-AGAIN = 8
-"""How often a difference below the budget is looked at again, with every input moved a little."""
+NUDGED_RUNS = 8
+"""Number of runs, with every input moved by an ulp, on which a difference below the budget must persist."""
 
 
 @dataclass(frozen=True, eq=False)
-class Oracle:
-    """What changed programs of one candidate are held against.
+class Detector:
+    """The candidate as it is, with which its mutated programs are compared.
 
     Attributes:
-        trial: the candidate.
-        comparison: with the reference's budget.
-        base: what the candidate itself gives.
+        port: the candidate.
+        comparison: of the candidate with itself, with the reference's budget.
+        base: the outputs of the candidate itself.
         names: program and rewrites to the names of its outputs.
     """
 
-    trial: Trial
+    port: EagerPort
     comparison: Comparison
-    base: Mapping[str, Turns]
+    base: Mapping[str, StepOutputs]
     names: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]]
 
     def original(self, mutant: Program) -> Program:
-        """The candidate's own program of that name."""
-        return next(part for part in every(self.trial.programs) if part.name == mutant.name)
+        """Return the candidate's own program of that name."""
+        return next(part for part in all_programs(self.port.programs) if part.name == mutant.name)
 
     def same(self, mutant: Program) -> bool:
-        """Whether it is proved to be the same computation, without rewrites."""
-        return self.names[mutant.name][0] == named(mutant)
+        """Whether a program is proved to be the same computation, without rewrites."""
+        return self.names[mutant.name][0] == output_names(mutant)
 
 
-def open_oracle(trial: Trial, workshop: Workshop, noise: Noise) -> Oracle:
+def open_detector(port: EagerPort, built_case: BuiltCase, noise: RoundingNoise) -> Detector:
     """Run a candidate as it is.
 
     Args:
-        trial: the candidate.
-        workshop: the case.
+        port: the candidate.
+        built_case: the case.
         noise: of the reference.
     """
-    base = everything(trial)
+    base = all_outputs(port)
     samples = {
-        probe: Sample({place: array for outputs in turns.values() for place, array in outputs.items()}, None)
-        for probe, turns in base.items()
+        probe: Sample({place: array for outputs in steps.values() for place, array in outputs.items()}, None)
+        for probe, steps in base.items()
     }
-    seen = Observed(trial.traced.table, 0, samples, {}, {})
-    names = {program.name: (named(program), named(program, modulo=True)) for program in every(trial.programs)}
-    return Oracle(trial, Comparison(workshop.case, seen, seen, noise), base, names)
+    seen = PortOutputs(port.traced.table, 0, samples, {}, {})
+    names = {
+        program.name: (output_names(program), output_names(program, modulo=True))
+        for program in all_programs(port.programs)
+    }
+    return Detector(port, Comparison(built_case.case, seen, seen, noise), base, names)
 
 
-def named(program: Program, modulo: bool = False) -> dict[str, str]:
-    """Output to its name: alike where two computations are proved to be the same, `modulo` named rewrites."""
+def output_names(program: Program, modulo: bool = False) -> dict[str, str]:
+    """Map outputs to names: equal where two computations are proved to be the same, `modulo` named rewrites."""
     numbering = Numbering(Algebra(frozenset(CONDITIONS) if modulo else frozenset[str]()))
     return {output: value.name for output, value in number_program(program, numbering).items()}
 
 
-def looked_at(oracle: Oracle, mutant: Program, trial: Trial | None = None) -> tuple[dict[str, Any], list[Finding]]:
-    """Where a changed program is noticed; where nowhere, an empty dictionary, and all that was looked at.
+def detect(detector: Detector, mutant: Program, port: EagerPort | None = None) -> tuple[dict[str, Any], list[Finding]]:
+    """Say where a mutated program is detected; if nowhere, return an empty dictionary and all findings.
 
     Args:
-        oracle: the candidate as it is.
-        mutant: one program, changed.
-        trial: with which it is run; None: all other programs are the candidate's own.
+        detector: the candidate as it is.
+        mutant: the mutated program.
+        port: the port that it is run in; None: all other programs are the candidate's own.
     """
-    runs = trial or oracle.trial
+    runs = port or detector.port
     unnoticed: list[Finding] = []
-    for probe in runs.shows(mutant):
+    for probe in runs.probe_names(mutant):
         for step, outputs in enumerate(runs.all(mutant, probe)):
-            base = oracle.base[probe]["step" if mutant.name == "begin" else mutant.name, step]
+            base = detector.base[probe]["step" if mutant.name == "begin" else mutant.name, step]
             pairs = {place: (base[place], array) for place, array in outputs.items()}
-            findings = [compare_arrays(oracle.comparison, probe, place, pair, None) for place, pair in pairs.items()]
+            findings = [compare_arrays(detector.comparison, probe, place, pair, None) for place, pair in pairs.items()]
             if refuted := [finding for finding in findings if finding.grade == "refuted"]:
                 worst = max(refuted, key=lambda finding: math.inf if finding.ratio is None else finding.ratio)
-                where = {"place": worst.place, "probe": probe, "ratio": worst.ratio, "check": check_of(worst.place)}
+                where = {
+                    "place": worst.place,
+                    "probe": probe,
+                    "ratio": worst.ratio,
+                    "check": check_of_place(worst.place),
+                }
                 return where, []
             unnoticed += [finding for finding in findings if finding.grade not in ("unidentifiable", "vacuous")]
     return {}, unnoticed
 
 
-def explained(
-    oracle: Oracle, mutant: Program, unnoticed: Sequence[Finding], trial: Trial | None = None
+def explain_undetected(
+    detector: Detector, mutant: Program, unnoticed: Sequence[Finding], port: EagerPort | None = None
 ) -> tuple[Outcome, str]:
-    """Why a changed program is not noticed; arguments as of `looked_at`, with all that was looked at."""
+    """Say why a mutated program is not detected; arguments as of `detect`, with its findings."""
     for modulo, way in enumerate(("", ", modulo named rewrites")):
-        if oracle.names[mutant.name][modulo] == named(mutant, modulo=bool(modulo)):
+        if detector.names[mutant.name][modulo] == output_names(mutant, modulo=bool(modulo)):
             return "equivalent", f"proved to be the same computation{way}"
     finding = max(unnoticed, key=lambda finding: finding.error or 0.0, default=None)
     if finding is None or not finding.error:
-        return "unidentifiable", UNMOVED
+        return "unidentifiable", NOTHING_MOVES
     moved = f"moves {finding.place} by {finding.error:.1e}"
-    if finding.error > (finding.response or 0.0) and _systematic(oracle, mutant, finding, trial or oracle.trial):
+    if finding.error > (finding.response or 0.0) and _is_systematic(detector, mutant, finding, port or detector.port):
         return "survived", f"{moved}, within the budget of {finding.budget:.1e}"
-    return "unidentifiable", f"{moved}, up or down as rounding goes: the same in real numbers on every probe"
+    return "unidentifiable", f"{moved}, changing with the rounding: the same in real numbers on every probe"
 
 
-def _systematic(oracle: Oracle, mutant: Program, finding: Finding, trial: Trial) -> bool:
+def _is_systematic(detector: Detector, mutant: Program, finding: Finding, port: EagerPort) -> bool:
     """Whether the difference keeps its sign and size when rounding changes: every input moves by an ulp of float32."""
-    own, original = oracle.trial, oracle.original(mutant)
+    own, original = detector.port, detector.original(mutant)
     probe = own.probes[finding.probe]
 
-    def apart(seed: int) -> np.ndarray:
-        probes = {probe.name: nudged(probe, 1000 + seed, "float32") if seed else probe}
-        mutants = replace(trial, probes=probes).all(mutant, probe.name)
+    def signed_difference(seed: int) -> np.ndarray:
+        probes = {probe.name: perturb_by_ulp(probe, 1000 + seed, "float32") if seed else probe}
+        mutants = replace(port, probes=probes).all(mutant, probe.name)
         runs = zip(mutants, replace(own, probes=probes).all(original, probe.name), strict=True)
         return np.stack([one[finding.place] - other[finding.place] for one, other in runs]).reshape(-1)
 
-    first = apart(0)
+    first = signed_difference(0)
     worst = np.argmax(np.abs(first))
-    return all(0.5 < apart(seed)[worst] / first[worst] < 2 for seed in range(1, AGAIN))
+    return all(0.5 < signed_difference(seed)[worst] / first[worst] < 2 for seed in range(1, NUDGED_RUNS))
 
 
-def check_of(place: str) -> str:
-    """The check that looks at a place."""
+def check_of_place(place: str) -> str:
+    """Name the check that compares a place."""
     program, _, output = place.partition(": ")
     if program == "train":
         return "train"

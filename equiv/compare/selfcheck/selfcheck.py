@@ -1,57 +1,60 @@
-"""Would a fault be noticed? Faults planted in every candidate, one at a time, judged as a port is judged.
+"""Self-check by mutation testing: plant faults in every candidate, one at a time, and compare as a run does.
 
-Planted in its programs, equation by equation, and in its builder, hyperparameter by hyperparameter.
+Faults are planted in its programs, equation by equation, and in its builder, hyperparameter by hyperparameter.
 """
 
 import time
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 
-from equiv.compare.observation import Noise
-from equiv.compare.selfcheck.detection import Oracle, explained, looked_at, open_oracle
-from equiv.compare.selfcheck.eager_trial import noise_of, open_trial
-from equiv.compare.selfcheck.hyperparameter_faults import builder_kills
-from equiv.compare.selfcheck.wrong_values import RULES, Rule
+from equiv.compare.observation import RoundingNoise
+from equiv.compare.selfcheck.detection import Detector, detect, explain_undetected, open_detector
+from equiv.compare.selfcheck.eager_port import measure_eager_noise, open_eager_port
+from equiv.compare.selfcheck.hyperparameter_faults import plant_in_builder
+from equiv.compare.selfcheck.wrong_values import HYPERPARAMETER_RULES, HyperparameterRule
 from equiv.core.case_files import LoadedCase
-from equiv.core.selfcheck_results import Kill, SelfcheckResult
+from equiv.core.selfcheck_results import MutantResult, SelfcheckResult
 from equiv.errors import EquivError
-from equiv.programs.built_case import Workshop, open_workshop
-from equiv.programs.mutation.equations import spots
-from equiv.programs.mutation.mutate import FAULTS, Fault, Mutation, applied
+from equiv.programs.built_case import BuiltCase, build_case
+from equiv.programs.mutation.equations import iterate_equations
+from equiv.programs.mutation.mutate import FAULTS, Fault, Mutation, generate_mutants
 from equiv.programs.program import Program
-from equiv.programs.prover.prove import every
+from equiv.programs.prover.prove import all_programs
 
-TRIES = 3
-"""How many places of one kind in one program are tried until one is noticed; all that are tried are reported."""
-
-
-SEED = 0
-"""Decides which places those are."""
+MAX_SITES = 3
+"""Most sites of one kind of fault in one program, tried until one is noticed; all tried are reported."""
 
 
-def selfcheck(
-    loaded: LoadedCase, faults: Sequence[Fault] = FAULTS, fresh: bool = False, rules: Sequence[Rule] = RULES
+SITE_SEED = 0
+"""Seed for the choice of sites."""
+
+
+def run_selfcheck(
+    loaded: LoadedCase,
+    faults: Sequence[Fault] = FAULTS,
+    fresh: bool = False,
+    rules: Sequence[HyperparameterRule] = HYPERPARAMETER_RULES,
 ) -> SelfcheckResult:
     """Plant faults in every candidate of a case.
 
     Args:
         loaded: the case.
         faults: kinds of fault in a program.
-        fresh: with leaves as freshly initialised and a batch of ones, to see how many fewer are noticed.
+        fresh: use default-initialised parameters and an all-ones batch, as a baseline.
         rules: kinds of fault in a builder.
     """
     started = time.perf_counter()
-    kills: list[Kill] = []
+    results: list[MutantResult] = []
     problems: list[str] = []
-    workshop = open_workshop(loaded.case)
+    built_case = build_case(loaded.case)
     reference, *candidates = loaded.case.models
 
     @cache
-    def noise(lifted: bool) -> Noise:
-        return noise_of(open_trial(workshop, reference, fresh, lifted))
+    def noise(in_float64: bool) -> RoundingNoise:
+        return measure_eager_noise(open_eager_port(built_case, reference, fresh, in_float64))
 
-    def oracle(candidate: str, lifted: bool) -> Oracle:
-        return open_oracle(open_trial(workshop, candidate, fresh, lifted), workshop, noise(lifted))
+    def detector(candidate: str, in_float64: bool) -> Detector:
+        return open_detector(open_eager_port(built_case, candidate, fresh, in_float64), built_case, noise(in_float64))
 
     try:
         noise(True)
@@ -59,37 +62,39 @@ def selfcheck(
         return SelfcheckResult(loaded.name, fresh, problem=str(error))
     for candidate in candidates:
         try:
-            kills += _kills(workshop, partial(oracle, candidate), faults, rules)
+            results += _plant_all(built_case, partial(detector, candidate), faults, rules)
         except EquivError as error:
             problems.append(str(error))
     kinds = tuple(dict.fromkeys(kind.kind for kind in (*faults, *rules)))
     seconds = round(time.perf_counter() - started, 3)
-    return SelfcheckResult(loaded.name, fresh, tuple(kills), kinds, "; ".join(problems), seconds)
+    return SelfcheckResult(loaded.name, fresh, tuple(results), kinds, "; ".join(problems), seconds)
 
 
-def _kills(workshop: Workshop, oracle: "partial[Oracle]", faults: Sequence[Fault], rules: Sequence[Rule]) -> list[Kill]:
-    lifted = oracle(True)
-    native = cache(partial(oracle, False))
-    return [*_program_kills(lifted, faults), *builder_kills(workshop, lifted, native, rules)]
+def _plant_all(
+    built_case: BuiltCase, detector: "partial[Detector]", faults: Sequence[Fault], rules: Sequence[HyperparameterRule]
+) -> list[MutantResult]:
+    in_float64 = detector(True)
+    native = cache(partial(detector, False))
+    return [*_plant_in_programs(in_float64, faults), *plant_in_builder(built_case, in_float64, native, rules)]
 
 
-def _program_kills(oracle: Oracle, faults: Sequence[Fault]) -> Iterator[Kill]:
-    for program in every(oracle.trial.programs):
-        places = list(spots(program))
+def _plant_in_programs(detector: Detector, faults: Sequence[Fault]) -> Iterator[MutantResult]:
+    for program in all_programs(detector.port.programs):
+        places = list(iterate_equations(program))
         for fault in faults:
-            for tried, (mutation, mutant) in enumerate(applied(program, fault, SEED, places)):
-                kill = _kill(oracle, mutation, mutant)
-                yield kill
-                if kill.outcome == "noticed" or tried + 1 == TRIES:
+            for tried, (mutation, mutant) in enumerate(generate_mutants(program, fault, SITE_SEED, places)):
+                result = _judge_mutant(detector, mutation, mutant)
+                yield result
+                if result.outcome == "noticed" or tried + 1 == MAX_SITES:
                     break
 
 
-def _kill(oracle: Oracle, mutation: Mutation, mutant: Program) -> Kill:
-    """What becomes of one fault: noticed by some output, else proved to be none, else the reason."""
-    backend = oracle.trial.traced.port.backend
-    planted = partial(Kill, backend, mutation.kind, mutation.program, mutation.site)
-    where, unnoticed = looked_at(oracle, mutant)
+def _judge_mutant(detector: Detector, mutation: Mutation, mutant: Program) -> MutantResult:
+    """Judge one fault: noticed by some output, else proved equivalent, else the reason."""
+    backend = detector.port.traced.port.backend
+    planted = partial(MutantResult, backend, mutation.kind, mutation.program, mutation.site)
+    where, unnoticed = detect(detector, mutant)
     if where:
         return planted("noticed", **where)
-    outcome, reason = explained(oracle, mutant, unnoticed)
+    outcome, reason = explain_undetected(detector, mutant, unnoticed)
     return planted(outcome, reason=reason)

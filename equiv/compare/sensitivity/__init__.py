@@ -1,1 +1,1 @@
-"""Sensitivity."""
+"""Whether probes and proofs would show a fault."""

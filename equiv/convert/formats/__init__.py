@@ -1,1 +1,1 @@
-"""One file a format, each through the library that keeps it; a library is imported when its format is asked for."""
+"""One module per checkpoint format, each through the format's own library, which is imported on first use."""

@@ -1,4 +1,4 @@
-"""Nouns of a checkpoint: a file whose leaves are known before any of them is read."""
+"""An opened checkpoint: shapes and dtypes of its leaves are known before any of them is read."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,23 +10,23 @@ import numpy as np
 
 from equiv.convert.formats.tree_paths import TreePath
 from equiv.core.leaves import LeafSpec
-from equiv.errors import EquivError, told
+from equiv.errors import EquivError, error_summary
 
 SMALL_FLOATS = tuple(
     name for name in dir(ml_dtypes) if name.startswith(("float", "int", "uint")) and not name.endswith("info")
 )
-"""Names of the dtypes that ml_dtypes adds, besides bfloat16."""
+"""Names of the dtypes that ml_dtypes adds, other than bfloat16."""
 
 
 class CheckpointError(EquivError):
-    """A checkpoint that cannot be read, written or taken over as it stands."""
+    """A checkpoint that cannot be read, written or converted."""
 
 
-class Unfit(CheckpointError):
-    """A checkpoint that is not, or not quite, what a library keeps of the case's model.
+class TemplateMismatch(CheckpointError):
+    """A checkpoint whose leaves do not match the template of a library.
 
     Attributes:
-        found: how many of the library's leaves it has.
+        found: number of the library's leaves that it has.
     """
 
     def __init__(self, text: str, found: int) -> None:
@@ -36,14 +36,14 @@ class Unfit(CheckpointError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that has been opened: what it holds is known, no leaf has been read.
+    """A checkpoint that has been opened: its leaves are known, none has been read.
 
     Attributes:
-        file: where it lies.
+        file: its path.
         format: `npz`, `safetensors`, `msgpack`, `orbax` or `pickle`.
         leaves: path to shape and dtype, in the file's own order.
-        read: one leaf as a numpy array of that shape and dtype.
-        close: gives its file back.
+        read: reads one leaf as a numpy array of that shape and dtype.
+        close: closes its file.
     """
 
     file: Path
@@ -54,19 +54,19 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Leaf:
-    """One leaf to be written: its place, what it will be, and what makes it; called once, in order."""
+class OutgoingLeaf:
+    """One leaf to be written: its path, shape and dtype, and a function that computes it, called once and in order."""
 
     path: TreePath
     spec: LeafSpec
     make: Callable[[], np.ndarray]
 
 
-def dtype_of(name: str) -> np.dtype:
+def dtype_named(name: str) -> np.dtype:
     """A numpy dtype from its name, those of ml_dtypes included.
 
     Raises:
-        CheckpointError: there is none of that name.
+        CheckpointError: no dtype has that name.
     """
     try:
         return np.dtype(getattr(ml_dtypes, name)) if name == "bfloat16" or name in SMALL_FLOATS else np.dtype(name)
@@ -82,21 +82,21 @@ def spec_of(array: np.ndarray) -> LeafSpec:
 
 
 def size_of(spec: LeafSpec) -> int:
-    """Bytes of a leaf."""
-    return int(np.prod(spec.shape, dtype=object)) * dtype_of(spec.dtype).itemsize
+    """Size of a leaf in bytes."""
+    return int(np.prod(spec.shape, dtype=object)) * dtype_named(spec.dtype).itemsize
 
 
 def bytes_of(array: np.ndarray) -> memoryview:
-    """The bytes of an array, row by row and without a copy where they lie so; bfloat16 has no buffer of its own."""
+    """The bytes of an array in row-major order, without a copy where possible; bfloat16 has no buffer protocol."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 @contextmanager
-def guarded(file: Path, doing: str) -> Iterator[None]:
-    """What a format's library raises becomes one message that names the file.
+def naming_checkpoint(file: Path, doing: str) -> Iterator[None]:
+    """Turn every exception of a format's library into one message that names the file.
 
     Raises:
-        CheckpointError: whatever was raised.
+        CheckpointError: on any exception.
     """
     try:
         yield
@@ -105,7 +105,7 @@ def guarded(file: Path, doing: str) -> Iterator[None]:
             raise
         raise CheckpointError(f"{file}: {error}") from error
     except OSError as error:
-        raise CheckpointError(f"{file}: {doing} failed: {error.strerror or told(error)}.") from error
+        raise CheckpointError(f"{file}: {doing} failed: {error.strerror or error_summary(error)}.") from error
     except Exception as error:
-        mend = "Give another file or format" if doing.startswith("writing") else "Give a whole file of that format"
-        raise CheckpointError(f"{file}: {doing} failed with {told(error)}. {mend}.") from error
+        fix = "Give another file or format" if doing.startswith("writing") else "Give a complete file of that format"
+        raise CheckpointError(f"{file}: {doing} failed with {error_summary(error)}. {fix}.") from error

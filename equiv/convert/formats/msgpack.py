@@ -1,4 +1,4 @@
-"""msgpack as `flax.serialization` writes it, through msgpack's own library and without loading the file whole.
+"""msgpack as `flax.serialization` writes it, through msgpack's own library and without loading the whole file.
 
 An array is an extension of type 1 (a numpy scalar: 3) that holds, packed once more, its shape, the name of its dtype
 and its bytes (flax 0.12.8, `serialization.py`). One above a gibibyte is a map of flat chunks.
@@ -16,83 +16,83 @@ import numpy as np
 from equiv.convert.formats.checkpoint import (
     Checkpoint,
     CheckpointError,
-    Leaf,
+    OutgoingLeaf,
     bytes_of,
-    dtype_of,
-    guarded,
+    dtype_named,
+    naming_checkpoint,
     size_of,
     spec_of,
 )
-from equiv.convert.formats.tree_paths import DEEPEST, MOST, Empty, TreePath, children, flatten, nested, shown
+from equiv.convert.formats.tree_paths import MAX_DEPTH, MAX_LEAVES, Empty, TreePath, children, flatten, nest, path_text
 from equiv.core.leaves import LeafSpec
 
 NDARRAY, SCALAR = 1, 3
 
 
-CHUNKED, CHUNK = "__msgpack_chunked_array__", 2**30
+CHUNKED, CHUNK_BYTES = "__msgpack_chunked_array__", 2**30
 
 
-HEADS = 4096
-"""Bytes in which every header, key and shape has to end."""
+MAX_HEADER_BYTES = 4096
+"""Maximal bytes of a header, key or shape."""
 
 
-LARGE = 2**16
-"""Bytes from which on lengths have four bytes: an extension begins with C9, bytes with C6 (msgpack specification)."""
+FOUR_BYTE_LENGTH_FROM = 2**16
+"""Size from which lengths have four bytes: an extension begins with C9, bytes with C6 (msgpack specification)."""
 
 
 EXTENSIONS = {0xD4: 0, 0xD5: 0, 0xD6: 0, 0xD7: 0, 0xD8: 0, 0xC7: 1, 0xC8: 2, 0xC9: 4}
 """First byte of an extension to the bytes of its length (msgpack specification, "ext format family").
 
-The library tells this length only after reading all that it counts.
+The library returns this length only after reading all the bytes.
 """
 
 
 @dataclass(frozen=True)
-class Stored:
-    """An array in the file: its shape and dtype, and where its bytes begin."""
+class StoredArray:
+    """An array in the file: its shape and dtype, and the offset of its bytes."""
 
     spec: LeafSpec
     start: int
 
 
-Chunks = tuple[tuple[int, ...], tuple[Stored, ...]]
-"""The shape of an array in chunks, and those."""
+Chunks = tuple[tuple[int, ...], tuple[StoredArray, ...]]
+"""The shape of a chunked array, and its chunks."""
 
 
 def read(file: Path) -> Checkpoint:
-    """Open a msgpack file: only what lies between the arrays is read.
+    """Open a msgpack file: only the bytes between the arrays are read.
 
     Raises:
-        CheckpointError: no msgpack, not whole, or holding something that is no array.
+        CheckpointError: not msgpack, truncated, or holding something that is no array.
     """
-    with guarded(file, "reading as msgpack"), file.open("rb") as stream:
+    with naming_checkpoint(file, "reading as msgpack"), file.open("rb") as stream:
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            tree, end = _Reader(data).value(0)
+            tree, end = _MsgpackReader(data).value(0)
             if end != len(data):
-                raise CheckpointError(f"it goes on after its end, at byte {end} of {len(data)}. Save it again.")
+                raise CheckpointError(f"extra data after the end, at byte {end} of {len(data)}. Save it again.")
         found = {path: leaf for path, leaf in flatten(tree, _children).items() if not isinstance(leaf, Empty)}
-        leaves = {path: _spec(path, leaf) for path, leaf in found.items()}
+        leaves = {path: _stored_spec(path, leaf) for path, leaf in found.items()}
 
     def read_leaf(path: TreePath) -> np.ndarray:
-        with guarded(file, f"reading leaf {shown(path)!r}"):
-            return _read_leaf(file, found[path])
+        with naming_checkpoint(file, f"reading leaf {path_text(path)!r}"):
+            return _read_value(file, found[path])
 
     return Checkpoint(file, "msgpack", leaves, read_leaf)
 
 
-class _Reader:
-    """A walk over a file: msgpack's library reads every header, and arrays are passed over."""
+class _MsgpackReader:
+    """Reads a file recursively: msgpack's library parses every header, and array data is skipped."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
         self.entries = 0
 
     def value(self, at: int, depth: int = 0) -> tuple[Any, int]:
-        """What begins at a byte, and the byte after it."""
-        if depth > DEEPEST:
-            raise CheckpointError(f"nested more than {DEEPEST} deep. Give the checkpoint of a model.")
+        """The value that begins at a byte, and the offset after it."""
+        if depth > MAX_DEPTH:
+            raise CheckpointError(f"nested more than {MAX_DEPTH} deep. Give the checkpoint of a model.")
         if at >= len(self.data):
-            raise CheckpointError(f"it ends at byte {at}, in the middle. Save it again.")
+            raise CheckpointError(f"the file is truncated at byte {at}. Save it again.")
         first = self.data[at]
         if 0x80 <= first < 0x90 or first in (0xDE, 0xDF):
             return self._items(at, depth, msgpack.Unpacker.read_map_header, self._pair)
@@ -105,7 +105,7 @@ class _Reader:
 
     def _unpacker(self, at: int) -> msgpack.Unpacker:
         unpacker = msgpack.Unpacker(strict_map_key=False)
-        unpacker.feed(self.data[at : at + HEADS])
+        unpacker.feed(self.data[at : at + MAX_HEADER_BYTES])
         return unpacker
 
     def _items(self, at: int, depth: int, header: Any, item: Any) -> tuple[dict[str, Any], int]:
@@ -114,8 +114,8 @@ class _Reader:
         at += unpacker.tell()
         for index in range(count):
             self.entries += 1
-            if self.entries > 2 * MOST:  # maps within maps count too
-                raise CheckpointError(f"more than {2 * MOST} entries. Give the checkpoint of a model.")
+            if self.entries > 2 * MAX_LEAVES:  # maps within maps count too
+                raise CheckpointError(f"more than {2 * MAX_LEAVES} entries. Give the checkpoint of a model.")
             (key, value), at = item(index, at, depth + 1)
             if key in found:
                 raise CheckpointError(f"two leaves are called {key!r} in one map. Leave one out.")
@@ -125,7 +125,7 @@ class _Reader:
     def _pair(self, index: int, at: int, depth: int) -> tuple[tuple[str, Any], int]:
         key, at = self.value(at, depth)
         if not isinstance(key, str | int):
-            raise CheckpointError(f"a key is {key!r}, wanted text or a number. Save it with flax.serialization.")
+            raise CheckpointError(f"a key is {key!r}, expected text or an integer. Save it with flax.serialization.")
         value, at = self.value(at, depth)
         return (str(key), value), at
 
@@ -133,24 +133,24 @@ class _Reader:
         value, at = self.value(at, depth)
         return (str(index), value), at
 
-    def _extension(self, at: int) -> tuple[Stored, int]:
+    def _extension(self, at: int) -> tuple[StoredArray, int]:
         bytes_of_length = EXTENSIONS[self.data[at]]
         start = at + 2 + bytes_of_length
         counted = int.from_bytes(self.data[at + 1 : start - 1], "big")
         length = counted if bytes_of_length else 2 ** (self.data[at] - 0xD4)
         end = start + length
         if end > len(self.data):
-            raise CheckpointError(f"it ends at byte {len(self.data)}, in the middle of a leaf. Save it again.")
+            raise CheckpointError(f"the file is truncated at byte {len(self.data)}, inside a leaf. Save it again.")
         if (kind := self.data[start - 1]) not in (NDARRAY, SCALAR):
             raise CheckpointError(f"an extension of type {kind}, which is no array. Save it with flax.serialization.")
         unpacker = self._unpacker(start)
         parts = unpacker.read_array_header()
         spec = LeafSpec(tuple(unpacker.unpack()), unpacker.unpack())
         begin = end - size_of(spec)
-        # Between the dtype's name and the bytes stands a header of two, three or five bytes.
+        # Between the dtype's name and the bytes is a header of two, three or five bytes.
         if parts != 3 or begin - start - unpacker.tell() not in (2, 3, 5):
-            raise CheckpointError(f"a leaf of {length} bytes says that it is {spec}. Save it again.")
-        return Stored(spec, begin), end
+            raise CheckpointError(f"a leaf of {length} bytes is declared as {spec}. Save it again.")
+        return StoredArray(spec, begin), end
 
 
 def _children(node: Any) -> Any:
@@ -162,26 +162,28 @@ def _chunks(node: dict[str, Any]) -> Chunks:
     return shape, chunks
 
 
-def _spec(path: TreePath, leaf: Any) -> LeafSpec:
-    if isinstance(leaf, Stored):
+def _stored_spec(path: TreePath, leaf: Any) -> LeafSpec:
+    if isinstance(leaf, StoredArray):
         return leaf.spec
     if isinstance(leaf, dict):
         shape, chunks = _chunks(leaf)
         spec = LeafSpec(shape, chunks[0].spec.dtype)
         if size_of(spec) != sum(size_of(chunk.spec) for chunk in chunks):
-            raise CheckpointError(f"leaf {shown(path)!r} says that it is {spec}, and has other chunks. Save it again.")
+            raise CheckpointError(
+                f"leaf {path_text(path)!r} is declared as {spec}, and its chunks have another size. Save it again."
+            )
         return spec
     if isinstance(leaf, bool | int | float):
         return spec_of(np.asarray(leaf))
-    raise CheckpointError(f"leaf {shown(path)!r} is {str(leaf)[:40]!r}, which is no array. Leave it out.")
+    raise CheckpointError(f"leaf {path_text(path)!r} is {str(leaf)[:40]!r}, which is no array. Leave it out.")
 
 
-def _read_leaf(file: Path, leaf: Any) -> np.ndarray:
-    if isinstance(leaf, Stored):
+def _read_value(file: Path, leaf: Any) -> np.ndarray:
+    if isinstance(leaf, StoredArray):
         return _read_stored(file, leaf)
     if isinstance(leaf, dict):
         shape, chunks = _chunks(leaf)
-        whole = np.empty(int(np.prod(shape)), dtype_of(chunks[0].spec.dtype))
+        whole = np.empty(int(np.prod(shape)), dtype_named(chunks[0].spec.dtype))
         at = 0
         for chunk in chunks:
             part = _read_stored(file, chunk)
@@ -191,50 +193,50 @@ def _read_leaf(file: Path, leaf: Any) -> np.ndarray:
     return np.asarray(leaf)
 
 
-def _read_stored(file: Path, leaf: Stored) -> np.ndarray:
+def _read_stored(file: Path, leaf: StoredArray) -> np.ndarray:
     array = np.fromfile(file, np.uint8, size_of(leaf.spec), offset=leaf.start)
-    return array.view(dtype_of(leaf.spec.dtype)).reshape(leaf.spec.shape)
+    return array.view(dtype_named(leaf.spec.dtype)).reshape(leaf.spec.shape)
 
 
-def write(file: Path, leaves: Sequence[Leaf], empties: Mapping[TreePath, Empty]) -> None:
-    """Write what `flax.serialization.msgpack_serialize` would, a leaf at a time."""
+def write(file: Path, leaves: Sequence[OutgoingLeaf], empties: Mapping[TreePath, Empty]) -> None:
+    """Write the same bytes as `flax.serialization.msgpack_serialize`, one leaf at a time."""
     packer = msgpack.Packer(strict_types=True)
 
     def parts(node: Any) -> Iterator[bytes | memoryview]:
         if node is None:
             yield packer.pack(None)
-        elif not isinstance(node, Leaf):
+        elif not isinstance(node, OutgoingLeaf):
             yield packer.pack_map_header(len(node))
             for key, child in node.items():
                 yield packer.pack(key)
                 yield from parts(child)
-        elif size_of(node.spec) > CHUNK:
-            yield from _chunked(packer, node)
+        elif size_of(node.spec) > CHUNK_BYTES:
+            yield from _pack_chunks(packer, node)
         else:
-            yield from _packed(packer, node.make())
+            yield from _pack_array(packer, node.make())
 
-    whole = nested([*((leaf.path, leaf) for leaf in leaves), *empties.items()])
-    with guarded(file, "writing msgpack"), file.open("xb") as stream:
+    whole = nest([*((leaf.path, leaf) for leaf in leaves), *empties.items()])
+    with naming_checkpoint(file, "writing msgpack"), file.open("xb") as stream:
         for part in parts(whole):
             stream.write(part)
 
 
-def _packed(packer: msgpack.Packer, array: np.ndarray) -> Iterator[bytes | memoryview]:
+def _pack_array(packer: msgpack.Packer, array: np.ndarray) -> Iterator[bytes | memoryview]:
     data = bytes_of(array)
-    if data.nbytes < LARGE:
+    if data.nbytes < FOUR_BYTE_LENGTH_FROM:
         yield packer.pack_ext_type(NDARRAY, msgpack.packb((array.shape, array.dtype.name, data)))
         return
-    # The library would copy the bytes twice: once into the extension, once more around it.
-    plain = msgpack.Packer()  # the one for the file takes no tuples
+    # The library would copy the bytes twice: into the extension, and once more into the outer buffer.
+    plain = msgpack.Packer()  # the strict packer of the file accepts no tuples
     head = plain.pack_array_header(3) + plain.pack(array.shape) + plain.pack(array.dtype.name)
     head += b"\xc6" + data.nbytes.to_bytes(4, "big")
     yield b"\xc9" + (len(head) + data.nbytes).to_bytes(4, "big") + bytes((NDARRAY,)) + head
     yield data
 
 
-def _chunked(packer: msgpack.Packer, leaf: Leaf) -> Iterator[bytes | memoryview]:
+def _pack_chunks(packer: msgpack.Packer, leaf: OutgoingLeaf) -> Iterator[bytes | memoryview]:
     flat = leaf.make().reshape(-1)
-    step = max(1, CHUNK // flat.dtype.itemsize)
+    step = max(1, CHUNK_BYTES // flat.dtype.itemsize)
     starts = range(0, flat.size, step)
     yield packer.pack_map_header(3)
     yield packer.pack(CHUNKED) + packer.pack(True)
@@ -242,4 +244,4 @@ def _chunked(packer: msgpack.Packer, leaf: Leaf) -> Iterator[bytes | memoryview]
     yield packer.pack("chunks") + packer.pack_map_header(len(starts))
     for index, start in enumerate(starts):
         yield packer.pack(str(index))
-        yield from _packed(packer, flat[start : start + step])
+        yield from _pack_array(packer, flat[start : start + step])

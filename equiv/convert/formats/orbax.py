@@ -1,4 +1,4 @@
-"""orbax, through its own library: a folder, of which single leaves can be read."""
+"""orbax, through its own library: a folder from which single leaves can be read."""
 
 import json
 import math
@@ -9,92 +9,94 @@ from typing import Any
 
 import numpy as np
 
-from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, Leaf, guarded, size_of
-from equiv.convert.formats.tree_paths import Empty, TreePath, flatten, mapped, shown
+from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, OutgoingLeaf, naming_checkpoint, size_of
+from equiv.convert.formats.tree_paths import Empty, TreePath, flatten, map_leaves, path_text
 from equiv.core.leaves import LeafSpec
 
-MARK = "_METADATA"
+METADATA_FILE = "_METADATA"
 """The file in a folder that holds one tree (orbax-checkpoint 0.12.8)."""
 
 
-HEADERS = (b".zarray", b"zarr.json")
-"""What describes an array, of either version of zarr."""
+ZARR_HEADERS = (b".zarray", b"zarr.json")
+"""File names of array metadata, of zarr versions 2 and 3."""
 
 
-ALONE = 2**17
-"""Elements from which on an array is read by itself; smaller ones together, for a call takes milliseconds."""
+SINGLE_READ_ELEMENTS = 2**17
+"""Elements from which an array is read by itself; smaller ones are read in groups, since a call takes milliseconds."""
 
 
-TOGETHER = 2**24
+GROUP_BYTES = 2**24
 """Bytes of small arrays that are read together."""
 
 
 def folder_of(folder: Path) -> Path:
-    """The folder that holds the tree: the given one, or the one item of a step of orbax's CheckpointManager.
+    """The folder that holds the tree: the given one, or the only item of a step of orbax's CheckpointManager.
 
     Raises:
-        CheckpointError: there is none or more than one, or a link leads out of the folder.
+        CheckpointError: there is none or more than one, or a link points outside of the folder.
     """
     for entry in folder.rglob("*"):
         if entry.is_symlink() and not entry.resolve().is_relative_to(folder.resolve()):
-            raise CheckpointError(f"{folder}: {entry.name} is a link that leads out of it. Copy the files themselves.")
-    if (folder / MARK).is_file():
+            raise CheckpointError(
+                f"{folder}: {entry.name} is a link to a file outside of it. Copy the files themselves."
+            )
+    if (folder / METADATA_FILE).is_file():
         return folder
-    inside = sorted(mark.parent for mark in (*folder.glob(f"*/{MARK}"), *folder.glob(f"*/*/{MARK}")))
+    inside = sorted(mark.parent for mark in (*folder.glob(f"*/{METADATA_FILE}"), *folder.glob(f"*/*/{METADATA_FILE}")))
     if len(inside) == 1:
         return inside[0]
-    found = ", ".join(str(item.relative_to(folder)) for item in inside[:5]) or f"no {MARK}"
-    raise CheckpointError(f"{folder}: not one checkpoint of orbax in it, but {found}. Give the folder of one item.")
+    found = ", ".join(str(item.relative_to(folder)) for item in inside[:5]) or f"no {METADATA_FILE}"
+    raise CheckpointError(
+        f"{folder}: expected one checkpoint of orbax in it, found {found}. Give the folder of one item."
+    )
 
 
 def read(folder: Path) -> Checkpoint:
-    """Open an orbax checkpoint, without a target: as it lies there, with integer keys as text.
+    """Open an orbax checkpoint without a target: the tree as stored, with integer keys as text.
 
     Raises:
-        CheckpointError: no orbax checkpoint, or parts of it are missing.
+        CheckpointError: not an orbax checkpoint, or parts of it are missing.
     """
     import orbax.checkpoint as ocp
 
     place = folder_of(folder)
     handler = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-    with guarded(folder, "reading as orbax"):
+    with naming_checkpoint(folder, "reading as orbax"):
         _check_small(place)
         metadata = handler.metadata(place.absolute()).item_metadata
-        if metadata is None:  # orbax says why in its log, and goes on
-            raise CheckpointError(
-                "orbax cannot tell what is in it: its description is not whole. Copy the folder again."
-            )
+        if metadata is None:  # orbax only logs the reason
+            raise CheckpointError("orbax cannot read its metadata, which is incomplete. Copy the folder again.")
         tree = getattr(metadata, "tree", metadata)
         found = flatten(tree)
-        leaves = {path: _spec(path, leaf) for path, leaf in found.items() if not isinstance(leaf, Empty)}
-    reader = _Reader(folder, leaves, partial(_restore, handler, place, tree))
+        leaves = {path: _metadata_spec(path, leaf) for path, leaf in found.items() if not isinstance(leaf, Empty)}
+    reader = _GroupReader(folder, leaves, partial(_restore, handler, place, tree))
     return Checkpoint(folder, "orbax", leaves, reader.read, handler.close)
 
 
 def _check_small(place: Path) -> None:
-    """Read the header of every array, and the small ones whole, one after the other.
+    """Read the metadata of every array, and all data of the small ones, one after the other.
 
-    orbax reads many at once: where one cannot be read, the others go on behind its back and complain later.
+    orbax reads many concurrently: where one cannot be read, the others go on in the background and raise later.
     """
     import tensorstore
 
     files = {"driver": "file", "path": f"{place.absolute()}/"}
-    # Without this file it is an older form, a folder for each array.
+    # Without this file it is the older form, a folder for each array.
     joined = (place / "manifest.ocdbt").is_file()
     store = tensorstore.KvStore.open({"driver": "ocdbt", "base": files} if joined else files).result()
     small: set[bytes] = set()
-    keys = sorted(store.list().result(), key=lambda key: not key.endswith(HEADERS))
+    keys = sorted(store.list().result(), key=lambda key: not key.endswith(ZARR_HEADERS))
     for key in keys:
         array, _, part = key.rpartition(b"/")
-        if part in HEADERS:
-            shape = _shape(array.decode(), json.loads(store.read(key).result().value))
-            small |= {array} if math.prod(shape) < ALONE else set()
+        if part in ZARR_HEADERS:
+            shape = _zarr_shape(array.decode(), json.loads(store.read(key).result().value))
+            small |= {array} if math.prod(shape) < SINGLE_READ_ELEMENTS else set()
         elif array in small:
             store.read(key).result()
 
 
-def _shape(array: str, header: dict[str, Any]) -> list[int]:
-    """The shape of an array, of which no chunk is larger: memory is taken for a whole chunk before it is read."""
+def _zarr_shape(array: str, header: dict[str, Any]) -> list[int]:
+    """The shape of an array, checked to have no larger chunk: a whole chunk is allocated before it is read."""
     shape = header["shape"]
     chunk = header["chunks"] if "chunks" in header else header["chunk_grid"]["configuration"]["chunk_shape"]
     if any(part > max(1, size) for part, size in zip(chunk, shape, strict=True)):
@@ -102,9 +104,9 @@ def _shape(array: str, header: dict[str, Any]) -> list[int]:
     return shape
 
 
-def _spec(path: TreePath, leaf: Any) -> LeafSpec:
+def _metadata_spec(path: TreePath, leaf: Any) -> LeafSpec:
     if getattr(leaf, "dtype", None) is None:
-        raise CheckpointError(f"leaf {shown(path)!r} is {type(leaf).__name__}, which is no array. Leave it out.")
+        raise CheckpointError(f"leaf {path_text(path)!r} is {type(leaf).__name__}, which is no array. Leave it out.")
     return LeafSpec(tuple(getattr(leaf, "shape", ())), str(np.dtype(leaf.dtype)))
 
 
@@ -117,60 +119,63 @@ def _restore(handler: Any, place: Path, tree: Any, paths: Sequence[TreePath]) ->
     def one(path: TreePath, leaf: Any) -> Any:
         return leaf if path in wanted else ocp.PLACEHOLDER
 
-    item = mapped(one, tree)
+    item = map_leaves(one, tree)
     arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
     restored = handler.restore(place.absolute(), args=ocp.args.PyTreeRestore(item=item, restore_args=arguments))
     return {path: np.asarray(leaf) for path, leaf in flatten(restored).items() if path in wanted}
 
 
-class _Reader:
-    """Reads neighbouring leaves together and keeps only the last lot."""
+class _GroupReader:
+    """Reads neighbouring leaves in groups and caches only the last group."""
 
     def __init__(self, folder: Path, leaves: Mapping[TreePath, LeafSpec], restore: Callable[..., Any]) -> None:
         self.folder, self.restore = folder, restore
-        self.lots = list(_lots(leaves))
-        self.lot_of = {path: index for index, lot in enumerate(self.lots) for path in lot}
-        self.kept: tuple[int, dict[TreePath, np.ndarray]] = (-1, {})
+        self.groups = list(_read_groups(leaves))
+        self.group_of = {path: index for index, group in enumerate(self.groups) for path in group}
+        self.cached: tuple[int, dict[TreePath, np.ndarray]] = (-1, {})
 
     def read(self, path: TreePath) -> np.ndarray:
         """One leaf."""
-        index = self.lot_of[path]
-        if self.kept[0] != index:
-            self.kept = (-1, {})  # before the next is read: two lots are never held at once
-            with guarded(self.folder, f"reading leaf {shown(path)!r}"):
-                self.kept = (index, self.restore(self.lots[index]))
-        return self.kept[1][path]
+        index = self.group_of[path]
+        if self.cached[0] != index:
+            self.cached = (-1, {})  # freed before the next is read: two groups are never in memory at once
+            with naming_checkpoint(self.folder, f"reading leaf {path_text(path)!r}"):
+                self.cached = (index, self.restore(self.groups[index]))
+        return self.cached[1][path]
 
 
-def _lots(leaves: Mapping[TreePath, LeafSpec]) -> Sequence[list[TreePath]]:
-    lots: list[list[TreePath]] = []
+def _read_groups(leaves: Mapping[TreePath, LeafSpec]) -> Sequence[list[TreePath]]:
+    groups: list[list[TreePath]] = []
     room = 0
     for path, spec in leaves.items():
-        if (size := size_of(spec)) > room or math.prod(spec.shape) >= ALONE:
-            lots.append([])
-            room = TOGETHER
-        lots[-1].append(path)
-        room = room - size if math.prod(spec.shape) < ALONE else 0
-    return lots
+        if (size := size_of(spec)) > room or math.prod(spec.shape) >= SINGLE_READ_ELEMENTS:
+            groups.append([])
+            room = GROUP_BYTES
+        groups[-1].append(path)
+        room = room - size if math.prod(spec.shape) < SINGLE_READ_ELEMENTS else 0
+    return groups
 
 
-def write(folder: Path, leaves: Sequence[Leaf], tree: Callable[[Mapping[TreePath, Any]], Any]) -> None:
-    """Write what `orbax.checkpoint.StandardCheckpointer` would of the library's own tree.
+def write(folder: Path, leaves: Sequence[OutgoingLeaf], tree: Callable[[Mapping[TreePath, Any]], Any]) -> None:
+    """Write the library's own tree as `orbax.checkpoint.StandardCheckpointer` would.
 
-    orbax wants the tree whole: the leaves are written to a file beside it first, and handed over as views of that.
+    orbax takes only a whole tree: the leaves are first written to a scratch file, and passed as memory maps of it.
     Without compression: weights hardly shrink, and it takes four times as long.
     """
     import jax
     import orbax.checkpoint as ocp
 
-    from equiv.convert.formats.scratch_file import spooled
+    from equiv.convert.formats.scratch_file import scratch_views
 
-    # Keys of jax.random are handed over as such, so that they come back as such; all else without a copy.
+    # Typed keys of jax.random are saved as such, so that they are restored as such; all else without a copy.
     handlers = ocp.type_handlers.create_type_handler_registry(
         (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
         (jax.Array, ocp.type_handlers.get_type_handler(jax.Array)),
     )
-    with guarded(folder, "writing orbax"), spooled(folder.with_name(f"{folder.name}.leaves"), leaves) as arrays:
+    with (
+        naming_checkpoint(folder, "writing orbax"),
+        scratch_views(folder.with_name(f"{folder.name}.leaves"), leaves) as arrays,
+    ):
         handler = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers, use_compression=False)
         with ocp.Checkpointer(handler) as checkpointer:
             checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(tree(arrays)))

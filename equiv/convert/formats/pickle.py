@@ -1,7 +1,7 @@
-"""pickle, read only, and only where it is asked for: an unpickler that makes arrays and containers and nothing else.
+"""pickle, read only, and only on request: a restricted unpickler that creates arrays and containers and nothing else.
 
-A pickle is a program. This one may call what `ALLOWED` names; a pickle that asks for more is refused before the call.
-Its tree is in memory whole.
+A pickle is a program. Here it may call only what `ALLOWED` names; any other name is refused before the call. The whole
+tree is loaded into memory.
 """
 
 import pickle
@@ -13,22 +13,29 @@ from typing import Any
 import numpy as np
 import optax
 
-from equiv.convert.formats.checkpoint import SMALL_FLOATS, Checkpoint, CheckpointError, dtype_of, guarded, spec_of
-from equiv.convert.formats.tree_paths import Empty, TreePath, flatten, shown
+from equiv.convert.formats.checkpoint import (
+    SMALL_FLOATS,
+    Checkpoint,
+    CheckpointError,
+    dtype_named,
+    naming_checkpoint,
+    spec_of,
+)
+from equiv.convert.formats.tree_paths import Empty, TreePath, flatten, path_text
 
 
 class _Sealed(type):
-    """Classes that a pickle can call and not change: it may set attributes of whatever it is given (opcode BUILD)."""
+    """Classes that a pickle can call but not modify: opcode BUILD sets attributes of any object that it gets."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
         raise pickle.UnpicklingError(f"it changes {cls.__name__}")
 
 
 class _Dtype(metaclass=_Sealed):
-    """What numpy pickles a dtype as: a call with its name, then a state of which only the byte order is taken."""
+    """Stand-in for a pickled numpy dtype: a call with its name, then a state of which only the byte order is used."""
 
     def __init__(self, kind: Any, *_: Any) -> None:
-        self.dtype = dtype_of(kind)
+        self.dtype = dtype_named(kind)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if any(part is not None for part in state[2:5]):
@@ -38,7 +45,7 @@ class _Dtype(metaclass=_Sealed):
 
 
 class _Array(metaclass=_Sealed):
-    """What numpy pickles an array as: empty at first, then a state with shape, dtype and bytes."""
+    """Stand-in for a pickled numpy array: empty at first, then a state with shape, dtype and bytes."""
 
     def __init__(self, *_: Any) -> None:
         self.array: np.ndarray | None = None
@@ -49,7 +56,7 @@ class _Array(metaclass=_Sealed):
 
 
 class _FromBuffer(_Array):
-    """What numpy pickles an array as from protocol 5 on."""
+    """Stand-in for a numpy array pickled with protocol 5 or later."""
 
     def __init__(self, buffer: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> None:
         self.__setstate__((1, shape, dtype, order == "F", buffer))
@@ -94,7 +101,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("haiku._src.data_structures", "FlatMap"): dict,
     ("flax.core.frozen_dict", "FrozenDict"): dict,
 }
-"""Module and name in a pickle to what stands in their place: numpy's own code sees no state out of a pickle."""
+"""Module and name in a pickle to their stand-in: numpy's own code gets no state out of a pickle."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -102,14 +109,14 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in ALLOWED:
             return ALLOWED[module, name]
         if (kind := _optax_state(module, name)) is not None:
-            return _Sealed(name, (tuple,), {"__slots__": (), "__new__": _filled, "_fields": kind._fields})
+            return _Sealed(name, (tuple,), {"__slots__": (), "__new__": _new_named_tuple, "_fields": kind._fields})
         raise CheckpointError(
-            f"it asks for {module}.{name}, which makes no array. Do not load it, or save its arrays as npz."
+            f"it refers to {module}.{name}, which is no array. Do not load it, or save its arrays as npz."
         )
 
 
-def _filled(cls: type, *values: Any) -> Any:
-    """A named tuple of a class like one of optax."""
+def _new_named_tuple(cls: type, *values: Any) -> Any:
+    """Create a named tuple of a stand-in for a class of optax."""
     return tuple.__new__(cls, values)
 
 
@@ -126,19 +133,19 @@ def read(file: Path) -> Checkpoint:
     """Load a pickle through the restricted unpickler.
 
     Raises:
-        CheckpointError: it asks for anything else, or holds something that is no array.
+        CheckpointError: it refers to anything else, or holds something that is no array.
     """
-    with guarded(file, "reading as pickle"), file.open("rb") as stream:
+    with naming_checkpoint(file, "reading as pickle"), file.open("rb") as stream:
         tree = _Unpickler(stream).load()
         if stream.read(1):
-            raise CheckpointError("it goes on after its end. Save one tree in it.")
-        arrays = {path: _array(path, leaf) for path, leaf in flatten(tree).items() if not isinstance(leaf, Empty)}
+            raise CheckpointError("extra data after the end. Save one tree in it.")
+        arrays = {path: _leaf_array(path, leaf) for path, leaf in flatten(tree).items() if not isinstance(leaf, Empty)}
     return Checkpoint(file, "pickle", {path: spec_of(array) for path, array in arrays.items()}, arrays.__getitem__)
 
 
-def _array(path: TreePath, leaf: Any) -> np.ndarray:
+def _leaf_array(path: TreePath, leaf: Any) -> np.ndarray:
     if isinstance(leaf, _Array) and leaf.array is not None:
         return leaf.array
     if isinstance(leaf, np.generic | bool | int | float):
         return np.asarray(leaf)
-    raise CheckpointError(f"leaf {shown(path)!r} is {type(leaf).__name__}, which is no array. Leave it out.")
+    raise CheckpointError(f"leaf {path_text(path)!r} is {type(leaf).__name__}, which is no array. Leave it out.")

@@ -1,4 +1,4 @@
-"""A checkpoint on disk to an opened `Checkpoint`: which format it is, and whether it may be read at all."""
+"""The checkpoint formats: detect the format of a file, open it, write one."""
 
 import importlib
 import stat
@@ -7,46 +7,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, Leaf
+from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, OutgoingLeaf
 from equiv.convert.formats.tree_paths import Empty, TreePath
 
 FORMATS = ("npz", "safetensors", "msgpack", "orbax")
 
 
 @dataclass(frozen=True)
-class Outgoing:
+class OutgoingCheckpoint:
     """A checkpoint to be written.
 
     Attributes:
         leaves: its leaves.
-        empties: nodes without leaves, which nested formats keep and flat ones cannot.
-        tree: leaves by path to the library's own tree, as a user would save it with orbax.
+        empties: nodes without leaves, which only nested formats can store.
+        tree: maps leaves by path to the library's own tree, as a user would save it with orbax.
     """
 
-    leaves: Sequence[Leaf]
+    leaves: Sequence[OutgoingLeaf]
     empties: Mapping[TreePath, Empty]
     tree: Callable[[Mapping[TreePath, Any]], Any]
 
 
 def format_for(file: Path, asked: str | None) -> str:
-    """The format that is asked for, or that the suffix says; a name without a suffix is a folder of orbax.
+    """The requested format, else that of the suffix; a name without a suffix is an orbax folder.
 
     Raises:
-        CheckpointError: neither says one that can be written.
+        CheckpointError: the format cannot be written.
     """
-    said = asked or (file.suffix.lower().removeprefix(".") or "orbax")
-    if said not in FORMATS:
+    format = asked or (file.suffix.lower().removeprefix(".") or "orbax")
+    if format not in FORMATS:
         raise CheckpointError(
-            f"{file}: cannot write {said!r}. Say --format with one of {', '.join(FORMATS)}, or give a suffix of them."
+            f"{file}: cannot write {format!r}. Pass --format with one of {', '.join(FORMATS)}"
+            ", or give a path with such a suffix."
         )
-    return said
+    return format
 
 
-def write(file: Path, format: str, outgoing: Outgoing) -> None:
+def write_checkpoint(file: Path, format: str, outgoing: OutgoingCheckpoint) -> None:
     """Write a checkpoint, leaf by leaf.
 
     Raises:
-        CheckpointError: a leaf cannot be made or written.
+        CheckpointError: a leaf cannot be computed or written.
     """
     module = importlib.import_module(f"equiv.convert.formats.{format}")
     if format == "orbax":
@@ -60,42 +61,48 @@ def write(file: Path, format: str, outgoing: Outgoing) -> None:
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 
 
-OTHERS = {
+FOREIGN_MAGIC = {
     b"\x93NUMPY": "one array of numpy",
     b"\x89HDF": "HDF5",
-    b"\x1f\x8b": "packed with gzip",
-    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"\x1f\x8b": "compressed with gzip",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
 }
-"""What files begin with that are often taken for a checkpoint."""
+"""First bytes of files that are often mistaken for a checkpoint."""
 
 
-SUFFIXES = {".npz": "npz", ".safetensors": "safetensors", ".msgpack": "msgpack", ".pkl": "pickle", ".pickle": "pickle"}
+FORMAT_BY_SUFFIX = {
+    ".npz": "npz",
+    ".safetensors": "safetensors",
+    ".msgpack": "msgpack",
+    ".pkl": "pickle",
+    ".pickle": "pickle",
+}
 
 
 def open_checkpoint(file: Path, allow_pickle: bool = False) -> Checkpoint:
-    """Open a checkpoint of any format; no leaf is read yet, but for a pickle, which is read whole.
+    """Open a checkpoint of any format; no leaf is read yet, except that a pickle is loaded whole.
 
     Args:
         file: a file, or the folder of an orbax checkpoint.
-        allow_pickle: whether a pickle may be read; then only by an unpickler that makes nothing but arrays.
+        allow_pickle: whether a pickle may be read; then only by an unpickler that creates nothing but arrays.
 
     Raises:
-        CheckpointError: it does not exist, is no checkpoint, is not whole, or is a pickle that was not asked for.
+        CheckpointError: it does not exist, is no checkpoint, is truncated, or is a pickle without `allow_pickle`.
     """
     format = format_of(file)
     if format == "pickle" and not allow_pickle:
         raise CheckpointError(
-            f"{file}: it is a pickle, which is a program. Say --allow-pickle if you trust where it is from; "
-            "all that it may do then is to make arrays."
+            f"{file}: it is a pickle, which can run code. Pass --allow-pickle if you trust its origin; "
+            "the restricted unpickler then creates nothing but arrays."
         )
     return importlib.import_module(f"equiv.convert.formats.{format}").read(file)
 
 
 def format_of(file: Path) -> str:
-    """The format of a checkpoint, by its content where that shows it, else by its suffix.
+    """The format of a checkpoint, by its content where that is conclusive, else by its suffix.
 
     Raises:
-        CheckpointError: nothing is there, it is empty, neither a file nor a folder, or of a format that is not read.
+        CheckpointError: it does not exist, is empty, neither a file nor a folder, or of an unsupported format.
     """
     try:
         kind = file.stat().st_mode
@@ -112,7 +119,7 @@ def format_of(file: Path) -> str:
         raise CheckpointError(f"{file}: cannot be opened: {error.strerror}. Give a checkpoint.") from error
     if not head:
         raise CheckpointError(f"{file}: it is empty. Give a checkpoint.")
-    if found := next((name for begin, name in OTHERS.items() if head.startswith(begin)), None):
+    if found := next((name for begin, name in FOREIGN_MAGIC.items() if head.startswith(begin)), None):
         raise CheckpointError(
             f"{file}: it is {found}. Give npz (numpy.savez), safetensors, msgpack, a pickle or a folder of orbax."
         )
@@ -120,6 +127,6 @@ def format_of(file: Path) -> str:
         return "npz"
     if head[8:9] == b"{":
         return "safetensors"
-    suffix = SUFFIXES.get(file.suffix.lower())
-    # A map of msgpack may begin with the byte of a pickle (0x80: a map without entries), a pickle never holds nothing.
+    suffix = FORMAT_BY_SUFFIX.get(file.suffix.lower())
+    # msgpack may begin with the byte of a pickle too (0x80: an empty map), but a pickle is longer than one byte.
     return suffix or ("pickle" if head.startswith(PICKLE) and len(head) > 1 else "msgpack")

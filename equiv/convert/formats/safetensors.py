@@ -1,4 +1,4 @@
-"""safetensors, through its library; the header is written here, since the library cannot write leaf by leaf."""
+"""safetensors, through its library; the header is written here, since the library cannot write one leaf at a time."""
 
 import json
 from collections.abc import Sequence
@@ -8,8 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, Leaf, bytes_of, guarded, size_of
-from equiv.convert.formats.tree_paths import TreePath, shown
+from equiv.convert.formats.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    OutgoingLeaf,
+    bytes_of,
+    naming_checkpoint,
+    size_of,
+)
+from equiv.convert.formats.tree_paths import TreePath, path_text
 from equiv.core.leaves import LeafSpec
 
 DTYPES = {
@@ -28,11 +35,11 @@ DTYPES = {
     "BOOL": "bool",
     "C64": "complex64",
 }
-"""The format's names of dtypes to numpy's: those that the library reads into numpy (safetensors 0.8.0: no float8)."""
+"""dtype names of the format to numpy's: those that the library reads into numpy (safetensors 0.8.0: no float8)."""
 
 
-LONGEST = 100_000_000
-"""Bytes of a header that the library takes (safetensors 0.8.0)."""
+JSON_HEADER_BYTES = 100_000_000
+"""Maximal bytes of a header that the library accepts (safetensors 0.8.0)."""
 
 
 CODES = {name: code for code, name in DTYPES.items()}
@@ -42,12 +49,12 @@ def read(file: Path) -> Checkpoint:
     """Open a safetensors file; the library checks its header against its length.
 
     Raises:
-        CheckpointError: no safetensors file, or not whole.
+        CheckpointError: not a safetensors file, or truncated.
     """
     from safetensors import safe_open  # pyright: ignore[reportAttributeAccessIssue] - typed in some releases
 
-    with guarded(file, "reading as safetensors"):
-        # pread and not mmap: what is mapped counts as memory of this process for as long as the file is open.
+    with naming_checkpoint(file, "reading as safetensors"):
+        # pread and not mmap: mapped pages count as memory of this process for as long as the file is open.
         _check_names(file)
         opened = safe_open(file, framework="np", backend="pread")
         leaves: dict[TreePath, LeafSpec] = {}
@@ -57,14 +64,14 @@ def read(file: Path) -> Checkpoint:
             leaves[(name,)] = LeafSpec(tuple(part.get_shape()), DTYPES.get(code, code))
 
     def read_leaf(path: TreePath) -> np.ndarray:
-        with guarded(file, f"reading leaf {shown(path)!r}"):
+        with naming_checkpoint(file, f"reading leaf {path_text(path)!r}"):
             return opened.get_tensor(path[0])
 
     return Checkpoint(file, "safetensors", leaves, read_leaf)
 
 
 def _check_names(file: Path) -> None:
-    """Raise where the header names a leaf twice, which the format forbids and the library does not see (0.8.0)."""
+    """Raise where the header has duplicate names, which the format forbids and the library does not check (0.8.0)."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -76,23 +83,23 @@ def _check_names(file: Path) -> None:
 
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        text = stream.read(length) if length <= min(file.stat().st_size, LONGEST) else b""
-    if text:  # what is not whole, or no JSON, the library says better
+        text = stream.read(length) if length <= min(file.stat().st_size, JSON_HEADER_BYTES) else b""
+    if text:  # a truncated header or invalid JSON is reported by the library
         with suppress(ValueError):
             json.loads(text, object_pairs_hook=once)
 
 
-def write(file: Path, leaves: Sequence[Leaf]) -> None:
-    """Write leaf by leaf, the widest dtype first, so that every leaf is aligned."""
-    with guarded(file, "writing safetensors"), file.open("xb") as stream:
-        ordered = in_order(leaves)
+def write(file: Path, leaves: Sequence[OutgoingLeaf]) -> None:
+    """Write leaf by leaf, the largest item size first, so that every leaf is aligned."""
+    with naming_checkpoint(file, "writing safetensors"), file.open("xb") as stream:
+        ordered = in_file_order(leaves)
         stream.write(header(ordered))
         for leaf in ordered:
             stream.write(bytes_of(leaf.make()))
 
 
-def in_order(leaves: Sequence[Leaf]) -> list[Leaf]:
-    """The leaves as they lie in the file."""
+def in_file_order(leaves: Sequence[OutgoingLeaf]) -> list[OutgoingLeaf]:
+    """The leaves in the order of the file."""
     return sorted(leaves, key=lambda leaf: -_itemsize(leaf.spec))
 
 
@@ -100,20 +107,20 @@ def _itemsize(spec: LeafSpec) -> int:
     return size_of(LeafSpec((), spec.dtype))
 
 
-def header(ordered: Sequence[Leaf]) -> bytes:
-    """The file up to its first leaf: the length of a JSON object in eight bytes, and that object, padded with spaces.
+def header(ordered: Sequence[OutgoingLeaf]) -> bytes:
+    """The bytes before the first leaf: the length of a JSON object in eight bytes, and the object, padded with spaces.
 
     Raises:
-        CheckpointError: a dtype that cannot be read again.
+        CheckpointError: a dtype that cannot be read back.
     """
     entries, end = {}, 0
     for leaf in ordered:
         if leaf.spec.dtype not in CODES:
             raise CheckpointError(
-                f"leaf {shown(leaf.path)!r} is {leaf.spec}, which safetensors does not keep. Write another format."
+                f"leaf {path_text(leaf.path)!r} is {leaf.spec}, which safetensors does not support. Use another format."
             )
         start, end = end, end + size_of(leaf.spec)
-        entries[shown(leaf.path)] = {
+        entries[path_text(leaf.path)] = {
             "dtype": CODES[leaf.spec.dtype],
             "shape": list(leaf.spec.shape),
             "data_offsets": [start, end],

@@ -1,4 +1,4 @@
-"""Leaves in a scratch file, as views of it: for libraries that want a whole tree at once."""
+"""Leaves in a scratch file, as memory maps of it: for libraries that take only a whole tree."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from equiv.convert.formats.checkpoint import Leaf, bytes_of, dtype_of, size_of
+from equiv.convert.formats.checkpoint import OutgoingLeaf, bytes_of, dtype_named, size_of
 from equiv.convert.formats.tree_paths import TreePath
 
 ALIGNED = 64
-"""Bytes: where a leaf begins is a multiple of it."""
+"""Alignment of leaves in the scratch file, in bytes."""
 
 
 @contextmanager
-def spooled(file: Path, leaves: Sequence[Leaf]) -> Iterator[Mapping[TreePath, np.ndarray]]:
-    """Write the leaves to `file` one by one, give views of it that hold no memory, and remove it."""
+def scratch_views(file: Path, leaves: Sequence[OutgoingLeaf]) -> Iterator[Mapping[TreePath, np.ndarray]]:
+    """Write the leaves to `file` one by one, yield memory maps of it, and remove it afterwards."""
     starts: dict[TreePath, int] = {}
     try:
         with file.open("xb") as stream:
@@ -23,13 +23,13 @@ def spooled(file: Path, leaves: Sequence[Leaf]) -> Iterator[Mapping[TreePath, np
                 stream.seek(-stream.tell() % ALIGNED, 1)
                 starts[leaf.path] = stream.tell()
                 stream.write(bytes_of(leaf.make()))
-        yield {leaf.path: _view(file, leaf, starts[leaf.path]) for leaf in leaves}
+        yield {leaf.path: _memory_map(file, leaf, starts[leaf.path]) for leaf in leaves}
     finally:
         file.unlink(missing_ok=True)
 
 
-def _view(file: Path, leaf: Leaf, start: int) -> np.ndarray:
-    dtype = dtype_of(leaf.spec.dtype)
+def _memory_map(file: Path, leaf: OutgoingLeaf, start: int) -> np.ndarray:
+    dtype = dtype_named(leaf.spec.dtype)
     if not size_of(leaf.spec):
         return np.empty(leaf.spec.shape, dtype)
     return np.memmap(file, dtype, "r", start, leaf.spec.shape)

@@ -1,4 +1,4 @@
-"""Paths of leaves: how nested trees, flat names and the libraries' wrappers become comparable."""
+"""Paths of leaves, which make nested trees, flat names and the libraries' wrappers comparable."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,27 +12,27 @@ TreePath = tuple[str, ...]
 
 
 WRAPPERS = ("value", "raw_value")
-"""What NNX puts below each variable when its state is saved as it is (flax 0.12.8: `.../kernel/value`)."""
+"""Keys that NNX adds below each variable when its state is saved directly (flax 0.12.8: `.../kernel/value`)."""
 
 
-DEEPEST, MOST = 64, 200_000
-"""Levels and leaves above which a tree is no checkpoint but an attack or a mistake."""
+MAX_DEPTH, MAX_LEAVES = 64, 200_000
+"""Maximal levels and leaves of a tree: a larger one is an attack or a mistake."""
 
 
 @dataclass(frozen=True)
 class Empty:
-    """A node without leaves: an `EmptyState` of optax, `()`, `{}`; or `None`, which is kept apart."""
+    """A node without leaves: an `EmptyState` of optax, `()`, `{}`; or `None`, if `none`."""
 
     none: bool = False
 
 
-def shown(path: TreePath) -> str:
-    """A path as one name, as it stands in npz and safetensors files and in messages."""
+def path_text(path: TreePath) -> str:
+    """A path as one name, as written in npz and safetensors files and in messages."""
     return "/".join(path)
 
 
-def words(path: TreePath) -> TreePath:
-    """A path by its words alone: separators, integer keys and NNX's wrappers make no difference.
+def path_words(path: TreePath) -> TreePath:
+    """The words of a path, independent of separators, integer keys and NNX's wrappers.
 
     `("layers", "0.kernel", "value")`, `("layers/0/kernel",)` and `("layers", "0", "kernel")` are all the last.
     """
@@ -54,7 +54,7 @@ def children(node: Any) -> Sequence[tuple[Any, Any]] | None:
 
 
 def flatten(tree: Any, children: Callable[[Any], Sequence[tuple[Any, Any]] | None] = children) -> dict[TreePath, Any]:
-    """Path to leaf, in the tree's order; a node without children is an `Empty`.
+    """Path to leaf, in the tree's order; a node without children becomes an `Empty`.
 
     Args:
         tree: nested.
@@ -64,18 +64,20 @@ def flatten(tree: Any, children: Callable[[Any], Sequence[tuple[Any, Any]] | Non
         EquivError: two leaves of one path, a tree that is too deep or too large.
     """
     found: dict[TreePath, Any] = {}
-    for path, leaf in _walk(tree, (), children):
+    for path, leaf in _iter_leaves(tree, (), children):
         if path in found:
-            raise EquivError(f"two leaves are called {shown(path)!r}. Leave one out.")
-        if len(found) >= MOST:
-            raise EquivError(f"more than {MOST} leaves. Give the checkpoint of a model.")
+            raise EquivError(f"two leaves are called {path_text(path)!r}. Leave one out.")
+        if len(found) >= MAX_LEAVES:
+            raise EquivError(f"more than {MAX_LEAVES} leaves. Give the checkpoint of a model.")
         found[path] = leaf
     return found
 
 
-def _walk(node: Any, path: TreePath, children: Callable[[Any], Any]) -> Iterator[tuple[TreePath, Any]]:
-    if len(path) > DEEPEST:
-        raise EquivError(f"nested more than {DEEPEST} deep, at {shown(path[:4])!r}. Give the checkpoint of a model.")
+def _iter_leaves(node: Any, path: TreePath, children: Callable[[Any], Any]) -> Iterator[tuple[TreePath, Any]]:
+    if len(path) > MAX_DEPTH:
+        raise EquivError(
+            f"nested more than {MAX_DEPTH} deep, at {path_text(path[:4])!r}. Give the checkpoint of a model."
+        )
     if node is None:
         yield path, Empty(none=True)
         return
@@ -86,20 +88,20 @@ def _walk(node: Any, path: TreePath, children: Callable[[Any], Any]) -> Iterator
         yield path, Empty()
     else:
         for key, child in below:
-            yield from _walk(child, (*path, str(key)), children)
+            yield from _iter_leaves(child, (*path, str(key)), children)
 
 
-def mapped(function: Callable[[TreePath, Any], Any], node: Any, path: TreePath = ()) -> Any:
+def map_leaves(function: Callable[[TreePath, Any], Any], node: Any, path: TreePath = ()) -> Any:
     """The same nested dicts and lists, with `function` of path and leaf in place of each leaf."""
     if isinstance(node, Mapping):
-        return {key: mapped(function, child, (*path, str(key))) for key, child in node.items()}
+        return {key: map_leaves(function, child, (*path, str(key))) for key, child in node.items()}
     if isinstance(node, list | tuple):
-        return [mapped(function, child, (*path, str(index))) for index, child in enumerate(node)]
+        return [map_leaves(function, child, (*path, str(index))) for index, child in enumerate(node)]
     return node if node is None else function(path, node)
 
 
-def nested(leaves: Iterable[tuple[TreePath, Any]]) -> Any:
-    """A nested dict from paths and leaves; an `Empty` is an empty dict or None, a leaf without a path is itself."""
+def nest(leaves: Iterable[tuple[TreePath, Any]]) -> Any:
+    """A nested dict from paths and leaves; an `Empty` becomes an empty dict or None, a single leaf is returned."""
     root: dict[str, Any] = {}
     for path, leaf in leaves:
         if isinstance(leaf, Empty):

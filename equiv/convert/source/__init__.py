@@ -1,1 +1,1 @@
-"""Source."""
+"""The old checkpoint: its expected leaves, found and checked."""

@@ -1,4 +1,4 @@
-"""A located checkpoint as canonical variables, read leaf by leaf."""
+"""The canonical variables of a checkpoint, read leaf by leaf."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,19 +7,19 @@ from functools import cached_property
 import numpy as np
 
 from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError
-from equiv.convert.formats.tree_paths import TreePath, shown
+from equiv.convert.formats.tree_paths import TreePath, path_text
 from equiv.convert.source.expected_leaves import OPTIMIZER, Slot
-from equiv.convert.source.locate import Located
+from equiv.convert.source.locate import TemplateMatch
 from equiv.convert.source.validate import is_count
 from equiv.core.leaves import MappedLeaf
 
-CHUNK = 2**20
-"""Elements that are looked at together for NaN: more would leave the cache."""
+FINITE_CHECK_CHUNK = 2**20
+"""Elements that are checked for NaN at a time: a larger chunk does not fit the cache."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a canonical leaf is: the slot, how it lies in it, and the path in the checkpoint."""
+class LeafLocation:
+    """Location of a canonical leaf: its slot, its layout in the slot, and the path in the checkpoint."""
 
     slot: Slot
     leaf: MappedLeaf
@@ -27,26 +27,26 @@ class Place:
 
 
 @dataclass
-class Source:
-    """A checkpoint and where everything in it is.
+class LocatedCheckpoint:
+    """A checkpoint with the location of every canonical leaf.
 
     Attributes:
         checkpoint: opened.
-        located: as which library's.
-        nonfinite: whether NaN and infinite values are taken over.
+        located: its match to the template of a library.
+        nonfinite: whether NaN and infinite values are accepted.
     """
 
     checkpoint: Checkpoint
-    located: Located
+    located: TemplateMatch
     nonfinite: bool = False
     _last: tuple[TreePath, np.ndarray] | None = field(default=None, init=False)
 
     @cached_property
-    def places(self) -> Mapping[str, Place]:
-        """Canonical name to its place."""
+    def places(self) -> Mapping[str, LeafLocation]:
+        """Canonical name to its location."""
         located = self.located
         return {
-            leaf.name: Place(slot, leaf, located.places[slot.path])
+            leaf.name: LeafLocation(slot, leaf, located.places[slot.path])
             for slot in located.template.slots
             if slot.path in located.places
             for leaf in slot.held
@@ -54,25 +54,25 @@ class Source:
 
     @property
     def backend(self) -> str:
-        """Whose checkpoint it is."""
+        """The library of the checkpoint."""
         return self.located.model.port.backend
 
     def random_paths(self) -> list[TreePath]:
-        """Where in it a library's own random state is."""
+        """Paths of the library's own random state."""
         slots = [slot for slot in self.located.template.slots if slot.role == "random"]
         return [self.located.places[slot.path] for slot in slots if slot.path in self.located.places]
 
     def read(self, path: TreePath) -> np.ndarray:
-        """One leaf as it lies in the checkpoint; the last is kept, for a packed one is asked for several times.
+        """One leaf as stored in the checkpoint; the last one is cached, since packed leaves are read several times.
 
         Raises:
-            CheckpointError: it cannot be read, or holds a NaN or an infinite value.
+            CheckpointError: the leaf cannot be read, or holds a NaN or an infinite value.
         """
         if self._last is None or self._last[0] != path:
-            self._last = None  # before the next is read: two are never held at once
+            self._last = None  # freed before the next is read: two are never in memory at once
             array = self.checkpoint.read(path)
             if not self.nonfinite:
-                check_finite(f"{self.checkpoint.file}: leaf {shown(path)!r}", array)
+                check_finite(f"{self.checkpoint.file}: leaf {path_text(path)!r}", array)
             self._last = (path, array)
         return self._last[1]
 
@@ -82,7 +82,7 @@ class Source:
         return place.leaf.to_canonical(self.read(place.path))
 
     def count(self, name: str) -> int:
-        """The value of a count, whatever integer it is."""
+        """The value of a count of any integer dtype."""
         return int(self.read(self.places[name].path).reshape(()))
 
     def counts(self) -> dict[str, int]:
@@ -103,11 +103,11 @@ def check_finite(what: str, array: np.ndarray) -> None:
     if array.dtype.kind in "iub":
         return
     flat = array.reshape(-1)
-    for start in range(0, flat.size, CHUNK):
-        fine = np.isfinite(flat[start : start + CHUNK])
+    for start in range(0, flat.size, FINITE_CHECK_CHUNK):
+        fine = np.isfinite(flat[start : start + FINITE_CHECK_CHUNK])
         if not fine.all():
             first = start + int(np.argmin(fine))
             index = list(map(int, np.unravel_index(first, array.shape)))
             raise CheckpointError(
-                f"{what} is {flat[first]} at {index}. Take a checkpoint from before, or say --allow-nonfinite."
+                f"{what} is {flat[first]} at {index}. Use an earlier checkpoint, or pass --allow-nonfinite."
             )

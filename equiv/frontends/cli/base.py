@@ -1,4 +1,4 @@
-"""What all commands share: the way out, the console, files."""
+"""What all commands share: arguments, exit codes, the console, files."""
 
 import gc
 import os
@@ -9,49 +9,51 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from equiv.errors import EquivError, told
+from equiv.errors import EquivError, error_summary
 
-TROUBLE = 2
-
-
-COLLECT_EVERY = 200_000, 50, 100
-"""Thresholds of the garbage collector: traced programs are many small objects that stay; looking through them as often
-as Python does by itself takes a tenth of the time of tracing and proving."""
+EXIT_TROUBLE = 2
 
 
-PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+GC_THRESHOLDS = 200_000, 50, 100
+"""Thresholds of the garbage collector: traced programs are many small objects that stay; with Python's own
+thresholds, collection takes a tenth of the time of tracing and proving."""
 
 
-EXPRESSION = click.option("-k", "expression", default="", help='Only cases whose name fits, e.g. "dropout or rnn".')
+PATHS_ARGUMENT = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 
 
-def guard(function: Callable[[], int]) -> None:
-    """Leave with a command's exit code; an error is one message, not a traceback, whose exit code would be 1."""
-    gc.set_threshold(*COLLECT_EVERY)
+EXPRESSION_OPTION = click.option(
+    "-k", "expression", default="", help='Run only cases whose name matches, e.g. "dropout or rnn".'
+)
+
+
+def run_and_exit(function: Callable[[], int]) -> None:
+    """Run a command and exit with its code; an error is printed without a traceback, with exit code 2."""
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         sys.exit(function())
     except EquivError as error:
         click.echo(f"equiv: {error}", err=True)
     except KeyboardInterrupt:
         click.echo("equiv: interrupted", err=True)
-    except Exception as error:  # noqa: BLE001 - 1 would say that a port differs
-        click.echo(f"equiv: failed with {told(error)}. Please report it with the command.", err=True)
-    sys.exit(TROUBLE)
+    except Exception as error:  # noqa: BLE001 - exit code 1 would mean that a port differs
+        click.echo(f"equiv: failed with {error_summary(error)}. Please report it with the command.", err=True)
+    sys.exit(EXIT_TROUBLE)
 
 
 def open_console(stderr: bool = False) -> Console:
-    """Without any escape codes where NO_COLOR is set, bold and dim included."""
+    """Open a console; where NO_COLOR is set, without any escape codes, bold and dim included."""
     return Console(stderr=stderr, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
 
 
-def write(path: Path, data: bytes, mend: str) -> None:
-    """Write a file and the folders above it.
+def write_file(path: Path, data: bytes, fix: str) -> None:
+    """Write a file, and create its parent folders.
 
     Raises:
-        EquivError: it cannot be written; `mend` is the fix.
+        EquivError: it cannot be written; `fix` says what to do.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     except OSError as error:
-        raise EquivError(f"{path}: cannot be written: {error.strerror}. {mend}") from error
+        raise EquivError(f"{path}: cannot be written: {error.strerror}. {fix}") from error

@@ -7,66 +7,73 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from equiv.core.case_files import CaseFile, find
+from equiv.core.case_files import CaseFile, find_case_files
 from equiv.core.results import RunResult
-from equiv.core.results_json import encode, read
-from equiv.core.verdict import exit_code
+from equiv.core.results_json import encode_results, read_results
+from equiv.core.verdict import verdict_exit_code
 from equiv.errors import EquivError
-from equiv.frontends.cli.base import EXPRESSION, PATHS, TROUBLE, guard, open_console, write
-from equiv.report.terminal.timings import show_prices
+from equiv.frontends.cli.base import (
+    EXIT_TROUBLE,
+    EXPRESSION_OPTION,
+    PATHS_ARGUMENT,
+    open_console,
+    run_and_exit,
+    write_file,
+)
+from equiv.report.terminal.timings import print_bench
 
 
-@click.command()
-@PATHS
-@EXPRESSION
+@click.command("bench")
+@PATHS_ARGUMENT
+@EXPRESSION_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of the tables.")
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),
     default=30.0,
     show_default=True,
-    help="For how long each case is timed; a large one takes longer.",
+    help="Time to spend on each case, in seconds; a large case takes longer.",
 )
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
-    help="A results.json whose verdicts are taken where the case's text is still the same; else it is judged first.",
+    help="Take verdicts from this results.json for unchanged cases; other cases are run first.",
 )
 @click.option(
     "--reports",
     type=click.Path(path_type=Path),
     default=Path("reports"),
     show_default=True,
-    help="Folder that results.json is written to.",
+    help="Write results.json to this folder.",
 )
-def bench(
+def bench_command(
     paths: tuple[Path, ...], expression: str, as_json: bool, seconds: float, results: Path | None, reports: Path
 ) -> None:
-    """Time every port under PATHS (default: cases) that is not refuted, beside the reference and a control."""
+    """Time every port under PATHS (default: cases) that is not refuted, against the reference and a control."""
 
     def run() -> int:
-        stored = None if results is None else read(results)
-        result = _bench(find(paths or (Path("cases"),), expression), stored, seconds)
-        code = TROUBLE if result.problems else exit_code(result.verdict)
+        stored = None if results is None else read_results(results)
+        result = _run_bench(find_case_files(paths or (Path("cases"),), expression), stored, seconds)
+        code = EXIT_TROUBLE if result.problems else verdict_exit_code(result.verdict)
         try:
-            write(reports / "results.json", encode(result), "Give another folder with --reports.")
+            write_file(reports / "results.json", encode_results(result), "Give another folder with --reports.")
             written = f"results: {reports / 'results.json'}"
         except EquivError as error:
-            written, code = f"equiv: {error}", TROUBLE
+            written, code = f"equiv: {error}", EXIT_TROUBLE
         if as_json:
-            click.echo(encode(result), nl=False)
+            click.echo(encode_results(result), nl=False)
         else:
-            show_prices(result, open_console())
+            print_bench(result, open_console())
         click.echo(written, err=True)
         return code
 
-    guard(run)
+    run_and_exit(run)
 
 
-def _bench(files: list[CaseFile], stored: RunResult | None, seconds: float) -> RunResult:
+def _run_bench(files: list[CaseFile], stored: RunResult | None, seconds: float) -> RunResult:
     columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = open_console(stderr=True)
-    # What a case prints is no result.
+    # What a case prints is not part of the results.
     with (
         redirect_stdout(sys.stderr),
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,

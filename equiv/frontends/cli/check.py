@@ -1,4 +1,4 @@
-"""`equiv check`: two builders to a verdict, without a case file."""
+"""`equiv check`: compare two builders without a case file."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -6,22 +6,28 @@ from pathlib import Path
 import click
 
 from equiv.core.results import RunResult
-from equiv.core.results_json import encode
-from equiv.core.verdict import exit_code
-from equiv.frontends.cli.base import guard, open_console, write
-from equiv.frontends.cli.inferred_case import Given, arguments, certified, inferred, working
-from equiv.report.terminal.run import show
+from equiv.core.results_json import encode_results
+from equiv.core.verdict import verdict_exit_code
+from equiv.frontends.cli.base import open_console, run_and_exit, write_file
+from equiv.frontends.cli.inferred_case import (
+    BuilderArguments,
+    builder_arguments,
+    infer_map,
+    run_inferred_case,
+    show_progress,
+)
+from equiv.report.terminal.run import print_run
 
 
-@click.command()
-@arguments
+@click.command("check")
+@builder_arguments
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of the table.")
 @click.option(
     "--reports",
     type=click.Path(path_type=Path),
-    help="Folder that results.json is written to.  [default: none]",
+    help="Write results.json to this folder.  [default: none]",
 )
-def check(
+def check_command(
     left: str,
     right: str,
     inputs: tuple[str, ...],
@@ -30,32 +36,34 @@ def check(
     as_json: bool,
     reports: Path | None,
 ) -> None:
-    """Infer which layer of LEFT is which of RIGHT, and compare them to a verdict. Exit codes as in equiv run."""
-    guard(lambda: _check(Given(left, right, inputs, batch, methods), as_json, reports))
+    """Infer which layer of LEFT corresponds to which of RIGHT, and compare them. Exit codes are those of equiv run."""
+    run_and_exit(lambda: _check_builders(BuilderArguments(left, right, inputs, batch, methods), as_json, reports))
 
 
-def _check(given: Given, as_json: bool, reports: Path | None) -> int:
-    with working() as progress:
-        found = inferred(given, progress)
+def _check_builders(given: BuilderArguments, as_json: bool, reports: Path | None) -> int:
+    with show_progress() as progress:
+        found = infer_map(given, progress)
         if found.covered:
-            result = certified(found, None, progress)
+            result = run_inferred_case(found, None, progress)
         else:
-            from equiv.backends.environment import environment
-            from equiv.infer.run_inferred import without_run
+            from equiv.backends.environment import describe_environment
+            from equiv.infer.run_inferred import verdict_without_run
 
-            verdict, headline = without_run(found)
-            result = RunResult(verdict, headline, environment(), (), datetime.now(UTC).isoformat(), found.seconds)
+            verdict, headline = verdict_without_run(found)
+            result = RunResult(
+                verdict, headline, describe_environment(), (), datetime.now(UTC).isoformat(), found.seconds
+            )
     if reports is not None:
-        write(reports / "results.json", encode(result), "Give another folder with --reports.")
+        write_file(reports / "results.json", encode_results(result), "Give another folder with --reports.")
         click.echo(f"results: {reports / 'results.json'}", err=True)
     if as_json:
-        click.echo(encode(result), nl=False)
-        return exit_code(result.verdict)
+        click.echo(encode_results(result), nl=False)
+        return verdict_exit_code(result.verdict)
     console = open_console()
-    show(result, console)
-    from equiv.infer.describe import doubt, remarks
+    print_run(result, console)
+    from equiv.infer.describe import inference_caveat, inference_remarks
 
-    doubts = [doubt(found)] if result.verdict == "different" and found.complete else []
-    for line in (*remarks(found), *doubts):
+    doubts = [inference_caveat(found)] if result.verdict == "different" and found.complete else []
+    for line in (*inference_remarks(found), *doubts):
         console.print(line, soft_wrap=True, markup=False)
-    return exit_code(result.verdict)
+    return verdict_exit_code(result.verdict)

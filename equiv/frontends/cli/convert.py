@@ -1,4 +1,4 @@
-"""`equiv convert`: a trained checkpoint from one library to another."""
+"""`equiv convert`: convert a trained checkpoint from one library to another."""
 
 import sys
 from collections import Counter
@@ -14,35 +14,39 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
-from equiv.core.case_files import LoadedCase, find, load
+from equiv.core.case_files import LoadedCase, find_case_files, load_case
 from equiv.errors import EquivError
-from equiv.frontends.cli.base import guard, open_console
+from equiv.frontends.cli.base import open_console, run_and_exit
 
 if TYPE_CHECKING:
-    from equiv.convert.conversion import Request
+    from equiv.convert.conversion import ConversionRequest
     from equiv.convert.manifest import Manifest
     from equiv.convert.plan.plan import Plan
 
 
-PATH = click.Path(path_type=Path)
+PATH_TYPE = click.Path(path_type=Path)
 
 
-@click.command()
-@click.argument("checkpoint", type=PATH)
-@click.option("--case", required=True, type=PATH, help="Case file whose layer table maps the leaves.")
+@click.command("convert")
+@click.argument("checkpoint", type=PATH_TYPE)
+@click.option("--case", required=True, type=PATH_TYPE, help="Case file whose layer table maps the leaves.")
 @click.option("--to", "target", required=True, help="Library of the new checkpoint: haiku, linen or nnx.")
-@click.option("--from", "origin", help="Library of the old one; default: the one whose leaves it has.")
-@click.option("-o", "--output", required=True, type=PATH, help="The new checkpoint; nothing may be there.")
+@click.option("--from", "origin", help="Library of the old checkpoint; default: recognised by its leaves.")
+@click.option("-o", "--output", required=True, type=PATH_TYPE, help="The new checkpoint; the path must not exist.")
 @click.option("--format", "file_format", help="npz, safetensors, msgpack or orbax; default: by the output's suffix.")
-@click.option("--random", help="Random state of NNX: seed:N to begin it anew, keep, or omit.")
-@click.option("--step", type=click.IntRange(0), help="Steps taken, where the old checkpoint does not say.")
-@click.option("--drop", multiple=True, help="Leave out the leaves with this in their path; may be repeated.")
-@click.option("--allow-pickle", is_flag=True, help="Read a pickle, with an unpickler that makes nothing but arrays.")
-@click.option("--allow-nonfinite", is_flag=True, help="Take over NaN and infinite values.")
-@click.option("--verify", is_flag=True, help="Read it back, and run both models from the two checkpoints.")
-@click.option("--dry-run", is_flag=True, help="Say what each leaf would be made of, and write nothing.")
+@click.option("--random", help="Random state of NNX: seed:N for new state, keep, or omit.")
+@click.option(
+    "--step", type=click.IntRange(0), help="Number of steps taken, if the old checkpoint does not contain it."
+)
+@click.option("--drop", multiple=True, help="Leave out leaves whose path contains this text; may be repeated.")
+@click.option("--allow-pickle", is_flag=True, help="Read a pickle, with an unpickler that creates only arrays.")
+@click.option("--allow-nonfinite", is_flag=True, help="Convert NaN and infinite values too.")
+@click.option(
+    "--verify", is_flag=True, help="Read the new checkpoint back, and compare both models run from the two checkpoints."
+)
+@click.option("--dry-run", is_flag=True, help="Print where each leaf would come from, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON instead of the summary.")
-def convert(
+def convert_command(
     checkpoint: Path,
     case: Path,
     target: str,
@@ -58,50 +62,50 @@ def convert(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Take CHECKPOINT to another library: parameters, state, optimizer and step, through the mapping of a case."""
+    """Convert CHECKPOINT to another library: parameters, state, optimizer and step, with the mapping of a case."""
 
-    def request() -> "Request":
-        from equiv.convert.conversion import Request
+    def request() -> "ConversionRequest":
+        from equiv.convert.conversion import ConversionRequest
         from equiv.convert.plan.plan import Choices
-        from equiv.convert.plan.random_state import chosen
+        from equiv.convert.plan.random_state import parse_random_policy
 
-        return Request(
+        return ConversionRequest(
             checkpoint,
-            _loaded(case),
+            _load_one_case(case),
             target,
             output,
             origin=origin,
             format=file_format,
-            choices=Choices(chosen(random) if random else None, step),
+            choices=Choices(parse_random_policy(random) if random else None, step),
             drop=drop,
             allow_pickle=allow_pickle,
             nonfinite=allow_nonfinite,
             verify=verify,
         )
 
-    guard(lambda: _convert(request, dry_run, as_json))
+    run_and_exit(lambda: _run_conversion(request, dry_run, as_json))
 
 
-def _loaded(case: Path) -> LoadedCase:
-    files = find((case,))
+def _load_one_case(case: Path) -> LoadedCase:
+    files = find_case_files((case,))
     if len(files) != 1:
-        raise EquivError(f"{case}: {len(files)} cases are there. Give the one file with --case.")
-    return load(files[0])
+        raise EquivError(f"{case}: holds {len(files)} cases. Give one case file with --case.")
+    return load_case(files[0])
 
 
-def _convert(request: "Callable[[], Request]", dry: bool, as_json: bool) -> int:
+def _run_conversion(request: "Callable[[], ConversionRequest]", dry: bool, as_json: bool) -> int:
     columns = (TextColumn("{task.description:40}"), BarColumn(), DownloadColumn())
     console = open_console(stderr=True)
-    # What a case prints is no result.
+    # What a case prints is not part of the results.
     with (
         redirect_stdout(sys.stderr),
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
     ):
         task = bar.add_task("importing jax", total=None)
         from equiv.convert import conversion
-        from equiv.convert.manifest import encode
-        from equiv.convert.verify import NotSame
-        from equiv.core.verdict import exit_code
+        from equiv.convert.manifest import encode_manifest
+        from equiv.convert.verify import ConversionMismatch
+        from equiv.core.verdict import verdict_exit_code
 
         def begin(plan: "Plan") -> Callable[[int], None]:
             bar.update(task, description="converting", total=conversion.size_of_plan(plan))
@@ -109,21 +113,23 @@ def _convert(request: "Callable[[], Request]", dry: bool, as_json: bool) -> int:
 
         try:
             asked = request()
-            plan, manifest = conversion.convert(asked, lambda text: bar.update(task, description=text), begin, dry)
-        except NotSame as error:
+            plan, manifest = conversion.convert_checkpoint(
+                asked, lambda text: bar.update(task, description=text), begin, dry
+            )
+        except ConversionMismatch as error:
             click.echo(f"equiv: {error}", err=True)
-            return exit_code(error.verdict)
+            return verdict_exit_code(error.verdict)
         size = conversion.size_of_plan(plan)
     if manifest is None:
         _show_plan(plan, size, open_console())
     elif as_json:
-        click.echo(encode(manifest), nl=False)
+        click.echo(encode_manifest(manifest), nl=False)
     else:
-        _show(manifest, size, asked.out, open_console())
+        _show_manifest(manifest, size, asked.out, open_console())
     return 0
 
 
-def _show(manifest: "Manifest", size: int, out: Path, console: Console) -> None:
+def _show_manifest(manifest: "Manifest", size: int, out: Path, console: Console) -> None:
     ours, theirs = manifest.source, manifest.target
     console.print(
         f"Converted: {len(manifest.leaves)} leaves, {decimal(size)}, from {ours.backend} ({ours.format}) to "
@@ -132,25 +138,27 @@ def _show(manifest: "Manifest", size: int, out: Path, console: Console) -> None:
     )
     origins = Counter(leaf.origin for leaf in manifest.leaves)
     console.print(", ".join(f"{count} {origin}" for origin, count in origins.items()))
-    _say(console, [*manifest.notes, f"verified: {manifest.verified or 'not run; say --verify'}"])
+    _print_lines(console, [*manifest.notes, f"verified: {manifest.verified or 'not run; pass --verify'}"])
 
 
 def _show_plan(plan: "Plan", size: int, console: Console) -> None:
-    from equiv.convert.formats.tree_paths import shown
-    from equiv.convert.plan.optimizer import forecast
+    from equiv.convert.formats.tree_paths import path_text
+    from equiv.convert.plan.optimizer import describe_optimizer_effects
 
     backends = plan.source.backend, plan.target.port.backend
-    console.print(f"Would convert {len(plan.rows)} leaves, {decimal(size)}, from {backends[0]} to {backends[1]}")
+    console.print(
+        f"Would convert {len(plan.planned_leaves)} leaves, {decimal(size)}, from {backends[0]} to {backends[1]}"
+    )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("leaf", "shape", "is", "from", "rule"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("shape", "is"))
-    for row in plan.rows:
-        sources = " ".join(map(shown, row.sources))
-        table.add_row(*map(escape, (shown(row.slot.path), str(row.slot.spec), row.origin, sources, row.rule)))
+    for row in plan.planned_leaves:
+        sources = " ".join(map(path_text, row.sources))
+        table.add_row(*map(escape, (path_text(row.slot.path), str(row.slot.spec), row.origin, sources, row.rule)))
     console.print(table)
-    _say(console, [*plan.notes, *forecast(plan.relations)])
+    _print_lines(console, [*plan.notes, *describe_optimizer_effects(plan.relations)])
 
 
-def _say(console: Console, lines: list[str]) -> None:
+def _print_lines(console: Console, lines: list[str]) -> None:
     for line in lines:
         console.print(escape(line), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What `equiv map`, `check` and `new` share: the two builders, the batch, and the map between them."""
+"""What `equiv map`, `check` and `new` share: the two builders, the batch, and the inferred map between them."""
 
 import re
 import sys
@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from equiv.errors import EquivError
-from equiv.frontends.cli.base import open_console, write
+from equiv.frontends.cli.base import open_console, write_file
 
 if TYPE_CHECKING:
     from equiv.core.results import RunResult
-    from equiv.infer.session import Inferred
+    from equiv.infer.session import InferredLayers
 
 
-METHOD = re.compile(r"(?P<name>\w+)\((?P<entries>[\w\s,]*)\)")
+METHOD_PATTERN = re.compile(r"(?P<name>\w+)\((?P<entries>[\w\s,]*)\)")
 
 
 @dataclass(frozen=True)
-class Given:
+class BuilderArguments:
     """The arguments of a command.
 
     Attributes:
-        left: place of the reference's builder.
-        right: place of the candidate's.
+        left: the reference's builder, `module:attribute` or `file.py:function`.
+        right: the candidate's, likewise.
         inputs: batch entries as given.
-        batch: place of a batch function.
+        batch: a function that returns a batch, likewise.
         methods: public methods as given.
     """
 
@@ -41,23 +41,23 @@ class Given:
     methods: tuple[str, ...] = field(default=())
 
 
-def arguments(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The arguments that all three commands take."""
+def builder_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the arguments that all three commands take."""
     for decorate in (
         click.option(
             "--method",
             "methods",
             multiple=True,
             metavar="NAME(ENTRY, ...)",
-            help="A public method and the batch entries it takes.  [default: __call__ with all]",
+            help="Compare a public method, called with these batch entries.  [default: __call__ with all]",
         ),
-        click.option("--batch", metavar="PLACE", help="A function that returns a batch, in place of --input."),
+        click.option("--batch", metavar="PLACE", help="Call this function for the batch, instead of --input."),
         click.option(
             "--input",
             "inputs",
             multiple=True,
             metavar="[NAME=]SPEC",
-            help="A batch entry: 'float32[8,784]', 'tokens=int32[8,16]:1000' with an upper bound.",
+            help="Add a batch entry: 'float32[8,784]', 'tokens=int32[8,16]:1000' with an upper bound.",
         ),
         click.argument("right", metavar="RIGHT"),
         click.argument("left", metavar="LEFT"),
@@ -66,8 +66,8 @@ def arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def entries(inputs: Sequence[str]) -> dict[str, str]:
-    """Batch entry to its text; the first without a name is `x`.
+def parse_inputs(inputs: Sequence[str]) -> dict[str, str]:
+    """Parse batch entries, name to spec; the first without a name is `x`.
 
     Raises:
         EquivError: no entry, or two of one name.
@@ -79,70 +79,70 @@ def entries(inputs: Sequence[str]) -> dict[str, str]:
         name, equals, spec = given.partition("=")
         name, spec = (name.strip(), spec) if equals else (f"x{number or ''}", given)
         if not name.isidentifier():
-            raise EquivError(f"--input {given!r}: {name!r} is no name. Write name=float32[8,784].")
+            raise EquivError(f"--input {given!r}: {name!r} is not an identifier. Write name=float32[8,784].")
         if name in found:
             raise EquivError(f"--input {given!r}: {name} is given twice, first as {found[name]!r}. Rename one.")
         found[name] = spec.strip()
     return found
 
 
-def methods_of(given: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
-    """Public method to batch entries.
+def parse_methods(given: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
+    """Parse public methods, name to batch entries.
 
     Raises:
         EquivError: a method that cannot be read.
     """
     found = {}
     for text in given:
-        match = METHOD.fullmatch(text.strip())
+        match = METHOD_PATTERN.fullmatch(text.strip())
         if match is None:
             raise EquivError(f"--method {text!r}: cannot be read. Write its batch entries: 'encode(x)'.")
         found[match["name"]] = tuple(name.strip() for name in match["entries"].split(",") if name.strip())
     return found or None
 
 
-def inferred(given: Given, progress: Callable[[str], None]) -> "Inferred":
-    """The map between two builders.
+def infer_map(given: BuilderArguments, progress: Callable[[str], None]) -> "InferredLayers":
+    """Infer the map between two builders.
 
     Raises:
         EquivError: they, or their batch, cannot be used.
     """
-    from equiv.backends.environment import environment
-    from equiv.infer.builders import locate
-    from equiv.infer.import_path import batch_of
-    from equiv.infer.session import infer
+    from equiv.backends.environment import describe_environment
+    from equiv.infer.builders import locate_builder
+    from equiv.infer.import_path import read_batch_specs
+    from equiv.infer.session import infer_layers
 
-    environment()
+    describe_environment()
     if given.batch and given.inputs:
         raise EquivError(f"--batch {given.batch} and --input {given.inputs[0]!r} are both given. Leave one out.")
-    batch = batch_of(given.batch) if given.batch else entries(given.inputs)
+    batch = read_batch_specs(given.batch) if given.batch else parse_inputs(given.inputs)
     progress("reading both ports")
-    return infer((locate(given.left), locate(given.right)), batch, methods_of(given.methods))
+    return infer_layers((locate_builder(given.left), locate_builder(given.right)), batch, parse_methods(given.methods))
 
 
 @contextmanager
-def working() -> Iterator[Callable[[str], None]]:
-    """Say on standard error what is being done; what a builder prints goes there too."""
+def show_progress() -> Iterator[Callable[[str], None]]:
+    """Show progress on standard error; what a builder prints goes there too."""
     with redirect_stdout(sys.stderr), open_console(stderr=True).status("importing jax") as status:
         yield status.update
 
 
-def certified(found: "Inferred", output: Path | None, progress: Callable[[str], None]) -> "RunResult":
-    """The case file, run; without `output` it is thrown away afterwards."""
-    from equiv.infer.run_inferred import certify
+def run_inferred_case(found: "InferredLayers", output: Path | None, progress: Callable[[str], None]) -> "RunResult":
+    """Write and run the inferred case file; without `output` it is deleted afterwards."""
+    from equiv.infer.run_inferred import run_case_file
 
     with tempfile.TemporaryDirectory() as folder:
         path = output or Path(folder) / "inferred.py"
-        save(found, path)
-        return certify(path, progress)
+        write_case(found, path)
+        return run_case_file(path, progress)
 
 
-def save(found: "Inferred", path: Path) -> None:
+def write_case(found: "InferredLayers", path: Path) -> None:
     """Write the case file.
 
     Raises:
         EquivError: it cannot be written.
     """
-    from equiv.infer.table.case_writer import text
+    from equiv.infer.table.case_writer import case_text
 
-    write(path, text(found.draft, path.resolve().parent).encode(), "Give another file with -o.")
+    write_file(path, case_text(found.draft, path.resolve().parent).encode(), "Give another file with -o.")

@@ -1,18 +1,18 @@
-"""The command line. Exit codes as in `diff`: 0 same, 1 different, 2 trouble, 3 inconclusive."""
+"""The command line. Exit codes as in `diff`: 0 same, 1 different, 2 error, 3 inconclusive."""
 
 import click
 
-from equiv.frontends.cli.bench import bench
-from equiv.frontends.cli.check import check
-from equiv.frontends.cli.convert import convert
-from equiv.frontends.cli.diff import diff
-from equiv.frontends.cli.freeze import freeze
-from equiv.frontends.cli.list import list_cases
-from equiv.frontends.cli.map import map_ports
-from equiv.frontends.cli.new import new
-from equiv.frontends.cli.report import report
-from equiv.frontends.cli.run import run
-from equiv.frontends.cli.selfcheck import selfcheck
+from equiv.frontends.cli.bench import bench_command
+from equiv.frontends.cli.check import check_command
+from equiv.frontends.cli.convert import convert_command
+from equiv.frontends.cli.diff import diff_command
+from equiv.frontends.cli.freeze import freeze_command
+from equiv.frontends.cli.list import list_command
+from equiv.frontends.cli.map import map_command
+from equiv.frontends.cli.new import new_command
+from equiv.frontends.cli.report import report_command
+from equiv.frontends.cli.run import run_command
+from equiv.frontends.cli.selfcheck import selfcheck_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,5 +21,17 @@ def main() -> None:
     """Show that a model in Haiku, Flax Linen and Flax NNX is one and the same, or where it first is not."""
 
 
-for command in (run, check, map_ports, new, list_cases, selfcheck, bench, freeze, report, diff, convert):
+for command in (
+    run_command,
+    check_command,
+    map_command,
+    new_command,
+    list_command,
+    selfcheck_command,
+    bench_command,
+    freeze_command,
+    report_command,
+    diff_command,
+    convert_command,
+):
     main.add_command(command)

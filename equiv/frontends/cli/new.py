@@ -1,19 +1,21 @@
-"""`equiv new`: a first case file from two builders."""
+"""`equiv new`: write a first case file from two builders."""
 
 from pathlib import Path
 
 import click
 
 from equiv.errors import EquivError
-from equiv.frontends.cli.base import guard
-from equiv.frontends.cli.inferred_case import Given, arguments, inferred, save, working
+from equiv.frontends.cli.base import run_and_exit
+from equiv.frontends.cli.inferred_case import BuilderArguments, builder_arguments, infer_map, show_progress, write_case
 
 
-@click.command()
-@arguments
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write.")
-@click.option("--force", is_flag=True, help="Write over a file that is there.")
-def new(
+@click.command("new")
+@builder_arguments
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Write the case file to this path."
+)
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+def new_command(
     left: str,
     right: str,
     inputs: tuple[str, ...],
@@ -22,17 +24,20 @@ def new(
     output: Path,
     force: bool,
 ) -> None:
-    """Write a case file for LEFT and RIGHT, its layer table inferred; what could not be is a comment in it."""
-    guard(lambda: _new(Given(left, right, inputs, batch, methods), output, force))
+    """Write a case file for LEFT and RIGHT, with an inferred layer table.
+
+    Rows that could not be inferred are comments in it.
+    """
+    run_and_exit(lambda: _write_new_case(BuilderArguments(left, right, inputs, batch, methods), output, force))
 
 
-def _new(given: Given, output: Path, force: bool) -> int:
+def _write_new_case(given: BuilderArguments, output: Path, force: bool) -> int:
     if output.exists() and not force:
-        raise EquivError(f"{output}: there is a file already. Give another with -o, or --force to write over it.")
-    with working() as progress:
-        found = inferred(given, progress)
-        save(found, output)
+        raise EquivError(f"{output}: the file exists. Give another with -o, or pass --force to overwrite it.")
+    with show_progress() as progress:
+        found = infer_map(given, progress)
+        write_case(found, output)
     missing = len(found.draft.missing)
-    more = f"; {missing} to be mended, as comments in layers" if missing else ""
+    more = f"; {missing} to be completed, as comments in layers" if missing else ""
     click.echo(f"{output}: {len(found.rows)} rows{more}. Next: equiv run {output}")
     return 0

@@ -1,4 +1,4 @@
-"""`equiv selfcheck`: would a fault be noticed?"""
+"""`equiv selfcheck`: plant faults and list those that are not noticed."""
 
 import sys
 from contextlib import redirect_stdout
@@ -7,40 +7,40 @@ from pathlib import Path
 import click
 import msgspec
 
-from equiv.core.case_files import CaseFile, find, load
+from equiv.core.case_files import CaseFile, find_case_files, load_case
 from equiv.errors import EquivError
-from equiv.frontends.cli.base import EXPRESSION, PATHS, guard, open_console
+from equiv.frontends.cli.base import EXPRESSION_OPTION, PATHS_ARGUMENT, open_console, run_and_exit
 
 
-@click.command()
-@PATHS
-@EXPRESSION
+@click.command("selfcheck")
+@PATHS_ARGUMENT
+@EXPRESSION_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print every planted fault as JSON instead of the table.")
-@click.option("--fresh", is_flag=True, help="With fresh leaves and a batch of ones, to see how many fewer are noticed.")
-def selfcheck(paths: tuple[Path, ...], expression: str, as_json: bool, fresh: bool) -> None:
-    """Plant faults in every candidate under PATHS (default: cases): exit code 1 if one is not noticed."""
-    guard(lambda: _selfcheck(find(paths or (Path("cases"),), expression), as_json, fresh))
+@click.option("--fresh", is_flag=True, help="Use default-initialised parameters and an all-ones batch, as a baseline.")
+def selfcheck_command(paths: tuple[Path, ...], expression: str, as_json: bool, fresh: bool) -> None:
+    """Plant faults in every candidate under PATHS (default: cases). Exit code 1 if a fault is not noticed."""
+    run_and_exit(lambda: _run_selfchecks(find_case_files(paths or (Path("cases"),), expression), as_json, fresh))
 
 
-def _selfcheck(files: list[CaseFile], as_json: bool, fresh: bool) -> int:
-    from equiv.core import selfcheck_results as kills
-    from equiv.report.terminal.selfcheck import show_matrix
+def _run_selfchecks(files: list[CaseFile], as_json: bool, fresh: bool) -> int:
+    from equiv.core import selfcheck_results
+    from equiv.report.terminal.selfcheck import print_selfcheck
 
     done = []
     with redirect_stdout(sys.stderr), open_console(stderr=True).status("importing jax") as status:
-        from equiv.backends.environment import environment
-        from equiv.compare.selfcheck.selfcheck import selfcheck as plant
+        from equiv.backends.environment import describe_environment
+        from equiv.compare.selfcheck.selfcheck import run_selfcheck as plant
 
-        environment()
+        describe_environment()
         for file in files:
             status.update(file.name)
             try:
-                done.append(plant(load(file), fresh=fresh))
+                done.append(plant(load_case(file), fresh=fresh))
             except EquivError as error:
-                done.append(kills.SelfcheckResult(file.name, fresh, problem=str(error)))
-    result = kills.conclude(done)
+                done.append(selfcheck_results.SelfcheckResult(file.name, fresh, problem=str(error)))
+    result = selfcheck_results.summarise_selfcheck(done)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=1))
     else:
-        show_matrix(result, open_console())
-    return kills.exit_code(result)
+        print_selfcheck(result, open_console())
+    return selfcheck_results.selfcheck_exit_code(result)

@@ -1,4 +1,4 @@
-"""The fixture: two builders of one model, compared inside any test."""
+"""The fixture: compare two builders of one model inside any test."""
 
 import inspect
 import time
@@ -11,44 +11,44 @@ from typing import Any
 import pytest
 
 from equiv import backends
-from equiv.backends.build import guarded
-from equiv.compare.pipeline import conclude, run_case
+from equiv.backends.build import call_user_code
+from equiv.compare.pipeline import make_run_result, run_case
 from equiv.core.case import Builder, Case, KnownDifference, Layer
-from equiv.core.case_files import FIELDS, LoadedCase
-from equiv.core.grades import EQUAL, Verdict
+from equiv.core.case_files import CASE_FIELDS, LoadedCase
+from equiv.core.grades import EQUAL_GRADES, Verdict
 from equiv.core.headline import severity
-from equiv.core.results import CHECKS, CaseResult, CheckResult, RunResult
+from equiv.core.results import CHECK_NAMES, CaseResult, CheckResult, RunResult
 from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError, NotRun
-from equiv.frontends.pytest_plugin.failures import Mismatch, NotCompared, Unequal, failure
-from equiv.frontends.pytest_plugin.run_case import surroundings
+from equiv.frontends.pytest_plugin.failures import Mismatch, NotCompared, Unequal, make_failure
+from equiv.frontends.pytest_plugin.run_case import check_platform
 from equiv.frontends.pytest_plugin.session import Session
-from equiv.frontends.pytest_plugin.worker_results import alone
-from equiv.report.cells import shown
+from equiv.frontends.pytest_plugin.worker_results import single_case_run
+from equiv.report.cells import format_ratio
 
-MARKED = ("require", "checks")
+MARK_ARGUMENTS = ("require", "checks")
 
 
 @dataclass(frozen=True, repr=False)
-class Checked(CaseResult):
-    """The result of `equiv.check`: every check of the candidate, in a form that begins with the verdict."""
+class CheckedResult(CaseResult):
+    """The result of `equiv.check`: every check of the candidate, with a repr that begins with the verdict."""
 
     def __repr__(self) -> str:
         grades = ", ".join(f"{check.check} {check.grade}" for check in self.checks)
-        if (error := _failure(alone(self, {}), ())) is not None:
+        if (error := _deciding_failure(single_case_run(self, {}), ())) is not None:
             return f"<{verdict_of(self.checks)}: {error}; {grades}>"
         every = [finding for check in self.checks for finding in check.findings if finding.ratio]
         closest = max(every, key=severity, default=None)
-        place = f"closest to its budget {closest.place} {shown(closest.ratio or 0)} x; " if closest else ""
+        place = f"closest to its budget {closest.place} {format_ratio(closest.ratio or 0)} x; " if closest else ""
         return f"<{verdict_of(self.checks)}: {place}{grades}>"
 
 
 class Checker:
-    """What the fixture `equiv` is.
+    """The value of the fixture `equiv`.
 
     Attributes:
         Mismatch: raised where the ports differ.
-        NotCompared: raised where nothing can be said.
+        NotCompared: raised where the comparison gives no verdict.
     """
 
     Mismatch = Mismatch
@@ -58,9 +58,11 @@ class Checker:
         self._test, self._session, self._count = test, session, 0
         self._marked: dict[str, Any] = {}
         for mark in reversed(list(test.iter_markers("equiv"))):
-            if mark.args or not set(mark.kwargs) <= set(MARKED):
-                wanted = " and ".join(MARKED)
-                pytest.fail(f"{test.nodeid}: @pytest.mark.equiv takes {wanted}, by name. Mend the mark.", pytrace=False)
+            if mark.args or not set(mark.kwargs) <= set(MARK_ARGUMENTS):
+                wanted = " and ".join(MARK_ARGUMENTS)
+                pytest.fail(
+                    f"{test.nodeid}: @pytest.mark.equiv takes {wanted} as keywords. Fix the mark.", pytrace=False
+                )
             self._marked |= mark.kwargs
 
     def check(
@@ -78,36 +80,37 @@ class Checker:
         budget_factor: float = 1.0,
         names: tuple[str, str] | None = None,
         checks: Sequence[str] | None = None,
-    ) -> Checked:
+    ) -> CheckedResult:
         """Compare two builders of one model, as a case of two libraries.
 
         Args:
             left: builder of the reference: returns `model`, `(model, train_step)` or `(model, train_step, create)`.
             right: builder of the candidate; an NNX builder takes `rngs`.
-            batch: see `equiv.core.case.Case`; so are `layers`, `loss`, `methods`, `optimizer`, `known_differences`, `steps`
-                and `budget_factor`.
+            batch: see `equiv.core.case.Case`, as for `layers`, `loss`, `methods`, `optimizer`, `known_differences`,
+                `steps` and `budget_factor`.
             layers: one row per layer, one keyword per library.
             loss: `(outputs, batch)` to a scalar.
             methods: public method to batch entries.
             optimizer: returns an optax transformation.
-            known_differences: formulas for what differs by design.
-            steps: how many train steps are compared.
+            known_differences: formulas for leaves that differ by design.
+            steps: number of train steps.
             budget_factor: a factor on every derived budget, shown with every number.
-            names: backends of `left` and `right`; None: by what the builders return.
-            checks: the checks that decide; None: those of the test's mark, else all that apply.
+            names: backends of `left` and `right`; None: found from what the builders return.
+            checks: names of the checks that must pass; None: those of the test's mark, else all that apply.
 
         Raises:
             Mismatch: they differ.
-            NotCompared: nothing can be said, with the reason.
-            CaseError: what is given cannot be used.
+            NotCompared: there is no verdict, with the reason.
+            CaseError: an argument cannot be used.
         """
         __tracebackhide__ = True
         try:
-            wanted = _checks(self._marked.get("checks") if checks is None else checks)
-            reference, candidate = names or (_backend("left", left), _backend("right", right))
+            wanted = _wanted_checks(self._marked.get("checks") if checks is None else checks)
+            reference, candidate = names or (_backend_of_builder("left", left), _backend_of_builder("right", right))
             if reference == candidate:
                 raise CaseError(
-                    f"left and right are both {reference}: a comparison is of two libraries. Give another one."
+                    f"left and right are both {reference}, but must be of two libraries. "
+                    "Give a builder of another library."
                 )
             case = Case(
                 guide=self._test.nodeid,
@@ -121,48 +124,50 @@ class Checker:
                 steps=steps,
                 budget_factor=budget_factor,
             )
-            run = self._judge(case)
+            run = self._run(case)
         except EquivError as error:
-            raise error.with_traceback(None) from None  # its text says where; the way through our code does not help
-        if (refusal := _failure(run, wanted)) is not None:
+            raise error.with_traceback(
+                None
+            ) from None  # the message says where; a traceback through equiv does not help
+        if (refusal := _deciding_failure(run, wanted)) is not None:
             refusal.key = self._key()
             raise refusal
         self._session.keep(self._key(), run)
-        return Checked(**vars(run.cases[0]))
+        return CheckedResult(**vars(run.cases[0]))
 
-    def _judge(self, case: Case) -> RunResult:
-        for field, fits, wanted in FIELDS:
+    def _run(self, case: Case) -> RunResult:
+        for field, fits, wanted in CASE_FIELDS:
             if not fits(given := getattr(case, field)):
-                raise CaseError(f"equiv.check: {field} is {type(given).__name__}, wanted {wanted}. Mend {field}.")
-        _, problem = surroundings(self._marked.get("require") or self._session.require)
+                raise CaseError(f"equiv.check: {field} is {type(given).__name__}, wanted {wanted}. Fix {field}.")
+        _, problem = check_platform(self._marked.get("require") or self._session.require)
         if problem:
             raise NotRun(problem)
         self._count += 1
         name = self._test.name if self._count == 1 else f"{self._test.name}-{self._count}"
         lesson = (inspect.getdoc(getattr(self._test, "obj", None)) or "").partition("\n")[0]
         started, clock = datetime.now(UTC), time.perf_counter()
-        result = Checked(**vars(run_case(LoadedCase(name, lesson, case))))
+        result = CheckedResult(**vars(run_case(LoadedCase(name, lesson, case))))
         seconds = round(time.perf_counter() - clock, 3)
-        return conclude([replace(result, seconds=seconds)], started, seconds)
+        return make_run_result([replace(result, seconds=seconds)], started, seconds)
 
     def _key(self) -> str:
         return self._test.nodeid if self._count == 1 else f"{self._test.nodeid}-{self._count}"
 
 
-def _checks(given: Sequence[str] | None) -> tuple[str, ...]:
+def _wanted_checks(given: Sequence[str] | None) -> tuple[str, ...]:
     if given is None:
         return ()
-    unknown = [name for name in given if name not in CHECKS]
+    unknown = [name for name in given if name not in CHECK_NAMES]
     if isinstance(given, str) or unknown or not given:
-        raise CaseError(f"checks is {given!r}, wanted some of: {', '.join(CHECKS)}. Mend checks.")
+        raise CaseError(f"checks is {given!r}, wanted some of: {', '.join(CHECK_NAMES)}. Fix checks.")
     return tuple(given)
 
 
-def _backend(side: str, builder: Builder) -> str:
-    """Which library a builder is written in: the one that its model's class comes from.
+def _backend_of_builder(side: str, builder: Builder) -> str:
+    """Find the library of a builder: the one that defines its model's class.
 
     Raises:
-        CaseError: none that there is a backend for.
+        CaseError: no backend is known for it.
     """
     if not callable(builder):
         raise CaseError(f"{side} is {type(builder).__name__}, wanted a builder: a function that returns the model.")
@@ -170,21 +175,22 @@ def _backend(side: str, builder: Builder) -> str:
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if any(item.default is item.empty and item.kind in positional for item in parameters):
         return "nnx"  # it takes rngs; builders of the other libraries take nothing
-    returned = guarded(side, "building the model", partial(builder))
+    returned = call_user_code(side, "building the model", partial(builder))
     named = hasattr(returned, "_fields")
     model = returned[0] if isinstance(returned, tuple) and returned and not named else returned
     modules = [base.__module__.split(".") for base in type(model).__mro__]
-    known = [name for name in backends.names() if any(name in module for module in modules)]
+    known = [name for name in backends.backend_names() if any(name in module for module in modules)]
     if len(known) != 1:
         raise CaseError(
-            f"{side} returns {type(model).__name__}, of no library that is known here: {', '.join(backends.names())}. "
+            f"{side} returns {type(model).__name__}, not a model of a known library: "
+            f"{', '.join(backends.backend_names())}. "
             'Return the model of one of them, or give names=("haiku", "nnx").'
         )
     return known[0]
 
 
-def _failure(run: RunResult, wanted: tuple[str, ...]) -> Unequal | None:
-    """What the checks that decide call for; errors first, then differences, as in the verdict of a run."""
+def _deciding_failure(run: RunResult, wanted: tuple[str, ...]) -> Unequal | None:
+    """Make the exception of the first failing check; errors first, then differences, as in the verdict of a run."""
     (result,) = run.cases
     (candidate,) = result.candidates
     known = {check.check: check for check in result.checks}
@@ -193,7 +199,7 @@ def _failure(run: RunResult, wanted: tuple[str, ...]) -> Unequal | None:
     for verdict in ranks:
         for name, check in asked.items():
             if check is None and verdict == "inconclusive":
-                return failure(run, None, f" ({name}, {candidate})")
-            if check is not None and check.grade not in EQUAL and verdict_of((check,)) == verdict:
-                return failure(run, check, f" ({name}, {candidate})")
+                return make_failure(run, None, f" ({name}, {candidate})")
+            if check is not None and check.grade not in EQUAL_GRADES and verdict_of((check,)) == verdict:
+                return make_failure(run, check, f" ({name}, {candidate})")
     return None

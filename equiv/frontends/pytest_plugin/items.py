@@ -8,27 +8,27 @@ from typing import Any
 import pytest
 
 from equiv.core.case_files import LoadedCase
-from equiv.core.grades import EQUAL
+from equiv.core.grades import EQUAL_GRADES
 from equiv.core.results import CaseResult, CheckResult
 from equiv.core.verdict import verdict_of
-from equiv.frontends.pytest_plugin.failures import Unequal, failure, of_candidate, table, worst_of
+from equiv.frontends.pytest_plugin.failures import Unequal, make_failure, render_table, select_candidate, worst_of
 from equiv.frontends.pytest_plugin.session import open_session
-from equiv.frontends.pytest_plugin.worker_results import alone
+from equiv.frontends.pytest_plugin.worker_results import single_case_run
 
 
 class CaseItem(pytest.Item):
-    """What the items of a case file have in common."""
+    """Base class of the items of a case file."""
 
     def __init__(self, *, case: str, **given: Any) -> None:
         super().__init__(**given)
         self.case_name = case
         self.add_marker("equiv")
         if self.config.pluginmanager.hasplugin("xdist"):
-            # `--dist loadgroup` then judges a case in one worker only.
+            # With `--dist loadgroup` a case then runs in one worker only.
             self.add_marker(pytest.mark.xdist_group(f"equiv-{case}"))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Our own verdicts without a traceback, at the line of the case's builder."""
+        """Show verdicts without a traceback, at the line of the case's builder."""
         if not isinstance(excinfo.value, Unequal):
             return super().repr_failure(excinfo, style)
         shown = excinfo.getrepr(style="value")
@@ -46,7 +46,7 @@ class CaseItem(pytest.Item):
 
 
 class BrokenItem(CaseItem):
-    """A case file that cannot be loaded: an error in setup, as for a test that could not begin."""
+    """A case file that cannot be loaded: an error in setup."""
 
     def __init__(self, *, problem: str, **given: Any) -> None:
         super().__init__(**given)
@@ -59,40 +59,40 @@ class BrokenItem(CaseItem):
             NotCompared: always, with the reason.
         """
         result = CaseResult(self.case_name, "", "", "", (), {}, (), problem=self.problem)
-        open_session(self.config).keep(file_of(self), alone(result, {}))
+        open_session(self.config).keep(file_of(self), single_case_run(result, {}))
         self.add_report_section("setup", "equiv", self.problem)
-        # The name of the test says already which file it is.
-        raise failure(alone(replace(result, problem=self.problem.removeprefix(f"{self.path}: ")), {}))
+        # The name of the test contains the file already.
+        raise make_failure(single_case_run(replace(result, problem=self.problem.removeprefix(f"{self.path}: ")), {}))
 
     def runtest(self) -> None:
         """Never reached."""
 
 
 class CheckItem(CaseItem):
-    """One check of one candidate. The first item of a case judges it whole."""
+    """One check of one candidate. The first item of a case runs all of its checks."""
 
     def __init__(self, *, loaded: LoadedCase, candidate: str, check: str, **given: Any) -> None:
         super().__init__(case=loaded.name, **given)
         self.loaded, self.candidate, self.check = loaded, candidate, check
 
     def runtest(self) -> None:
-        """Judge the case, where that has not happened yet, and look at this check.
+        """Run the case if it has not been run yet, and raise if this check failed.
 
         Raises:
             Mismatch: the ports differ.
-            NotCompared: nothing can be said, with the reason.
+            NotCompared: there is no verdict, with the reason.
         """
-        run = open_session(self.config).judged(file_of(self), self.loaded)
+        run = open_session(self.config).run_of(file_of(self), self.loaded)
         (result,) = run.cases
         checks = [item for item in result.checks if (item.candidate, item.check) == (self.candidate, self.check)]
         if not checks and not result.problem:
             pytest.skip("does not apply")
         check = checks[0] if checks else None
         self._record(check)
-        if check is None or check.grade not in EQUAL:
-            shown = of_candidate(run, self.candidate)
-            self.add_report_section("call", "equiv", table(shown, self.config, check))
-            raise failure(run, check)
+        if check is None or check.grade not in EQUAL_GRADES:
+            shown = select_candidate(run, self.candidate)
+            self.add_report_section("call", "equiv", render_table(shown, self.config, check))
+            raise make_failure(run, check)
 
     def _record(self, check: CheckResult | None) -> None:
         self.user_properties.append(("equiv.verdict", verdict_of((check,)) if check else "error"))
@@ -111,5 +111,5 @@ class CheckItem(CaseItem):
 
 
 def file_of(item: pytest.Item) -> str:
-    """What the results of an item's file are filed under."""
+    """Return the key under which the results of an item's file are stored."""
     return item.parent.nodeid if item.parent is not None else item.nodeid

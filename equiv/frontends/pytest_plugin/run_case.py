@@ -1,4 +1,4 @@
-"""A loaded case to its result, whatever happens; and the device it is judged on."""
+"""Run a loaded case, with every error as a result; and check and share devices."""
 
 import re
 import time
@@ -10,43 +10,43 @@ from pathlib import Path
 from equiv.core.case_files import LoadedCase
 from equiv.core.results import CaseResult, RunResult
 from equiv.errors import EquivError
-from equiv.frontends.pytest_plugin.worker_results import alone
+from equiv.frontends.pytest_plugin.worker_results import single_case_run
 
 
-def judge(loaded: LoadedCase, require: str) -> RunResult:
-    """A case as `equiv run` judges it, as a run of its own: one that cannot be used is a result too.
+def run_loaded_case(loaded: LoadedCase, require: str) -> RunResult:
+    """Run one case as `equiv run` does; a case that cannot be used is a result too.
 
     Args:
         loaded: the case.
-        require: the platform that must be there; empty: any.
+        require: the required platform; empty: any.
     """
     started, clock, found = datetime.now(UTC), time.perf_counter(), {}
     try:
-        from equiv.compare.pipeline import conclude, run_case
+        from equiv.compare.pipeline import make_run_result, run_case
 
-        found, problem = surroundings(require)
+        found, problem = check_platform(require)
         if not problem:
             result = run_case(loaded)
             seconds = round(time.perf_counter() - clock, 3)
-            return conclude([replace(result, seconds=seconds)], started, seconds)
+            return make_run_result([replace(result, seconds=seconds)], started, seconds)
     except EquivError as error:
         problem = str(error)
     except Exception as error:  # noqa: BLE001 - as in `equiv run`: the other cases still finish
         problem = f"equiv itself failed with {type(error).__name__}: {error}. Please report it with the case file."
     seconds = round(time.perf_counter() - clock, 3)
     result = CaseResult(loaded.name, loaded.lesson, "", "", (), {}, (), problem=problem, seconds=seconds)
-    return alone(result, found)
+    return single_case_run(result, found)
 
 
-def surroundings(require: str) -> tuple[dict[str, str], str]:
-    """The environment, and why nothing is to be run in it; empty where its platform is the one that must be there.
+def check_platform(require: str) -> tuple[dict[str, str], str]:
+    """Describe the environment, and why its platform is not the required one; empty where it is.
 
     Raises:
         NotRun: JAX finds no device.
     """
-    from equiv.backends.environment import environment
+    from equiv.backends.environment import describe_environment
 
-    found = environment()
+    found = describe_environment()
     import jax
 
     try:
@@ -56,20 +56,20 @@ def surroundings(require: str) -> tuple[dict[str, str], str]:
     if there:
         return found, ""
     return found, (
-        f"{require} is required and not there: JAX runs on {found['platform']} ({found['device']}). "
+        f"{require} is required but not available: JAX runs on {found['platform']} ({found['device']}). "
         f"Install the {require} build of jax, or leave out --equiv-require."
     )
 
 
 def share_devices(worker: str, environ: Mapping[str, str], gpus: int) -> dict[str, str]:
-    """What a pytest-xdist worker adds to its environment before JAX starts; what the user has set stays.
+    """Make the environment variables of a pytest-xdist worker, set before JAX starts; those set by the user stay.
 
-    JAX takes three quarters of a GPU's memory for each process, so the second worker would fail; and every worker
+    JAX preallocates three quarters of a GPU's memory in each process, so a second worker would fail; and every worker
     would use the first of several GPUs.
 
     Args:
         worker: its id, `gw3`.
-        environ: the environment as it is.
+        environ: the current environment.
         gpus: how many NVIDIA GPUs the machine has.
     """
     number = int(re.sub(r"\D", "", worker) or 0)
@@ -80,5 +80,5 @@ def share_devices(worker: str, environ: Mapping[str, str], gpus: int) -> dict[st
 
 
 def gpus_here() -> int:
-    """How many NVIDIA GPUs this machine has, asked without JAX."""
+    """Count the NVIDIA GPUs of this machine without JAX."""
     return len([path for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)])

@@ -1,7 +1,7 @@
-"""A value as a grid of parts: cut where the program cuts it, along with where its axes come from in the leaves.
+"""Values as grids of parts: cut where the program cuts them, with the leaf axes that their axes come from.
 
-A packed leaf (gates side by side, query, key and value in one kernel) falls into parts this way, and a program that
-joins leaves and takes the result apart again shows the leaves themselves.
+A packed leaf (concatenated gates; query, key and value in one kernel) is split into parts this way, and a program
+that concatenates leaves and splits the result again yields the original leaves.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from equiv.infer.dataflow.leaf_uses import Atom, Uses, merged
-from equiv.infer.dataflow.strided_views import Shape, View, take
+from equiv.infer.dataflow.leaf_uses import LeafUses, ValuePart, merge_parts
+from equiv.infer.dataflow.strided_views import Shape, StridedView, slice_view
 
 Cuts = tuple[int, ...]
 
 
 Origin = tuple[int, int, Fraction, Fraction]
-"""Leaf, its axis, how many of its indices one step on the value's axis is, and its index at 0.
+"""Leaf, its axis, the leaf indices per index of the value's axis, and the leaf index at 0.
 
-Batch entries count as leaves before the first: -1, -2, and so on.
+Batch entries have negative leaf numbers: -1, -2, and so on.
 """
 
 
@@ -32,14 +32,14 @@ NOWHERE: Origins = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
-    """A value in parts.
+class BlockedValue:
+    """A value as a grid of parts.
 
     Attributes:
-        shape: of the value.
+        shape: shape of the value.
         cells: the parts, an object array with one axis per axis of the value.
-        cuts: for every axis the places where it is cut.
-        origins: for every axis the axes of leaves that run along it.
+        cuts: for every axis the indices where it is cut.
+        origins: for every axis the leaf axes that it comes from.
     """
 
     shape: Shape
@@ -49,160 +49,160 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """An equation as it was walked: what goes in and comes out, and where it stands."""
+class WalkedEquation:
+    """A walked equation: its primitive, operands, results, and path in the program."""
 
     name: str
-    ins: list[Value]
-    outs: list[Value]
+    ins: list[BlockedValue]
+    outs: list[BlockedValue]
     path: tuple[Any, ...]
 
 
 @dataclass
-class Scene:
-    """What a walk over a program has found so far.
+class WalkState:
+    """State of a walk over a program.
 
     Attributes:
-        uses: of leaves and inputs.
-        wanted: leaf and its axis to the places where the program cuts it.
-        turned: leaf to the number of turns of the loop that slices it on its first axis.
-        steps: every equation that is no call or loop.
+        uses: uses of leaves and inputs.
+        wanted_cuts: leaf and axis to the indices where the program cuts it.
+        loop_lengths: leaf to the length of the loop that slices it on its first axis.
+        equations: every equation that is neither a call nor a loop.
     """
 
-    uses: Uses = field(default_factory=Uses)
-    wanted: dict[tuple[int, int], set[int]] = field(default_factory=dict)
-    turned: dict[int, int] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
+    uses: LeafUses = field(default_factory=LeafUses)
+    wanted_cuts: dict[tuple[int, int], set[int]] = field(default_factory=dict)
+    loop_lengths: dict[int, int] = field(default_factory=dict)
+    equations: list[WalkedEquation] = field(default_factory=list)
 
-    def want(self, origins: Origins, places: Iterable[int]) -> None:
-        """Note that the program cuts an axis at some places."""
+    def request_cuts(self, origins: Origins, places: Iterable[int]) -> None:
+        """Record that the program cuts an axis at some indices."""
         for place in places:
             for leaf, axis, unit, start in origins:
                 if leaf >= 0 and (at := start + place * unit).denominator == 1:
-                    self.wanted.setdefault((leaf, axis), set()).add(int(at))
+                    self.wanted_cuts.setdefault((leaf, axis), set()).add(int(at))
 
 
-def single(shape: Shape, atom: Atom, origins: tuple[Origins, ...] | None = None) -> Value:
-    """A value of one part."""
+def single_part(shape: Shape, part: ValuePart, origins: tuple[Origins, ...] | None = None) -> BlockedValue:
+    """A value with one part."""
     cells = np.empty((1,) * len(shape), dtype=object)
-    cells[(0,) * len(shape)] = atom
-    return Value(shape, cells, ((),) * len(shape), origins or (NOWHERE,) * len(shape))
+    cells[(0,) * len(shape)] = part
+    return BlockedValue(shape, cells, ((),) * len(shape), origins or (NOWHERE,) * len(shape))
 
 
-def order(axes: Sequence[Origins]) -> list[int]:
-    """Axes in an order that does not hang on how a port arranges its values: first those of batch entries, as there."""
+def port_independent_order(axes: Sequence[Origins]) -> list[int]:
+    """An order of axes that does not depend on a port's internal layout: axes of batch entries first."""
     entries = [min(((-leaf, at) for leaf, at, _, _ in one if leaf < 0), default=None) for one in axes]
     return sorted(range(len(axes)), key=lambda axis: (entries[axis] is None, entries[axis] or (), axis))
 
 
-def spans(cuts: Cuts, size: int) -> list[tuple[int, int]]:
-    """The parts of an axis, as first and one past the last index."""
+def part_spans(cuts: Cuts, size: int) -> list[tuple[int, int]]:
+    """(start, stop) of the parts of an axis."""
     return list(pairwise((0, *cuts, size)))
 
 
-def filled(shape: Shape, cuts: tuple[Cuts, ...], make: Callable[[tuple[int, ...]], Atom]) -> np.ndarray:
-    """Parts, each made from its place in the grid."""
+def make_cells(shape: Shape, cuts: tuple[Cuts, ...], make: Callable[[tuple[int, ...]], ValuePart]) -> np.ndarray:
+    """A grid of parts, each made from its index."""
     cells = np.empty(tuple(len(places) + 1 for places in cuts), dtype=object)
     for index in np.ndindex(cells.shape):
         cells[index] = make(index)
     return cells
 
 
-def parts(value: Value) -> list[Atom]:
-    """All parts, in order."""
+def value_parts(value: BlockedValue) -> list[ValuePart]:
+    """All parts, in C order."""
     return list(value.cells.flat)
 
 
-def collapsed(scene: Scene, value: Value, axes: Iterable[int], total: bool = False) -> Value:
-    """The value with some axes uncut."""
+def merge_cuts(state: WalkState, value: BlockedValue, axes: Iterable[int], total: bool = False) -> BlockedValue:
+    """Merge the parts along some axes."""
     cells, cuts = value.cells, list(value.cuts)
     for axis in axes:
         if cuts[axis]:
-            cells = _reduced(scene, cells, axis, total)
+            cells = _merge_along_axis(state, cells, axis, total)
             cuts[axis] = ()
-    return Value(value.shape, cells, tuple(cuts), value.origins)
+    return BlockedValue(value.shape, cells, tuple(cuts), value.origins)
 
 
-def _reduced(scene: Scene, cells: np.ndarray, axis: int, total: bool) -> np.ndarray:
+def _merge_along_axis(state: WalkState, cells: np.ndarray, axis: int, total: bool) -> np.ndarray:
     moved = np.moveaxis(cells, axis, -1)
     found = np.empty(moved.shape[:-1], dtype=object)
     for index in np.ndindex(found.shape):
-        found[index] = merged(scene.uses, list(moved[index]), total)
+        found[index] = merge_parts(state.uses, list(moved[index]), total)
     return np.expand_dims(found, axis)
 
 
-def refined(value: Value, axis: int, cuts: Cuts) -> Value:
-    """The value cut at more places; a part of a leaf that is cut is a view of that part."""
+def refine_cuts(value: BlockedValue, axis: int, cuts: Cuts) -> BlockedValue:
+    """Cut the value at more indices; a cut part of a leaf becomes a smaller view."""
     if value.cuts[axis] == cuts or value.shape[axis] == 1:
         return value
-    old = spans(value.cuts[axis], value.shape[axis])
+    old = part_spans(value.cuts[axis], value.shape[axis])
     pieces = []
-    for start, stop in spans(cuts, value.shape[axis]):
+    for start, stop in part_spans(cuts, value.shape[axis]):
         at = next(index for index, (first, end) in enumerate(old) if first <= start and stop <= end)
         cell = value.cells.take([at], axis=axis)
-        pieces.append(_cut(cell, axis, start - old[at][0], stop - old[at][0]))
+        pieces.append(_slice_cells(cell, axis, start - old[at][0], stop - old[at][0]))
     changed = tuple(cuts if index == axis else places for index, places in enumerate(value.cuts))
-    return Value(value.shape, np.concatenate(pieces, axis=axis), changed, value.origins)
+    return BlockedValue(value.shape, np.concatenate(pieces, axis=axis), changed, value.origins)
 
 
-def _cut(cells: np.ndarray, axis: int, start: int, stop: int) -> np.ndarray:
-    def one(view: View | None) -> View | None:
-        return None if view is None or len(view.axes) <= axis else take(view, axis, start, stop)
+def _slice_cells(cells: np.ndarray, axis: int, start: int, stop: int) -> np.ndarray:
+    def one(view: StridedView | None) -> StridedView | None:
+        return None if view is None or len(view.axes) <= axis else slice_view(view, axis, start, stop)
 
-    return viewed(cells, one)
+    return map_views(cells, one)
 
 
-def viewed(cells: np.ndarray, change: Callable[[View], View | None]) -> np.ndarray:
-    """The parts with every leaf seen otherwise."""
+def map_views(cells: np.ndarray, change: Callable[[StridedView], StridedView | None]) -> np.ndarray:
+    """Apply a function to the leaf views of all parts."""
     found = np.empty(cells.shape, dtype=object)
     for index in np.ndindex(cells.shape):
-        atom: Any = cells[index]
-        found[index] = seen(atom, change)
+        part: Any = cells[index]
+        found[index] = map_part_views(part, change)
     return found
 
 
-def seen(atom: Atom, change: Callable[[View], View | None]) -> Atom:
-    """A part with its leaves seen otherwise."""
-    if not atom.leaves:
-        return atom
-    leaves = tuple(held if held.view is None else held._replace(view=change(held.view)) for held in atom.leaves)
-    return replace(atom, leaves=leaves)
+def map_part_views(part: ValuePart, change: Callable[[StridedView], StridedView | None]) -> ValuePart:
+    """Apply a function to the leaf views of a part."""
+    if not part.leaves:
+        return part
+    leaves = tuple(held if held.view is None else held._replace(view=change(held.view)) for held in part.leaves)
+    return replace(part, leaves=leaves)
 
 
-def aligned(values: Sequence[Value], axes: Sequence[Sequence[int]]) -> list[Value]:
-    """The values cut alike along axes that belong together: `axes` has, for each group, an axis of every value."""
+def align_cuts(values: Sequence[BlockedValue], axes: Sequence[Sequence[int]]) -> list[BlockedValue]:
+    """Give the values equal cuts along corresponding axes: each group in `axes` has one axis per value."""
     found = list(values)
     for group in axes:
         sizes = {value.shape[axis] for value, axis in zip(found, group, strict=True)} - {1}
         if len(sizes) != 1:
             continue
         cuts = tuple(sorted({cut for value, axis in zip(found, group, strict=True) for cut in value.cuts[axis]}))
-        found = [refined(value, axis, cuts) for value, axis in zip(found, group, strict=True)]
+        found = [refine_cuts(value, axis, cuts) for value, axis in zip(found, group, strict=True)]
     return found
 
 
-def sliced(scene: Scene, value: Value, axis: int, start: int, stop: int) -> Value:
-    """A run of one axis. Where it begins and ends is where the leaves along that axis are cut."""
+def slice_axis(state: WalkState, value: BlockedValue, axis: int, start: int, stop: int) -> BlockedValue:
+    """Slice one axis, and request cuts of the leaves along it at both ends."""
     size = value.shape[axis]
     if (start, stop) == (0, size):
         return value
-    scene.want(value.origins[axis], [place for place in (start, stop) if 0 < place < size])
-    value = refined(value, axis, tuple(sorted({*value.cuts[axis], start, stop} - {0, size})))
-    inside = [place for place, (first, _) in enumerate(spans(value.cuts[axis], size)) if start <= first < stop]
+    state.request_cuts(value.origins[axis], [place for place in (start, stop) if 0 < place < size])
+    value = refine_cuts(value, axis, tuple(sorted({*value.cuts[axis], start, stop} - {0, size})))
+    inside = [place for place, (first, _) in enumerate(part_spans(value.cuts[axis], size)) if start <= first < stop]
     cuts = tuple(cut - start for cut in value.cuts[axis] if start < cut < stop)
     origins = frozenset((leaf, at, unit, begin + start * unit) for leaf, at, unit, begin in value.origins[axis])
-    return Value(
-        put(value.shape, axis, stop - start),
+    return BlockedValue(
+        replace_item(value.shape, axis, stop - start),
         value.cells.take(inside, axis=axis),
-        put(value.cuts, axis, cuts),
-        put(value.origins, axis, origins),
+        replace_item(value.cuts, axis, cuts),
+        replace_item(value.origins, axis, origins),
     )
 
 
-def joined(scene: Scene, values: Sequence[Value], axis: int) -> Value:
-    """Values side by side along an axis."""
+def concatenate_values(state: WalkState, values: Sequence[BlockedValue], axis: int) -> BlockedValue:
+    """Concatenate values along an axis."""
     rank = len(values[0].shape)
-    values = aligned(values, [[at] * len(values) for at in range(rank) if at != axis])
+    values = align_cuts(values, [[at] * len(values) for at in range(rank) if at != axis])
     cuts: list[int] = []
     offset = 0
     for value in values:
@@ -210,14 +210,14 @@ def joined(scene: Scene, values: Sequence[Value], axis: int) -> Value:
         offset += value.shape[axis]
     origins = tuple(frozenset().union(*(value.origins[at] for value in values)) for at in range(rank))
     cells = np.concatenate([value.cells for value in values], axis=axis)
-    return Value(
-        put(values[0].shape, axis, offset),
+    return BlockedValue(
+        replace_item(values[0].shape, axis, offset),
         cells,
-        put(values[0].cuts, axis, tuple(cuts[:-1])),
-        put(origins, axis, NOWHERE),
+        replace_item(values[0].cuts, axis, tuple(cuts[:-1])),
+        replace_item(origins, axis, NOWHERE),
     )
 
 
-def put(items: tuple[Any, ...], at: int, item: Any) -> tuple[Any, ...]:
-    """A tuple with one item replaced."""
+def replace_item(items: tuple[Any, ...], at: int, item: Any) -> tuple[Any, ...]:
+    """Replace one item of a tuple."""
     return (*items[:at], item, *items[at + 1 :])

@@ -1,6 +1,6 @@
-"""What is known of a value, or of a part of it: the uses of leaves that reached it without passing another leaf.
+"""The use of leaves by operations, and for each part of a value the latest uses that it depends on.
 
-Sums and products are one, however they are grouped: `(x W + h V) + b` and `x W + (h V + b)` give the bias one place.
+Sums and products are flattened: `(x W + h V) + b` and `x W + (h V + b)` give the bias the same position.
 """
 
 import math
@@ -8,245 +8,255 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from equiv.infer.dataflow.strided_views import Form, View, form
+from equiv.infer.dataflow.strided_views import AccessPattern, StridedView, access_pattern
 
 ADD, MULTIPLY, CONTRACT, OTHER = "add", "multiply", "contract", "other"
-"""How an operation takes a leaf in: into a sum, into a product, summed over (or looked up in), any other way."""
+"""How an operation uses a leaf: in a sum, in a product, contracted (or looked up), or in any other way."""
 
 
-GROUPS = {"add": ADD, "add_any": ADD, "sub": ADD, "mul": MULTIPLY, "div": MULTIPLY}
+GROUP_OF_PRIMITIVE = {"add": ADD, "add_any": ADD, "sub": ADD, "mul": MULTIPLY, "div": MULTIPLY}
 
 
-ALONE = frozenset(("neg", "convert_element_type", "copy", "real", "reduce_precision"))
-"""Operations of one value that leave its place in the program."""
+PLACE_PRESERVING = frozenset(("neg", "convert_element_type", "copy", "real", "reduce_precision"))
+"""Unary operations that do not change a value's position in the program."""
 
 
-class Held(NamedTuple):
-    """A leaf in a value that is made of leaves alone.
+class LeafOperand(NamedTuple):
+    """A leaf in a value that depends on leaves only.
 
     Attributes:
-        node: which block.
-        view: how it is viewed; None where it is computed with.
-        bent: whether a function other than a sum or product has been applied, as to a variance under its root.
+        node: its block.
+        view: its strided view; None where the value is computed from it.
+        transformed: whether a function other than a sum or product was applied, as the square root of a variance.
     """
 
     node: int
-    view: View | None
-    bent: bool = False
+    view: StridedView | None
+    transformed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Atom:
-    """A part of a value. Sets of uses are bits of an integer.
+class ValuePart:
+    """A part of a value. Sets of uses are bit sets in an integer.
 
     Attributes:
-        before: uses that reached it.
-        group: the sum or product that it is, where leaves have joined one; else empty.
-        joined: uses of the leaves that joined, in whatever order.
-        leaves: of a value made of leaves alone: which.
-        moving: whether it depends on the batch, or on what a loop carries.
-        shift: the number added to the sum, or to the leaf, by the program's text; nan where that is unclear.
-        number: its value, where it is a number in the program's text.
+        reaching: the latest uses that it depends on.
+        group: `add` or `multiply`, if it is a sum or product with leaves as operands; else empty.
+        operands: uses of these leaves.
+        leaves: its leaves, if it depends on leaves only.
+        is_activation: whether it depends on the batch or on a loop's carry.
+        shift: the literal that the program adds to the sum or the leaf; nan where that is unclear.
+        number: its value, if it is a scalar literal.
     """
 
-    before: int = 0
+    reaching: int = 0
     group: str = ""
-    joined: int = 0
-    leaves: tuple[Held, ...] = ()
-    moving: bool = False
+    operands: int = 0
+    leaves: tuple[LeafOperand, ...] = ()
+    is_activation: bool = False
     shift: float = 0.0
     number: float | None = None
 
 
-CONSTANT = Atom()
+CONSTANT_PART = ValuePart()
 
 
 @dataclass
-class Uses:
+class LeafUses:
     """Every use of a leaf or input, in the order of the program.
 
     Attributes:
-        nodes: use to the node (block of a leaf, or input) that is used.
-        labels: how it is taken in.
-        forms: how it is viewed there.
-        shifts: number added to it by the program's text.
-        paths: where in the program it stands.
-        operations: the primitive that takes it in.
-        incoming: uses that come right before it.
-        back: those that come before it by way of a loop's carry.
-        beside: those that are in a sum or product when it joins.
-        settled: uses whose sum or product is complete.
-        again: whether a loop's body is walked a second time.
-        path: where in the program we are.
-        operation: the primitive there.
+        nodes: the used node (block or input) of each use.
+        labels: how it is used.
+        accesses: its access pattern there.
+        shifts: literal that the program adds to it.
+        paths: the equation.
+        operations: the primitive that uses it.
+        predecessors: uses directly before it.
+        carry_predecessors: uses before it through a loop's carry.
+        group_operands: earlier operands of the sum or product that it joins.
+        closed: uses whose sum or product is complete.
+        second_pass: whether a loop's body is being walked a second time.
+        path: the current equation.
+        operation: its primitive.
     """
 
     nodes: list[int] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
-    forms: list[Form | None] = field(default_factory=list)
+    accesses: list[AccessPattern | None] = field(default_factory=list)
     shifts: list[float] = field(default_factory=list)
     paths: list[tuple[Any, ...]] = field(default_factory=list)
     operations: list[str] = field(default_factory=list)
-    incoming: list[int] = field(default_factory=list)
-    back: list[int] = field(default_factory=list)
-    beside: list[int] = field(default_factory=list)
-    settled: int = 0
-    again: bool = False
+    predecessors: list[int] = field(default_factory=list)
+    carry_predecessors: list[int] = field(default_factory=list)
+    group_operands: list[int] = field(default_factory=list)
+    closed: int = 0
+    second_pass: bool = False
     path: tuple[Any, ...] = ()
     operation: str = ""
-    known: dict[Any, int] = field(default_factory=dict)
+    numbers: dict[Any, int] = field(default_factory=dict)
 
-    def use(self, node: int, label: str, viewed: Form | None, cell: Any = (), shift: float = 0.0) -> int:
-        """The use of a node at the equation where we are, as a bit."""
+    def record(self, node: int, label: str, viewed: AccessPattern | None, cell: Any = (), shift: float = 0.0) -> int:
+        """Record the use of a node at the current equation; return it as a bit."""
         key = (self.path, node, cell)
-        if key not in self.known:
-            self.known[key] = len(self.nodes)
+        if key not in self.numbers:
+            self.numbers[key] = len(self.nodes)
             self.nodes.append(node)
             self.labels.append(label)
-            self.forms.append(viewed)
+            self.accesses.append(viewed)
             self.shifts.append(shift)
             self.paths.append(self.path)
             self.operations.append(self.operation)
-            self.incoming.append(0)
-            self.back.append(0)
-            self.beside.append(0)
-        return 1 << self.known[key]
+            self.predecessors.append(0)
+            self.carry_predecessors.append(0)
+            self.group_operands.append(0)
+        return 1 << self.numbers[key]
 
-    def arrive(self, uses: int, before: int) -> None:
-        """Say what comes right before some uses."""
-        for number in bits(uses):
-            if self.again:
-                self.back[number] |= before & ~self.incoming[number]
+    def add_predecessors(self, uses: int, before: int) -> None:
+        """Add predecessors to some uses."""
+        for number in bit_positions(uses):
+            if self.second_pass:
+                self.carry_predecessors[number] |= before & ~self.predecessors[number]
             else:
-                self.incoming[number] |= before
+                self.predecessors[number] |= before
 
-    def settle(self, atom: Atom) -> int:
-        """Close a sum or product: what joined it is placed after what it was made of."""
-        fresh = atom.joined if self.again else atom.joined & ~self.settled
-        self.arrive(fresh, atom.before)
-        for number in bits(fresh):
-            self.shifts[number] = self.shifts[number] or atom.shift
-        self.settled |= atom.joined
-        return atom.before | atom.joined
+    def close_group(self, part: ValuePart) -> int:
+        """Close a sum or product: its operands follow the uses that it depends on. Return all these uses."""
+        opened = part.operands if self.second_pass else part.operands & ~self.closed
+        self.add_predecessors(opened, part.reaching)
+        for number in bit_positions(opened):
+            self.shifts[number] = self.shifts[number] or part.shift
+        self.closed |= part.operands
+        return part.reaching | part.operands
 
-    def take(self, leaves: Iterable[Held], label: str, cell: Any = (), shift: float = 0.0, first: Any = ()) -> int:
-        """Uses of several leaves at once, as bits; `first`: axes that come first in a leaf's form."""
+    def record_leaves(
+        self, leaves: Iterable[LeafOperand], label: str, cell: Any = (), shift: float = 0.0, first: Any = ()
+    ) -> int:
+        """Record uses of several leaves; return their bit set. `first`: leading axes of the access patterns."""
         found = 0
         for held in leaves:
-            viewed = None if held.view is None else form(held.view, first)
-            found |= self.use(held.node, f"{label} of a function" if held.bent else label, viewed, cell, shift)
+            viewed = None if held.view is None else access_pattern(held.view, first)
+            found |= self.record(
+                held.node, f"{label} of a function" if held.transformed else label, viewed, cell, shift
+            )
         return found
 
 
-def bits(number: int) -> Iterable[int]:
-    """The places of the bits that are set."""
+def bit_positions(number: int) -> Iterable[int]:
+    """Iterate over the indices of set bits."""
     while number:
         low = number & -number
         yield low.bit_length() - 1
         number ^= low
 
 
-def moved(atom: Atom, shift: float) -> Atom:
-    """A sum, or a leaf, with a number added."""
-    return replace(atom, shift=atom.shift + shift)
+def add_shift(part: ValuePart, shift: float) -> ValuePart:
+    """Add a number to a sum or leaf."""
+    return replace(part, shift=part.shift + shift)
 
 
-def elementwise(uses: Uses, name: str, atoms: list[Atom], cell: Any = (), first: Any = ()) -> Atom:
-    """One operation, place by place, on parts of values; `first`: the order of axes in the form of a leaf."""
-    movers = [atom for atom in atoms if atom.moving]
-    leaves = tuple(leaf for atom in atoms if not atom.moving for leaf in atom.leaves)
-    kind = GROUPS.get(name)
-    number = next((atom.number for atom in atoms if not (atom.moving or atom.leaves)), 0.0)
-    if not movers:
-        return _fixed(name, atoms, leaves, kind, number)
-    if name in ALONE:
-        return movers[0]
+def combine_elementwise(
+    uses: LeafUses, name: str, parts: list[ValuePart], cell: Any = (), first: Any = ()
+) -> ValuePart:
+    """The result of an elementwise operation; `first`: the order of axes in a leaf's access pattern."""
+    activations = [part for part in parts if part.is_activation]
+    leaves = tuple(leaf for part in parts if not part.is_activation for leaf in part.leaves)
+    kind = GROUP_OF_PRIMITIVE.get(name)
+    number = next((part.number for part in parts if not (part.is_activation or part.leaves)), 0.0)
+    if not activations:
+        return _combine_leaves(name, parts, leaves, kind, number)
+    if name in PLACE_PRESERVING:
+        return activations[0]
     if kind is None:
-        return other(uses, atoms, cell)
-    if len(movers) == 1 and not leaves:
-        return _with_number(movers[0], name, kind, number)
-    before = joined = 0
+        return combine_unknown(uses, parts, cell)
+    if len(activations) == 1 and not leaves:
+        return _combine_number(activations[0], name, kind, number)
+    reaching = operands = 0
     shift = 0.0
-    for atom in movers:
-        inside = atom.group == kind
-        before |= atom.before if inside else uses.settle(atom)
-        joined |= atom.joined if inside else 0
-        shift += atom.shift if inside else 0.0
-    shifts = [atom.shift for atom in atoms if atom.leaves and not atom.moving]
-    taken = uses.take(leaves, kind, cell, shifts[0] if len(shifts) == 1 else 0.0, first)
-    for number in bits(taken):
-        uses.beside[number] |= before | joined
-    return Atom(before, kind, joined | taken, moving=True, shift=shift)
+    for part in activations:
+        inside = part.group == kind
+        reaching |= part.reaching if inside else uses.close_group(part)
+        operands |= part.operands if inside else 0
+        shift += part.shift if inside else 0.0
+    shifts = [part.shift for part in parts if part.leaves and not part.is_activation]
+    taken = uses.record_leaves(leaves, kind, cell, shifts[0] if len(shifts) == 1 else 0.0, first)
+    for number in bit_positions(taken):
+        uses.group_operands[number] |= reaching | operands
+    return ValuePart(reaching, kind, operands | taken, is_activation=True, shift=shift)
 
 
-def _fixed(name: str, atoms: list[Atom], leaves: Any, kind: str | None, number: float | None) -> Atom:
-    """An operation without the batch: on leaves and numbers."""
+def _combine_leaves(
+    name: str, parts: list[ValuePart], leaves: Any, kind: str | None, number: float | None
+) -> ValuePart:
+    """The result of an elementwise operation on leaves and numbers only."""
     if not leaves:
-        return replace(atoms[0], number=None) if name not in ALONE else atoms[0]
-    views = [atom for atom in atoms if atom.leaves]
+        return replace(parts[0], number=None) if name not in PLACE_PRESERVING else parts[0]
+    views = [part for part in parts if part.leaves]
     if len(views) > 1 or len(leaves) > 1:
-        return Atom(leaves=leaves)
-    if kind == ADD and name != "sub" and len(atoms) == 2:
-        return moved(views[0], math.nan if number is None else number)
-    if name in ALONE or kind:
+        return ValuePart(leaves=leaves)
+    if kind == ADD and name != "sub" and len(parts) == 2:
+        return add_shift(views[0], math.nan if number is None else number)
+    if name in PLACE_PRESERVING or kind:
         return views[0]
-    return Atom(leaves=(leaves[0]._replace(bent=True),), shift=math.nan if views[0].shift else 0.0)
+    return ValuePart(leaves=(leaves[0]._replace(transformed=True),), shift=math.nan if views[0].shift else 0.0)
 
 
-def _with_number(atom: Atom, name: str, kind: str, number: float | None) -> Atom:
-    """A sum or product with a number of the program's text: it stays where it is."""
+def _combine_number(part: ValuePart, name: str, kind: str, number: float | None) -> ValuePart:
+    """The result of adding or multiplying a literal: the position in the program does not change."""
     if kind == MULTIPLY:
-        return replace(atom, shift=math.nan if atom.shift else 0.0)
-    if atom.group != ADD or number == 0.0:
-        return atom
-    return moved(atom, math.nan if number is None or name == "sub" else number)
+        return replace(part, shift=math.nan if part.shift else 0.0)
+    if part.group != ADD or number == 0.0:
+        return part
+    return add_shift(part, math.nan if number is None or name == "sub" else number)
 
 
-def other(uses: Uses, atoms: Iterable[Atom], cell: Any = ()) -> Atom:
-    """What an operation gives that is neither sum nor product, or of which nothing is known."""
-    movers = [atom for atom in atoms if atom.moving]
-    leaves = [held for atom in atoms if not atom.moving for held in atom.leaves]
-    if not movers:
-        return Atom(leaves=tuple(Held(held.node, None, True) for held in leaves))
-    before = 0
-    for atom in movers:
-        before |= uses.settle(atom)
+def combine_unknown(uses: LeafUses, parts: Iterable[ValuePart], cell: Any = ()) -> ValuePart:
+    """The result of an operation that is neither sum nor product, or that is unknown."""
+    activations = [part for part in parts if part.is_activation]
+    leaves = [held for part in parts if not part.is_activation for held in part.leaves]
+    if not activations:
+        return ValuePart(leaves=tuple(LeafOperand(held.node, None, True) for held in leaves))
+    reaching = 0
+    for part in activations:
+        reaching |= uses.close_group(part)
     if not leaves:
-        return Atom(before, moving=True)
-    taken = uses.take(leaves, OTHER, cell)
-    uses.arrive(taken, before)
-    return Atom(taken, moving=True)
+        return ValuePart(reaching, is_activation=True)
+    taken = uses.record_leaves(leaves, OTHER, cell)
+    uses.add_predecessors(taken, reaching)
+    return ValuePart(taken, is_activation=True)
 
 
-def contract(uses: Uses, one: Atom, two: Atom, firsts: tuple[Any, Any], cell: Any = ()) -> Atom:
-    """A product summed over some axes (`dot_general`, convolution) of two parts.
+def combine_contraction(
+    uses: LeafUses, one: ValuePart, two: ValuePart, firsts: tuple[Any, Any], cell: Any = ()
+) -> ValuePart:
+    """The result of a contraction (`dot_general`, convolution) of two parts.
 
     Args:
-        uses: so far.
+        uses: uses recorded so far.
         one: a part of the first operand.
         two: a part of the second.
-        firsts: for each operand its axes that come first in the form of a leaf.
+        firsts: for each operand the axes that come first in a leaf's access pattern.
         cell: which part of the result it belongs to.
     """
-    if one.moving and two.moving:
-        return Atom(uses.settle(one) | uses.settle(two), moving=True)
-    if not one.moving and not two.moving:
-        return Atom(leaves=tuple(held._replace(view=None) for held in (*one.leaves, *two.leaves)))
-    mover, fixed, first = (one, two, firsts[1]) if one.moving else (two, one, firsts[0])
+    if one.is_activation and two.is_activation:
+        return ValuePart(uses.close_group(one) | uses.close_group(two), is_activation=True)
+    if not one.is_activation and not two.is_activation:
+        return ValuePart(leaves=tuple(held._replace(view=None) for held in (*one.leaves, *two.leaves)))
+    activation, fixed, first = (one, two, firsts[1]) if one.is_activation else (two, one, firsts[0])
     if not fixed.leaves:
-        return Atom(uses.settle(mover), moving=True)
-    taken = uses.take(fixed.leaves, CONTRACT, cell, fixed.shift, first)
-    uses.arrive(taken, uses.settle(mover))
-    return Atom(taken, moving=True)
+        return ValuePart(uses.close_group(activation), is_activation=True)
+    taken = uses.record_leaves(fixed.leaves, CONTRACT, cell, fixed.shift, first)
+    uses.add_predecessors(taken, uses.close_group(activation))
+    return ValuePart(taken, is_activation=True)
 
 
-def merged(uses: Uses, atoms: list[Atom], total: bool) -> Atom:
-    """Parts of one value as one part; `total`: their sum."""
-    if all(atom == atoms[0] for atom in atoms):
-        return atoms[0]
-    if not total or not any(atom.moving for atom in atoms):
-        return other(uses, atoms)
-    found = atoms[0]
-    for atom in atoms[1:]:
-        found = elementwise(uses, "add", [found, atom])
+def merge_parts(uses: LeafUses, parts: list[ValuePart], total: bool) -> ValuePart:
+    """Merge parts of one value into one part; `total`: into their sum."""
+    if all(part == parts[0] for part in parts):
+        return parts[0]
+    if not total or not any(part.is_activation for part in parts):
+        return combine_unknown(uses, parts)
+    found = parts[0]
+    for part in parts[1:]:
+        found = combine_elementwise(uses, "add", [found, part])
     return found

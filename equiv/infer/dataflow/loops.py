@@ -1,110 +1,134 @@
-"""Loops and choices: what is carried round a loop comes before what it is used for, in the next turn."""
+"""Rules for scan, while and cond: a loop's carry precedes its uses in the next iteration."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from equiv.infer.dataflow.blocks import NOWHERE, Scene, Value, collapsed, joined, parts, single, sliced, viewed
-from equiv.infer.dataflow.leaf_uses import other
-from equiv.infer.dataflow.primitives import unknown
-from equiv.infer.dataflow.strided_views import turn
-from equiv.programs.jaxpr import opened, scan_parts
+from equiv.infer.dataflow.blocks import (
+    NOWHERE,
+    BlockedValue,
+    WalkState,
+    concatenate_values,
+    map_views,
+    merge_cuts,
+    single_part,
+    slice_axis,
+    value_parts,
+)
+from equiv.infer.dataflow.leaf_uses import combine_unknown
+from equiv.infer.dataflow.primitives import unknown_results
+from equiv.infer.dataflow.strided_views import loop_body_view
+from equiv.programs.jaxpr import open_jaxpr, scan_operand_bounds
 
-Walk = Callable[..., list[Value]]
+WalkJaxpr = Callable[..., list[BlockedValue]]
 """`(jaxpr, constants, inputs, path)` to outputs."""
 
 
-def cond(scene: Scene, eqn: Any, ins: list[Value], walk: Walk, path: Any) -> list[Value]:
-    """A choice of branches: all of them count."""
-    ways = [walk(*opened(branch), ins[1:], (path, number)) for number, branch in enumerate(eqn.params["branches"])]
+def cond_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], walk: WalkJaxpr, path: Any) -> list[BlockedValue]:
+    """`cond`: the result depends on all branches."""
+    ways = [walk(*open_jaxpr(branch), ins[1:], (path, number)) for number, branch in enumerate(eqn.params["branches"])]
     shapes = [tuple(var.aval.shape) for var in eqn.outvars]
     return [
-        unknown(scene, [ins[0], *values], [shape])[0]
+        unknown_results(state, [ins[0], *values], [shape])[0]
         for shape, values in zip(shapes, zip(*ways, strict=True), strict=True)
     ]
 
 
-def scan(scene: Scene, eqn: Any, ins: list[Value], walk: Walk, path: Any) -> list[Value]:
-    """A loop of known length; over stacked leaves that the other port has one by one, turn by turn."""
-    body, consts = opened(eqn.params["jaxpr"])
-    fixed, carried = scan_parts(eqn)
+def scan_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], walk: WalkJaxpr, path: Any) -> list[BlockedValue]:
+    """`scan`: the body is walked once; unrolled where the other port stores the stacked leaves separately."""
+    body, consts = open_jaxpr(eqn.params["jaxpr"])
+    fixed, carried = scan_operand_bounds(eqn)
     length, stacked = eqn.params["length"], ins[carried:]
     if any(len(value.cuts[0]) == length - 1 > 0 and _has_leaves(value) for value in stacked):
-        return _unrolled(scene, eqn, ins, walk, path)
+        return _unroll_scan(state, eqn, ins, walk, path)
     slices = []
     for value in stacked:
-        scene.turned |= {leaf: length for leaf, axis, unit, _ in value.origins[0] if (axis, unit) == (0, 1)}
-        value = collapsed(scene, value, [0])
-        cells = viewed(value.cells, turn)[0]
-        slices.append(Value(value.shape[1:], cells, value.cuts[1:], value.origins[1:]))
+        state.loop_lengths |= {leaf: length for leaf, axis, unit, _ in value.origins[0] if (axis, unit) == (0, 1)}
+        value = merge_cuts(state, value, [0])
+        cells = map_views(value.cells, loop_body_view)[0]
+        slices.append(BlockedValue(value.shape[1:], cells, value.cuts[1:], value.origins[1:]))
 
-    def once(carry: list[Value]) -> list[Value]:
+    def once(carry: list[BlockedValue]) -> list[BlockedValue]:
         return walk(body, consts, [*ins[:fixed], *carry, *slices], path)
 
     still = [body.outvars[at] is body.invars[fixed + at] for at in range(carried - fixed)]
-    carry, outs = _settled(scene, ins[fixed:carried], still, once)
-    return [*carry, *(_stacked(value, length) for value in outs[carried - fixed :])]
+    carry, outs = _walk_body_twice(state, ins[fixed:carried], still, once)
+    return [*carry, *(_stacked_output(value, length) for value in outs[carried - fixed :])]
 
 
-def _has_leaves(value: Value) -> bool:
-    return any(atom.leaves for atom in parts(value))
+def _has_leaves(value: BlockedValue) -> bool:
+    return any(part.leaves for part in value_parts(value))
 
 
-def _settled(scene: Scene, start: list[Value], still: list[bool], once: Any) -> tuple[list[Value], list[Value]]:
-    """What a loop carries in the end, and what a turn gives. What no turn changes stays what it is."""
-    carry = [value if rest else _carry(scene, [value]) for value, rest in zip(start, still, strict=True)]
+def _walk_body_twice(
+    state: WalkState, start: list[BlockedValue], still: list[bool], once: Any
+) -> tuple[list[BlockedValue], list[BlockedValue]]:
+    """The final carry of a loop and the outputs of its body. A carry that the body does not change is kept."""
+    carry = [value if rest else _carried_value(state, [value]) for value, rest in zip(start, still, strict=True)]
     outs = once(carry)
     pairs = zip(start, still, outs, strict=False)
-    carry = [value if rest else _carry(scene, [value, out]) for value, rest, out in pairs]
-    again, scene.uses.again = scene.uses.again, True
+    carry = [value if rest else _carried_value(state, [value, out]) for value, rest, out in pairs]
+    again, state.uses.second_pass = state.uses.second_pass, True
     outs = once(carry)
-    scene.uses.again = again
+    state.uses.second_pass = again
     return [value if rest else out for value, rest, out in zip(start, still, outs, strict=False)], outs
 
 
-def _carry(scene: Scene, values: list[Value]) -> Value:
-    """A carried value: it moves even where it starts from zeros."""
-    atom = other(scene.uses, [atom for value in values for atom in parts(value)])
-    return single(values[0].shape, replace(atom, moving=True, leaves=()) if not atom.moving else atom)
+def _carried_value(state: WalkState, values: list[BlockedValue]) -> BlockedValue:
+    """A carried value: an activation even where it starts from zeros."""
+    part = combine_unknown(state.uses, [part for value in values for part in value_parts(value)])
+    return single_part(
+        values[0].shape, replace(part, is_activation=True, leaves=()) if not part.is_activation else part
+    )
 
 
-def _stacked(value: Value, length: int) -> Value:
-    cells = viewed(value.cells[None], lambda view: None)
-    return Value((length, *value.shape), cells, ((), *value.cuts), (NOWHERE, *value.origins))
+def _stacked_output(value: BlockedValue, length: int) -> BlockedValue:
+    cells = map_views(value.cells[None], lambda view: None)
+    return BlockedValue((length, *value.shape), cells, ((), *value.cuts), (NOWHERE, *value.origins))
 
 
-def _unrolled(scene: Scene, eqn: Any, ins: list[Value], walk: Walk, path: Any) -> list[Value]:
-    body, consts = opened(eqn.params["jaxpr"])
-    fixed, carried = scan_parts(eqn)
+def _unroll_scan(state: WalkState, eqn: Any, ins: list[BlockedValue], walk: WalkJaxpr, path: Any) -> list[BlockedValue]:
+    body, consts = open_jaxpr(eqn.params["jaxpr"])
+    fixed, carried = scan_operand_bounds(eqn)
     carry, outs = ins[fixed:carried], []
-    turns = range(eqn.params["length"])
-    for number in reversed(turns) if eqn.params["reverse"] else turns:
-        slices = [_slice(scene, value, number) for value in ins[carried:]]
+    iterations = range(eqn.params["length"])
+    for number in reversed(iterations) if eqn.params["reverse"] else iterations:
+        slices = [_slice_iteration(state, value, number) for value in ins[carried:]]
         results = walk(body, consts, [*ins[:fixed], *carry, *slices], (path, number))
         carry = results[: carried - fixed]
         outs.append(results[carried - fixed :])
     if eqn.params["reverse"]:
         outs.reverse()
-    return [*carry, *(joined(scene, [_stacked(value, 1) for value in values], 0) for values in zip(*outs, strict=True))]
+    return [
+        *carry,
+        *(
+            concatenate_values(state, [_stacked_output(value, 1) for value in values], 0)
+            for values in zip(*outs, strict=True)
+        ),
+    ]
 
 
-def _slice(scene: Scene, value: Value, number: int) -> Value:
-    value = sliced(scene, value, 0, number, number + 1)
-    cells = viewed(value.cells, lambda view: replace(view, axes=view.axes[1:]))[0]
-    return Value(value.shape[1:], cells, value.cuts[1:], value.origins[1:])
+def _slice_iteration(state: WalkState, value: BlockedValue, number: int) -> BlockedValue:
+    value = slice_axis(state, value, 0, number, number + 1)
+    cells = map_views(value.cells, lambda view: replace(view, axes=view.axes[1:]))[0]
+    return BlockedValue(value.shape[1:], cells, value.cuts[1:], value.origins[1:])
 
 
-def while_loop(scene: Scene, eqn: Any, ins: list[Value], walk: Walk, path: Any) -> list[Value]:
-    """A loop of unknown length."""
+def while_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], walk: WalkJaxpr, path: Any) -> list[BlockedValue]:
+    """`while_loop`: the body is walked, the condition is not."""
     params = eqn.params
     for_test, for_body = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    body, consts = opened(params["body_jaxpr"])
+    body, consts = open_jaxpr(params["body_jaxpr"])
 
-    def once(carry: list[Value]) -> list[Value]:
+    def once(carry: list[BlockedValue]) -> list[BlockedValue]:
         return walk(body, consts, [*ins[for_test:for_body], *carry], path)
 
     still = [out is given for out, given in zip(body.outvars, body.invars[for_body - for_test :], strict=True)]
-    return _settled(scene, ins[for_body:], still, once)[0]
+    return _walk_body_twice(state, ins[for_body:], still, once)[0]
 
 
-RULES: dict[str, Callable[..., list[Value]]] = {"scan": scan, "while": while_loop, "cond": cond}
+DATAFLOW_LOOP_RULES: dict[str, Callable[..., list[BlockedValue]]] = {
+    "scan": scan_rule,
+    "while": while_rule,
+    "cond": cond_rule,
+}

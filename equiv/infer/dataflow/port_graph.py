@@ -1,4 +1,4 @@
-"""A port read for inference: traced without its parameters being made, walked, and cut where it has to be."""
+"""A port prepared for inference: traced abstractly, without creating parameters, then walked."""
 
 import math
 from collections.abc import Mapping
@@ -9,46 +9,46 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from equiv.backends.base import Port, Request
-from equiv.backends.build import guarded
+from equiv.backends.base import Port, PortSpec
+from equiv.backends.build import call_user_code
 from equiv.core.leaves import NativeKey
 from equiv.infer.dataflow.blocks import Cuts
-from equiv.infer.dataflow.use_graph import Skeleton, skeleton
-from equiv.infer.dataflow.walk import Block, Flow, flow
+from equiv.infer.dataflow.use_graph import UseGraph, build_use_graph
+from equiv.infer.dataflow.walk import Dataflow, LeafBlock, walk_program
 from equiv.programs.program import Program
-from equiv.programs.trace import flat_outputs, trace
-from equiv.programs.transform import select
+from equiv.programs.trace import flatten_outputs, trace_function
+from equiv.programs.transform import select_outputs
 
-Cutting = Mapping[int, tuple[Cuts, ...]]
-"""Leaf, by its place among the program's inputs, to the places where each of its axes is cut."""
+LeafCuts = Mapping[int, tuple[Cuts, ...]]
+"""Leaf, by its index among the program's inputs, to the indices where each of its axes is cut."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A port and what its program tells of its leaves.
+class PortGraph:
+    """A port and the dataflow of its leaves.
 
     Attributes:
         port: the port.
         program: the forward pass in eval mode, of every method, without dead equations.
-        keys: place among the program's inputs to native leaf.
-        flow: its uses.
+        keys: index among the program's inputs to native leaf.
+        dataflow: uses of its leaves.
     """
 
     port: Port
     program: Program
     keys: Mapping[int, NativeKey]
-    flow: Flow
+    dataflow: Dataflow
 
     @cached_property
-    def skeleton(self) -> Skeleton:
-        """Uses in their order."""
-        kinds = {place: _kind(self.port.leaves[key].dtype) for place, key in self.keys.items()}
-        return skeleton(self.flow, kinds, _ends(self.program))
+    def use_graph(self) -> UseGraph:
+        """The uses and their order."""
+        kinds = {place: _dtype_kind(self.port.leaves[key].dtype) for place, key in self.keys.items()}
+        return build_use_graph(self.dataflow, kinds, _output_labels(self.program))
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
-        """The nodes that are leaves or parts of leaves."""
-        return self.flow.blocks
+    def blocks(self) -> tuple[LeafBlock, ...]:
+        """Nodes that are leaves or parts of leaves."""
+        return self.dataflow.blocks
 
     def key(self, node: int) -> NativeKey:
         """The native leaf of a node."""
@@ -61,36 +61,36 @@ class Reading:
     @property
     def dead(self) -> tuple[NativeKey, ...]:
         """Leaves on which no output depends."""
-        alive = {self.key(node) for node in self.skeleton.alive}
-        return tuple(key for key in self.keys.values() if key not in alive)
+        live = {self.key(node) for node in self.use_graph.live}
+        return tuple(key for key in self.keys.values() if key not in live)
 
 
-def read(port: Port, request: Request, train: bool = False) -> Reading:
+def read_port(port: Port, request: PortSpec, train: bool = False) -> PortGraph:
     """Trace a port and walk its program.
 
     Args:
         port: built, abstractly.
         request: its methods and batch.
-        train: in train mode instead, with every leaf after the call as an output.
+        train: trace train mode instead, with every leaf's value after the call as an output.
 
     Raises:
         PortError: it cannot be traced.
     """
-    program = guarded(port.backend, "tracing", partial(_forward, port, request, train))
+    program = call_user_code(port.backend, "tracing", partial(_trace_forward, port, request, train))
     named = {f"leaf {key}": key for key in port.leaves if port.collections[key] != "random"}
     keys = {place: named[name] for place, name in enumerate(program.inputs) if name in named}
-    return Reading(port, program, keys, flow(program, frozenset(keys), {}))
+    return PortGraph(port, program, keys, walk_program(program, frozenset(keys), {}))
 
 
-def recut(reading: Reading, cutting: Cutting) -> Reading:
-    """The same port with some leaves cut."""
+def cut_leaves(graph: PortGraph, cutting: LeafCuts) -> PortGraph:
+    """Walk the same program again with some leaves cut."""
     if not cutting:
-        return reading
-    return replace(reading, flow=flow(reading.program, frozenset(reading.keys), cutting))
+        return graph
+    return replace(graph, dataflow=walk_program(graph.program, frozenset(graph.keys), cutting))
 
 
-def _ends(program: Program) -> list[tuple[object, ...]]:
-    """Outputs by number; leaves after a call, which every library lists in its own order, by size."""
+def _output_labels(program: Program) -> list[tuple[object, ...]]:
+    """Labels of outputs: their number; their size for leaves after a call, whose order differs by library."""
     found: list[tuple[object, ...]] = []
     for name, aval in zip(program.outputs, program.jaxpr.out_avals, strict=True):
         later = " after leaf " in name
@@ -98,29 +98,29 @@ def _ends(program: Program) -> list[tuple[object, ...]]:
     return found
 
 
-def _kind(dtype: Any) -> str:
+def _dtype_kind(dtype: Any) -> str:
     return "float" if jnp.issubdtype(dtype, jnp.floating) else str(dtype)
 
 
-def _name(port: Port, key: NativeKey) -> str:
+def _input_name(port: Port, key: NativeKey) -> str:
     return f"{'random/' if port.collections[key] == 'random' else 'leaf '}{key}"
 
 
-def _forward(port: Port, request: Request, train: bool) -> Program:
-    inputs = {_name(port, key): struct for key, struct in port.leaves.items()}
+def _trace_forward(port: Port, request: PortSpec, train: bool) -> Program:
+    inputs = {_input_name(port, key): struct for key, struct in port.leaves.items()}
     inputs |= {f"batch/{name}": struct for name, struct in request.batch.items()}
     inputs |= {"key": jax.eval_shape(lambda: jax.random.key(0))}
 
     def run(given: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for method, entries in request.methods.items():
-            native = {key: given[_name(port, key)] for key in port.leaves}
+            native = {key: given[_input_name(port, key)] for key in port.leaves}
             arguments = tuple(given[f"batch/{name}"] for name in entries)
             outputs, after = port.apply(native, method, arguments, train, given["key"])
-            found |= flat_outputs(f"output {method}", outputs)
+            found |= flatten_outputs(f"output {method}", outputs)
             if train:
-                found |= {f"{method} after {_name(port, key)}": value for key, value in after.items()}
+                found |= {f"{method} after {_input_name(port, key)}": value for key, value in after.items()}
         return found
 
-    program = trace("train" if train else "eval", run, inputs)
-    return select(program, tuple(name for name in program.outputs if "after random/" not in name))
+    program = trace_function("train" if train else "eval", run, inputs)
+    return select_outputs(program, tuple(name for name in program.outputs if "after random/" not in name))

@@ -1,4 +1,4 @@
-"""What jax's primitives do with a value in parts. Of one that is not listed only its operands are known."""
+"""Rules for jax's primitives on blocked values. The result of an unlisted one depends on all its operands."""
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -10,50 +10,50 @@ import numpy as np
 
 from equiv.infer.dataflow.blocks import (
     NOWHERE,
+    BlockedValue,
     Cuts,
     Origins,
-    Scene,
-    Value,
-    collapsed,
-    filled,
-    joined,
-    order,
-    parts,
-    refined,
-    seen,
-    single,
-    sliced,
-    spans,
-    viewed,
+    WalkState,
+    concatenate_values,
+    make_cells,
+    map_part_views,
+    map_views,
+    merge_cuts,
+    part_spans,
+    port_independent_order,
+    refine_cuts,
+    single_part,
+    slice_axis,
+    value_parts,
 )
-from equiv.infer.dataflow.contractions import conv, dot, gather
-from equiv.infer.dataflow.leaf_uses import CONSTANT, Atom, elementwise, other
-from equiv.infer.dataflow.strided_views import Shape, broadcast, flip, reshape, transpose
-from equiv.programs.primitives import ELEMENTWISE, TRANSPARENT
+from equiv.infer.dataflow.contractions import convolution_rule, dot_general_rule, gather_rule
+from equiv.infer.dataflow.leaf_uses import CONSTANT_PART, ValuePart, combine_elementwise, combine_unknown
+from equiv.infer.dataflow.strided_views import Shape, broadcast_view, flip_view, reshape_view, transpose_view
+from equiv.programs.primitives import ELEMENTWISE, IDENTITY_PRIMITIVES
 
 
-def apply(scene: Scene, eqn: Any, ins: list[Value]) -> list[Value]:
-    """The results of an equation that is neither a call nor a loop."""
+def apply_primitive(state: WalkState, eqn: Any, ins: list[BlockedValue]) -> list[BlockedValue]:
+    """Apply the rule of an equation that is neither a call nor a loop."""
     name, shapes = eqn.primitive.name, [tuple(var.aval.shape) for var in eqn.outvars]
-    scene.uses.operation = name
-    if name in TRANSPARENT:
+    state.uses.operation = name
+    if name in IDENTITY_PRIMITIVES:
         return ins[: len(shapes)]
     if 0 in (size for value in ins for size in value.shape):
-        return [single(shape, CONSTANT) for shape in shapes]
-    if name in RULES:
-        return RULES[name](scene, eqn, ins, shapes)
+        return [single_part(shape, CONSTANT_PART) for shape in shapes]
+    if name in DATAFLOW_RULES:
+        return DATAFLOW_RULES[name](state, eqn, ins, shapes)
     if name in ELEMENTWISE or name in ("real", "reduce_precision", "clamp"):
-        return [_elementwise(scene, name, ins, shapes[0])]
-    return unknown(scene, ins, shapes)
+        return [_elementwise_rule(state, name, ins, shapes[0])]
+    return unknown_results(state, ins, shapes)
 
 
-def unknown(scene: Scene, ins: Sequence[Value], shapes: Sequence[Shape]) -> list[Value]:
-    """Results of an operation of which nothing is known but its operands."""
-    atom = other(scene.uses, [atom for value in ins for atom in parts(value)])
-    return [single(shape, atom) for shape in shapes]
+def unknown_results(state: WalkState, ins: Sequence[BlockedValue], shapes: Sequence[Shape]) -> list[BlockedValue]:
+    """Results of an operation without a rule: each depends on all operands."""
+    part = combine_unknown(state.uses, [part for value in ins for part in value_parts(value)])
+    return [single_part(shape, part) for shape in shapes]
 
 
-def _elementwise(scene: Scene, name: str, ins: list[Value], shape: Shape) -> Value:
+def _elementwise_rule(state: WalkState, name: str, ins: list[BlockedValue], shape: Shape) -> BlockedValue:
     full = [value for value in ins if len(value.shape) == len(shape)]
     cuts: tuple[Cuts, ...] = ()
     origins: tuple[Origins, ...] = ()
@@ -63,60 +63,62 @@ def _elementwise(scene: Scene, name: str, ins: list[Value], shape: Shape) -> Val
         cuts = (*cuts, tuple(places))
         origins = (*origins, NOWHERE.union(*(value.origins[axis] for value in along)))
     for axis, places in enumerate(cuts):
-        full = [refined(value, axis, places) if value.shape[axis] == shape[axis] else value for value in full]
-    rest, axes = iter(full), order(origins)
+        full = [refine_cuts(value, axis, places) if value.shape[axis] == shape[axis] else value for value in full]
+    rest, axes = iter(full), port_independent_order(origins)
     ins = [next(rest) if len(value.shape) == len(shape) else value for value in ins]
 
-    def make(index: tuple[int, ...]) -> Atom:
-        sizes = tuple(spans(places, size)[at] for places, size, at in zip(cuts, shape, index, strict=True))
-        atoms = [_at(value, index, tuple(end - start for start, end in sizes)) for value in ins]
-        return elementwise(scene.uses, name, atoms, index, axes)
+    def make(index: tuple[int, ...]) -> ValuePart:
+        sizes = tuple(part_spans(places, size)[at] for places, size, at in zip(cuts, shape, index, strict=True))
+        parts = [_part_at(value, index, tuple(end - start for start, end in sizes)) for value in ins]
+        return combine_elementwise(state.uses, name, parts, index, axes)
 
-    return Value(shape, filled(shape, cuts, make), cuts, origins)
+    return BlockedValue(shape, make_cells(shape, cuts, make), cuts, origins)
 
 
-def _at(value: Value, index: tuple[int, ...], shape: Shape) -> Atom:
-    """The part of an operand at a place of the result; unit axes and scalars repeat."""
+def _part_at(value: BlockedValue, index: tuple[int, ...], shape: Shape) -> ValuePart:
+    """The part of an operand at an index of the result's grid; unit axes and scalars are broadcast."""
     if len(value.shape) != len(index):
-        return seen(value.cells.flat[0], lambda view: broadcast(view, shape, ()))
-    atom = value.cells[tuple(at if count > 1 else 0 for at, count in zip(index, value.cells.shape, strict=True))]
-    if value.shape == shape or not atom.leaves:
-        return atom
-    return seen(atom, lambda view: broadcast(view, shape, range(len(shape))) if view.shape != shape else view)
+        return map_part_views(value.cells.flat[0], lambda view: broadcast_view(view, shape, ()))
+    part = value.cells[tuple(at if count > 1 else 0 for at, count in zip(index, value.cells.shape, strict=True))]
+    if value.shape == shape or not part.leaves:
+        return part
+    return map_part_views(
+        part, lambda view: broadcast_view(view, shape, range(len(shape))) if view.shape != shape else view
+    )
 
 
-def _transpose(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> list[Value]:
+def _transpose_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
     value, order = ins[0], tuple(map(int, eqn.params["permutation"]))
-    cells = viewed(value.cells, lambda view: transpose(view, order)).transpose(order)
+    cells = map_views(value.cells, lambda view: transpose_view(view, order)).transpose(order)
     cuts = tuple(value.cuts[axis] for axis in order)
-    return [Value(shapes[0], cells, cuts, tuple(value.origins[axis] for axis in order))]
+    return [BlockedValue(shapes[0], cells, cuts, tuple(value.origins[axis] for axis in order))]
 
 
-def _broadcast(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> list[Value]:
+def _broadcast_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
     value, shape, places = ins[0], shapes[0], tuple(map(int, eqn.params["broadcast_dimensions"]))
     kept = {place: axis for axis, place in enumerate(places) if value.shape[axis] == shape[place]}
     cuts = tuple(value.cuts[kept[axis]] if axis in kept else () for axis in range(len(shape)))
     origins = tuple(value.origins[kept[axis]] if axis in kept else NOWHERE for axis in range(len(shape)))
 
-    def make(index: tuple[int, ...]) -> Atom:
-        sizes = tuple(end - start for start, end in _part(cuts, shape, index))
+    def make(index: tuple[int, ...]) -> ValuePart:
+        sizes = tuple(end - start for start, end in _part_bounds(cuts, shape, index))
         at = tuple(index[place] if place in kept else 0 for place in places)
-        return seen(value.cells[at], lambda view: broadcast(view, sizes, places))
+        return map_part_views(value.cells[at], lambda view: broadcast_view(view, sizes, places))
 
-    return [Value(shape, filled(shape, cuts, make), cuts, origins)]
-
-
-def _part(cuts: tuple[Cuts, ...], shape: Shape, index: tuple[int, ...]) -> list[tuple[int, int]]:
-    return [spans(places, size)[at] for places, size, at in zip(cuts, shape, index, strict=True)]
+    return [BlockedValue(shape, make_cells(shape, cuts, make), cuts, origins)]
 
 
-def _reshape(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> list[Value]:
-    """Cuts stay where the slowest axis of a group of axes is cut."""
+def _part_bounds(cuts: tuple[Cuts, ...], shape: Shape, index: tuple[int, ...]) -> list[tuple[int, int]]:
+    return [part_spans(places, size)[at] for places, size, at in zip(cuts, shape, index, strict=True)]
+
+
+def _reshape_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
+    """Reshape; cuts survive only on the slowest axis of a group of axes."""
     value, shape = ins[0], shapes[0]
     cuts: list[Cuts] = [()] * len(shape)
     origins: list[Origins] = [NOWHERE] * len(shape)
     lost: list[int] = []
-    for before, after in _groups(value.shape, shape):
+    for before, after in _reshape_groups(value.shape, shape):
         old = next((axis for axis in before if value.shape[axis] > 1), None)
         new = next((axis for axis in after if shape[axis] > 1), None)
         if old is None or new is None:
@@ -130,17 +132,17 @@ def _reshape(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> l
         else:
             cuts[new] = tuple(map(int, places))
         origins[new] = frozenset((leaf, at, unit * step, start) for leaf, at, unit, start in value.origins[old])
-    cells = collapsed(scene, value, lost).cells.reshape([len(places) + 1 for places in cuts])
+    cells = merge_cuts(state, value, lost).cells.reshape([len(places) + 1 for places in cuts])
 
-    def make(index: tuple[int, ...]) -> Atom:
-        sizes = tuple(end - start for start, end in _part(tuple(cuts), shape, index))
-        return seen(cells[index], lambda view: reshape(view, sizes))
+    def make(index: tuple[int, ...]) -> ValuePart:
+        sizes = tuple(end - start for start, end in _part_bounds(tuple(cuts), shape, index))
+        return map_part_views(cells[index], lambda view: reshape_view(view, sizes))
 
-    return [Value(shape, filled(shape, tuple(cuts), make), tuple(cuts), tuple(origins))]
+    return [BlockedValue(shape, make_cells(shape, tuple(cuts), make), tuple(cuts), tuple(origins))]
 
 
-def _groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
-    """The smallest runs of axes of two shapes that hold the same elements."""
+def _reshape_groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
+    """The smallest groups of consecutive axes of two shapes with equal numbers of elements."""
     found: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(old) or j < len(new):
@@ -160,79 +162,79 @@ def _groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
     return found
 
 
-def _slice(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> list[Value]:
+def _slice_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
     value, params = ins[0], eqn.params
     for axis, (start, stop) in enumerate(zip(params["start_indices"], params["limit_indices"], strict=True)):
         stride = (params["strides"] or (1,) * len(value.shape))[axis]
         if stride == 1:
-            value = sliced(scene, value, axis, int(start), int(stop))
+            value = slice_axis(state, value, axis, int(start), int(stop))
         else:
-            value = collapsed(scene, value, [axis])
-            cells = viewed(value.cells, lambda view: None)
+            value = merge_cuts(state, value, [axis])
+            cells = map_views(value.cells, lambda view: None)
             shape = (*value.shape[:axis], shapes[0][axis], *value.shape[axis + 1 :])
             origins = (*value.origins[:axis], NOWHERE, *value.origins[axis + 1 :])
-            value = Value(shape, cells, value.cuts, origins)
+            value = BlockedValue(shape, cells, value.cuts, origins)
     return [value]
 
 
-def _split(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> list[Value]:
+def _split_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
     axis, starts = eqn.params["axis"], np.cumsum([0, *eqn.params["sizes"]])
-    return [sliced(scene, ins[0], axis, int(start), int(stop)) for start, stop in pairwise(starts)]
+    return [slice_axis(state, ins[0], axis, int(start), int(stop)) for start, stop in pairwise(starts)]
 
 
-def _unstack(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> list[Value]:
-    """A slice along an axis for each result, without that axis (jax 0.11)."""
+def _unstack_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
+    """`unstack` (jax 0.11): a slice along an axis for each result, without that axis."""
     axis = eqn.params["axis"]
-    parts = [sliced(scene, ins[0], axis, index, index + 1) for index in range(len(shapes))]
-    return [_reshape(scene, eqn, [part], [shape])[0] for part, shape in zip(parts, shapes, strict=True)]
+    parts = [slice_axis(state, ins[0], axis, index, index + 1) for index in range(len(shapes))]
+    return [_reshape_rule(state, eqn, [part], [shape])[0] for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _stack(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> list[Value]:
+def _stack_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
     axis, shape = eqn.params["axis"], shapes[0]
     one = [(*shape[:axis], 1, *shape[axis + 1 :])]
-    return [joined(scene, [_reshape(scene, eqn, [value], one)[0] for value in ins], axis)]
+    return [concatenate_values(state, [_reshape_rule(state, eqn, [value], one)[0] for value in ins], axis)]
 
 
-def _rev(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> list[Value]:
+def _rev_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
     axes = tuple(map(int, eqn.params["dimensions"]))
-    value = collapsed(scene, ins[0], axes)
+    value = merge_cuts(state, ins[0], axes)
     origins = tuple(NOWHERE if axis in axes else item for axis, item in enumerate(value.origins))
-    return [Value(value.shape, viewed(value.cells, lambda view: flip(view, axes)), value.cuts, origins)]
+    return [BlockedValue(value.shape, map_views(value.cells, lambda view: flip_view(view, axes)), value.cuts, origins)]
 
 
-def _reduce(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> list[Value]:
+def _reduce_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
     axes, total = tuple(map(int, eqn.params["axes"])), eqn.primitive.name == "reduce_sum"
-    value = collapsed(scene, ins[0], axes, total)
+    value = merge_cuts(state, ins[0], axes, total)
     kept = [axis for axis in range(len(value.shape)) if axis not in axes]
 
-    def one(atom: Atom) -> Atom:
-        return seen(atom, lambda view: None) if total else other(scene.uses, [atom])
+    def one(part: ValuePart) -> ValuePart:
+        return map_part_views(part, lambda view: None) if total else combine_unknown(state.uses, [part])
 
     cuts = tuple(value.cuts[axis] for axis in kept)
     cells = value.cells.reshape([len(places) + 1 for places in cuts])
-    found = filled(shapes[0], cuts, lambda index: one(cells[index]))
-    return [Value(shapes[0], found, cuts, tuple(value.origins[axis] for axis in kept))]
+    found = make_cells(shapes[0], cuts, lambda index: one(cells[index]))
+    return [BlockedValue(shapes[0], found, cuts, tuple(value.origins[axis] for axis in kept))]
 
 
-def _concatenate(scene: Scene, eqn: Any, ins: list[Value], shapes: list[Shape]) -> list[Value]:
-    return [joined(scene, ins, eqn.params["dimension"])]
+def _concatenate_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
+    return [concatenate_values(state, ins, eqn.params["dimension"])]
 
 
-RULES: dict[str, Callable[[Scene, Any, list[Value], list[Shape]], list[Value]]] = {
-    "reshape": _reshape,
-    "squeeze": _reshape,
-    "expand_dims": _reshape,
-    "transpose": _transpose,
-    "broadcast_in_dim": _broadcast,
-    "slice": _slice,
-    "split": _split,
-    "stack": _stack,
-    "unstack": _unstack,
-    "rev": _rev,
-    "concatenate": _concatenate,
-    "dot_general": dot,
-    "conv_general_dilated": conv,
-    "gather": gather,
-    "dynamic_slice": gather,
-    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_or", "reduce_and"), _reduce),
+DATAFLOW_RULES: dict[str, Callable[[WalkState, Any, list[BlockedValue], list[Shape]], list[BlockedValue]]] = {
+    "reshape": _reshape_rule,
+    "squeeze": _reshape_rule,
+    "expand_dims": _reshape_rule,
+    "transpose": _transpose_rule,
+    "broadcast_in_dim": _broadcast_rule,
+    "slice": _slice_rule,
+    "split": _split_rule,
+    "stack": _stack_rule,
+    "unstack": _unstack_rule,
+    "rev": _rev_rule,
+    "concatenate": _concatenate_rule,
+    "dot_general": dot_general_rule,
+    "conv_general_dilated": convolution_rule,
+    "gather": gather_rule,
+    "dynamic_slice": gather_rule,
+    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_or", "reduce_and"), _reduce_rule),
 }

@@ -1,7 +1,7 @@
-"""How a program looks at a leaf: every axis of the view as digits of the leaf's own memory.
+"""Strided views of leaves: every axis of a view is a list of (size, stride) digits of the leaf's memory.
 
-A number in a mixed base names each element. A digit says how many steps it takes and how far apart in memory they
-lie, so that reshapes, transposes, flips and slices only regroup, reorder and offset digits; no array is touched.
+Each element is a mixed-radix number. A digit has a size and a stride in elements of the leaf's memory,
+so that reshapes, transposes, flips and slices only regroup, reorder and offset digits; no array is touched.
 """
 
 import math
@@ -20,50 +20,50 @@ class Digit:
     stride: int
 
 
-Axis = tuple[Digit, ...]
-"""The digits of one axis, the slowest first."""
+AxisDigits = tuple[Digit, ...]
+"""The digits of one axis, the slowest first (C order)."""
 
 
 @dataclass(frozen=True)
-class View:
+class StridedView:
     """A view of a leaf.
 
     Attributes:
-        axes: digits of every axis.
-        start: the element of the leaf at index 0 of every axis.
-        turns: digits of the loops that slice the leaf, outermost first.
+        axes: the digits of every axis.
+        start: offset of the element at index 0 of every axis.
+        loop_digits: digits of the loops that slice the leaf, outermost first.
     """
 
-    axes: tuple[Axis, ...]
+    axes: tuple[AxisDigits, ...]
     start: int = 0
-    turns: Axis = ()
+    loop_digits: AxisDigits = ()
 
     @property
     def shape(self) -> Shape:
-        """The view's shape."""
-        return tuple(length(axis) for axis in self.axes)
+        """Its shape."""
+        return tuple(axis_length(axis) for axis in self.axes)
 
 
-def length(axis: Axis) -> int:
-    """How many elements an axis has."""
+def axis_length(axis: AxisDigits) -> int:
+    """The number of elements of an axis."""
     return math.prod(digit.size for digit in axis)
 
 
-def strides(shape: Shape) -> Shape:
-    """Elements between neighbours on every axis, the last axis fastest."""
+def row_major_strides(shape: Shape) -> Shape:
+    """Strides of a C-contiguous array, in elements."""
     return tuple(list(accumulate([1, *reversed(shape[1:])], lambda done, size: done * size))[::-1]) if shape else ()
 
 
-def whole(shape: Shape, bounds: Sequence[tuple[int, int]] | None = None) -> View:
-    """A leaf of that shape as it lies; or the block of it between `bounds`, first and one past the last index."""
+def whole_leaf_view(shape: Shape, bounds: Sequence[tuple[int, int]] | None = None) -> StridedView:
+    """View of a whole leaf in memory order; or of the block between `bounds`, (start, stop) on every axis."""
     bounds = bounds or [(0, size) for size in shape]
-    steps = strides(shape)
-    axes = tuple(tidy((Digit(end - start, step),)) for (start, end), step in zip(bounds, steps, strict=True))
-    return View(axes, sum(start * step for (start, _), step in zip(bounds, steps, strict=True)))
+    steps = row_major_strides(shape)
+    axes = tuple(merge_digits((Digit(end - start, step),)) for (start, end), step in zip(bounds, steps, strict=True))
+    return StridedView(axes, sum(start * step for (start, _), step in zip(bounds, steps, strict=True)))
 
 
-def tidy(axis: Sequence[Digit]) -> Axis:
-    """The digits without those of one step; two that run on into each other are one."""
+def merge_digits(axis: Sequence[Digit]) -> AxisDigits:
+    """Drop digits of size 1 and merge contiguous ones."""
     found: list[Digit] = []
     for digit in axis:
         if digit.size == 1:
@@ -75,10 +75,10 @@ def tidy(axis: Sequence[Digit]) -> Axis:
     return tuple(found)
 
 
-def split(axis: Axis, sizes: Sequence[int]) -> list[Axis] | None:
-    """An axis as several, whose sizes are given; None where a digit would have to be broken unevenly."""
+def split_axis(axis: AxisDigits, sizes: Sequence[int]) -> list[AxisDigits] | None:
+    """Split an axis into axes of the given sizes; None where a digit's size is not divisible."""
     left = list(axis)[::-1]
-    found: list[Axis] = []
+    found: list[AxisDigits] = []
     for size in sizes:
         part: list[Digit] = []
         while size > 1:
@@ -95,88 +95,88 @@ def split(axis: Axis, sizes: Sequence[int]) -> list[Axis] | None:
                 size = 1
             else:
                 return None
-        found.append(tidy(part))
+        found.append(merge_digits(part))
     return found
 
 
-def reshape(view: View, shape: Shape) -> View | None:
-    """The view in another shape; None where it is no regrouping of digits."""
+def reshape_view(view: StridedView, shape: Shape) -> StridedView | None:
+    """Reshape a view; None where that is no regrouping of digits."""
     digits = tuple(digit for axis in view.axes for digit in axis)
-    axes = split(digits, shape)
-    return None if axes is None else View(tuple(axes), view.start, view.turns)
+    axes = split_axis(digits, shape)
+    return None if axes is None else StridedView(tuple(axes), view.start, view.loop_digits)
 
 
-def transpose(view: View, order: Sequence[int]) -> View:
-    """The axes in another order."""
-    return View(tuple(view.axes[axis] for axis in order), view.start, view.turns)
+def transpose_view(view: StridedView, order: Sequence[int]) -> StridedView:
+    """Permute the axes."""
+    return StridedView(tuple(view.axes[axis] for axis in order), view.start, view.loop_digits)
 
 
-def broadcast(view: View, shape: Shape, places: Sequence[int]) -> View:
-    """As `broadcast_in_dim`: axis `i` becomes axis `places[i]`; the others repeat."""
-    axes: list[Axis] = [tidy((Digit(size, 0),)) for size in shape]
+def broadcast_view(view: StridedView, shape: Shape, places: Sequence[int]) -> StridedView:
+    """Like `broadcast_in_dim`: axis `i` becomes axis `places[i]`; the others have stride 0."""
+    axes: list[AxisDigits] = [merge_digits((Digit(size, 0),)) for size in shape]
     for axis, place in zip(view.axes, places, strict=True):
-        if length(axis) == shape[place]:
+        if axis_length(axis) == shape[place]:
             axes[place] = axis
-    return View(tuple(axes), view.start, view.turns)
+    return StridedView(tuple(axes), view.start, view.loop_digits)
 
 
-def flip(view: View, axes: Sequence[int]) -> View:
-    """Some axes backwards."""
+def flip_view(view: StridedView, axes: Sequence[int]) -> StridedView:
+    """Reverse some axes."""
     start, changed = view.start, list(view.axes)
     for axis in axes:
         start += sum((digit.size - 1) * digit.stride for digit in view.axes[axis])
         changed[axis] = tuple(Digit(digit.size, -digit.stride) for digit in view.axes[axis])
-    return View(tuple(changed), start, view.turns)
+    return StridedView(tuple(changed), start, view.loop_digits)
 
 
-def take(view: View, axis: int, start: int, stop: int) -> View | None:
-    """A slice of one axis; None where it is not a run of the axis' slowest digit."""
+def slice_view(view: StridedView, axis: int, start: int, stop: int) -> StridedView | None:
+    """Slice one axis; None where the slice is not a range of the axis' slowest digit."""
     digits = view.axes[axis]
-    if (start, stop) == (0, length(digits)):
+    if (start, stop) == (0, axis_length(digits)):
         return view
-    inner = length(digits[1:])
+    inner = axis_length(digits[1:])
     if not digits or start % inner or stop % inner:
         return None
     first = Digit((stop - start) // inner, digits[0].stride)
-    kept = tidy((first, *digits[1:]))
+    kept = merge_digits((first, *digits[1:]))
     axes = (*view.axes[:axis], kept, *view.axes[axis + 1 :])
-    return View(axes, view.start + start // inner * digits[0].stride, view.turns)
+    return StridedView(axes, view.start + start // inner * digits[0].stride, view.loop_digits)
 
 
-def turn(view: View) -> View:
-    """What a loop over the first axis sees of it in one turn."""
-    return View(view.axes[1:], view.start, (*view.turns, *view.axes[0]))
+def loop_body_view(view: StridedView) -> StridedView:
+    """The slice that a loop over the first axis sees in one iteration."""
+    return StridedView(view.axes[1:], view.start, (*view.loop_digits, *view.axes[0]))
 
 
 @dataclass(frozen=True)
-class Form:
-    """A leaf, or a block of one, as an operation uses it: the same in every library that stores it otherwise.
+class AccessPattern:
+    """The order in which an operation uses a leaf or block: equal across libraries, whatever the memory layout.
 
     Attributes:
-        digits: in the order of use: turns of loops, then what is summed over, then the rest.
-        start: as in `View`.
+        digits: in order of use: loops, then contracted axes, then the rest.
+        start: as in `StridedView`.
     """
 
-    digits: Axis
+    digits: AxisDigits
     start: int
 
     @property
     def size(self) -> int:
-        """How many elements it has."""
-        return length(self.digits)
+        """The number of elements."""
+        return axis_length(self.digits)
 
 
-def form(view: View, first: Sequence[int] = ()) -> Form:
-    """The form of a view, with the axes `first` before the others; axes that repeat drop out."""
+def access_pattern(view: StridedView, first: Sequence[int] = ()) -> AccessPattern:
+    """The access pattern of a view, with the axes `first` before the others; axes of stride 0 are dropped."""
     order = [*first, *(axis for axis in range(len(view.axes)) if axis not in first)]
     digits = [digit for axis in order for digit in view.axes[axis]]
-    return Form(tidy([digit for digit in (*view.turns, *digits) if digit.stride]), view.start)
+    return AccessPattern(merge_digits([digit for digit in (*view.loop_digits, *digits) if digit.stride]), view.start)
 
 
-def together(left: Form, right: Form) -> tuple[tuple[int, int, int], ...] | None:
-    """Both forms in the finest digits that either has, as (size, stride in left, stride in right).
+def common_digits(left: AccessPattern, right: AccessPattern) -> tuple[tuple[int, int, int], ...] | None:
+    """Common refinement of two access patterns, as (size, stride in left, stride in right).
 
-    None where they have no common digits: the two leaves lie in ways that no reshape and transpose joins.
+    None where they have none: no reshape and transpose relates the two layouts.
     """
     if left.size != right.size:
         return None

@@ -1,14 +1,14 @@
-"""Colours of leaves by their place: two leaves of two programs have one colour if nothing around them differs.
+"""Colour leaves by position: leaves of two programs get the same colour if their surroundings are equal.
 
 Colour refinement (Weisfeiler and Leman, 1968) from both sides at once: forwards from the batch, backwards from the
-outputs, then round after round from what is near.
+outputs, then in rounds from the neighbours.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from equiv.infer.dataflow.use_graph import Links, Skeleton
+from equiv.infer.dataflow.use_graph import Links, UseGraph
 
 Colours = tuple[int, ...]
 """One number per node."""
@@ -16,7 +16,7 @@ Colours = tuple[int, ...]
 
 @dataclass
 class Palette:
-    """Numbers for whatever has been seen, the same for both programs."""
+    """Numbers for hashable keys, shared by both programs."""
 
     known: dict[Any, int] = field(default_factory=dict)
 
@@ -26,37 +26,37 @@ class Palette:
 
 
 @dataclass(frozen=True)
-class Side:
-    """One program with what is already known of its leaves.
+class AnchoredGraph:
+    """One program and the pairs that its leaves already belong to.
 
     Attributes:
-        skeleton: the program.
+        use_graph: the program.
         anchors: node to the number of the pair that it belongs to.
     """
 
-    skeleton: Skeleton
+    use_graph: UseGraph
     anchors: Mapping[int, int]
 
     def start(self, palette: Palette) -> list[int]:
-        """What each node is known to be, apart from its place."""
+        """Initial colour of each node, regardless of its position."""
         return [
             palette("pair", self.anchors[node]) if node in self.anchors else palette("label", label)
-            for node, label in enumerate(self.skeleton.labels)
+            for node, label in enumerate(self.use_graph.labels)
         ]
 
 
-def forwards(side: Side, palette: Palette) -> list[int]:
-    """For every place a number for all that comes before it; a leaf that is known stands for itself."""
-    return _along(side, palette, side.skeleton.order, side.skeleton.before)
+def colour_forwards(side: AnchoredGraph, palette: Palette) -> list[int]:
+    """Colour every use by all that precedes it, back to the nearest paired leaves."""
+    return _propagate(side, palette, side.use_graph.order, side.use_graph.predecessors)
 
 
-def backwards(side: Side, palette: Palette) -> list[int]:
-    """For every place a number for all that comes after it."""
-    return _along(side, palette, side.skeleton.order[::-1], side.skeleton.after)
+def colour_backwards(side: AnchoredGraph, palette: Palette) -> list[int]:
+    """Colour every use by all that follows it, up to the nearest paired leaves."""
+    return _propagate(side, palette, side.use_graph.order[::-1], side.use_graph.successors)
 
 
-def _along(side: Side, palette: Palette, order: Iterable[int], links: Links) -> list[int]:
-    start, owners = side.start(palette), side.skeleton.owners
+def _propagate(side: AnchoredGraph, palette: Palette, order: Iterable[int], links: Links) -> list[int]:
+    start, owners = side.start(palette), side.use_graph.owners
     found = [0] * len(owners)
     for place in order:
         known = owners[place] in side.anchors
@@ -65,36 +65,43 @@ def _along(side: Side, palette: Palette, order: Iterable[int], links: Links) -> 
     return found
 
 
-def by_node(side: Side, palette: Palette, *places: list[int]) -> Colours:
-    """Nodes by the numbers of their uses."""
+def colour_nodes(side: AnchoredGraph, palette: Palette, *places: list[int]) -> Colours:
+    """Colour nodes by the colours of their uses."""
     start = side.start(palette)
     found: list[list[tuple[int, ...]]] = [[] for _ in start]
-    for place, node in enumerate(side.skeleton.owners):
+    for place, node in enumerate(side.use_graph.owners):
         found[node].append(tuple(numbers[place] for numbers in places))
     return tuple(palette("node", own, tuple(sorted(numbers))) for own, numbers in zip(start, found, strict=True))
 
 
-def near(side: Side, palette: Palette) -> Colours:
-    """Nodes by the known leaves right before and after them: what is unknown in between is left out."""
-    skeleton = side.skeleton
-    return _around(side, palette, skeleton.before, skeleton.after, skeleton.back, skeleton.forth)
+def colour_by_known_neighbours(side: AnchoredGraph, palette: Palette) -> Colours:
+    """Colour nodes by the paired leaves directly before and after them; unpaired neighbours are ignored."""
+    use_graph = side.use_graph
+    return _colour_by_known(
+        side,
+        palette,
+        use_graph.predecessors,
+        use_graph.successors,
+        use_graph.carry_predecessors,
+        use_graph.carry_successors,
+    )
 
 
-def beside(side: Side, palette: Palette) -> Colours:
-    """Nodes by the known leaves of the sum or product that they join: where they stand in the program's text."""
-    return _around(side, palette, side.skeleton.beside)
+def colour_by_known_operands(side: AnchoredGraph, palette: Palette) -> Colours:
+    """Colour nodes by the paired leaves in the same sum or product."""
+    return _colour_by_known(side, palette, side.use_graph.group_operands)
 
 
-def _around(side: Side, palette: Palette, *ways: Links) -> Colours:
-    skeleton, anchors = side.skeleton, side.anchors
+def _colour_by_known(side: AnchoredGraph, palette: Palette, *ways: Links) -> Colours:
+    use_graph, anchors = side.use_graph, side.anchors
     start = side.start(palette)
     around: list[set[tuple[int, int]]] = [set() for _ in start]
     for way, links in enumerate(ways):
-        for place, node in enumerate(skeleton.owners):
+        for place, node in enumerate(use_graph.owners):
             around[node] |= {
                 (way, start[owner])
                 for other in links[place]
-                if (owner := skeleton.owners[other]) in anchors or owner >= skeleton.blocks
+                if (owner := use_graph.owners[other]) in anchors or owner >= use_graph.blocks
             }
     return tuple(
         palette("near", own, len(ways), tuple(sorted(some))) if some else palette("alone", index, id(side))
@@ -102,12 +109,12 @@ def _around(side: Side, palette: Palette, *ways: Links) -> Colours:
     )
 
 
-def settled(sides: tuple[Side, Side], palette: Palette) -> tuple[Colours, Colours]:
-    """Both programs' nodes by all that is around them, refined until nothing more can be told apart."""
-    places = [(forwards(side, palette), backwards(side, palette)) for side in sides]
-    colours = [by_node(side, palette, *numbers) for side, numbers in zip(sides, places, strict=True)]
+def refine_colours(sides: tuple[AnchoredGraph, AnchoredGraph], palette: Palette) -> tuple[Colours, Colours]:
+    """Refine the colours of both programs' nodes until no round distinguishes more of them."""
+    places = [(colour_forwards(side, palette), colour_backwards(side, palette)) for side in sides]
+    colours = [colour_nodes(side, palette, *numbers) for side, numbers in zip(sides, places, strict=True)]
     number = 0
-    for now in _rounds(sides, palette, colours):
+    for now in _refinement_rounds(sides, palette, colours):
         colours = now
         if (count := len({*colours[0], *colours[1]})) == number:
             break
@@ -115,16 +122,18 @@ def settled(sides: tuple[Side, Side], palette: Palette) -> tuple[Colours, Colour
     return colours[0], colours[1]
 
 
-def _rounds(sides: tuple[Side, Side], palette: Palette, colours: list[Colours]) -> Iterator[list[Colours]]:
+def _refinement_rounds(
+    sides: tuple[AnchoredGraph, AnchoredGraph], palette: Palette, colours: list[Colours]
+) -> Iterator[list[Colours]]:
     while True:
         yield colours
-        colours = [_round(side.skeleton, palette, now) for side, now in zip(sides, colours, strict=True)]
+        colours = [_refine_once(side.use_graph, palette, now) for side, now in zip(sides, colours, strict=True)]
 
 
-def _round(skeleton: Skeleton, palette: Palette, colours: Colours) -> Colours:
-    owners = skeleton.owners
+def _refine_once(use_graph: UseGraph, palette: Palette, colours: Colours) -> Colours:
+    owners = use_graph.owners
     found: list[list[tuple[tuple[int, ...], ...]]] = [[] for _ in colours]
-    every = (skeleton.before, skeleton.after, skeleton.back, skeleton.forth)
+    every = (use_graph.predecessors, use_graph.successors, use_graph.carry_predecessors, use_graph.carry_successors)
     for place, node in enumerate(owners):
         found[node].append(tuple(tuple(sorted(colours[owners[other]] for other in way[place])) for way in every))
     return tuple(palette("round", own, tuple(sorted(uses))) for own, uses in zip(colours, found, strict=True))

@@ -1,48 +1,48 @@
-"""Nouns of a proposal: which leaf of one port is which of the other, how it lies there, and how that is known."""
+"""The result of matching: pairs of leaves with their layouts and evidence, and unpaired leaves."""
 
 from dataclasses import dataclass
 
 from equiv.backends.base import Port
 from equiv.core.leaves import NativeKey
 from equiv.infer.matching.match import Evidence
-from equiv.infer.matching.relations import Relation
+from equiv.infer.matching.relations import ElementMap
 
 Bounds = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two leaves, or parts of leaves, that are the same.
+class LeafPair:
+    """Two corresponding leaves, or parts of leaves.
 
     Attributes:
         left: native leaf of the left port.
         right: native leaf of the right port.
-        bounds: the part of either, first and one past the last index on every axis.
-        relation: which element is which; None where the way the programs use them does not tell.
-        shift: what has to be added to the left leaf's values, because a program's text does it on the other side.
-        evidence: how it is known.
-        alike: number of the group of leaves with which it could as well change places; 0 for none.
-        operation: the primitive that takes the left leaf in.
+        bounds: the part of each leaf, (start, stop) on every axis.
+        element_map: which element is which; None where the uses in the programs do not determine it.
+        shift: number to add to the left leaf's values, because a program adds it as a literal.
+        evidence: how the pair was found.
+        interchange_group: number of its group of interchangeable leaves; 0 for none.
+        operation: the primitive that uses the left leaf.
     """
 
     left: NativeKey
     right: NativeKey
     bounds: tuple[Bounds, Bounds]
-    relation: Relation | None
+    element_map: ElementMap | None
     shift: float
     evidence: Evidence
-    alike: int = 0
+    interchange_group: int = 0
     operation: str = ""
 
 
 @dataclass(frozen=True)
-class Left:
+class UnpairedLeaf:
     """A leaf without a pair.
 
     Attributes:
         side: 0 for the left port, 1 for the right one.
         key: native leaf.
-        reason: why.
+        reason: why it has none.
         dead: whether no output in eval mode depends on it.
     """
 
@@ -54,18 +54,18 @@ class Left:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What inference found.
+    """The pairs of two ports, as inferred.
 
     Attributes:
         ports: both ports.
         pairs: in the order of the left program.
-        left: leaves without a pair.
-        crossed: places of pairs whose names say the opposite of what the programs say.
-        notes: what else has to be said.
+        unpaired: leaves without a pair.
+        name_conflicts: indices of two pairs each, whose names suggest the opposite pairing.
+        notes: further messages for the user.
     """
 
     ports: tuple[Port, Port]
-    pairs: tuple[Pair, ...]
-    left: tuple[Left, ...]
-    crossed: tuple[tuple[int, int], ...]
+    pairs: tuple[LeafPair, ...]
+    unpaired: tuple[UnpairedLeaf, ...]
+    name_conflicts: tuple[tuple[int, int], ...]
     notes: tuple[str, ...]

@@ -1,26 +1,26 @@
-"""Which element of one leaf is which of another, and the layouts that say so in a layer table."""
+"""Which element of one leaf is which of another, and the layouts that express it in a layer table."""
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 from equiv.core.layouts import Chain, Flip, Identity, Layout, MergeAxes, Squeeze, SwapAxes, Transpose
-from equiv.infer.dataflow.strided_views import Form, Shape, strides, together
+from equiv.infer.dataflow.strided_views import AccessPattern, Shape, common_digits, row_major_strides
 
 
 @dataclass(frozen=True)
-class Relation:
-    """Elements of a left leaf and of a right one, step by step.
+class ElementMap:
+    """A map from elements of a left leaf to elements of a right one, as strides.
 
     Attributes:
-        starts: a left element and the right one that it is.
-        steps: (number of steps, elements between them on the left, on the right), the longest on the left first.
+        starts: offset of the first element on the left and on the right.
+        steps: (size, stride on the left, stride on the right), the longest left stride first.
     """
 
     starts: tuple[int, int]
     steps: tuple[tuple[int, int, int], ...]
 
     def image(self, left: int) -> int:
-        """The right element of a left one."""
+        """The offset on the right of an element on the left."""
         rest, right = left - self.starts[0], self.starts[1]
         for size, ours, theirs in self.steps:
             count = min(rest // ours, size - 1)
@@ -29,13 +29,13 @@ class Relation:
 
     @property
     def plain(self) -> bool:
-        """Whether the elements of both lie in the same order."""
+        """Whether the elements of both are in the same order."""
         return all(ours == theirs for _, ours, theirs in self.steps)
 
 
-def relation(left: Form, right: Form) -> Relation | None:
-    """How two uses of the same numbers lie in their leaves; None where no reshape, transpose or flip joins them."""
-    found = together(left, right)
+def element_map(left: AccessPattern, right: AccessPattern) -> ElementMap | None:
+    """The element map of two access patterns; None where no reshape, transpose or flip relates them."""
+    found = common_digits(left, right)
     if found is None:
         return None
     one, two = left.start, right.start
@@ -52,11 +52,11 @@ def relation(left: Form, right: Form) -> Relation | None:
             tidied[-1] = (last[0] * size, ours, theirs)
         else:
             tidied.append((size, ours, theirs))
-    return Relation((one, two), tuple(tidied))
+    return ElementMap((one, two), tuple(tidied))
 
 
-def within(whole: Relation, part: Relation) -> bool:
-    """Whether a relation of parts is what a relation of whole leaves says of them."""
+def is_part_of(whole: ElementMap, part: ElementMap) -> bool:
+    """Whether an element map of parts agrees with that of the whole leaves."""
     one, two = part.starts
     if whole.image(one) != two:
         return False
@@ -68,39 +68,39 @@ def within(whole: Relation, part: Relation) -> bool:
 
 
 @dataclass(frozen=True)
-class Move:
-    """What `layouts` takes: one axis of a leaf, as steps of the relation."""
+class AxisSteps:
+    """One axis of a leaf, as indices of the element map's steps."""
 
     axis: int
     steps: tuple[int, ...]
 
 
-def layouts(found: Relation, shapes: tuple[Shape, Shape]) -> tuple[Layout, Layout] | None:
-    """Layouts of both whole leaves to one canonical leaf; None where the layouts that there are cannot say it.
+def canonical_layouts(found: ElementMap, shapes: tuple[Shape, Shape]) -> tuple[Layout, Layout] | None:
+    """Layouts of both whole leaves to one canonical leaf; None where no available layout expresses the element map.
 
-    The canonical axes run as on the right; what is one axis on either side is one.
+    The canonical axes have the order of the right leaf; steps in one axis of either leaf are in one canonical axis.
     """
-    fine = _broken(found, shapes)
+    fine = _split_at_axes(found, shapes)
     if fine is None:
         return None
     fine = sorted(fine, key=lambda step: -abs(step[2]))
-    right = _axes(shapes[1], [abs(step[2]) for step in fine])
-    left = _axes(shapes[0], [step[1] for step in fine])
-    groups = _groups(len(fine), [move.steps for move in (*left, *right)])
+    right = _steps_by_axis(shapes[1], [abs(step[2]) for step in fine])
+    left = _steps_by_axis(shapes[0], [step[1] for step in fine])
+    groups = _step_runs(len(fine), [move.steps for move in (*left, *right)])
     if groups is None:
         return None
     flipped = {axis for axis, move in enumerate(left) if any(fine[step][2] < 0 for step in move.steps)}
     if any(fine[step][2] > 0 for axis in flipped for step in left[axis].steps):
         return None
-    ours, theirs = _layout(shapes[0], left, groups, flipped), _layout(shapes[1], right, groups, set())
+    ours, theirs = _layout_of_moves(shapes[0], left, groups, flipped), _layout_of_moves(shapes[1], right, groups, set())
     return None if ours is None or theirs is None else (ours, theirs)
 
 
-def _broken(found: Relation, shapes: tuple[Shape, Shape]) -> list[tuple[int, int, int]] | None:
-    """The steps broken up at the axes of both leaves."""
+def _split_at_axes(found: ElementMap, shapes: tuple[Shape, Shape]) -> list[tuple[int, int, int]] | None:
+    """The steps, split at the axis boundaries of both leaves."""
     steps = list(found.steps)
     for side, shape in enumerate(shapes):
-        for step, size in zip(strides(shape), shape, strict=True):
+        for step, size in zip(row_major_strides(shape), shape, strict=True):
             edge = step * size
             for index, (count, ours, theirs) in enumerate(steps):
                 own = abs((ours, theirs)[side])
@@ -113,17 +113,17 @@ def _broken(found: Relation, shapes: tuple[Shape, Shape]) -> list[tuple[int, int
     return steps
 
 
-def _axes(shape: Shape, own: list[int]) -> list[Move]:
-    """For every axis the steps within it, the longest first."""
+def _steps_by_axis(shape: Shape, own: list[int]) -> list[AxisSteps]:
+    """The steps within each axis, the longest stride first."""
     found = []
-    for axis, (step, size) in enumerate(zip(strides(shape), shape, strict=True)):
+    for axis, (step, size) in enumerate(zip(row_major_strides(shape), shape, strict=True)):
         inside = [index for index, stride in enumerate(own) if step <= stride < step * size]
-        found.append(Move(axis, tuple(sorted(inside, key=lambda index: -own[index]))))
+        found.append(AxisSteps(axis, tuple(sorted(inside, key=lambda index: -own[index]))))
     return found
 
 
-def _groups(number: int, runs: list[tuple[int, ...]]) -> list[tuple[int, int]] | None:
-    """The finest runs of steps such that no axis has steps in two; None where an axis' steps do not run on."""
+def _step_runs(number: int, runs: list[tuple[int, ...]]) -> list[tuple[int, int]] | None:
+    """The finest ranges of steps such that no axis spans two; None where an axis' steps are not contiguous."""
     edges = set(range(number + 1))
     for run in runs:
         if run and run != tuple(range(run[0], run[0] + len(run))):
@@ -133,8 +133,10 @@ def _groups(number: int, runs: list[tuple[int, ...]]) -> list[tuple[int, int]] |
     return list(pairwise(ends))
 
 
-def _layout(shape: Shape, moves: list[Move], groups: list[tuple[int, int]], flipped: set[int]) -> Layout | None:
-    """From a native leaf to the canonical axes: drop unit axes, flip, put axes in order, merge."""
+def _layout_of_moves(
+    shape: Shape, moves: list[AxisSteps], groups: list[tuple[int, int]], flipped: set[int]
+) -> Layout | None:
+    """The layout from a native leaf to the canonical axes: drop unit axes, flip, permute, merge."""
     found: list[Layout] = []
     unit = tuple(axis - len(shape) for axis, size in enumerate(shape) if size == 1)
     kept = [move for move in moves if move.steps]
@@ -150,7 +152,7 @@ def _layout(shape: Shape, moves: list[Move], groups: list[tuple[int, int]], flip
     axes = [kept[index] for index in order]
     for start, stop in reversed(groups):
         inside = [index for index, move in enumerate(axes) if start <= move.steps[0] < stop]
-        # From the last axis on, so that places counted from the end hold.
+        # From the last axis on, so that negative axis numbers stay valid.
         for index in reversed(inside[:-1]):
             found.append(MergeAxes(index - len(axes)))
             axes.pop(index + 1)

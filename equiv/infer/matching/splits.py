@@ -1,4 +1,4 @@
-"""Which leaves fall into parts: those that one port packs and the other has one by one."""
+"""Cut packed leaves into parts: those that one port packs and the other stores separately."""
 
 import math
 from collections import Counter
@@ -6,139 +6,139 @@ from collections.abc import Mapping, Sequence, Set
 from itertools import combinations, product
 from typing import Any
 
-from equiv.infer.dataflow.blocks import Cuts, spans
-from equiv.infer.dataflow.port_graph import Cutting, Reading, recut
-from equiv.infer.matching.colour_refinement import Palette, Side, settled
+from equiv.infer.dataflow.blocks import Cuts, part_spans
+from equiv.infer.dataflow.port_graph import LeafCuts, PortGraph, cut_leaves
+from equiv.infer.matching.colour_refinement import AnchoredGraph, Palette, refine_colours
 
-Wanted = Mapping[int, Mapping[int, tuple[Cuts, bool]]]
-"""Living leaf to axis to the places where its program cuts it, and whether a loop does so turn by turn."""
+WantedCuts = Mapping[int, Mapping[int, tuple[Cuts, bool]]]
+"""Live leaf to axis to the indices where its program cuts it, and whether a loop does so in its iterations."""
 
 
-Kinds = Mapping[tuple[Any, ...], int]
+LeafKinds = Mapping[tuple[Any, ...], int]
 """Label, shape and cuts of leaves to how many there are."""
 
 
-Group = tuple[int, tuple[Any, ...], int, Cuts]
-"""Side, size and kind of leaves, an axis, and where their program cuts it: cut all, or none."""
+CutGroup = tuple[int, tuple[Any, ...], int, Cuts]
+"""Side, size and dtype of leaves, an axis, and its cuts: either all or none of these leaves are cut."""
 
 
-SEARCHED, TRIED = 12, 8
-"""Groups up to which every choice of them is weighed, and choices of equal weight up to which each is tried."""
+MAX_EXHAUSTIVE_GROUPS, MAX_TRIED_CHOICES = 12, 8
+"""Largest number of groups for exhaustive search, and of equally good choices that are all tried."""
 
 
-def cuts(readings: tuple[Reading, Reading]) -> tuple[Cutting, Cutting]:
-    """Where the leaves of both ports have to be cut, so that they fall into the same parts.
+def find_cuts(graphs: tuple[PortGraph, PortGraph]) -> tuple[LeafCuts, LeafCuts]:
+    """Find the cuts of both ports' leaves that give the same parts.
 
-    A leaf is cut where its own program takes it apart, if the other port has no leaf for it as it is; and if both
-    programs take leaves of one size apart in the same way, for the parts may lie in another order.
+    A leaf is cut where its own program splits it, if the other port has no leaf of this size; and if both
+    programs split leaves of one size in the same way, because the order of the parts may differ.
     """
-    wanted = (_wanted(readings[0]), _wanted(readings[1]))
-    sizes = [Counter(_label(reading, node) for node in reading.skeleton.alive) for reading in readings]
+    wanted = (_wanted_cuts(graphs[0]), _wanted_cuts(graphs[1]))
+    sizes = [Counter(_size_label(graph, node) for node in graph.use_graph.live) for graph in graphs]
     odd = {label for label in {*sizes[0], *sizes[1]} if sizes[0][label] != sizes[1][label]}
-    found = [_groups(reading, side, wanted[side]) for side, reading in enumerate(readings)]
+    found = [_cut_groups(graph, side, wanted[side]) for side, graph in enumerate(graphs)]
     shared = {group[1:] for group in found[0]} & {group[1:] for group in found[1]}
     groups = {
         group
         for some in found
-        for group, turned in some.items()
-        if group[1] in odd or (group[1:] in shared and not turned)
+        for group, looped in some.items()
+        if group[1] in odd or (group[1:] in shared and not looped)
     }
     if not groups:
         return {}, {}
-    kinds = [_kinds(reading, wanted[side]) for side, reading in enumerate(readings)]
-    choices = _choices(kinds, groups)
-    plans = [tuple(_plan(r, side, wanted[side], some) for side, r in enumerate(readings)) for some in choices]
-    best = plans[0] if len(plans) == 1 else min(plans, key=lambda plan: _unplaced(readings, plan))
+    kinds = [_count_kinds(graph, wanted[side]) for side, graph in enumerate(graphs)]
+    choices = _best_choices(kinds, groups)
+    plans = [tuple(_plan_cuts(r, side, wanted[side], some) for side, r in enumerate(graphs)) for some in choices]
+    best = plans[0] if len(plans) == 1 else min(plans, key=lambda plan: _count_unplaced(graphs, plan))
     return best[0], best[1]
 
 
-def _label(reading: Reading, node: int) -> tuple[Any, ...]:
-    return reading.skeleton.labels[node][:2]
+def _size_label(graph: PortGraph, node: int) -> tuple[Any, ...]:
+    return graph.use_graph.labels[node][:2]
 
 
-def _wanted(reading: Reading) -> Wanted:
+def _wanted_cuts(graph: PortGraph) -> WantedCuts:
     found: dict[int, dict[int, tuple[Cuts, bool]]] = {}
-    for node in reading.skeleton.alive:
-        leaf, axes = reading.blocks[node].leaf, dict[int, tuple[Cuts, bool]]()
-        for axis in range(len(reading.shape(node))):
-            if places := reading.flow.wanted.get((leaf, axis)):
+    for node in graph.use_graph.live:
+        leaf, axes = graph.blocks[node].leaf, dict[int, tuple[Cuts, bool]]()
+        for axis in range(len(graph.shape(node))):
+            if places := graph.dataflow.wanted_cuts.get((leaf, axis)):
                 axes[axis] = places, False
-        if length := reading.flow.turned.get(leaf):
+        if length := graph.dataflow.loop_lengths.get(leaf):
             axes[0] = tuple(range(1, length)), True
         found[node] = axes
     return found
 
 
-def _groups(reading: Reading, side: int, wanted: Wanted) -> dict[Group, bool]:
-    """Groups, and whether a loop cuts them turn by turn."""
+def _cut_groups(graph: PortGraph, side: int, wanted: WantedCuts) -> dict[CutGroup, bool]:
+    """Groups, and whether a loop cuts them in its iterations."""
     return {
-        (side, _label(reading, node), axis, places): turned
+        (side, _size_label(graph, node), axis, places): looped
         for node, axes in wanted.items()
-        for axis, (places, turned) in axes.items()
+        for axis, (places, looped) in axes.items()
     }
 
 
-def _plan(reading: Reading, side: int, wanted: Wanted, groups: Set[Group]) -> dict[int, tuple[Cuts, ...]]:
+def _plan_cuts(graph: PortGraph, side: int, wanted: WantedCuts, groups: Set[CutGroup]) -> dict[int, tuple[Cuts, ...]]:
     plan = {}
     for node, axes in wanted.items():
-        kept = {axis: p for axis, (p, _) in axes.items() if (side, _label(reading, node), axis, p) in groups}
+        kept = {axis: p for axis, (p, _) in axes.items() if (side, _size_label(graph, node), axis, p) in groups}
         if kept:
-            plan[reading.blocks[node].leaf] = tuple(kept.get(axis, ()) for axis in range(len(reading.shape(node))))
+            plan[graph.blocks[node].leaf] = tuple(kept.get(axis, ()) for axis in range(len(graph.shape(node))))
     return plan
 
 
-def _kinds(reading: Reading, wanted: Wanted) -> Kinds:
+def _count_kinds(graph: PortGraph, wanted: WantedCuts) -> LeafKinds:
     """How many leaves there are of each label, shape and way of being cut."""
     return Counter(
-        (_label(reading, node), reading.shape(node), tuple((axis, places) for axis, (places, _) in axes.items()))
+        (_size_label(graph, node), graph.shape(node), tuple((axis, places) for axis, (places, _) in axes.items()))
         for node, axes in wanted.items()
     )
 
 
-def _choices(kinds: Sequence[Kinds], groups: Set[Group]) -> list[frozenset[Group]]:
-    """The choices of groups with which the ports' parts are most alike in size, those with most cuts first.
+def _best_choices(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> list[frozenset[CutGroup]]:
+    """The choices of groups that minimise the size mismatch of the ports' parts, those with most cuts first.
 
-    A cut that only one program makes, as for rotary positions, makes them less alike.
+    A cut that only one program makes, as for rotary positions, increases the mismatch.
     """
     every = sorted(groups)
-    if len(every) > SEARCHED:
-        return [_descended(kinds, frozenset(every))]
+    if len(every) > MAX_EXHAUSTIVE_GROUPS:
+        return [_greedy_choice(kinds, frozenset(every))]
     some = [frozenset(one) for number in range(len(every), -1, -1) for one in combinations(every, number)]
-    apart = [_apart(kinds, one) for one in some]
-    return [one for one, far in zip(some, apart, strict=True) if far == min(apart)][:TRIED]
+    mismatches = [_size_mismatch(kinds, one) for one in some]
+    return [one for one, size in zip(some, mismatches, strict=True) if size == min(mismatches)][:MAX_TRIED_CHOICES]
 
 
-def _descended(kinds: Sequence[Kinds], groups: frozenset[Group]) -> frozenset[Group]:
-    """All groups without those, one after the other, without which the ports are more alike."""
+def _greedy_choice(kinds: Sequence[LeafKinds], groups: frozenset[CutGroup]) -> frozenset[CutGroup]:
+    """Remove groups greedily while that decreases the size mismatch."""
     while groups:
-        fewer = min((groups - {one} for one in sorted(groups)), key=lambda some: _apart(kinds, some))
-        if _apart(kinds, fewer) >= _apart(kinds, groups):
+        fewer = min((groups - {one} for one in sorted(groups)), key=lambda some: _size_mismatch(kinds, some))
+        if _size_mismatch(kinds, fewer) >= _size_mismatch(kinds, groups):
             break
         groups = fewer
     return groups
 
 
-def _apart(kinds: Sequence[Kinds], groups: Set[Group]) -> int:
-    """How many elements lie in parts of a size that the other port has not as many of."""
+def _size_mismatch(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> int:
+    """Number of elements in parts whose size occurs less often in the other port."""
     sizes: list[Counter[tuple[Any, ...]]] = [Counter(), Counter()]
     for side, some in enumerate(kinds):
         for (label, shape, axes), count in some.items():
             cut = {axis: places for axis, places in axes if (side, label, axis, places) in groups}
-            lengths = [[b - a for a, b in spans(cut.get(axis, ()), size)] for axis, size in enumerate(shape)]
+            lengths = [[b - a for a, b in part_spans(cut.get(axis, ()), size)] for axis, size in enumerate(shape)]
             for part in product(*lengths):
                 sizes[side][math.prod(part), label[1]] += count
     odd = (sizes[0] - sizes[1]) + (sizes[1] - sizes[0])
     return sum(label[0] * number for label, number in odd.items())
 
 
-def _unplaced(readings: Sequence[Reading], plan: Sequence[Cutting]) -> int:
-    """How many elements lie in parts that stand where the other port has none, or not as many."""
-    one, two = (recut(reading, cutting).skeleton for reading, cutting in zip(readings, plan, strict=True))
-    colours = settled((Side(one, {}), Side(two, {})), Palette())
-    places = [Counter(colours[side][node] for node in each.alive) for side, each in enumerate((one, two))]
+def _count_unplaced(graphs: Sequence[PortGraph], plan: Sequence[LeafCuts]) -> int:
+    """Number of elements in parts whose colour occurs more or less often in the other port."""
+    one, two = (cut_leaves(graph, cutting).use_graph for graph, cutting in zip(graphs, plan, strict=True))
+    colours = refine_colours((AnchoredGraph(one, {}), AnchoredGraph(two, {})), Palette())
+    places = [Counter(colours[side][node] for node in each.live) for side, each in enumerate((one, two))]
     return sum(
         each.labels[node][0]
         for side, each in enumerate((one, two))
-        for node in each.alive
+        for node in each.live
         if places[0][colours[side][node]] != places[1][colours[side][node]]
     )

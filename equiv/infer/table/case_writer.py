@@ -1,4 +1,4 @@
-"""A case file, written as a person would write it."""
+"""Write a case file from an inferred layer table."""
 
 import os
 import re
@@ -9,15 +9,15 @@ from textwrap import wrap
 from typing import Any
 
 from equiv.core.layouts import Chain
-from equiv.infer.builders import Located
-from equiv.infer.table.rows import Row
+from equiv.infer.builders import LocatedBuilder
+from equiv.infer.table.rows import InferredRow
 
-WIDTH = 120
+LINE_LENGTH = 120
 
 
 @dataclass(frozen=True)
-class Draft:
-    """What a case file is made of.
+class CaseDraft:
+    """The content of a case file.
 
     Attributes:
         lesson: first line of the file.
@@ -26,69 +26,68 @@ class Draft:
         methods: public method to batch entries; None: `__call__` with all.
         rows: the layer table.
         decays: path of a batch norm row to the decay of its averages.
-        missing: what no row says, for the reader to mend.
+        missing: pairs and leaves that no row expresses, written as comments for the reader to fix.
     """
 
     lesson: str
-    builders: tuple[Located, Located]
+    builders: tuple[LocatedBuilder, LocatedBuilder]
     batch: Mapping[str, str]
     methods: Mapping[str, tuple[str, ...]] | None = None
-    rows: tuple[Row, ...] = ()
+    rows: tuple[InferredRow, ...] = ()
     decays: Mapping[str, float] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
 
-def text(draft: Draft, folder: Path) -> str:
-    """The file.
+def case_text(draft: CaseDraft, folder: Path) -> str:
+    """Source text of the case file.
 
     Args:
         draft: its content.
-        folder: where it will lie: what it imports is found from there.
+        folder: where it will be written; imports are resolved relative to it.
     """
-    names = _names(draft.builders)
-    searched = _folders(draft.builders, folder.resolve())
-    builders = _builders(draft.builders, names, "  # noqa: E402" if searched else "")
+    names = _builder_names(draft.builders)
+    searched = _import_folders(draft.builders, folder.resolve())
+    builders = _builder_imports(draft.builders, names, "  # noqa: E402" if searched else "")
     lines = [f'"""{draft.lesson}"""', ""]
     lines += ["import sys", "from pathlib import Path", ""] if searched else []
     lines += [*_imports(draft), ""]
     lines += [*(f'sys.path.append(str(Path(__file__).parent / "{one}"))' for one in searched), ""] if searched else []
-    return "\n".join([*lines, *builders, "", *_case(draft, names), ""])
+    return "\n".join([*lines, *builders, "", *_case_lines(draft, names), ""])
 
 
-def _names(builders: Sequence[Located]) -> list[str]:
-    """What the builders are called in the file: as they are; with the library where both are called alike."""
-    tops = [one.place.attribute.partition(".")[0] for one in builders]
-    if len(set(tops)) == len(tops) or builders[0].place.module == builders[1].place.module:
+def _builder_names(builders: Sequence[LocatedBuilder]) -> list[str]:
+    """Names of the builders in the file: their own, or prefixed with the library where both are equal."""
+    tops = [one.import_path.attribute.partition(".")[0] for one in builders]
+    if len(set(tops)) == len(tops) or builders[0].import_path.module == builders[1].import_path.module:
         return tops
     return [f"{one.backend}_{top}" for one, top in zip(builders, tops, strict=True)]
 
 
-def _folders(builders: Sequence[Located], folder: Path) -> list[str]:
-    """Folders that builders are imported from, seen from the file's own, which is searched anyway."""
-    found = [one.place.folder for one in builders if one.place.folder is not None]
+def _import_folders(builders: Sequence[LocatedBuilder], folder: Path) -> list[str]:
+    """Folders that builders are imported from, relative to the file's own folder, which is on the path anyway."""
+    found = [one.import_path.folder for one in builders if one.import_path.folder is not None]
     return list(dict.fromkeys(os.path.relpath(one, folder) for one in found if one.resolve() != folder))
 
 
-def _imports(draft: Draft) -> list[str]:
+def _imports(draft: CaseDraft) -> list[str]:
     ours = {"equiv.case": {"Case"}, "equiv.layers": {row.function for row in draft.rows}}
     for row in draft.rows:
-        for layout in _layouts(row):
-            home = ".".join(type(layout).__module__.split(".")[:2])
-            ours.setdefault(home, set()).add(type(layout).__name__)
+        for layout in _row_layouts(row):
+            ours.setdefault("equiv.layouts", set()).add(type(layout).__name__)
     if draft.decays:
         ours["equiv.case"].add("zero_debias")
     return [f"from {module} import {', '.join(sorted(some))}" for module, some in sorted(ours.items()) if some]
 
 
-def _builders(builders: Sequence[Located], names: Sequence[str], remark: str) -> list[str]:
+def _builder_imports(builders: Sequence[LocatedBuilder], names: Sequence[str], remark: str) -> list[str]:
     found: dict[str, list[str]] = {}
     for one, name in zip(builders, names, strict=True):
-        top = one.place.attribute.partition(".")[0]
-        found.setdefault(one.place.module, []).append(top if top == name else f"{top} as {name}")
+        top = one.import_path.attribute.partition(".")[0]
+        found.setdefault(one.import_path.module, []).append(top if top == name else f"{top} as {name}")
     return [f"from {module} import {', '.join(sorted(set(some)))}{remark}" for module, some in sorted(found.items())]
 
 
-def _layouts(row: Row) -> Iterator[Any]:
+def _row_layouts(row: InferredRow) -> Iterator[Any]:
     for own in dict(row.arguments).get("layouts", {}).values():
         for layout in own.values():
             yield layout
@@ -96,20 +95,20 @@ def _layouts(row: Row) -> Iterator[Any]:
                 yield from layout.layouts
 
 
-def _case(draft: Draft, names: Sequence[str]) -> list[str]:
+def _case_lines(draft: CaseDraft, names: Sequence[str]) -> list[str]:
     models = []
     for one, name in zip(draft.builders, names, strict=True):
-        rest = one.place.attribute.partition(".")[2]
+        rest = one.import_path.attribute.partition(".")[2]
         models.append(f'"{one.backend}": {one.code.format(name=f"{name}.{rest}" if rest else name)}')
-    lines = ["CASE = Case(", '    guide="my own port",', *_braced("models", models, 1)]
-    lines += _braced("batch", [f'"{name}": {_quoted(spec)}' for name, spec in draft.batch.items()], 1)
+    lines = ["CASE = Case(", '    guide="my own port",', *_dict_lines("models", models, 1)]
+    lines += _dict_lines("batch", [f'"{name}": {_quote_text(spec)}' for name, spec in draft.batch.items()], 1)
     if draft.methods:
-        lines += _braced("methods", [f'"{name}": {_tuple(some)}' for name, some in draft.methods.items()], 1)
+        lines += _dict_lines("methods", [f'"{name}": {_tuple_source(some)}' for name, some in draft.methods.items()], 1)
     lines.append("    layers=(" if draft.rows or draft.missing else "    layers=(),")
     for row in draft.rows:
-        lines += _row(row)
+        lines += _row_lines(row)
     for line in draft.missing:
-        lines += wrap(line, WIDTH, initial_indent="        # ", subsequent_indent="        #   ")
+        lines += wrap(line, LINE_LENGTH, initial_indent="        # ", subsequent_indent="        #   ")
     lines += ["    ),"] if draft.rows or draft.missing else []
     if draft.decays:
         debiased = [f'*zero_debias("{path}", decay={decay})' for path, decay in draft.decays.items()]
@@ -117,48 +116,50 @@ def _case(draft: Draft, names: Sequence[str]) -> list[str]:
     return [*lines, ")"]
 
 
-def _braced(name: str, items: Sequence[str], depth: int) -> list[str]:
-    """A dictionary as an argument, on one line where it fits."""
+def _dict_lines(name: str, items: Sequence[str], depth: int) -> list[str]:
+    """A dictionary argument, on one line where it fits."""
     short = f"{' ' * 4 * depth}{name}={{{', '.join(items)}}},"
-    if len(short) <= WIDTH:
+    if len(short) <= LINE_LENGTH:
         return [short]
     indent = " " * 4 * depth
     return [f"{indent}{name}={{", *(f"{indent}    {item}," for item in items), f"{indent}}},"]
 
 
-def _row(row: Row) -> list[str]:
-    scopes = [f"{backend}={_quoted(scope)}" for backend, scope in row.layer.scopes.items()]
+def _row_lines(row: InferredRow) -> list[str]:
+    scopes = [f"{backend}={_quote_text(scope)}" for backend, scope in row.layer.scopes.items()]
     items = [
-        *map(_quoted, (row.layer.path, *row.layer.leaves)),
-        *(f"{name}={_code(value)}" for name, value in row.arguments),
+        *map(_quote_text, (row.layer.path, *row.layer.leaves)),
+        *(f"{name}={_source_of(value)}" for name, value in row.arguments),
         *scopes,
     ]
     short = f"        {row.function}({', '.join(items)}),"
-    if len(short) <= WIDTH:
+    if len(short) <= LINE_LENGTH:
         return [short]
     inside = f"            {', '.join(items)}"
-    if len(inside) <= WIDTH:
+    if len(inside) <= LINE_LENGTH:
         return [f"        {row.function}(", inside, "        ),"]
     return [f"        {row.function}(", *(f"            {item}," for item in items), "        ),"]
 
 
-def _code(value: Any) -> str:
-    """A value as source."""
+def _source_of(value: Any) -> str:
+    """Source text of a value."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_quoted(name)}: {_code(item)}" for name, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_quote_text(name)}: {_source_of(item)}" for name, item in value.items()) + "}"
     if isinstance(value, tuple):
-        return _tuple(value)
+        return _tuple_source(value)
     if isinstance(value, str):
-        return _quoted(value)
+        return _quote_text(value)
     if hasattr(value, "__dataclass_fields__"):
-        given = [_code(getattr(value, one.name)) for one in fields(value) if getattr(value, one.name) != one.default]
+        given = [
+            _source_of(getattr(value, one.name)) for one in fields(value) if getattr(value, one.name) != one.default
+        ]
         return f"{type(value).__name__}({', '.join(given)})"
     return repr(value)
 
 
-def _tuple(items: Sequence[Any]) -> str:
-    return f"({', '.join(map(_code, items))}{',' if len(items) == 1 else ''})"
+def _tuple_source(items: Sequence[Any]) -> str:
+    return f"({', '.join(map(_source_of, items))}{',' if len(items) == 1 else ''})"
 
 
-def _quoted(text: str) -> str:
+def _quote_text(text: str) -> str:
     return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'

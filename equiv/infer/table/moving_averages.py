@@ -1,23 +1,23 @@
-"""The decay of Haiku's running averages, read from the train program: what its known difference needs."""
+"""Read the decay of Haiku's running averages from the train program, for the `zero_debias` known difference."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from equiv.backends.base import Port, Request
+from equiv.backends.base import Port, PortSpec
 from equiv.core.leaves import NativeKey
-from equiv.infer.dataflow.blocks import Value, parts
-from equiv.infer.dataflow.port_graph import Reading, read
-from equiv.infer.table.rows import Row
+from equiv.infer.dataflow.blocks import BlockedValue, value_parts
+from equiv.infer.dataflow.port_graph import PortGraph, read_port
+from equiv.infer.table.rows import InferredRow
 
-AVERAGES = ("mean_ema", "var_ema")
+HAIKU_AVERAGES = ("mean_ema", "var_ema")
 
 
-def decays(port: Port, request: Request, rows: Sequence[Row]) -> dict[str, float]:
-    """Path of a batch norm row to the number by which its average is multiplied in every train step.
+def average_decays(port: Port, request: PortSpec, rows: Sequence[InferredRow]) -> dict[str, float]:
+    """Map the path of each batch norm row to the factor of its running average in a train step.
 
     Args:
-        port: of Haiku, the only library that takes the bias of its averages out.
+        port: of Haiku, the only library that debiases its averages.
         request: its methods and batch.
         rows: the layer table.
 
@@ -27,29 +27,29 @@ def decays(port: Port, request: Request, rows: Sequence[Row]) -> dict[str, float
     scopes = {row.layer.path: row.layer.scopes["haiku"] for row in rows if row.layer.kind == "batch_norm"}
     if not scopes:
         return {}
-    factors = _factors(read(port, request, train=True))
+    factors = _leaf_factors(read_port(port, request, train=True))
     found = {}
     for path, scope in scopes.items():
-        keys = [NativeKey("state", f"{scope}/~/{name}/hidden") for name in AVERAGES]
+        keys = [NativeKey("state", f"{scope}/~/{name}/hidden") for name in HAIKU_AVERAGES]
         numbers = {factors[key] for key in keys if key in factors}
         if len(numbers) == 1:
             found[path] = numbers.pop()
     return found
 
 
-def _factors(reading: Reading) -> Mapping[NativeKey, float]:
-    """Leaf to the number in the program's text that it is multiplied with."""
+def _leaf_factors(graph: PortGraph) -> Mapping[NativeKey, float]:
+    """Map each leaf to the literal that it is multiplied by."""
     found = {}
-    for step in reading.flow.steps:
+    for step in graph.dataflow.equations:
         if step.name == "mul" and len(step.ins) == 2:
             for value, factor in (step.ins, step.ins[::-1]):
-                number = parts(factor)[0].number
-                if (node := _leaf(value)) is not None and number is not None:
+                number = value_parts(factor)[0].number
+                if (node := _single_leaf_node(value)) is not None and number is not None:
                     # The shortest decimal that is this float32: 0.99, where the program has 0.9900000095.
-                    found[reading.key(node)] = float(str(np.float32(number)))
+                    found[graph.key(node)] = float(str(np.float32(number)))
     return found
 
 
-def _leaf(value: Value) -> int | None:
-    held = parts(value)[0].leaves
-    return held[0].node if len(parts(value)) == 1 and len(held) == 1 and not held[0].bent else None
+def _single_leaf_node(value: BlockedValue) -> int | None:
+    held = value_parts(value)[0].leaves
+    return held[0].node if len(value_parts(value)) == 1 and len(held) == 1 and not held[0].transformed else None

@@ -1,4 +1,4 @@
-"""The kinds of rows that there are, and where a leaf could be one of theirs."""
+"""The kinds of layers that a row can have, and the scopes at which a leaf could belong to one."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,39 +7,41 @@ from typing import Any
 
 from equiv.core import layers as kinds
 from equiv.core.case import Layer
-from equiv.core.leaves import MappedLeaf, Native, NativeKey
-from equiv.infer.matching.proposal import Pair
+from equiv.core.leaves import MappedLeaf, NativeKey, NativeLeaf
+from equiv.infer.matching.proposal import LeafPair
 
 
 @dataclass(frozen=True)
-class Template:
-    """A way to call a function of `equiv.core.layers`."""
+class RowTemplate:
+    """A function of `equiv.core.layers` with keyword arguments."""
 
     function: str
     arguments: tuple[tuple[str, Any], ...] = ()
 
     def layer(self, path: str, scopes: Mapping[str, str]) -> Layer:
-        """The row at some scopes."""
+        """The row for the given scopes."""
         return getattr(kinds, self.function)(path, **dict(self.arguments), **scopes)
 
 
-def templates(names: tuple[str, str]) -> Iterator[Template]:
-    """The rows that there are, those with the most leaves first."""
+def all_row_templates(names: tuple[str, str]) -> Iterator[RowTemplate]:
+    """All kinds of rows, those with the most leaves first."""
     for function in ("lstm", "attention", "conv_lstm", "batch_norm", "vanilla_rnn", "spectral_norm"):
-        yield Template(function)
+        yield RowTemplate(function)
         if function == "batch_norm":
-            yield from (Template(function, (("channels_first", number),)) for number in (1, 2, 3))
+            yield from (RowTemplate(function, (("channels_first", number),)) for number in (1, 2, 3))
     for function in ("linear", "conv", "group_norm", "instance_norm", "layer_norm", "rms_norm", "embed"):
-        yield Template(function)
-    yield from (Template("conv", (("channels_first", number),)) for number in (1, 2, 3))
+        yield RowTemplate(function)
+    yield from (RowTemplate("conv", (("channels_first", number),)) for number in (1, 2, 3))
     flax = tuple(name for name in names if name != "haiku")
     for flipped in ((), *((name,) for name in flax), flax):
         for number in (1, 2, 3) if flipped else (2,):
-            yield Template("conv_transpose", (("transpose_kernel", flipped), ("spatial", number)) if flipped else ())
+            yield RowTemplate("conv_transpose", (("transpose_kernel", flipped), ("spatial", number)) if flipped else ())
 
 
-def fits(template: Template, leaves: Mapping[str, MappedLeaf], scopes: tuple[str, str], pair: Pair) -> bool:
-    """Whether a kind is meant, where another has leaves of the same names: by what it does, or what it is called."""
+def template_fits(
+    template: RowTemplate, leaves: Mapping[str, MappedLeaf], scopes: tuple[str, str], pair: LeafPair
+) -> bool:
+    """Whether the kind fits, where several kinds have the same leaf names: by primitive, else by scope name."""
     kind = template.function
     called = any(kind.replace("_", "") in scope.lower().replace("_", "") for scope in scopes)
     if kind in ("linear", "conv", "conv_transpose"):
@@ -53,15 +55,15 @@ def fits(template: Template, leaves: Mapping[str, MappedLeaf], scopes: tuple[str
     return called or kind not in ("group_norm", "instance_norm")
 
 
-def natives_of(module: ModuleType, template: Template) -> list[Native]:
-    """How a library stores the leaves of a kind."""
+def native_leaves(module: ModuleType, template: RowTemplate) -> list[NativeLeaf]:
+    """The native leaves of a kind in a library."""
     kind = template.layer("row", {}).kind
-    table: Mapping[str, Native | tuple[Native, ...]] = module.LEAVES.get(kind, {})
+    table: Mapping[str, NativeLeaf | tuple[NativeLeaf, ...]] = module.LEAVES.get(kind, {})
     return [one for ways in table.values() for one in (ways if isinstance(ways, tuple) else (ways,))]
 
 
-def scopes_of(key: NativeKey, natives: Iterable[Native], module: ModuleType) -> Iterator[str]:
-    """The scopes at which a leaf of a kind is that leaf."""
+def possible_scopes(key: NativeKey, natives: Iterable[NativeLeaf], module: ModuleType) -> Iterator[str]:
+    """The scopes at which a leaf of the kind has this native key."""
     found = dict.fromkeys(
         key.path.removesuffix(native.name)[:-1]
         for native in natives

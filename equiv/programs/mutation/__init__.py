@@ -1,1 +1,1 @@
-"""Faults as edits of programs: where they fit, and what each does."""
+"""Program mutation: plant faults in programs by editing their jaxprs."""

@@ -1,4 +1,4 @@
-"""Wrong constants, activations and arithmetic."""
+"""Faults in constants, activations and arithmetic."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -7,131 +7,151 @@ from typing import Any
 from jax import lax
 from jax.extend import core
 
-from equiv.programs.mutation.edits import OnEquation, again, bind, fitted, floating, kept
-from equiv.programs.mutation.equations import Spot, constant
-from equiv.programs.mutation.splice import Edit, computed, fed
+from equiv.programs.mutation.edits import (
+    EquationFault,
+    broadcast_to_result,
+    has_float_result,
+    keep_operand,
+    rebind_equation,
+    replace_function,
+)
+from equiv.programs.mutation.equations import EquationContext, constant_value
+from equiv.programs.mutation.splice import Edit, replace_equation, replace_operand
 
-ADDS, COMPARISONS = ("add", "add_any"), {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
+ADD_PRIMITIVES, OPPOSITE_COMPARISONS = ("add", "add_any"), {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 
 
-def constants(names: Sequence[str], accept: Callable[[float], bool], change: Callable[[float], float]) -> OnEquation:
-    """Another number where an operand is a known one."""
+def change_constant(
+    names: Sequence[str], accept: Callable[[float], bool], change: Callable[[float], float]
+) -> EquationFault:
+    """Replace a constant operand by another number."""
 
-    def on(spot: Spot) -> Iterator[Edit]:
-        if spot.name in names and floating(spot):
-            for index, atom in enumerate(spot.eqn.invars):
-                number = spot.constant(index)
+    def edits(context: EquationContext) -> Iterator[Edit]:
+        if context.name in names and has_float_result(context):
+            for index, atom in enumerate(context.eqn.invars):
+                number = context.constant(index)
                 if number is not None and accept(number) and (other := change(number)) != number:
-                    yield fed(index, [atom], partial(_full, other))
+                    yield replace_operand(index, [atom], partial(_full_like, other))
 
-    return on
+    return edits
 
 
-def _full(number: float, array: Any) -> list[Any]:
+def _full_like(number: float, array: Any) -> list[Any]:
     return [lax.full_like(array, number)]
 
 
-def constant_dropped(names: Sequence[str], accept: Callable[[float], bool]) -> OnEquation:
-    """The operation with a known number left out."""
+def drop_constant(names: Sequence[str], accept: Callable[[float], bool]) -> EquationFault:
+    """Remove the operation with a constant: the other operand passes through."""
 
-    def on(spot: Spot) -> Iterator[Edit]:
-        if spot.name in names and len(spot.eqn.invars) == 2 and floating(spot):
+    def edits(context: EquationContext) -> Iterator[Edit]:
+        if context.name in names and len(context.eqn.invars) == 2 and has_float_result(context):
             for index in (0, 1):
-                number = spot.constant(index)
+                number = context.constant(index)
                 if number is not None and accept(number):
-                    yield kept(spot, 1 - index)
+                    yield keep_operand(context, 1 - index)
 
-    return on
+    return edits
 
 
-def averaged(change: Callable[[float], float]) -> OnEquation:
-    """`c * old + (1 - c) * new` with another `c`."""
+def change_average_weight(change: Callable[[float], float]) -> EquationFault:
+    """Change `c` in `c * old + (1 - c) * new`."""
 
-    def on(spot: Spot) -> Iterator[Edit]:
-        if spot.name not in ADDS:
+    def edits(context: EquationContext) -> Iterator[Edit]:
+        if context.name not in ADD_PRIMITIVES:
             return
-        parts = [part for atom in spot.eqn.invars if (part := _weighted(spot, atom)) is not None]
+        parts = [part for atom in context.eqn.invars if (part := _weighted_operand(context, atom)) is not None]
         if len(parts) != 2:
             return
         (one, left), (other, right) = parts
         if abs(one + other - 1) < 1e-6 and 0 < one < 1:
             weight = change(one)
-            aval = spot.eqn.outvars[0].aval
-            yield computed([left, right], lambda a, b: [fitted(a, aval) * weight + fitted(b, aval) * (1 - weight)])
+            aval = context.eqn.outvars[0].aval
+            yield replace_equation(
+                [left, right],
+                lambda a, b: [broadcast_to_result(a, aval) * weight + broadcast_to_result(b, aval) * (1 - weight)],
+            )
 
-    return on
+    return edits
 
 
-def _weighted(spot: Spot, atom: Any) -> tuple[float, Any] | None:
-    eqn = spot.made.get(atom) if isinstance(atom, core.Var) else None
+def _weighted_operand(context: EquationContext, atom: Any) -> tuple[float, Any] | None:
+    eqn = context.made.get(atom) if isinstance(atom, core.Var) else None
     if eqn is None or eqn.primitive.name != "mul":
         return None
     for index in (0, 1):
-        if (number := constant(eqn.invars[index], spot.made)) is not None:
+        if (number := constant_value(eqn.invars[index], context.made)) is not None:
             return number, eqn.invars[1 - index]
     return None
 
 
-def replaced(names: Sequence[str], compute: Callable[..., Any]) -> OnEquation:
-    """Another function in place of one of these."""
+def replace_operation(names: Sequence[str], compute: Callable[..., Any]) -> EquationFault:
+    """Replace one of these operations by another function."""
 
-    def on(spot: Spot) -> Iterator[Edit]:
-        if spot.name in names and floating(spot):
-            yield again(spot, compute)
+    def edits(context: EquationContext) -> Iterator[Edit]:
+        if context.name in names and has_float_result(context):
+            yield replace_function(context, compute)
 
-    return on
-
-
-def dropped(names: Sequence[str], index: int) -> OnEquation:
-    """An operation of two values left out: one of them goes on as it is."""
-
-    def on(spot: Spot) -> Iterator[Edit]:
-        if spot.name in names and floating(spot) and all(spot.constant(place) is None for place in (0, 1)):
-            yield kept(spot, index)
-
-    return on
+    return edits
 
 
-def relu(compute: Callable[[Any], Any]) -> OnEquation:
-    """Something else in place of `max(x, 0)`."""
+def drop_operation(names: Sequence[str], index: int) -> EquationFault:
+    """Remove a binary operation: one operand passes through."""
 
-    def on(spot: Spot) -> Iterator[Edit]:
-        aval = spot.eqn.outvars[0].aval
+    def edits(context: EquationContext) -> Iterator[Edit]:
+        if (
+            context.name in names
+            and has_float_result(context)
+            and all(context.constant(place) is None for place in (0, 1))
+        ):
+            yield keep_operand(context, index)
+
+    return edits
+
+
+def replace_relu(compute: Callable[[Any], Any]) -> EquationFault:
+    """Replace `max(x, 0)`."""
+
+    def edits(context: EquationContext) -> Iterator[Edit]:
+        aval = context.eqn.outvars[0].aval
         for index in (0, 1):
-            if spot.name == "max" and floating(spot) and spot.constant(1 - index) == 0:
-                yield computed([spot.eqn.invars[index]], lambda array: [compute(fitted(array, aval))])
+            if context.name == "max" and has_float_result(context) and context.constant(1 - index) == 0:
+                yield replace_equation(
+                    [context.eqn.invars[index]], lambda array: [compute(broadcast_to_result(array, aval))]
+                )
 
-    return on
-
-
-def squared(compute: Callable[[Any], Any]) -> OnEquation:
-    """Something else in place of a square."""
-
-    def on(spot: Spot) -> Iterator[Edit]:
-        power = spot.name == "integer_pow" and spot.eqn.params["y"] == 2
-        times = spot.name == "mul" and spot.eqn.invars[0] is spot.eqn.invars[1]
-        if floating(spot) and (spot.name == "square" or power or times):
-            yield computed([spot.eqn.invars[0]], lambda array: [compute(array)])
-
-    return on
+    return edits
 
 
-def powers(spot: Spot) -> Iterator[Edit]:
-    """An exponent one too large."""
-    if spot.name == "integer_pow":
-        yield computed(spot.eqn.invars, lambda array: bind(spot, [array], y=spot.eqn.params["y"] + 1))
-    if spot.name == "pow":
-        yield fed(1, [spot.eqn.invars[1]], lambda power: [power + lax.full_like(power, 1)])
+def replace_square(compute: Callable[[Any], Any]) -> EquationFault:
+    """Replace a square."""
+
+    def edits(context: EquationContext) -> Iterator[Edit]:
+        power = context.name == "integer_pow" and context.eqn.params["y"] == 2
+        times = context.name == "mul" and context.eqn.invars[0] is context.eqn.invars[1]
+        if has_float_result(context) and (context.name == "square" or power or times):
+            yield replace_equation([context.eqn.invars[0]], lambda array: [compute(array)])
+
+    return edits
 
 
-def compared(spot: Spot) -> Iterator[Edit]:
-    """Less for greater."""
-    if spot.name in COMPARISONS:
-        function = getattr(lax, COMPARISONS[spot.name])
-        yield again(spot, function)
+def increase_power(context: EquationContext) -> Iterator[Edit]:
+    """Increase an exponent by one."""
+    if context.name == "integer_pow":
+        yield replace_equation(
+            context.eqn.invars, lambda array: rebind_equation(context, [array], y=context.eqn.params["y"] + 1)
+        )
+    if context.name == "pow":
+        yield replace_operand(1, [context.eqn.invars[1]], lambda power: [power + lax.full_like(power, 1)])
 
 
-def selected(spot: Spot) -> Iterator[Edit]:
-    """The two sides of a choice swapped."""
-    if spot.name == "select_n" and len(spot.eqn.invars) == 3:
-        yield computed(spot.eqn.invars, lambda which, no, yes: bind(spot, [which, yes, no]))
+def flip_comparison(context: EquationContext) -> Iterator[Edit]:
+    """Replace less by greater and greater by less."""
+    if context.name in OPPOSITE_COMPARISONS:
+        function = getattr(lax, OPPOSITE_COMPARISONS[context.name])
+        yield replace_function(context, function)
+
+
+def swap_select_cases(context: EquationContext) -> Iterator[Edit]:
+    """Swap the two cases of a `select_n`."""
+    if context.name == "select_n" and len(context.eqn.invars) == 3:
+        yield replace_equation(context.eqn.invars, lambda which, no, yes: rebind_equation(context, [which, yes, no]))

@@ -1,41 +1,43 @@
-"""What every way to write an equation wrongly is made of."""
+"""Building blocks of faults in equations."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jax import lax
 
-from equiv.programs.mutation.equations import Spot
-from equiv.programs.mutation.splice import Edit, computed
+from equiv.programs.mutation.equations import EquationContext
+from equiv.programs.mutation.splice import Edit, replace_equation
 
-OnEquation = Callable[[Spot], Iterator[Edit]]
-"""What a fault does at a spot: no edit where it does not apply, one, or several."""
-
-
-def floating(spot: Spot) -> bool:
-    """Whether the equation gives floats."""
-    return "float" in str(spot.eqn.outvars[0].aval.dtype)
+EquationFault = Callable[[EquationContext], Iterator[Edit]]
+"""The edits of a fault at one equation: none where it does not apply, one, or several."""
 
 
-def fitted(array: Any, aval: Any) -> Any:
-    """A scalar operand as the array it stands for."""
+def has_float_result(context: EquationContext) -> bool:
+    """Whether the equation's result is a float."""
+    return "float" in str(context.eqn.outvars[0].aval.dtype)
+
+
+def broadcast_to_result(array: Any, aval: Any) -> Any:
+    """Broadcast a scalar operand to the shape of the result."""
     return lax.broadcast(array, aval.shape) if not array.shape and aval.shape else array
 
 
-def bind(spot: Spot, operands: Sequence[Any], **changed: Any) -> Sequence[Any]:
-    """The spot's own operation, on other operands or with other parameters."""
-    primitive = spot.eqn.primitive
-    outs = primitive.bind(*operands, **primitive.get_bind_params({**spot.eqn.params, **changed}))
+def rebind_equation(context: EquationContext, operands: Sequence[Any], **changed: Any) -> Sequence[Any]:
+    """Bind the equation's own primitive to other operands or with other parameters."""
+    primitive = context.eqn.primitive
+    outs = primitive.bind(*operands, **primitive.get_bind_params({**context.eqn.params, **changed}))
     return outs if primitive.multiple_results else [outs]
 
 
-def again(spot: Spot, compute: Callable[..., Any]) -> Edit:
-    """In place of the equation, a function of its operands, each with the shape of the result."""
-    aval = spot.eqn.outvars[0].aval
-    return computed(spot.eqn.invars, lambda *ins: [compute(*(fitted(array, aval) for array in ins))])
+def replace_function(context: EquationContext, compute: Callable[..., Any]) -> Edit:
+    """Replace the equation by a function of its operands, each broadcast to the shape of the result."""
+    aval = context.eqn.outvars[0].aval
+    return replace_equation(
+        context.eqn.invars, lambda *ins: [compute(*(broadcast_to_result(array, aval) for array in ins))]
+    )
 
 
-def kept(spot: Spot, index: int) -> Edit:
-    """In place of the equation, one of its operands."""
-    aval = spot.eqn.outvars[0].aval
-    return computed([spot.eqn.invars[index]], lambda array: [fitted(array, aval)])
+def keep_operand(context: EquationContext, index: int) -> Edit:
+    """Replace the equation by one of its operands."""
+    aval = context.eqn.outvars[0].aval
+    return replace_equation([context.eqn.invars[index]], lambda array: [broadcast_to_result(array, aval)])

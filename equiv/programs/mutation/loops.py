@@ -1,73 +1,80 @@
-"""Wrong loops and wrong randomness."""
+"""Faults in loops and randomness."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from jax import lax
 
-from equiv.programs.jaxpr import inner, opened, scan_parts
-from equiv.programs.mutation.edits import OnEquation, bind
-from equiv.programs.mutation.equations import DRAWN, Spot
-from equiv.programs.mutation.splice import Edit, computed, fed, put, reclosed, with_body
+from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr, scan_operand_bounds
+from equiv.programs.mutation.edits import EquationFault, rebind_equation
+from equiv.programs.mutation.equations import DRAWN, EquationContext
+from equiv.programs.mutation.splice import (
+    Edit,
+    close_like,
+    insert_equations,
+    replace_body,
+    replace_equation,
+    replace_operand,
+)
 
 
-def masks(compute: Callable[[Any], Any]) -> OnEquation:
-    """Something else in place of a mask that is drawn at random."""
+def replace_mask(compute: Callable[[Any], Any]) -> EquationFault:
+    """Replace a random mask."""
 
-    def on(spot: Spot) -> Iterator[Edit]:
-        if str(spot.eqn.outvars[0].aval.dtype) == "bool" and spot.level() == DRAWN:
-            yield computed(spot.eqn.invars, lambda *arrays: [compute(bind(spot, arrays)[0])])
+    def edits(context: EquationContext) -> Iterator[Edit]:
+        if str(context.eqn.outvars[0].aval.dtype) == "bool" and context.level() == DRAWN:
+            yield replace_equation(context.eqn.invars, lambda *arrays: [compute(rebind_equation(context, arrays)[0])])
 
-    return on
+    return edits
 
 
-def mask_rate(spot: Spot) -> Iterator[Edit]:
-    """The rate of dropping taken for the rate of keeping."""
-    if str(spot.eqn.outvars[0].aval.dtype) == "bool" and spot.level() == DRAWN:
-        for index, atom in enumerate(spot.eqn.invars):
-            number = spot.constant(index)
+def complement_mask_rate(context: EquationContext) -> Iterator[Edit]:
+    """Use the drop rate as the keep rate."""
+    if str(context.eqn.outvars[0].aval.dtype) == "bool" and context.level() == DRAWN:
+        for index, atom in enumerate(context.eqn.invars):
+            number = context.constant(index)
             if number is not None and 0 < number < 1 and number != 0.5:
-                yield fed(index, [atom], lambda array, to=1 - number: [lax.full_like(array, to)])
+                yield replace_operand(index, [atom], lambda array, to=1 - number: [lax.full_like(array, to)])
 
 
-def only_drawing(change: OnEquation) -> OnEquation:
-    """A fault of programs that draw."""
-    return lambda spot: change(spot) if spot.program.draws else iter(())
+def only_programs_that_draw(change: EquationFault) -> EquationFault:
+    """Restrict a fault to programs that draw."""
+    return lambda context: change(context) if context.program.draws else iter(())
 
 
-def reversed_scan(spot: Spot) -> Iterator[Edit]:
-    """A loop that runs the other way."""
-    if spot.name == "scan":
-        params = {**spot.eqn.params, "reverse": not spot.eqn.params["reverse"]}
-        yield lambda jaxpr, index: put(jaxpr, index, spot.eqn.replace(params=params))
+def reverse_scan(context: EquationContext) -> Iterator[Edit]:
+    """Run a scan in the other direction."""
+    if context.name == "scan":
+        params = {**context.eqn.params, "reverse": not context.eqn.params["reverse"]}
+        yield lambda jaxpr, index: insert_equations(jaxpr, index, context.eqn.replace(params=params))
 
 
-def carries(change: Callable[[list[Any], list[Any], int], list[Any] | None]) -> OnEquation:
-    """What a turn hands on: `change` is given the carries that come in, those that go out, and one's index."""
+def change_carries(change: Callable[[list[Any], list[Any], int], list[Any] | None]) -> EquationFault:
+    """Change a carry: `change` takes the body's incoming carries, its outgoing carries, and an index."""
 
-    def on(spot: Spot) -> Iterator[Edit]:
-        if spot.name != "scan":
+    def edits(context: EquationContext) -> Iterator[Edit]:
+        if context.name != "scan":
             return
-        closed = inner(spot.eqn)[0]
-        body, _ = opened(closed)
-        fixed, carried = scan_parts(spot.eqn)
+        closed = inner_jaxprs(context.eqn)[0]
+        body, _ = open_jaxpr(closed)
+        fixed, carried = scan_operand_bounds(context.eqn)
         for index in range(carried - fixed):
             handed = list(body.outvars[: carried - fixed])
             outs = change(list(body.invars[fixed:carried]), handed, index)
             if outs is not None and outs != handed:
-                new = reclosed(closed, body.replace(outvars=[*outs, *body.outvars[carried - fixed :]]))
-                yield lambda jaxpr, place, to=new: put(jaxpr, place, with_body(spot.eqn, 0, to))
+                new = close_like(closed, body.replace(outvars=[*outs, *body.outvars[carried - fixed :]]))
+                yield lambda jaxpr, place, to=new: insert_equations(jaxpr, place, replace_body(context.eqn, 0, to))
 
-    return on
+    return edits
 
 
-def stale(incoming: list[Any], outgoing: list[Any], index: int) -> list[Any]:
-    """One carry keeps the value that it came in with."""
+def keep_stale_carry(incoming: list[Any], outgoing: list[Any], index: int) -> list[Any]:
+    """Return one carry unchanged."""
     return [incoming[index] if place == index else atom for place, atom in enumerate(outgoing)]
 
 
-def crossed(incoming: list[Any], outgoing: list[Any], index: int) -> list[Any] | None:
-    """Two carries of one shape change places."""
+def swap_carries(incoming: list[Any], outgoing: list[Any], index: int) -> list[Any] | None:
+    """Swap two carries of equal shape."""
     for other in range(index + 1, len(outgoing)):
         if incoming[index].aval == incoming[other].aval:
             outs = list(outgoing)
@@ -76,13 +83,13 @@ def crossed(incoming: list[Any], outgoing: list[Any], index: int) -> list[Any] |
     return None
 
 
-def scanned(part: str, change: Callable[[Any], Any]) -> OnEquation:
-    """What goes into a loop changed: `slices`, or the `start` of its carries."""
+def change_scan_input(part: str, change: Callable[[Any], Any]) -> EquationFault:
+    """Change an operand of a scan: its `slices` (xs), or the `start` of a carry (init)."""
 
-    def on(spot: Spot) -> Iterator[Edit]:
-        if spot.name == "scan":
-            fixed, carried = scan_parts(spot.eqn)
-            for index in range(carried, len(spot.eqn.invars)) if part == "slices" else range(fixed, carried):
-                yield fed(index, [spot.eqn.invars[index]], lambda array: [change(array)])
+    def edits(context: EquationContext) -> Iterator[Edit]:
+        if context.name == "scan":
+            fixed, carried = scan_operand_bounds(context.eqn)
+            for index in range(carried, len(context.eqn.invars)) if part == "slices" else range(fixed, carried):
+                yield replace_operand(index, [context.eqn.invars[index]], lambda array: [change(array)])
 
-    return on
+    return edits

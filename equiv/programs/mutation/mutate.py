@@ -1,4 +1,4 @@
-"""Faults planted in programs, to see whether they would be noticed, and random changes, to try the prover.
+"""Mutants of programs: faults, to measure whether they are detected, and random changes, to test the prover.
 
 Everything is deterministic: the same program, fault and seed give the same mutant.
 """
@@ -10,17 +10,17 @@ from functools import partial
 import numpy as np
 
 from equiv.errors import EquivError
-from equiv.programs.jaxpr import where
+from equiv.programs.jaxpr import source_line
 from equiv.programs.mutation.catalogue import FAULTS, Fault
-from equiv.programs.mutation.equations import Spot, spots
-from equiv.programs.mutation.random_edits import GENERIC
-from equiv.programs.mutation.splice import NotApplicableError, rewritten
+from equiv.programs.mutation.equations import EquationContext, iterate_equations
+from equiv.programs.mutation.random_edits import RANDOM_FAULTS
+from equiv.programs.mutation.splice import NotApplicableError, apply_edit
 from equiv.programs.program import Program
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """One fault in one place.
+    """One fault at one site.
 
     Attributes:
         kind: of the fault.
@@ -34,47 +34,49 @@ class Mutation:
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
-    """Where a fault fits.
+class MutationSite:
+    """A site where a fault applies.
 
     Attributes:
-        mutation: what and where.
-        apply: gives the program with the fault; raises NotApplicableError where it does not fit after all.
+        mutation: the fault and its site.
+        apply: returns the mutant; raises NotApplicableError if shapes or dtypes do not match.
     """
 
     mutation: Mutation
     apply: Callable[[], Program]
 
 
-def sites(program: Program, fault: Fault, places: Sequence[Spot] | None = None) -> Iterator[Site]:
-    """Every place of a program where a fault may fit, in program order.
+def find_mutation_sites(
+    program: Program, fault: Fault, places: Sequence[EquationContext] | None = None
+) -> Iterator[MutationSite]:
+    """Find every site of a program where a fault may apply, in program order.
 
     Args:
         program: the program.
         fault: the fault.
-        places: its equations as `spots(program)` gives them, where they are known already.
+        places: its equations from `iterate_equations(program)`, if known already.
     """
     if fault.equation is not None:
-        for spot in spots(program) if places is None else places:
-            for edit in fault.equation(spot):
-                mutation = Mutation(fault.kind, _place(spot), program.name)
-                yield Site(mutation, partial(rewritten, program, spot.path, edit))
+        for context in iterate_equations(program) if places is None else places:
+            for edit in fault.equation(context):
+                mutation = Mutation(fault.kind, _describe_site(context), program.name)
+                yield MutationSite(mutation, partial(apply_edit, program, context.path, edit))
     if fault.program is not None:
         for place, make in fault.program(program):
-            yield Site(Mutation(fault.kind, place, program.name), make)
+            yield MutationSite(Mutation(fault.kind, place, program.name), make)
 
 
-def _place(spot: Spot) -> str:
-    line = where(spot.eqn)
-    # What jax.random compiles for itself has no line of the user's: a module path at best.
-    return f"{spot.name} at {line}" if line.strip() and not line.startswith(" in ") else f"{spot.name}{line}"
+def _describe_site(context: EquationContext) -> str:
+    line = source_line(context.eqn)
+    # Inside a function that jax.random jits there is no user's line: a module path at best.
+    return f"{context.name} at {line}" if line.strip() and not line.startswith(" in ") else f"{context.name}{line}"
 
 
-def applied(
-    program: Program, fault: Fault, seed: int = 0, places: Sequence[Spot] | None = None
+def generate_mutants(
+    program: Program, fault: Fault, seed: int = 0, places: Sequence[EquationContext] | None = None
 ) -> Iterator[tuple[Mutation, Program]]:
-    """The mutants of a program by one fault, in an order that the seed decides; what does not fit is left out."""
-    found = list(sites(program, fault, places))
+    """Generate the mutants of a program by one fault, in an order given by the seed; skip sites that do not fit."""
+    found = list(find_mutation_sites(program, fault, places))
     for index in np.random.default_rng((seed, len(found))).permutation(len(found)):
         try:
             yield found[index].mutation, found[index].apply()
@@ -82,16 +84,16 @@ def applied(
             continue
 
 
-def random_mutation(
-    program: Program, seed: int, faults: Sequence[Fault] = (*FAULTS, *GENERIC)
+def mutate_randomly(
+    program: Program, seed: int, faults: Sequence[Fault] = (*FAULTS, *RANDOM_FAULTS)
 ) -> tuple[Mutation, Program]:
-    """One random change that fits: a fault of the catalogue, or anything else that type-checks.
+    """Make one random change: a fault of the catalogue, or any other edit that type-checks.
 
     Raises:
-        EquivError: the program has no place for any of the faults.
+        EquivError: no fault applies to the program.
     """
-    places = list(spots(program))
+    places = list(iterate_equations(program))
     for index in np.random.default_rng(seed).permutation(len(faults)):
-        for mutation, mutant in applied(program, faults[index], seed, places):
+        for mutation, mutant in generate_mutants(program, faults[index], seed, places):
             return mutation, mutant
-    raise EquivError(f"{program.name}: no place for any of {len(faults)} faults. Give a program with equations.")
+    raise EquivError(f"{program.name}: none of {len(faults)} faults applies. Pass a program with equations.")

@@ -1,7 +1,7 @@
-"""Named rewrites of real arithmetic: what is equal in exact numbers though not in the order of rounding.
+"""Named rewrites of real arithmetic: equalities of exact numbers that rounding breaks.
 
-Each holds under the condition beside it. A proof that needs one says so by name (`proved modulo`); none is silent.
-Products are multisets of factors with powers, sums are multisets of terms with coefficients; both have one normal form.
+Each holds under its condition in `CONDITIONS`. A proof that needs one names it (`proved modulo`); none is silent.
+Products are multisets of factors with powers, sums are multisets of terms with coefficients, in a normal form.
 Coefficients are computed in float64 and count as equal to twelve digits.
 """
 
@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from equiv.programs.prover.terms import Value, digest, elementwise, number, on_term, seen_through
+from equiv.programs.prover.terms import TermView, apply_elementwise, constant_view, digest, on_term, seen_through
 
-PRODUCTS = "products in another order"
+REORDERED_PRODUCTS = "products in another order"
 
 
-SUMS = "sums in another order"
+REORDERED_SUMS = "sums in another order"
 
 
 LINEAR = "scale commutes with sums and contractions"
@@ -32,8 +32,8 @@ POSITIVE = "a variance is not negative"
 
 
 CONDITIONS = {
-    PRODUCTS: "a*b*c in any order, x/sqrt(v) = x*rsqrt(v), x/c = x*(1/c): values finite, no division by zero",
-    SUMS: "a+b+c in any order, a-b = a+(-b): values finite",
+    REORDERED_PRODUCTS: "a*b*c in any order, x/sqrt(v) = x*rsqrt(v), x/c = x*(1/c): values finite, no division by zero",
+    REORDERED_SUMS: "a+b+c in any order, a-b = a+(-b): values finite",
     LINEAR: "sum(c*x) = c*sum(x), dot(c*x, w) = c*dot(x, w): c the same along the summed axes",
     MASKS: "where(m, x, 0) = m*x: x finite",
     TWO_PASS: "sum((x - mean(x))**2) = sum(x**2) - sum(x)**2/n: values finite",
@@ -44,25 +44,25 @@ CONDITIONS = {
 
 @dataclass(frozen=True)
 class Product:
-    """A constant times factors with powers, seen on the axes of the product's own term."""
+    """A constant times factors with powers, each viewed on the axes of the product's own term."""
 
     constant: float
-    factors: tuple[tuple[Value, float], ...]
+    factors: tuple[tuple[TermView, float], ...]
 
 
 @dataclass(frozen=True)
 class Sum:
-    """A constant plus terms with coefficients, seen on the axes of the sum's own term."""
+    """A constant plus terms with coefficients, each viewed on the axes of the sum's own term."""
 
     constant: float
-    terms: tuple[tuple[Value, float], ...]
+    terms: tuple[tuple[TermView, float], ...]
 
 
 @dataclass(frozen=True)
-class Total:
+class ReducedSum:
     """A sum over axes of a value."""
 
-    value: Value
+    value: TermView
     over: tuple[int, ...]
 
     @property
@@ -73,26 +73,26 @@ class Total:
 
 @dataclass
 class Algebra:
-    """Rewrites in force, and what each term was made as.
+    """The enabled rewrites, and how each term was made.
 
     Attributes:
-        rules: the rewrites in force.
-        made: term to what it was made as.
-        applied: those rewrites that had something to do so far; without the others every name would be the same.
+        rules: the enabled rewrites.
+        made: term to the product, sum or reduction that it is.
+        applied: the rewrites that have applied so far; without the others every name would be the same.
     """
 
     rules: frozenset[str] = frozenset()
-    made: dict[str, Product | Sum | Total] = field(default_factory=dict)
+    made: dict[str, Product | Sum | ReducedSum] = field(default_factory=dict)
     applied: set[str] = field(default_factory=set)
 
-    def by(self, value: Value | None, *rules: str) -> Value | None:
-        """A value that these rewrites made, if they did; that is kept."""
+    def record(self, value: TermView | None, *rules: str) -> TermView | None:
+        """Return a value that these rewrites made, and record that they applied; None stays None."""
         if value is not None:
             self.applied.update(rules)
         return value
 
-    def definition(self, value: Value) -> Product | Sum | None:
-        """The product or sum that a value is, its operands seen through the value's own view."""
+    def definition(self, value: TermView) -> Product | Sum | None:
+        """The product or sum that a value is, its operands viewed through the value's own view."""
         known = self.made.get(value.term)
         if isinstance(known, Product):
             return Product(known.constant, tuple((seen_through(value, one), power) for one, power in known.factors))
@@ -100,9 +100,9 @@ class Algebra:
             return Sum(known.constant, tuple((seen_through(value, one), scale) for one, scale in known.terms))
         return None
 
-    def product(self, constant: float, given: Iterable[tuple[Value, float]], shape: Any, dtype: str) -> Value:
-        """A product in normal form: flat, like factors merged, constants together, sums with a leading one."""
-        merged: dict[str, tuple[Value, float]] = {}
+    def product(self, constant: float, given: Iterable[tuple[TermView, float]], shape: Any, dtype: str) -> TermView:
+        """Make a product in normal form: flat, factors merged, one constant, leading coefficients of sums one."""
+        merged: dict[str, tuple[TermView, float]] = {}
         for value, power in self._factors(given):
             if value.constant is not None and (value.constant > 0 or (power > 0 and float(power).is_integer())):
                 constant *= float(value.constant) ** power
@@ -114,24 +114,29 @@ class Algebra:
             merged[key] = (base, 1.0 if base.dtype == "bool" else known + power)
         factors = tuple((value, power) for value, power in merged.values() if power)
         if not factors or constant == 0:
-            return number(np.asarray(constant, dtype), shape)
-        (value, power), alone = factors[0], len(factors) == 1
-        if alone and power == 1 and value.dtype == dtype and value.shape == shape:
+            return constant_view(np.asarray(constant, dtype), shape)
+        (value, power), single = factors[0], len(factors) == 1
+        if single and power == 1 and value.dtype == dtype and value.shape == shape:
             inside = self.definition(value)
             if constant == 1:
                 return value
             if isinstance(inside, Sum):
                 return self.sum(constant * inside.constant, [(v, constant * c) for v, c in inside.terms], shape, dtype)
-        result = elementwise(
-            ("product", rounded(constant)), [v for v, _ in factors], shape, dtype, True, [p for _, p in factors]
+        result = apply_elementwise(
+            ("product", round_coefficient(constant)),
+            [v for v, _ in factors],
+            shape,
+            dtype,
+            True,
+            [p for _, p in factors],
         )
         own = tuple((on_term(value, result), power) for value, power in factors)
         self.made.setdefault(result.term, Product(constant, own))
         return result
 
-    def sum(self, constant: float, given: Iterable[tuple[Value, float]], shape: Any, dtype: str) -> Value:
-        """A sum in normal form: flat, like terms merged."""
-        merged: dict[str, tuple[Value, float, float]] = {}
+    def sum(self, constant: float, given: Iterable[tuple[TermView, float]], shape: Any, dtype: str) -> TermView:
+        """Make a sum in normal form: flat, equal terms merged."""
+        merged: dict[str, tuple[TermView, float, float]] = {}
         for value, scale in self._terms(given):
             if value.constant is not None:
                 constant += scale * float(value.constant)
@@ -139,43 +144,48 @@ class Algebra:
             key = digest(value.term, value.axes or (None,) * len(shape))
             _, known, size = merged.get(key, (value, 0.0, 0.0))
             merged[key] = (value, known + scale, max(size, abs(scale)))
-        # A term that cancels leaves rounding behind; one that is merely small beside other terms stays.
+        # A term that cancels leaves a rounding error; one that is merely smaller than other terms stays.
         terms = tuple((value, scale) for value, scale, size in merged.values() if abs(scale) > 1e-14 * size)
         if not terms:
-            return number(np.asarray(constant, dtype), shape)
+            return constant_view(np.asarray(constant, dtype), shape)
         if len(terms) == 1 and constant == 0 and (terms[0][1] != 1 or terms[0][0].shape == shape):
             return self.product(terms[0][1], [(terms[0][0], 1.0)], shape, dtype)
-        result = elementwise(
-            ("sum", rounded(constant)), [v for v, _ in terms], shape, dtype, True, [rounded(s) for _, s in terms]
+        result = apply_elementwise(
+            ("sum", round_coefficient(constant)),
+            [v for v, _ in terms],
+            shape,
+            dtype,
+            True,
+            [round_coefficient(s) for _, s in terms],
         )
         self.made.setdefault(result.term, Sum(constant, tuple((on_term(v, result), s) for v, s in terms)))
         return result
 
-    def _factors(self, given: Iterable[tuple[Value, float]]) -> Iterable[tuple[Value, float]]:
+    def _factors(self, given: Iterable[tuple[TermView, float]]) -> Iterable[tuple[TermView, float]]:
         for value, power in given:
             inside = self.definition(value) if value.dtype != "bool" else None
             if isinstance(inside, Product) and float(power).is_integer():
-                yield number(np.asarray(inside.constant), value.shape), power
+                yield constant_view(np.asarray(inside.constant), value.shape), power
                 yield from ((one, inner * power) for one, inner in inside.factors)
             elif isinstance(inside, Product) and inside.constant > 0 and inside.constant != 1:
                 # Of a root only the constant comes out: sqrt(x * x) is not x, nor sqrt(x * y) sqrt(x) * sqrt(y).
-                yield number(np.asarray(inside.constant), value.shape), power
+                yield constant_view(np.asarray(inside.constant), value.shape), power
                 yield self.product(1.0, inside.factors, value.shape, value.dtype), power
             else:
                 yield value, power
 
-    def _terms(self, given: Iterable[tuple[Value, float]]) -> Iterable[tuple[Value, float]]:
+    def _terms(self, given: Iterable[tuple[TermView, float]]) -> Iterable[tuple[TermView, float]]:
         for value, scale in given:
             inside = self.definition(value)
             if isinstance(inside, Sum):
-                yield number(np.asarray(inside.constant), value.shape), scale
+                yield constant_view(np.asarray(inside.constant), value.shape), scale
                 yield from self._terms((one, scale * weight) for one, weight in inside.terms)
             elif isinstance(inside, Product) and inside.constant != 1:
                 yield self.product(1.0, inside.factors, value.shape, value.dtype), scale * inside.constant
             else:
                 yield value, scale
 
-    def _unit_sum(self, value: Value, whole: bool) -> tuple[float, Value]:
+    def _unit_sum(self, value: TermView, whole: bool) -> tuple[float, TermView]:
         """A sum as a factor has a leading one: `2a + 2b` is 2 times `a + b`. Under a root its sign stays inside."""
         inside = self.definition(value)
         if not isinstance(inside, Sum):
@@ -190,13 +200,15 @@ class Algebra:
         return scale, self.sum(inside.constant / scale, terms, value.shape, value.dtype)
 
 
-def rounded(value: float) -> float:
-    """A coefficient to twelve digits."""
+def round_coefficient(value: float) -> float:
+    """Round a coefficient to twelve digits."""
     return float(f"{value:.12g}")
 
 
-def powers(name: str, params: dict[str, Any], ins: Sequence[Value]) -> tuple[float, list[tuple[Value, float]]] | None:
-    """An operation as a constant and factors with powers, where it is one."""
+def as_powers(
+    name: str, params: dict[str, Any], ins: Sequence[TermView]
+) -> tuple[float, list[tuple[TermView, float]]] | None:
+    """Write an operation as a constant and factors with powers; None where it is no product."""
     if name == "mul":
         return 1.0, [(ins[0], 1.0), (ins[1], 1.0)]
     if name == "div":

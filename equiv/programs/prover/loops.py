@@ -1,12 +1,12 @@
-"""Loops by what a turn does.
+"""Value numbering of loops by their bodies.
 
-The carries of a loop get names in rounds: first what they start from, then, again and again, what a turn makes of
-them. Carries of equal name then start alike and stay alike (partition refinement: the 2n carries of two loops with n
+The carries of a loop are named in rounds: first by their initial values, then, repeatedly, by what the loop body makes
+of them. Carries of equal name then start equal and stay equal (partition refinement: the 2n carries of two loops with n
 each fall into at least one class at the start and at most 2n, so the classes stand after 2n - 1 rounds).
 
-A slice belongs to a place in the array, whichever way the loop runs over it; what a loop stacked and another slices
-again is the first loop's own value at that place, so that what a forward scan kept means the same in the backward one.
-Places are those of one turn: a loop within a loop has its own, so all names carry the depth of their loop.
+A slice is named by its index in the array, whatever the direction of the loop; if one loop stacks a value and another
+slices it, the slice is the first loop's own value at that index, so that residuals of a forward scan keep their names
+in the backward scan. Indices are those of one loop; a nested loop has its own, so all names carry their loop's depth.
 """
 
 import itertools
@@ -15,144 +15,146 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from equiv.programs.jaxpr import opened, scan_parts
-from equiv.programs.prover.terms import Value, atom, digest
+from equiv.programs.jaxpr import open_jaxpr, scan_operand_bounds
+from equiv.programs.prover.terms import TermView, digest, new_term
 
-Turn = Callable[[Any, Sequence[Any], list[Value]], list[Value]]
-"""`(jaxpr, consts, inputs)` to outputs, as values."""
+NumberBody = Callable[[Any, Sequence[Any], list[TermView]], list[TermView]]
+"""Numbers a loop body: `(jaxpr, consts, inputs)` to outputs, as term views."""
 
 
 @dataclass
-class Nest:
-    """Loops so far.
+class LoopNest:
+    """The loops numbered so far.
 
     Attributes:
-        depth: how many loops are around what is numbered now.
-        stacked: depth of a loop and term that it stacked to what a turn put there.
-        sliced: depth of a loop and slice to the term that it is sliced from, and the axis.
+        depth: how many loops enclose the current equation.
+        stacked: depth of a loop and stacked term to the value inside the body.
+        sliced: depth of a loop and slice to the sliced term and the axis.
     """
 
     depth: int = 0
-    stacked: dict[tuple[int, str], Value] = field(default_factory=dict)
+    stacked: dict[tuple[int, str], TermView] = field(default_factory=dict)
     sliced: dict[tuple[int, str], tuple[str, int]] = field(default_factory=dict)
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
-        """The body of a loop."""
+    def loop_body(self) -> Iterator[None]:
+        """Enter the body of a loop."""
         self.depth += 1
         yield
         self.depth -= 1
 
 
-def scan(eqn: Any, ins: list[Value], turn: Turn, nest: Nest) -> list[Value]:
+def number_scan(eqn: Any, ins: list[TermView], number_body: NumberBody, nest: LoopNest) -> list[TermView]:
     """`jax.lax.scan`: carries, slices, and stacked results."""
     params = eqn.params
-    body, consts = opened(params["jaxpr"])
-    fixed, carried = scan_parts(eqn)
+    body, consts = open_jaxpr(params["jaxpr"])
+    fixed, carried = scan_operand_bounds(eqn)
     length, reverse = params["length"], params["reverse"]
-    slices = [_slice(value, length, nest) for value in ins[carried:]]
+    slices = [_slice_value(value, length, nest) for value in ins[carried:]]
     start = ins[fixed:carried]
 
-    def once(carry: list[Value]) -> list[Value]:
-        return turn(body, consts, [*ins[:fixed], *carry, *slices])
+    def once(carry: list[TermView]) -> list[TermView]:
+        return number_body(body, consts, [*ins[:fixed], *carry, *slices])
 
-    with nest.inside():
-        carry, outs = _settle(start, once, ("scan", nest.depth, length, reverse))
+    with nest.loop_body():
+        carry, outs = _refine_carries(start, once, ("scan", nest.depth, length, reverse))
     moving = len(start)
     last = [
-        begin if now is begin else atom(digest("last", now.term, out.name, length), begin.shape, begin.dtype)
+        begin if now is begin else new_term(digest("last", now.term, out.name, length), begin.shape, begin.dtype)
         for begin, now, out in zip(start, carry, outs[:moving], strict=True)
     ]
-    return [*last, *(_stack(value, length, nest) for value in outs[moving:])]
+    return [*last, *(_stack_value(value, length, nest) for value in outs[moving:])]
 
 
-def _settle(
-    start: list[Value], once: Callable[[list[Value]], list[Value]], kind: Any
-) -> tuple[list[Value], list[Value]]:
-    """Names for the carries of a loop, and what a turn gives for them. A carry that no turn changes is its start."""
+def _refine_carries(
+    start: list[TermView], once: Callable[[list[TermView]], list[TermView]], kind: Any
+) -> tuple[list[TermView], list[TermView]]:
+    """Name the carries of a loop, and number its body with them. A carry that never changes is its initial value."""
     number = len(start)
-    # Names of their own, lest a loop inside takes the outer loop's carry for its own.
-    carry = [atom(digest("carry", next(FRESH)), value.shape, value.dtype) for value in start]
+    # Fresh names, so that a nested loop does not confuse the outer loop's carry with its own.
+    carry = [new_term(digest("carry", next(FRESH_IDS)), value.shape, value.dtype) for value in start]
     outs = once(carry)
-    still = [outs[index].name == carry[index].name for index in range(number)]
-    # A carry that only depends on still ones may be still too; one more look finds those that feed on themselves.
+    unchanged = [outs[index].name == carry[index].name for index in range(number)]
+    # A carry that the body returns unchanged keeps its initial value; the rounds below refine the others.
     carry = [
-        value if rest else atom(digest("start", kind, value.name), value.shape, value.dtype)
-        for value, rest in zip(start, still, strict=True)
+        value if fixed else new_term(digest("start", kind, value.name), value.shape, value.dtype)
+        for value, fixed in zip(start, unchanged, strict=True)
     ]
-    for _ in range(2 * (number - sum(still)) - 1):
+    for _ in range(2 * (number - sum(unchanged)) - 1):
         outs = once(carry)
         carry = [
-            value if rest else atom(digest("turn", now.term, out.name), value.shape, value.dtype)
-            for value, rest, now, out in zip(start, still, carry, outs[:number], strict=True)
+            value if fixed else new_term(digest("turn", now.term, out.name), value.shape, value.dtype)
+            for value, fixed, now, out in zip(start, unchanged, carry, outs[:number], strict=True)
         ]
     return carry, once(carry)
 
 
-def _slice(value: Value, length: int, nest: Nest) -> Value:
-    """One turn's part of a scanned value; the same for every turn where it is repeated."""
+def _slice_value(value: TermView, length: int, nest: LoopNest) -> TermView:
+    """One iteration's slice of a scanned value; the value itself where the scanned axis is broadcast."""
     axis, shape = value.axes[0], value.shape[1:]
     if axis is None and value.shape[0] != 1:
-        return Value(value.term, value.axes[1:], shape, value.dtype, value.constant)
+        return TermView(value.term, value.axes[1:], shape, value.dtype, value.constant)
     if axis is None:
-        return atom(digest("slice", value.name), shape, value.dtype)
+        return new_term(digest("slice", value.name), shape, value.dtype)
     inside = nest.stacked.get((nest.depth, value.term))
     if inside is not None and axis == 0:
         axes = tuple(None if other is None else other - 1 for other in value.axes[1:])
-        return Value(inside.term, axes, shape, value.dtype, inside.constant)
+        return TermView(inside.term, axes, shape, value.dtype, inside.constant)
     axes = tuple(None if other is None else other - (other > axis) for other in value.axes[1:])
     term = digest("slice", nest.depth, value.term, axis, length)
     nest.sliced[nest.depth, term] = value.term, axis
-    return Value(term, axes, shape, value.dtype)
+    return TermView(term, axes, shape, value.dtype)
 
 
-def _stack(value: Value, length: int, nest: Nest) -> Value:
-    """What every turn gives, stacked: the turn is axis 0 of the term."""
+def _stack_value(value: TermView, length: int, nest: LoopNest) -> TermView:
+    """Stack a value of the body over iterations, on axis 0 of the term."""
     term = digest("stack", value.term, length, value.dtype)
     if length == 1:
-        return Value(digest(term, "once"), (None, *value.axes), (1, *value.shape), value.dtype)
+        return TermView(digest(term, "once"), (None, *value.axes), (1, *value.shape), value.dtype)
     if (nest.depth, value.term) in nest.sliced:
-        # Every turn hands its slice through: the stack is what was sliced.
+        # Every iteration returns its slice unchanged: the stack is the scanned array.
         whole, axis = nest.sliced[nest.depth, value.term]
         kept = tuple(None if one is None else one + (one >= axis) for one in value.axes)
-        return Value(whole, (axis, *kept), (length, *value.shape), value.dtype)
+        return TermView(whole, (axis, *kept), (length, *value.shape), value.dtype)
     nest.stacked.setdefault((nest.depth, term), value)
     axes = tuple(None if axis is None else axis + 1 for axis in value.axes)
-    return Value(term, (0, *axes), (length, *value.shape), value.dtype)
+    return TermView(term, (0, *axes), (length, *value.shape), value.dtype)
 
 
-def while_loop(eqn: Any, ins: list[Value], turn: Turn, nest: Nest) -> list[Value]:
-    """`jax.lax.while_loop`: equal tests and equal turns from equal starts."""
+def number_while(eqn: Any, ins: list[TermView], number_body: NumberBody, nest: LoopNest) -> list[TermView]:
+    """`jax.lax.while_loop`: equal conditions and equal bodies from equal initial values."""
     params = eqn.params
     for_test, for_body = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    test, test_consts = opened(params["cond_jaxpr"])
-    body, body_consts = opened(params["body_jaxpr"])
+    test, test_consts = open_jaxpr(params["cond_jaxpr"])
+    body, body_consts = open_jaxpr(params["body_jaxpr"])
     start = ins[for_body:]
-    with nest.inside():
+    with nest.loop_body():
         kind = ("while", nest.depth)
-        carry, outs = _settle(start, lambda now: turn(body, body_consts, [*ins[for_test:for_body], *now]), kind)
-        (stop,) = turn(test, test_consts, [*ins[:for_test], *carry])
+        carry, outs = _refine_carries(
+            start, lambda now: number_body(body, body_consts, [*ins[for_test:for_body], *now]), kind
+        )
+        (stop,) = number_body(test, test_consts, [*ins[:for_test], *carry])
     return [
-        begin if now is begin else atom(digest("until", now.term, out.name, stop.name), begin.shape, begin.dtype)
+        begin if now is begin else new_term(digest("until", now.term, out.name, stop.name), begin.shape, begin.dtype)
         for begin, now, out in zip(start, carry, outs, strict=True)
     ]
 
 
-def cond(eqn: Any, ins: list[Value], turn: Turn, _: Nest) -> list[Value]:
-    """`jax.lax.cond` and `switch`: the same choice between the same branches."""
-    branches = [turn(*opened(branch), list(ins[1:])) for branch in eqn.params["branches"]]
+def number_cond(eqn: Any, ins: list[TermView], number_body: NumberBody, _: LoopNest) -> list[TermView]:
+    """`jax.lax.cond` and `switch`: the same index and the same branches."""
+    branches = [number_body(*open_jaxpr(branch), list(ins[1:])) for branch in eqn.params["branches"]]
     avals = [var.aval for var in eqn.outvars]
     return [
-        atom(digest("cond", ins[0].name, [value.name for value in values]), aval.shape, aval.dtype)
+        new_term(digest("cond", ins[0].name, [value.name for value in values]), aval.shape, aval.dtype)
         for aval, values in zip(avals, zip(*branches, strict=True), strict=True)
     ]
 
 
-FRESH = itertools.count()
+FRESH_IDS = itertools.count()
 
 
-RULES: dict[str, Callable[[Any, list[Value], Turn, Nest], list[Value]]] = {
-    "scan": scan,
-    "while": while_loop,
-    "cond": cond,
+LOOP_RULES: dict[str, Callable[[Any, list[TermView], NumberBody, LoopNest], list[TermView]]] = {
+    "scan": number_scan,
+    "while": number_while,
+    "cond": number_cond,
 }

@@ -1,4 +1,4 @@
-"""Proof."""
+"""Proofs: that two outputs are equal for every input, and under which named rewrites."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Proof:
-    """That two outputs are the same for every input, and which named rewrites that takes."""
+    """A proof that two outputs are equal for every input, with the named rewrites that it needs."""
 
     grade: Literal["proved", "proved modulo"]
     rewrites: tuple[str, ...] = ()
 
 
-WIDE = "constants as in float64"
-"""The rewrite of comparing float64 traces: float32 rounds `1 - 0.99` and `0.01` apart, real numbers do not."""
+FLOAT64_CONSTANTS = "constants as in float64"
+"""The rewrite of comparing float64 traces: in float32 `1 - 0.99` and `0.01` differ, in real numbers they do not."""
 
 
 Proofs = Mapping[tuple[str, str, bool], Proof]
-"""`(place in the reference, place in the candidate, cold)` to proof; cold: from each library's own fresh state."""
+"""`(place in the reference, place in the candidate, cold)` to proof; cold: from each library's own initial state."""

@@ -1,7 +1,7 @@
-"""Terms: what a value of a program is made of, so that equal values get one name whatever way they are written.
+"""Terms: canonical names of computations, so that equal values get one name however they are written.
 
-A value is a term seen through a view. The term's array has no unit axes; the view says which axis of the term each
-axis of the value is, or that it is repeated (`None`). Reshapes that only add or drop unit axes, broadcasts and
+A value is a term seen through a view (`TermView`). The term's array has no unit axes; the view gives for each axis of
+the value the axis of the term, or None where it is broadcast. Reshapes that only add or drop unit axes, broadcasts and
 transposes change the view and leave the term alone.
 """
 
@@ -15,15 +15,15 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Value:
+class TermView:
     """A term seen through a view.
 
     Attributes:
         term: name of the term: equal names, equal arrays.
-        axes: for every axis of the value the axis of the term, or None where it is repeated or of size one.
+        axes: for every axis of the value the axis of the term, or None where it is broadcast or of size one.
         shape: shape of the value.
         dtype: dtype name.
-        constant: the number, where every element is the same known one.
+        constant: the number, if every element is the same known number.
     """
 
     term: str
@@ -39,7 +39,7 @@ class Value:
 
     @property
     def plain(self) -> bool:
-        """Whether the view only drops unit axes: nothing repeated, nothing permuted."""
+        """Whether the view only adds unit axes: nothing broadcast, nothing permuted."""
         used = [axis for axis in self.axes if axis is not None]
         repeats = any(axis is None and size != 1 for axis, size in zip(self.axes, self.shape, strict=True))
         return not repeats and used == sorted(used)
@@ -47,93 +47,93 @@ class Value:
 
 @cache
 def dtype_name(dtype: Any) -> str:
-    """A dtype's name; asked for so often that it is worth keeping."""
+    """A dtype's name; cached, since it is asked for so often."""
     return str(dtype)
 
 
 def digest(*parts: Any) -> str:
-    """A name for a combination of names."""
+    """Hash parts to a name."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
-def atom(name: str, shape: Sequence[int], dtype: Any) -> Value:
-    """A value that is its own term."""
+def new_term(name: str, shape: Sequence[int], dtype: Any) -> TermView:
+    """Make a new term, seen through the identity view."""
     numbers = iter(range(len(shape)))
     axes = tuple(None if size == 1 else next(numbers) for size in shape)
-    return Value(name, axes, tuple(shape), dtype_name(dtype))
+    return TermView(name, axes, tuple(shape), dtype_name(dtype))
 
 
-def literal(array: Any) -> Value:
-    """A constant; one number everywhere is a scalar seen through a broadcast."""
+def literal_view(array: Any) -> TermView:
+    """Make the view of a constant array; if all elements are equal it is a broadcast scalar."""
     if "key<" in dtype_name(getattr(array, "dtype", None)):
-        return atom(digest("key", id(array)), array.shape, array.dtype)
+        return new_term(digest("key", id(array)), array.shape, array.dtype)
     numbers = np.asarray(array)
     first = numbers.reshape(-1)[0] if numbers.size else None
     if first is not None and (not numbers.ndim or numbers.tobytes() == np.full_like(numbers, first).tobytes()):
         term = digest("number", dtype_name(numbers.dtype), first.tobytes())
-        return Value(term, (None,) * numbers.ndim, numbers.shape, dtype_name(numbers.dtype), first)
+        return TermView(term, (None,) * numbers.ndim, numbers.shape, dtype_name(numbers.dtype), first)
     squeezed = np.ascontiguousarray(numbers.squeeze())
-    return atom(
+    return new_term(
         digest("array", dtype_name(numbers.dtype), squeezed.shape, squeezed.tobytes()), numbers.shape, numbers.dtype
     )
 
 
-def number(value: Any, shape: Sequence[int]) -> Value:
-    """A known number, repeated to a shape."""
-    known = literal(np.asarray(value))
-    return Value(known.term, (None,) * len(shape), tuple(shape), known.dtype, known.constant)
+def constant_view(value: Any, shape: Sequence[int]) -> TermView:
+    """Make the view of a number broadcast to a shape."""
+    known = literal_view(np.asarray(value))
+    return TermView(known.term, (None,) * len(shape), tuple(shape), known.dtype, known.constant)
 
 
-def broadcast(value: Value, shape: Sequence[int], places: Sequence[int]) -> Value:
+def broadcast_term(value: TermView, shape: Sequence[int], places: Sequence[int]) -> TermView:
     """`broadcast_in_dim`."""
     axes: list[int | None] = [None] * len(shape)
     for axis, place in enumerate(places):
         if value.shape[axis] == shape[place]:
             axes[place] = value.axes[axis]
-    return Value(value.term, tuple(axes), tuple(shape), value.dtype, value.constant)
+    return TermView(value.term, tuple(axes), tuple(shape), value.dtype, value.constant)
 
 
-def permute(value: Value, order: Sequence[int]) -> Value:
+def transpose_term(value: TermView, order: Sequence[int]) -> TermView:
     """`transpose`."""
     shape = tuple(value.shape[axis] for axis in order)
-    return Value(value.term, tuple(value.axes[axis] for axis in order), shape, value.dtype, value.constant)
+    return TermView(value.term, tuple(value.axes[axis] for axis in order), shape, value.dtype, value.constant)
 
 
-def reshape(value: Value, shape: Sequence[int]) -> Value:
-    """A reshape: a view where only unit axes come or go, else a term of its own."""
+def reshape_term(value: TermView, shape: Sequence[int]) -> TermView:
+    """`reshape`: a view if only unit axes are added or removed, else a new term."""
     shape = tuple(shape)
     if value.constant is not None:
-        return Value(value.term, (None,) * len(shape), shape, value.dtype, value.constant)
+        return TermView(value.term, (None,) * len(shape), shape, value.dtype, value.constant)
     kept = [axis for axis, size in zip(value.axes, value.shape, strict=True) if size != 1]
     if [size for size in value.shape if size != 1] == [size for size in shape if size != 1]:
         left = iter(kept)
-        return Value(value.term, tuple(None if size == 1 else next(left) for size in shape), shape, value.dtype)
-    return atom(digest("reshape", *_flat(value), [size for size in shape if size != 1]), shape, value.dtype)
+        return TermView(value.term, tuple(None if size == 1 else next(left) for size in shape), shape, value.dtype)
+    return new_term(digest("reshape", *_reshape_key(value), [size for size in shape if size != 1]), shape, value.dtype)
 
 
-def _flat(value: Value) -> tuple[Any, ...]:
-    """What a reshape of a value depends on: unit axes do not count."""
+def _reshape_key(value: TermView) -> tuple[Any, ...]:
+    """What the name of a reshaped value depends on; unit axes do not count."""
     view = [(axis, size) for axis, size in zip(value.axes, value.shape, strict=True) if size != 1]
     return value.term, view, value.dtype
 
 
-def elementwise(
+def apply_elementwise(
     operation: Any,
-    operands: Sequence[Value],
+    operands: Sequence[TermView],
     shape: Sequence[int],
     dtype: Any,
     commutes: bool,
     tags: Sequence[Any] = (),
-) -> Value:
-    """An elementwise operation: its term lives on the axes that some operand really has, in an order of its own.
+) -> TermView:
+    """Make the term of an elementwise operation, on the axes that some operand really has, in a canonical order.
 
     Args:
         operation: name and parameters.
         operands: each of the result's rank, or a scalar.
         shape: of the result.
         dtype: of the result.
-        commutes: whether the order of the operands counts.
-        tags: something beside each operand that is part of the operation, e.g. its power in a product.
+        commutes: whether the order of the operands does not matter.
+        tags: one value per operand that is part of the operation, e.g. its power in a product.
     """
     rank = len(shape)
     marks = list(tags) or ([""] * len(operands) if commutes else list(range(len(operands))))
@@ -153,27 +153,29 @@ def elementwise(
     ]
     term = digest("elementwise", operation, sorted(names) if commutes else names, dtype_name(dtype))
     place = {axis: index for index, axis in enumerate(axes)}
-    return Value(term, tuple(place.get(axis) for axis in range(rank)), tuple(shape), dtype_name(dtype))
+    return TermView(term, tuple(place.get(axis) for axis in range(rank)), tuple(shape), dtype_name(dtype))
 
 
-def on_term(operand: Value, result: Value) -> Value:
-    """An operand of an elementwise operation as seen on the axes of the result's term."""
+def on_term(operand: TermView, result: TermView) -> TermView:
+    """An operand of an elementwise operation viewed on the axes of the result's term."""
     places = [result.axes.index(axis) for axis in range(sum(axis is not None for axis in result.axes))]
     shape = tuple(result.shape[place] for place in places)
     axes = tuple(operand.axes[place] if operand.shape else None for place in places)
-    return Value(operand.term, axes, shape, operand.dtype, operand.constant)
+    return TermView(operand.term, axes, shape, operand.dtype, operand.constant)
 
 
-def seen_through(view: Value, own: Value) -> Value:
-    """What `on_term` gave, as seen through a view of that term."""
+def seen_through(view: TermView, own: TermView) -> TermView:
+    """The inverse of `on_term`: the operand viewed through a view of that term."""
     axes = tuple(None if axis is None else own.axes[axis] for axis in view.axes)
-    return Value(own.term, axes, view.shape, own.dtype, own.constant)
+    return TermView(own.term, axes, view.shape, own.dtype, own.constant)
 
 
-IGNORED = frozenset(("sharding", "out_sharding", "weak_type", "name", "accuracy", "ctx_mesh", "debug_info"))
-"""Parameters that say where or how a value is made, not what it is."""
+IGNORED_PARAMS = frozenset(("sharding", "out_sharding", "weak_type", "name", "accuracy", "ctx_mesh", "debug_info"))
+"""Parameters that do not affect the value, only where or how it is computed."""
 
 
-def attributes(params: dict[str, Any], *without: str) -> list[tuple[str, str]]:
-    """An equation's parameters, without those that do not change what it computes."""
-    return sorted((key, str(value)) for key, value in params.items() if key not in IGNORED and key not in without)
+def relevant_params(params: dict[str, Any], *without: str) -> list[tuple[str, str]]:
+    """An equation's parameters, without those that do not affect the value."""
+    return sorted(
+        (key, str(value)) for key, value in params.items() if key not in IGNORED_PARAMS and key not in without
+    )

@@ -1,4 +1,4 @@
-"""Which prover gave a name: names of two provers mean different things."""
+"""The version of the prover: names given by two versions of it are not comparable."""
 
 import hashlib
 from pathlib import Path
@@ -11,13 +11,13 @@ from equiv.programs.prover import contractions as products
 from equiv.programs.prover import rules as rewrites
 from equiv.programs.prover import value_numbering as number
 
-NAMING = (algebra, draws, loops, number, primitives, products, rewrites, terms)
-"""What decides a name."""
+NAMING_MODULES = (algebra, draws, loops, number, primitives, products, rewrites, terms)
+"""The modules that decide a name."""
 
 
 def fingerprint() -> str:
-    """A hash of the modules that give names, and the version of jax, whose equations are named."""
+    """Hash the modules that decide names, and the version of jax, whose equations are named."""
     content = hashlib.sha256(jax.__version__.encode())
-    for module in NAMING:
+    for module in NAMING_MODULES:
         content.update(Path(str(module.__file__)).read_bytes())
     return content.hexdigest()

@@ -1,1 +1,1 @@
-"""The HTML report: views (nouns for the templates), plots, and the templates themselves."""
+"""The HTML report: views (the data of the templates), plots, and the templates."""

@@ -1,4 +1,4 @@
-"""Parts of the page that are unpacked when they are opened: several in one gzip, which knows what they share."""
+"""Parts of the page that are decompressed when opened: several in one gzip block, which compresses repeated text."""
 
 import base64
 import gzip
@@ -7,21 +7,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-MOST = 150_000
-"""Bytes that one block unpacks to, if its parts are not larger by themselves: opening any part unpacks its block."""
+MAX_BLOCK_BYTES = 150_000
+"""Most bytes in one block unless a single part is larger: opening a part decompresses its whole block."""
 
 
 @dataclass
 class Packer:
-    """Parts collected while a page is made."""
+    """Parts collected while a page is rendered."""
 
     blocks: list[list[str]] = field(default_factory=list)
     size: int = 0
 
     def add(self, text: str) -> str:
-        """Take a part; its address is the number of its block and its place there, `0:2`."""
+        """Add a part and return its address, `0:2`: the index of its block, and its index there."""
         length = len(text.encode())
-        if not self.blocks or self.size + length > MOST:
+        if not self.blocks or self.size + length > MAX_BLOCK_BYTES:
             self.blocks.append([])
             self.size = 0
         self.blocks[-1].append(text)
@@ -29,14 +29,14 @@ class Packer:
         return f"{len(self.blocks) - 1}:{len(self.blocks[-1]) - 1}"
 
     def packed(self) -> Sequence[str]:
-        """Every block as base64, which no name in a part can break out of; without a time stamp."""
+        """Return every block as base64 of gzip, which needs no escaping in HTML; reproducible: no time stamp."""
         return [
             base64.b64encode(gzip.compress(json.dumps(block).encode(), 9, mtime=0)).decode() for block in self.blocks
         ]
 
 
-def tight(html: str) -> str:
-    """HTML without empty lines and indentation, outside of code, where lines are counted."""
+def strip_whitespace(html: str) -> str:
+    """Remove empty lines and indentation outside of `<pre>`."""
     parts = re.split(r"(<pre.*?</pre>)", html, flags=re.DOTALL)
     parts[::2] = [re.sub(r"\s*\n\s*", "\n", part) for part in parts[::2]]
     return "".join(parts)

@@ -1,22 +1,22 @@
-"""The words that the page uses, each with its meaning in a line."""
+"""The terms that the page uses, each with its meaning in one line."""
 
-WORDS = (
-    ("reference, candidate", "the port whose variables all share; every other port, compared with it"),
-    ("error ÷ budget", "1 is the limit; the budget is how far rounding can explain a difference, derived from the run"),
-    ("proved", "the same operations on the same inputs: holds for every input"),
-    ("proved modulo", "the same up to named rewrites of real arithmetic, listed with their conditions"),
-    ("exact", "bit for bit on every probe"),
-    ("float64", "both programs agree in float64 to its rounding, and natively within the budget"),
-    ("rounding", "natively within the budget; there is no float64 run, and it is said why"),
-    ("expected", "differs exactly by the formula that the case states"),
-    ("statistical", "random draws differ wherever they must"),
-    ("refuted", "no rounding explains the difference"),
-    ("unidentifiable", "no probe can tell"),
-    ("vacuous", "nothing was compared, or everything is zero"),
-    ("blocked", "an earlier check failed, so this one could not be asked"),
-    ("not run", "something was missing here, and it is said what"),
-    ("probe", "the variables and batch on which programs run, every leaf randomised; cold: from fresh state"),
-    ("planted fault", "a mistake made on purpose, to see that the checks notice it"),
-    ("ulp", "unit in the last place: the distance to the next number of the dtype"),
+GLOSSARY = (
+    ("reference, candidate", "the port taken as correct; any other port, compared with it on the same variables"),
+    ("error ÷ budget", "1 is the limit; the budget is the largest difference that rounding explains in this run"),
+    ("proved", "the same operations on the same inputs; holds for every input"),
+    ("proved modulo", "the same after named rewrites that hold in real arithmetic, listed with their conditions"),
+    ("exact", "bitwise equal on every probe"),
+    ("float64", "equal within rounding when both programs run in float64, and within the budget in their own dtype"),
+    ("rounding", "within the budget in the programs' own dtype; a float64 run was not possible, for the reason given"),
+    ("expected", "differs by exactly the known difference that the case declares"),
+    ("statistical", "all random draws over layers and steps are different, as they must be"),
+    ("refuted", "the difference is larger than rounding explains"),
+    ("unidentifiable", "no probe can decide whether the ports are equal here"),
+    ("vacuous", "nothing was compared, or all values are zero"),
+    ("blocked", "not checked, because an earlier check failed"),
+    ("not run", "not checked on this machine, for the reason given"),
+    ("probe", "the inputs of a run: variables and batch, every leaf randomised; cold: with freshly initialised state"),
+    ("planted fault", "a bug inserted on purpose, to test that the checks notice it"),
+    ("ulp", "unit in the last place: the distance to the next representable number of the dtype"),
 )
-"""Words and meanings, in the order in which a reader meets them."""
+"""Terms and meanings, in the order in which a reader meets them."""

@@ -6,7 +6,7 @@
   const search = $("search"), status = $("shown"), keys = $("keys");
   let kind = "", at = -1;
 
-  // Details are packed: blocks of gzip in base64, unpacked when one of their parts is opened.
+  // Details are packed: base64 of gzip, decompressed when a part of the block is opened.
   const blocks = new Map();
   function unpacked(number) {
     if (!blocks.has(number)) {
@@ -27,7 +27,7 @@
   }
   document.addEventListener("toggle", (event) => event.target.open && unpack(event.target), true);
 
-  // The address: #anchor?show=different&q=norm
+  // URL fragment: #anchor?show=different&q=norm
   function address() {
     const [target, query] = location.hash.slice(1).split("?");
     return [decodeURIComponent(target), new URLSearchParams(query || "")];

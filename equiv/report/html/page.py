@@ -1,4 +1,4 @@
-"""Runs as one HTML file that needs nothing else: no network, no scripts to be read, no jax to be made."""
+"""Results as one self-contained HTML file: no network, readable without scripts, rendered without JAX."""
 
 import base64
 import hashlib
@@ -11,25 +11,25 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from equiv.core.results import CHECKS, RunResult
+from equiv.core.results import CHECK_NAMES, RunResult
 from equiv.core.timings import PHASES
 from equiv.report.html.anchors import anchor, slug
-from equiv.report.html.compressed import Packer, tight
-from equiv.report.html.glossary import WORDS
+from equiv.report.html.compressed import Packer, strip_whitespace
+from equiv.report.html.glossary import GLOSSARY
 from equiv.report.html.plots.timing_plots import cost_plots
-from equiv.report.html.views.banner import banner
-from equiv.report.html.views.case_view import CaseView, view
-from equiv.report.html.views.key_figures import tiles
-from equiv.report.html.views.overview import VERDICT_STATES, filters, rank, rows
-from equiv.report.html.views.timing_tables import FIGURES
+from equiv.report.html.views.banner import build_banner
+from equiv.report.html.views.case_view import CaseView, build_case_view
+from equiv.report.html.views.key_figures import build_tiles
+from equiv.report.html.views.overview import VERDICT_STATES, build_filters, comparison_rows, rank_entries
+from equiv.report.html.views.timing_tables import PROGRAM_FIGURES
 from equiv.report.runs import diff as past
-from equiv.report.runs.merge import Merged, environment_table, merge, platform_of
+from equiv.report.runs.merge import MergedRuns, environment_table, merge_runs, platform_of
 
-HTML = Path(__file__).parent
+HTML_FOLDER = Path(__file__).parent
 
 
-INLINE = 24_000
-"""Bytes of case details that stand in the page as they are, for readers without scripts; the rest is packed."""
+MAX_INLINE_BYTES = 24_000
+"""Most bytes of case details written into the page uncompressed, for readers without scripts; the rest is packed."""
 
 
 CHANGE_STATES = {
@@ -43,16 +43,16 @@ CHANGE_STATES = {
 
 
 @dataclass(frozen=True)
-class Section:
+class CaseSection:
     """One case on the page.
 
     Attributes:
         view: the case.
-        body: verdict, builders and leaves as they stand in the page; empty where they are packed.
-        brief: a few lines instead, for readers without scripts.
+        body: verdict, builders and leaves, uncompressed; empty where they are packed.
+        brief: a short summary shown instead, for readers without scripts.
         packed: address of the packed body.
-        more: address of all the rest: plots, evidence, cost.
-        open: whether it is open at first.
+        more: address of the packed rest: plots, evidence, cost.
+        open: whether the section is open when the page loads.
     """
 
     view: CaseView
@@ -63,51 +63,49 @@ class Section:
     open: bool
 
 
-def page(results: Sequence[RunResult], since: RunResult | None = None) -> str:
-    """One HTML document for one or more runs. A pure function: the same results give the same text.
-
-    With the same vl-convert, that is: another release may draw a chart by other bytes.
+def render_page(results: Sequence[RunResult], since: RunResult | None = None) -> str:
+    """Render one or more runs as one HTML document; the same results and the same vl-convert give the same text.
 
     Args:
-        results: shards, platforms or versions; their cases stand side by side.
-        since: an earlier run that the history section compares each of them with.
+        results: shards, platforms or versions, shown in one report.
+        since: an earlier run that the history section compares each run with.
     """
-    merged = merge(results)
-    ranked = rank(merged.entries)
-    made = rows(ranked)
+    merged = merge_runs(results)
+    ranked = rank_entries(merged.entries)
+    made = comparison_rows(ranked)
     packer = Packer()
-    template = environment(packer)
-    told = banner(merged, ranked)
-    script, style = (_read(name) for name in ("page.js", "page.css"))
+    template = template_environment(packer)
+    head = build_banner(merged, ranked)
+    script, style = (_read_asset(name) for name in ("page.js", "page.css"))
     labels, settings = environment_table(merged)
     return template.get_template("page.html.j2").render(
         merged=merged,
-        banner=told,
-        banner_state=VERDICT_STATES[told.verdict],
-        tiles=tiles(merged),
+        banner=head,
+        banner_state=VERDICT_STATES[head.verdict],
+        tiles=build_tiles(merged),
         rows=made,
-        filters=filters(made),
-        checks=CHECKS,
+        filters=build_filters(made),
+        checks=CHECK_NAMES,
         several=len(set(merged.labels)) > 1,
-        cases=tuple(_sections(template, packer, tuple(map(view, ranked)))),
+        cases=tuple(_case_sections(template, packer, tuple(map(build_case_view, ranked)))),
         packer=packer,
         cost_plots=cost_plots(merged.entries),
         errata=_errata(merged),
         environments=labels,
         settings=settings,
-        histories=tuple(_histories(merged, since)),
+        histories=tuple(_run_diffs(merged, since)),
         change_states=CHANGE_STATES,
-        change_signs=past.SIGNS,
+        change_signs=past.CHANGE_SIGNS,
         problems=merged.problems,
-        words=WORDS,
+        words=GLOSSARY,
         script=Markup(script),
         style=Markup(style),
-        policy=policy(script, style),
+        policy=security_policy(script, style),
     )
 
 
-def policy(script: str, style: str) -> str:
-    """The content security policy: this script and this style by their hashes, and nothing else from anywhere."""
+def security_policy(script: str, style: str) -> str:
+    """Return the content security policy: this script and this style by their hashes, and nothing else."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style)]
     return (
         f"default-src 'none'; script-src 'sha256-{hashes[0]}'; style-src 'sha256-{hashes[1]}'; "
@@ -115,48 +113,52 @@ def policy(script: str, style: str) -> str:
     )
 
 
-def environment(packer: Packer) -> Environment:
-    """The templates; every value is escaped, and a name that is missing is an error.
+def template_environment(packer: Packer) -> Environment:
+    """Return the Jinja environment: every value is escaped, and an undefined name is an error.
 
     Args:
-        packer: takes what is unpacked when it is opened.
+        packer: collects the parts that are decompressed when opened.
     """
     made = Environment(
-        loader=FileSystemLoader(HTML / "templates"),
+        loader=FileSystemLoader(HTML_FOLDER / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"slug": slug, "code": _code, "entry_anchor": anchor}
-    made.globals |= {"phases": PHASES, "figures": FIGURES, "packed": lambda text: packer.add(tight(text))}
+    made.filters |= {"slug": slug, "code": _code_filter, "entry_anchor": anchor}
+    made.globals |= {
+        "phases": PHASES,
+        "figures": PROGRAM_FIGURES,
+        "packed": lambda text: packer.add(strip_whitespace(text)),
+    }
     return made
 
 
-def _code(text: str) -> Markup:
-    """A text in which what stands in backticks is code."""
+def _code_filter(text: str) -> Markup:
+    """Escape a text and turn backticks into `<code>`."""
     parts = re.split(r"`([^`]+)`", text)
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
     )
 
 
-def _read(name: str) -> str:
-    """A part of the page without the spaces that only its source needs."""
-    lines = [line.strip() for line in (HTML / name).read_text(encoding="utf-8").splitlines()]
+def _read_asset(name: str) -> str:
+    """Return a script or style without indentation, empty lines and comments."""
+    lines = [line.strip() for line in (HTML_FOLDER / name).read_text(encoding="utf-8").splitlines()]
     return "\n".join(line for line in lines if line and not line.startswith("//"))
 
 
-def _sections(template: Environment, packer: Packer, views: Sequence[CaseView]) -> Iterator[Section]:
-    """The cases, the worst first: as long as there is room a body stands as it is; the first that fails is open."""
+def _case_sections(template: Environment, packer: Packer, views: Sequence[CaseView]) -> Iterator[CaseSection]:
+    """Yield the cases, worst first: uncompressed up to `MAX_INLINE_BYTES`; the first is open if it failed."""
     parts = [template.get_template(f"{name}.html.j2") for name in ("case", "brief", "more")]
-    room = INLINE
+    room = MAX_INLINE_BYTES
     for number, one in enumerate(views):
-        body, brief, more = (Markup(tight(part.render(view=one))) for part in parts)
+        body, brief, more = (Markup(strip_whitespace(part.render(view=one))) for part in parts)
         size = len(body.encode())
         inline = size <= room
         room -= size if inline else 0
-        yield Section(
+        yield CaseSection(
             view=one,
             body=body if inline else Markup(""),
             brief=Markup("") if inline else brief,
@@ -166,8 +168,8 @@ def _sections(template: Environment, packer: Packer, views: Sequence[CaseView]) 
         )
 
 
-def _errata(merged: Merged) -> tuple[tuple[Any, Any], ...]:
-    """Every deviation once, with the first case of those that have it."""
+def _errata(merged: MergedRuns) -> tuple[tuple[Any, Any], ...]:
+    """Return every deviation once, with the first case that has it."""
     found: dict[Any, Any] = {}
     for entry in merged.entries:
         for row in entry.case.deviations:
@@ -175,15 +177,15 @@ def _errata(merged: Merged) -> tuple[tuple[Any, Any], ...]:
     return tuple((entry, row) for (_, row), entry in found.items())
 
 
-def _histories(merged: Merged, since: RunResult | None) -> Iterator[past.History]:
-    """From the earlier run to each of these; and from run to run of one platform that share cases."""
+def _run_diffs(merged: MergedRuns, since: RunResult | None) -> Iterator[past.RunDiff]:
+    """Yield changes from the earlier run to each run, and between consecutive runs of one platform that share cases."""
     for run in merged.runs if since else ():
         assert since is not None
-        yield past.history(since, run)
+        yield past.diff_runs(since, run)
     ordered = sorted(merged.runs, key=lambda run: run.started)
     for index, run in enumerate(ordered):
         names = {case.name for case in run.cases}
         for later in ordered[index + 1 :]:
             if platform_of(later) == platform_of(run) and names & {case.name for case in later.cases}:
-                yield past.history(run, later)
+                yield past.diff_runs(run, later)
                 break

@@ -1,1 +1,1 @@
-"""Runs."""
+"""Several runs: merged into one report, or compared with each other."""

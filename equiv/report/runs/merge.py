@@ -1,4 +1,4 @@
-"""Several runs as one: shards, platforms and versions side by side, each told apart by what differs."""
+"""Merge several runs into one report: shards, platforms and versions, each labelled by what differs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from equiv.core.grades import Verdict
 from equiv.core.results import CaseResult, RunResult
 
-SEVERITY: tuple[Verdict, ...] = ("error", "different", "inconclusive", "same")
+VERDICTS_WORST_FIRST: tuple[Verdict, ...] = ("error", "different", "inconclusive", "same")
 """Worst first."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class MergedCase:
     """One case of one run.
 
     Attributes:
@@ -26,24 +26,24 @@ class Entry:
 
     @property
     def worst(self) -> int:
-        """Place of its worst verdict in `SEVERITY`; a case that could not be used at all is an error."""
-        verdicts = [SEVERITY.index(verdict) for verdict in self.case.verdicts.values()]
-        return 0 if self.case.problem else min(verdicts, default=SEVERITY.index("inconclusive"))
+        """Index of its worst verdict in `VERDICTS_WORST_FIRST`; a case that could not be used at all is an error."""
+        verdicts = [VERDICTS_WORST_FIRST.index(verdict) for verdict in self.case.verdicts.values()]
+        return 0 if self.case.problem else min(verdicts, default=VERDICTS_WORST_FIRST.index("inconclusive"))
 
 
 @dataclass(frozen=True)
-class Merged:
-    """Runs under one roof.
+class MergedRuns:
+    """Several runs in one report.
 
     Attributes:
         runs: in the order given.
-        labels: of each run: its platform, and whatever else tells it from another run of that platform.
+        labels: one per run: its platform, and what distinguishes it from other runs on that platform.
         entries: every case of every run, in order.
     """
 
     runs: tuple[RunResult, ...]
     labels: tuple[str, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[MergedCase, ...]
 
     @property
     def cases(self) -> tuple[CaseResult, ...]:
@@ -57,9 +57,9 @@ class Merged:
         return (*cases, *(problem for run in self.runs for problem in run.problems))
 
 
-def merge(results: Sequence[RunResult]) -> Merged:
-    """Runs under one roof; shards of one environment share its label, runs of the same cases do not."""
-    labels = [_label(run, results) for run in results]
+def merge_runs(results: Sequence[RunResult]) -> MergedRuns:
+    """Merge runs; shards of one environment share its label, repeated runs of the same cases get numbered labels."""
+    labels = [_run_label(run, results) for run in results]
     taken: dict[str, set[str]] = {}
     for index, run in enumerate(results):
         names, label, count = {case.name for case in run.cases}, labels[index], 1
@@ -67,24 +67,33 @@ def merge(results: Sequence[RunResult]) -> Merged:
             count += 1
             labels[index] = f"{label} run {count}"
         taken.setdefault(labels[index], set()).update(names)
-    entries = [Entry(label, run, case) for label, run in zip(labels, results, strict=True) for case in run.cases]
-    return Merged(tuple(results), tuple(labels), tuple(entries))
+    entries = [MergedCase(label, run, case) for label, run in zip(labels, results, strict=True) for case in run.cases]
+    return MergedRuns(tuple(results), tuple(labels), tuple(entries))
 
 
-def _label(run: RunResult, results: Sequence[RunResult]) -> str:
-    """The platform, and what differs between the runs of that platform and has a short name."""
+def _run_label(run: RunResult, results: Sequence[RunResult]) -> str:
+    """Return the platform, and the settings of `LABEL_SETTINGS` that differ between the runs on that platform."""
     platform = platform_of(run)
-    alike = [other.environment for other in results if platform_of(other) == platform]
-    telling = [
+    environments = [other.environment for other in results if platform_of(other) == platform]
+    distinguishing = [
         f"{name} {run.environment.get(name, '')}".strip()
-        for name in TELLING
-        if name in run.environment and len({other.get(name) for other in alike}) > 1
+        for name in LABEL_SETTINGS
+        if name in run.environment and len({other.get(name) for other in environments}) > 1
     ]
-    return " ".join([platform, *telling])
+    return " ".join([platform, *distinguishing])
 
 
-TELLING = ("device", "python", "jax", "flax", "dm-haiku", "optax", "jax_enable_x64", "jax_default_matmul_precision")
-"""What tells two runs of one platform apart in few words."""
+LABEL_SETTINGS = (
+    "device",
+    "python",
+    "jax",
+    "flax",
+    "dm-haiku",
+    "optax",
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+)
+"""Settings that may distinguish two runs on one platform in a label."""
 
 
 def platform_of(run: RunResult) -> str:
@@ -93,7 +102,7 @@ def platform_of(run: RunResult) -> str:
 
 
 @dataclass(frozen=True)
-class Setting:
+class EnvironmentSetting:
     """One line of the environment: its value in each run."""
 
     name: str
@@ -101,15 +110,15 @@ class Setting:
 
     @property
     def differs(self) -> bool:
-        """Whether the runs do."""
+        """Whether the value differs between runs."""
         return len(set(self.values)) > 1
 
 
-def environment_table(merged: Merged) -> tuple[tuple[str, ...], tuple[Setting, ...]]:
-    """The labels of the environments and their settings, those that differ first; shards of one are one column."""
+def environment_table(merged: MergedRuns) -> tuple[tuple[str, ...], tuple[EnvironmentSetting, ...]]:
+    """Return the environments' labels and settings, differing settings first; shards of one share a column."""
     columns: dict[str, dict[str, str]] = {}
     for label, run in zip(merged.labels, merged.runs, strict=True):
         columns.setdefault(label, run.environment)
     names = sorted({name for known in columns.values() for name in known})
-    settings = [Setting(name, tuple(known.get(name, "") for known in columns.values())) for name in names]
+    settings = [EnvironmentSetting(name, tuple(known.get(name, "") for known in columns.values())) for name in names]
     return tuple(columns), tuple(sorted(settings, key=lambda setting: not setting.differs))

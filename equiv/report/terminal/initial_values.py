@@ -1,16 +1,18 @@
-"""Noun of how a leaf starts in two libraries. A difference is one of training, never of the function. No jax here."""
+"""How the initial parameter values of two libraries compare. A difference affects training, never the function."""
 
-from equiv.core.results import Start
+from equiv.core.results import InitialValues
 
 
-def told(starts: tuple[Start, ...]) -> str:
-    """How many leaves start otherwise, in a sentence, and the first of them."""
-    apart = [start for start in starts if not start.same]
-    counted = f"{'≈' if apart else '✓'} initial values: {len(starts) - len(apart)} of {len(starts)} leaves start alike"
-    if not apart:
+def describe_initial_values(starts: tuple[InitialValues, ...]) -> str:
+    """Describe how many leaves have the same initial distribution, and the first that has not."""
+    different = [start for start in starts if not start.same]
+    same = len(starts) - len(different)
+    sign = "≈" if different else "✓"
+    counted = f"{sign} initial values: {same} of {len(starts)} leaves have the same distribution"
+    if not different:
         return counted
-    first = apart[0]
+    first = different[0]
     return (
         f"{counted}; {first.leaf}: reference {first.reference}; {first.candidate} {first.candidate_values}; "
-        f"another training, the same function. {first.hint}"
+        f"training starts differently, the function is the same. {first.hint}"
     )

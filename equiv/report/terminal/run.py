@@ -1,4 +1,4 @@
-"""A run in the terminal: verdict first, then the table, then the worst finding."""
+"""Print a run in the terminal: verdict first, then the table, then the worst finding."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from equiv.core.grades import EQUAL
-from equiv.core.headline import place_words, reason, severity, verdict_words, worst_finding
-from equiv.core.results import CHECKS, CaseResult, CheckResult, Finding, RunResult
+from equiv.core.grades import EQUAL_GRADES
+from equiv.core.headline import headline_finding, place_words, severity, verdict_reason, verdict_words
+from equiv.core.results import CHECK_NAMES, CaseResult, CheckResult, Finding, RunResult
 from equiv.core.selfcheck_results import OUTCOMES
-from equiv.report.cells import NOT_ASKED, VERDICT_SIGNS, cell, values
-from equiv.report.terminal.initial_values import told
+from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_finding
+from equiv.report.terminal.initial_values import describe_initial_values
 
-COLOURS = {"same": "green", "different": "red", "inconclusive": "yellow", "error": "magenta"}
+VERDICT_COLOURS = {"same": "green", "different": "red", "inconclusive": "yellow", "error": "magenta"}
 
 
 GRADE_COLOURS = {"refuted": "red", "error": "magenta", "": "dim", "expected": "cyan"} | dict.fromkeys(
@@ -23,113 +23,117 @@ GRADE_COLOURS = {"refuted": "red", "error": "magenta", "": "dim", "expected": "c
 )
 
 
-def show(result: RunResult, console: Console, explain: bool = False) -> None:
-    """Print a run; only the table is fitted to the width, so that a line of text is one line in a log.
+def print_run(result: RunResult, console: Console, explain: bool = False) -> None:
+    """Print a run; only the table is fitted to the terminal's width, a line of text stays one line in a log.
 
     Args:
         result: the run.
-        console: where to.
-        explain: for every check also what came closest to its budget, and where that budget comes from.
+        console: the console to print to.
+        explain: for every check also print the finding closest to its budget, and how that budget is derived.
     """
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
-    say(f"[{COLOURS[result.verdict]} bold]{VERDICT_SIGNS[result.verdict]} {escape(result.headline)}[/]")
-    say(f"[dim]{escape(surroundings(result))}[/]")
+    say(f"[{VERDICT_COLOURS[result.verdict]} bold]{VERDICT_SIGNS[result.verdict]} {escape(result.headline)}[/]")
+    say(f"[dim]{escape(device_and_versions(result))}[/]")
     if compared := [case for case in result.cases if case.candidates]:
-        _table(compared, console)
-        say(f"[dim]{_counts(result)}[/]")
+        _print_check_table(compared, console)
+        say(f"[dim]{_findings_line(result)}[/]")
         if tried := [finding for case in result.cases for finding in case.probes]:
-            say(f"[dim]{_tried(tried)}[/]")
-        say(_planted(compared))
+            say(f"[dim]{_probes_line(tried)}[/]")
+        say(_faults_line(compared))
         for case in compared:
-            if case.starts:
-                say(f"[dim]{escape(case.name)}: {escape(told(case.starts))}[/]")
+            if case.initial_values:
+                say(f"[dim]{escape(case.name)}: {escape(describe_initial_values(case.initial_values))}[/]")
     for case in result.cases:
         if case.problem:
             say(f"[magenta]! {escape(case.name)}[/]: {escape(case.problem)}")
     for problem in result.problems:
         say(f"[magenta]![/] {escape(problem)}")
-    unlike = [(case, who) for case in result.cases for who, verdict in case.verdicts.items() if verdict != "same"]
-    for case, who in unlike if len(unlike) > 1 else ():
+    not_same = [(case, who) for case in result.cases for who, verdict in case.verdicts.items() if verdict != "same"]
+    for case, who in not_same if len(not_same) > 1 else ():
         verdict = case.verdicts[who]
-        say(f"[{COLOURS[verdict]}]{VERDICT_SIGNS[verdict]}[/] {escape(reason(case, who))}")
-    for line in _explained(result) if explain else _worst(result):
+        say(f"[{VERDICT_COLOURS[verdict]}]{VERDICT_SIGNS[verdict]}[/] {escape(verdict_reason(case, who))}")
+    for line in _budget_lines(result) if explain else _first_finding_lines(result):
         say(line)
 
 
-def surroundings(result: RunResult) -> str:
-    """Device and versions in one line."""
+def device_and_versions(result: RunResult) -> str:
+    """Return device, versions and duration in one line."""
     known = result.environment
     device = dict.fromkeys(known[name] for name in ("platform", "device") if known.get(name))
     versions = [f"{name} {known[name]}" for name in ("jax", "flax", "dm-haiku") if name in known]
     return " · ".join([*device, *versions, f"{result.seconds:.1f} s"])
 
 
-def _table(cases: list[CaseResult], console: Console) -> None:
-    """With error over budget where that fits, else without; where that does not fit either, a list."""
+def _print_check_table(cases: list[CaseResult], console: Console) -> None:
+    """Print the table with error / budget where that fits, else without; where neither fits, print a list."""
     for ratio in (True, False):
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("case", "candidate", *CHECKS, "verdict"):
+        for heading in ("case", "candidate", *CHECK_NAMES, "verdict"):
             table.add_column(heading, no_wrap=True)
         for case in cases:
             for candidate in case.candidates:
-                table.add_row(*_row(case, candidate, ratio))
+                table.add_row(*_check_table_row(case, candidate, ratio))
         if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
             console.print(table)
             return
     for case in cases:
         for candidate in case.candidates:
-            name, against, *cells, verdict = _row(case, candidate, True)
+            name, against, *cells, verdict = _check_table_row(case, candidate, True)
             console.print(f"{verdict}  {name}, {against}", soft_wrap=True)
-            asked = [f"{check} {text}" for check, text in zip(CHECKS, cells, strict=True) if NOT_ASKED not in text]
+            asked = [
+                f"{check} {text}" for check, text in zip(CHECK_NAMES, cells, strict=True) if NOT_APPLICABLE not in text
+            ]
             console.print(Padding(", ".join(asked), (0, 0, 0, 4), expand=False))
 
 
-def _row(case: CaseResult, candidate: str, ratio: bool) -> list[str]:
+def _check_table_row(case: CaseResult, candidate: str, ratio: bool) -> list[str]:
     row = [escape(case.name), f"{escape(candidate)} [dim]/ {escape(case.reference)}[/]"]
-    for check in CHECKS:
-        text, grade = cell(case, candidate, check, ratio)
+    for check in CHECK_NAMES:
+        text, grade = check_cell(case, candidate, check, ratio)
         row.append(f"[{GRADE_COLOURS.get(grade, 'green')}]{text}[/]")
     verdict = case.verdicts[candidate]
-    return [*row, f"[{COLOURS[verdict]}]{VERDICT_SIGNS[verdict]} {verdict_words(case, candidate)}[/]"]
+    return [*row, f"[{VERDICT_COLOURS[verdict]}]{VERDICT_SIGNS[verdict]} {verdict_words(case, candidate)}[/]"]
 
 
-def _counts(result: RunResult) -> str:
+def _findings_line(result: RunResult) -> str:
     findings = [finding for case in result.cases for check in case.checks for finding in check.findings]
     grades = Counter(finding.grade for finding in findings)
     counted = ", ".join(f"{count} {grade}" for grade, count in grades.items())
-    leaves, left = sum(len(case.leaves) for case in result.cases), sum(case.left_over for case in result.cases)
+    leaves, left = sum(len(case.leaves) for case in result.cases), sum(case.unmapped_leaves for case in result.cases)
     notes = sum(len(case.deviations) for case in result.cases)
     return (
         f"{len(findings)} findings: {counted}; {leaves} leaves mapped, {left} left over; errata of the guides: "
-        f"{notes}. A number is error / budget, 1 is the limit; {NOT_ASKED} does not apply"
+        f"{notes}. A number is error / budget, 1 is the limit; {NOT_APPLICABLE} does not apply"
     )
 
 
-def _tried(tried: list[Finding]) -> str:
-    """Whether the probes can tell: leaves moved and pairs of leaves swapped."""
+def _probes_line(tried: list[Finding]) -> str:
+    """Summarise how sensitive the probes are: changed leaves, swapped leaves and mutated proofs that they notice."""
     moved = [finding for finding in tried if finding.place.startswith("moving ")]
     swapped = [finding for finding in tried if finding.place.startswith("swapping ")]
-    tampered = [finding for finding in tried if finding.place.startswith("tampering ")]
-    blind = [finding.place for finding in tried if finding.grade == "unidentifiable"]
-    noticed = [sum(finding.grade == "exact" for finding in group) for group in (moved, swapped, tampered)]
+    mutated = [finding for finding in tried if finding.place.startswith("tampering ")]
+    undetected = [finding.place for finding in tried if finding.grade == "unidentifiable"]
+    noticed = [sum(finding.grade == "exact" for finding in group) for group in (moved, swapped, mutated)]
     longer = [finding.place for finding in tried if finding.place.startswith("lengthening ")]
-    missed = f"; not told: {', '.join(map(escape, blind))}" if blind else ""
+    missed = f"; not noticed: {', '.join(map(escape, undetected))}" if undetected else ""
     changed = "".join(f"; environment: {escape(finding.note)}" for finding in tried if finding.place == "environment")
-    missed += changed + "".join(f"; batch lengthened: {escape(place.removeprefix('lengthening '))}" for place in longer)
+    missed += changed
+    missed += "".join(f"; batch size increased: {escape(place.removeprefix('lengthening '))}" for place in longer)
     return (
-        f"probes: {noticed[0]} of {len(moved)} moved leaves and {noticed[1]} of {len(swapped)} swaps noticed; "
-        f"{noticed[2]} of {len(tampered)} proofs break when an equation is changed{missed}"
+        f"probes: {noticed[0]} of {len(moved)} changed leaves and "
+        f"{noticed[1]} of {len(swapped)} swapped leaf pairs noticed; "
+        f"{noticed[2]} of {len(mutated)} proofs fail, as they should, when an equation is changed{missed}"
     )
 
 
-def _planted(cases: list[CaseResult]) -> str:
-    """What became of planted faults."""
+def _faults_line(cases: list[CaseResult]) -> str:
+    """Summarise how many planted faults the checks notice."""
     tried = [case for case in cases if case.faults is not None]
     if not tried:
-        return "[dim]faults: none planted; equiv run --selfcheck plants them[/]"
+        return "[dim]faults: none planted; run `equiv run --selfcheck` to plant some[/]"
     found: Counter[str] = Counter()
     for case in tried:
         for row in case.faults.rows if case.faults else ():
@@ -142,31 +146,31 @@ def _planted(cases: list[CaseResult]) -> str:
     return f"[red]✗ {text}[/]" if found["survived"] or trouble else f"[dim]{text}[/]"
 
 
-def _worst(result: RunResult) -> Iterator[str]:
-    """What a reader looks at first: an error, else a difference, else what came closest to being one."""
+def _first_finding_lines(result: RunResult) -> Iterator[str]:
+    """Yield the finding to read first: an error, else a difference, else the finding closest to its budget."""
     title = "First finding"
-    found = worst_finding(result.cases, ("error",)) or worst_finding(result.cases, ("refuted",))
+    found = headline_finding(result.cases, ("error",)) or headline_finding(result.cases, ("refuted",))
     if found is None:
-        title, found = "Closest to its budget", _closest(result)
+        title, found = "Closest to its budget", _closest_finding(result)
     if found is None:
         return
     case, check, finding = found
     yield f"\n[bold]{title}[/]: {escape(place_words(case, check, finding))}"
-    for line in values(finding, case.reference, check.candidate):
+    for line in describe_finding(finding, case.reference, check.candidate):
         yield f"  {escape(line)}"
 
 
-def _explained(result: RunResult) -> Iterator[str]:
+def _budget_lines(result: RunResult) -> Iterator[str]:
     for case in result.cases:
         for check in case.checks:
             measured = [finding for finding in check.findings if finding.budget]
             if measured:
                 finding = max(measured, key=severity)
                 yield f"\n[bold]{escape(place_words(case, check, finding))}[/]"
-                yield from (f"  {escape(line)}" for line in values(finding, case.reference, check.candidate))
+                yield from (f"  {escape(line)}" for line in describe_finding(finding, case.reference, check.candidate))
 
 
-def _closest(result: RunResult) -> tuple[CaseResult, CheckResult, Finding] | None:
+def _closest_finding(result: RunResult) -> tuple[CaseResult, CheckResult, Finding] | None:
     every = [(case, check, item) for case in result.cases for check in case.checks for item in check.findings]
-    ranked = [entry for entry in every if entry[2].ratio and entry[2].grade in EQUAL]
+    ranked = [entry for entry in every if entry[2].ratio and entry[2].grade in EQUAL_GRADES]
     return max(ranked, key=lambda entry: severity(entry[2]), default=None)

@@ -1,4 +1,4 @@
-"""A selfcheck in the terminal: how many faults were noticed, then kind of fault by case."""
+"""Print a selfcheck in the terminal: how many faults were noticed, then a table of fault kinds by case."""
 
 import re
 from collections import Counter
@@ -8,48 +8,56 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from equiv.core.selfcheck_results import BUILDER, OUTCOMES, SIGNS, Kill, Selfcheck, counts, exit_code
+from equiv.core.selfcheck_results import (
+    BUILDER,
+    OUTCOME_SIGNS,
+    OUTCOMES,
+    MutantResult,
+    Selfcheck,
+    count_outcomes,
+    selfcheck_exit_code,
+)
 
-COLOURS = {"noticed": "green", "equivalent": "cyan", "unidentifiable": "yellow", "survived": "red"}
+OUTCOME_COLOURS = {"noticed": "green", "equivalent": "cyan", "unidentifiable": "yellow", "survived": "red"}
 
 
-MEANINGS = {
-    "noticed": "noticed",
-    "equivalent": "equivalent: proved to be no fault",
-    "unidentifiable": "unidentifiable: no probe can tell",
-    "survived": "survived: hidden by the budget",
+OUTCOME_MEANINGS = {
+    "noticed": "noticed by a check",
+    "equivalent": "equivalent: proved to change nothing",
+    "unidentifiable": "unidentifiable: no probe can show it",
+    "survived": "survived: within the budget, not noticed",
 }
 
 
-PARTS = {"in programs": False, "in builders": True}
+FAULT_ORIGINS = {"in programs": False, "in builders": True}
 
 
-NUMBERS = re.compile(r"^moves .* by [^ ]*, ")
-"""The part of a reason that is another in every place."""
+MOVED_AMOUNT = re.compile(r"^moves .* by [^ ]*, ")
+"""The part of a reason that varies from place to place."""
 
 
-VERDICTS = {0: "[green bold]✓", 1: "[red bold]✗", 2: "[magenta bold]!", 3: "[yellow bold]?"}
+EXIT_CODE_SIGNS = {0: "[green bold]✓", 1: "[red bold]✗", 2: "[magenta bold]!", 3: "[yellow bold]?"}
 
 
-def show_matrix(result: Selfcheck, console: Console) -> None:
-    """Print a selfcheck; where the table does not fit the width, a list."""
+def print_selfcheck(result: Selfcheck, console: Console) -> None:
+    """Print a selfcheck; where the table does not fit the width, print a list."""
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
-    say(f"{VERDICTS[exit_code(result)]} {escape(result.headline)}[/]")
-    _say_where(result, say)
+    say(f"{EXIT_CODE_SIGNS[selfcheck_exit_code(result)]} {escape(result.headline)}[/]")
+    _print_origins(result, say)
     for case in result.cases:
         if case.problem:
             say(f"[magenta]! {escape(case.name)}[/]: {escape(case.problem)}")
-    planted = {kill.fault for case in result.cases for kill in case.kills}
+    planted = {mutant.fault for case in result.cases for mutant in case.mutants}
     kinds = [kind for kind in dict.fromkeys(kind for case in result.cases for kind in case.kinds) if kind in planted]
     cells = {
-        (kind, case.name): _cell([kill for kill in case.kills if kill.fault == kind])
+        (kind, case.name): _outcome_cell([mutant for mutant in case.mutants if mutant.fault == kind])
         for kind in kinds
         for case in result.cases
     }
-    names = [case.name for case in result.cases if case.kills]
+    names = [case.name for case in result.cases if case.mutants]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("fault", *names):
         table.add_column(escape(heading), no_wrap=True)
@@ -62,34 +70,39 @@ def show_matrix(result: Selfcheck, console: Console) -> None:
             there = [f"{escape(name)} {cells[kind, name]}" for name in names if cells[kind, name]]
             say(f"{escape(kind)}: {', '.join(there)}")
     if kinds:
-        say(f"[dim]{'; '.join(f'{SIGNS[outcome]} {MEANINGS[outcome]}' for outcome in OUTCOMES)}[/]")
-    _say_missed(result, say)
+        say(f"[dim]{'; '.join(f'{OUTCOME_SIGNS[outcome]} {OUTCOME_MEANINGS[outcome]}' for outcome in OUTCOMES)}[/]")
+    _print_missed(result, say)
 
 
-def _say_where(result: Selfcheck, say: Callable[[str], None]) -> None:
-    """What became of the faults in programs, and of those in builders."""
-    every = [kill for case in result.cases for kill in case.kills]
-    parts = {where: [kill for kill in every if (kill.program == BUILDER) == inside] for where, inside in PARTS.items()}
+def _print_origins(result: Selfcheck, say: Callable[[str], None]) -> None:
+    """Print the outcomes of faults in programs, and of faults in builders."""
+    every = [mutant for case in result.cases for mutant in case.mutants]
+    parts = {
+        where: [mutant for mutant in every if (mutant.program == BUILDER) == inside]
+        for where, inside in FAULT_ORIGINS.items()
+    }
     if all(parts.values()):
-        say("; ".join(f"{len(kills)} {where}: {_cell(kills)}" for where, kills in parts.items()))
+        say("; ".join(f"{len(mutants)} {where}: {_outcome_cell(mutants)}" for where, mutants in parts.items()))
 
 
-def _say_missed(result: Selfcheck, say: Callable[[str], None]) -> None:
-    """Why no probe can tell, by kind; and every survivor by itself."""
-    unknown = [kill for case in result.cases for kill in case.kills if kill.outcome == "unidentifiable"]
-    reasons = Counter((kill.fault, NUMBERS.sub("", kill.reason)) for kill in unknown)
+def _print_missed(result: Selfcheck, say: Callable[[str], None]) -> None:
+    """Print why no probe can show a fault, by kind; and every fault that survived."""
+    unidentifiable = [mutant for case in result.cases for mutant in case.mutants if mutant.outcome == "unidentifiable"]
+    reasons = Counter((mutant.fault, MOVED_AMOUNT.sub("", mutant.reason)) for mutant in unidentifiable)
     for (fault, reason), count in reasons.items():
-        say(f"[yellow]{SIGNS['unidentifiable']} {count}[/] {escape(fault)}: {escape(reason)}")
+        say(f"[yellow]{OUTCOME_SIGNS['unidentifiable']} {count}[/] {escape(fault)}: {escape(reason)}")
     for case in result.cases:
-        for kill in (kill for kill in case.kills if kill.outcome == "survived"):
-            program = "" if kill.program == BUILDER else f", {kill.program}"
-            place = f"{case.name}, {kill.candidate}{program}: {kill.fault}, {kill.site}"
-            say(f"[red]{SIGNS['survived']} survived[/] {escape(place)}: {escape(kill.reason)}")
+        for mutant in (mutant for mutant in case.mutants if mutant.outcome == "survived"):
+            program = "" if mutant.program == BUILDER else f", {mutant.program}"
+            place = f"{case.name}, {mutant.candidate}{program}: {mutant.fault}, {mutant.site}"
+            say(f"[red]{OUTCOME_SIGNS['survived']} survived[/] {escape(place)}: {escape(mutant.reason)}")
 
 
-def _cell(kills: Sequence[Kill]) -> str:
-    """How many came to each outcome, with its sign."""
-    found = counts(kills)
+def _outcome_cell(mutants: Sequence[MutantResult]) -> str:
+    """Return the number of faults with each outcome, with its sign."""
+    found = count_outcomes(mutants)
     return " ".join(
-        f"[{COLOURS[outcome]}]{SIGNS[outcome]} {found[outcome]}[/]" for outcome in OUTCOMES if found[outcome]
+        f"[{OUTCOME_COLOURS[outcome]}]{OUTCOME_SIGNS[outcome]} {found[outcome]}[/]"
+        for outcome in OUTCOMES
+        if found[outcome]
     )

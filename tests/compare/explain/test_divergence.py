@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from equiv.compare.explain.divergence import walk_values
-from equiv.core.results import Waypoint
+from equiv.core.results import Intermediate
 from equiv.programs.program import Program
 
 GIVEN = {"x": np.random.default_rng(0).normal(size=(6, 8)).astype("float32"), "w": np.eye(8, dtype="float32") + 0.25}
 
 
-def way(left: Callable, right: Callable) -> tuple[Waypoint, ...]:
+def way(left: Callable, right: Callable) -> tuple[Intermediate, ...]:
     """Two functions of x and w, walked in float32."""
     programs = [
         Program("f", jax.make_jaxpr(function)(GIVEN["x"], GIVEN["w"]), ("x", "w"), ("output",))
@@ -36,7 +36,7 @@ def norm(x: jax.Array, w: jax.Array, eps: float = 1e-3) -> jax.Array:
     return jnp.tanh((y - mean) * inverse)
 
 
-def test_two_programs_alike_lose_nothing():
+def test_two_equal_programs_lose_nothing():
     """Every value is there, bit for bit."""
     points = way(norm, norm)
     assert [point.name for point in points][:1] == ["dot_general"]
@@ -45,7 +45,7 @@ def test_two_programs_alike_lose_nothing():
 
 
 def test_another_constant_is_lost_from_where_it_is_added():
-    """Values beside it are not."""
+    """Values that do not depend on it are not."""
     points = way(norm, lambda x, w: norm(x, w, 1e-1))
     names = [point.name for point in points]
     first = next(index for index, point in enumerate(points) if point.lost)
@@ -72,13 +72,13 @@ def test_another_way_to_the_same_is_not_lost():
 
 
 def test_what_parts_only_at_the_end_is_placed_there():
-    """Everything before is alike."""
+    """Everything before is equal."""
     assert [point.lost for point in way(norm, lambda x, w: norm(x, w) * 1.5)][-2:] == [False, False]
     assert [point.lost for point in way(lambda x, w: norm(x, w) * 1.5, norm)][-2:] == [False, True]
 
 
 def test_a_detached_gradient_is_lost_on_the_way_back():
-    """Forward everything is alike."""
+    """In the forward pass everything is equal."""
 
     def loss(x: jax.Array, w: jax.Array, stop: Callable = lambda value: value) -> jax.Array:
         return (jnp.tanh(stop(x @ w)) @ w).sum()
@@ -87,7 +87,7 @@ def test_a_detached_gradient_is_lost_on_the_way_back():
     right = jax.grad(lambda x, w: loss(x, w, jax.lax.stop_gradient), argnums=1)
     points = way(left, right)
     assert [point.lost for point in points][:2] == [False, False]
-    assert any(point.lost and "on the way back" in point.name for point in points)
+    assert any(point.lost and "in the backward pass" in point.name for point in points)
 
 
 def test_values_of_another_size_are_no_values_of_the_candidate():
@@ -96,7 +96,7 @@ def test_values_of_another_size_are_no_values_of_the_candidate():
     assert [(point.ratio, point.lost) for point in points] == [(None, True)]
 
 
-def test_a_long_program_is_told_up_to_a_limit(monkeypatch):
+def test_a_long_program_is_described_up_to_a_limit(monkeypatch):
     """The first values: there it begins to differ."""
-    monkeypatch.setattr("equiv.compare.explain.divergence.MOST", 3)
+    monkeypatch.setattr("equiv.compare.explain.divergence.MAX_VALUES", 3)
     assert len(way(norm, norm)) == 3

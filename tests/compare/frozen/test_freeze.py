@@ -13,13 +13,13 @@ import pytest
 from click.testing import CliRunner
 from helpers import CASES, loaded
 
-from equiv.compare.frozen.bundle import Frozen, changes, decode, encode
-from equiv.compare.frozen.compare import run_against, thawed
-from equiv.compare.frozen.freeze import freeze
+from equiv.compare.frozen.bundle import FrozenReference, decode_bundle, encode_bundle, environment_changes
+from equiv.compare.frozen.compare import compare_with_frozen, restore_reference
+from equiv.compare.frozen.freeze import freeze_reference
 from equiv.compare.pipeline import run_case
-from equiv.core.case_files import CaseFile, load
+from equiv.core.case_files import CaseFile, load_case
 from equiv.core.results import CaseResult
-from equiv.core.results_json import read
+from equiv.core.results_json import read_results
 from equiv.errors import CaseError, EquivError
 from equiv.frontends.cli.main import main
 
@@ -27,9 +27,9 @@ NAMES = ("mlp", "custom_linear", "counter")
 
 
 @cache
-def bundle(name: str) -> Frozen:
+def bundle(name: str) -> FrozenReference:
     """The reference of a case, frozen and thawed once."""
-    return decode(encode(freeze(loaded(name))), name)
+    return decode_bundle(encode_bundle(freeze_reference(loaded(name))), name)
 
 
 @cache
@@ -42,8 +42,8 @@ def grades(result: CaseResult) -> dict[tuple[str, str], str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_bundle_gives_every_check_the_grade_of_a_living_reference(name):
-    result = run_against(loaded(name), bundle(name))
+def test_a_bundle_gives_every_check_the_living_references_grade(name):
+    result = compare_with_frozen(loaded(name), bundle(name))
     assert grades(result) == grades(living(name))
     assert result.verdicts == living(name).verdicts
     assert result.reference == f"frozen {bundle(name).backend}"
@@ -56,7 +56,7 @@ def test_every_finding_is_the_living_ones(name):
     def told(result):
         return {(c.check, c.candidate, f.place): (f.grade, f.note) for c in result.checks for f in c.findings}
 
-    ours, theirs = told(run_against(loaded(name), bundle(name))), told(living(name))
+    ours, theirs = told(compare_with_frozen(loaded(name), bundle(name))), told(living(name))
     # What the guide prints of the frozen library is its own affair.
     assert ours == {key: value for key, value in theirs.items() if f"{bundle(name).backend} prints" not in key[2]} | {
         key: value for key, value in ours.items() if f"{bundle(name).backend} prints" in key[2]
@@ -65,10 +65,14 @@ def test_every_finding_is_the_living_ones(name):
 
 def test_a_bundle_is_the_same_after_writing_and_reading():
     frozen = bundle("mlp")
-    again = decode(encode(frozen), "again")
-    assert encode(again) == encode(frozen)
+    again = decode_bundle(encode_bundle(frozen), "again")
+    assert encode_bundle(again) == encode_bundle(frozen)
     for one, other in zip(frozen.probes, again.probes, strict=True):
-        for ours, theirs in ((one.native, other.native), (one.lifted, other.lifted), (one.variables, other.variables)):
+        for ours, theirs in (
+            (one.native, other.native),
+            (one.float64, other.float64),
+            (one.variables, other.variables),
+        ):
             assert ours.keys() == theirs.keys()
             assert all(ours[name].dtype == theirs[name].dtype for name in ours)
             assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
@@ -76,14 +80,14 @@ def test_a_bundle_is_the_same_after_writing_and_reading():
 
 def test_a_fault_in_a_port_is_found_at_its_place():
     case = helpers.patched("mlp", ("nnx.gelu(", "nnx.relu("))
-    result = run_against(replace(loaded("mlp"), case=case), bundle("mlp"))
+    result = compare_with_frozen(replace(loaded("mlp"), case=case), bundle("mlp"))
     assert result.verdicts == {"linen": "same", "nnx": "different"}
     refuted = [f.place for c in result.checks for f in c.findings if f.grade == "refuted" and c.check == "outputs"]
     assert refuted[0] == "eval __call__: output"
 
 
 def test_names_of_another_prover_prove_nothing_and_numbers_decide():
-    result = run_against(loaded("custom_linear"), replace(bundle("custom_linear"), prover="another"))
+    result = compare_with_frozen(loaded("custom_linear"), replace(bundle("custom_linear"), prover="another"))
     assert set(result.verdicts.values()) == {"same"}
     of_numbers = {grade for (_, check), grade in grades(result).items() if check in ("outputs", "gradients", "train")}
     assert of_numbers == {"float64", "exact"}
@@ -91,7 +95,7 @@ def test_names_of_another_prover_prove_nothing_and_numbers_decide():
 
 def test_the_frozen_library_need_not_be_installed(tmp_path):
     """In a process that cannot import it, and from a case file that still holds its builder."""
-    (tmp_path / "bundle").write_bytes(encode(bundle("custom_linear")))
+    (tmp_path / "bundle").write_bytes(encode_bundle(bundle("custom_linear")))
     program = (
         "import sys\nsys.modules['haiku'] = None\nfrom equiv.frontends.cli.main import main\n"
         f"main(['run', {str(CASES / 'custom_linear.py')!r}, '--against', 'bundle', '--reports', '.'])"
@@ -99,43 +103,44 @@ def test_the_frozen_library_need_not_be_installed(tmp_path):
     ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, env=os.environ)
     assert ran.stdout.startswith("✓ Same: all 2 comparisons of 1 case.\n"), ran.stderr
     assert ran.returncode == 0
-    (case,) = read(tmp_path / "results.json").cases
+    (case,) = read_results(tmp_path / "results.json").cases
     assert case.reference == "frozen haiku"
 
 
 def test_what_changed_in_the_environment_is_named():
     before = {**bundle("counter").environment, "jax": "0.1.0"}
-    result = run_against(loaded("counter"), replace(bundle("counter"), environment=before))
+    result = compare_with_frozen(loaded("counter"), replace(bundle("counter"), environment=before))
     (told,) = [finding.note for finding in result.probes if finding.place == "environment"]
     assert told.startswith("jax: 0.1.0, now ")
-    assert changes({"a": "1", "b": "2"}, {"a": "1", "c": "3"}) == ("b: 2, now unknown", "c: unknown, now 3")
+    assert environment_changes({"a": "1", "b": "2"}, {"a": "1", "c": "3"}) == ("b: 2, now unknown", "c: unknown, now 3")
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"batch": {"x": "float32[9,9]"}}, r"counter: batch \{'x': 'float32\[9,9\]'\} in the case, .* in the bundle"),
-        ({"steps": 7}, r"counter: steps 7 in the case, 5 in the bundle\. Freeze the reference anew"),
+        ({"steps": 7}, r"counter: steps 7 in the case, 5 in the bundle\. Freeze the reference again"),
     ],
     ids=["batch", "steps"],
 )
 def test_a_bundle_of_other_questions_is_refused(changed, message):
     other = replace(loaded("counter"), case=replace(loaded("counter").case, **changed))
     with pytest.raises(CaseError, match=message):
-        run_against(other, bundle("counter"))
+        compare_with_frozen(other, bundle("counter"))
 
 
 def test_a_case_without_another_model_is_refused():
     case = loaded("counter").case
     alone = replace(case, models={"haiku": case.models["haiku"]})
     with pytest.raises(CaseError, match=r"the case has no model but haiku, which is frozen\. Give it the port"):
-        run_against(replace(loaded("counter"), case=alone), bundle("counter"))
+        compare_with_frozen(replace(loaded("counter"), case=alone), bundle("counter"))
 
 
-def test_a_leaf_that_the_port_lacks_is_refuted_and_blocks_the_rest():
+def test_a_missing_leaf_is_refuted_and_blocks_the_rest():
+    """A leaf that the bundle has and the port has not."""
     frozen = bundle("custom_linear")
     extra = replace(frozen.leaves[0], name="more/kernel")
-    result = run_against(loaded("custom_linear"), replace(frozen, leaves=(*frozen.leaves, extra)))
+    result = compare_with_frozen(loaded("custom_linear"), replace(frozen, leaves=(*frozen.leaves, extra)))
     assert {grade for (_, check), grade in grades(result).items() if check == "structure"} == {"refuted"}
     assert {grade for (_, check), grade in grades(result).items() if check != "structure"} == {"blocked"}
 
@@ -161,11 +166,11 @@ def broken(data: bytes) -> dict[str, bytes]:
 @pytest.mark.parametrize("what", list(broken(msgspec.msgpack.encode({"schema": 1}))))
 def test_a_broken_bundle_is_one_message(what, tmp_path):
     path = tmp_path / "it.equiv"
-    path.write_bytes(broken(encode(bundle("counter")))[what])
+    path.write_bytes(broken(encode_bundle(bundle("counter")))[what])
     ran = CliRunner().invoke(main, ["run", str(CASES / "counter.py"), "--against", str(path)])
-    says = "bundle schema 99, this version reads 1" if what == "newer" else "not a bundle of equiv freeze: "
+    says = "bundle schema 99, this version reads 2" if what == "newer" else "not a bundle of equiv freeze: "
     assert ran.stderr.startswith(f"equiv: {path}: {says}")
-    assert ran.stderr.endswith("Write it anew with equiv freeze.\n")
+    assert ran.stderr.endswith("Regenerate it with equiv freeze.\n")
     assert (ran.exit_code, ran.stdout) == (2, "")
 
 
@@ -185,18 +190,18 @@ def test_what_cannot_be_asked_is_said(arguments, message, tmp_path, monkeypatch)
 
 
 def test_a_bundle_finds_its_case_among_others(tmp_path):
-    (tmp_path / "it").write_bytes(encode(replace(bundle("counter"), case="nobody")))
+    (tmp_path / "it").write_bytes(encode_bundle(replace(bundle("counter"), case="nobody")))
     ran = CliRunner().invoke(main, ["run", str(CASES), "--against", str(tmp_path / "it")])
     assert ran.stderr.startswith("equiv: none of ")
     assert ran.stderr.endswith("cases is 'nobody', which the bundle was made of. Give its file.\n")
 
 
-def test_freezing_on_the_command_line_writes_the_bundle_and_says_what_is_in_it(tmp_path):
+def test_the_freeze_command_writes_the_bundle_and_lists_its_content(tmp_path):
     path = tmp_path / "there" / "counter.equiv"
     ran = CliRunner().invoke(main, ["freeze", str(CASES / "counter.py"), "-o", str(path)])
     assert ran.stdout.startswith(f"✓ {path}: haiku of counter, ")
     assert ran.exit_code == 0
-    assert thawed(decode(path.read_bytes(), "it")).observed.table.backend == "haiku"
+    assert restore_reference(decode_bundle(path.read_bytes(), "it")).observed.table.backend == "haiku"
     many = CliRunner().invoke(main, ["freeze", str(CASES)])
     assert "cases; one is frozen at a time. Give a case file." in many.stderr
     assert many.exit_code == 2
@@ -206,4 +211,4 @@ def test_a_reference_that_cannot_be_built_is_not_frozen(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text((CASES / "counter.py").read_text().replace("def haiku():", "def haiku():\n    raise OSError('no')"))
     with pytest.raises(EquivError, match=r"haiku: building the model raised OSError: no\..*nothing can be frozen"):
-        freeze(load(CaseFile("broken", path)))
+        freeze_reference(load_case(CaseFile("broken", path)))

@@ -15,36 +15,36 @@ from rich.console import Console
 
 from equiv import backends
 from equiv.backends import hyperparameters as own
-from equiv.backends.build import request_of
+from equiv.backends.build import port_spec
 from equiv.backends.hyperparameters import Hyperparameter
-from equiv.compare.selfcheck.hyperparameter_faults import plants
-from equiv.compare.selfcheck.selfcheck import selfcheck
-from equiv.compare.selfcheck.wrong_values import RULES, wrong_values
+from equiv.compare.selfcheck.hyperparameter_faults import group_faults
+from equiv.compare.selfcheck.selfcheck import run_selfcheck
+from equiv.compare.selfcheck.wrong_values import HYPERPARAMETER_RULES, wrong_values
 from equiv.core import selfcheck_results as kills
 from equiv.core.case import Case
 from equiv.core.layers import linear
-from equiv.report.terminal.selfcheck import show_matrix
+from equiv.report.terminal.selfcheck import print_selfcheck
 
 LIBRARIES = ("haiku", "linen", "nnx")
 
 
-def in_builders(case: Case, *kinds: str) -> tuple[kills.Kill, ...]:
+def in_builders(case: Case, *kinds: str) -> tuple[kills.MutantResult, ...]:
     """What becomes of the faults in a case's builders; of all kinds where none is named."""
-    rules = [rule for rule in RULES if not kinds or rule.kind in kinds]
-    result = selfcheck(replace(helpers.loaded("mlp"), case=case), faults=(), rules=rules)
+    rules = [rule for rule in HYPERPARAMETER_RULES if not kinds or rule.kind in kinds]
+    result = run_selfcheck(replace(helpers.loaded("mlp"), case=case), faults=(), rules=rules)
     assert result.problem == ""
-    return result.kills
+    return result.mutants
 
 
 @cache
-def planted(candidate: str) -> tuple[kills.Kill, ...]:
-    """The faults in one builder of the guide's MLP; Haiku is a candidate beside Linen."""
+def planted(candidate: str) -> tuple[kills.MutantResult, ...]:
+    """The faults in one builder of the guide's MLP; Haiku is a candidate like Linen."""
     case = helpers.loaded("mlp").case
     names = ("linen" if candidate == "haiku" else "haiku", candidate)
     return in_builders(replace(case, models={name: case.models[name] for name in names}))
 
 
-def planted_at(candidate: str, site: str) -> kills.Kill:
+def planted_at(candidate: str, site: str) -> kills.MutantResult:
     """The one fault that is planted there."""
     (found,) = [kill for kill in planted(candidate) if site in f"{kill.site} "]
     return found
@@ -70,13 +70,13 @@ def planted_at(candidate: str, site: str) -> kills.Kill:
         ("nnx", "dropout: rate 0.05 for 0.1 ", "outputs", "train __call__: output"),
     ],
 )
-def test_a_wrong_hyperparameter_is_noticed_on_the_layer_that_has_it(candidate, site, check, place) -> None:
+def test_a_wrong_hyperparameter_is_noticed_on_its_layer(candidate, site, check, place) -> None:
     """By the check that looks there, in all three libraries."""
     kill = planted_at(candidate, site)
     assert (kill.outcome, kill.check, kill.place, kill.program) == ("noticed", check, place, "builder")
 
 
-def test_a_model_that_cannot_be_built_or_traced_is_noticed_with_the_message() -> None:
+def test_a_model_that_cannot_be_built_is_noticed_with_message() -> None:
     """A mode that is given twice in Linen, an axis that does not fit in NNX."""
     twice = planted_at("linen", "bn: use_running_average True for None")
     assert (twice.outcome, twice.check, twice.place) == ("noticed", "structure", "model")
@@ -88,21 +88,21 @@ def test_a_model_that_cannot_be_built_or_traced_is_noticed_with_the_message() ->
     ("candidate", "site"),
     [("nnx", "bn: use_scale False for True"), ("nnx", "linear1: dout 17 for 16"), ("linen", "bn: force_float32")],
 )
-def test_an_attribute_that_changes_nothing_is_proved_so_and_not_counted_as_noticed(candidate, site) -> None:
+def test_an_attribute_without_effect_is_proved_so_and_not_counted(candidate, site) -> None:
     """It is read when the model is built, or only in narrow dtypes."""
     kill = planted_at(candidate, site)
     assert (kill.outcome, kill.check, kill.place) == ("equivalent", "", "")
-    assert kill.reason == "traced to the same programs: it is not read there"
+    assert kill.reason == "traced to the same programs: the value is not used"
 
 
-def test_what_no_probe_can_tell_says_why() -> None:
+def test_what_no_probe_can_show_says_why() -> None:
     """A variance in one pass or two is the same in real numbers."""
     kill = planted_at("nnx", "bn: use_fast_variance False for True")
     assert kill.outcome == "unidentifiable"
-    assert kill.reason.endswith("up or down as rounding goes: the same in real numbers on every probe")
+    assert kill.reason.endswith("changing with the rounding: the same in real numbers on every probe")
 
 
-def test_an_error_of_changing_a_layer_is_not_taken_for_a_fault_that_is_noticed() -> None:
+def test_an_error_while_changing_a_layer_is_no_noticed_fault() -> None:
     """The value that the layer has already is put there in the same way, and must do no harm."""
     from flax import nnx
 
@@ -172,23 +172,23 @@ def test_an_activation_in_a_sequence_is_exchanged(library) -> None:
     assert (kill.outcome, kill.place) == ("noticed", "call __call__: output")
 
 
-def test_the_same_fault_in_several_layers_is_planted_once_and_says_how_many_there_are() -> None:
+def test_one_fault_in_several_layers_is_planted_once_with_count() -> None:
     """One place for each class, attribute and value."""
     kinds = [kill for kill in in_builders(two_layers("linen"), "builder: flag") if "use_bias" in kill.site]
     assert [kill.site for kill in kinds] == ["Dense layers_0: use_bias False for True, 1 of 2 layers"]
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_a_changed_port_leaves_the_builder_and_its_models_as_they_are(library) -> None:
+def test_a_changed_port_leaves_the_builder_and_models_unchanged(library) -> None:
     """What is changed for one trace is as before in the next."""
     case = helpers.loaded("mlp").case
-    request, _ = request_of(case)
+    request, _ = port_spec(case)
     module, builder = backends.load_hyperparameters(library), case.models[library]
     assert module is not None
     before = module.hyperparameters(builder, request)
     which = next(one for one in before if one.name in ("eps", "epsilon"))
     port = module.altered(builder, request, which, 0.25)
-    own.called(port, request, nullcontext())
+    own.trace_all_methods(port, request, nullcontext())
     after = module.hyperparameters(builder, request)
     told = [
         [(one.place, one.layer, one.name, repr(one.value).partition(" at ")[0]) for one in r] for r in (before, after)
@@ -196,8 +196,8 @@ def test_a_changed_port_leaves_the_builder_and_its_models_as_they_are(library) -
     assert told[0] == told[1]
 
 
-def test_a_function_that_is_jitted_outside_of_its_builder_is_traced_anew(monkeypatch) -> None:
-    """Or the fault would never get into the program; without `anew` it does not."""
+def test_a_function_jitted_outside_its_builder_is_traced_again(monkeypatch) -> None:
+    """Else the fault never gets into the program; without `fresh_trace_cache` it does not."""
     import flax.linen as nn
 
     @jax.jit
@@ -214,7 +214,7 @@ def test_a_function_that_is_jitted_outside_of_its_builder_is_traced_anew(monkeyp
     rows = (linear("layer", haiku="linear", linen="Dense_0"),)
     case = replace(two_layers("linen"), layers=rows)
     case = replace(case, models={"haiku": case.models["haiku"], "linen": Model})
-    request, _ = request_of(case)
+    request, _ = port_spec(case)
     module = backends.load_hyperparameters("linen")
     assert module is not None
 
@@ -224,7 +224,7 @@ def test_a_function_that_is_jitted_outside_of_its_builder_is_traced_anew(monkeyp
 
     module.hyperparameters(Model, request)
     assert ("LayerNorm", "epsilon") in kinds()
-    monkeypatch.setattr(own, "anew", nullcontext)
+    monkeypatch.setattr(own, "fresh_trace_cache", nullcontext)
     kinds()
     assert ("LayerNorm", "epsilon") not in kinds()
 
@@ -284,14 +284,14 @@ def test_a_wrong_value_is_another_value_of_the_same_type(name, value) -> None:
         assert type(wrong) is type(value)
 
 
-def test_plants_come_in_the_order_of_the_kinds_and_once_for_each_class_and_value() -> None:
+def test_plants_are_ordered_by_kind_once_per_class_and_value() -> None:
     """Two layers of one class with the same eps are one plant, another class is another."""
     found = [
         Hyperparameter("a", "BatchNorm", "momentum", 0.99),
         *(Hyperparameter(place, "LayerNorm", "epsilon", 1e-5) for place in ("b", "c")),
         Hyperparameter("d", "BatchNorm", "epsilon", 1e-5),
     ]
-    sites = [plant.site(0) for plant in plants(found, RULES)]
+    sites = [plant.site(0) for plant in group_faults(found, HYPERPARAMETER_RULES)]
     assert sites == [
         "LayerNorm b: epsilon 1e-06 for 1e-05, 1 of 2 layers",
         "LayerNorm b: epsilon 0.001 for 1e-05, 1 of 2 layers",
@@ -306,36 +306,40 @@ def test_kinds_of_both_catalogues_have_names_of_their_own() -> None:
     """A row of the matrix is one kind."""
     from equiv.programs.mutation.mutate import FAULTS
 
-    names = [kind.kind for kind in (*FAULTS, *RULES)]
+    names = [kind.kind for kind in (*FAULTS, *HYPERPARAMETER_RULES)]
     assert len(set(names)) == len(names)
-    assert all(rule.stands_for for rule in RULES)
+    assert all(rule.stands_for for rule in HYPERPARAMETER_RULES)
 
 
 def test_a_backend_that_has_no_such_file_has_none() -> None:
     """It is left out, not an error; and the files are no backends."""
     assert backends.load_hyperparameters("base") is None
-    assert backends.names() == LIBRARIES
+    assert backends.backend_names() == LIBRARIES
 
 
-def test_the_command_says_what_became_of_the_faults_in_programs_and_in_builders() -> None:
-    """Apart, below the headline; survivors with layer and value, what no probe can tell by kind and reason."""
-    kill = partial(kills.Kill, "nnx", "builder: other eps", "builder", "LayerNorm a: eps 1e-06 for 1e-05")
-    moved = "moves eval: output by 1.8e-15, up or down as rounding goes: the same in real numbers on every probe"
+def test_the_command_lists_faults_in_programs_and_in_builders() -> None:
+    """In two lists below the headline; survivors by layer and value, unidentifiable ones by kind and reason."""
+    kill = partial(kills.MutantResult, "nnx", "builder: other eps", "builder", "LayerNorm a: eps 1e-06 for 1e-05")
+    moved = "moves eval: output by 1.8e-15, changing with the rounding: the same in real numbers on every probe"
     found = (
         kill("noticed"),
         kill("survived", reason="moves eval: output by 1e-9, within the budget of 1e-8"),
-        kills.Kill("nnx", "builder: flag", "builder", "BatchNorm b: use_fast_variance", "unidentifiable", reason=moved),
-        kills.Kill("nnx", "eps x 10", "step", "add", "noticed"),
+        kills.MutantResult(
+            "nnx", "builder: flag", "builder", "BatchNorm b: use_fast_variance", "unidentifiable", reason=moved
+        ),
+        kills.MutantResult("nnx", "eps x 10", "step", "add", "noticed"),
     )
     console = Console(file=io.StringIO(), width=120, color_system=None)
-    show_matrix(kills.conclude([kills.SelfcheckResult("some", False, found, ("eps x 10", "builder: flag"))]), console)
+    print_selfcheck(
+        kills.summarise_selfcheck([kills.SelfcheckResult("some", False, found, ("eps x 10", "builder: flag"))]), console
+    )
     lines = console.file.getvalue().splitlines()
     assert lines[:2] == [
         "✗ 2 of 4 faults noticed, 0 equivalent, 1 unidentifiable, 1 survived",
         "1 in programs: ✓ 1; 3 in builders: ✓ 1 ? 1 ✗ 1",
     ]
     assert lines[-2:] == [
-        "? 1 builder: flag: up or down as rounding goes: the same in real numbers on every probe",
+        "? 1 builder: flag: changing with the rounding: the same in real numbers on every probe",
         "✗ survived some, nnx: builder: other eps, LayerNorm a: eps 1e-06 for 1e-05: moves eval: output by 1e-9, "
         "within the budget of 1e-8",
     ]

@@ -10,14 +10,14 @@ from click.testing import CliRunner
 from jax.extend.core import jaxpr_as_fun
 from rich.console import Console
 
-from equiv.compare.selfcheck.selfcheck import selfcheck
+from equiv.compare.selfcheck.selfcheck import run_selfcheck
 from equiv.core import results
 from equiv.core import selfcheck_results as kills
 from equiv.frontends.cli.main import main
-from equiv.programs.mutation.mutate import FAULTS, applied, random_mutation
-from equiv.programs.prover.prove import every
+from equiv.programs.mutation.mutate import FAULTS, generate_mutants, mutate_randomly
+from equiv.programs.prover.prove import all_programs
 from equiv.programs.traced_port import trace_port
-from equiv.report.terminal.run import show
+from equiv.report.terminal.run import print_run
 
 SMALL = ("counter", "custom_linear", "rnn_scan")
 
@@ -25,46 +25,46 @@ SMALL = ("counter", "custom_linear", "rnn_scan")
 @cache
 def planted(name: str, fresh: bool = False) -> kills.SelfcheckResult:
     """A case with every fault of the catalogue in it."""
-    return selfcheck(helpers.loaded(name), fresh=fresh)
+    return run_selfcheck(helpers.loaded(name), fresh=fresh)
 
 
 @cache
 def programs(name: str):
     """The programs of a case's Linen port."""
-    return every(trace_port(helpers.workshop_of(name), "linen").programs)
+    return all_programs(trace_port(helpers.workshop_of(name), "linen").programs)
 
 
-def test_the_catalogue_has_at_least_forty_kinds_each_with_a_name_and_a_bug_that_it_stands_for() -> None:
+def test_the_catalogue_has_forty_kinds_with_name_and_bug() -> None:
     """No row hides another."""
     assert len({fault.kind for fault in FAULTS}) == len(FAULTS) >= 40
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_every_planted_fault_is_noticed_or_it_is_said_why_not(name: str) -> None:
+def test_every_planted_fault_is_noticed_or_has_a_reason(name: str) -> None:
     """None is hidden by the budget."""
     result = planted(name)
-    found = kills.counts(result.kills)
+    found = kills.count_outcomes(result.mutants)
     assert found["noticed"] > 100
     assert found["survived"] == 0
-    assert all(kill.reason for kill in result.kills if kill.outcome != "noticed")
-    assert all(kill.place for kill in result.kills if kill.outcome == "noticed")
+    assert all(kill.reason for kill in result.mutants if kill.outcome != "noticed")
+    assert all(kill.place for kill in result.mutants if kill.outcome == "noticed")
 
 
 def test_fresh_leaves_and_a_batch_of_ones_notice_fewer() -> None:
     """It is why probes are randomised."""
     share = {}
     for fresh in (False, True):
-        found = kills.counts(planted("rnn_scan", fresh).kills)
+        found = kills.count_outcomes(planted("rnn_scan", fresh).mutants)
         share[fresh] = found["noticed"] / found.total()
     assert share[True] < share[False]
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_mutant_has_the_names_of_its_program_and_still_type_checks(name: str) -> None:
+def test_a_mutant_keeps_its_programs_names_and_type_checks(name: str) -> None:
     """One mutant of each kind and program is traced again, as it would be run."""
     import jax
 
-    mutants = [next(applied(program, fault), None) for program in programs(name) for fault in FAULTS]
+    mutants = [next(generate_mutants(program, fault), None) for program in programs(name) for fault in FAULTS]
     tried = [(mutation, mutant) for mutation, mutant in filter(None, mutants)]
     assert len(tried) > 50
     for mutation, mutant in tried:
@@ -77,11 +77,11 @@ def test_a_mutant_has_the_names_of_its_program_and_still_type_checks(name: str) 
 def test_a_random_mutation_is_the_same_for_the_same_seed() -> None:
     """Deterministic, so that a finding can be looked at again."""
     program = programs("rnn_scan")[0]
-    assert random_mutation(program, 3)[0] == random_mutation(program, 3)[0]
-    assert len({random_mutation(program, seed)[0] for seed in range(12)}) > 6
+    assert mutate_randomly(program, 3)[0] == mutate_randomly(program, 3)[0]
+    assert len({mutate_randomly(program, seed)[0] for seed in range(12)}) > 6
 
 
-def test_the_command_says_the_counts_first_and_leaves_with_zero_where_nothing_survived() -> None:
+def test_the_command_counts_first_and_exits_zero_without_survivors() -> None:
     """The matrix follows."""
     ran = CliRunner().invoke(main, ["selfcheck", str(helpers.CASES), "-k", "counter"])
     assert ran.exit_code == 0
@@ -91,11 +91,14 @@ def test_the_command_says_the_counts_first_and_leaves_with_zero_where_nothing_su
 
 def test_a_survivor_is_exit_code_one_and_a_problem_two() -> None:
     """As in `diff`."""
-    kill = kills.Kill("nnx", "eps x 10", "step", "add", "survived", reason="hidden")
+    kill = kills.MutantResult("nnx", "eps x 10", "step", "add", "survived", reason="hidden")
     result = kills.SelfcheckResult("case", False, (kill,))
-    assert kills.exit_code(kills.conclude([result])) == 1
-    assert kills.exit_code(kills.conclude([kills.SelfcheckResult("case", False, problem="broken")])) == 2
-    assert kills.exit_code(kills.conclude([])) == 3
+    assert kills.selfcheck_exit_code(kills.summarise_selfcheck([result])) == 1
+    assert (
+        kills.selfcheck_exit_code(kills.summarise_selfcheck([kills.SelfcheckResult("case", False, problem="broken")]))
+        == 2
+    )
+    assert kills.selfcheck_exit_code(kills.summarise_selfcheck([])) == 3
 
 
 def test_a_run_with_selfcheck_keeps_the_counts_and_says_them(tmp_path) -> None:
@@ -104,8 +107,8 @@ def test_a_run_with_selfcheck_keeps_the_counts_and_says_them(tmp_path) -> None:
         main, ["run", str(helpers.CASES / "custom_linear.py"), "--selfcheck", "--reports", str(tmp_path)]
     )
     (case,) = results.read(tmp_path / "results.json").cases
-    found = kills.counts(planted("custom_linear").kills)
-    assert case.faults == replace(kills.matrix(planted("custom_linear")), seconds=case.faults.seconds)
+    found = kills.count_outcomes(planted("custom_linear").mutants)
+    assert case.faults == replace(kills.fault_matrix(planted("custom_linear")), seconds=case.faults.seconds)
     assert sum(sum(row.outcomes.values()) for row in case.faults.rows) == found.total()
     assert f"\nfaults: {found['noticed']} of {found.total()} planted faults noticed, " in ran.stdout
     assert ran.exit_code == 0
@@ -114,7 +117,7 @@ def test_a_run_with_selfcheck_keeps_the_counts_and_says_them(tmp_path) -> None:
 def test_a_run_without_selfcheck_says_so() -> None:
     """No count is better than one that was not made."""
     shown = show_run(None)
-    assert "\nfaults: none planted; equiv run --selfcheck plants them\n" in shown
+    assert "\nfaults: none planted; run `equiv run --selfcheck` to plant some\n" in shown
 
 
 def test_a_fault_that_survives_is_seen_in_the_run() -> None:
@@ -133,5 +136,5 @@ def show_run(faults: kills.FaultMatrix | None) -> str:
     verdicts: dict[str, results.Verdict] = {"linen": "same"}
     case = results.CaseResult("some", "", "", "haiku", ("linen",), verdicts, (), faults=faults)
     console = Console(file=io.StringIO(), width=200, color_system=None)
-    show(results.RunResult("same", "Same.", {}, (case,), "", 0.0), console)
+    print_run(results.RunResult("same", "Same.", {}, (case,), "", 0.0), console)
     return console.file.getvalue()

@@ -23,9 +23,9 @@ from hypothesis.extra import numpy as hnp
 
 from equiv.convert.formats import msgpack as flax_msgpack
 from equiv.convert.formats import orbax
-from equiv.convert.formats.checkpoint import CheckpointError, Leaf, spec_of
-from equiv.convert.formats.registry import FORMATS, Outgoing, format_for, open_checkpoint, write
-from equiv.convert.formats.tree_paths import Empty, flatten, nested, shown, words
+from equiv.convert.formats.checkpoint import CheckpointError, OutgoingLeaf, spec_of
+from equiv.convert.formats.registry import FORMATS, OutgoingCheckpoint, format_for, open_checkpoint, write_checkpoint
+from equiv.convert.formats.tree_paths import Empty, flatten, nest, path_text, path_words
 
 BF16 = np.arange(6).astype(ml_dtypes.bfloat16).reshape(2, 3) / ml_dtypes.bfloat16(7)
 TREE = {
@@ -42,11 +42,11 @@ def arrays_of(tree) -> dict[tuple[str, ...], np.ndarray]:
     return {path: leaf for path, leaf in flatten(tree).items() if not isinstance(leaf, Empty)}
 
 
-def outgoing(tree) -> Outgoing:
+def outgoing(tree) -> OutgoingCheckpoint:
     """A tree of arrays as writers take it."""
-    leaves = [Leaf(path, spec_of(array), lambda array=array: array) for path, array in arrays_of(tree).items()]
+    leaves = [OutgoingLeaf(path, spec_of(array), lambda array=array: array) for path, array in arrays_of(tree).items()]
     empties = {path: leaf for path, leaf in flatten(tree).items() if isinstance(leaf, Empty)}
-    return Outgoing(leaves, empties, lambda arrays: nested([*arrays.items(), *empties.items()]))
+    return OutgoingCheckpoint(leaves, empties, lambda arrays: nest([*arrays.items(), *empties.items()]))
 
 
 def read_all(file: Path, allow_pickle: bool = False) -> dict[tuple[str, ...], np.ndarray]:
@@ -60,8 +60,8 @@ def read_all(file: Path, allow_pickle: bool = False) -> dict[tuple[str, ...], np
 
 def assert_same(found, tree) -> None:
     """Bit for bit, whatever separates the keys."""
-    left = {shown(path): array for path, array in found.items()}
-    right = {shown(path): array for path, array in arrays_of(tree).items()}
+    left = {path_text(path): array for path, array in found.items()}
+    right = {path_text(path): array for path, array in arrays_of(tree).items()}
     assert left.keys() == right.keys()
     for name, array in right.items():
         assert (left[name].dtype, left[name].shape) == (array.dtype, array.shape), name
@@ -71,37 +71,37 @@ def assert_same(found, tree) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_gives_back_what_was_written_bfloat16_included(format, tmp_path) -> None:
     """Shapes, dtypes and bits."""
-    write(tmp_path / f"new.{format}", format, outgoing(TREE))
+    write_checkpoint(tmp_path / f"new.{format}", format, outgoing(TREE))
     assert_same(read_all(tmp_path / f"new.{format}"), TREE)
 
 
-def test_msgpack_is_byte_for_byte_what_flax_writes_and_flax_restores_it(tmp_path) -> None:
+def test_msgpack_is_byte_for_byte_flaxs_and_flax_restores_it(tmp_path) -> None:
     """Empty states included, without which `from_bytes` refuses a TrainState."""
     sizes = {f"{size}": np.arange(size, dtype="u1") for size in (2**16 - 30, 2**16 - 1, 2**16, 2**17)}
     tree = {**TREE, **sizes, "large": np.ones((3, 2**15), BF16.dtype)}
-    write(tmp_path / "new.msgpack", "msgpack", outgoing(tree))
+    write_checkpoint(tmp_path / "new.msgpack", "msgpack", outgoing(tree))
     data = (tmp_path / "new.msgpack").read_bytes()
     assert data == serialization.msgpack_serialize(tree, in_place=True)
     assert_same(read_all(tmp_path / "new.msgpack"), tree)
     assert serialization.msgpack_restore(data)["opt_state"]["1"] == {}
 
 
-def test_an_array_that_flax_writes_in_chunks_is_read_and_written_in_chunks(tmp_path, monkeypatch) -> None:
+def test_an_array_in_flax_chunks_is_read_and_written_so(tmp_path, monkeypatch) -> None:
     """With flax's own limit of a gibibyte made small, in flax and here."""
     monkeypatch.setattr(serialization, "MAX_CHUNK_SIZE", 64)
-    monkeypatch.setattr(flax_msgpack, "CHUNK", 64)
+    monkeypatch.setattr(flax_msgpack, "CHUNK_BYTES", 64)
     tree = {"w": np.arange(45, dtype="f4").reshape(5, 9), "b": np.ones(3, "f4")}
     theirs = serialization.msgpack_serialize({**tree}, in_place=True)
     (tmp_path / "old.msgpack").write_bytes(theirs)
     assert_same(read_all(tmp_path / "old.msgpack"), tree)
-    write(tmp_path / "new.msgpack", "msgpack", outgoing(tree))
+    write_checkpoint(tmp_path / "new.msgpack", "msgpack", outgoing(tree))
     assert (tmp_path / "new.msgpack").read_bytes() == theirs
 
 
-def test_npz_is_read_by_numpy_and_numpys_own_files_are_read(tmp_path) -> None:
+def test_npz_is_read_by_numpy_and_numpys_files_are_read(tmp_path) -> None:
     """numpy gives bfloat16 back as two bytes of nothing; here it is what it was."""
-    write(tmp_path / "new.npz", "npz", outgoing(TREE))
-    flat = {shown(path): array for path, array in arrays_of(TREE).items()}
+    write_checkpoint(tmp_path / "new.npz", "npz", outgoing(TREE))
+    flat = {path_text(path): array for path, array in arrays_of(TREE).items()}
     np.savez_compressed(tmp_path / "old.npz", **flat)
     for file in ("new.npz", "old.npz"):
         with np.load(tmp_path / file) as found:
@@ -112,43 +112,43 @@ def test_npz_is_read_by_numpy_and_numpys_own_files_are_read(tmp_path) -> None:
 
 def test_safetensors_is_what_its_library_writes_and_reads(tmp_path) -> None:
     """The header is written here: byte for byte where all leaves have one dtype, elsewhere in another order."""
-    flat = {shown(path): array for path, array in arrays_of(TREE).items()}
-    write(tmp_path / "new.safetensors", "safetensors", outgoing(flat))
+    flat = {path_text(path): array for path, array in arrays_of(TREE).items()}
+    write_checkpoint(tmp_path / "new.safetensors", "safetensors", outgoing(flat))
     assert_same(
         {(name,): array for name, array in safetensors.numpy.load_file(tmp_path / "new.safetensors").items()}, flat
     )
     assert safetensors.flax.load_file(tmp_path / "new.safetensors")["params/mlp/~/linear/b"].dtype == jnp.bfloat16
     one = {"a": np.ones((2, 3), "f4"), "b": np.arange(4, dtype="f4")}
     safetensors.numpy.save_file(one, tmp_path / "old.safetensors")
-    write(tmp_path / "one.safetensors", "safetensors", outgoing(one))
+    write_checkpoint(tmp_path / "one.safetensors", "safetensors", outgoing(one))
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "old.safetensors").read_bytes()
 
 
-def test_float8_goes_where_it_can_be_read_again_and_is_refused_by_name_elsewhere(tmp_path) -> None:
+def test_float8_goes_where_it_can_be_read_and_nowhere_else(tmp_path) -> None:
     """numpy writes what it cannot read; the library of safetensors cannot read what it knows."""
     tree = {"w": np.arange(4).astype(ml_dtypes.float8_e4m3fn)}
-    write(tmp_path / "new.msgpack", "msgpack", outgoing(tree))
+    write_checkpoint(tmp_path / "new.msgpack", "msgpack", outgoing(tree))
     assert_same(read_all(tmp_path / "new.msgpack"), tree)
     for format in ("npz", "safetensors"):
-        with pytest.raises(CheckpointError, match=rf"leaf 'w' is float8_e4m3fn\[4\], which {format} does not keep"):
-            write(tmp_path / f"new.{format}", format, outgoing(tree))
+        with pytest.raises(CheckpointError, match=rf"leaf 'w' is float8_e4m3fn\[4\], which {format} does not support"):
+            write_checkpoint(tmp_path / f"new.{format}", format, outgoing(tree))
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_a_pickle_of_haiku_jax_and_optax_is_read_by_an_unpickler_that_can_make_nothing_else(protocol, tmp_path) -> None:
+def test_the_safe_unpickler_reads_haiku_jax_and_optax_only(protocol, tmp_path) -> None:
     """Arrays of jax, scalars, Fortran order, bfloat16, states of optax, immutable mappings of both libraries."""
     params = {"mlp/~/linear": {"w": jnp.ones((3, 4)), "b": BF16, "t": np.asfortranarray(TREE["wide"].T)}}
     state = optax.adam(1e-3).init(params)
     tree = {"params": hk.data_structures.to_immutable_dict(params), "opt_state": state, "step": np.int32(3), "n": 4}
     (tmp_path / "old.pkl").write_bytes(pickle.dumps({**tree, "more": FrozenDict({"a": np.ones(2)})}, protocol))
-    found = {shown(path): array for path, array in read_all(tmp_path / "old.pkl", allow_pickle=True).items()}
+    found = {path_text(path): array for path, array in read_all(tmp_path / "old.pkl", allow_pickle=True).items()}
     assert found["params/mlp/~/linear/b"].tobytes() == BF16.tobytes()
     assert found["opt_state/0/mu/mlp/~/linear/w"].shape == (3, 4)
     assert found["opt_state/0/count"] == 0
     assert (found["step"], found["n"], found["more/a"].sum()) == (3, 4, 2)
 
 
-def test_orbax_reads_single_leaves_of_lists_and_states_and_gives_integer_keys_as_text(tmp_path) -> None:
+def test_orbax_reads_single_leaves_and_gives_integer_keys_as_text(tmp_path) -> None:
     """A State of NNX has `value` below each variable, a dict of arrays has not: the words are the same."""
 
     class Model(nnx.Module):
@@ -161,7 +161,7 @@ def test_orbax_reads_single_leaves_of_lists_and_states_and_gives_integer_keys_as
     paths = {}
     for name in ("state", "pure"):
         checkpoint = open_checkpoint(tmp_path / name)
-        paths[name] = {words(path): path for path in checkpoint.leaves}
+        paths[name] = {path_words(path): path for path in checkpoint.leaves}
         kernel = checkpoint.read(paths[name]["layers", "1", "kernel"])
         assert np.array_equal(kernel, state["layers"][1]["kernel"].get_value())
         checkpoint.close()
@@ -169,7 +169,7 @@ def test_orbax_reads_single_leaves_of_lists_and_states_and_gives_integer_keys_as
     assert paths["state"]["layers", "1", "kernel"] == ("layers", "1", "kernel", "value")
 
 
-def test_the_one_item_of_a_step_of_a_checkpoint_manager_is_found(tmp_path) -> None:
+def test_the_one_item_of_a_checkpoint_managers_step_is_found(tmp_path) -> None:
     """A step is a folder of items."""
     with ocp.CheckpointManager(tmp_path / "run") as manager:
         manager.save(7, args=ocp.args.StandardSave({"w": np.ones(3, "f4")}))
@@ -178,12 +178,12 @@ def test_the_one_item_of_a_step_of_a_checkpoint_manager_is_found(tmp_path) -> No
 
 def test_orbax_reads_small_arrays_together_and_large_ones_alone(tmp_path, monkeypatch) -> None:
     """What is asked for in order is read once."""
-    monkeypatch.setattr(orbax, "ALONE", 20)
-    monkeypatch.setattr(orbax, "TOGETHER", 100)
+    monkeypatch.setattr(orbax, "SINGLE_READ_ELEMENTS", 20)
+    monkeypatch.setattr(orbax, "GROUP_BYTES", 100)
     tree = {f"w{index}": np.full(30 if index == 4 else 10, index, "f4") for index in range(8)}
     h.save_orbax(tmp_path / "old", tree)
     assert_same(read_all(tmp_path / "old"), tree)
-    assert [len(lot) for lot in orbax._lots({(name,): spec_of(array) for name, array in tree.items()})] == [
+    assert [len(lot) for lot in orbax._read_groups({(name,): spec_of(array) for name, array in tree.items()})] == [
         2,
         2,
         1,
@@ -196,12 +196,14 @@ def test_orbax_reads_small_arrays_together_and_large_ones_alone(tmp_path, monkey
 def test_a_conversion_holds_a_few_leaves_and_not_the_checkpoint(format, tmp_path) -> None:
     """32 leaves of a mebibyte: what numpy holds at once is counted."""
     tree = {f"w{index:02}": np.zeros(2**18, "f4") for index in range(32)}
-    write(tmp_path / f"old.{format}", format, outgoing(tree))
+    write_checkpoint(tmp_path / f"old.{format}", format, outgoing(tree))
     del tree
     checkpoint = open_checkpoint(tmp_path / f"old.{format}")
-    leaves = [Leaf(path, spec, lambda path=path: checkpoint.read(path)) for path, spec in checkpoint.leaves.items()]
+    leaves = [
+        OutgoingLeaf(path, spec, lambda path=path: checkpoint.read(path)) for path, spec in checkpoint.leaves.items()
+    ]
     tracemalloc.start()
-    write(tmp_path / f"new.{format}", format, Outgoing(leaves, {}, lambda arrays: arrays))
+    write_checkpoint(tmp_path / f"new.{format}", format, OutgoingCheckpoint(leaves, {}, lambda arrays: arrays))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     checkpoint.close()
@@ -220,7 +222,7 @@ def test_a_conversion_holds_a_few_leaves_and_not_the_checkpoint(format, tmp_path
 )
 def test_separators_integer_keys_and_wrappers_make_no_difference(path, wanted) -> None:
     """One spelling for all."""
-    assert words(path) == wanted
+    assert path_words(path) == wanted
 
 
 def test_the_format_is_the_suffix_unless_it_is_said() -> None:
@@ -229,7 +231,7 @@ def test_the_format_is_the_suffix_unless_it_is_said() -> None:
     assert format_for(Path("folder"), None) == "orbax"
     assert format_for(Path("a.npz"), "orbax") == "orbax"
     with pytest.raises(
-        CheckpointError, match=r"a\.pkl: cannot write 'pkl'\. Say --format with one of npz, safetensors"
+        CheckpointError, match=r"a\.pkl: cannot write 'pkl'\. Pass --format with one of npz, safetensors"
     ):
         format_for(Path("a.pkl"), None)
 
@@ -247,7 +249,7 @@ TREES = st.dictionaries(
 @given(TREES)
 def test_any_tree_of_arrays_survives_msgpack_and_its_own_paths(tmp_path_factory, tree) -> None:
     """Flattened and nested again, and written and read."""
-    assert jax.tree.structure(nested(flatten(tree).items())) == jax.tree.structure(tree)
+    assert jax.tree.structure(nest(flatten(tree).items())) == jax.tree.structure(tree)
     file = tmp_path_factory.mktemp("tree") / "new.msgpack"
-    write(file, "msgpack", outgoing(tree))
+    write_checkpoint(file, "msgpack", outgoing(tree))
     assert_same(read_all(file), tree)

@@ -8,15 +8,15 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-import equiv.run
 import pytest
 from click.testing import CliRunner
 
-from equiv.compare.pipeline import conclude, run_cases
+import equiv.compare.pipeline
+from equiv.compare.pipeline import make_run_result, run_cases
 from equiv.core.case_files import CaseFile
 from equiv.core.results import CaseResult, Finding, RunResult
-from equiv.core.results_json import decode, encode
-from equiv.core.verdict import exit_code
+from equiv.core.results_json import decode_results, encode_results
+from equiv.core.verdict import verdict_exit_code
 from equiv.frontends.cli.main import main
 
 SOURCE = '''"""A layer and nothing else."""
@@ -88,7 +88,7 @@ STEP = """def train_step(params, key, x{more}):
 
     return Model(), train_step, lambda params: ()"""
 
-FIXES = "Add|Draw|End|Give|Install|Keep|Mend|Rename|Return|Take|Write"
+FIXES = "Add|Draw|End|Fix|Give|Install|Keep|Mend|Rename|Remove|Return|Take|Write"
 """What a fix begins with."""
 
 Change = tuple[str, str]
@@ -106,15 +106,15 @@ def write(folder: Path, *changes: Change, source: str = SOURCE, name: str = "bad
 
 def run_files(*files: CaseFile) -> RunResult:
     """The cases to their verdict; the results have to make the way through JSON, whatever was found."""
-    result = conclude(list(run_cases(list(files))), datetime.now(UTC), seconds=0.0)
-    assert decode(encode(result), "results").verdict == result.verdict
+    result = make_run_result(list(run_cases(list(files))), datetime.now(UTC), seconds=0.0)
+    assert decode_results(encode_results(result), "results").verdict == result.verdict
     return result
 
 
 def run_one(folder: Path, *changes: Change, source: str = SOURCE) -> tuple[CaseResult, int]:
     """One case and the exit code of a run over it alone."""
     result = run_files(write(folder, *changes, source=source))
-    return result.cases[0], exit_code(result.verdict)
+    return result.cases[0], verdict_exit_code(result.verdict)
 
 
 def told(text: str, *words: str) -> None:
@@ -144,7 +144,7 @@ UNUSABLE = {
     "syntax_error": ([("def haiku():", "def haiku(:")], ["bad.py", "SyntaxError: invalid syntax (bad.py, line 18)"]),
     "import_error": (
         [("import linear,", "import conv3000,")],
-        ["ImportError: cannot import name 'conv3000' from 'equiv.core.layers'", "Mend ", "bad.py:"],
+        ["ImportError: cannot import name 'conv3000' from 'equiv.core.layers'", "Fix ", "bad.py:"],
     ),
     "missing_library_at_the_top": (
         [("import random", "import nonexistent_library")],
@@ -153,12 +153,12 @@ UNUSABLE = {
     "leaves_the_program": ([("import random", "raise SystemExit(0)")], ["bad.py", "SystemExit: 0", "bad.py:"]),
     "unknown_field": ([("guide=", "giude=")], ["TypeError", "unexpected keyword argument 'giude'", "bad.py:"]),
     "one_model": ([(MODELS, '{"linen": linen}')], ["bad.py", "has 1 model", "Give it two"]),
-    "no_models": ([(MODELS, "None")], ["the case's models is None", '{"haiku": ..., "nnx": ...}', "Mend models"]),
+    "no_models": ([(MODELS, "None")], ["the case's models is None", '{"haiku": ..., "nnx": ...}', "Fix models"]),
     "list_of_models": ([(MODELS, "[haiku, linen]")], ["the case's models is", "wanted backend names to builders"]),
     "model_for_a_builder": ([(MODELS, '{"haiku": haiku, "linen": 3}')], ["the case's models is", "to builders"]),
     "one_row_for_a_tuple": (
         [("layers=(linear", "layers=linear"), ('nnx=""),)', 'nnx="")')],
-        ["the case's layers is", "with the comma", "Mend layers in the file"],
+        ["the case's layers is", "with the comma", "Fix layers in the file"],
     ),
     "text_for_a_tuple": (
         [(STEPS, 'methods={"__call__": ("x")}')],
@@ -167,7 +167,7 @@ UNUSABLE = {
     "no_steps": ([(STEPS, "steps=0")], ["the case's steps is 0, wanted a whole number from 1 on"]),
     "shape_for_text": ([(ENTRY, "(4, 2)")], ["the case's batch is {'x': (4, 2)}", '{"x": "float32[8,784]"}']),
     "unknown_dtype": ([(ENTRY, '"float31[4,2]"')], ["batch entry 'x'", "no dtype 'float31'", "e.g. float32 or int32"]),
-    "unreadable_entry": ([(ENTRY, '"4 by 2"')], ["batch entry 'x'", "cannot read '4 by 2'", '"int32[8]:10"']),
+    "unreadable_entry": ([(ENTRY, '"4 by 2"')], ["batch entry 'x'", "cannot parse '4 by 2'", '"int32[8]:10"']),
     "no_bound": ([(ENTRY, '"int32[4,2]"')], ["batch entry 'x'", "'int32[4,2]' has no upper bound", '"int32[4, 2]:10"']),
     "empty_axis": (
         [(ENTRY, '"float32[4,0]"')],
@@ -177,7 +177,7 @@ UNUSABLE = {
     "64_bits": ([(ENTRY, '"float64[4,2]"')], ["batch entry 'x'", "float64 would be float32", "JAX_ENABLE_X64=1"]),
     "method_without_entry": (
         [(STEPS, 'methods={"__call__": ("images",)}')],
-        ["method __call__ takes batch entry 'images', the batch has x", "Mend"],
+        ["method __call__ takes batch entry 'images', the batch has x", "Fix"],
     ),
     "formula_for_no_leaf": (
         [(STEPS, 'known_differences=zero_debias("norm", 0.9)')],
@@ -197,7 +197,7 @@ UNUSABLE = {
     ),
     "reference_raises": (
         [(H, "raise ValueError('no such thing')")],
-        ["haiku: building the model raised ValueError: no such thing", "Mend ", "bad.py:", "The reference is haiku"],
+        ["haiku: building the model raised ValueError: no such thing", "Fix ", "bad.py:", "The reference is haiku"],
     ),
     "reference_lacks_a_method": (
         [(STEPS, 'methods={"__call__": ("x",), "encode": ("x",)}')],
@@ -216,14 +216,14 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize(("changes", "words"), UNUSABLE.values(), ids=UNUSABLE)
-def test_a_case_that_cannot_be_used_says_why_and_is_trouble(tmp_path: Path, changes: list[Change], words: list[str]):
+def test_an_unusable_case_says_why_and_is_trouble(tmp_path: Path, changes: list[Change], words: list[str]):
     case, code = run_one(tmp_path, *changes)
     told(case.problem, *words)
     assert case.candidates == ()
     assert code == 2
 
 
-def test_an_empty_file_is_told_to_end_with_a_case(tmp_path: Path):
+def test_an_empty_file_is_asked_to_end_with_a_case(tmp_path: Path):
     case, code = run_one(tmp_path, source="")
     told(case.problem, "bad.py: has no CASE", "End the file with CASE = Case(...)")
     assert code == 2
@@ -238,12 +238,12 @@ def test_a_case_of_another_type_is_shown(tmp_path: Path):
 UNBUILT = {
     "raises": (
         [(RETURN, "raise ValueError('\\n\\n  first line\\nsecond line')")],
-        ["linen: building the model raised ValueError: first line. Mend ", "bad.py:"],
+        ["linen: building the model raised ValueError: first line. Fix ", "bad.py:"],
     ),
-    "raises_nothing_but_a_kind": ([(RETURN, "raise ValueError")], ["raised ValueError. Mend ", "bad.py:"]),
+    "raises_nothing_but_a_kind": ([(RETURN, "raise ValueError")], ["raised ValueError. Fix ", "bad.py:"]),
     "leaves_the_program": (
         [(RETURN, "raise SystemExit(1)")],
-        ["linen: building the model raised SystemExit: 1. Mend "],
+        ["linen: building the model raised SystemExit: 1. Fix "],
     ),
     "wants_an_argument": ([("def linen():", "def linen(rngs):")], ["linen", "missing 1 required positional argument"]),
     "returns_nothing": ([(RETURN, "Model()")], ["linen: the builder returned (NoneType), wanted a flax.linen.Module"]),
@@ -283,24 +283,22 @@ UNBUILT = {
     ),
     "method_that_does_not_exist": (
         [(STEPS, 'methods={"encode": ("x",)}')],
-        ["linen: Model has no method 'encode', which the case asks for", "Add it, or leave it out"],
+        ["linen: Model has no method 'encode', which the case's methods name\", \"Add it to the model, or remove it"],
     ),
     "chance_in_the_model": (
         [(Y, "return y * random.random()\n")],
-        ["linen: the builder gives another model each time it is called", "Take chance and global state out of it"],
+        ["linen: the builder is not deterministic", "Remove randomness and global state from it"],
     ),
-    "counter_in_the_model": ([(Y, "return y * next(COUNT)\n")], ["linen: the builder gives another model each time"]),
+    "counter_in_the_model": ([(Y, "return y * next(COUNT)\n")], ["linen: the builder is not deterministic"]),
     "counter_in_the_builder": (
         [("class Model(nn.Module):", "n = next(COUNT)\n\n    class Model(nn.Module):"), (Y, "return y * n\n")],
-        ["linen: the builder gives another model each time"],
+        ["linen: the builder is not deterministic"],
     ),
 }
 
 
 @pytest.mark.parametrize(("changes", "words"), UNBUILT.values(), ids=UNBUILT)
-def test_a_builder_or_row_that_cannot_be_used_says_why_and_is_trouble(
-    tmp_path: Path, changes: list[Change], words: list[str]
-):
+def test_an_unusable_builder_or_row_says_why_and_is_trouble(tmp_path: Path, changes: list[Change], words: list[str]):
     case, code = run_one(tmp_path, *changes)
     if case.problem:
         told(case.problem, *words)
@@ -318,7 +316,7 @@ def test_one_builder_that_raises_leaves_the_other_candidate_alone(tmp_path: Path
     assert code == 2
 
 
-def test_a_missing_library_is_not_run_and_leaves_the_other_candidate_alone(tmp_path: Path):
+def test_a_missing_library_is_not_run_and_others_are(tmp_path: Path):
     case, code = run_one(tmp_path, ALL_THREE, ("import flax.linen as nn", "import nonexistent_library"))
     (finding,) = findings(case, "linen", "not run")
     told(finding.note, "linen: building the model needs nonexistent_library, which is not installed here. Install it.")
@@ -334,7 +332,7 @@ def test_a_missing_library_is_not_run_and_leaves_the_other_candidate_alone(tmp_p
     ],
     ids=["shape", "dtype"],
 )
-def test_a_parameter_of_another_shape_or_dtype_is_refuted_and_blocks_the_rest(
+def test_another_shape_or_dtype_is_refuted_and_blocks_the_rest(
     tmp_path: Path, change: Change, values: tuple[str, str, str]
 ):
     case, code = run_one(tmp_path, change)
@@ -349,7 +347,7 @@ def test_a_parameter_of_another_shape_or_dtype_is_refuted_and_blocks_the_rest(
 LOG = {"haiku": (H, "return jnp.log(h)"), "linen": (Y, "return jnp.log(y)\n")}
 
 
-def test_values_that_are_not_finite_in_both_ports_are_counted_on_both_sides(tmp_path: Path):
+def test_values_not_finite_in_both_ports_are_counted(tmp_path: Path):
     case, code = run_one(tmp_path, LOG["haiku"], LOG["linen"])
     first = findings(case, "linen", "error")[0]
     assert first.place == "call __call__: output"
@@ -361,9 +359,7 @@ def test_values_that_are_not_finite_in_both_ports_are_counted_on_both_sides(tmp_
 
 
 @pytest.mark.parametrize(("side", "counts"), [("haiku", (2, 0)), ("linen", (0, 2))], ids=["reference", "candidate"])
-def test_values_that_are_not_finite_in_one_port_refute_it_by_name_and_number(
-    tmp_path: Path, side: str, counts: tuple[int, int]
-):
+def test_values_not_finite_in_one_port_refute_it_by_name(tmp_path: Path, side: str, counts: tuple[int, int]):
     case, code = run_one(tmp_path, LOG[side])
     first = findings(case, "linen", "refuted")[0]
     assert first.nonfinite == counts
@@ -374,7 +370,7 @@ def test_values_that_are_not_finite_in_one_port_refute_it_by_name_and_number(
     assert code == 1
 
 
-def test_a_model_that_overflows_in_training_is_trouble_in_train_alone(tmp_path: Path):
+def test_a_model_that_overflows_in_training_fails_train_alone(tmp_path: Path):
     case, code = run_one(tmp_path, (H, "return h * 1e12"), (Y, "return y * 1e12\n"))
     assert {check.check for check in case.checks if check.grade == "error"} == {"train"}
     first = findings(case, "linen", "error")[0]
@@ -385,7 +381,7 @@ def test_a_model_that_overflows_in_training_is_trouble_in_train_alone(tmp_path: 
 
 
 @pytest.mark.parametrize("side", ["haiku", "linen"])
-def test_a_model_that_is_no_float64_model_is_judged_by_its_own_precision_with_the_reason(tmp_path: Path, side: str):
+def test_a_model_without_float64_is_judged_natively_with_the_reason(tmp_path: Path, side: str):
     changes = {"haiku": (H, "return refuse(h)"), "linen": (Y, "return refuse(y)\n")}
     case, code = run_one(tmp_path, changes[side])
     finding = next(one for one in findings(case, "linen", "rounding") if one.place == "call __call__: output")
@@ -399,25 +395,25 @@ STEP_TROUBLE = {
     "unknown_argument": (
         STEP.format(more=", lr", body="return params, ()"),
         [
-            "linen: train_step asks for 'lr', which nothing is known for",
-            "it can have: batch, key, opt_state, params, x",
+            "linen: train_step has the parameter 'lr', for which there is no value",
+            "available are: batch, key, opt_state, params, x",
         ],
     ),
     "too_few_values": (
         STEP.format(more=", opt_state", body="return params"),
-        ["linen: train_step returns 1 values but carries params, opt_state", "Return what it carries"],
+        ["linen: train_step returns 1 values but takes params, opt_state", "Return the updated values"],
     ),
     "nothing": (
         STEP.format(more="", body="params"),
-        ["linen: train_step was given dense/", "and does not return it (2 of ", "Return what it carries whole"],
+        ["linen: train_step was given dense/", "and does not return it (2 of ", "Return the updated values whole"],
     ),
     "another_tree": (
         STEP.format(more="", body="return {'dense': {'kernel': params['dense']['kernel']}}"),
-        ["linen: train_step was given dense/bias and does not return it (1 of ", "Return what it carries whole"],
+        ["linen: train_step was given dense/bias and does not return it (1 of ", "Return the updated values whole"],
     ),
     "raises": (
         STEP.format(more="", body="raise KeyError('w')"),
-        ["linen: tracing raised KeyError: 'w'. Mend ", "bad.py:"],
+        ["linen: tracing raised KeyError: 'w'. Fix ", "bad.py:"],
     ),
 }
 
@@ -441,7 +437,7 @@ CALLBACK = """failing = jax.pure_callback(lambda: 1 / 0, jax.ShapeDtypeStruct(()
 """
 
 
-def test_a_draw_inside_a_while_loop_is_refused_with_its_reason(tmp_path: Path):
+def test_a_draw_in_a_while_loop_is_refused_with_reason(tmp_path: Path):
     case, code = run_one(tmp_path, (Y, LOOP))
     told(
         findings(case, "linen", "error")[0].note,
@@ -452,10 +448,10 @@ def test_a_draw_inside_a_while_loop_is_refused_with_its_reason(tmp_path: Path):
     assert code == 2
 
 
-def test_a_model_that_fails_when_it_runs_says_what_it_raised(tmp_path: Path):
+def test_a_model_that_fails_when_run_says_what_it_raised(tmp_path: Path):
     case, code = run_one(tmp_path, (Y, CALLBACK))
     told(
-        findings(case, "linen", "error")[0].note, "linen: running raised ", "ZeroDivisionError: division by zero. Mend "
+        findings(case, "linen", "error")[0].note, "linen: running raised ", "ZeroDivisionError: division by zero. Fix "
     )
     assert code == 2
 
@@ -469,35 +465,35 @@ def test_a_model_that_fails_when_it_runs_says_what_it_raised(tmp_path: Path):
     ],
     ids=["file", "builder", "function_of_the_loss"],
 )
-def test_a_message_names_the_line_of_the_case_file_that_raised(tmp_path: Path, changes: list[Change]):
+def test_a_message_names_the_line_of_the_case_file(tmp_path: Path, changes: list[Change]):
     case, _ = run_one(tmp_path, *changes)
     path = tmp_path / "bad.py"
     lines = enumerate(path.read_text().splitlines(), 1)
     number = next(number for number, text in lines if "raise ValueError('planted')" in text)
-    told(case.problem, f"raised ValueError: planted. Mend {path}:{number}.")
+    told(case.problem, f"raised ValueError: planted. Fix {path}:{number}.")
 
 
-def test_of_several_lines_of_the_case_file_the_deepest_is_named(tmp_path: Path):
+def test_the_deepest_line_of_the_case_file_is_named(tmp_path: Path):
     case, _ = run_one(tmp_path, ("import random", "def fail():\n    raise ValueError"), (H, "return fail()"))
-    told(case.problem, f"Mend {tmp_path / 'bad.py'}:5.")
+    told(case.problem, f"Fix {tmp_path / 'bad.py'}:5.")
 
 
-def test_an_accident_of_ours_is_reported_and_the_other_cases_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_internal_error_is_reported_and_other_cases_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def fail(case):
         if case.guide == "broken":
             raise RuntimeError("planted")
         return workshop(case)
 
-    workshop = equiv.compare.pipeline.open_workshop
-    monkeypatch.setattr(equiv.compare.pipeline, "open_workshop", fail)
+    workshop = equiv.compare.pipeline.build_case
+    monkeypatch.setattr(equiv.compare.pipeline, "build_case", fail)
     result = run_files(write(tmp_path, ('"none"', '"broken"'), name="broken"), write(tmp_path, name="good"))
     assert result.cases[0].problem.startswith("equiv itself failed with RuntimeError: planted")
     assert result.cases[0].problem.endswith("Please report it with the case file.")
     assert result.cases[1].verdicts == {"linen": "same"}
-    assert exit_code(result.verdict) == 2
+    assert verdict_exit_code(result.verdict) == 2
 
 
-def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupt_keeps_finished_results_and_names_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def interrupted(begun, *rest):
         if begun.loaded.name == "b":
             raise KeyboardInterrupt
@@ -508,7 +504,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(tmp_path: Path
     for name in "abc":
         write(tmp_path, name=name)
     ran = CliRunner().invoke(main, ["run", str(tmp_path), "--reports", str(tmp_path / "reports")])
-    cases = decode((tmp_path / "reports" / "results.json").read_bytes(), "results").cases
+    cases = decode_results((tmp_path / "reports" / "results.json").read_bytes(), "results").cases
     assert cases[0].verdicts == {"linen": "same"}
     assert [(case.name, case.problem) for case in cases[1:]] == [
         ("b", "not run: interrupted"),
@@ -519,7 +515,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(tmp_path: Path
 
 
 @pytest.mark.parametrize("blocked", ["reports", "reports/results.json"], ids=["file_for_folder", "folder_for_file"])
-def test_reports_that_cannot_be_written_are_trouble_and_the_verdict_is_still_printed(tmp_path: Path, blocked: str):
+def test_unwritable_reports_are_trouble_but_the_verdict_is_printed(tmp_path: Path, blocked: str):
     write(tmp_path, name="good")
     if blocked == "reports":
         (tmp_path / blocked).touch()
@@ -544,7 +540,8 @@ def equiv_run(folder: Path, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
-def test_one_good_case_among_bad_ones_is_the_same_and_every_bad_one_is_told(tmp_path: Path):
+def test_one_good_case_among_bad_ones_is_still_judged(tmp_path: Path):
+    """Every bad one is reported."""
     folder = tmp_path / "cases"
     folder.mkdir()
     write(folder, name="good")
@@ -571,19 +568,19 @@ def test_one_good_case_among_bad_ones_is_the_same_and_every_bad_one_is_told(tmp_
     }
     assert "Traceback" not in ran.stdout + ran.stderr
     for line in (
-        r"! Trouble in 5 of 8 cases; 1 differ\. First: step: linen: tracing raised KeyError: 'w'\. Mend ",
-        r"! leaves_the_program: .* raised SystemExit: 0\. Mend ",
+        r"! Trouble in 5 of 8 cases; 1 differ\. First: step: linen: tracing raised KeyError: 'w'\. Fix ",
+        r"! leaves_the_program: .* raised SystemExit: 0\. Fix ",
         r"! no_bound: batch entry 'x': 'int32\[4,2\]' has no upper bound\.",
-        r"! syntax_error: .* raised SyntaxError: invalid syntax \(syntax_error\.py, line 18\)\. Mend ",
+        r"! syntax_error: .* raised SyntaxError: invalid syntax \(syntax_error\.py, line 18\)\. Fix ",
         r"\? missing-linen: structure not run, linen: building the model needs nonexistent_library",
         r"✗ shape-linen, structure, leaf dense/kernel: haiku \(2, 3\), linen \(2, 4\): shape differs",
-        r"! step: linen: tracing raised KeyError: 'w'\. Mend ",
+        r"! step: linen: tracing raised KeyError: 'w'\. Fix ",
         r"! wrong_scope: linen: row dense \(linear\) says 'dence'",
     ):
         assert re.search(f"^{line}", ran.stdout, re.MULTILINE), (line, ran.stdout)
 
 
-def test_a_device_that_is_missing_is_told_before_anything_is_run(tmp_path: Path):
+def test_a_missing_device_is_reported_before_anything_runs(tmp_path: Path):
     (tmp_path / "cases").mkdir()
     write(tmp_path / "cases", ("import random", "print('loaded')"), name="good")
     ran = equiv_run(tmp_path, JAX_PLATFORMS="abacus")

@@ -15,10 +15,10 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from equiv.bench.session import bench_cases
-from equiv.core.case_files import CaseFile, load
+from equiv.core.case_files import CaseFile, load_case
 from equiv.core.results import CaseResult, RunResult
-from equiv.core.results_json import decode, encode
-from equiv.core.source_digest import digest
+from equiv.core.results_json import decode_results, encode_results
+from equiv.core.source_digest import digest_sources
 from equiv.core.timings import (
     FASTER,
     NO_DIFFERENCE,
@@ -33,8 +33,8 @@ from equiv.core.timings import (
     Timing,
 )
 from equiv.frontends.cli.main import main
-from equiv.report.cells import NOT_ASKED
-from equiv.report.terminal.timings import duration, show_prices
+from equiv.report.cells import NOT_APPLICABLE
+from equiv.report.terminal.timings import format_duration, print_bench
 
 ROOT = Path(__file__).parents[3]
 
@@ -99,7 +99,7 @@ def bench(folder: Path, *arguments: object, **environment: str) -> Result:
 
 def stored(folder: Path) -> RunResult:
     """What a bench has written."""
-    return decode((folder / "reports" / "results.json").read_bytes(), "results")
+    return decode_results((folder / "reports" / "results.json").read_bytes(), "results")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -123,7 +123,7 @@ def same(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_verdict_comes_first_and_the_prices_of_every_candidate_after_it(same: Path) -> None:
+def test_the_verdict_comes_before_the_timings_of_every_candidate(same: Path) -> None:
     """Results on standard output, the place of the file on standard error."""
     first, *rest = (same / "stdout").read_text().splitlines()
     assert first == "✓ Same: all 1 comparisons of 1 case."
@@ -136,14 +136,14 @@ def test_the_verdict_comes_first_and_the_prices_of_every_candidate_after_it(same
 
 def test_the_results_hold_the_costs_beside_the_verdict(same: Path) -> None:
     """For reports, and for the next release to be compared with."""
-    (case,) = decode((same / "results.json").read_bytes(), "results").cases
+    (case,) = decode_results((same / "results.json").read_bytes(), "results").cases
     assert case.verdicts == {"nnx": "same"}
     assert case.costs is not None
     assert {one.phase for one in case.costs.timings} == set(PHASES)
-    assert case.text == digest(same / "small.py") != ""
+    assert case.source_digest == digest_sources(same / "small.py") != ""
 
 
-def test_a_refuted_port_is_not_timed_and_it_is_said_why(tmp_path: Path) -> None:
+def test_a_refuted_port_is_not_timed_with_the_reason_given(tmp_path: Path) -> None:
     """What another model costs says nothing of this one; its prices are missing, the reason is not."""
     written(tmp_path, 2.0)
     ran = bench(tmp_path, "--seconds", 0)
@@ -158,19 +158,19 @@ def test_a_refuted_port_is_not_timed_and_it_is_said_why(tmp_path: Path) -> None:
 
 def marked(folder: Path, **changes: object) -> Path:
     """The stored results with a lesson that only a verdict taken from them can have."""
-    result = decode((folder / "results.json").read_bytes(), "results")
+    result = decode_results((folder / "results.json").read_bytes(), "results")
     (case,) = result.cases
     case = replace(case, lesson="stored", costs=None)
     path = folder / "marked.json"
-    path.write_bytes(encode(replace(result, cases=(case,), **changes)))
+    path.write_bytes(encode_results(replace(result, cases=(case,), **changes)))
     return path
 
 
-def test_a_stored_verdict_is_taken_where_the_text_is_the_same(same: Path) -> None:
+def test_a_stored_verdict_is_used_where_the_text_is_unchanged(same: Path) -> None:
     """Nothing is judged twice; as JSON there is nothing else on standard output."""
     ran = bench(same, "--seconds", 0, "--results", marked(same), "--json")
     assert ran.exit_code == 0, ran.stderr
-    result = decode(ran.stdout_bytes, "standard output")
+    result = decode_results(ran.stdout_bytes, "standard output")
     assert result.cases == stored(same).cases
     (case,) = result.cases
     assert case.lesson == "stored"
@@ -179,7 +179,7 @@ def test_a_stored_verdict_is_taken_where_the_text_is_the_same(same: Path) -> Non
 
 def test_prices_that_cannot_be_written_are_shown_all_the_same(same: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Minutes of measuring are not lost to a folder that is a file; exit code 2."""
-    result = decode((same / "results.json").read_bytes(), "results")
+    result = decode_results((same / "results.json").read_bytes(), "results")
     monkeypatch.setattr("equiv.bench.session.bench_cases", lambda *_: result)
     (same / "file").write_text("")
     ran = CliRunner().invoke(main, ["bench", str(same / "small.py"), "--reports", str(same / "file")])
@@ -189,7 +189,7 @@ def test_prices_that_cannot_be_written_are_shown_all_the_same(same: Path, monkey
     assert ran.stderr.endswith("Give another folder with --reports.\n")
 
 
-def test_a_stored_verdict_is_not_taken_where_a_module_behind_the_case_has_changed(same: Path) -> None:
+def test_a_stored_verdict_is_dropped_where_an_imported_module_changed(same: Path) -> None:
     """A stored `same` would price another model; the case file itself is as it was."""
     results = marked(same)
     try:
@@ -222,7 +222,7 @@ def test_under_xdist_nothing_is_timed(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_timed_is_kept_when_it_is_interrupted_and_the_rest_is_named(tmp_path: Path) -> None:
+def test_an_interrupt_keeps_what_is_timed_and_names_the_rest(tmp_path: Path) -> None:
     """A bench of all cases takes minutes."""
     path = written(tmp_path, 1.0)
     begun = []
@@ -260,7 +260,7 @@ def test_a_negative_time_is_wrong_usage() -> None:
     assert "Invalid value for '--seconds': -1.0 is not in the range x>=0" in ran.stderr
 
 
-def test_the_text_of_a_case_is_the_file_and_what_it_imports_of_the_users_own(tmp_path: Path) -> None:
+def test_a_cases_text_includes_the_users_own_imports(tmp_path: Path) -> None:
     """Inside functions too, through packages, relatively; what is installed is not hashed."""
     package = tmp_path / "own_package_of_a_test"
     (package / "inner").mkdir(parents=True)
@@ -277,13 +277,13 @@ def test_the_text_of_a_case_is_the_file_and_what_it_imports_of_the_users_own(tmp
         path.write_text(text)
     sys.path.append(str(tmp_path))
     try:
-        before = digest(tmp_path / "case.py")
+        before = digest_sources(tmp_path / "case.py")
         for path, text in files.items():
             path.write_text(f"{text}# changed\n")
-            changed = digest(tmp_path / "case.py") != before
+            changed = digest_sources(tmp_path / "case.py") != before
             assert changed == (path.name != "unused.py"), path
             path.write_text(text)
-        assert digest(tmp_path / "case.py") == before
+        assert digest_sources(tmp_path / "case.py") == before
     finally:
         sys.path.remove(str(tmp_path))
 
@@ -291,9 +291,9 @@ def test_the_text_of_a_case_is_the_file_and_what_it_imports_of_the_users_own(tmp
 def test_a_loaded_case_knows_its_text(tmp_path: Path) -> None:
     """A neighbour counts, whichever folder the process runs in."""
     path = written(tmp_path, 1.0)
-    one = load(CaseFile("small", path)).text
+    one = load_case(CaseFile("small", path)).source_digest
     written(tmp_path, 2.0)
-    assert load(CaseFile("small", path)).text != one != ""
+    assert load_case(CaseFile("small", path)).source_digest != one != ""
 
 
 R = Ratio(1.5, 1.25, 1.75)
@@ -347,7 +347,7 @@ def shown(width: int = 200, **console: object) -> str:
     case = CaseResult("a", "", "", "haiku", ("linen", "nnx"), {"linen": "same", "nnx": "inconclusive"}, (), costs=SHOWN)
     result = RunResult("same", "Same: all.", {"jax": "1.2.3"}, (case,), "", 1.0, problems=("b is not timed: [why]",))
     out = io.StringIO()
-    show_prices(result, Console(file=out, width=width, highlight=False, **console))
+    print_bench(result, Console(file=out, width=width, highlight=False, **console))
     return out.getvalue()
 
 
@@ -368,20 +368,20 @@ def shown(width: int = 200, **console: object) -> str:
         "7.8 kB",
         "900 B",
         "2 !",
-        "linen (jax.jit) forward: = same optimised program as haiku: any gap is host-side",
-        "nnx (nnx.jit) forward: another optimised program: copy +4",
+        "linen (jax.jit) forward: = same optimised program as haiku: any time difference is on the host",
+        "nnx (nnx.jit) forward: different optimised program: copy +4",
         "nnx nnx.jit, forward, 400 µs: modules to arrays 300 µs (75%), compiled program 100 µs (25%)",
-        "timed back to back instead, forward: control 1.50 (1.25 to 1.75), linen jax.jit 1.50",
+        "if timed one port after the other, forward: control 1.50 (1.25 to 1.75), linen jax.jit 1.50",
         "8 layers, unrolled / scanned: linen jax.jit trace 3.00, linen jax.jit compile 3.00, ",
     ],
 )
-def test_what_was_measured_is_shown_with_its_interval_in_signs_and_words(text: str) -> None:
+def test_measurements_are_shown_with_intervals_in_signs_and_words(text: str) -> None:
     """Colour never speaks alone."""
     assert text in shown()
 
 
-def test_where_the_table_does_not_fit_there_is_a_list_with_the_same_numbers() -> None:
-    """A log of eighty columns loses nothing."""
+def test_a_table_that_does_not_fit_becomes_a_list() -> None:
+    """With the same numbers: a log of eighty columns loses nothing."""
     assert "forward step: haiku jax.jit 2 ms; linen jax.jit / haiku 1.50 (1.25 to 1.75) ▲; " in shown(80)
 
 
@@ -393,11 +393,18 @@ def test_no_escape_codes_without_colour() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(2.0, "2 s"), (0.0364, "36.4 ms"), (9.93e-4, "993 µs"), (4e-9, "4 ns"), (-2e-6, NOT_ASKED), (0.0, NOT_ASKED)],
+    [
+        (2.0, "2 s"),
+        (0.0364, "36.4 ms"),
+        (9.93e-4, "993 µs"),
+        (4e-9, "4 ns"),
+        (-2e-6, NOT_APPLICABLE),
+        (0.0, NOT_APPLICABLE),
+    ],
 )
 def test_a_duration_is_given_in_the_unit_that_fits(seconds: float, text: str) -> None:
     """Three digits are what it is known to."""
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_costs_come_back_from_json_as_they_went_in() -> None:

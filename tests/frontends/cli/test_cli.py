@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from equiv.core.results import RunResult
-from equiv.core.results_json import decode, encode
+from equiv.core.results_json import decode_results, encode_results
 from equiv.frontends.cli.main import main
 
 SUITE = Path(__file__).parents[3] / "cases"
@@ -87,12 +87,12 @@ def run(folder: Path, *arguments: object, **environment: str) -> Result:
 
 def stored(folder: Path) -> RunResult:
     """What a run has written."""
-    return decode((folder / "reports" / "results.json").read_bytes(), "results")
+    return decode_results((folder / "reports" / "results.json").read_bytes(), "results")
 
 
 def result_file(path: Path, headline: str = "Same: stored.") -> Path:
     """The results of a run without cases."""
-    path.write_bytes(encode(RunResult("same", headline, {"jax": "1.2.3"}, (), "2026-01-01T00:00:00", 0.5)))
+    path.write_bytes(encode_results(RunResult("same", headline, {"jax": "1.2.3"}, (), "2026-01-01T00:00:00", 0.5)))
     return path
 
 
@@ -103,7 +103,8 @@ def test_the_exit_code_is_that_of_diff(tmp_path: Path, kind: str):
     assert stored(tmp_path).verdict == {"trouble": "error"}.get(kind, kind)
 
 
-def test_as_a_program_it_leaves_with_the_code_and_says_who_differs_where_by_how_much(tmp_path: Path):
+def test_the_program_exits_with_the_code_and_names_the_difference(tmp_path: Path):
+    """Who differs, where, and by how much."""
     write(tmp_path / "different.py", "different")
     ran = subprocess.run(
         [sys.executable, "-m", "equiv", "run", "different.py"],
@@ -120,7 +121,8 @@ def test_as_a_program_it_leaves_with_the_code_and_says_who_differs_where_by_how_
     assert stored(tmp_path).headline == first.removeprefix("✗ ")
 
 
-def test_several_verdicts_stand_in_one_run_with_a_line_for_each_that_is_not_the_same(tmp_path: Path):
+def test_several_verdicts_in_one_run_have_a_line_each(tmp_path: Path):
+    """A line for each that is not the same."""
     for kind in ("same", "different", "inconclusive"):
         write(tmp_path / "cases" / f"a_case_with_quite_a_long_name_that_is_{kind}.py", kind)
     ran = run(tmp_path, tmp_path / "cases", COLUMNS="80")
@@ -146,7 +148,7 @@ def test_an_expression_chooses_cases_by_name(tmp_path: Path, expression: str, na
     assert [case.name for case in stored(tmp_path).cases] == names
 
 
-def test_an_expression_that_fits_no_case_is_inconclusive_and_says_so(tmp_path: Path):
+def test_an_expression_that_fits_no_case_is_inconclusive(tmp_path: Path):
     ran = run(tmp_path, write(tmp_path / "case.py"), "-k", "nothing")
     assert ran.stdout.startswith("? Inconclusive: no case was run. Give other paths, or another -k.\n")
     assert ran.exit_code == 3
@@ -164,7 +166,7 @@ UNUSABLE = {
     "no_folder_cases": (["list"], "equiv: cases: no such file or folder. Give a case file, or a folder of them.\n"),
     "expression": (
         ["run", "case.py", "-k", "dropout or"],
-        "equiv: -k 'dropout or': cannot be read. Write words with and, or, not: \"dropout or rnn\".\n",
+        "equiv: -k 'dropout or': cannot be parsed. Write words with and, or, not: \"dropout or rnn\".\n",
     ),
     "no_results": (["report", "nowhere.json"], "equiv: nowhere.json: cannot be read: No such file or directory."),
     "text_for_results": (["report", "text.json"], "equiv: text.json: not a results file of equiv: "),
@@ -173,7 +175,7 @@ UNUSABLE = {
     "half_a_file": (["report", "half.json"], "equiv: half.json: not a results file of equiv: "),
     "other_schema": (
         ["report", "newer.json"],
-        "equiv: newer.json: results schema 99, this version reads 1. Write it anew ",
+        "equiv: newer.json: results schema 99, this version reads 1. Regenerate it ",
     ),
     "output": (
         ["report", "good.json", "-o", "empty"],
@@ -185,7 +187,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), UNUSABLE.values(), ids=UNUSABLE)
-def test_what_cannot_be_used_is_one_message_on_stderr_and_trouble(
+def test_bad_usage_is_one_message_on_stderr_and_trouble(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ):
     monkeypatch.chdir(tmp_path)
@@ -213,13 +215,15 @@ def test_what_cannot_be_used_is_one_message_on_stderr_and_trouble(
     ids=["interrupt", "accident"],
 )
 @pytest.mark.parametrize("command", ["run", "list"])
-def test_what_goes_wrong_outside_any_case_is_trouble_and_never_the_code_of_a_difference(
+def test_an_error_outside_any_case_is_trouble_not_a_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, error: BaseException, message: str
 ):
+    """By its exit code."""
+
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(import_module(f"equiv.frontends.cli.{command}"), "find", fail)
+    monkeypatch.setattr(import_module(f"equiv.frontends.cli.{command}"), "find_case_files", fail)
     ran = invoke(command, tmp_path)
     assert (ran.stderr, ran.stdout, ran.exit_code) == (message, "", 2)
 
@@ -229,7 +233,7 @@ def test_json_is_all_of_stdout_whatever_a_case_prints(tmp_path: Path):
         tmp_path / "case.py", "same", ("def linen():", "print('file')\n\n\ndef linen():\n    print('builder')")
     )
     ran = run(tmp_path, path, "--json")
-    assert decode(ran.stdout.encode(), "stdout") == stored(tmp_path)
+    assert decode_results(ran.stdout.encode(), "stdout") == stored(tmp_path)
     assert ran.stdout == (tmp_path / "reports" / "results.json").read_text()
     assert "file\nbuilder\n" in ran.stderr
     assert ran.exit_code == 0
@@ -274,7 +278,8 @@ def test_list_shows_names_models_and_lessons(tmp_path: Path):
     assert ran.exit_code == 0
 
 
-def test_list_shows_a_broken_case_among_the_others_and_is_trouble(tmp_path: Path):
+def test_list_shows_a_broken_case_and_is_trouble(tmp_path: Path):
+    """Among the others, which are shown."""
     write(tmp_path / "bad.py", "trouble")
     write(tmp_path / "good.py")
     ran = invoke("list", tmp_path, COLUMNS="200")
@@ -296,7 +301,7 @@ def test_a_case_may_import_its_neighbours(tmp_path: Path, monkeypatch: pytest.Mo
         tmp_path / "case.py",
         "same",
         ('"float32[4,2]"', "LESSON"),
-        ("from equiv.core.case", "from neighbour_of_this_case import LESSON\nfrom equiv.core.case"),
+        ("from equiv.case", "from neighbour_of_this_case import LESSON\nfrom equiv.core.case"),
     )
     assert invoke("list", tmp_path / "case.py").exit_code == 0
     assert sys.path[-1] == str(tmp_path)
@@ -319,7 +324,7 @@ def test_report_puts_several_results_into_one_document_in_order(tmp_path: Path):
 WATCHED = """
 import sys
 from importlib import import_module
-from equiv.cli import main
+from equiv.frontends.cli.main import main
 try:
     main(sys.argv[1:])
 finally:

@@ -1,4 +1,4 @@
-"""`equiv convert` from the command line, and the converted model run beside the original."""
+"""`equiv convert` from the command line, and the converted model compared with the original."""
 
 import json
 
@@ -36,23 +36,23 @@ def test_it_says_first_what_was_converted_and_where_it_is(old, tmp_path) -> None
     first, second, last = out.splitlines()
     assert first.startswith("Converted: 2 leaves, 112 bytes, from haiku (npz) to nnx (safetensors): ")
     assert first.endswith("new.safetensors")
-    assert second == "2 as it is"
+    assert second == "2 unchanged"
     assert last.startswith("verified: same: outputs exact, gradients exact")
 
 
-def test_a_dry_run_says_what_each_leaf_would_be_and_writes_nothing(old, tmp_path) -> None:
+def test_a_dry_run_describes_each_leaf_and_writes_nothing(old, tmp_path) -> None:
     """As a table."""
     code, out, _ = invoke(old, "--case", CASE, "--to", "linen", "-o", tmp_path / "new", "--dry-run")
     assert code == 0
     assert out.splitlines()[0] == "Would convert 2 leaves, 112 bytes, from haiku to linen"
     assert [line.split() for line in out.splitlines() if line.startswith("params/kernel")] == [
-        ["params/kernel", "float32[3,", "7]", "as", "it", "is", "params/linear/w"]
+        ["params/kernel", "float32[3,", "7]", "unchanged", "params/linear/w"]
     ]
     assert [file.name for file in tmp_path.iterdir()] == ["old.npz"]
 
 
-def test_the_manifest_is_printed_as_json_where_that_is_asked_for(old, tmp_path) -> None:
-    """It is the one that lies beside the checkpoint."""
+def test_the_manifest_is_printed_as_json_on_request(old, tmp_path) -> None:
+    """It is the one that is written next to the checkpoint."""
     code, out, _ = invoke(old, "--case", CASE, "--to", "linen", "-o", tmp_path / "new.msgpack", "--json")
     assert code == 0
     assert json.loads(out) == json.loads((tmp_path / "new.msgpack.manifest.json").read_text())
@@ -64,10 +64,10 @@ def test_the_manifest_is_printed_as_json_where_that_is_asked_for(old, tmp_path) 
     ("arguments", "message"),
     [
         (("--to", "torch"), r"equiv: linear: the case has no torch; it has haiku, linen, nnx."),
-        (("--to", "nnx", "--random", "seed:x"), "equiv: --random 'seed:x': no such policy. Say seed:N, keep or omit."),
-        (("--to", "nnx", "--format", "torch"), "cannot write 'torch'. Say --format with one of npz, safetensors"),
+        (("--to", "nnx", "--random", "seed:x"), "equiv: --random 'seed:x': no such policy. Pass seed:N, keep or omit."),
+        (("--to", "nnx", "--format", "torch"), "cannot write 'torch'. Pass --format with one of npz, safetensors"),
         (("--to", "nnx", "--case", "nowhere.py"), "equiv: nowhere.py: no such file or folder"),
-        (("--to", "nnx", "--case", str(helpers.CASES / "layers")), "cases are there. Give the one file with --case."),
+        (("--to", "nnx", "--case", str(helpers.CASES / "layers")), "cases. Give one case file with --case."),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_two(old, tmp_path, arguments, message) -> None:
@@ -78,8 +78,8 @@ def test_a_mistake_is_one_line_and_exit_code_two(old, tmp_path, arguments, messa
     assert len(err.splitlines()) == 1
 
 
-def test_a_conversion_that_is_not_the_same_model_is_exit_code_one_and_not_kept(old, tmp_path) -> None:
-    """A case whose layer table swaps two alike layers maps every leaf, to the wrong place."""
+def test_a_conversion_to_another_model_exits_one_and_is_removed(old, tmp_path) -> None:
+    """A case whose layer table swaps two layers of equal shapes maps every leaf, to the wrong place."""
     swapped = tmp_path / "swapped.py"
     text = (helpers.CASES / "layers" / "stacked_unrolled.py").read_text()
     assert 'nnx=f"linears.{index}"' in text
@@ -92,12 +92,12 @@ def test_a_conversion_that_is_not_the_same_model_is_exit_code_one_and_not_kept(o
     assert not (tmp_path / "new.npz").exists()
 
 
-def test_a_leaf_that_is_read_back_otherwise_than_it_was_written_is_found(old, tmp_path, monkeypatch) -> None:
+def test_a_leaf_read_back_unlike_it_was_written_is_found(old, tmp_path, monkeypatch) -> None:
     """A disk or a writer that changes a bit: planted in the writer of npz."""
-    honest = npz.write
+    write = npz.write
 
-    def lying(file, leaves) -> None:
-        honest(file, leaves)
+    def corrupting(file, leaves) -> None:
+        write(file, leaves)
         data = bytearray(file.read_bytes())
         kernel = next(leaf for leaf in leaves if leaf.path[-1] == "kernel")
         bits = bytes(bytes_of(kernel.make()))
@@ -108,14 +108,16 @@ def test_a_leaf_that_is_read_back_otherwise_than_it_was_written_is_found(old, tm
         assert data
         np.savez(file, **arrays)
 
-    monkeypatch.setattr(npz, "write", lying)
-    with pytest.raises(CheckpointError, match=r"new\.npz: leaf 'params/kernel' was read back otherwise than it was"):
+    monkeypatch.setattr(npz, "write", corrupting)
+    with pytest.raises(
+        CheckpointError, match=r"new\.npz: leaf 'params/kernel' was read back with other bytes than were"
+    ):
         h.take_over(old, NAME, "linen", tmp_path / "new.npz", verify=True)
     assert [file.name for file in tmp_path.iterdir()] == ["old.npz"]
 
 
 def test_whose_checkpoint_it_is_is_found_out_or_asked(tmp_path) -> None:
-    """By its leaves; where two libraries call them alike, by the collections; else it has to be said."""
+    """By its leaves; where two libraries have the same names, by the collections; else `--from` is needed."""
     carry = h.trained(h.ADAM, "linen")
     variables = {name: carry[name] for name in ("params", "batch_stats")}
     file = h.save_npz(tmp_path / "old.npz", variables)
@@ -129,13 +131,13 @@ def test_whose_checkpoint_it_is_is_found_out_or_asked(tmp_path) -> None:
     np.savez(tmp_path / "bare.npz", **bare)
     assert h.take_over(tmp_path / "bare.npz", h.ADAM, "haiku", tmp_path / "two.npz").source.backend == "nnx"
     np.savez(tmp_path / "odd.npz", **{f"odd/{name}": array for name, array in bare.items()})
-    with pytest.raises(CheckpointError, match=r"odd\.npz: it could be of linen and nnx\. Say --from with one of them"):
+    with pytest.raises(CheckpointError, match=r"odd\.npz: its leaves fit linen and nnx\. Pass --from with one of them"):
         h.take_over(tmp_path / "odd.npz", h.ADAM, "haiku", tmp_path / "no.npz")
     assert h.take_over(tmp_path / "odd.npz", h.ADAM, "haiku", tmp_path / "three.npz", origin="linen")
 
 
 @pytest.mark.parametrize("nesting", ["params/params/", "model/params/", "state/0/", ""])
-def test_what_stands_before_the_parameters_makes_no_difference_if_it_is_one_and_the_same(nesting, tmp_path) -> None:
+def test_one_common_prefix_before_the_parameters_makes_no_difference(nesting, tmp_path) -> None:
     """`params/params`, a step of training, nothing at all."""
     params = h.trained(NAME, "linen", OPTIMIZER)["params"]
     np.savez(tmp_path / "old.npz", **{f"{nesting}{name}": array for name, array in params.items()})

@@ -8,13 +8,13 @@ import pytest
 from click.testing import CliRunner
 
 from equiv.errors import EquivError
-from equiv.frontends.cli.inferred_case import entries, methods_of
+from equiv.frontends.cli.inferred_case import parse_inputs, parse_methods
 from equiv.frontends.cli.main import main
-from equiv.infer.builders import locate
-from equiv.infer.import_path import batch_of
-from equiv.infer.run_inferred import certify
-from equiv.infer.session import infer
-from equiv.infer.table.case_writer import text
+from equiv.infer.builders import locate_builder
+from equiv.infer.import_path import read_batch_specs
+from equiv.infer.run_inferred import run_case_file
+from equiv.infer.session import infer_layers
+from equiv.infer.table.case_writer import case_text
 
 MODELS = """
 import numpy as np
@@ -140,7 +140,7 @@ def mapped(folder, places):
     return run("map", *places, "--input", "float32[3,5]", "-o", folder / "case_written.py")
 
 
-def test_map_says_how_much_is_mapped_then_the_table_then_the_verdict(mapped):
+def test_map_prints_the_count_the_table_and_the_verdict(mapped):
     """First line: all leaves and how they are known; then rows; then the run of the case."""
     code, out, _ = mapped
     assert code == 0
@@ -195,28 +195,28 @@ def test_check_names_a_leaf_that_no_row_can_have(folder, places):
     code, out, _ = run("check", *arguments, "--json", "--reports", folder / "out")
     result = json.loads(out)
     assert code == 1
-    assert result["headline"] == "Not the same: haiku has ~/gain (params) float32[3], nnx has nothing left for it."
+    assert result["headline"] == "Not the same: haiku has ~/gain (params) float32[3], nnx has no corresponding leaf."
     assert json.loads((folder / "out" / "results.json").read_text())["verdict"] == "different"
 
 
-def test_new_writes_what_it_knows_and_comments_what_it_does_not(folder, places):
+def test_new_writes_what_it_knows_and_comments_the_rest(folder, places):
     """A leaf without a row is a comment in the file; a file that is there is not written over unasked."""
     target = folder / "case_new.py"
     arguments = ("new", places[0], folder / "inferred_models.py:forgetful", "--input", "float32[3,5]", "-o", target)
     code, out, _ = run(*arguments)
     assert code == 0
-    assert out.startswith(f"{target}: 4 rows; 1 to be mended, as comments in layers. Next: equiv run")
+    assert out.startswith(f"{target}: 4 rows; 1 to be completed, as comments in layers. Next: equiv run")
     assert "# haiku middle/b (params): nnx has no leaf of 6 elements left" in target.read_text()
     code, _, err = run(*arguments)
     assert code == 2
-    assert err == f"equiv: {target}: there is a file already. Give another with -o, or --force to write over it.\n"
+    assert err == f"equiv: {target}: the file exists. Give another with -o, or pass --force to overwrite it.\n"
 
 
 @pytest.mark.parametrize("kind", ["swapped", "turned"])
 def test_a_planted_wrong_map_is_refuted(folder, places, kind):
     """Two rows exchanged, or a square kernel transposed: running the case says so."""
-    inferred = infer((locate(places[0]), locate(places[1])), {"x": "float32[3,5]"})
-    written = text(inferred.draft, folder)
+    inferred = infer_layers((locate_builder(places[0]), locate_builder(places[1])), {"x": "float32[3,5]"})
+    written = case_text(inferred.draft, folder)
     if kind == "turned":
         row = 'linear("middle", haiku="middle", nnx="middle"),'
         assert row in written
@@ -234,10 +234,10 @@ def test_a_planted_wrong_map_is_refuted(folder, places, kind):
         swapped = tuple(
             replace(row, layer=replace(row.layer, scopes={**row.layer.scopes, "nnx": scope})) for row, scope in rows
         )
-        written = text(replace(inferred.draft, rows=swapped), folder)
+        written = case_text(replace(inferred.draft, rows=swapped), folder)
     path = folder / f"case_{kind}.py"
     path.write_text(written)
-    assert certify(path).verdict == "different"
+    assert run_case_file(path).verdict == "different"
 
 
 @pytest.mark.parametrize(
@@ -245,39 +245,39 @@ def test_a_planted_wrong_map_is_refuted(folder, places, kind):
     [
         ("inferred_models.py", "cannot be read. Write module:attribute or file.py:function."),
         ("absent.py:model", "no such file. Give file.py:function, with the path from here."),
-        ("no_such_package:model", "there is no module 'no_such_package', here or installed. Mend its name, or give"),
+        ("no_such_package:model", "there is no module 'no_such_package', here or installed. Fix its name, or give"),
         (
             "inferred_models.py:olt",
             "inferred_models has no 'olt'; it has Keyword, Positional, old, scaled, make, new, forgetful",
         ),
-        ("inferred_models.py:sizes", "it asks for 'width', which nothing is known for. Give a function that takes"),
+        ("inferred_models.py:sizes", "it requires the arguments 'width', which equiv does not pass. Give a function"),
         ("inferred_models.py:nothing", "it returned None. Give a function that returns what hk.transform gives"),
         ("inferred_models.py:number", "got 3. Give a function that returns what hk.transform gives or a Linen"),
-        ("inferred_models.py:broken", "calling it raised ValueError: no weights. Mend"),
+        ("inferred_models.py:broken", "calling it raised ValueError: no weights. Fix"),
         ("pathlib:Path", "the class Path is no Linen or NNX module. Give a function that returns"),
     ],
 )
-def test_a_place_that_cannot_be_used_is_named_with_its_fix(folder, monkeypatch, given, message):
-    """Who, what and the fix, for everything that can stand in place of a builder."""
+def test_an_unusable_place_is_named_with_its_fix(folder, monkeypatch, given, message):
+    """Who, what and the fix, for everything that can be given in place of a builder."""
     monkeypatch.chdir(folder)
     with pytest.raises(EquivError, match=re.escape(message)):
-        locate(given)
+        locate_builder(given)
 
 
 def test_a_file_that_another_module_hides_is_refused(tmp_path):
     """A file called like an imported module would never be the one that is loaded."""
     (tmp_path / "json.py").write_text("def model(): ...\n")
     with pytest.raises(EquivError, match=r"is called 'json' too and is imported in its place. Rename the file."):
-        locate(f"{tmp_path}/json.py:model")
+        locate_builder(f"{tmp_path}/json.py:model")
 
 
 def test_an_nnx_class_gets_its_rngs_as_it_takes_them(folder, monkeypatch):
     """A class whose rngs are a keyword is called so in the case, too; one that asks for more is refused."""
     monkeypatch.chdir(folder)
-    assert locate("inferred_models:Positional").code == "{name}"
-    assert locate("inferred_models:Keyword").code == "lambda rngs: {name}(rngs=rngs)"
-    with pytest.raises(EquivError, match=r"flax.nnx:Linear: it asks for 'in_features', 'out_features', which"):
-        locate("flax.nnx:Linear")
+    assert locate_builder("inferred_models:Positional").code == "{name}"
+    assert locate_builder("inferred_models:Keyword").code == "lambda rngs: {name}(rngs=rngs)"
+    with pytest.raises(EquivError, match=r"flax.nnx:Linear: it requires the arguments 'in_features', 'out_features'"):
+        locate_builder("flax.nnx:Linear")
 
 
 def test_two_models_of_one_library_are_refused(places):
@@ -291,9 +291,9 @@ def test_two_models_of_one_library_are_refused(places):
     ("arguments", "message"),
     [
         ((), "no batch: nothing can be traced. Give --input 'float32[8,784]' or --batch file.py:function."),
-        (("--input", "float32[3,"), "batch entry 'x': cannot read 'float32[3,'."),
+        (("--input", "float32[3,"), "batch entry 'x': cannot parse 'float32[3,'."),
         (("--input", "int32[3]"), "batch entry 'x': 'int32[3]' has no upper bound."),
-        (("--input", "a b=float32[3,5]"), "--input 'a b=float32[3,5]': 'a b' is no name. Write name=float32[8,784]."),
+        (("--input", "a b=float32[3,5]"), "--input 'a b=float32[3,5]': 'a b' is not an identifier. Write name="),
         (
             ("--input", "float32[3,5]", "--input", "x=float32[3]"),
             "x is given twice, first as 'float32[3,5]'. Rename one.",
@@ -310,7 +310,7 @@ def test_two_models_of_one_library_are_refused(places):
         (("--input", "float32[3,7]"), "nnx: tracing raised TypeError: dot_general requires contracting dimensions"),
     ],
 )
-def test_a_batch_that_cannot_be_used_is_named_with_its_fix(places, arguments, message):
+def test_an_unusable_batch_is_named_with_its_fix(places, arguments, message):
     """Errors of the command leave with 2 and one message."""
     code, out, err = run("check", *places, *arguments)
     assert (code, out) == (2, "")
@@ -319,8 +319,8 @@ def test_a_batch_that_cannot_be_used_is_named_with_its_fix(places, arguments, me
 
 def test_batches_are_read_from_text_and_from_functions(folder):
     """The first entry is x; integers of a function are bounded by their largest value."""
-    assert entries(["float32[3,5]", "tokens=int32[3]:9"]) == {"x": "float32[3,5]", "tokens": "int32[3]:9"}
-    assert methods_of(["encode(x)", "decode(z, mask)"]) == {"encode": ("x",), "decode": ("z", "mask")}
-    assert batch_of(str(folder / "inferred_models.py:batch")) == {"x": "float32[3,5]", "labels": "int32[3]:3"}
+    assert parse_inputs(["float32[3,5]", "tokens=int32[3]:9"]) == {"x": "float32[3,5]", "tokens": "int32[3]:9"}
+    assert parse_methods(["encode(x)", "decode(z, mask)"]) == {"encode": ("x",), "decode": ("z", "mask")}
+    assert read_batch_specs(str(folder / "inferred_models.py:batch")) == {"x": "float32[3,5]", "labels": "int32[3]:3"}
     with pytest.raises(EquivError, match=r"'x' is None. Return an array, or a dictionary of names to arrays."):
-        batch_of(str(folder / "inferred_models.py:nothing"))
+        read_batch_specs(str(folder / "inferred_models.py:nothing"))

@@ -3,11 +3,11 @@
 import pytest
 from plugin_project import CASE, python_in, write_case
 
-from equiv.core.results import CHECKS
+from equiv.core.results import CHECK_NAMES
 
 pytest_plugins = ["pytester"]
 
-NAMES = [f"same-nnx-{check}" for check in CHECKS]
+NAMES = [f"same-nnx-{check}" for check in CHECK_NAMES]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_names_are_plain_ascii_that_files_and_addresses_can_have(pytester, colle
     assert all(name.isascii() and name.replace("-", "").replace("_", "").isalnum() for name in names)
 
 
-def test_only_files_with_a_case_are_collected_and_no_other_is_imported(pytester, collected):
+def test_only_files_with_a_case_are_collected_and_imported(pytester, collected):
     write_case(pytester.path / "cases" / "same.py")
     for name in ("neighbour", "_private", "conftest_", "mentions"):
         (pytester.path / "cases" / f"{name}.py").write_text("'CASE'\ndef f():\n    CASE = 1\nraise RuntimeError\n")
@@ -72,7 +72,7 @@ def test_only_files_with_a_case_are_collected_and_no_other_is_imported(pytester,
         "x = (CASE := 1)",
     ],
 )
-def test_a_file_that_may_hold_a_case_is_never_passed_over(pytester, collected, source):
+def test_a_file_that_may_hold_a_case_is_not_skipped(pytester, collected, source):
     write_case(pytester.path / "cases" / "same.py")
     (pytester.path / "cases" / "other.py").write_text(source)
     assert any(name.startswith("other-") for name in collected())
@@ -89,7 +89,8 @@ def test_a_file_that_may_hold_a_case_is_never_passed_over(pytester, collected, s
         ),
     ],
 )
-def test_a_file_that_cannot_be_loaded_is_an_error_and_the_others_run(pytester, source, said):
+def test_a_file_that_cannot_be_loaded_is_an_error(pytester, source, said):
+    """The others run."""
     (pytester.path / "cases").mkdir()
     (pytester.path / "cases" / "bad.py").write_text(source)
     pytester.makepyfile(test_own="def test_own(): pass\n")
@@ -106,14 +107,14 @@ def test_a_folder_is_configured_and_no_other_is_looked_at(pytester, collected):
     assert collected() == NAMES
 
 
-def test_a_configured_folder_that_is_not_there_is_a_usage_error(pytester):
+def test_a_configured_folder_that_is_missing_is_a_usage_error(pytester):
     pytester.makeini("[pytest]\nequiv_cases = prots\n")
     done = pytester.runpytest_inprocess()
     assert done.ret == pytest.ExitCode.USAGE_ERROR
-    done.stderr.fnmatch_lines(["ERROR: equiv_cases: *prots: no such folder. Mend equiv_cases in *tox.ini."])
+    done.stderr.fnmatch_lines(["ERROR: equiv_cases: *prots: no such folder. Fix equiv_cases in *tox.ini."])
 
 
-def test_a_case_file_named_like_a_library_does_not_hide_it(tmp_path):
+def test_a_case_named_like_a_library_does_not_hide_it(tmp_path):
     """Asked for by name, pytest itself would import it, with its folder first on `sys.path`."""
     write_case(tmp_path / "cases" / "wave.py")
     code = (
@@ -145,7 +146,7 @@ def test_options_and_the_mark_are_registered(pytester):
     pytester.runpytest_inprocess("--markers").stdout.fnmatch_lines(["@pytest.mark.equiv(require=None, checks=None)*"])
 
 
-def test_results_that_cannot_be_written_turn_the_exit_status(pytester):
+def test_results_that_cannot_be_written_change_the_exit_status(pytester):
     pytester.makepyfile(test_own="def test_own(): pass\n", taken="")
     done = pytester.runpytest_inprocess("--equiv-json=taken.py/results.json")
     assert done.ret == pytest.ExitCode.USAGE_ERROR

@@ -7,7 +7,7 @@ import pytest
 from plugin_project import BUILDERS, outcomes, pytest_in
 
 from equiv.core.results import RunResult
-from equiv.core.results_json import read
+from equiv.core.results_json import read_results
 
 TESTS = f'''"""A user's tests."""
 
@@ -18,7 +18,7 @@ import pytest
 from equiv.case import Case
 from equiv.errors import CaseError, NotRun
 from equiv.layers import linear
-from equiv.results import CaseResult
+from equiv.core.results import CaseResult
 
 {BUILDERS}
 
@@ -93,14 +93,14 @@ def test_argument_over_mark(equiv):
 
 @pytest.mark.equiv(require="cuda")
 def test_required(equiv):
-    with pytest.raises(NotRun, match="cuda is required and not there: JAX runs on cpu"):
+    with pytest.raises(NotRun, match="cuda is required but not available: JAX runs on cpu"):
         equiv.check(linen, nnx, **given)
 
 
 BAD = [
     (dict(left=linen, right=linen), "left and right are both linen"),
     (dict(left=3, right=nnx), "left is int, wanted a builder"),
-    (dict(left=lambda: 3, right=nnx), "left returns int, of no library that is known here: haiku, linen, nnx."),
+    (dict(left=lambda: 3, right=nnx), "left returns int, not a model of a known library: haiku, linen, nnx."),
     (dict(left=linen, right=nnx, checks="outputs"), "checks is 'outputs', wanted some of: structure, "),
     (dict(left=linen, right=nnx, checks=["output"]), "checks is .'output'., wanted some of: structure, "),
     (dict(left=linen, right=nnx, batch={{"x": 3}}), "equiv.check: batch is dict, wanted names to text"),
@@ -147,7 +147,7 @@ def ran(folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def stored(folder: Path, ran: subprocess.CompletedProcess[str]) -> RunResult:
     """What they have written."""
-    return read(folder / "results.json")
+    return read_results(folder / "results.json")
 
 
 def test_a_check_passes_or_raises(ran):
@@ -157,7 +157,7 @@ def test_a_check_passes_or_raises(ran):
     assert len([name for name, word in ended.items() if word == "PASSED"]) == 7 + 8
 
 
-def test_a_failure_is_one_line_with_the_place_first_and_the_check_last(ran):
+def test_a_failure_is_one_line_from_place_to_check(ran):
     lines = [line for line in ran.stdout.splitlines() if line.startswith("FAILED test_port.py::test_different")]
     (line,) = lines
     said = line.partition(" - ")[2]
@@ -166,7 +166,8 @@ def test_a_failure_is_one_line_with_the_place_first_and_the_check_last(ran):
     assert len(said) <= 116
 
 
-def test_the_traceback_ends_in_the_users_own_test_and_the_table_is_a_section(ran):
+def test_the_traceback_ends_in_the_users_test_with_a_table(ran):
+    """The table is a section of its own."""
     shown = ran.stdout.partition("_ test_different _")[2].partition("\n____")[0]
     assert ">       equiv.check(linen, doubled, **given)" in shown
     assert "equiv/plugin" not in ran.stdout
@@ -179,7 +180,7 @@ def test_an_expected_mismatch_is_neither_shown_nor_filed(ran, stored):
     assert "test_expected" not in [case.name for case in stored.cases]
 
 
-def test_every_other_comparison_is_filed_under_the_name_of_its_test(stored):
+def test_every_other_comparison_is_filed_under_its_tests_name(stored):
     names = [case.name for case in stored.cases]
     assert {"test_same", "test_different", "test_different-2", "test_in_a_fixture"} <= set(names)
     same = next(case for case in stored.cases if case.name == "test_same")
@@ -188,7 +189,7 @@ def test_every_other_comparison_is_filed_under_the_name_of_its_test(stored):
 
 
 def test_an_unknown_keyword_of_the_mark_is_named(ran):
-    assert "test_bad_mark: @pytest.mark.equiv takes require and checks, by name. Mend the mark." in ran.stdout
+    assert "test_bad_mark: @pytest.mark.equiv takes require and checks as keywords. Fix the mark." in ran.stdout
 
 
 def test_without_cases_no_environment_is_asked_for_before_the_tests(ran):

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pytest
 from plugin_project import CASE, outcomes, pytest_in, python_in, write_case
 
-from equiv.core.results import CHECKS, RunResult
-from equiv.core.results_json import read
+from equiv.core.results import CHECK_NAMES, RunResult
+from equiv.core.results_json import read_results
 
 pytest_plugins = ["pytester"]
 
@@ -42,7 +42,7 @@ def ran(project: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def stored(project: Path, ran: subprocess.CompletedProcess[str]) -> RunResult:
     """What that run has written."""
-    return read(project / "out" / "results.json")
+    return read_results(project / "out" / "results.json")
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +67,15 @@ def test_an_item_ends_as_its_check_does(ran):
     assert ran.returncode == pytest.ExitCode.TESTS_FAILED
     assert ended.pop("broken-load") == "ERROR"
     assert ended.pop("test_own") == "PASSED"
-    by_case = {kind: {name: ended.get(f"{kind}-nnx-{name}") for name in CHECKS} for kind in ALL[:-1]}
+    by_case = {kind: {name: ended.get(f"{kind}-nnx-{name}") for name in CHECK_NAMES} for kind in ALL[:-1]}
     nothing = {"randomness": None, "state": None}  # skipped
     assert by_case["same"] == by_case["counted"] == by_case["two"] == dict.fromkeys(APPLY, "PASSED") | nothing
     assert by_case["different"] == dict.fromkeys(APPLY, "FAILED") | {"structure": "PASSED"} | nothing
     for kind in ("missing", "raising", "unlike", "unusable"):
-        assert by_case[kind] == dict.fromkeys(CHECKS, "FAILED"), kind
+        assert by_case[kind] == dict.fromkeys(CHECK_NAMES, "FAILED"), kind
 
 
-def test_a_check_that_does_not_apply_is_skipped_with_that_reason(ran):
+def test_a_check_that_does_not_apply_is_skipped_with_reason(ran):
     (line,) = [line for line in ran.stdout.splitlines() if line.startswith("SKIPPED")]
     assert line.startswith("SKIPPED [8] ")
     assert line.endswith(": does not apply")
@@ -103,7 +103,7 @@ def test_a_failure_says_in_one_short_line_what_and_where(junit, name, message):
     assert len(said.partition(": ")[2]) <= 100
 
 
-def test_the_place_of_a_mismatch_stands_first_and_both_values_after_it(stored, junit):
+def test_the_place_of_a_mismatch_comes_before_both_values(stored, junit):
     (case,) = [case for case in stored.cases if case.name == "below/different"]
     for check in case.checks:
         if check.grade == "refuted":
@@ -115,7 +115,7 @@ def test_the_place_of_a_mismatch_stands_first_and_both_values_after_it(stored, j
 
 def test_a_summary_line_is_one_line_of_the_terminal(summary):
     failed = [line for line in summary if line.startswith(("FAILED", "ERROR"))]
-    assert len(failed) == 3 + 5 * len(CHECKS) + 1
+    assert len(failed) == 3 + 5 * len(CHECK_NAMES) + 1
     assert all(len(line) <= 80 for line in failed)
 
 
@@ -129,11 +129,12 @@ def test_the_table_is_a_section_of_the_failure_without_colour(ran):
     assert "\x1b[" not in ran.stdout
 
 
-def test_a_table_shows_one_candidate_and_a_missing_case_its_whole_reason(ran):
+def test_a_table_shows_one_candidate_or_the_whole_reason(ran):
+    """The whole reason where the case itself could not be run."""
     shown = section(ran.stdout, "two-haiku-structure")
     assert "ZeroDivisionError" in shown
     assert "nnx" not in shown
-    assert "Mend " in section(ran.stdout, "ERROR at setup of broken-load")
+    assert "Fix " in section(ran.stdout, "ERROR at setup of broken-load")
 
 
 def test_the_json_is_that_of_equiv_run(project, ran, stored):
@@ -176,7 +177,7 @@ def test_the_environment_is_said_after_collection(ran):
     assert "\nequiv: cpu · jax " in ran.stdout.partition("\ncollected ")[2][:300]
 
 
-def test_the_end_says_the_verdict_first_and_where_the_results_are(ran, stored):
+def test_the_summary_has_the_verdict_first_and_the_results_path(ran, stored):
     lines = ran.stdout.partition("= equiv =")[2].splitlines()[1:5]
     assert lines[0] == f"! {stored.headline}"
     assert lines[1].startswith("cpu · jax ")
@@ -189,7 +190,7 @@ def test_the_page_is_made_of_the_same_results(project, stored):
     assert all(case.name in page for case in stored.cases)
 
 
-def test_a_page_that_cannot_be_made_says_so_and_the_rest_is_shown(project):
+def test_a_page_that_cannot_be_made_is_reported(project):
     """Without the library that makes pages."""
     (project / "conftest.py").write_text("import sys\nsys.modules['jinja2'] = None\n")
     done = pytest_in(project, "test_own.py", "--equiv-html=never.html", "--equiv-json=still.json")
@@ -199,7 +200,8 @@ def test_a_page_that_cannot_be_made_says_so_and_the_rest_is_shown(project):
     assert "results: still.json\nequiv: --equiv-html needs jinja2, which is not installed here." in done.stdout
 
 
-def test_what_failed_is_what_lf_runs_and_ci_prints_its_line_whole(project, ran):
+def test_what_failed_is_rerun_by_lf_and_whole_in_ci(project, ran):
+    """On CI the line of a failure is not cut."""
     again = pytest_in(project, "cases", "-q", "--lf", "-k", "different", "--tb=line", CI="1")
     builder = next(number for number, line in enumerate(CASE.splitlines(), 1) if line.startswith("def nnx"))
     assert f"{project / 'cases' / 'below' / 'different.py'}:{builder}: equiv.Mismatch: call __call__" in again.stdout
@@ -209,28 +211,28 @@ def test_what_failed_is_what_lf_runs_and_ci_prints_its_line_whole(project, ran):
     assert all(line.startswith("equiv.Mismatch: ") and 80 < len(line) <= 116 for line in lines)
 
 
-def test_a_platform_that_is_not_there_fails_everything_and_skips_nothing(project):
+def test_a_platform_that_is_missing_fails_everything(project):
     (project / "needs.ini").write_text("[pytest]\nequiv_require = cuda\n")
     for arguments in (["--equiv-require=cuda"], ["-c", "needs.ini", "--rootdir=."]):
         done = pytest_in(project, *arguments, "cases/same.py", "--tb=no", "--equiv-json=r.json", JAX_PLATFORMS="cpu")
         assert done.returncode == pytest.ExitCode.TESTS_FAILED
-        assert f"{len(CHECKS)} failed in " in done.stdout
-        result = read(project / "r.json")
+        assert f"{len(CHECK_NAMES)} failed in " in done.stdout
+        result = read_results(project / "r.json")
         assert result.environment["platform"] == "cpu"
         (case,) = result.cases
-        assert case.problem.startswith("cuda is required and not there: JAX runs on cpu (cpu). Install the cuda build")
+        assert case.problem.startswith("cuda is required but not available: JAX runs on cpu (cpu).")
 
 
-def test_a_platform_that_is_there_is_no_obstacle_and_all_same_is_exit_status_0(project):
+def test_a_present_platform_with_all_same_is_exit_status_0(project):
     done = pytest_in(project, "--equiv-require=cpu", "cases/same.py", "-x", JAX_PLATFORMS="cpu")
     assert done.returncode == pytest.ExitCode.OK
     assert "✓ Same: all 1 comparisons of 1 case." in done.stdout
 
 
-def test_the_first_failure_ends_a_run_with_x_and_what_is_missing_is_named(project):
+def test_x_stops_at_the_first_failure_and_names_the_rest(project):
     done = pytest_in(project, "cases/below", "cases/same.py", "-x", "--equiv-json=x.json")
     assert "1 failed, " in done.stdout
-    result = read(project / "x.json")
+    result = read_results(project / "x.json")
     assert [case.name for case in result.cases] == ["below/different"]
-    assert result.problems == ("same: no result: the run ended before. Run it again: pytest cases/same.py",)
+    assert result.problems == ("same: no result: the run ended before it started. Run it again: pytest cases/same.py",)
     assert result.problems[0] in done.stdout

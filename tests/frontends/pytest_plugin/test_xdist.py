@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from plugin_project import outcomes, pytest_in, write_case
 
-from equiv.core.results import CHECKS, RunResult
-from equiv.core.results_json import read
+from equiv.core.results import CHECK_NAMES, RunResult
+from equiv.core.results_json import read_results
 from equiv.frontends.pytest_plugin.run_case import share_devices
 
 pytest_plugins = ["pytester"]
@@ -15,7 +15,7 @@ pytest_plugins = ["pytester"]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One case that is the same, one that differs, and one that kills the worker that judges it."""
+    """One case that is the same, one that differs, and one that ends its worker process."""
     folder = tmp_path_factory.mktemp("workers")
     for name, kind in (("b_different", "different"), ("c_killing", "killing"), ("d_same", "same")):
         write_case(folder / "cases" / f"{name}.py", kind)
@@ -27,14 +27,14 @@ def two(project: Path) -> tuple[subprocess.CompletedProcess[str], RunResult]:
     """Two workers, nobody killed."""
     chosen = ("-k", "not killing", "-n", "2", "--dist", "loadfile", "-v", "-rA")
     done = pytest_in(project, "cases", *chosen, "--equiv-json=two.json", "--junitxml=two.xml")
-    return done, read(project / "two.json")
+    return done, read_results(project / "two.json")
 
 
 @pytest.fixture(scope="module")
 def killed(project: Path) -> tuple[subprocess.CompletedProcess[str], RunResult]:
     """One worker, killed after its first case, and replaced."""
     done = pytest_in(project, "cases", "-k", "not killing or structure", "-n", "1", "--equiv-json=killed.json")
-    return done, read(project / "killed.json")
+    return done, read_results(project / "killed.json")
 
 
 def test_the_results_of_all_workers_are_one_run(two):
@@ -48,11 +48,11 @@ def test_the_results_of_all_workers_are_one_run(two):
     assert "results: two.json" in done.stdout
 
 
-def test_the_items_of_a_case_stay_in_one_worker_with_loadfile(two):
+def test_loadfile_keeps_the_items_of_a_case_in_one_worker(two):
     done, _ = two
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("[gw") and "%]" in line]
     workers = {case: {row[0] for row in rows if f"/{case}.py" in row[-1]} for case in ("b_different", "d_same")}
-    assert len(rows) == 2 * len(CHECKS)
+    assert len(rows) == 2 * len(CHECK_NAMES)
     assert all(len(found) == 1 for found in workers.values())
 
 
@@ -60,7 +60,7 @@ def test_the_items_of_a_case_are_one_group_for_loadgroup(pytester):
     """The mark only: pytest-xdist 3.8.0 passes groups over under pytest 9.2.0, whatever has them."""
     write_case(pytester.path / "cases" / "below" / "same.py")
     items, _ = pytester.inline_genitems("cases")
-    assert [item.get_closest_marker("xdist_group").args for item in items] == [("equiv-below/same",)] * len(CHECKS)
+    assert [item.get_closest_marker("xdist_group").args for item in items] == [("equiv-below/same",)] * len(CHECK_NAMES)
 
 
 def test_failures_of_a_worker_look_as_they_do_without(project, two):
@@ -82,12 +82,12 @@ def test_what_a_killed_worker_had_finished_is_kept(killed):
 
 def test_what_a_killed_worker_had_not_finished_is_named(killed):
     done, result = killed
-    said = "c_killing: no result: worker gw0 died while judging it. Run it again: pytest cases/c_killing.py"
+    said = "c_killing: no result: worker gw0 died while running it. Run it again: pytest cases/c_killing.py"
     assert result.problems == (said,)
     assert f"! {said}" in done.stdout
 
 
-def test_workers_share_the_gpus_and_take_their_memory_as_they_need_it():
+def test_workers_share_the_gpus_and_take_memory_as_needed():
     assert share_devices("gw3", {}, 2) == {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "CUDA_VISIBLE_DEVICES": "1"}
     assert share_devices("gw3", {}, 1) == {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     assert share_devices("gw3", {}, 0) == {}

@@ -6,26 +6,26 @@ import numpy as np
 import pytest
 from infer_ports import asked, inferred, pure, renamed
 
-from equiv.infer.dataflow.leaf_uses import Uses
-from equiv.infer.dataflow.local_hash import roles
-from equiv.infer.dataflow.port_graph import read
-from equiv.infer.matching.match import match
+from equiv.infer.dataflow.leaf_uses import LeafUses
+from equiv.infer.dataflow.local_hash import node_roles
+from equiv.infer.dataflow.port_graph import read_port
+from equiv.infer.matching.match import match_leaves
 
 X = {"x": "float32[3,5,8]"}
 TWO = {"x": "float32[3,5,8]", "z": "float32[3,5,8]"}
 
 
 def reading(function, batch=None, **shapes):
-    return read(pure("haiku", function, **shapes), asked(batch or X)[0])
+    return read_port(pure("haiku", function, **shapes), asked(batch or X)[0])
 
 
 def by_position(left, right, batch=X, **shapes):
     """Pairs that position alone finds between two functions of the same leaves."""
-    one = read(pure("haiku", left, **shapes), asked(batch)[0])
+    one = read_port(pure("haiku", left, **shapes), asked(batch)[0])
     port, names = renamed(pure("nnx", right, **shapes), 5)
-    two = read(port, asked(batch)[0])
+    two = read_port(port, asked(batch)[0])
     old = {new: key.path for key, new in names.items()}
-    pairs = match((one.skeleton, two.skeleton), ()).pairs
+    pairs = match_leaves((one.use_graph, two.use_graph), ()).pairs
     return {one.key(a).path: old[two.key(b)] for a, b in pairs.items()}
 
 
@@ -34,7 +34,7 @@ def same(names):
 
 
 def test_sums_are_one_however_they_are_grouped():
-    """`(x W + z V) + b` and `x W + (z V + b)`, three times over: every leaf by position, though nothing else tells."""
+    """`(x W + z V) + b` and `x W + (z V + b)`, three times over: every leaf by position, as nothing else differs."""
     shapes = {f"{name}{at}": (8, 8) if name in "wv" else (8,) for at in range(3) for name in "wvb"}
 
     def first(p, x, z):
@@ -63,8 +63,8 @@ def test_products_are_one_however_they_are_grouped():
     assert by_position(first, second, **shapes) == same(shapes)
 
 
-def test_what_a_loop_carries_tells_leaves_apart():
-    """Two recurrent kernels whose products are summed: only what the last turn left for each of them differs."""
+def test_what_a_loop_carries_distinguishes_leaves():
+    """Two recurrent kernels whose products are summed: only the operand from the last iteration differs."""
 
     def run(p, x):
         def turn(carry, step):
@@ -92,9 +92,9 @@ def test_a_leaf_that_a_loop_hands_through_is_a_leaf():
 
         return jax.lax.scan(turn, (x[:, 0], p["w"]), x.transpose(1, 0, 2))[0][0]
 
-    one, two = (reading(function, w=(8, 8)).skeleton for function in (closed, carried))
+    one, two = (reading(function, w=(8, 8)).use_graph for function in (closed, carried))
     assert one.labels[0] == two.labels[0] == (64, "float", "contract")
-    assert one.uses[0][0].form == two.uses[0][0].form
+    assert one.uses[0][0].access == two.uses[0][0].access
 
 
 @pytest.mark.parametrize("layers", [4, 16])
@@ -107,8 +107,8 @@ def test_residual_networks_have_links_in_proportion_to_their_leaves(layers):
         return x
 
     shapes = {f"{name}{at}": (8,) if name == "b" else (8, 8) for at in range(layers) for name in "wvb"}
-    skeleton = reading(run, **shapes).skeleton
-    assert sum(map(len, skeleton.before)) <= 2 * len(shapes)
+    use_graph = reading(run, **shapes).use_graph
+    assert sum(map(len, use_graph.predecessors)) <= 2 * len(shapes)
 
 
 def test_leaves_that_feed_nothing_are_dead():
@@ -118,7 +118,7 @@ def test_leaves_that_feed_nothing_are_dead():
 
 
 def test_programs_say_where_they_cut_leaves():
-    """Gates side by side, and input beside hidden: the columns and rows of the kernel, and the places of the bias."""
+    """Packed gates, input rows above hidden rows: the columns and rows of the kernel, and the places of the bias."""
 
     def run(p, x):
         y = jnp.concatenate([x, jnp.sin(x[..., :3])], -1) @ p["w"] + p["b"]
@@ -126,7 +126,7 @@ def test_programs_say_where_they_cut_leaves():
 
     found = reading(run, w=(11, 12), b=(12,))
     names = {place: key.path for place, key in found.keys.items()}
-    assert {(names[leaf], axis): cuts for (leaf, axis), cuts in found.flow.wanted.items()} == {
+    assert {(names[leaf], axis): cuts for (leaf, axis), cuts in found.dataflow.wanted_cuts.items()} == {
         ("w", 0): (8,),
         ("w", 1): (4, 8),
         ("b", 0): (4, 8),
@@ -141,13 +141,13 @@ def test_branches_of_a_choice_all_count():
         return y @ p["after"]
 
     found = reading(run, yes=(8, 8), no=(8, 8), after=(8, 8))
-    skeleton = found.skeleton
-    names = [found.key(node).path for node in range(skeleton.blocks)]
-    (place,) = (place for place, node in enumerate(skeleton.owners) if node == names.index("after"))
-    assert {names[skeleton.owners[other]] for other in skeleton.before[place]} == {"yes", "no"}
+    use_graph = found.use_graph
+    names = [found.key(node).path for node in range(use_graph.blocks)]
+    (place,) = (place for place, node in enumerate(use_graph.owners) if node == names.index("after"))
+    assert {names[use_graph.owners[other]] for other in use_graph.predecessors[place]} == {"yes", "no"}
 
 
-def test_roles_are_alike_across_layers_and_differ_within():
+def test_roles_are_equal_across_layers_and_differ_within():
     """Query, key and value have three roles, the same three in each layer: one tie decided decides them all."""
 
     def run(p, x):
@@ -158,8 +158,8 @@ def test_roles_are_alike_across_layers_and_differ_within():
 
     shapes = {f"{name}{at}": {"w": (3, 8, 8), "o": (8, 8)}.get(name, (8,)) for at in range(2) for name in "qkvwo"}
     found = reading(run, **shapes)
-    known = roles(found.flow)
-    by_name = {found.key(node).path: known[node] for node in found.skeleton.alive}
+    known = node_roles(found.dataflow)
+    by_name = {found.key(node).path: known[node] for node in found.use_graph.live}
     assert [by_name[f"{name}0"] for name in "qkv"] == [by_name[f"{name}1"] for name in "qkv"]
     assert len({by_name[f"{name}0"] for name in "qkv"}) == 3
 
@@ -200,18 +200,18 @@ def test_a_cut_that_only_one_program_makes_is_left_out():
         ("value", "both", (1, 2)),
         ("out", "out", (0, 8)),
     }
-    assert not proposal.left
+    assert not proposal.unpaired
 
 
 def test_uses_of_one_place_are_one():
     """A loop's body is walked twice; its uses are counted once."""
-    uses = Uses()
+    uses = LeafUses()
     uses.path = ("scan", 1)
-    assert uses.use(0, "add", None) == uses.use(0, "add", None) == 1
+    assert uses.record(0, "add", None) == uses.record(0, "add", None) == 1
     assert np.shape(uses.nodes) == (1,)
 
 
-def test_leaves_that_one_port_stacks_are_parts_of_the_other_ports_leaf():
+def test_leaves_stacked_by_one_port_are_parts_of_the_others():
     """`jnp.stack` has a primitive of its own from jax 0.11 on; no name helps here."""
 
     def halves(y):

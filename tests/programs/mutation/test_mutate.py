@@ -17,21 +17,21 @@ from jax import numpy as jnp
 from jax.extend import core
 from soundness_programs import random_program
 
-from equiv.compare.selfcheck.eager_trial import everything, noise_of, open_trial
-from equiv.core.results import LEVEL
+from equiv.compare.selfcheck.eager_port import all_outputs, measure_eager_noise, open_eager_port
+from equiv.core.results import BUDGET_LEVEL
 from equiv.errors import EquivError
-from equiv.programs.built_case import open_workshop
-from equiv.programs.compiled import lower_programs, run
-from equiv.programs.jaxpr import opened
-from equiv.programs.mutation.equations import DRAWN, FIXED, GIVEN, spots
-from equiv.programs.mutation.mutate import FAULTS, applied, random_mutation, sites
-from equiv.programs.mutation.random_edits import GENERIC
-from equiv.programs.mutation.splice import NotApplicableError, computed, rewritten
+from equiv.programs.built_case import build_case
+from equiv.programs.compiled import lower_programs, run_executable
+from equiv.programs.jaxpr import open_jaxpr
+from equiv.programs.mutation.equations import DRAWN, FIXED, GIVEN, iterate_equations
+from equiv.programs.mutation.mutate import FAULTS, find_mutation_sites, generate_mutants, mutate_randomly
+from equiv.programs.mutation.random_edits import RANDOM_FAULTS
+from equiv.programs.mutation.splice import NotApplicableError, apply_edit, replace_equation
 from equiv.programs.probes import ulp
 from equiv.programs.program import Draw, Program
 from equiv.programs.prover import loops
 from equiv.programs.prover import rules as rewrites
-from equiv.programs.prover.prove import every
+from equiv.programs.prover.prove import all_programs
 
 NAMES = tuple(sorted(path.stem for path in CASES.glob("*.py")))
 ELSEWHERE = {
@@ -41,10 +41,10 @@ ELSEWHERE = {
 
 
 @cache
-def lifted(name):
+def eager_port(name):
     """The float64 programs of a case's last candidate."""
     case = loaded(name).case
-    return open_trial(open_workshop(case), list(case.models)[-1], fresh=False)
+    return open_eager_port(build_case(case), list(case.models)[-1], fresh=False)
 
 
 def cell():
@@ -72,12 +72,12 @@ def cell():
 def first_mutants():
     """Kind to where it first fits: case, program, mutation and mutant."""
     found = {}
-    programs = [(name, program) for name in NAMES for program in every(lifted(name).programs)]
+    programs = [(name, program) for name in NAMES for program in all_programs(eager_port(name).programs)]
     for name, program in (*programs, ("cell", cell())):
-        places = list(spots(program))
+        places = list(iterate_equations(program))
         for fault in FAULTS:
             if fault.kind not in found:
-                for mutation, mutant in applied(program, fault, 0, places):
+                for mutation, mutant in generate_mutants(program, fault, 0, places):
                     found[fault.kind] = name, program, mutation, mutant
                     break
     return found
@@ -97,78 +97,78 @@ def test_a_mutant_type_checks_and_keeps_its_names(fault):
     shapes = [[(aval.shape, aval.dtype) for aval in one.jaxpr.out_avals] for one in (program, mutant)]
     assert shapes[0] == shapes[1]
     with jax.enable_x64(True):
-        core.check_jaxpr(opened(mutant.jaxpr)[0])
+        core.check_jaxpr(open_jaxpr(mutant.jaxpr)[0])
     assert (mutation.kind, mutation.program) == (fault.kind, program.name)
     assert mutation.site
     assert str(mutant.jaxpr) != before == str(program.jaxpr)
 
 
-@pytest.mark.parametrize("fault", GENERIC, ids=lambda fault: fault.kind)
+@pytest.mark.parametrize("fault", RANDOM_FAULTS, ids=lambda fault: fault.kind)
 def test_a_change_of_any_sort_type_checks(fault):
     turned = Program("turned", jax.make_jaxpr(lambda x: [x.T])(jnp.ones((3, 3))), ("x",), ("output",))
-    programs = (lifted("mlp").programs.parts[-1], cell(), turned)
-    mutants = [mutant for program in programs for _, mutant in applied(program, fault)][:5]
+    programs = (eager_port("mlp").programs.parts[-1], cell(), turned)
+    mutants = [mutant for program in programs for _, mutant in generate_mutants(program, fault)][:5]
     assert mutants
     for mutant in mutants:
         with jax.enable_x64(True):
-            core.check_jaxpr(opened(mutant.jaxpr)[0])
+            core.check_jaxpr(open_jaxpr(mutant.jaxpr)[0])
 
 
 def test_a_site_says_the_line_of_the_equation():
-    (program, *_) = lifted("rnn_scan").programs.parts
+    (program, *_) = eager_port("rnn_scan").programs.parts
     (fault,) = (fault for fault in FAULTS if fault.kind == "minus for plus")
-    (site,) = sites(program, fault)
+    (site,) = find_mutation_sites(program, fault)
     assert re.fullmatch(r"add at \S*flax/nnx/nn/linear\.py:\d+:\d+ \(Linear\.__call__\)", site.mutation.site)
 
 
 def test_a_fault_within_a_loop_stays_in_it():
-    (program, *_) = lifted("rnn_scan").programs.parts
+    (program, *_) = eager_port("rnn_scan").programs.parts
     (relu,) = (fault for fault in FAULTS if fault.kind == "relu left out")
-    ((_, mutant),) = applied(program, relu)
-    (loop,) = (eqn for eqn in opened(mutant.jaxpr)[0].eqns if eqn.primitive.name == "scan")
+    ((_, mutant),) = generate_mutants(program, relu)
+    (loop,) = (eqn for eqn in open_jaxpr(mutant.jaxpr)[0].eqns if eqn.primitive.name == "scan")
     assert "max" in str(program.jaxpr)
     assert "max" not in str(loop.params["jaxpr"])
 
 
 def test_what_has_another_shape_does_not_fit():
-    (program, *_) = lifted("custom_linear").programs.parts
-    place = next(spots(program))
+    (program, *_) = eager_port("custom_linear").programs.parts
+    place = next(iterate_equations(program))
     with pytest.raises(NotApplicableError, match=r"in place of"):
-        rewritten(program, place.path, computed(place.eqn.invars, lambda *arrays: [jnp.zeros((7, 7, 7))]))
+        apply_edit(program, place.path, replace_equation(place.eqn.invars, lambda *arrays: [jnp.zeros((7, 7, 7))]))
 
 
-def test_spots_know_what_values_are_made_of():
-    levels = {(spot.name, spot.level()) for spot in spots(cell())}
+def test_equations_know_what_their_values_depend_on():
+    levels = {(context.name, context.level()) for context in iterate_equations(cell())}
     assert {("lt", DRAWN), ("logistic", GIVEN), ("broadcast_in_dim", FIXED)} <= levels
 
 
-def test_dead_equations_are_no_spots():
+def test_dead_equations_are_left_out():
     jaxpr = jax.make_jaxpr(lambda x: (jnp.tanh(x), jnp.exp(x))[1:])(1.0)
-    assert [spot.name for spot in spots(Program("dead", jaxpr, ("x",), ("output",)))] == ["exp"]
+    assert [context.name for context in iterate_equations(Program("dead", jaxpr, ("x",), ("output",)))] == ["exp"]
 
 
 def test_random_mutations_are_the_same_for_the_same_seed():
-    program = lifted("mlp").programs.parts[0]
-    one, other = (random_mutation(program, 11) for _ in range(2))
+    program = eager_port("mlp").programs.parts[0]
+    one, other = (mutate_randomly(program, 11) for _ in range(2))
     assert one[0] == other[0]
     assert str(one[1].jaxpr) == str(other[1].jaxpr)
-    assert len({random_mutation(program, seed)[0] for seed in range(20)}) > 10
+    assert len({mutate_randomly(program, seed)[0] for seed in range(20)}) > 10
 
 
-def test_a_program_without_a_place_for_a_fault_is_an_error():
+def test_a_program_without_room_for_a_fault_is_an_error():
     empty = Program("empty", jax.make_jaxpr(list)(), (), ())
-    with pytest.raises(EquivError, match=r"empty: no place for any of \d+ faults"):
-        random_mutation(empty, 0)
+    with pytest.raises(EquivError, match=r"empty: none of \d+ faults applies"):
+        mutate_randomly(empty, 0)
 
 
 @pytest.mark.parametrize("name", ["rnn_scan", "dropout"])
 def test_operation_by_operation_gives_what_the_compiled_programs_give(name):
     """To the rounding that one ulp in every input and the depth of the programs explain."""
-    trial = lifted(name)
+    trial = eager_port(name)
     probe, table = trial.probes["0"], trial.traced.table
-    compiled = run(lower_programs(trial.programs, table, trial.steps, probe)(), probe)
-    noise = noise_of(replace(trial, probes={"0": probe}))
-    for (_, step), outputs in everything(trial)["0"].items():
+    compiled = run_executable(lower_programs(trial.programs, table, trial.steps, probe)(), probe)
+    noise = measure_eager_noise(replace(trial, probes={"0": probe}))
+    for (_, step), outputs in all_outputs(trial)["0"].items():
         for place, array in outputs.items():
             theirs = compiled[place][step] if place.startswith("train: ") else compiled[place]
             if "float" not in str(array.dtype):
@@ -176,7 +176,7 @@ def test_operation_by_operation_gives_what_the_compiled_programs_give(name):
                 continue
             least = ulp(array.dtype) * np.max(np.abs(array), initial=0.0)
             response = max(noise.native["0"].get(place, 0.0), least)
-            budget = response * math.sqrt(max(1, noise.depth.get(place, 1))) * LEVEL
+            budget = response * math.sqrt(max(1, noise.depth.get(place, 1))) * BUDGET_LEVEL
             assert np.max(np.abs(array - theirs), initial=0.0) <= budget, place
 
 
@@ -202,8 +202,8 @@ def test_random_programs_are_never_proved_wrongly():
 
 
 BROKEN = {
-    "a loop in a loop has the places of the outer one": (loops.Nest, "inside", lambda _: nullcontext()),
-    "the mean of other rows is as good": (rewrites, "_alike", lambda one, other: True),
+    "a loop in a loop has the places of the outer one": (loops.LoopNest, "loop_body", lambda _: nullcontext()),
+    "the mean of other rows is as good": (rewrites, "_same_view", lambda one, other: True),
 }
 
 

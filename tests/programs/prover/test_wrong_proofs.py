@@ -11,7 +11,7 @@ from equiv.programs.prover.value_numbering import Numbering, number_program
 
 
 def scan_pairs(which):
-    """The sum over all pairs of rows; `which` is told the outer and the inner row."""
+    """The sum over all pairs of rows; `which` is given the outer and the inner row."""
 
     def outer(x):
         def turn(total, row):
@@ -24,7 +24,7 @@ def scan_pairs(which):
 
 
 def carried_pairs(which):
-    """Two loops of equal turns, one in the other; `which` is told both carries."""
+    """Two nested loops of equal length; `which` is given both carries."""
 
     def outer(x):
         def turn(carry, _):

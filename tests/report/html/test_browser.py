@@ -16,8 +16,8 @@ import pytest
 from pages import ENVIRONMENT, costs, parted, real, run
 
 from equiv.core.results import CaseResult, RunResult
-from equiv.report.cells import NOT_ASKED
-from equiv.report.html.page import page
+from equiv.report.cells import NOT_APPLICABLE
+from equiv.report.html.page import render_page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = "</script><img src=x onerror=alert(1)> \"'`&amp;"
@@ -57,7 +57,9 @@ def several() -> list[RunResult]:
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "parity.html"
     runs = several()
-    path.write_text(page(runs, replace(runs[0], cases=runs[0].cases[1:], environment={**ENVIRONMENT, "jax": "0.9"})))
+    path.write_text(
+        render_page(runs, replace(runs[0], cases=runs[0].cases[1:], environment={**ENVIRONMENT, "jax": "0.9"}))
+    )
     return path
 
 
@@ -143,12 +145,12 @@ def test_the_accessibility_checker_finds_nothing(visit: Any, scheme: str):
     assert len(found["passes"]) > (20 if scheme == "light" else 0)
 
 
-def test_without_scripts_the_verdict_the_matrix_and_the_failing_case_can_be_read(visit: Any):
+def test_without_scripts_verdict_matrix_and_failing_case_are_readable(visit: Any):
     """What is packed says so, and says where else it can be read."""
     tab = visit(scripts=False)
     text = tab.inner_text("main")
     for words in (
-        "Trouble: 1 case could not be used",
+        "Error: 1 case could not be used",
         "broken.py: has no CASE.",
         "equiv report RESULTS.json -o report.md",
         "refuted",
@@ -161,7 +163,7 @@ def test_without_scripts_the_verdict_the_matrix_and_the_failing_case_can_be_read
 def test_without_scripts_the_first_failing_case_stands_there_whole(visit: Any, tmp_path: Path):
     """Its likely cause, its code and its leaves."""
     path = tmp_path / "one.html"
-    path.write_text(page([run(parted(real("batch_norm", Random(0))))]))
+    path.write_text(render_page([run(parted(real("batch_norm", Random(0))))]))
     text = visit(path=path, scripts=False).inner_text("main")
     for words in (
         "another constant in add: 1e-05 in haiku, 0.001 in nnx",
@@ -177,7 +179,7 @@ def test_a_hostile_name_stays_text(visit: Any, tmp_path: Path):
     leaves = tuple(replace(leaf, leaf=HOSTILE + leaf.leaf, places={"haiku": HOSTILE}) for leaf in case.leaves)
     sources = {who: replace(source, text=source.text + f"\n# {HOSTILE}") for who, source in case.sources.items()}
     hostile = replace(case, name=HOSTILE, lesson=HOSTILE, guide=HOSTILE, leaves=leaves, sources=sources, path=HOSTILE)
-    path.write_text(page([run(hostile, environment={HOSTILE: HOSTILE}, problems=(HOSTILE,))]))
+    path.write_text(render_page([run(hostile, environment={HOSTILE: HOSTILE}, problems=(HOSTILE,))]))
     tab = visit(path=path)
     open_all(tab)
     assert tab.said == []
@@ -204,7 +206,7 @@ def visible(tab: Any) -> int:
 
 
 def test_filters_count_what_they_show_and_the_address_keeps_them(visit: Any):
-    """Also when the address is opened anew."""
+    """Also when the address is opened again."""
     tab = visit()
     counts = {one: int(one.rpartition(" ")[2]) for one in tab.locator("[data-kind][aria-pressed]").all_inner_texts()}
     assert list(counts.values()) == [7, 1, 1, 0, 5]
@@ -261,7 +263,7 @@ def css(anchor: str) -> str:
     return f'[id="{anchor[1:]}"]'
 
 
-def test_a_link_to_a_line_of_a_builder_opens_its_case_and_shows_the_line(visit: Any):
+def test_a_link_to_a_line_opens_case_and_line(visit: Any):
     """From the place where the programs part, and from an address alone."""
     tab = visit(DIFFERENT)
     link = tab.locator(f"{css(DIFFERENT)} .part a", has_text="cases/batch_norm.py").last
@@ -270,12 +272,12 @@ def test_a_link_to_a_line_of_a_builder_opens_its_case_and_shows_the_line(visit: 
     marked = visit(address).locator(css(address))
     marked.wait_for()
     assert marked.inner_text().startswith("\t\t\tx = self.batchnorm(x)")
-    assert "first different" in marked.inner_text()
+    assert "first difference" in marked.inner_text()
     assert marked.evaluate("(one) => one.getBoundingClientRect().top < innerHeight")
 
 
 def test_an_address_of_a_packed_case_unpacks_it(visit: Any):
-    """Its three builders stand side by side, at the same height."""
+    """Its three builders are in three columns, at the same height."""
     tab = visit(SAME)
     tab.wait_for_selector(f"{css(SAME)} .columns")
     tops = tab.locator(f"{css(SAME)} .columns > div > pre").evaluate_all("(all) => all.map((p) => p.offsetTop)")
@@ -283,7 +285,7 @@ def test_an_address_of_a_packed_case_unpacks_it(visit: Any):
     assert len(set(tops)) == 1
 
 
-def test_every_plot_asks_a_question_and_has_its_answer_in_words_and_in_numbers(visit: Any):
+def test_every_plot_has_a_question_and_an_answer(visit: Any):
     """And is an image with a name for those who do not see it."""
     tab = visit()
     open_all(tab)
@@ -306,7 +308,7 @@ def test_colour_is_never_alone(visit: Any):
     signs: dict[str, set[str]] = {}
     for state, text in tab.locator(".g").evaluate_all("(all) => all.map((one) => [one.classList[1], one.textContent])"):
         signs.setdefault(state, set()).add(text[0])
-        assert len(text) > 2 or text == NOT_ASKED
+        assert len(text) > 2 or text == NOT_APPLICABLE
     for state, others in signs.items():
         apart = set[str]().union(
             *(found for name, found in signs.items() if name != state and "meant" not in (name, state))

@@ -6,9 +6,9 @@ from random import Random
 import pytest
 from pages import PARTED, measured, parted, real
 
-from equiv.core.results import CaseResult, CheckResult, Finding, Spread, Waypoint
-from equiv.report.findings.likely_causes import causes, parting, refused, side
-from equiv.report.findings.source_lines import equations, sites
+from equiv.core.results import CaseResult, CheckResult, Finding, Intermediate, Spread
+from equiv.report.findings.likely_causes import describe_first_lost_value, describe_side, failed_findings, likely_causes
+from equiv.report.findings.source_lines import difference_sites, parse_equations
 
 BACKENDS = ("haiku", "nnx")
 PARTS = real("batch_norm", Random(0))
@@ -26,9 +26,9 @@ def with_finding(check: str, finding: Finding, candidate: str = "nnx", case: Cas
     return replace(case, checks=(*others, CheckResult(check, candidate, finding.grade, "", (finding,))))
 
 
-def test_a_sentence_of_the_run_is_taken_apart():
+def test_a_sentence_of_the_run_is_parsed():
     """Operation, operands, numbers, place, module, and the user's own line."""
-    left, right = equations(PARTED.format(line=111), BACKENDS)
+    left, right = parse_equations(PARTED.format(line=111), BACKENDS)
     assert (left.backend, left.operation, left.names, left.numbers) == ("haiku", "add", ("block.norm/var",), ("1e-05",))
     assert (left.file, left.line, left.scope) == ("cases/batch_norm.py", 23, "model/block/batch_norm")
     assert (right.backend, right.numbers, right.line, right.scope) == ("nnx", ("0.001",), 111, "")
@@ -48,37 +48,37 @@ def test_a_sentence_of_the_run_is_taken_apart():
     ],
     ids=["empty", "other", "one", "bare", "odd"],
 )
-def test_any_sentence_can_be_taken_apart(source: str, expected: list[tuple[str, str, str, int]]):
+def test_any_sentence_can_be_parsed(source: str, expected: list[tuple[str, str, str, int]]):
     """What it does not say is empty."""
-    found = equations(source, BACKENDS)
+    found = parse_equations(source, BACKENDS)
     assert [(one.backend, one.operation, one.file, one.line) for one in found] == expected
 
 
-def test_a_site_has_the_line_as_it_is_written_and_the_layer():
+def test_a_site_has_the_source_line_and_the_layer():
     """From the sources and the layer table of the case."""
     first = PARTS.leaves[0]
     leaf = replace(first, leaf="block.norm/scale", places={"haiku": "model/block/batch_norm/scale (params)"})
     case = parted(replace(PARTS, leaves=(leaf, *PARTS.leaves[1:])))
-    _, finding = refused(case, "nnx")[0]
-    left, right = sites(case, finding.source, "nnx")
+    _, finding = failed_findings(case, "nnx")[0]
+    left, right = difference_sites(case, finding.source, "nnx")
     assert left.code.startswith("x = hk.BatchNorm(create_scale=True")
     assert right.code == "x = self.batchnorm(x)"
     assert (left.layer, right.layer) == ("block.norm", "block.norm")
 
 
 @pytest.mark.parametrize("lost", [True, False])
-def test_a_line_that_is_only_another_way_to_the_same_is_no_place_where_both_part(lost: bool):
+def test_a_line_with_equal_results_is_no_first_difference(lost: bool):
     """As the way through the network shows."""
     case = parted(PARTS)
-    point = Waypoint("add", "cases/batch_norm.py:23", 9.0, 0.1, lost)
-    checks = tuple(replace(check, walk=(point,)) if check.walk else check for check in case.checks)
-    assert len(sites(case, PARTED.format(line=111), "nnx")) == 2
-    assert len(sites(replace(case, checks=checks), PARTED.format(line=111), "nnx")) == 2 * lost
+    point = Intermediate("add", "cases/batch_norm.py:23", 9.0, 0.1, lost)
+    checks = tuple(replace(check, intermediates=(point,)) if check.intermediates else check for check in case.checks)
+    assert len(difference_sites(case, PARTED.format(line=111), "nnx")) == 2
+    assert len(difference_sites(replace(case, checks=checks), PARTED.format(line=111), "nnx")) == 2 * lost
 
 
 def test_one_port_alone_is_no_place_where_both_part():
     """What the other has nothing like is left out."""
-    assert sites(PARTS, "first different: nnx tanh at a.py:3:1 (f)", "nnx") == ()
+    assert difference_sites(PARTS, "first different: nnx tanh at a.py:3:1 (f)", "nnx") == ()
 
 
 @pytest.mark.parametrize(
@@ -103,34 +103,34 @@ def test_one_port_alone_is_no_place_where_both_part():
         (
             "outputs",
             refuted("eval f: output", source=PARTED.format(line=111)),
-            "another constant in add: 1e-05 in haiku, 0.001 in nnx; ",
+            "different constants in add: 1e-05 in haiku, 0.001 in nnx; ",
         ),
         (
             "outputs",
             refuted(
                 "eval f: output", source="first different: haiku dot_general with x, a/w; nnx dot_general with x, b/w"
             ),
-            "another leaf at the same place: dot_general takes a/w in haiku, b/w in nnx: two leaves are swapped",
+            "different leaves at the same place: dot_general takes a/w in haiku, b/w in nnx: two leaves are swapped",
         ),
         (
             "outputs",
             refuted("eval f: output", source="first different: haiku max with 0; nnx erf"),
-            "another operation: max of 0 in haiku, erf in nnx",
+            "different operations: max of 0 in haiku, erf in nnx",
         ),
     ],
     ids=["missing", "detached", "stale", "factor", "constant", "swapped", "operation"],
 )
 def test_a_cause_is_read_from_what_was_found(check: str, finding: Finding, cause: str):
     """Each of them is what the fault of its name leaves behind."""
-    (told, *_) = causes(with_finding(check, finding), "nnx")
+    (told, *_) = likely_causes(with_finding(check, finding), "nnx")
     assert told.startswith(cause)
 
 
-def test_places_of_one_cause_are_told_together():
+def test_places_of_one_cause_are_grouped():
     """The first few by name."""
     findings = tuple(refuted(f"gradient f: gradient a{number}", "all zero") for number in range(6))
     check = CheckResult("gradients", "nnx", "refuted", "", findings)
-    (told,) = causes(replace(PARTS, checks=(check,)), "nnx")
+    (told,) = likely_causes(replace(PARTS, checks=(check,)), "nnx")
     assert told.startswith("no gradient reaches a0, a1, a2 and 3 more in nnx (0 everywhere): ")
 
 
@@ -139,49 +139,58 @@ def test_a_brace_in_a_line_of_code_stays_one():
     source = (
         "first different: haiku add at a.py:1 with 1, called at {x}.py:3; nnx add at a.py:1 with 2, called at {x}.py:3"
     )
-    (told,) = causes(with_finding("outputs", refuted("eval f: output", source=source)), "nnx")
+    (told,) = likely_causes(with_finding("outputs", refuted("eval f: output", source=source)), "nnx")
     assert told.endswith("; {x}.py:3")
 
 
-def test_where_nothing_points_anywhere_no_cause_is_told():
+def test_without_evidence_no_cause_is_named():
     """Two equations that differ in nothing that is known say nothing."""
     assert (
-        causes(with_finding("outputs", refuted("eval f: output", source="first different: haiku mul; nnx mul")), "nnx")
+        likely_causes(
+            with_finding("outputs", refuted("eval f: output", source="first different: haiku mul; nnx mul")), "nnx"
+        )
         == ()
     )
-    assert causes(PARTS, "nnx") == ()
+    assert likely_causes(PARTS, "nnx") == ()
 
 
 def test_the_other_candidate_votes():
     """With the reference, with the candidate, or with neither."""
     place, off = PARTS.checks[1].findings[0].place, refuted(PARTS.checks[1].findings[0].place, candidate="7")
     alone = with_finding("outputs", off)
-    assert side(alone, *refused(alone, "nnx")[0]).startswith(
-        "haiku and linen agree here, nnx stands alone: look at nnx."
+    assert describe_side(alone, *failed_findings(alone, "nnx")[0]).startswith(
+        "haiku and linen agree here and only nnx differs: look at nnx."
     )
     both = with_finding("outputs", off, "linen", alone)
-    assert side(both, *refused(both, "nnx")[0]).startswith("nnx and linen give the same value here, haiku stands alone")
+    assert describe_side(both, *failed_findings(both, "nnx")[0]).startswith(
+        "nnx and linen give the same value here and only haiku differs"
+    )
     neither = with_finding("outputs", refuted(place, candidate="8"), "linen", alone)
-    assert side(neither, *refused(neither, "nnx")[0]).startswith("No other candidate is like either of them here")
+    assert describe_side(neither, *failed_findings(neither, "nnx")[0]).startswith(
+        "No other candidate agrees with either port here"
+    )
 
 
-def test_each_ports_own_float64_run_tells_formula_from_rounding():
+def test_each_ports_own_float64_run_separates_formula_from_rounding():
     """By the run that judged."""
     for precision, words in (
-        ("float64", "it is the formulas that differ"),
-        ("native", "the same formula, rounded otherwise"),
+        ("float64", "the formulas differ"),
+        ("native", "the same formula with different rounding"),
     ):
         case = with_finding("outputs", refuted("eval f: output", precision=precision))
-        assert words in side(case, *refused(case, "nnx")[0])
+        assert words in describe_side(case, *failed_findings(case, "nnx")[0])
 
 
 def test_the_way_parts_at_the_first_value_that_is_lost():
     """Not at one that is only another way to the same."""
     way = (
-        Waypoint("mul", "a.py:1", 9.0, 0.1),
-        Waypoint("add in norm", "a.py:2", 0.0, 0.1),
-        Waypoint("dot_general in out", "a.py:3", 50.0, 0.1, lost=True),
+        Intermediate("mul", "a.py:1", 9.0, 0.1),
+        Intermediate("add in norm", "a.py:2", 0.0, 0.1),
+        Intermediate("dot_general in out", "a.py:3", 50.0, 0.1, lost=True),
     )
     case = replace(PARTS, checks=(CheckResult("outputs", "nnx", "refuted", "", (), way),))
-    assert parting(case, "nnx") == "the first 2 of 3 values are alike; from dot_general in out (a.py:3) on they are not"
-    assert parting(PARTS, "nnx") == ""
+    assert (
+        describe_first_lost_value(case, "nnx")
+        == "the first 2 of 3 intermediate values are equal; they differ from dot_general in out (a.py:3) on"
+    )
+    assert describe_first_lost_value(PARTS, "nnx") == ""

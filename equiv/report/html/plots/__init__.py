@@ -1,1 +1,1 @@
-"""Plots."""
+"""The plots of the page, as static SVG."""

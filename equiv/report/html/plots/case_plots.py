@@ -1,12 +1,12 @@
-"""The plots of a case that have something to show: what is proved has no error to draw."""
+"""The plots of a case; proved findings have no error to draw."""
 
 from equiv.core.results import CaseResult
 from equiv.report.html.plots.charts import Plot
-from equiv.report.html.plots.difference_plots import maps, ulps
-from equiv.report.html.plots.line_plots import steps
+from equiv.report.html.plots.difference_plots import map_plots, ulp_plot
+from equiv.report.html.plots.line_plots import step_plot
 
 
-def plots(case: CaseResult) -> tuple[Plot, ...]:
-    """Over train steps, in ulps, and as a map; the way through the network stands with the verdict (`along.walk`)."""
-    made = (steps(case), ulps(case), *maps(case))
+def case_plots(case: CaseResult) -> tuple[Plot, ...]:
+    """Return plots over train steps, in ulps, and as a map; `network_plot` is shown with the verdict instead."""
+    made = (step_plot(case), ulp_plot(case), *map_plots(case))
     return tuple(plot for plot in made if plot is not None)

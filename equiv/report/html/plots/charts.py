@@ -1,4 +1,4 @@
-"""What all plots share: a question with its answer, axes, colours."""
+"""Parts that all plots share: a question with its answer, axes, colours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from typing import Any
 
 from markupsafe import Markup
 
-from equiv.report.html.plots.svg import draw
+from equiv.report.html.plots.svg import render_svg
 
-WIDTH, HEIGHT = 520, 170
+PLOT_WIDTH, PLOT_HEIGHT = 520, 170
 
 
-COLOURS = ["var(--one)", "var(--two)", "var(--three)", "var(--four)"]
-"""By candidate; shapes and dashes tell them apart too."""
+PLOT_COLOURS = ["var(--one)", "var(--two)", "var(--three)", "var(--four)"]
+"""One per candidate; shapes and dashes distinguish them as well."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot: a question, its answer in words, the picture, and the same in numbers."""
+    """A plot: a question, its answer in words, the picture, and the numbers as a table."""
 
     question: str
     answer: str
@@ -27,25 +27,25 @@ class Plot:
     rows: tuple[tuple[str, ...], ...]
 
 
-def line_of_limit() -> list[dict[str, Any]]:
-    """The budget itself."""
+def budget_line() -> list[dict[str, Any]]:
+    """Return the dashed line at error / budget 1."""
     mark = {"type": "rule", "strokeDash": [5, 4], "stroke": "var(--bad)"}
     return [{"data": {"values": [{}]}, "mark": mark, "encoding": {"y": {"datum": 1}}}]
 
 
-def coloured(field: str, names: Sequence[str]) -> dict[str, Any]:
-    """A colour for each of these names, in their order."""
-    scale = {"domain": list(names), "range": [COLOURS[index % len(COLOURS)] for index in range(len(names))]}
+def colour_encoding(field: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return a colour encoding for these names, in their order."""
+    scale = {"domain": list(names), "range": [PLOT_COLOURS[index % len(PLOT_COLOURS)] for index in range(len(names))]}
     return {"field": field, "type": "nominal", "title": None, "scale": scale}
 
 
-def shaped(field: str, names: Sequence[str]) -> dict[str, Any]:
-    """A shape or dash for each of these names, beside the colour: told apart without it."""
+def shape_encoding(field: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return a shape or dash encoding for these names, so that they can be distinguished without colour."""
     return {"field": field, "type": "nominal", "title": None, "scale": {"domain": list(names)}}
 
 
-def logarithmic(title: str, lowest: float, highest: float, form: str = ".0e") -> dict[str, Any]:
-    """A logarithmic axis over whole decades, at most nine of them marked."""
+def log_axis(title: str, lowest: float, highest: float, form: str = ".0e") -> dict[str, Any]:
+    """Return a logarithmic axis over whole decades, with at most nine ticks."""
     first, last = floor(log10(lowest)), ceil(log10(highest))
     last = max(last, first + 1)
     every = max(1, -(-(last - first) // 8))
@@ -57,9 +57,9 @@ def logarithmic(title: str, lowest: float, highest: float, form: str = ".0e") ->
     }
 
 
-def plot(
+def draw_plot(
     question: str, answer: str, spec: dict[str, Any], headings: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> Plot:
-    """A plot with its picture drawn."""
-    size = {"width": WIDTH, "height": HEIGHT}
-    return Plot(question, answer, draw({**size, **spec}, question), tuple(headings), tuple(map(tuple, rows)))
+    """Draw a plot."""
+    size = {"width": PLOT_WIDTH, "height": PLOT_HEIGHT}
+    return Plot(question, answer, render_svg({**size, **spec}, question), tuple(headings), tuple(map(tuple, rows)))

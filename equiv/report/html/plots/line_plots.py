@@ -1,36 +1,44 @@
-"""Plots along an order: error over budget from value to value of a program, and from step to step of training."""
+"""Line plots: error / budget over the intermediate values of a program, and over train steps."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from equiv.core.headline import severity
-from equiv.core.results import LEVEL, CaseResult, Finding, Waypoint
-from equiv.report.cells import shown
-from equiv.report.html.plots.charts import Plot, coloured, line_of_limit, logarithmic, plot, shaped
+from equiv.core.results import BUDGET_LEVEL, CaseResult, Finding, Intermediate
+from equiv.report.cells import format_ratio
+from equiv.report.html.plots.charts import Plot, budget_line, colour_encoding, draw_plot, log_axis, shape_encoding
 
 
-def walk(case: CaseResult) -> Plot | None:
-    """Error over budget from value to value, along the simplest refuted program of each candidate."""
-    walks: dict[str, tuple[Waypoint, ...]] = {}
+def network_plot(case: CaseResult) -> Plot | None:
+    """Plot error / budget of the intermediate values in the simplest refuted program of each candidate."""
+    walks: dict[str, tuple[Intermediate, ...]] = {}
     for check in case.checks:
-        if check.walk:
-            walks.setdefault(check.candidate, check.walk)
+        if check.intermediates:
+            walks.setdefault(check.candidate, check.intermediates)
     numbered = [(who, index, point) for who, points in walks.items() for index, point in enumerate(points, 1)]
     lowest = min((point.floor for *_, point in numbered if point.floor), default=1.0) / 3
-    # A value that is bit for bit the same has no place on a logarithmic axis: it stands at the foot.
+    # A bitwise equal value has no position on a logarithmic axis: it is drawn at the bottom.
     values = [
-        {"index": index, "ratio": max(point.ratio, lowest), "who": who, "kind": KINDS[point.lost, point.ratio > 1]}
+        {
+            "index": index,
+            "ratio": max(point.ratio, lowest),
+            "who": who,
+            "kind": VALUE_KINDS[point.lost, point.ratio > 1],
+        }
         for who, index, point in numbered
         if point.ratio is not None
     ]
     if not values:
         return None
     floors = [{"index": index, "floor": point.floor, "who": who} for who, index, point in numbered if point.floor]
-    y = logarithmic("error / budget", lowest, max(1.0, *(value["ratio"] for value in values)) * 1.01)
+    y = log_axis("error / budget", lowest, max(1.0, *(value["ratio"] for value in values)) * 1.01)
     x: dict[str, Any] = {"field": "index", "type": "quantitative", "title": "values of the reference, in order"}
     x["axis"] = {"tickMinStep": 1, "format": "d"}
-    looks = {"color": coloured("who", list(walks)), "shape": shaped("kind", list(dict.fromkeys(KINDS.values())))}
+    looks = {
+        "color": colour_encoding("who", list(walks)),
+        "shape": shape_encoding("kind", list(dict.fromkeys(VALUE_KINDS.values()))),
+    }
     floor = {
         "data": {"values": floors},
         "mark": {"type": "line", "stroke": "var(--muted)", "strokeWidth": 1},
@@ -41,56 +49,56 @@ def walk(case: CaseResult) -> Plot | None:
         "mark": {"type": "point", "filled": True, "size": 50, "opacity": 1},
         "encoding": {"x": x, "y": {"field": "ratio", **y}, **looks},
     }
-    return plot(
-        "Where along the network does the error leave its budget?",
-        " ".join(_parting(who, points) for who, points in walks.items()) + LEGEND,
-        {"layer": [*([floor] if floors else []), points, *line_of_limit()]},
-        ("candidate", "#", "value", "line", "error / budget", "kind", "rounding alone"),
+    return draw_plot(
+        "Where in the network does the error exceed its budget?",
+        " ".join(_describe_lost_value(who, points) for who, points in walks.items()) + LINE_LEGEND,
+        {"layer": [*([floor] if floors else []), points, *budget_line()]},
+        ("candidate", "#", "value", "line", "error / budget", "kind", "effect of one ulp"),
         [
-            (who, str(index), point.name, point.where, *_judged(point), shown(point.floor))
+            (who, str(index), point.name, point.where, *_value_cells(point), format_ratio(point.floor))
             for who, index, point in numbered
         ],
     )
 
 
-LEGEND = " Grey: what moving the inputs by one ulp does. Dashed: the budget."
+LINE_LEGEND = " Grey: the effect of one ulp in the inputs. Dashed: the budget."
 
 
-KINDS = {
-    (False, False): "both have it",
-    (False, True): "another way, alike again later",
-    (True, True): "lost",
-    (True, False): "lost",
+VALUE_KINDS = {
+    (False, False): "in both",
+    (False, True): "differs here, equal again later",
+    (True, True): "differs from here on",
+    (True, False): "differs from here on",
 }
-"""By whether a value is lost and over its budget."""
+"""Label of a value by `(lost, over budget)`; lost: not equal again later."""
 
 
-def _judged(point: Waypoint) -> tuple[str, str]:
+def _value_cells(point: Intermediate) -> tuple[str, str]:
     if point.ratio is None:
-        return "no such value", "lost" if point.lost else KINDS[False, True]
-    return shown(point.ratio), KINDS[point.lost, point.ratio > 1]
+        return "no counterpart", "differs from here on" if point.lost else VALUE_KINDS[False, True]
+    return format_ratio(point.ratio), VALUE_KINDS[point.lost, point.ratio > 1]
 
 
-def _parting(who: str, points: tuple[Waypoint, ...]) -> str:
-    """The first value that is lost."""
+def _describe_lost_value(who: str, points: tuple[Intermediate, ...]) -> str:
+    """Describe the first value from which on the candidate differs."""
     at = next((index for index, point in enumerate(points) if point.lost), None)
     if at is None:
-        return f"{who}: nowhere, of {len(points)} values none is lost."
+        return f"{who}: nowhere in {len(points)} values."
     point = points[at]
-    over = "none like it" if point.ratio is None else f"{shown(point.ratio)} x budget"
+    over = "no counterpart" if point.ratio is None else f"{format_ratio(point.ratio)} x budget"
     line = f" at {point.where}" if point.where else ""
-    return f"{who}: at value {at + 1} of {len(points)}, {point.name}{line} ({over}); before it both have the same."
+    return f"{who}: at value {at + 1} of {len(points)}, {point.name}{line} ({over}); earlier values are equal."
 
 
-Lines = Mapping[str, tuple[Finding, tuple[float, ...]]]
+StepLines = Mapping[str, tuple[Finding, tuple[float, ...]]]
 
 
-TICKS = 10
-"""Most labels on the axis of train steps."""
+MAX_STEP_TICKS = 10
+"""Most tick labels on the axis of train steps."""
 
 
-def steps(case: CaseResult) -> Plot | None:
-    """Error over budget after each train step, of the worst two leaves of each candidate that are not proved."""
+def step_plot(case: CaseResult) -> Plot | None:
+    """Plot error / budget after each train step, for each candidate's worst two leaves that are not proved."""
     lines = {
         f"{candidate}: {finding.place.removeprefix('train: ')}": (finding, finding.spread.ratios)
         for candidate in case.candidates
@@ -99,7 +107,7 @@ def steps(case: CaseResult) -> Plot | None:
     }
     if not lines:
         return None
-    floors = [1 / (finding.depth**0.5 * LEVEL) for finding, _ in lines.values() if finding.depth]
+    floors = [1 / (finding.depth**0.5 * BUDGET_LEVEL) for finding, _ in lines.values() if finding.depth]
     values = [
         {"step": step, "ratio": ratio, "line": name}
         for name, (_, ratios) in lines.items()
@@ -107,29 +115,29 @@ def steps(case: CaseResult) -> Plot | None:
         if ratio > 0
     ]
     heights = [value["ratio"] for value in values]
-    y = logarithmic("error / budget", min(*heights, *floors, 1.0), max(*heights, 1.0) * 1.01)
+    y = log_axis("error / budget", min(*heights, *floors, 1.0), max(*heights, 1.0) * 1.01)
     last = max(len(ratios) for _, ratios in lines.values())
-    x = {"field": "step", "type": "quantitative", "title": "train step", **_whole(last)}
+    x = {"field": "step", "type": "quantitative", "title": "train step", **_step_axis(last)}
     mark = {"type": "line", "point": {"filled": True, "size": 30}}
-    looks = {"color": coloured("line", list(lines)), "strokeDash": shaped("line", list(lines))}
+    looks = {"color": colour_encoding("line", list(lines)), "strokeDash": shape_encoding("line", list(lines))}
     layers: list[dict[str, Any]] = [
         {"mark": mark, "encoding": {"x": x, "y": {"field": "ratio", **y}, **looks}},
-        *line_of_limit(),
+        *budget_line(),
     ]
     if floors:
         layers.append({"mark": {"type": "rule", "stroke": "var(--muted)"}, "encoding": {"y": {"datum": min(floors)}}})
-    return plot(
-        "Does the difference grow as training goes on?",
-        " ".join(_over_steps(name, ratios) for name, (_, ratios) in lines.items()) + LEGEND,
+    return draw_plot(
+        "Does the difference grow during training?",
+        " ".join(_describe_steps(name, ratios) for name, (_, ratios) in lines.items()) + LINE_LEGEND,
         {"data": {"values": values}, "layer": layers},
         ("leaf", *(f"step {step}" for step in range(1, last + 1))),
-        [(name, *(shown(max(ratio, 0)) for ratio in ratios)) for name, (_, ratios) in lines.items()],
+        [(name, *(format_ratio(max(ratio, 0)) for ratio in ratios)) for name, (_, ratios) in lines.items()],
     )
 
 
-def _whole(last: int) -> dict[str, Any]:
-    """An axis of whole steps from the first on: what does not differ at all has no place on a logarithm."""
-    ticks = list(range(1, last + 1, math.ceil(last / TICKS)))
+def _step_axis(last: int) -> dict[str, Any]:
+    """Return an axis of whole steps from 1 on."""
+    ticks = list(range(1, last + 1, math.ceil(last / MAX_STEP_TICKS)))
     axis = {"values": ticks, "format": "d", "grid": False}
     return {"axis": axis, "scale": {"domain": [1, max(last, 2)], "nice": False}}
 
@@ -147,10 +155,10 @@ def _worst_trained(case: CaseResult, candidate: str) -> list[Finding]:
     return sorted(found, key=severity, reverse=True)[:2]
 
 
-def _over_steps(name: str, ratios: tuple[float, ...]) -> str:
+def _describe_steps(name: str, ratios: tuple[float, ...]) -> str:
     first = next((step for step, ratio in enumerate(ratios, 1) if ratio > 1), None)
     if first is None:
-        return f"{name} stays within its budget, {shown(max(ratios))} at most."
+        return f"{name} stays within its budget, {format_ratio(max(ratios))} at most."
     grown = ratios[-1] / ratios[first - 1]
-    how = "about as much at the last" if 0.5 < grown < 2 else f"{shown(grown)} times that at the last"
-    return f"{name} is over budget from step {first} on ({shown(ratios[first - 1])} x), {how}."
+    how = "about as much at the last" if 0.5 < grown < 2 else f"{format_ratio(grown)} times that at the last"
+    return f"{name} is over budget from step {first} on ({format_ratio(ratios[first - 1])} x), {how}."

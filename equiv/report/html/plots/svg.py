@@ -1,4 +1,4 @@
-"""A Vega-Lite specification to a small static SVG that takes its colours from the page."""
+"""Render a Vega-Lite specification as a small static SVG that takes its colours from the page."""
 
 import re
 from typing import Any
@@ -6,30 +6,30 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from equiv.report.junit import NO_XML
+from equiv.report.junit import NON_XML
 
-NAMESPACE = "{http://www.w3.org/2000/svg}"
+SVG_NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 
-KEPT = {
+SVG_ATTRIBUTES = {
     "viewBox", "transform", "d", "x", "y", "x2", "y2", "width", "height", "fill", "fill-opacity", "stroke",
     "stroke-width", "stroke-dasharray", "stroke-opacity", "opacity", "text-anchor", "font-size", "font-weight",
 }  # fmt: skip
-"""Attributes that change the picture; fonts, roles and classes are the page's own business."""
+"""Attributes that change the picture; the page sets fonts, roles and classes."""
 
 
-DEFAULTS = {
+SVG_DEFAULTS = {
     ("opacity", "1"), ("stroke-width", "1"), ("font-weight", "normal"), ("x2", "0"), ("y2", "0"),
     ("transform", "translate(0,0)"),
 }  # fmt: skip
 
 
-NUMBER = re.compile(r"-?\d+\.\d+(e-?\d+)?")
+SVG_NUMBER = re.compile(r"-?\d+\.\d+(e-?\d+)?")
 
 
-CONFIG: dict[str, Any] = {
+VEGA_CONFIG: dict[str, Any] = {
     "background": None,
-    "font": "Liberation Sans",  # comes with vl-convert, and is as wide as Arial: labels keep their place
+    "font": "Liberation Sans",  # included in vl-convert, same metrics as Arial: labels keep their positions
     "view": {"stroke": None},
     "axis": {
         "labelColor": "currentColor",
@@ -53,19 +53,19 @@ CONFIG: dict[str, Any] = {
     },
     "header": {"labelColor": "currentColor", "titleColor": "currentColor"},
 }
-"""What all charts share: no background, and colours of the page, which change with its theme."""
+"""Vega configuration of all charts: no background, and colours of the page, which follow its theme."""
 
 
-def draw(spec: dict[str, Any], title: str) -> Markup:
-    """A chart as an inline SVG without scripts, links, fonts or colours of its own.
+def render_svg(spec: dict[str, Any], title: str) -> Markup:
+    """Render a chart as an inline SVG without scripts, links, fonts or fixed colours.
 
     Args:
-        spec: Vega-Lite, without configuration.
-        title: what a screen reader is told; the figures themselves stand beside the chart.
+        spec: Vega-Lite specification, without configuration.
+        title: label for screen readers.
     """
     import vl_convert  # starts a JavaScript engine: only where a chart is drawn
 
-    whole = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", "config": CONFIG, **_printable(spec)}
+    whole = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", "config": VEGA_CONFIG, **_printable(spec)}
     root = ElementTree.fromstring(vl_convert.vegalite_to_svg(whole))
     _shrink(root)
     root.set("role", "img")
@@ -74,17 +74,17 @@ def draw(spec: dict[str, Any], title: str) -> Markup:
 
 
 def _printable(value: Any) -> Any:
-    """The same with every character replaced that XML cannot hold, not even escaped."""
+    """Replace every character that XML does not allow."""
     if isinstance(value, str):
-        return NO_XML.sub("\N{REPLACEMENT CHARACTER}", value)
+        return NON_XML.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, dict):
         return {name: _printable(one) for name, one in value.items()}
     return [_printable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _shrink(element: ElementTree.Element) -> None:
-    """Drop what does not show, and round to a tenth of a pixel."""
-    element.tag = element.tag.removeprefix(NAMESPACE)
+    """Remove invisible elements, and round to a tenth of a pixel."""
+    element.tag = element.tag.removeprefix(SVG_NAMESPACE)
     for child in list(element):
         _shrink(child)
         if _invisible(child):
@@ -95,25 +95,30 @@ def _shrink(element: ElementTree.Element) -> None:
             for offset, grandchild in enumerate(child):
                 element.insert(place + offset, grandchild)
     _join_paths(element)
-    kept = {name: _rounded(value) for name, value in element.attrib.items() if name in KEPT}
+    kept = {name: _round_numbers(value) for name, value in element.attrib.items() if name in SVG_ATTRIBUTES}
     element.attrib.clear()
-    element.attrib.update({name: value for name, value in kept.items() if (name, value) not in DEFAULTS})
+    element.attrib.update({name: value for name, value in kept.items() if (name, value) not in SVG_DEFAULTS})
     if element.tag == "svg":
         del element.attrib["width"], element.attrib["height"]
 
 
 def _join_paths(element: ElementTree.Element) -> None:
-    """Neighbouring shapes that look alike become one: a map has hundreds of them."""
+    """Join neighbouring shapes of the same appearance: a map has hundreds of them."""
     before = None
     for child in list(element):
-        if child.tag == "path" and before is not None and _look(child) == _look(before) and not child.get("stroke"):
+        if (
+            child.tag == "path"
+            and before is not None
+            and _appearance(child) == _appearance(before)
+            and not child.get("stroke")
+        ):
             before.set("d", before.get("d", "") + child.get("d", ""))
             element.remove(child)
         else:
             before = child if child.tag == "path" else None
 
 
-def _look(element: ElementTree.Element) -> dict[str, str]:
+def _appearance(element: ElementTree.Element) -> dict[str, str]:
     return {name: value for name, value in element.attrib.items() if name != "d"}
 
 
@@ -125,8 +130,8 @@ def _invisible(element: ElementTree.Element) -> bool:
     return element.tag == "g" and not len(element)
 
 
-def _rounded(value: str) -> str:
-    return value if "var(" in value else NUMBER.sub(lambda match: _tenth(float(match[0])), value)
+def _round_numbers(value: str) -> str:
+    return value if "var(" in value else SVG_NUMBER.sub(lambda match: _tenth(float(match[0])), value)
 
 
 def _tenth(number: float) -> str:

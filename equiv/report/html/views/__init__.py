@@ -1,1 +1,1 @@
-"""Views."""
+"""The data that the templates show, computed from the results."""

@@ -1,24 +1,24 @@
-"""The verdict: a sentence with its counts, the place, the side, the likely cause, and what was not run."""
+"""The banner: the verdict with counts, the first divergence, which port is likely wrong, and what was not run."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from equiv.core.grades import EQUAL, Verdict
-from equiv.core.headline import reason, severity, summarise, verdict_words
-from equiv.core.results import CHECKS, CheckResult, Finding
-from equiv.report.cells import VERDICT_SIGNS, shown
-from equiv.report.findings.likely_causes import causes, parting, refused, side
+from equiv.core.grades import EQUAL_GRADES, Verdict
+from equiv.core.headline import severity, summarise_run, verdict_reason, verdict_words
+from equiv.core.results import CHECK_NAMES, CheckResult, Finding
+from equiv.report.cells import VERDICT_SIGNS, format_ratio
+from equiv.report.findings.likely_causes import describe_first_lost_value, describe_side, failed_findings, likely_causes
 from equiv.report.html.anchors import anchor
-from equiv.report.runs.merge import Entry, Merged, platform_of
+from equiv.report.runs.merge import MergedCase, MergedRuns, platform_of
 
 PLATFORMS = ("cpu", "gpu", "tpu")
-"""What JAX calls the devices that a run can be asked for."""
+"""JAX platform names that a run can select."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One line of the verdict: a question, its answer, and where to read on."""
+    """One line of the banner: a term, its text, and a link to the details."""
 
     term: str
     text: str
@@ -36,8 +36,8 @@ class Banner:
     facts: tuple[Fact, ...]
 
 
-def counts(merged: Merged) -> Counter[str]:
-    """Comparisons by verdict; `not run` are those of which a check was not run, `broken` cases without any."""
+def count_verdicts(merged: MergedRuns) -> Counter[str]:
+    """Count comparisons by verdict; `not run`: with a check not run; `broken`: unusable cases."""
     found: Counter[str] = Counter()
     for entry in merged.entries:
         found["broken"] += bool(entry.case.problem)
@@ -48,49 +48,49 @@ def counts(merged: Merged) -> Counter[str]:
     return found
 
 
-def banner(merged: Merged, ranked: Sequence[Entry]) -> Banner:
-    """The verdict of all runs together.
+def build_banner(merged: MergedRuns, ranked: Sequence[MergedCase]) -> Banner:
+    """Build the banner of all runs together.
 
     Args:
         merged: the runs.
-        ranked: their entries, the worst first.
+        ranked: their cases, the worst first.
     """
-    verdict, _ = summarise(merged.cases)
-    found = counts(merged)
-    facts = [*_facts(verdict, ranked), Fact("Not run", _not_run(merged, found))]
-    return Banner(verdict, VERDICT_SIGNS[verdict], sentence(verdict, merged, found), tuple(facts))
+    verdict, _ = summarise_run(merged.cases)
+    found = count_verdicts(merged)
+    facts = [*_facts(verdict, ranked), Fact("Not run", _not_run_text(merged, found))]
+    return Banner(verdict, VERDICT_SIGNS[verdict], verdict_sentence(verdict, merged, found), tuple(facts))
 
 
-def sentence(verdict: Verdict, merged: Merged, found: Counter[str]) -> str:
-    """The verdict in a sentence, with every count that is not nothing, and in any case that of what was not run."""
-    of = many(found["all"], "comparison")
+def verdict_sentence(verdict: Verdict, merged: MergedRuns, found: Counter[str]) -> str:
+    """Return the verdict as a sentence, with every count above zero, and always the count of what was not run."""
+    of = count_noun(found["all"], "comparison")
     rest = [f"{found['not run']} not run"]
     rest += [f"{found[word]} {word}" for word in ("inconclusive", "different") if found[word] and word != verdict]
     rest += [f"{found['same']} the same"] if found["same"] and verdict != "same" else []
-    told = f" {', '.join(reversed(rest))}."
+    text = f" {', '.join(reversed(rest))}."
     if verdict == "same":
-        cases = many(len({entry.case.name for entry in merged.entries}), "case")
-        return f"The same: all {of} of {cases}.{told}"
+        cases = count_noun(len({entry.case.name for entry in merged.entries}), "case")
+        return f"The same: all {of} of {cases}.{text}"
     if verdict == "different":
-        return f"Not the same: {found['different']} of {of} {'differs' if found['different'] == 1 else 'differ'}.{told}"
+        return f"Not the same: {found['different']} of {of} {'differs' if found['different'] == 1 else 'differ'}.{text}"
     if verdict == "error":
-        trouble = [f"{many(found['broken'], 'case')} could not be used"] if found["broken"] else []
-        trouble += [f"{found['error']} of {of} failed"] if found["error"] else []
-        return f"Trouble: {' and '.join(trouble)}.{told}"
+        errors = [f"{count_noun(found['broken'], 'case')} could not be used"] if found["broken"] else []
+        errors += [f"{found['error']} of {of} failed"] if found["error"] else []
+        return f"Error: {' and '.join(errors)}.{text}"
     if not found["all"]:
         return "Nothing was compared: no case was run."
     open_ = found["inconclusive"] + found["not run"]
-    return f"Not known: {open_} of {of} {'is' if open_ == 1 else 'are'} open.{told}"
+    return f"Inconclusive: {open_} of {of} {'has' if open_ == 1 else 'have'} no verdict.{text}"
 
 
-def many(count: int, word: str) -> str:
-    """`1 case`, `2 cases`."""
+def count_noun(count: int, word: str) -> str:
+    """Format a count with its noun: `1 case`, `2 cases`."""
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
-def _facts(verdict: Verdict, ranked: Sequence[Entry]) -> Iterator[Fact]:
+def _facts(verdict: Verdict, ranked: Sequence[MergedCase]) -> Iterator[Fact]:
     if verdict == "same":
-        yield from _known(ranked)
+        yield from _equality_facts(ranked)
         return
     given = [
         (entry.case.verdicts.get(who, "error"), entry, who)
@@ -98,44 +98,44 @@ def _facts(verdict: Verdict, ranked: Sequence[Entry]) -> Iterator[Fact]:
         for who in entry.case.candidates or ("",)
     ]
     for wanted, term in (
-        ("error", "First trouble"),
+        ("error", "First error"),
         ("different", "First divergence"),
-        *((("inconclusive", "First open question"),) if verdict == "inconclusive" else ()),
+        *((("inconclusive", "First inconclusive result"),) if verdict == "inconclusive" else ()),
     ):
         for _, entry, who in [one for one in given if one[0] == wanted][:1]:
-            yield from _parted(entry, who) if wanted == "different" else (_told(term, entry, who),)
+            yield from _divergence_facts(entry, who) if wanted == "different" else (_reason_fact(term, entry, who),)
 
 
-def _told(term: str, entry: Entry, candidate: str) -> Fact:
+def _reason_fact(term: str, entry: MergedCase, candidate: str) -> Fact:
     case = entry.case
     if case.problem:
         return Fact(term, f": {case.problem}", anchor(entry), case.name)
-    return Fact(term, f": {reason(case, candidate)}", anchor(entry, candidate), f"{case.name}-{candidate}")
+    return Fact(term, f": {verdict_reason(case, candidate)}", anchor(entry, candidate), f"{case.name}-{candidate}")
 
 
-def _parted(entry: Entry, candidate: str) -> Iterator[Fact]:
-    """Where a candidate differs first, which side is off, what it is likely to be, and what still holds."""
+def _divergence_facts(entry: MergedCase, candidate: str) -> Iterator[Fact]:
+    """Yield where a candidate first differs, which port is likely wrong, the likely cause, and what is still equal."""
     case = entry.case
-    found = refused(case, candidate)
+    found = failed_findings(case, candidate)
     if not found:
-        yield _told("First divergence", entry, candidate)
+        yield _reason_fact("First divergence", entry, candidate)
         return
     check, finding = found[0]
-    told = _divergence(case.reference, check, finding)
-    yield Fact("First divergence", told, anchor(entry, candidate), f"{case.name}-{candidate}")
-    yield Fact("Which side", side(case, check, finding))
-    for number, cause in enumerate(causes(case, candidate)):
+    text = _divergence_text(case.reference, check, finding)
+    yield Fact("First divergence", text, anchor(entry, candidate), f"{case.name}-{candidate}")
+    yield Fact("Likely wrong", describe_side(case, check, finding))
+    for number, cause in enumerate(likely_causes(case, candidate)):
         yield Fact("" if number else "Likely cause", cause)
-    if words := parting(case, candidate):
+    if words := describe_first_lost_value(case, candidate):
         yield Fact("Along the network", words)
-    if words := _before(entry, candidate, check):
+    if words := _still_equal(entry, candidate, check):
         yield Fact("Still equal", words)
     if (verdict := verdict_words(case, candidate)) != "different":
-        yield Fact("In words", verdict)
+        yield Fact("Verdict", verdict)
 
 
-def _divergence(reference: str, check: CheckResult, finding: Finding) -> str:
-    over = f", {shown(finding.ratio)} \N{MULTIPLICATION SIGN} its budget" if finding.ratio is not None else ""
+def _divergence_text(reference: str, check: CheckResult, finding: Finding) -> str:
+    over = f", {format_ratio(finding.ratio)} \N{MULTIPLICATION SIGN} its budget" if finding.ratio is not None else ""
     values = ""
     if finding.reference or finding.candidate:
         at = f" at {list(finding.index)}" if finding.index else ""
@@ -147,46 +147,50 @@ def _divergence(reference: str, check: CheckResult, finding: Finding) -> str:
     return f", {check.check}, at {finding.place}{values}{over}"
 
 
-def _before(entry: Entry, candidate: str, broken: CheckResult) -> str:
-    """The checks that still hold: what is below the first divergence."""
+def _still_equal(entry: MergedCase, candidate: str, broken: CheckResult) -> str:
+    """Return the checks, and the places of the failed check, that are equal."""
     mine = {check.check: check for check in entry.case.checks if check.candidate == candidate}
-    equal = [name for name in CHECKS if name in mine and mine[name].grade in EQUAL]
-    within = [finding.place for check in (mine[broken.check],) for finding in check.findings if finding.grade in EQUAL]
+    equal = [name for name in CHECK_NAMES if name in mine and mine[name].grade in EQUAL_GRADES]
+    within = [
+        finding.place for check in (mine[broken.check],) for finding in check.findings if finding.grade in EQUAL_GRADES
+    ]
     parts = [", ".join(equal)] if equal else []
     if within:
-        shown_places = within if len(within) < 4 else [*within[:3], f"{len(within) - 3} more"]
-        parts.append(f"in {broken.check}: {', '.join(shown_places)}")
+        named = within if len(within) < 4 else [*within[:3], f"{len(within) - 3} more"]
+        parts.append(f"in {broken.check}: {', '.join(named)}")
     return "; ".join(parts)
 
 
-def _known(ranked: Sequence[Entry]) -> Iterator[Fact]:
-    """For a run in which all is the same: how it is known, what came closest, and what differs by design."""
+def _equality_facts(ranked: Sequence[MergedCase]) -> Iterator[Fact]:
+    """Yield facts for a run where all is the same: the evidence, the closest to its budget, and known differences."""
     findings = [(entry, check, item) for entry in ranked for check in entry.case.checks for item in check.findings]
     grades = Counter(item.grade for _, _, item in findings)
-    told = ", ".join(f"{grades[grade]} {grade}" for grade in EQUAL if grades[grade])
-    yield Fact("How it is known", f"{len(findings)} findings: {told}")
+    text = ", ".join(f"{grades[grade]} {grade}" for grade in EQUAL_GRADES if grades[grade])
+    yield Fact("Evidence", f"{len(findings)} findings: {text}")
     measured = [
-        one for one in findings if one[2].ratio and one[2].grade in EQUAL and not one[2].grade.startswith("proved")
+        one
+        for one in findings
+        if one[2].ratio and one[2].grade in EQUAL_GRADES and not one[2].grade.startswith("proved")
     ]
     if measured:
         entry, check, item = max(measured, key=lambda one: severity(one[2]))
-        text = f", {check.check}, {item.place}: {shown(item.ratio or 0)} \N{MULTIPLICATION SIGN} its budget"
+        text = f", {check.check}, {item.place}: {format_ratio(item.ratio or 0)} \N{MULTIPLICATION SIGN} its budget"
         yield Fact(
             "Closest to its budget", text, anchor(entry, check.candidate), f"{entry.case.name}-{check.candidate}"
         )
     formula = [entry for entry in ranked if any(check.grade == "expected" for check in entry.case.checks)]
     if formula:
         names = ", ".join(dict.fromkeys(entry.case.name for entry in formula))
-        yield Fact("By a formula", f"a known difference holds by its stated formula in {names}")
+        yield Fact("Known differences", f"differ exactly as the case declares: {names}")
 
 
-def _not_run(merged: Merged, found: Counter[str]) -> str:
+def _not_run_text(merged: MergedRuns, found: Counter[str]) -> str:
     there = {platform_of(run) for run in merged.runs}
     absent = [name for name in PLATFORMS if name not in there]
     checks = sum(check.grade == "not run" for entry in merged.entries for check in entry.case.checks)
     parts = [f"platforms {', '.join(absent)}"] if absent else []
-    parts += [many(found["not run"], "comparison")] if found["not run"] else []
-    parts += [many(checks, "check")] if checks else []
+    parts += [count_noun(found["not run"], "comparison")] if found["not run"] else []
+    parts += [count_noun(checks, "check")] if checks else []
     without = sorted(
         {entry.case.name for entry in merged.entries if entry.case.faults is None and not entry.case.problem}
     )
@@ -196,4 +200,4 @@ def _not_run(merged: Merged, found: Counter[str]) -> str:
         else []
     )
     parts += [] if any(entry.case.costs for entry in merged.entries) else ["timings"]
-    return "; ".join(parts) if parts else "nothing was left out"
+    return "; ".join(parts) if parts else "nothing was skipped"

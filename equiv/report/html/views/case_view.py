@@ -1,40 +1,39 @@
-"""A case as the page shows it: everything that its template needs, worked out before."""
+"""A case as the page shows it: all data that its templates need."""
 
 import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from equiv.core.headline import reason, verdict_words
-from equiv.core.selfcheck_results import OUTCOMES, FaultMatrix, Kill
-from equiv.core.selfcheck_results import SIGNS as OUTCOME_SIGNS
+from equiv.core.headline import verdict_reason, verdict_words
+from equiv.core.selfcheck_results import OUTCOME_SIGNS, OUTCOMES, FaultMatrix, MutantResult
 from equiv.report.cells import VERDICT_SIGNS
-from equiv.report.findings.likely_causes import causes, refused, side
+from equiv.report.findings.likely_causes import describe_side, failed_findings, likely_causes
 from equiv.report.html.anchors import anchor
-from equiv.report.html.plots.case_plots import plots
+from equiv.report.html.plots.case_plots import case_plots
 from equiv.report.html.plots.charts import Plot
-from equiv.report.html.plots.line_plots import walk
-from equiv.report.html.views.builders import Column, builders
-from equiv.report.html.views.evidence import Rewriting, Unproved, formulas, rewritings, unproved
+from equiv.report.html.plots.line_plots import network_plot
+from equiv.report.html.views.builders import BuilderColumn, builder_columns
+from equiv.report.html.views.evidence import RewriteUse, UnprovedGroup, known_formulas, rewrite_uses, unproved_groups
 from equiv.report.html.views.overview import VERDICT_STATES
-from equiv.report.html.views.tables import Divergence, LeafRow, PlaceRow, divergences, leaf_rows, place_rows
+from equiv.report.html.views.tables import Divergence, FindingRow, LeafRow, divergences, finding_rows, leaf_rows
 from equiv.report.html.views.timing_tables import CostRow, PartRow, ProgramRow, cost_rows, part_rows, program_rows
-from equiv.report.runs.merge import Entry
+from equiv.report.runs.merge import MergedCase
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidateView:
     """One candidate's part of a case.
 
     Attributes:
         name: its backend.
-        anchor: what a link to it points at.
+        anchor: the id that links point at.
         state: `good`, `warn` or `bad`.
         verdict: sign and words.
-        reason: why it is not known to be the same; empty where it is, or where divergences say it.
-        side: which port is off.
-        causes: what it is likely to be.
-        divergences: where the programs part, and what shows it, the most telling first.
+        reason: why the verdict is not `same`; empty where it is, or where divergences show it.
+        side: which port is likely wrong.
+        causes: the likely causes.
+        divergences: where the programs diverge and the places that show it, most informative first.
     """
 
     name: str
@@ -49,7 +48,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class FaultLine:
-    """One kind of planted fault: what became of it in each candidate, and which checks notice it."""
+    """One kind of planted fault: its outcomes in each candidate, and which checks notice it."""
 
     fault: str
     cells: tuple[str, ...]
@@ -58,36 +57,36 @@ class FaultLine:
 
 @dataclass(frozen=True)
 class CaseView:
-    """One case of one run; see `case.html.j2` for what each part becomes."""
+    """One case of one run; `case.html.j2` and `more.html.j2` render it."""
 
-    entry: Entry
+    entry: MergedCase
     anchor: str
     state: str
     verdict: str
-    candidates: tuple[Candidate, ...]
-    columns: tuple[Column, ...]
+    candidates: tuple[CandidateView, ...]
+    columns: tuple[BuilderColumn, ...]
     leaves: tuple[LeafRow, ...]
-    places: tuple[PlaceRow, ...]
-    unproved: tuple[Unproved, ...]
+    places: tuple[FindingRow, ...]
+    unproved: tuple[UnprovedGroup, ...]
     formulas: tuple[str, ...]
-    rewritings: tuple[Rewriting, ...]
+    rewritings: tuple[RewriteUse, ...]
     probes: str
-    blind: tuple[str, ...]
+    undetected_changes: tuple[str, ...]
     faults: tuple[FaultLine, ...]
-    missed: tuple[Kill, ...]
+    missed: tuple[MutantResult, ...]
     fault_words: str
     costs: tuple[CostRow, ...]
     programs: tuple[ProgramRow, ...]
     parts: tuple[PartRow, ...]
     load: str
     withheld: tuple[tuple[str, str], ...]
-    way: Plot | None
+    network_plot: Plot | None
     plots: tuple[Plot, ...]
     commands: tuple[str, ...]
 
     @property
     def title(self) -> str:
-        """What a part of it is called for those who cannot see where it stands."""
+        """The name of the case in labels for screen readers."""
         return f"{self.entry.case.name} on {self.entry.label}"
 
     @property
@@ -96,66 +95,66 @@ class CaseView:
         return (self.entry.case.reference, *self.entry.case.candidates)
 
 
-def view(entry: Entry) -> CaseView:
-    """A case worked out."""
+def build_case_view(entry: MergedCase) -> CaseView:
+    """Build the view of a case."""
     case, costs = entry.case, entry.case.costs
-    made = [_candidate(entry, name) for name in case.candidates]
+    made = [_candidate_view(entry, name) for name in case.candidates]
     candidates = sorted(made, key=lambda one: ("bad", "warn", "good").index(one.state))
     state = "bad" if case.problem else next((s for s in ("bad", "warn") if s in {c.state for c in candidates}), "good")
-    probes, blind = _probes(entry)
+    probes, undetected = _probe_summary(entry)
     return CaseView(
         entry=entry,
         anchor=anchor(entry),
         state=state,
-        verdict=f"{VERDICT_SIGNS['error']} not usable" if case.problem else _verdict(candidates),
+        verdict=f"{VERDICT_SIGNS['error']} not usable" if case.problem else _joint_verdict(candidates),
         candidates=tuple(candidates),
-        columns=builders(case),
+        columns=builder_columns(case),
         leaves=leaf_rows(case),
-        places=place_rows(case),
-        unproved=unproved(case),
-        formulas=formulas(case),
-        rewritings=rewritings(case, entry.run.rewrites),
+        places=finding_rows(case),
+        unproved=unproved_groups(case),
+        formulas=known_formulas(case),
+        rewritings=rewrite_uses(case, entry.run.rewrites),
         probes=probes,
-        blind=blind,
+        undetected_changes=undetected,
         faults=tuple(_fault_lines(case.faults, case.candidates)) if case.faults else (),
         missed=case.faults.missed if case.faults else (),
-        fault_words=_fault_words(case.faults),
+        fault_words=_fault_summary(case.faults),
         costs=cost_rows(costs) if costs else (),
         programs=program_rows(costs, case.reference) if costs else (),
         parts=part_rows(costs) if costs else (),
         load=" to ".join(f"{one:.1f}" for one in costs.load) if costs else "",
         withheld=tuple(sorted(costs.withheld.items())) if costs else (),
-        way=walk(case),
-        plots=plots(case),
-        commands=tuple(_commands(entry)),
+        network_plot=network_plot(case),
+        plots=case_plots(case),
+        commands=tuple(_rerun_commands(entry)),
     )
 
 
-def _verdict(candidates: list[Candidate]) -> str:
-    """One verdict where all have the same; else each with its candidate."""
+def _joint_verdict(candidates: list[CandidateView]) -> str:
+    """Return one verdict where all candidates have the same; else each with its candidate."""
     if len({one.verdict for one in candidates}) <= 1:
         return candidates[0].verdict if candidates else ""
     return ", ".join(f"{one.verdict} ({one.name})" for one in candidates)
 
 
-def _candidate(entry: Entry, name: str) -> Candidate:
+def _candidate_view(entry: MergedCase, name: str) -> CandidateView:
     case = entry.case
     verdict, found = case.verdicts[name], divergences(case, name)
-    first = next(iter(refused(case, name)), None)
-    return Candidate(
+    first = next(iter(failed_findings(case, name)), None)
+    return CandidateView(
         name=name,
         anchor=anchor(entry, name),
         state=VERDICT_STATES[verdict],
         verdict=f"{VERDICT_SIGNS[verdict]} {verdict_words(case, name)}",
-        reason="" if verdict == "same" or found else reason(case, name),
-        side=side(case, *first) if first else "",
-        causes=causes(case, name),
+        reason="" if verdict == "same" or found else verdict_reason(case, name),
+        side=describe_side(case, *first) if first else "",
+        causes=likely_causes(case, name),
         divergences=found,
     )
 
 
-def _probes(entry: Entry) -> tuple[str, tuple[str, ...]]:
-    """How much of what was tried the probes noticed, and what they do not tell."""
+def _probe_summary(entry: MergedCase) -> tuple[str, tuple[str, ...]]:
+    """Return how many of the tried changes the probes notice, and those that they do not."""
     tried: Counter[str] = Counter()
     noticed: Counter[str] = Counter()
     for finding in entry.case.probes:
@@ -163,13 +162,13 @@ def _probes(entry: Entry) -> tuple[str, tuple[str, ...]]:
         tried[kind] += 1
         noticed[kind] += finding.grade == "exact"
     words = {
-        "moving": "moved leaves",
-        "swapping": "swaps of alike leaves",
-        "tampering": "proofs broken by a changed equation",
+        "moving": "changed leaves",
+        "swapping": "swaps of leaves of the same shape",
+        "tampering": "proofs that fail when an equation is changed",
     }
-    told = [f"{noticed[kind]} of {tried[kind]} {words.get(kind, kind)}" for kind in tried]
-    blind = tuple(f"{one.place}: {one.note}" for one in entry.case.probes if one.grade == "unidentifiable")
-    return ", ".join(told), blind
+    counted = [f"{noticed[kind]} of {tried[kind]} {words.get(kind, kind)}" for kind in tried]
+    undetected = tuple(f"{one.place}: {one.note}" for one in entry.case.probes if one.grade == "unidentifiable")
+    return ", ".join(counted), undetected
 
 
 def _fault_lines(faults: FaultMatrix, candidates: tuple[str, ...]) -> Iterator[FaultLine]:
@@ -195,7 +194,7 @@ def _fault_lines(faults: FaultMatrix, candidates: tuple[str, ...]) -> Iterator[F
         )
 
 
-def _fault_words(faults: FaultMatrix | None) -> str:
+def _fault_summary(faults: FaultMatrix | None) -> str:
     if faults is None:
         return ""
     if faults.problem:
@@ -206,8 +205,8 @@ def _fault_words(faults: FaultMatrix | None) -> str:
     return ", ".join(f"{OUTCOME_SIGNS[outcome]} {found[outcome]} {outcome}" for outcome in OUTCOMES)
 
 
-def _commands(entry: Entry) -> Iterator[str]:
-    """What runs the case again; the file as it was given."""
+def _rerun_commands(entry: MergedCase) -> Iterator[str]:
+    """Yield commands that run the case again, with its path as it was given."""
     case = entry.case
     path = shlex.quote(case.path) if case.path else f"-k {shlex.quote(case.name)}"
     yield f"equiv run {path} --explain-budget"

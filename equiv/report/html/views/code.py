@@ -1,4 +1,4 @@
-"""The builders of a case side by side: highlighted, aligned on classes and functions, with marks."""
+"""The builders of a case side by side: highlighted, aligned on classes and functions, with marked lines."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ from pygments import lex
 from pygments.lexers.python import PythonLexer
 from pygments.token import Comment, Keyword, Name, Number, Operator, String, _TokenType
 
-CLASSES: tuple[tuple[_TokenType, str], ...] = (
+TOKEN_CLASSES: tuple[tuple[_TokenType, str], ...] = (
     (Comment, "c"),
     (String, "s"),
     (Number, "n"),
@@ -23,7 +23,7 @@ CLASSES: tuple[tuple[_TokenType, str], ...] = (
     (Name.Class, "f"),
     (Name.Builtin, "b"),
 )
-"""Kind of token to its class in the style sheet; the first that fits."""
+"""Pygments token type to its class in the style sheet; the first match applies."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class CodeLine:
     """One line of a column.
 
     Attributes:
-        number: in its file; 0 for a line that only pads the column.
+        number: line number in its file; 0 for a line that only pads the column.
         code: highlighted.
         mark: `differs`, `note` or empty.
-        why: what the mark says.
+        why: explanation of the mark.
     """
 
     number: int
@@ -44,21 +44,23 @@ class CodeLine:
 
 
 Marks = Mapping[int, tuple[str, str]]
-"""Line number in the file to its mark and what that says."""
+"""Line number in the file to its mark and explanation."""
 
 
-def columns(texts: Sequence[str], firsts: Sequence[int], marks: Sequence[Marks]) -> tuple[tuple[CodeLine, ...], ...]:
-    """Builders as columns of equal length: what has the same name in several stands at the same height.
+def align_builders(
+    texts: Sequence[str], firsts: Sequence[int], marks: Sequence[Marks]
+) -> tuple[tuple[CodeLine, ...], ...]:
+    """Arrange builders in columns of equal length, with blocks of the same name at the same height.
 
     Args:
-        texts: of each builder.
+        texts: source of each builder.
         firsts: number of the first line of each in its file.
-        marks: of each.
+        marks: marked lines of each.
     """
-    blocks = [_blocks(text) for text in texts]
+    blocks = [_code_blocks(text) for text in texts]
     made: list[list[CodeLine]] = [[] for _ in texts]
-    highlighted = [_highlighted(text) for text in texts]
-    for row in aligned([list(one) for one in blocks]):
+    highlighted = [_highlight(text) for text in texts]
+    for row in align_names([list(one) for one in blocks]):
         parts = [one[name] if name is not None else range(0) for one, name in zip(blocks, row, strict=True)]
         height = max(map(len, parts))
         for column, part, lines, first, marked in zip(made, parts, highlighted, firsts, marks, strict=True):
@@ -67,8 +69,8 @@ def columns(texts: Sequence[str], firsts: Sequence[int], marks: Sequence[Marks])
     return tuple(map(tuple, made))
 
 
-def _blocks(text: str) -> dict[str, range]:
-    """Qualified name of each class, function and step of a builder to its lines, counted from 0; nothing left out."""
+def _code_blocks(text: str) -> dict[str, range]:
+    """Map each class, function and statement of a builder to its lines, counted from 0; together they cover all."""
     length = len(text.splitlines())
     try:
         body = ast.parse(text).body
@@ -76,26 +78,26 @@ def _blocks(text: str) -> dict[str, range]:
         return {"builder": range(length)}
     starts: dict[str, int] = {"builder": 0}
     inner = body[0].body if len(body) == 1 and isinstance(body[0], ast.FunctionDef) else body
-    for name, start in _starts(inner, ""):
+    for name, start in _builder_block_starts(inner, ""):
         starts.setdefault(name, start)
     names = sorted(starts, key=starts.__getitem__)
     ends = [*(starts[name] for name in names[1:]), length]
     return {name: range(starts[name], end) for name, end in zip(names, ends, strict=True)}
 
 
-ALIKE = {"setup": "__init__"}
-"""Linen's `setup` does what `__init__` does in the others."""
+SAME_METHODS = {"setup": "__init__"}
+"""Linen's `setup` corresponds to `__init__` in the other libraries."""
 
 
-def _starts(body: Sequence[ast.stmt], scope: str) -> Iterator[tuple[str, int]]:
+def _builder_block_starts(body: Sequence[ast.stmt], scope: str) -> Iterator[tuple[str, int]]:
     inside = ""
     for node in body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            inside = f"{scope}{ALIKE.get(node.name, node.name)}"
+            inside = f"{scope}{SAME_METHODS.get(node.name, node.name)}"
             if node.decorator_list:
                 yield f"{inside} @", node.decorator_list[0].lineno - 1
             yield inside, node.lineno - 1
-            yield from _starts(node.body, f"{inside}.")
+            yield from _builder_block_starts(node.body, f"{inside}.")
             continue
         if inside and scope:
             yield f"{inside} after", node.lineno - 1
@@ -106,8 +108,8 @@ def _starts(body: Sequence[ast.stmt], scope: str) -> Iterator[tuple[str, int]]:
             yield "return", node.lineno - 1
 
 
-def aligned(orders: Sequence[Sequence[str]]) -> list[tuple[str | None, ...]]:
-    """Rows with one name, or none, of each order: none is moved, and as many as can be stand beside their like."""
+def align_names(orders: Sequence[Sequence[str]]) -> list[tuple[str | None, ...]]:
+    """Align sequences of names: rows with one name or None per sequence, in order, with as many matches as possible."""
     rows: list[tuple[str | None, ...]] = []
     for done, order in enumerate(orders):
         names = [next(filter(None, row), "") for row in rows]
@@ -122,12 +124,12 @@ def aligned(orders: Sequence[Sequence[str]]) -> list[tuple[str | None, ...]]:
     return rows
 
 
-def _highlighted(text: str) -> list[Markup]:
-    """Line by line; four spaces of indentation are a tab, which the style sheet shows as wide as the guides' own."""
+def _highlight(text: str) -> list[Markup]:
+    """Highlight line by line; four spaces of indentation become a tab, whose width the style sheet sets."""
     text = re.sub(r"^( {4})+", lambda spaces: "\t" * (len(spaces[0]) // 4), text, flags=re.MULTILINE)
     lines: list[list[Markup]] = [[]]
     for kind, piece in lex(text, PythonLexer(stripnl=False, ensurenl=False)):
-        style = next((name for family, name in CLASSES if kind in family), "")
+        style = next((name for family, name in TOKEN_CLASSES if kind in family), "")
         for index, part in enumerate(piece.split("\n")):
             if index:
                 lines.append([])

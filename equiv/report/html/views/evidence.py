@@ -1,38 +1,38 @@
-"""How the equality of a case is known: what numbers decide, by which formulas, and what the prover used."""
+"""Evidence for the equality of a case: places decided numerically, known differences, and the prover's rewrites."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from equiv.core.results import CaseResult
-from equiv.report.findings.source_lines import Site, sites
+from equiv.report.findings.source_lines import DifferenceSite, difference_sites
 
 
 @dataclass(frozen=True)
-class Unproved:
-    """Places without proof that numbers decide, and the equations that kept them from it."""
+class UnprovedGroup:
+    """Places that are equal numerically but not proved, and the first equations that the prover could not match."""
 
     candidate: str
-    sites: tuple[Site, ...]
+    sites: tuple[DifferenceSite, ...]
     places: tuple[str, ...]
 
 
-def unproved(case: CaseResult) -> tuple[Unproved, ...]:
-    """What is equal by numbers alone, by candidate and by where the programs part."""
+def unproved_groups(case: CaseResult) -> tuple[UnprovedGroup, ...]:
+    """Group the places that are equal numerically but not proved, by candidate and first different equations."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    known: dict[tuple[str, ...], tuple[Site, ...]] = {}
+    known: dict[tuple[str, ...], tuple[DifferenceSite, ...]] = {}
     for check in case.checks:
         for finding in check.findings:
             if finding.grade in ("float64", "rounding"):
-                found = sites(case, finding.source, check.candidate)
+                found = difference_sites(case, finding.source, check.candidate)
                 parts = (f"{site.equation.operation} {site.equation.file} {site.equation.line}" for site in found)
                 key = (check.candidate, *parts)
                 known.setdefault(key, found)
                 groups.setdefault(key, []).append(finding.place)
-    return tuple(Unproved(key[0], known[key], tuple(places)) for key, places in groups.items())
+    return tuple(UnprovedGroup(key[0], known[key], tuple(places)) for key, places in groups.items())
 
 
-def formulas(case: CaseResult) -> tuple[str, ...]:
-    """The known differences that hold, as the case states them."""
+def known_formulas(case: CaseResult) -> tuple[str, ...]:
+    """Return the known differences that hold, as the case declares them."""
     return _distinct(finding.note for check in case.checks for finding in check.findings if finding.grade == "expected")
 
 
@@ -41,28 +41,28 @@ def _distinct(notes: Iterable[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Rewriting:
-    """A rewrite of real arithmetic that proofs use: its condition, and how many proofs of which candidate."""
+class RewriteUse:
+    """A rewrite that proofs use: its condition, and the number of proofs per candidate."""
 
     name: str
     condition: str
     uses: str
 
 
-def rewritings(case: CaseResult, conditions: dict[str, str]) -> tuple[Rewriting, ...]:
-    """The rewrites that the proofs of a case name."""
+def rewrite_uses(case: CaseResult, conditions: dict[str, str]) -> tuple[RewriteUse, ...]:
+    """Return the rewrites that the proofs of a case use."""
     uses: dict[str, dict[str, int]] = {}
-    for candidate, note in _modulo(case):
+    for candidate, note in _rewrite_notes(case):
         for name in note.split("; "):
             by = uses.setdefault(name, {})
             by[candidate] = by.get(candidate, 0) + 1
     return tuple(
-        Rewriting(name, conditions.get(name, ""), ", ".join(f"{candidate} {count}" for candidate, count in by.items()))
+        RewriteUse(name, conditions.get(name, ""), ", ".join(f"{candidate} {count}" for candidate, count in by.items()))
         for name, by in uses.items()
     )
 
 
-def _modulo(case: CaseResult) -> Iterator[tuple[str, str]]:
+def _rewrite_notes(case: CaseResult) -> Iterator[tuple[str, str]]:
     for check in case.checks:
         for finding in check.findings:
             if finding.grade == "proved modulo":

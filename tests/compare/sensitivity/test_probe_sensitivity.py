@@ -1,13 +1,13 @@
-"""Can the probes tell? A leaf that does nothing, or two that only enter together, are said to be unidentifiable."""
+"""Probe sensitivity: a leaf without effect, or two that only enter as a sum, are unidentifiable."""
 
 import helpers
 import pytest
 
-from equiv.compare.candidates import sample_reference
-from equiv.compare.numeric.probe_set import SEEDS
-from equiv.compare.numeric.run_port import prepare
-from equiv.compare.sensitivity.probe_adequacy import adequacy
-from equiv.programs.built_case import open_workshop
+from equiv.compare.candidates import run_reference
+from equiv.compare.numeric.probe_set import PROBE_SEEDS
+from equiv.compare.numeric.run_port import compile_port
+from equiv.compare.sensitivity.probe_sensitivity import measure_sensitivity
+from equiv.programs.built_case import build_case
 from equiv.programs.traced_port import trace_port
 
 SOURCE = """
@@ -41,19 +41,19 @@ CASE = Case(
 
 def told(formula: str) -> dict[str, str]:
     """Place to grade, for a model of three leaves."""
-    workshop = open_workshop(helpers.case_from(SOURCE.replace("FORMULA", formula), "adequate"))
+    workshop = build_case(helpers.case_from(SOURCE.replace("FORMULA", formula), "adequate"))
     assert not workshop.problems
-    prepared = prepare(workshop, trace_port(workshop, "linen"), frozenset())()
-    reference = sample_reference(workshop, prepared, SEEDS)
+    prepared = compile_port(workshop, trace_port(workshop, "linen"), frozenset())()
+    reference = run_reference(workshop, prepared, PROBE_SEEDS)
     given = reference.observed.samples["0"].native
-    return {item.place: item.grade for item in adequacy(prepared, reference.probes, given, reference.noise)}
+    return {item.place: item.grade for item in measure_sensitivity(prepared, reference.probes, given, reference.noise)}
 
 
 def unidentifiable(formula: str) -> list[str]:
     return sorted(place for place, grade in told(formula).items() if grade == "unidentifiable")
 
 
-def test_every_leaf_is_moved_and_every_alike_pair_is_swapped():
+def test_every_leaf_is_moved_and_equal_shapes_are_swapped():
     assert told("(x @ w * a + b) ** 2") == dict.fromkeys(
         ("moving a", "moving b", "moving w", "swapping a and b"), "exact"
     )
@@ -63,18 +63,18 @@ def test_every_leaf_is_moved_and_every_alike_pair_is_swapped():
     "formula",
     ["(x @ w + 0.0 * a) * b", "(x @ w + jax.numpy.zeros_like(a)) * b", "(x @ w + a - a) * b"],
 )
-def test_a_leaf_that_does_nothing_is_told(formula):
+def test_a_leaf_that_does_nothing_is_reported(formula):
     assert "moving a" in unidentifiable(formula)
     assert "moving b" not in unidentifiable(formula)
 
 
 @pytest.mark.parametrize("formula", ["x @ w + (a + b)", "(x @ w + a + b) ** 2", "x @ w * (a * b)"])
-def test_a_swap_of_leaves_that_only_enter_together_is_told(formula):
+def test_a_swap_of_leaves_that_only_enter_together_is_reported(formula):
     """Each has the other's gradient and is moved like it: a port that took one for the other would pass."""
     assert unidentifiable(formula) == ["swapping a and b"]
 
 
-def test_a_bias_before_a_softmax_over_its_axis_is_told():
+def test_a_bias_before_a_softmax_over_its_axis_is_reported():
     found = unidentifiable("jax.nn.softmax(x @ w + a[:1]) * b")
     assert found == ["moving a"]
 
@@ -83,7 +83,7 @@ def test_a_bias_before_a_softmax_over_its_axis_is_told():
 def test_every_leaf_and_swap_of_a_real_case_is_noticed(name):
     reference = helpers.reference(name)
     prepared = helpers.compiled_reference(name)
-    findings = adequacy(prepared, reference.probes, reference.observed.samples["0"].native, reference.noise)
+    findings = measure_sensitivity(prepared, reference.probes, reference.observed.samples["0"].native, reference.noise)
     assert findings
     assert [item for item in findings if item.grade != "exact"] == []
     assert all(item.note.startswith("seen in ") for item in findings)

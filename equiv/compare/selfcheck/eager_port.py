@@ -1,0 +1,173 @@
+"""Run one port's programs operation by operation, so that a mutated program needs no compilation.
+
+A mutant differs from its original in a few operations, so running it eagerly is cheaper than compiling it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from equiv.compare.numeric.probe_set import make_probes
+from equiv.compare.numeric.rounding import ROUNDING_NUDGES, output_depths
+from equiv.compare.observation import FRESH_STATE, LARGE_INPUTS, Outputs, RoundingNoise
+from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.leaves import LeafTable
+from equiv.errors import PortError
+from equiv.programs.built_case import BuiltCase
+from equiv.programs.compiled import Executable, probe_inputs
+from equiv.programs.eager import evaluate_eagerly
+from equiv.programs.probes import NamedArrays, Probe, perturb_by_ulp, to_float64
+from equiv.programs.program import Program, Programs
+from equiv.programs.prover.prove import all_programs
+from equiv.programs.traced_port import TracedPort, trace_port, trace_port_float64
+
+TRAINING_PROGRAMS = ("begin", "step")
+
+
+StepOutputs = dict[tuple[str, int], Outputs]
+"""`(program, step)` to outputs."""
+
+
+@dataclass(frozen=True, eq=False)
+class EagerPort:
+    """The programs of one port in one precision, with the probes that they are run on.
+
+    Attributes:
+        traced: the port.
+        programs: its programs, in float64 or its own precision.
+        steps: number of train steps.
+        probes: in that precision.
+    """
+
+    traced: TracedPort
+    programs: Programs
+    steps: int
+    probes: Mapping[str, Probe]
+
+    def inputs(self, probe: Probe) -> dict[str, Any]:
+        """Make the inputs of the programs from a probe."""
+        own: NamedArrays = self.traced.fresh if probe.name == FRESH_STATE else {}
+        return probe_inputs(self.programs, self.traced.table, self.steps, probe, own)
+
+    def part(self, program: Program, inputs: Mapping[str, Any]) -> Outputs:
+        """Run one forward or gradient program."""
+        given = {**inputs["variables"], **{f"batch/{name}": array[0] for name, array in inputs["batches"].items()}}
+        for name, array in inputs["cotangents"].items():
+            if name.startswith(f"{program.name}: "):
+                given[name.removeprefix(f"{program.name}: ")] = array
+        return _evaluate_program(program, given, inputs["draws"][program.name], f"{program.name}: ")
+
+    def train(self, begin: Program, step: Program, inputs: Mapping[str, Any]) -> Iterator[Outputs]:
+        """Run training and yield the outputs of every step."""
+        carry = {**inputs["variables"], **_evaluate_program(begin, inputs["variables"], [], "")}
+        for number in range(self.steps):
+            batch = {f"batch/{name}": array[number] for name, array in inputs["batches"].items()}
+            outputs = _evaluate_program(
+                step, {**carry, **batch}, [bits[number] for bits in inputs["draws"]["step"]], ""
+            )
+            carry = {**carry, **outputs}
+            yield {f"train: {name}": array for name, array in outputs.items()}
+
+    def all(self, mutant: Program, probe: str) -> Iterator[Outputs]:
+        """Run one program on a probe; a program of training gives the outputs of every step."""
+        begin, step, inputs = self.programs.begin, self.programs.step, self.inputs(self.probes[probe])
+        if mutant.name not in TRAINING_PROGRAMS:
+            yield self.part(mutant, inputs)
+        elif begin is not None and step is not None:
+            yield from self.train(*((mutant, step) if mutant.name == "begin" else (begin, mutant)), inputs)
+
+    def probe_names(self, program: Program) -> list[str]:
+        """Name the probes of a program: nothing is trained on `LARGE_INPUTS`, and `FRESH_STATE` is for training."""
+        return [
+            name for name in self.probes if name != (LARGE_INPUTS if program.name in TRAINING_PROGRAMS else FRESH_STATE)
+        ]
+
+
+def _evaluate_program(
+    program: Program, given: Mapping[str, Any], draws: Sequence[Any], prefix: str
+) -> dict[str, np.ndarray]:
+    named = {**given, **{f"draw/{index}": bits for index, bits in enumerate(draws)}}
+    with jax.enable_x64(True), np.errstate(all="ignore"):
+        results = evaluate_eagerly(program.jaxpr, [named[name] for name in program.inputs])
+    return {f"{prefix}{name}": value for name, value in zip(program.outputs, results, strict=True)}
+
+
+def open_eager_port(built_case: BuiltCase, backend: str, fresh: bool, in_float64: bool = True) -> EagerPort:
+    """Trace one port for eager runs, with the probes of a run.
+
+    Args:
+        built_case: the case.
+        backend: the port.
+        fresh: use default-initialised parameters and an all-ones batch.
+        in_float64: in float64, else in the port's own precision.
+
+    Raises:
+        EquivError: it cannot be traced so.
+    """
+    if problem := built_case.problems.get(backend):
+        raise problem
+    traced = trace_port(built_case, backend)
+    programs = trace_port_float64(traced) if in_float64 else traced.programs
+    if isinstance(programs, str):
+        raise PortError(f"{backend}: {programs}")
+    table = built_case.built[next(iter(built_case.case.models))].table
+    made = (
+        [_fresh_probe(probe, table) for probe in make_probes(built_case, table)[:2]]
+        if fresh
+        else make_probes(built_case, table)
+    )
+    if in_float64:
+        made = [replace(one, variables=to_float64(one.variables), batches=to_float64(one.batches)) for one in made]
+    return EagerPort(traced, programs, built_case.case.steps, {probe.name: probe for probe in made})
+
+
+def _fresh_probe(probe: Probe, table: LeafTable) -> Probe:
+    """Set biases and means to zero, scales and variances to one, and the batch to ones; kernels stay random."""
+
+    def leaf(name: str, array: np.ndarray) -> np.ndarray:
+        last, is_state = name.rpartition("/")[2], table[name].spec.collection == "state"
+        if last.startswith(("scale", "var")):
+            return np.ones_like(array)
+        return np.zeros_like(array) if is_state or array.ndim < 2 or str(array.dtype) not in FLOAT_DTYPES else array
+
+    return replace(
+        probe,
+        variables={name: leaf(name, array) for name, array in probe.variables.items()},
+        batches={name: np.ones_like(array) for name, array in probe.batches.items()},
+    )
+
+
+def measure_eager_noise(port: EagerPort) -> RoundingNoise:
+    """Measure how far the reference moves when each of its inputs moves by one ulp of their precision."""
+    responses: dict[str, dict[str, float]] = {}
+    dtype = "float64" if port.programs.float64 else None
+    for name, probe in port.probes.items():
+        known = responses.setdefault(name, {})
+        base = all_outputs(port)[name]
+        for seed in range(1, ROUNDING_NUDGES + 1):
+            moved = all_outputs(replace(port, probes={name: perturb_by_ulp(probe, seed, dtype)}))[name]
+            for step, outputs in base.items():
+                for place, array in outputs.items():
+                    if str(array.dtype) in FLOAT_DTYPES:
+                        difference = np.abs(array.astype("float64") - moved[step][place].astype("float64"))
+                        largest = float(np.max(difference[np.isfinite(difference)], initial=0.0))
+                        known[place] = max(known.get(place, 0.0), largest)
+    executable = Executable(port.programs, port.traced.table, port.steps, lambda _: {})
+    return RoundingNoise(responses, {}, output_depths(executable))
+
+
+def all_outputs(port: EagerPort) -> dict[str, StepOutputs]:
+    """Run every program on every probe: probe to outputs."""
+    programs = [part for part in all_programs(port.programs) if part.name != "begin"]
+    return {
+        probe: {
+            (program.name, step): outputs
+            for program in programs
+            if probe in port.probe_names(program)
+            for step, outputs in enumerate(port.all(program, probe))
+        }
+        for probe in port.probes
+    }

@@ -1,0 +1,112 @@
+"""Probe sensitivity: changing any leaf, or swapping two of one shape, must change an output by more than its budget.
+
+Default-initialised parameters fail this: their zeros and ones hide half of all swapped leaves.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+
+from equiv.compare.numeric.run_port import CompiledPort
+from equiv.compare.observation import Outputs, RoundingNoise
+from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.results import BUDGET_LEVEL, Finding
+from equiv.programs.compiled import run_executable
+from equiv.programs.probes import NamedArrays, Probe, ulp
+
+
+def measure_sensitivity(
+    compiled: CompiledPort, probes: tuple[Probe, ...], base: Outputs, noise: RoundingNoise
+) -> tuple[Finding, ...]:
+    """Measure whether the first probe shows a change of each leaf, and a swap of each two leaves of one shape.
+
+    Args:
+        compiled: the compiled reference.
+        probes: its probes; the first is changed.
+        base: the outputs of the reference on it.
+        noise: how rounding moves the reference.
+    """
+    probe = probes[0]
+    budgets = {name: _output_budget(name, array, noise) for name, array in base.items() if np.isfinite(array).all()}
+    moved = [(f"moving {leaf}", (leaf, leaf), changed) for leaf, changed in _move_leaves(probe)]
+    swapped = [(f"swapping {' and '.join(pair)}", pair, changed) for pair, changed in _swap_leaves(probe)]
+    return tuple(
+        _trial_finding(place, run_executable(compiled.native, changed), base, budgets, leaves)
+        for place, leaves, changed in (*moved, *swapped)
+    )
+
+
+def _move_leaves(probe: Probe) -> Iterator[tuple[str, Probe]]:
+    for leaf, array in probe.variables.items():
+        # A different factor for every element: a normalisation would hide a common one.
+        factors = np.linspace(1.25, 1.75, num=array.size).reshape(array.shape)
+        changed = array * factors + 0.125 if str(array.dtype) in FLOAT_DTYPES else array + 1
+        yield leaf, _with_variables(probe, {leaf: changed.astype(array.dtype)})
+
+
+def _swap_leaves(probe: Probe) -> Iterator[tuple[tuple[str, str], Probe]]:
+    for one, other in combinations(probe.variables, 2):
+        first, second = probe.variables[one], probe.variables[other]
+        if first.shape == second.shape and first.dtype == second.dtype:
+            yield (one, other), _with_variables(probe, {one: second, other: first})
+
+
+def _with_variables(probe: Probe, changed: NamedArrays) -> Probe:
+    return replace(probe, variables={**probe.variables, **changed})
+
+
+def _trial_finding(
+    place: str, outputs: Outputs, base: Outputs, budgets: Mapping[str, float], leaves: tuple[str, str]
+) -> Finding:
+    """Judge whether a changed probe moves an output; `leaves`: the two swapped, or twice the one moved.
+
+    The trained value of the moved leaf itself does not count: it changes even if the model does not use the leaf.
+    """
+    shown, ratio = "", 0.0
+    for name, budget in budgets.items():
+        # A port that swaps two leaves swaps them in its outputs, too.
+        other = _swap_leaf_names(name, *leaves)
+        if other not in outputs or leaves == (name.removeprefix("train: "),) * 2:
+            continue
+        found = _change_over_budget(base[name], outputs[other], budget)
+        if found > ratio:
+            shown, ratio = name, found
+    if ratio > 1:
+        return Finding(place, "exact", ratio=ratio if math.isfinite(ratio) else None, note=f"seen in {shown}")
+    return Finding(
+        place,
+        "unidentifiable",
+        ratio=ratio,
+        note="it changes no output, gradient, state or train step by more than its budget",
+    )
+
+
+def _swap_leaf_names(name: str, one: str, other: str) -> str:
+    """Swap two leaf names in the name of an output: `gradient a`, `state a`, `a`, `opt/0/mu/a`."""
+    for leaf, new in ((one, other), (other, one)):
+        head = name.removesuffix(leaf)
+        if head != name and head[-1:] in (" ", "/"):
+            return head + new
+    return name
+
+
+def _output_budget(name: str, array: np.ndarray, noise: RoundingNoise) -> float:
+    """Compute the rounding budget of an output: at least an ulp of its largest element."""
+    size = ulp(array.dtype) if str(array.dtype) in FLOAT_DTYPES else 0.0
+    least = size * float(np.max(np.abs(array.astype("float64")), initial=0.0))
+    response = max(noise.native.get("0", {}).get(name, 0.0), least)
+    return response * math.sqrt(noise.depth.get(name, 1)) * BUDGET_LEVEL
+
+
+def _change_over_budget(before: np.ndarray, after: np.ndarray, budget: float) -> float:
+    """Compute the change of an output over its budget; infinite where the budget is zero or the change NaN."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = float(np.max(np.abs(after.astype("float64") - before.astype("float64")), initial=0.0))
+    if math.isnan(difference):
+        return math.inf
+    if not difference:
+        return 0.0
+    return difference / budget if budget else math.inf
