@@ -15,7 +15,6 @@ from equiv.errors import CaseError, PortError
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of one call."""
 
-
 HostTimer = Callable[["ProgramRun", Callable[[], float]], dict[str, float]]
 """Makes one call; returns the seconds that each part of it took on the host."""
 
@@ -79,10 +78,8 @@ class UserProgram:
 Leaves = dict[NativeKey, Any]
 """Native key to array."""
 
-
 LeafNames = Mapping[str, Mapping[str, NativeLeaf | tuple[NativeLeaf, ...]]]
 """The type of a backend's `LEAVES`: layer kind to canonical leaf to its native form, or to several alternatives."""
-
 
 AS_IS: Layout = Identity()
 

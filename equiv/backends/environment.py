@@ -11,7 +11,6 @@ from equiv.errors import NotRun, error_summary
 
 LIBRARIES = ("equiv", "jax", "jaxlib", "flax", "dm-haiku", "optax", "numpy")
 
-
 SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_partitionable", "jax_default_prng_impl")
 
 

@@ -14,9 +14,7 @@ from equiv.backends.base import Port, PortSpec
 TRACE_CONTEXT = jax.make_user_context(None)
 """Part of the key of JAX's trace cache: a function that is jitted outside of its builder is retraced per change."""
 
-
 TRACE_NUMBERS = itertools.count(1)
-
 
 LOCATION_ATTRIBUTES = ("name", "parent", "scope", "module_name")
 """Attributes of modules that are their location, not hyperparameters."""

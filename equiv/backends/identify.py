@@ -6,7 +6,6 @@ from typing import Any
 RNGS_PARAMETERS = ("rngs", "rng", "key")
 """Names of the parameter of an NNX builder."""
 
-
 LIBRARY_MODULES = {"haiku": "haiku", "flax.linen": "linen", "flax.nnx": "nnx"}
 """Module that defines a library's model classes, to backend."""
 

@@ -16,18 +16,14 @@ from equiv.bench.ratios import MIN_BLOCKS, block_quartiles, is_narrow, paired_ra
 Clock = Callable[[], float]
 """Seconds, from any origin."""
 
-
 RunnerName = Hashable
 """Of a runner."""
-
 
 Blocks = dict[RunnerName, list[np.ndarray]]
 """Name of a runner to one array of seconds per block; every name has the same number of blocks."""
 
-
 FIRST_LOOK = 20
 """Blocks before the width of an interval is first checked; then after 1.5 times as many, and so on."""
-
 
 BLOCK_SECONDS, MOST_CALLS = 0.2, 50
 """Maximal duration of a block (exceeded where one round of calls takes longer), and its maximal number of rounds."""

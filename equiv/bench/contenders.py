@@ -16,7 +16,6 @@ from equiv.errors import EquivError
 
 Sampled = TypeVar("Sampled")
 
-
 MAX_VARIANTS = 4
 """Compiled variants of each runner that its blocks are sampled from."""
 

@@ -26,7 +26,6 @@ from equiv.programs.probes import make_probe
 
 PROGRAM = "gradients"
 
-
 DepthForm = Literal["unrolled", "scanned"]
 
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+)\s*(\(.*\))?\s*(->.*)?\{$")
 
-
 INSTRUCTION = re.compile(r"(ROOT )?%?([\w.\-]+) = ")
-
 
 BRACKETS = re.compile(r'"(?:\\.|[^"\\])*"|[()\[\]{},]')
 

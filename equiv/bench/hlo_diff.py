@@ -18,21 +18,15 @@ from equiv.bench.hlo import HloModule, Instruction, parse_hlo
 
 CALLED = re.compile(r"[\w.\-]+")
 
-
 CALLING = ("to_apply", "calls", "called_computations", "branch_computations", "true_computation", "false_computation")
-
 
 NOISE = {"metadata", "frontend_attributes", "sharding", "origin", *CALLING}
 
-
 COMMUTATIVE_OPCODES = {"add", "multiply", "maximum", "minimum", "and", "or", "xor"}
-
 
 OPENED = {"fusion": "calls", "call": "to_apply"}
 
-
 ELIDED = "{...}"
-
 
 UNKNOWN = count()
 

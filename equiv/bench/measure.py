@@ -14,10 +14,8 @@ from equiv.core.timings import CaseCosts, HostPart, Phase, Timing
 
 STEADY: tuple[Phase, ...] = ("step", "dispatch", "device")
 
-
 BARE = ("program", "empty")
 """A compiled program by itself, and an empty one of as many arrays."""
-
 
 NAIVE_CALLS, INSIDE_CALLS = 50, 50
 """Calls that are timed back to back, and calls whose host parts are timed."""

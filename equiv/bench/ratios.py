@@ -11,18 +11,14 @@ from equiv.core.timings import FASTER, NO_DIFFERENCE, SLOWER, TOO_FEW, Ratio
 CONFIDENCE_LEVEL = 0.99
 """Confidence level of every interval. At 95 %, one in twenty of some hundred ratios would be false."""
 
-
 MIN_BLOCKS = math.ceil(math.log(2 / (1 - CONFIDENCE_LEVEL), 2))
 """Blocks that a claim needs: of fewer, all are on one side by chance more often than `CONFIDENCE_LEVEL` allows."""
-
 
 QUARTILE, TRIMMED, RESAMPLES, BOOTSTRAP_SEED = 0.25, 0.2, 1999, 303
 """Quantile of the calls of a block, trimmed share of the blocks, bootstrap samples, and the seed of the bootstrap."""
 
-
 MAX_LOG_RATIO = 600.0
 """Logarithm of a ratio that stands for no ratio, since a side is not positive."""
-
 
 MAX_HALF_WIDTH = 0.02
 """Relative half-width of an interval at which measuring stops."""

@@ -18,10 +18,8 @@ from equiv.programs.built_case import build_case
 BenchProgress = Callable[[str], None]
 """Called with what is being done."""
 
-
 VERDICT_ENVIRONMENT = ("jax", "jaxlib", "flax", "dm-haiku", "platform", "device")
 """The parts of an environment that a verdict depends on: another release may give another verdict."""
-
 
 TIMED_VERDICTS = ("same", "inconclusive")
 

@@ -21,13 +21,10 @@ from equiv.programs.jaxpr import count_equations
 
 BENCH_SEED = 404
 
-
 STAGES: tuple[Phase, ...] = ("trace", "lower", "compile", "first call")
 """The phases that a program goes through once."""
 
-
 CALLS_FOR_RETRACES = 3
-
 
 CACHE = "jax_enable_compilation_cache"
 

@@ -73,10 +73,8 @@ def _structure_failure(candidate: str, problem: EquivError) -> list[CheckResult]
 CHECKS: tuple[ModuleType, ...] = (structure, randomness, outputs, gradients, state, train)
 """In the order of `equiv.core.results.CHECK_NAMES`."""
 
-
 PARAMETER_SCALES = (1.0, 0.5, 0.25, 0.125)
 """Factors on the probe's parameters, tried one after the other until the reference's outputs are finite."""
-
 
 ReportStage = Callable[[str], None]
 """Called with a text for every stage of the work."""

@@ -17,18 +17,14 @@ from equiv.programs.compiled import FAST_COMPILE_OPTIONS
 FAMILYWISE_LEVEL = 1e-6
 """Familywise error rate: of a false difference in any leaf of a case (Holm 1979, over all leaves and candidates)."""
 
-
 INITIALISATIONS = 32
 """Number of keys that every model is initialised with: a leaf of few elements needs many."""
-
 
 MAX_SAMPLES = 50_000
 """Most values of a leaf that are tested: enough to detect a difference in scale of 12 % at the level above."""
 
-
 TRUNCATED_SD = 0.8796256610342398
 """Standard deviation of a standard normal truncated at two: sqrt(1 - 4 phi(2) / (2 Phi(2) - 1))."""
-
 
 InitialSamples = Mapping[str, np.ndarray]
 

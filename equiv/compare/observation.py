@@ -13,10 +13,8 @@ from equiv.programs.prover.proof import Proofs
 Outputs = Mapping[str, np.ndarray]
 """`program: output` to array."""
 
-
 LARGE_INPUTS = "wide"
 """Name of the large-input probe."""
-
 
 FRESH_STATE = "cold"
 """Name of the probe that starts training from the library's own fresh state."""

@@ -36,9 +36,7 @@ from equiv.programs.prover.proof import FLOAT64_CONSTANTS
 
 ReportProgress = Callable[[str], None]
 
-
 Returned = TypeVar("Returned")
-
 
 CASES_AHEAD = 2
 """Number of cases that are started before the first of them is finished."""

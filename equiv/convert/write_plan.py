@@ -25,14 +25,11 @@ from equiv.convert.source.validate import key_data
 HASHED_AT_ONCE = 2
 """Leaves that are hashed while the next one is read."""
 
-
 FLUSHED_AT_ONCE = 2**26
 """Bytes after which written data is flushed to the disk, so that the final flush is short."""
 
-
 WriteProgress = Callable[[int], None]
 """Called with the number of bytes written since the last call."""
-
 
 Verify = Callable[[Path, tuple[LeafRecord, ...]], str]
 """`(new checkpoint, its leaves)` to the result in words; raises where the new checkpoint must not be kept."""

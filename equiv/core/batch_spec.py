@@ -11,7 +11,6 @@ from equiv.errors import CaseError
 
 BATCH_ENTRY = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<shape>(?:\s*\d+\s*,)*(?:\s*\d+)?\s*)\](?::(?P<bound>\d+))?")
 
-
 FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 

@@ -19,7 +19,6 @@ from equiv.errors import CaseError, EquivError, error_summary, user_code_locatio
 EXPRESSION_NODES = (ast.Expression, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.Not, ast.Constant)
 """The syntax nodes that a `-k` expression may contain after each word is replaced by True or False."""
 
-
 ON_REQUEST = ".on-request"
 """Marker file: a folder that contains it is searched only if it is given itself, not as part of another folder."""
 

@@ -18,17 +18,13 @@ Grade = Literal[
     "refuted",
 ]
 
-
 EQUAL_GRADES: tuple[Grade, ...] = ("proved", "proved modulo", "exact", "float64", "rounding", "expected", "statistical")
 """Grades that mean equal, strongest first."""
-
 
 REFUSAL_GRADES: tuple[Grade, ...] = ("refuted", "error", "blocked", "not run")
 """Grades that override all others in a check, worst first."""
 
-
 GRADE_PRIORITY: tuple[Grade, ...] = (*REFUSAL_GRADES, *reversed(EQUAL_GRADES), "unidentifiable", "vacuous")
 """The order in which a check takes the grade of a finding: any refusal first, else the weakest equality."""
-
 
 Verdict = Literal["same", "different", "inconclusive", "error"]

@@ -30,7 +30,6 @@ class LayerPair:
 
 EPSILON = "epsilon=1e-5, use_fast_variance=False"
 
-
 LAYER_PAIRS: tuple[LayerPair, ...] = (
     LayerPair("linear", "linear", "hk.Linear(n)", "nn.Dense(n)", "nnx.Linear(m, n)"),
     LayerPair("convolution, 1 axis", "conv_1d", "hk.Conv1D(n, k)", "nn.Conv(n, (k,))", "nnx.Conv(m, n, (k,))"),

@@ -7,12 +7,9 @@ from equiv.core.case import Layer
 
 PARAMS = "params"
 
-
 NORM_LEAVES = {"scale": PARAMS, "bias": PARAMS}
 
-
 WEIGHT_LEAVES = {"kernel": PARAMS, "bias": PARAMS}
-
 
 GATES = ("i", "f", "g", "o")
 """Input, forget, cell and output gate, in Flax's order (flax 0.12.8, `linen/recurrent.py`)."""

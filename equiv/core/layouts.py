@@ -8,10 +8,8 @@ from typing import Any, Protocol
 
 ArrayShape = tuple[int, ...]
 
-
 Array = Any
 """A numpy or jax array; this module imports neither and uses only methods that both have."""
-
 
 Region = tuple[tuple[int, int], ...]
 """A block of an array: start and stop index of every axis."""

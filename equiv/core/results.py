@@ -37,10 +37,8 @@ class InitialValues:
 ULP_BINS = (0, 1, 2, 4, 8, 16, 64, 256, 1024, 4096, 65536, 1048576)
 """Upper edges of the histogram bins of differences, in ulps; one more bin is open-ended."""
 
-
 SHADES = "0123456789"
 """Levels of a heat map of differences: 0 is no difference, 9 the largest; one level is a third of a decade."""
-
 
 BACKWARD_PASS = "in the backward pass"
 """Part of the name of an intermediate value that only the gradients use."""
@@ -107,14 +105,11 @@ class Intermediate:
 
 RESULTS_SCHEMA_VERSION = 1
 
-
 CHECK_NAMES = ("structure", "randomness", "outputs", "gradients", "state", "train")
 """The checks in the order of the report: an earlier failure explains the later ones."""
 
-
 BUDGET_RISK = 1e-9
 """The probability that rounding alone exceeds a budget."""
-
 
 BUDGET_LEVEL = math.sqrt(2 * math.log(2 / BUDGET_RISK))
 """The factor of a budget at `BUDGET_RISK` (Higham and Mary 2019, theorem 2.4)."""

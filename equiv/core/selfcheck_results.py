@@ -7,13 +7,10 @@ from typing import Literal
 
 Outcome = Literal["noticed", "equivalent", "unidentifiable", "survived"]
 
-
 OUTCOMES: tuple[Outcome, ...] = ("noticed", "equivalent", "unidentifiable", "survived")
-
 
 BUILDER = "builder"
 """Used as the name of the program if a fault is planted in a builder."""
-
 
 OUTCOME_SIGNS: dict[Outcome, str] = {"noticed": "✓", "equivalent": "=", "unidentifiable": "?", "survived": "✗"}
 """A sign for every outcome, as colour alone is not accessible."""

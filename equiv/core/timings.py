@@ -5,7 +5,6 @@ from typing import Literal
 
 Phase = Literal["trace", "lower", "compile", "first call", "step", "dispatch", "device"]
 
-
 PHASES: tuple[Phase, ...] = ("trace", "lower", "compile", "first call", "step", "dispatch", "device")
 """The phases, in the order in which they happen.
 
@@ -14,9 +13,7 @@ PHASES: tuple[Phase, ...] = ("trace", "lower", "compile", "first call", "step", 
 an empty program with as many arrays, `dispatch` the rest, spent on the host.
 """
 
-
 SLOWER, FASTER, NO_DIFFERENCE = "slower", "faster", "no difference beyond what the control allows"
-
 
 TOO_FEW = "too few rounds"
 """The claims of a `Timing`, with `TOO_FEW` for a ratio without a claim."""

@@ -6,9 +6,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-
 _LONG_JOBS = ThreadPoolExecutor(1, thread_name_prefix="equiv-compile")
-
 
 _SHORT_JOBS = ThreadPoolExecutor(1, thread_name_prefix="equiv-compile-short")
 """One thread each: XLA parallelises a compilation itself. Short jobs have a thread of their own."""

@@ -17,13 +17,11 @@ from equiv.programs.program import Program, Programs, iteration_numbers
 
 COTANGENT_SEED, DRAW_SEED = 101, 202
 
-
 FAST_COMPILE_OPTIONS: dict[str, str | bool] = {
     "xla_backend_optimization_level": "0",
     "xla_llvm_disable_expensive_passes": True,
 }
 """For functions that run only a few times: compiles the guides' programs in 0.6 of the time (jax 0.10.2, CPU)."""
-
 
 FUSION_EQUATION_LIMIT = 4000
 """Number of equations above which XLA's CPU fusion is disabled: it duplicates float64 work and compiles too slowly."""

@@ -90,7 +90,6 @@ NUMPY_ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "is_finite": np.isfinite, "not": np.invert, "and": np.bitwise_and, "or": np.bitwise_or,
 }  # fmt: skip
 
-
 NUMPY_RESHAPING: dict[str, Callable[..., Any]] = {
     "reshape": lambda eqn, array: array.reshape(eqn.outvars[0].aval.shape),
     "squeeze": lambda eqn, array: array.reshape(eqn.outvars[0].aval.shape),

@@ -65,7 +65,6 @@ def user_source_line(eqn: Any) -> str:
 
 INSTALL_PATHS = sysconfig.get_paths()
 
-
 LIBRARY_PATHS = (
     INSTALL_PATHS["stdlib"],
     INSTALL_PATHS["purelib"],

@@ -16,7 +16,6 @@ from equiv.programs.transform import output_draws, select_outputs
 
 COMPARED_STEPS = 2
 
-
 DrawnBits = list[tuple[str, np.ndarray]]
 
 

@@ -17,15 +17,12 @@ ELEMENTWISE = frozenset((
 # fmt: on
 """Primitives whose result at an index depends on the operands at that index alone."""
 
-
 COMMUTATIVE = frozenset(("add", "mul", "max", "min", "and", "or", "xor", "eq", "ne"))
-
 
 IDENTITY_PRIMITIVES = frozenset(
     ("copy", "copy_p", "stop_gradient", "optimization_barrier", "sharding_constraint", "name", "pvary", "mesh_cast")
 )
 """Identities. Programs are differentiated before they are numbered, so `stop_gradient` has had its effect already."""
-
 
 CONSTANT_FOLDING: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "sqrt": np.sqrt,

@@ -16,7 +16,6 @@ EXACT_PRIMITIVES = {
 }  # fmt: skip
 """Primitives that do not round: they move, compare or negate values."""
 
-
 SUMMING_PRIMITIVES = {"reduce_sum", "reduce_prod", "reduce_precision", "argmax", "argmin"}
 
 

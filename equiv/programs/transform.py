@@ -22,9 +22,7 @@ from equiv.programs.program import Program
 
 NARROW_FLOAT_DTYPES = ("float32", "float16", "bfloat16")
 
-
 DTYPE_PARAMETERS = ("new_dtype", "dtype", "preferred_element_type", "out_dtype", "accumulator_dtype")
-
 
 LOOP_PRIMITIVES = ("scan", "while", "cond")
 

@@ -19,10 +19,8 @@ GRADE_SIGNS = {
 }
 """A sign for every grade, so that no meaning depends on colour alone."""
 
-
 NOT_APPLICABLE = "\N{EN DASH}"
 """Shown where a check does not apply: the model has no state, or draws no random numbers."""
-
 
 VERDICT_SIGNS = {"same": "✓", "different": "✗", "inconclusive": "?", "error": "!"}
 

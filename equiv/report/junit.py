@@ -15,7 +15,6 @@ FAILURE_GRADES, ERROR_GRADES, SKIPPED_GRADES = (
     ("blocked", "not run", "vacuous", "unidentifiable"),
 )
 
-
 NON_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 does not allow, not even escaped."""
 

@@ -11,7 +11,6 @@ from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell
 CATALOGUE_CHECKS = ("outputs", "gradients", "state", "train")
 """The checks that get a column."""
 
-
 CATALOGUE_HEADERS = ("layer", "haiku", "candidate", "layout", *CATALOGUE_CHECKS, "verdict")
 
 

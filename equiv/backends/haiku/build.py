@@ -25,9 +25,7 @@ from equiv.errors import CaseError
 
 NAME = "haiku"
 
-
 TRANSFORMED_TYPES = (hk.Transformed, hk.TransformedWithState, hk.MultiTransformed, hk.MultiTransformedWithState)
-
 
 EXPECTED_TRANSFORMED = "what hk.transform, transform_with_state or multi_transform returns"
 

@@ -25,7 +25,6 @@ from equiv.errors import CaseError
 
 NAME = "linen"
 
-
 EXPECTED_MODULE = "a flax.linen.Module"
 
 

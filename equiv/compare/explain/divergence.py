@@ -22,7 +22,6 @@ from equiv.programs.traced_port import TracedPort, trace_program_float64
 MAX_VALUES = 400
 """Most values of a program that are compared: the first ones, where the divergence begins."""
 
-
 InputArrays = Mapping[str, Any]
 """Input name to array."""
 
@@ -123,7 +122,6 @@ def _describe_equation(place: tuple[Any, ...]) -> tuple[str, str]:
 
 DIVERGENCE_NUDGES = 2
 """Number of runs with every input moved by an ulp."""
-
 
 PROGRAM_ORDER = ("eval ", "call ", "train ", "gradient ")
 """Prefixes of program names, the simplest program first."""

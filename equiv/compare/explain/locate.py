@@ -39,7 +39,6 @@ def add_first_differences(checks: list[CheckResult], reference: TracedPort, cand
 MAX_PLACES = 8
 """Outputs of one program for which the first difference is searched separately."""
 
-
 UNPROVED_GRADES = ("refuted", "float64", "rounding")
 
 

@@ -18,7 +18,6 @@ from equiv.programs.program import Draw
 
 SCHEMA_VERSION = 2
 
-
 FrozenArrays = dict[str, np.ndarray]
 
 

@@ -14,7 +14,6 @@ from equiv.programs.probes import ulp
 MAX_SPREADS = 3
 """Findings of a check whose spread is kept where it is not proved; one where it is, so that results stay small."""
 
-
 MAP_ROWS, MAP_COLUMNS = 16, 40
 """Largest number of blocks of a map."""
 

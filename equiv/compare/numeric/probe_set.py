@@ -12,7 +12,6 @@ from equiv.programs.probes import Probe, make_probe
 PROBE_SEEDS = {"0": 1, "1": 2}
 """Probe name to seed: two different batches and sets of variables."""
 
-
 LARGE_INPUT_FACTOR = 16
 """Factor on the inputs of the large-input probe."""
 

@@ -25,7 +25,6 @@ from equiv.programs.prover.value_numbering import Numbering, number_program
 NOTHING_MOVES = "no output moves on any probe"
 """Reason for a fault that no probe shows."""
 
-
 NUDGED_RUNS = 8
 """Number of runs, with every input moved by an ulp, on which a difference below the budget must persist."""
 

@@ -26,7 +26,6 @@ from equiv.programs.traced_port import TracedPort, trace_port, trace_port_float6
 
 TRAINING_PROGRAMS = ("begin", "step")
 
-
 StepOutputs = dict[tuple[str, int], Outputs]
 """`(program, step)` to outputs."""
 

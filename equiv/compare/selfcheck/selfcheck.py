@@ -24,7 +24,6 @@ from equiv.programs.prover.prove import all_programs
 MAX_SITES = 3
 """Most sites of one kind of fault in one program, tried until one is noticed; all tried are reported."""
 
-
 SITE_SEED = 0
 """Seed for the choice of sites."""
 

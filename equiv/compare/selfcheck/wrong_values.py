@@ -95,7 +95,6 @@ def _wrong_dtypes(value: Any) -> list[Any]:
 DROPOUT_NAMES = ("rate", "*dropout", "*dropout_rate", "*drop_rate")
 """Names of dropout rates; a `decay_rate` is a momentum."""
 
-
 HYPERPARAMETER_RULES: tuple[HyperparameterRule, ...] = (
     HyperparameterRule(
         "builder: other eps",

@@ -28,17 +28,13 @@ from equiv.core.leaves import LeafSpec
 
 NDARRAY, SCALAR = 1, 3
 
-
 CHUNKED, CHUNK_BYTES = "__msgpack_chunked_array__", 2**30
-
 
 MAX_HEADER_BYTES = 4096
 """Maximal bytes of a header, key or shape."""
 
-
 FOUR_BYTE_LENGTH_FROM = 2**16
 """Size from which lengths have four bytes: an extension begins with C9, bytes with C6 (msgpack specification)."""
-
 
 EXTENSIONS = {0xD4: 0, 0xD5: 0, 0xD6: 0, 0xD7: 0, 0xD8: 0, 0xC7: 1, 0xC8: 2, 0xC9: 4}
 """First byte of an extension to the bytes of its length (msgpack specification, "ext format family").

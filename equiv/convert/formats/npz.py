@@ -15,7 +15,6 @@ from equiv.core.leaves import LeafSpec
 
 HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
-
 NPY_HEADER_BYTES = 12_000
 """Maximal bytes of a header: numpy accepts 10,000 (numpy 2.4.6), but first reads as many as the file declares."""
 

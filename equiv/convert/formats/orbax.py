@@ -16,14 +16,11 @@ from equiv.core.leaves import LeafSpec
 METADATA_FILE = "_METADATA"
 """The file in a folder that holds one tree (orbax-checkpoint 0.12.8)."""
 
-
 ZARR_HEADERS = (b".zarray", b"zarr.json")
 """File names of array metadata, of zarr versions 2 and 3."""
 
-
 SINGLE_READ_ELEMENTS = 2**17
 """Elements from which an array is read by itself; smaller ones are read in groups, since a call takes milliseconds."""
-
 
 GROUP_BYTES = 2**24
 """Bytes of small arrays that are read together."""

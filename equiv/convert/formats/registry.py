@@ -60,7 +60,6 @@ def write_checkpoint(file: Path, format: str, outgoing: OutgoingCheckpoint) -> N
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 
-
 FOREIGN_MAGIC = {
     b"\x93NUMPY": "one array of numpy",
     b"\x89HDF": "HDF5",
@@ -68,7 +67,6 @@ FOREIGN_MAGIC = {
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
 }
 """First bytes of files that are often mistaken for a checkpoint."""
-
 
 FORMAT_BY_SUFFIX = {
     ".npz": "npz",

@@ -37,10 +37,8 @@ DTYPES = {
 }
 """dtype names of the format to numpy's: those that the library reads into numpy (safetensors 0.8.0: no float8)."""
 
-
 JSON_HEADER_BYTES = 100_000_000
 """Maximal bytes of a header that the library accepts (safetensors 0.8.0)."""
-
 
 CODES = {name: code for code, name in DTYPES.items()}
 

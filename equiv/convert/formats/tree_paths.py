@@ -10,10 +10,8 @@ from equiv.errors import EquivError
 TreePath = tuple[str, ...]
 """The keys down to a leaf, as text: `("params", "mlp/~/linear", "w")`."""
 
-
 WRAPPERS = ("value", "raw_value")
 """Keys that NNX adds below each variable when its state is saved directly (flax 0.12.8: `.../kernel/value`)."""
-
 
 MAX_DEPTH, MAX_LEAVES = 64, 200_000
 """Maximal levels and leaves of a tree: a larger one is an attack or a mistake."""

@@ -19,14 +19,11 @@ LayoutRelation = Literal["same", "moved", "packed", "shifted", "unknown"]
 """Layout of a leaf in the other library: the same; elements permuted or reshaped; packed with other leaves or split
 from them; with a number added; or none of these."""
 
-
 LAYOUT_RELATIONS: tuple[LayoutRelation, ...] = ("same", "moved", "packed", "shifted", "unknown")
-
 
 Need = Literal["value", "leaf", "shape", "draws"]
 """What a transform depends on besides each gradient element by itself: the parameter's value (weight decay), a norm
 over a whole leaf, the axes of a leaf, or random numbers drawn for a leaf's shape."""
-
 
 CHANGES: Mapping[LayoutRelation, frozenset[Need]] = {
     "same": frozenset(),
@@ -55,7 +52,6 @@ def _transform(make: Callable[[], Any], *needs: Need) -> Transform:
 
 
 _STEP = 0.05
-
 
 TRANSFORMS: dict[str, Transform] = {
     "sgd": _transform(lambda: optax.sgd(_STEP)),

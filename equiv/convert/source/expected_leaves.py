@@ -25,9 +25,7 @@ from equiv.programs.train_step import CarryLeafParts, map_carry_leaves
 Role = Literal["variable", "optimizer", "bookkeeping", "random"]
 """Parameters and state; optimizer state of optax; counts outside of it, such as `step`; the library's random state."""
 
-
 OPTIMIZER = "opt_state"
-
 
 NNX_ROOTS = ("model", "optimizer")
 """Keys of a model of NNX and of its optimizer in one checkpoint."""

@@ -12,7 +12,6 @@ from equiv.convert.source.validate import check_complete, check_spec, is_number,
 COLLECTIONS = ("params",)
 """Keys between an optimizer's slot and a parameter where a whole variable tree was optimized."""
 
-
 STEP = "step"
 """Name of the count in train states of Flax (flax 0.12.8, `training/train_state.py`)."""
 

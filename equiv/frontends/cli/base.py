@@ -13,14 +13,11 @@ from equiv.errors import EquivError, error_summary
 
 EXIT_TROUBLE = 2
 
-
 GC_THRESHOLDS = 200_000, 50, 100
 """Thresholds of the garbage collector: traced programs are many small objects that stay; with Python's own
 thresholds, collection takes a tenth of the time of tracing and proving."""
 
-
 PATHS_ARGUMENT = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-
 
 EXPRESSION_OPTION = click.option(
     "-k", "expression", default="", help='Run only cases whose name matches, e.g. "dropout or rnn".'

@@ -14,7 +14,6 @@ from equiv.report.markdown import render_markdown
 
 FILE_TYPE = click.Path(path_type=Path)
 
-
 DOCUMENT_SUFFIXES = ".html, .md or .xml"
 
 

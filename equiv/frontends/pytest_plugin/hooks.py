@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 FOLDERS = pytest.StashKey[tuple[Path, ...]]()
 """The folders in which cases are collected."""
 
-
 MARKER = (
     "equiv(require=None, checks=None): a comparison of ports. Every case has this mark; on a test with the fixture "
     "`equiv` it sets the required platform, and the checks that must pass"

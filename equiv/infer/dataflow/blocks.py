@@ -17,16 +17,13 @@ from equiv.infer.dataflow.strided_views import Shape, StridedView, slice_view
 
 Cuts = tuple[int, ...]
 
-
 Origin = tuple[int, int, Fraction, Fraction]
 """Leaf, its axis, the leaf indices per index of the value's axis, and the leaf index at 0.
 
 Batch entries have negative leaf numbers: -1, -2, and so on.
 """
 
-
 Origins = frozenset[Origin]
-
 
 NOWHERE: Origins = frozenset()
 

@@ -13,9 +13,7 @@ from equiv.infer.dataflow.strided_views import AccessPattern, StridedView, acces
 ADD, MULTIPLY, CONTRACT, OTHER = "add", "multiply", "contract", "other"
 """How an operation uses a leaf: in a sum, in a product, contracted (or looked up), or in any other way."""
 
-
 GROUP_OF_PRIMITIVE = {"add": ADD, "add_any": ADD, "sub": ADD, "mul": MULTIPLY, "div": MULTIPLY}
-
 
 PLACE_PRESERVING = frozenset(("neg", "convert_element_type", "copy", "real", "reduce_precision"))
 """Unary operations that do not change a value's position in the program."""

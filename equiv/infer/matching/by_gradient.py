@@ -27,14 +27,11 @@ from equiv.programs.eager import evaluate_eagerly
 EQUAL_GRADIENTS = float(np.sqrt(np.finfo("float32").eps))
 """Gradients are equal if they differ by less than half of float32's digits, relative to the largest of the tie."""
 
-
 NEAREST_MARGIN = 10.0
 """Where none are equal, as in ports that differ elsewhere: how many times closer the nearest must be than the next."""
 
-
 MAX_GRADIENT_ELEMENTS = 2**29
 """Number of elements of all leaves (2 GB of float32) above which no gradient is computed."""
-
 
 DRAW_PERIOD = 65537
 """Values drawn for a leaf before they repeat: a prime, so that no two rows of a matrix are equal."""

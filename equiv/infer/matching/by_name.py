@@ -18,7 +18,6 @@ WORD_SYNONYMS = {
 }
 """Words of one library and their synonyms in another."""
 
-
 IGNORED_WORDS = {"", "ema", "params", "state", "batch", "stats", "module"}
 """Words that do not identify a leaf."""
 

@@ -21,7 +21,6 @@ Evidence = Literal["position", "gradient", "shape", "name", "interchangeable"]
 """How a pair was found: no other leaf has this position in the program; this gradient; this size and dtype;
 a name this similar; or it is one of several equivalent pairings of interchangeable leaves."""
 
-
 Tie = tuple[tuple[int, ...], tuple[int, ...]]
 """Nodes of the left and right program that have the same position."""
 

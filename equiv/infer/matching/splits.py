@@ -13,14 +13,11 @@ from equiv.infer.matching.colour_refinement import AnchoredGraph, Palette, refin
 WantedCuts = Mapping[int, Mapping[int, tuple[Cuts, bool]]]
 """Live leaf to axis to the indices where its program cuts it, and whether a loop does so in its iterations."""
 
-
 LeafKinds = Mapping[tuple[Any, ...], int]
 """Label, shape and cuts of leaves to how many there are."""
 
-
 CutGroup = tuple[int, tuple[Any, ...], int, Cuts]
 """Side, size and dtype of leaves, an axis, and its cuts: either all or none of these leaves are cut."""
-
 
 MAX_EXHAUSTIVE_GROUPS, MAX_TRIED_CHOICES = 12, 8
 """Largest number of groups for exhaustive search, and of equally good choices that are all tried."""

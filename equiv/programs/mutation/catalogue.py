@@ -106,7 +106,6 @@ CONSTANT_FAULTS = (
     ),
 )
 
-
 ACTIVATION_FAULTS = (
     Fault("relu left out", "an activation forgotten", arithmetic.replace_relu(lambda x: x)),
     Fault("tanh for relu", "the other library's default activation", arithmetic.replace_relu(lax.tanh)),
@@ -128,7 +127,6 @@ ACTIVATION_FAULTS = (
         arithmetic.replace_operation(("log",), lambda x: x),
     ),
 )
-
 
 ARITHMETIC_FAULTS = (
     Fault(
@@ -168,7 +166,6 @@ ARITHMETIC_FAULTS = (
     Fault("min for max", "a clamp from the wrong side", arithmetic.replace_operation(("max",), lax.min)),
     Fault("negation left out", "a sign forgotten", arithmetic.replace_operation(("neg",), lambda x: x)),
 )
-
 
 SHAPE_FAULTS = (
     Fault(
@@ -213,7 +210,6 @@ SHAPE_FAULTS = (
     Fault("choice swapped", "where(mask, 0, x) for where(mask, x, 0)", arithmetic.swap_select_cases),
 )
 
-
 LOOP_FAULTS = (
     Fault("loop reversed", "a sequence or a stack of layers run backwards", loops.reverse_scan),
     Fault(
@@ -250,7 +246,6 @@ LOOP_FAULTS = (
         program=leaves.change_input(lambda name: name.startswith("draw/"), shapes.repeat_first_row),
     ),
 )
-
 
 LEAF_FAULTS = (
     Fault(
@@ -345,7 +340,6 @@ LEAF_FAULTS = (
         program=leaves.only_train_step(leaves.swap_outputs(leaves.is_training_output("slot"))),
     ),
 )
-
 
 FAULTS: tuple[Fault, ...] = (
     *CONSTANT_FAULTS,

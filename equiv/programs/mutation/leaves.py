@@ -14,7 +14,6 @@ from equiv.programs.program import Program
 ProgramFault = Callable[[Program], Iterator[tuple[str, Callable[[], Program]]]]
 """The sites of a fault of a whole program: a description, and a function that makes the mutant."""
 
-
 NOT_LEAF_PREFIXES = ("batch/", "draw/", "cotangent/", "opt_state/")
 
 

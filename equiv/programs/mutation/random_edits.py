@@ -22,9 +22,7 @@ UNARY: tuple[Callable[[Any], Any], ...] = (
     lambda x: lax.integer_pow(x, 3), lambda x: lax.integer_pow(x, -1),
 )  # fmt: skip
 
-
 BINARY: tuple[Callable[[Any, Any], Any], ...] = (lax.add, lax.sub, lax.mul, lax.div, lax.max, lax.min, lax.atan2)
-
 
 OPERATIONS = ("tanh", "logistic", "sqrt", "rsqrt", "square", "exp", "log", "neg", "abs", "sign", "sin", "integer_pow")
 
@@ -114,7 +112,6 @@ EQUIVALENT_UNARY: tuple[Callable[[Any], Any], ...] = (
     lambda x: lax.transpose(lax.transpose(x, tuple(range(x.ndim))[::-1]), tuple(range(x.ndim))[::-1]),
 )
 
-
 EQUIVALENT_BINARY: dict[str, Sequence[Callable[[Any, Any], Any]]] = {
     "add": (lambda a, b: b + a, lambda a, b: lax.neg(lax.neg(a) - b), lambda a, b: (a + a + b) - a),
     "sub": (lambda a, b: a + lax.neg(b), lambda a, b: lax.neg(b - a), lambda a, b: (a + b) - (b + b)),
@@ -161,7 +158,6 @@ MUTABLE_PRIMITIVES = (
     "eq",
     "select_n",
 )
-
 
 RANDOM_FAULTS: tuple[Fault, ...] = (
     Fault(

@@ -17,10 +17,8 @@ from equiv.programs.program import Program
 Compute = Callable[..., Sequence[Any]]
 """A function of arrays to a list of arrays, written with `jax.lax`."""
 
-
 Edit = Callable[[Any, int], Any]
 """A function of an open jaxpr and the index of an equation to the edited jaxpr."""
-
 
 JAX_ERRORS = (TypeError, ValueError, IndexError, NotImplementedError, AssertionError, KeyError)
 

@@ -15,21 +15,15 @@ from equiv.programs.prover.terms import TermView, apply_elementwise, constant_vi
 
 REORDERED_PRODUCTS = "products in another order"
 
-
 REORDERED_SUMS = "sums in another order"
-
 
 LINEAR = "scale commutes with sums and contractions"
 
-
 MASKS = "a mask multiplies or selects"
-
 
 TWO_PASS = "variance in one or two passes"
 
-
 POSITIVE = "a variance is not negative"
-
 
 CONDITIONS = {
     REORDERED_PRODUCTS: "a*b*c in any order, x/sqrt(v) = x*rsqrt(v), x/c = x*(1/c): values finite, no division by zero",

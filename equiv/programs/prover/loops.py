@@ -152,7 +152,6 @@ def number_cond(eqn: Any, ins: list[TermView], number_body: NumberBody, _: LoopN
 
 FRESH_IDS = itertools.count()
 
-
 LOOP_RULES: dict[str, Callable[[Any, list[TermView], NumberBody, LoopNest], list[TermView]]] = {
     "scan": number_scan,
     "while": number_while,

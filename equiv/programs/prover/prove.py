@@ -20,7 +20,6 @@ from equiv.programs.prover.value_numbering import Numbering, number_program
 
 ALL_REWRITES = frozenset(CONDITIONS)
 
-
 EMPTY_SET: frozenset[str] = frozenset()
 
 

@@ -6,7 +6,6 @@ from equiv.report.findings.source_lines import DifferenceSite, ReportedEquation,
 
 FAILED_GRADES = ("refuted", "error")
 
-
 SIMPLE_PROGRAMS_FIRST = ("eval ", "call ", "train ", "gradient ", "train:")
 """Programs, the simplest first: a difference in a simple program explains those in larger ones."""
 

@@ -7,11 +7,9 @@ from equiv.core.results import BACKWARD_PASS, CaseResult, LeafResult
 
 FIRST_DIFFERENCE_PREFIX = "first different: "
 
-
 EQUATION_PATTERN = re.compile(
     r"(?P<operation>\S+)(?: at (?P<place>.*?))?(?: with (?P<operands>.*?))?(?:, called at (?P<own>.*))?", re.DOTALL
 )
-
 
 LINE_PATTERN = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?::\d+)?(?: \(.*)?", re.DOTALL)
 

@@ -27,10 +27,8 @@ from equiv.report.runs.merge import MergedRuns, environment_table, merge_runs, p
 
 HTML_FOLDER = Path(__file__).parent
 
-
 MAX_INLINE_BYTES = 24_000
 """Most bytes of case details written into the page uncompressed, for readers without scripts; the rest is packed."""
-
 
 CHANGE_STATES = {
     "newly failing": "bad",

@@ -11,10 +11,8 @@ from equiv.report.cells import format_ratio
 
 ChangeKind = Literal["newly failing", "fixed", "changed", "moved", "appeared", "vanished"]
 
-
 CHANGE_KINDS: tuple[ChangeKind, ...] = ("newly failing", "changed", "vanished", "moved", "fixed", "appeared")
 """Most urgent first."""
-
 
 CHANGE_SIGNS: dict[ChangeKind, str] = {
     "newly failing": "✗",
@@ -26,9 +24,7 @@ CHANGE_SIGNS: dict[ChangeKind, str] = {
 }
 """A sign for every kind, so that no meaning depends on colour alone."""
 
-
 FAILING_VERDICTS: tuple[Verdict, ...] = ("different", "error")
-
 
 REPORTED_FACTOR = 2
 """Factor by which error / budget must change to be reported."""

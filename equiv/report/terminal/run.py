@@ -17,7 +17,6 @@ from equiv.report.terminal.initial_values import describe_initial_values
 
 VERDICT_COLOURS = {"same": "green", "different": "red", "inconclusive": "yellow", "error": "magenta"}
 
-
 GRADE_COLOURS = {"refuted": "red", "error": "magenta", "": "dim", "expected": "cyan"} | dict.fromkeys(
     ("blocked", "not run", "vacuous", "unidentifiable"), "yellow"
 )

@@ -20,7 +20,6 @@ from equiv.core.selfcheck_results import (
 
 OUTCOME_COLOURS = {"noticed": "green", "equivalent": "cyan", "unidentifiable": "yellow", "survived": "red"}
 
-
 OUTCOME_MEANINGS = {
     "noticed": "noticed by a check",
     "equivalent": "equivalent: proved to change nothing",
@@ -28,13 +27,10 @@ OUTCOME_MEANINGS = {
     "survived": "survived: within the budget, not noticed",
 }
 
-
 FAULT_ORIGINS = {"in programs": False, "in builders": True}
-
 
 MOVED_AMOUNT = re.compile(r"^moves .* by [^ ]*, ")
 """The part of a reason that varies from place to place."""
-
 
 EXIT_CODE_SIGNS = {0: "[green bold]✓", 1: "[red bold]✗", 2: "[magenta bold]!", 3: "[yellow bold]?"}
 

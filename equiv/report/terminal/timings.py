@@ -26,15 +26,12 @@ from equiv.report.terminal.run import VERDICT_COLOURS, device_and_versions
 
 CLAIM_SIGNS = {SLOWER: "▲", FASTER: "▼", NO_DIFFERENCE: "=", TOO_FEW: "·", "": ""}
 
-
 CLAIM_COLOURS = {SLOWER: "red", FASTER: "green", NO_DIFFERENCE: "default", TOO_FEW: "dim", "": "dim"}
-
 
 BENCH_LEGEND = (
     "time ratios, paired by round, with 99 % intervals: ▲ slower and ▼ faster by more than the control (the reference "
     "against itself) allows, = no such difference, · too few rounds for a claim"
 )
-
 
 TIME_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 

@@ -11,7 +11,6 @@ from equiv.report.html.plots.svg import render_svg
 
 PLOT_WIDTH, PLOT_HEIGHT = 520, 170
 
-
 PLOT_COLOURS = ["var(--one)", "var(--two)", "var(--three)", "var(--four)"]
 """One per candidate; shapes and dashes distinguish them as well."""
 

@@ -19,7 +19,6 @@ BIN_LABELS = (
     f">{_short_count(ULP_BINS[-1])}",
 )
 
-
 BINS_WITHIN_4_ULP = sum(edge <= 4 for edge in ULP_BINS)
 """Number of bins with at most 4 ulp."""
 

@@ -63,7 +63,6 @@ def network_plot(case: CaseResult) -> Plot | None:
 
 LINE_LEGEND = " Grey: the effect of one ulp in the inputs. Dashed: the budget."
 
-
 VALUE_KINDS = {
     (False, False): "in both",
     (False, True): "differs here, equal again later",
@@ -91,7 +90,6 @@ def _describe_lost_value(who: str, points: tuple[Intermediate, ...]) -> str:
 
 
 StepLines = Mapping[str, tuple[Finding, tuple[float, ...]]]
-
 
 MAX_STEP_TICKS = 10
 """Most tick labels on the axis of train steps."""

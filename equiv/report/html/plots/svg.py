@@ -10,22 +10,18 @@ from equiv.report.junit import NON_XML
 
 SVG_NAMESPACE = "{http://www.w3.org/2000/svg}"
 
-
 SVG_ATTRIBUTES = {
     "viewBox", "transform", "d", "x", "y", "x2", "y2", "width", "height", "fill", "fill-opacity", "stroke",
     "stroke-width", "stroke-dasharray", "stroke-opacity", "opacity", "text-anchor", "font-size", "font-weight",
 }  # fmt: skip
 """Attributes that change the picture; the page sets fonts, roles and classes."""
 
-
 SVG_DEFAULTS = {
     ("opacity", "1"), ("stroke-width", "1"), ("font-weight", "normal"), ("x2", "0"), ("y2", "0"),
     ("transform", "translate(0,0)"),
 }  # fmt: skip
 
-
 SVG_NUMBER = re.compile(r"-?\d+\.\d+(e-?\d+)?")
-
 
 VEGA_CONFIG: dict[str, Any] = {
     "background": None,

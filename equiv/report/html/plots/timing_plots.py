@@ -10,10 +10,8 @@ from equiv.report.runs.merge import MergedCase
 STACKED_PHASES: tuple[Phase, ...] = ("trace", "lower", "compile", "first call", "step")
 """Consecutive phases; `dispatch` and `device` are parts of a step."""
 
-
 MAX_FOREST_ROWS = 24
 """Most rows in a forest plot; its table has all of them."""
-
 
 RATIO_TICKS = (0.05, 0.1, 0.2, 0.5, 0.8, 1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100)
 """Tick values, where they are within the axis."""

@@ -15,7 +15,6 @@ GRADE_STATES = {"expected": "meant", "refuted": "bad", "error": "bad", "": "none
 )
 """Grade to its state in the style sheet; grades that are not listed are `good`."""
 
-
 VERDICT_STATES: dict[Verdict, str] = {"same": "good", "different": "bad", "error": "bad", "inconclusive": "warn"}
 
 
