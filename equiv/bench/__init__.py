@@ -1,1 +1,1 @@
-"""Bench."""
+"""Measure what each port costs to trace, compile and run, and compare the compiled programs."""

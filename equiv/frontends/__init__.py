@@ -1,1 +1,1 @@
-"""Frontends."""
+"""The command line and the pytest plugin: arguments in, results and exit codes out."""

@@ -43,6 +43,7 @@ def locate_builder(given: str) -> LocatedBuilder:
         if backend == "nnx":
             return LocatedBuilder(where, backend, *_rngs_builder(given, found))
         return LocatedBuilder(where, backend, *_no_argument_builder(given, found))
+    # A model itself was given. Linen modules are descriptions and can be shared; an NNX module holds its parameters.
     if not inspect.isroutine(found) and (backend := library_of(_model_of(found))) is not None:
         if backend == "nnx":
             raise CaseError(
@@ -52,6 +53,7 @@ def locate_builder(given: str) -> LocatedBuilder:
         return LocatedBuilder(where, backend, lambda: found, "lambda: {name}")
     if not callable(found):
         raise CaseError(f"{given}: got {describe_object(found)}. {BUILDER_HELP}")
+    # Only NNX builders take an argument, and calling one to see would need rngs.
     if _required_parameters(found):
         return LocatedBuilder(where, "nnx", *_rngs_builder(given, found))
     return _call_builder(given, where, found)
@@ -77,6 +79,7 @@ def _call_builder(given: str, where: ImportPath, found: Callable[[], Any]) -> Lo
 
 
 def _model_of(returned: Any) -> Any:
+    # hk.Transformed is a named tuple and a model, (model, train step) is a plain tuple.
     named = hasattr(returned, "_fields")
     return returned[0] if isinstance(returned, tuple) and returned and not named else returned
 

@@ -68,6 +68,7 @@ def import_attribute(given: str, where: ImportPath) -> Any:
     try:
         module = importlib.import_module(where.module)
     except ModuleNotFoundError as missing:
+        # The same error comes from a wrong name and from an import within the module: the fixes differ.
         if missing.name and where.module.startswith(missing.name):
             raise EquivError(
                 f"{given}: there is no module {missing.name!r}, here or installed. "

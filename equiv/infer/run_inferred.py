@@ -34,6 +34,8 @@ def verdict_without_run(inferred: InferredLayers) -> tuple[Verdict, str]:
     names = tuple(port.backend for port in inferred.proposal.ports)
     live = [one for one in inferred.unpaired if not one.dead]
     sides = {one.side for one in live}
+    # Unpaired leaves on both sides may be each other's, and a pair
+    # that no row expresses may be equal. Then it is not known.
     if len(sides) == 1 and not inferred.problems and not inferred.proposal.notes:
         side = sides.pop()
         first, more = live[0], f" ({len(live)} such leaves)" if len(live) > 1 else ""

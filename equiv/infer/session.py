@@ -77,6 +77,7 @@ def infer_layers(
         )
     models = {one.backend: one.builder for one in builders}
     request, entries = port_spec(Case(guide="", models=models, batch=batch, layers=(), methods=methods))
+    # The probe machinery draws what a batch entry allows (bounds of integers, dtypes), without any leaves.
     probe = make_probe("inference", INFERENCE_SEED, LeafTable(left.backend, ()), entries, 1)
     try:
         ports = _build_port(left, request), _build_port(right, request)
@@ -84,6 +85,8 @@ def infer_layers(
     except PortError as error:
         raise PortError(f"{error} {_describe_call(request)}") from error
     found, problems = infer_rows(proposal)
+    # Dead leaves that a row holds, as Haiku's counter of a batch norm, are part of their
+    # layer. Others are named in the file, and the case cannot be run without a row for them.
     held = [frozenset[NativeKey]().union(*(row.keys[side] for row in found)) for side in (0, 1)]
     outside = {(one.side, one.key) for one in proposal.unpaired if one.key not in held[one.side]}
     alone = tuple(one for one in proposal.unpaired if not one.dead or (one.side, one.key) in outside)

@@ -17,6 +17,8 @@ from equiv.infer.dataflow.strided_views import Shape, StridedView, slice_view
 
 Cuts = tuple[int, ...]
 
+# Fractions, because an axis that merges several axes of a leaf has many
+# indices for one index of the leaf. A float would round the place of a cut.
 Origin = tuple[int, int, Fraction, Fraction]
 """Leaf, its axis, the leaf indices per index of the value's axis, and the leaf index at 0.
 
@@ -75,6 +77,7 @@ class WalkState:
         """Record that the program cuts an axis at some indices."""
         for place in places:
             for leaf, axis, unit, start in origins:
+                # A batch entry has no parts to match, and a cut between two indices of the leaf is no cut of this axis.
                 if leaf >= 0 and (at := start + place * unit).denominator == 1:
                     self.wanted_cuts.setdefault((leaf, axis), set()).add(int(at))
 
@@ -130,11 +133,13 @@ def _merge_along_axis(state: WalkState, cells: np.ndarray, axis: int, total: boo
 
 def refine_cuts(value: BlockedValue, axis: int, cuts: Cuts) -> BlockedValue:
     """Cut the value at more indices; a cut part of a leaf becomes a smaller view."""
+    # A unit axis is broadcast against the cut axis of another value: it belongs to every part there.
     if value.cuts[axis] == cuts or value.shape[axis] == 1:
         return value
     old = part_spans(value.cuts[axis], value.shape[axis])
     pieces = []
     for start, stop in part_spans(cuts, value.shape[axis]):
+        # Callers only add cuts, so that each new part lies within one old part.
         at = next(index for index, (first, end) in enumerate(old) if first <= start and stop <= end)
         cell = value.cells.take([at], axis=axis)
         pieces.append(_slice_cells(cell, axis, start - old[at][0], stop - old[at][0]))
@@ -170,6 +175,7 @@ def align_cuts(values: Sequence[BlockedValue], axes: Sequence[Sequence[int]]) ->
     """Give the values equal cuts along corresponding axes: each group in `axes` has one axis per value."""
     found = list(values)
     for group in axes:
+        # Unit axes are broadcast. If the other sizes differ too, these axes do not correspond.
         sizes = {value.shape[axis] for value, axis in zip(found, group, strict=True)} - {1}
         if len(sizes) != 1:
             continue
@@ -183,6 +189,8 @@ def slice_axis(state: WalkState, value: BlockedValue, axis: int, start: int, sto
     size = value.shape[axis]
     if (start, stop) == (0, size):
         return value
+    # Only a request: this walk goes on with the leaf as it is. `find_cuts` compares
+    # the requests of both ports, and the next walk starts with the leaf in parts.
     state.request_cuts(value.origins[axis], [place for place in (start, stop) if 0 < place < size])
     value = refine_cuts(value, axis, tuple(sorted({*value.cuts[axis], start, stop} - {0, size})))
     inside = [place for place, (first, _) in enumerate(part_spans(value.cuts[axis], size)) if start <= first < stop]
@@ -211,6 +219,7 @@ def concatenate_values(state: WalkState, values: Sequence[BlockedValue], axis: i
         replace_item(values[0].shape, axis, offset),
         cells,
         replace_item(values[0].cuts, axis, tuple(cuts[:-1])),
+        # Along the joined axis each value counts from its own 0: there is no one index of a leaf.
         replace_item(origins, axis, NOWHERE),
     )
 

@@ -24,6 +24,7 @@ def dot_general_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes
     """`dot_general`: where one operand is cut along a contracted axis, so is the other."""
     (one_sum, two_sum), (one_batch, two_batch) = eqn.params["dimension_numbers"]
     sums, batch = list(zip(one_sum, two_sum, strict=True)), list(zip(one_batch, two_batch, strict=True))
+    # `concatenate([x, h]) @ kernel`: only the activation shows which rows of the kernel are for x and which for h.
     _request_cuts_along(state, ins, sums)
     one, two = align_cuts(_merge_unmatched_cuts(state, ins, sums), [*sums, *batch])
     # A leaf's axes follow the order of the activation's, whichever operand the leaf is.
@@ -45,6 +46,8 @@ def dot_general_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes
         *(one.origins[axis] for axis in free[0]),
         *(two.origins[axis] for axis in free[1]),
     )
+    # Both grids get their axes in the order batch, free, contracted, as the
+    # result has them, so that one index finds the parts of both operands.
     left = one.cells.transpose([*one_batch, *free[0], *one_sum])
     right = two.cells.transpose([*two_batch, *free[1], *two_sum])
     counts, split = [len(one.cuts[axis]) + 1 for axis in one_sum], len(one_batch)
@@ -73,6 +76,8 @@ def _merge_unmatched_cuts(
     """Activations, uncut along a contracted axis where the leaves of the other operand are whole."""
     found = list(ins)
     for side in (0, 1):
+        # A leaf that is whole here is one node and is used once. With
+        # the activation in parts it would be used once for each.
         if not any(part.is_activation for part in value_parts(ins[side])):
             whole = [pair[1 - side] for pair in sums if not ins[side].cuts[pair[side]]]
             found[1 - side] = merge_cuts(state, found[1 - side], whole)
@@ -84,11 +89,15 @@ def convolution_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes
     numbers = eqn.params["dimension_numbers"]
     (_, one_in, *places), (two_out, two_in, *window), out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
     grouped = eqn.params["feature_group_count"] > 1 or eqn.params["batch_group_count"] > 1
+    # With groups the kernel's input axis counts within one group only,
+    # so that a cut of it says nothing of the activation's axis.
     one = merge_cuts(state, ins[0], [axis for axis in range(len(ins[0].shape)) if grouped or axis != one_in])
     two = merge_cuts(state, ins[1], [axis for axis in range(len(ins[1].shape)) if grouped or axis in window])
     if not grouped:
         _request_cuts_along(state, [one, two], [(one_in, two_in)])
         one, two = align_cuts(_merge_unmatched_cuts(state, [one, two], [(one_in, two_in)]), [(one_in, two_in)])
+    # By role and not by position: a kernel stored (out, in, *window)
+    # is accessed in the same order as (*window, in, out).
     firsts = ([*places, one_in], [*window, two_in])
     cuts = tuple(two.cuts[two_out] if axis == out[1] else () for axis in range(len(shapes[0])))
     origins = tuple(two.origins[two_out] if axis == out[1] else NOWHERE for axis in range(len(shapes[0])))
@@ -109,6 +118,8 @@ def gather_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: lis
     table, *places = (merge_cuts(state, value, range(len(value.shape))) for value in ins)
     index = merge_parts(state.uses, [part for value in places for part in value_parts(value)], total=False)
     row = value_parts(table)[0]
+    # `one_hot(i) @ table` is the same function, and ports write
+    # either. So the indexed axis counts as the contracted one.
     if eqn.primitive.name == "gather" and index.is_activation and row.leaves and not row.is_activation:
         collapsed_axes = eqn.params["dimension_numbers"].collapsed_slice_dims
         return [single_part(shapes[0], combine_contraction(state.uses, index, row, ((), collapsed_axes)))]

@@ -13,8 +13,10 @@ from equiv.infer.dataflow.strided_views import AccessPattern, StridedView, acces
 ADD, MULTIPLY, CONTRACT, OTHER = "add", "multiply", "contract", "other"
 """How an operation uses a leaf: in a sum, in a product, contracted (or looked up), or in any other way."""
 
+# Signs and reciprocals do not count: a port with `x - b` has to be mapped too, so that the run can refute it.
 GROUP_OF_PRIMITIVE = {"add": ADD, "add_any": ADD, "sub": ADD, "mul": MULTIPLY, "div": MULTIPLY}
 
+# Casts are among them: ports of different precision have equal places, and the checks report what the cast does.
 PLACE_PRESERVING = frozenset(("neg", "convert_element_type", "copy", "real", "reduce_precision"))
 """Unary operations that do not change a value's position in the program."""
 
@@ -47,6 +49,7 @@ class ValuePart:
         number: its value, if it is a scalar literal.
     """
 
+    # Integers as bit sets: behind a residual stream each value depends on many uses, and a union is one `|`.
     reaching: int = 0
     group: str = ""
     operands: int = 0
@@ -96,6 +99,8 @@ class LeafUses:
 
     def record(self, node: int, label: str, viewed: AccessPattern | None, cell: Any = (), shift: float = 0.0) -> int:
         """Record the use of a node at the current equation; return it as a bit."""
+        # The body of a loop is walked twice. The second walk has to
+        # find the uses of the first and only add the carry's links.
         key = (self.path, node, cell)
         if key not in self.numbers:
             self.numbers[key] = len(self.nodes)
@@ -114,12 +119,16 @@ class LeafUses:
         """Add predecessors to some uses."""
         for number in bit_positions(uses):
             if self.second_pass:
+                # All that the second walk adds has come through the carry.
+                # As plain predecessors these links would be a cycle.
                 self.carry_predecessors[number] |= before & ~self.predecessors[number]
             else:
                 self.predecessors[number] |= before
 
     def close_group(self, part: ValuePart) -> int:
         """Close a sum or product: its operands follow the uses that it depends on. Return all these uses."""
+        # Operands of a sum have no order: each gets the predecessors of the whole sum, once it is complete. A sum
+        # that two operations read is closed by the first. In a second walk it is closed again, for its carry.
         opened = part.operands if self.second_pass else part.operands & ~self.closed
         self.add_predecessors(opened, part.reaching)
         for number in bit_positions(opened):
@@ -172,6 +181,7 @@ def combine_elementwise(
     reaching = operands = 0
     shift = 0.0
     for part in activations:
+        # A sum within a sum is left open and its operands join this one; a product within a sum is complete here.
         inside = part.group == kind
         reaching |= part.reaching if inside else uses.close_group(part)
         operands |= part.operands if inside else 0
@@ -179,6 +189,8 @@ def combine_elementwise(
     shifts = [part.shift for part in parts if part.leaves and not part.is_activation]
     taken = uses.record_leaves(leaves, kind, cell, shifts[0] if len(shifts) == 1 else 0.0, first)
     for number in bit_positions(taken):
+        # Which operand came first is style, so that it is not a predecessor. It
+        # helps only where the ports differ, see `colour_by_known_operands`.
         uses.group_operands[number] |= reaching | operands
     return ValuePart(reaching, kind, operands | taken, is_activation=True, shift=shift)
 
@@ -191,11 +203,15 @@ def _combine_leaves(
         return replace(parts[0], number=None) if name not in PLACE_PRESERVING else parts[0]
     views = [part for part in parts if part.leaves]
     if len(views) > 1 or len(leaves) > 1:
+        # Such as scale * rsqrt(variance): elementwise, so that each leaf keeps its own
+        # view. A number that was added to one of them no longer shifts the result.
         return ValuePart(leaves=leaves)
     if kind == ADD and name != "sub" and len(parts) == 2:
         return add_shift(views[0], math.nan if number is None else number)
     if name in PLACE_PRESERVING or kind:
         return views[0]
+    # A number that is added before a function, as the epsilon in
+    # sqrt(variance + epsilon), cannot be moved into the leaf.
     return ValuePart(leaves=(leaves[0]._replace(transformed=True),), shift=math.nan if views[0].shift else 0.0)
 
 
@@ -213,6 +229,7 @@ def combine_unknown(uses: LeafUses, parts: Iterable[ValuePart], cell: Any = ()) 
     activations = [part for part in parts if part.is_activation]
     leaves = [held for part in parts if not part.is_activation for held in part.leaves]
     if not activations:
+        # Nothing is known of an unlisted operation, not even that it keeps the elements in order.
         return ValuePart(leaves=tuple(LeafOperand(held.node, None, True) for held in leaves))
     reaching = 0
     for part in activations:
@@ -220,6 +237,7 @@ def combine_unknown(uses: LeafUses, parts: Iterable[ValuePart], cell: Any = ()) 
     if not leaves:
         return ValuePart(reaching, is_activation=True)
     taken = uses.record_leaves(leaves, OTHER, cell)
+    # The result depends on all of `reaching`, but through `taken`: only the latest uses are kept.
     uses.add_predecessors(taken, reaching)
     return ValuePart(taken, is_activation=True)
 
@@ -239,6 +257,8 @@ def combine_contraction(
     if one.is_activation and two.is_activation:
         return ValuePart(uses.close_group(one) | uses.close_group(two), is_activation=True)
     if not one.is_activation and not two.is_activation:
+        # A product of leaves, as in low-rank adapters: its elements
+        # are sums over elements of both, and no view of either.
         return ValuePart(leaves=tuple(held._replace(view=None) for held in (*one.leaves, *two.leaves)))
     activation, fixed, first = (one, two, firsts[1]) if one.is_activation else (two, one, firsts[0])
     if not fixed.leaves:
@@ -250,6 +270,7 @@ def combine_contraction(
 
 def merge_parts(uses: LeafUses, parts: list[ValuePart], total: bool) -> ValuePart:
     """Merge parts of one value into one part; `total`: into their sum."""
+    # Parts of an activation that were cut but never treated differently: no operation, so that no group is closed.
     if all(part == parts[0] for part in parts):
         return parts[0]
     if not total or not any(part.is_activation for part in parts):

@@ -25,6 +25,7 @@ def node_roles(flow: Dataflow) -> tuple[int, ...]:
     for place, node in enumerate(uses.nodes):
         step = by_path.get(uses.paths[place])
         own = hash((uses.labels[place], len(list(bit_positions(uses.predecessors[place])))))
+        # How many predecessors, but not which: these are other leaves in each layer.
         found[node].append(own if step is None else hash((own, step.name, *(down[id(out)] for out in step.outs))))
     return tuple(hash(tuple(sorted(numbers))) for numbers in found)
 
@@ -34,8 +35,11 @@ def _hash_operands(steps: Iterable[WalkedEquation], ends: frozenset[Any]) -> dic
     found: dict[int, int] = {}
     for step in steps:
         shapes = tuple(value.shape for value in step.outs)
+        # Values are told apart by identity, as the equations keep them all alive: arrays of parts have no hash. At a
+        # use of a leaf it stops, or layer 2 would have another role than layer 1 because layer 1 precedes it.
         known = () if step.path in ends else tuple(found.get(id(value), NO_HASH) for value in step.ins)
         for number, out in enumerate(step.outs):
+            # An identity primitive returns its operand itself; the equation that made the value counts.
             found.setdefault(id(out), hash((step.name, number, shapes, known)))
     return found
 

@@ -39,10 +39,12 @@ def scan_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], walk: WalkJax
     body, consts = open_jaxpr(eqn.params["jaxpr"])
     fixed, carried = scan_operand_bounds(eqn)
     length, stacked = eqn.params["length"], ins[carried:]
+    # Cut between all items: `find_cuts` saw that the other port has a leaf for each iteration.
     if any(len(value.cuts[0]) == length - 1 > 0 and _has_leaves(value) for value in stacked):
         return _unroll_scan(state, eqn, ins, walk, path)
     slices = []
     for value in stacked:
+        # Only if an iteration sees one index of the leaf's own first axis, which is what an item of a stack is.
         state.loop_lengths |= {leaf: length for leaf, axis, unit, _ in value.origins[0] if (axis, unit) == (0, 1)}
         value = merge_cuts(state, value, [0])
         cells = map_views(value.cells, loop_body_view)[0]
@@ -51,6 +53,7 @@ def scan_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], walk: WalkJax
     def once(carry: list[BlockedValue]) -> list[BlockedValue]:
         return walk(body, consts, [*ins[:fixed], *carry, *slices], path)
 
+    # Some ports hand their parameters through the carry: what the body returns unchanged is no carry but a constant.
     still = [body.outvars[at] is body.invars[fixed + at] for at in range(carried - fixed)]
     carry, outs = _walk_body_twice(state, ins[fixed:carried], still, once)
     return [*carry, *(_stacked_output(value, length) for value in outs[carried - fixed :])]
@@ -68,6 +71,8 @@ def _walk_body_twice(
     outs = once(carry)
     pairs = zip(start, still, outs, strict=False)
     carry = [value if rest else _carried_value(state, [value, out]) for value, rest, out in pairs]
+    # The first walk knows the initial carry only. The second one is fed with its result, so that what it adds
+    # is known to come from the last iteration. The flag is restored, as this may be a loop within a loop.
     again, state.uses.second_pass = state.uses.second_pass, True
     outs = once(carry)
     state.uses.second_pass = again
@@ -117,6 +122,8 @@ def _slice_iteration(state: WalkState, value: BlockedValue, number: int) -> Bloc
 def while_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], walk: WalkJaxpr, path: Any) -> list[BlockedValue]:
     """`while_loop`: the body is walked, the condition is not."""
     params = eqn.params
+    # The condition decides how often the body runs and enters no
+    # value, so that a leaf that only it reads counts as dead.
     for_test, for_body = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     body, consts = open_jaxpr(params["body_jaxpr"])
 

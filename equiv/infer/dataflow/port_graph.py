@@ -77,6 +77,7 @@ def read_port(port: Port, request: PortSpec, train: bool = False) -> PortGraph:
         PortError: it cannot be traced.
     """
     program = call_user_code(port.backend, "tracing", partial(_trace_forward, port, request, train))
+    # Random state is no leaf of the layer table: draws are paired when the ports are compared.
     named = {f"leaf {key}": key for key in port.leaves if port.collections[key] != "random"}
     keys = {place: named[name] for place, name in enumerate(program.inputs) if name in named}
     return PortGraph(port, program, keys, walk_program(program, frozenset(keys), {}))
@@ -93,12 +94,15 @@ def _output_labels(program: Program) -> list[tuple[object, ...]]:
     """Labels of outputs: their number; their size for leaves after a call, whose order differs by library."""
     found: list[tuple[object, ...]] = []
     for name, aval in zip(program.outputs, program.jaxpr.out_avals, strict=True):
+        # Methods return their outputs in the order that the case states, leaves come in the order of a library's tree.
         later = " after leaf " in name
         found.append(("leaf", math.prod(aval.shape)) if later else ("number", len(found)))
     return found
 
 
 def _dtype_kind(dtype: Any) -> str:
+    # A float16 leaf may be a float32 leaf of the other port: the
+    # structure check reports that, and needs the pair to do so.
     return "float" if jnp.issubdtype(dtype, jnp.floating) else str(dtype)
 
 

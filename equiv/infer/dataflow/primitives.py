@@ -38,6 +38,7 @@ def apply_primitive(state: WalkState, eqn: Any, ins: list[BlockedValue]) -> list
     state.uses.operation = name
     if name in IDENTITY_PRIMITIVES:
         return ins[: len(shapes)]
+    # A value without elements depends on nothing, and an axis of size 0 has no parts.
     if 0 in (size for value in ins for size in value.shape):
         return [single_part(shape, CONSTANT_PART) for shape in shapes]
     if name in DATAFLOW_RULES:
@@ -64,6 +65,8 @@ def _elementwise_rule(state: WalkState, name: str, ins: list[BlockedValue], shap
         origins = (*origins, NOWHERE.union(*(value.origins[axis] for value in along)))
     for axis, places in enumerate(cuts):
         full = [refine_cuts(value, axis, places) if value.shape[axis] == shape[axis] else value for value in full]
+    # The axes of the batch are the only ones that both ports share. A leaf that is added with
+    # time first in one port and with time last in the other is therefore listed in one order.
     rest, axes = iter(full), port_independent_order(origins)
     ins = [next(rest) if len(value.shape) == len(shape) else value for value in ins]
 
@@ -123,6 +126,7 @@ def _reshape_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: l
         new = next((axis for axis in after if shape[axis] > 1), None)
         if old is None or new is None:
             continue
+        # A cut of the slowest axis stays one range of a merged axis. One of a faster axis would recur in every row.
         inner = prod(shape[axis] for axis in after if axis > new)
         step = Fraction(inner, prod(value.shape[axis] for axis in before if axis > old))
         places = [cut / step for cut in value.cuts[old]]
@@ -169,6 +173,7 @@ def _slice_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: lis
         if stride == 1:
             value = slice_axis(state, value, axis, int(start), int(stop))
         else:
+            # Every second element is no range: it could not be a part of a leaf.
             value = merge_cuts(state, value, [axis])
             cells = map_views(value.cells, lambda view: None)
             shape = (*value.shape[:axis], shapes[0][axis], *value.shape[axis + 1 :])
@@ -208,6 +213,7 @@ def _reduce_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: li
     kept = [axis for axis in range(len(value.shape)) if axis not in axes]
 
     def one(part: ValuePart) -> ValuePart:
+        # A sum over an axis is a sum: what is added later still joins it. A maximum completes it.
         return map_part_views(part, lambda view: None) if total else combine_unknown(state.uses, [part])
 
     cuts = tuple(value.cuts[axis] for axis in kept)

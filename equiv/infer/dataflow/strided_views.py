@@ -68,6 +68,7 @@ def merge_digits(axis: Sequence[Digit]) -> AxisDigits:
     for digit in axis:
         if digit.size == 1:
             continue
+        # One form for each order of elements: (heads, size) and (heads * size) have to compare equal.
         if found and found[-1].stride == digit.size * digit.stride:
             found[-1] = Digit(found[-1].size * digit.size, digit.stride)
         else:
@@ -134,6 +135,7 @@ def slice_view(view: StridedView, axis: int, start: int, stop: int) -> StridedVi
     digits = view.axes[axis]
     if (start, stop) == (0, axis_length(digits)):
         return view
+    # A range of a faster digit would be many ranges of memory, which start and digits cannot express.
     inner = axis_length(digits[1:])
     if not digits or start % inner or stop % inner:
         return None
@@ -170,6 +172,7 @@ def access_pattern(view: StridedView, first: Sequence[int] = ()) -> AccessPatter
     """The access pattern of a view, with the axes `first` before the others; axes of stride 0 are dropped."""
     order = [*first, *(axis for axis in range(len(view.axes)) if axis not in first)]
     digits = [digit for axis in order for digit in view.axes[axis]]
+    # However often a bias is repeated over batch and time, it is one use of each of its elements.
     return AccessPattern(merge_digits([digit for digit in (*view.loop_digits, *digits) if digit.stride]), view.start)
 
 
@@ -183,6 +186,7 @@ def common_digits(left: AccessPattern, right: AccessPattern) -> tuple[tuple[int,
     ours, theirs = list(left.digits), list(right.digits)
     found: list[tuple[int, int, int]] = []
     while ours and theirs:
+        # From the fastest digit on, so that both remainders are whole digits.
         one, two = ours.pop(), theirs.pop()
         size = min(one.size, two.size)
         if max(one.size, two.size) % size:

@@ -78,7 +78,10 @@ def build_use_graph(flow: Dataflow, kinds: Mapping[int, str], ends: Sequence[tup
     """
     uses = flow.uses
     reached = _uses_reaching_outputs(uses, flow.output_uses)
+    # Outputs join as uses that nothing follows. Links through a carry stay apart, as they would make cycles.
     first = len(flow.blocks) + len(flow.inputs)
+    # Without the reduction each layer of a residual network is linked to all before it: quadratic,
+    # and one difference in the first layer would change the neighbours of every other.
     before, order = _transitive_reduction([*uses.predecessors, *flow.output_uses])
     back = [*uses.carry_predecessors, *(0 for _ in flow.output_uses)]
     owners = (*uses.nodes, *(first + end for end in range(len(flow.output_uses))))
@@ -89,6 +92,7 @@ def build_use_graph(flow: Dataflow, kinds: Mapping[int, str], ends: Sequence[tup
                 Use(uses.labels[place], uses.accesses[place], uses.shifts[place], uses.operations[place])
             )
     blocks = [
+        # A set: how often is style, as a port may compute twice what the other keeps.
         (block.size, kinds[block.leaf], *sorted({use.label for use in found[node]}))
         for node, block in enumerate(flow.blocks)
     ]

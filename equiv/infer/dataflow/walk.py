@@ -81,6 +81,7 @@ def walk_program(program: Program, leaves: frozenset[int], cuts: Mapping[int, tu
     jaxpr, consts = open_jaxpr(program.jaxpr)
     blocks: list[LeafBlock] = []
     values: dict[int, BlockedValue] = {}
+    # All blocks first: batch entries are the nodes after them.
     for place in sorted(leaves):
         values[place] = _leaf_value(place, tuple(jaxpr.invars[place].aval.shape), cuts.get(place), blocks)
     entries = [name for name in program.inputs if name.startswith("batch/")]
@@ -147,6 +148,7 @@ def _constant_value(shape: Shape) -> BlockedValue:
 
 def _literal_value(item: Any) -> BlockedValue:
     shape = tuple(item.aval.shape)
+    # Only a number that is the same for all elements can be a shift of a leaf.
     if shape or not np.issubdtype(item.aval.dtype, np.number):
         return _constant_value(shape)
     return single_part((), ValuePart(number=float(item.val)))
@@ -160,6 +162,7 @@ def _walk_equation(state: WalkState, eqn: Any, ins: list[BlockedValue], path: An
     if name in loops.DATAFLOW_LOOP_RULES:
         return loops.DATAFLOW_LOOP_RULES[name](state, eqn, ins, partial(_walk_jaxpr, state), path)
     outs = apply_primitive(state, eqn, ins)
+    # Roles and decays read every equation once; a second walk of a loop's body would count it twice.
     if not state.uses.second_pass:
         state.equations.append(WalkedEquation(name, ins, outs, path))
     return outs

@@ -56,6 +56,7 @@ class GradientMatcher:
 
     def __call__(self, matching: Matching, ties: list[Tie]) -> list[Decision]:
         """Decide one tie of every kind by its gradients, and the other ties of that kind in the same way."""
+        # A gradient runs the whole model: each tie is asked once. One that more pairs have made smaller is another tie.
         ties = [tie for tie in ties if tie not in self.tried and self._all_floating(tie)]
         size = sum(int(np.prod(struct.shape)) for struct in self.graphs[0].port.leaves.values())
         if not ties:
@@ -65,7 +66,8 @@ class GradientMatcher:
             return []
         groups: dict[Any, list[Tie]] = {}
         kinds = {tie: self._roles_of_tie(tie) for tie in ties}
-        # Ties with distinct roles first: the others, such as kernels under their biases, may follow from them.
+        # Ties with distinct roles first: the others, such as kernels under their biases, may follow from them. A key
+        # of None is a tie with two leaves of one role: its decision could not be carried over to other layers.
         distinct = {tie: kind for tie, kind in kinds.items() if kind is not None}
         for tie, kind in (distinct or kinds).items():
             groups.setdefault(tie if kind is None else kind, []).append(tie)
@@ -134,7 +136,10 @@ class GradientMatcher:
                 inputs[place] = array
             outs = [out for out in run(*inputs) if jnp.issubdtype(out.dtype, jnp.floating)]
             return sum(
-                jnp.vdot(_random_projection(number, out.size), out.reshape(-1)) for number, out in enumerate(outs)
+                # Not the plain sum: that of a softmax or of a normalised
+                # output is constant, with gradients of 0 everywhere.
+                jnp.vdot(_random_projection(number, out.size), out.reshape(-1))
+                for number, out in enumerate(outs)
             )
 
         def gradients() -> list[np.ndarray]:
@@ -149,6 +154,8 @@ class GradientMatcher:
 def node_contents(matching: Matching, side: int) -> dict[int, object]:
     """Key of each node's values: its pair; without one, its label."""
     use_graph = matching.use_graphs[side]
+    # Unpaired leaves of one label hold equal values: then their gradients
+    # differ by what the program does with them and not by what they hold.
     anchors = matching.anchored()[side].anchors
     return {
         node: ("pair", anchors[node]) if node in anchors else use_graph.labels[node] for node in range(use_graph.blocks)
@@ -161,6 +168,8 @@ def fill_leaves(graph: PortGraph, content: Mapping[int, object]) -> dict[int, np
     arrays = {place: np.zeros(struct.shape, struct.dtype) for place, struct in structs.items()}
     for node, what in content.items():
         uses = graph.use_graph.uses[node]
+        # What the program adds is taken off, so that both ports compute with the same
+        # number. Fractions, such as an epsilon, stay: there the functions differ.
         shift = next((use.shift for use in uses if use.shift and float(use.shift).is_integer()), 0.0)
         into = node_view(graph, node, arrays[graph.blocks[node].leaf])
         into[...] = (_draw_content(what, graph.use_graph.labels[node]) - shift).reshape(into.shape)
@@ -170,6 +179,7 @@ def fill_leaves(graph: PortGraph, content: Mapping[int, object]) -> dict[int, np
 def node_view(graph: PortGraph, node: int, array: np.ndarray) -> np.ndarray:
     """A view of a node's elements in an array of its leaf, in the order of its access pattern."""
     found = next((use.access for use in graph.use_graph.uses[node] if use.access is not None), None)
+    # Without a view, or with one that sees only some of the elements, memory order is the best guess.
     if found is None or found.size != graph.blocks[node].size:
         return array[(*(slice(*ends) for ends in graph.blocks[node].bounds), ...)]
     return as_accessed(array, found)
@@ -177,6 +187,8 @@ def node_view(graph: PortGraph, node: int, array: np.ndarray) -> np.ndarray:
 
 def as_accessed(array: np.ndarray, form: AccessPattern) -> np.ndarray:
     """A view of a contiguous array in the order of an access pattern, with one axis per digit."""
+    # A view, as the array is contiguous: what is assigned to the result fills
+    # the leaf. A flipped axis starts at its last element and steps back.
     flat = array.reshape(-1)
     sizes, steps = [digit.size for digit in form.digits], [digit.stride * flat.itemsize for digit in form.digits]
     return np.lib.stride_tricks.as_strided(flat[form.start :], sizes, steps)
@@ -186,10 +198,14 @@ def _draw_content(content: object, label: tuple[Any, ...]) -> np.ndarray:
     size, kind, *ways = label
     if kind != "float":
         return np.full(size, 1.0, "float32")
+    # Not hash(): Python salts it, and a run could not be repeated.
     rng = np.random.default_rng(zlib.crc32(repr(content).encode()))
     drawn = np.resize(rng.standard_normal(min(size, DRAW_PERIOD), "float32").clip(-2.5, 2.5), size)
     if CONTRACT in ways:
+        # For a square kernel this is one over the root of its inputs,
+        # which keeps activations near 1 through many layers.
         return drawn * size**-0.25
+    # Clipped at 2.5 and therefore between 0.5 and 1.5: a running variance must not be negative.
     return 0.2 * drawn if ADD in ways else 1 + 0.2 * drawn
 
 
@@ -220,6 +236,7 @@ def _decide_by_distance(tie: Tie, left: Mapping[int, np.ndarray], right: Mapping
     pairs = []
     for one, row in enumerate(distances):
         two = int(row.argmin())
+        # Against row and column: the two have to be nearest to each other.
         rest = [*np.delete(row, two), *np.delete(distances[:, two], one)]
         if one not in equal and (row[two] < EQUAL_GRADIENTS <= min(rest) or NEAREST_MARGIN * row[two] < min(rest)):
             pairs.append((tie[0][one], tie[1][two]))

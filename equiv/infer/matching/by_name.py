@@ -45,6 +45,8 @@ class NameMatcher:
         for some in (ties, group_by_colour(matching, (sizes[0], sizes[1]))):
             pairs = tuple(pair for tie in some for pair in self.best(tie))
             if pairs:
+                # Leaves of one size that differ in place are tried last:
+                # there the programs differ, and only names are left.
                 return [Decision(pairs, "name")]
         return []
 
@@ -55,6 +57,7 @@ class NameMatcher:
         for (one, two), score in near.items():
             rest = [near[one, other] for other in tie[1] if other != two]
             rest += [near[other, two] for other in tie[0] if other != one]
+            # Strictly: two equally good names decide nothing, nor does a pair without a common word.
             if score > max(rest, default=0.0):
                 found.append((one, two))
         return found

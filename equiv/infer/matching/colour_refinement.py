@@ -22,6 +22,7 @@ class Palette:
 
     def __call__(self, *key: Any) -> int:
         """The number of a key."""
+        # Numbers and no hashes: equal colours have equal keys, without collisions.
         return self.known.setdefault(key, len(self.known))
 
 
@@ -60,6 +61,7 @@ def _propagate(side: AnchoredGraph, palette: Palette, order: Iterable[int], link
     found = [0] * len(owners)
     for place in order:
         known = owners[place] in side.anchors
+        # A pair stands for all that is before it: a difference there does not spread beyond the nearest pair.
         near = () if known else tuple(sorted(found[other] for other in links[place]))
         found[place] = palette("along", start[owners[place]], near)
     return found
@@ -98,12 +100,16 @@ def _colour_by_known(side: AnchoredGraph, palette: Palette, *ways: Links) -> Col
     around: list[set[tuple[int, int]]] = [set() for _ in start]
     for way, links in enumerate(ways):
         for place, node in enumerate(use_graph.owners):
+            # A set of the known ones only, as these colourings are for ports that differ: a leaf that one
+            # port lacks must not change its neighbours. Batch entries and outputs are known from the start.
             around[node] |= {
                 (way, start[owner])
                 for other in links[place]
                 if (owner := use_graph.owners[other]) in anchors or owner >= use_graph.blocks
             }
     return tuple(
+        # Without a known neighbour nothing is known: a colour that no other node has.
+        # The number of ways keeps the two colourings apart in the one palette.
         palette("near", own, len(ways), tuple(sorted(some))) if some else palette("alone", index, id(side))
         for index, (own, some) in enumerate(zip(start, around, strict=True))
     )
@@ -116,6 +122,7 @@ def refine_colours(sides: tuple[AnchoredGraph, AnchoredGraph], palette: Palette)
     number = 0
     for now in _refinement_rounds(sides, palette, colours):
         colours = now
+        # A round only splits colours, as each key holds the old one. So an equal count is an equal partition.
         if (count := len({*colours[0], *colours[1]})) == number:
             break
         number = count

@@ -102,6 +102,8 @@ def match_leaves(
         while _pair_by_position(matching):
             pass
         ties = _find_ties(matching)
+        # After every decision it starts again from position: what follows from a weak pair is then
+        # known by the strongest evidence that there is, and the fewest leaves are left to names.
         if not any(matching.add(decide(matching, ties)) for decide in deciders):
             return matching
 
@@ -122,6 +124,7 @@ def _pair_by_position(matching: Matching) -> bool:
         pairs = [
             (left[0], right[0]) for left, right in group_by_colour(matching, colours) if len(left) == len(right) == 1
         ]
+        # Lazily: a later colouring is computed only where the more specific ones find nothing.
         if pairs:
             return matching.add([Decision(tuple(pairs), "position")])
     return False
@@ -130,6 +133,7 @@ def _pair_by_position(matching: Matching) -> bool:
 def _find_ties(matching: Matching) -> list[Tie]:
     """Leaves that share a colour, equally many on both sides, in the most specific colouring that has any."""
     for colours in _colourings(matching.anchored()):
+        # With more leaves on one side than on the other, one of them has no counterpart, and nothing says which.
         if ties := [tie for tie in group_by_colour(matching, colours) if len(tie[0]) == len(tie[1])]:
             return ties
     return []

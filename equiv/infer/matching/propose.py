@@ -39,11 +39,13 @@ def propose(ports: tuple[Port, Port], request: PortSpec, batch: Mapping[str, np.
     matching = match_leaves((parts[0].use_graph, parts[1].use_graph), (by_gradient, pair_by_shape, by_name))
     pairs = _add_dead_pairs(graphs, request, _make_pairs(parts, matching))
     order = {key: place for place, key in enumerate(_leaf_order(graphs[0]))}
+    # In the order of use, so that the written table reads like the model.
     pairs = _merge_whole_leaves(
         graphs, sorted(pairs, key=lambda pair: (order.get(pair.left, len(order)), pair.bounds[0]))
     )
     sizes = [(pair.left, pair.right, _bounds_size(pair.bounds[0])) for pair in pairs]
     notes = [*([by_gradient.reason] if by_gradient.reason else []), *_output_notes(graphs)]
+    # Names are compared after the matching, and change nothing in it.
     return Proposal(
         ports, tuple(pairs), tuple(_unpaired_leaves(pairs, graphs)), find_crossed_pairs(sizes), tuple(notes)
     )
@@ -133,6 +135,8 @@ def _merge_whole_leaves(graphs: tuple[PortGraph, PortGraph], pairs: list[LeafPai
             *(_node_access(graph, node, use) for graph, node, use in _with_common_use(graphs, one, two))
         )
         parts = [pair.element_map for pair in some]
+        # A leaf that both ports pack was cut only because its parts
+        # might be in another order. If they are not, it is one leaf.
         same = full and known is not None and all(part is not None and is_part_of(known, part) for part in parts)
         if len(some) > 1 and same and len({pair.shift for pair in some}) == 1:
             bounds = tuple(tuple((0, size) for size in shape) for shape in shapes)
@@ -154,10 +158,12 @@ def _first_node(graph: PortGraph, key: NativeKey) -> int:
 
 def _add_dead_pairs(graphs: tuple[PortGraph, PortGraph], request: PortSpec, pairs: list[LeafPair]) -> list[LeafPair]:
     """Add pairs of leaves that only train mode or later calls depend on: counters, running averages."""
+    # Without dead leaves on both sides there is nothing to pair, and both ports need not be traced again.
     if not (graphs[0].dead and graphs[1].dead):
         return pairs
     later = read_port(graphs[0].port, request, train=True), read_port(graphs[1].port, request, train=True)
     nodes = tuple({graph.key(node): node for node in range(len(graph.blocks))} for graph in later)
+    # No leaf is cut here. Of the parts of a leaf one pair is enough, as these leaves are only neighbours to go by.
     known = {nodes[0][pair.left]: nodes[1][pair.right] for pair in pairs}
     matching = match_leaves((later[0].use_graph, later[1].use_graph), (pair_by_shape, NameMatcher(later)), known)
     matching.add([Decision(tuple(_pair_overwritten(later, matching)), "position")])
@@ -175,6 +181,8 @@ def _pair_overwritten(graphs: tuple[PortGraph, PortGraph], matching: Matching) -
         first = graph.use_graph.blocks + len(graph.dataflow.inputs)
         ends = {name: first + number for number, name in enumerate(graph.program.outputs)}
         for node in range(len(graph.blocks)):
+            # A leaf that is only written has no use that could be
+            # coloured. The output that holds its new value has a colour.
             after = [end for name, end in ends.items() if name.endswith(f" after leaf {graph.key(node)}")]
             if after and node not in graph.use_graph.live:
                 what = tuple(colours[side][end] for end in after)

@@ -23,6 +23,7 @@ class ElementMap:
         """The offset on the right of an element on the left."""
         rest, right = left - self.starts[0], self.starts[1]
         for size, ours, theirs in self.steps:
+            # The longest stride first, like the digits of a number. The bound is for leaves whose strides leave gaps.
             count = min(rest // ours, size - 1)
             rest, right = rest - count * ours, right + count * theirs
         return right
@@ -41,6 +42,7 @@ def element_map(left: AccessPattern, right: AccessPattern) -> ElementMap | None:
     one, two = left.start, right.start
     steps = []
     for size, ours, theirs in found:
+        # Of two ways to write one map the increasing one on the left is taken: maps are compared with `==`.
         if ours < 0:
             one, two = one + (size - 1) * ours, two + (size - 1) * theirs
             ours, theirs = -ours, -theirs
@@ -89,6 +91,8 @@ def canonical_layouts(found: ElementMap, shapes: tuple[Shape, Shape]) -> tuple[L
     groups = _step_runs(len(fine), [move.steps for move in (*left, *right)])
     if groups is None:
         return None
+    # Strides on the left are positive by construction: a flip shows on the right, and is
+    # written as a flip of the left axis. An axis of which one half is flipped has no layout.
     flipped = {axis for axis, move in enumerate(left) if any(fine[step][2] < 0 for step in move.steps)}
     if any(fine[step][2] > 0 for axis in flipped for step in left[axis].steps):
         return None
@@ -140,6 +144,7 @@ def _layout_of_moves(
     found: list[Layout] = []
     unit = tuple(axis - len(shape) for axis, size in enumerate(shape) if size == 1)
     kept = [move for move in moves if move.steps]
+    # A leaf of one element keeps its axes: a layout that drops them all would leave a scalar.
     if unit and len(unit) < len(shape):
         found.append(Squeeze(unit))
     if flipped:

@@ -38,6 +38,7 @@ def find_cuts(graphs: tuple[PortGraph, PortGraph]) -> tuple[LeafCuts, LeafCuts]:
         group
         for some in found
         for group, looped in some.items()
+        # Stacked leaves of two scans stay whole: their items are in the order of the iterations in both.
         if group[1] in odd or (group[1:] in shared and not looped)
     }
     if not groups:
@@ -45,6 +46,8 @@ def find_cuts(graphs: tuple[PortGraph, PortGraph]) -> tuple[LeafCuts, LeafCuts]:
     kinds = [_count_kinds(graph, wanted[side]) for side, graph in enumerate(graphs)]
     choices = _best_choices(kinds, groups)
     plans = [tuple(_plan_cuts(r, side, wanted[side], some) for side, r in enumerate(graphs)) for some in choices]
+    # Sizes alone cannot choose between these; places in the graph can, but need a walk for each choice. Of equally
+    # good ones `min` keeps the first, which has most cuts: `_merge_whole_leaves` undoes those that were not needed.
     best = plans[0] if len(plans) == 1 else min(plans, key=lambda plan: _count_unplaced(graphs, plan))
     return best[0], best[1]
 
@@ -98,6 +101,7 @@ def _best_choices(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> list[fro
     A cut that only one program makes, as for rotary positions, increases the mismatch.
     """
     every = sorted(groups)
+    # 2**12 choices take about a second; each further group doubles that.
     if len(every) > MAX_EXHAUSTIVE_GROUPS:
         return [_greedy_choice(kinds, frozenset(every))]
     some = [frozenset(one) for number in range(len(every), -1, -1) for one in combinations(every, number)]
@@ -124,6 +128,7 @@ def _size_mismatch(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> int:
             lengths = [[b - a for a, b in part_spans(cut.get(axis, ()), size)] for axis, size in enumerate(shape)]
             for part in product(*lengths):
                 sizes[side][math.prod(part), label[1]] += count
+    # A Counter's difference drops what is negative, so that both are needed.
     odd = (sizes[0] - sizes[1]) + (sizes[1] - sizes[0])
     return sum(label[0] * number for label, number in odd.items())
 

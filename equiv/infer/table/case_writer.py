@@ -46,6 +46,7 @@ def case_text(draft: CaseDraft, folder: Path) -> str:
         folder: where it will be written; imports are resolved relative to it.
     """
     names = _builder_names(draft.builders)
+    # The file has to work wherever it is run from, so that paths are relative to it and imports follow them.
     searched = _import_folders(draft.builders, folder.resolve())
     builders = _builder_imports(draft.builders, names, "  # noqa: E402" if searched else "")
     lines = [f'"""{draft.lesson}"""', ""]
@@ -58,6 +59,7 @@ def case_text(draft: CaseDraft, folder: Path) -> str:
 def _builder_names(builders: Sequence[LocatedBuilder]) -> list[str]:
     """Names of the builders in the file: their own, or prefixed with the library where both are equal."""
     tops = [one.import_path.attribute.partition(".")[0] for one in builders]
+    # From one module they are attributes of one import, even if both begin with the same class.
     if len(set(tops)) == len(tops) or builders[0].import_path.module == builders[1].import_path.module:
         return tops
     return [f"{one.backend}_{top}" for one, top in zip(builders, tops, strict=True)]

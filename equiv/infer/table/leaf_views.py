@@ -97,7 +97,8 @@ def _side_within_columns(
     if columns is None:
         return start, steps, shape
     size, every = columns.stop - columns.start, shape[-1]
-    # A step is either within a row or a multiple of whole rows: a row of the part is not contiguous with the next.
+    # A step is either within a row or a multiple of whole rows: a row of the part is not contiguous with the
+    # next. The layouts are sought as if these columns were a leaf of their own, with rows of their own length.
     fewer = [step // every * size if abs(step) >= every else step for step in steps]
     return start // every * size + start % every - columns.start, fewer, (*shape[:-1], size)
 

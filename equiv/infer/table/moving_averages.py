@@ -32,6 +32,8 @@ def average_decays(port: Port, request: PortSpec, rows: Sequence[InferredRow]) -
     for path, scope in scopes.items():
         keys = [NativeKey("state", f"{scope}/~/{name}/hidden") for name in HAIKU_AVERAGES]
         numbers = {factors[key] for key in keys if key in factors}
+        # `zero_debias` has one decay for both averages. Where they differ
+        # no formula is written, and the run shows the difference.
         if len(numbers) == 1:
             found[path] = numbers.pop()
     return found

@@ -25,6 +25,7 @@ class RowTemplate:
 
 def all_row_templates(names: tuple[str, str]) -> Iterator[RowTemplate]:
     """All kinds of rows, those with the most leaves first."""
+    # The first kind that fits is taken, and `linear` would fit the four projections of an attention one by one.
     for function in ("lstm", "attention", "conv_lstm", "batch_norm", "vanilla_rnn", "spectral_norm"):
         yield RowTemplate(function)
         if function == "batch_norm":
@@ -45,6 +46,8 @@ def template_fits(
     kind = template.function
     called = any(kind.replace("_", "") in scope.lower().replace("_", "") for scope in scopes)
     if kind in ("linear", "conv", "conv_transpose"):
+        # A kernel alone does not show its kind: a 1x1 convolution may
+        # be written as a product. Then the scope's name decides.
         conv = pair.operation == "conv_general_dilated" or (pair.operation != "dot_general" and called)
         transposed = any("transpose" in scope.lower() for scope in scopes)
         return conv == (kind != "linear") and not (kind == "conv" and transposed)

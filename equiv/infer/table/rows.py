@@ -67,6 +67,7 @@ def infer_rows(proposal: Proposal) -> tuple[tuple[InferredRow, ...], tuple[str, 
     for place in range(len(proposal.pairs)):
         if place in done:
             continue
+        # Kinds before single leaves: one row for a layer, in the words of its library, is what a person would write.
         row = finder.find_row(place) or finder.single_leaf_row(place)
         if isinstance(row, str):
             problems.append(row)
@@ -115,6 +116,7 @@ class RowFinder:
                 list(possible_scopes(key, native, module))
                 for key, native, module in zip((pair.left, pair.right), natives, self.modules, strict=True)
             ]
+            # Names only propose a kind here. `_row` takes it if its leaf map says the same as the programs did.
             for left in scopes[0]:
                 for right in scopes[1]:
                     if row := self._row(template, natives, (left, right), pair):
@@ -132,6 +134,7 @@ class RowFinder:
             layer = template.layer("row", {self.names[side]: scope if items[side] is None else f"{scope}[0]"})
             try:
                 tables.append(_map_part(layer, self.ports[side], self.modules[side], keys, items[side], columns[side]))
+            # The leaves at this scope are no such layer, which is an answer and no error: the next kind is tried.
             except EquivError:
                 return None
         ours, theirs = ({leaf.name: leaf for leaf in table if not leaf.library_only} for table in tables)
@@ -158,6 +161,8 @@ class RowFinder:
         if number is None:
             return None
         pair = self.pairs[number]
+        # A row with the right names and the wrong layout would be a wrong table: a kernel called
+        # like a linear layer's but stored transposed gets a row of its own, with the layout.
         views = canonical_view(left), canonical_view(right)
         if pair.right != right.key or pair.bounds[1] != leaf_bounds(right) or None in views or left.spec != right.spec:
             return None
@@ -179,6 +184,7 @@ class RowFinder:
         )
         columns = tuple(packed_columns(bounds, shape) for bounds, shape in zip(pair.bounds, shapes, strict=True))
         for bounds, shape, item, some in zip(pair.bounds, shapes, items, columns, strict=True):
+            # A scope can have an index, `[2]`, or columns, `[..., 0:8]`, and nothing else.
             if item is None and some is None and bounds != tuple((0, size) for size in shape):
                 return f"{text}: no row of a layer table can express such a part of a leaf"
         collections = {port.collections[key] for port, key in zip(self.ports, keys, strict=True)}
@@ -240,9 +246,11 @@ def _describe_part(key: NativeKey, bounds: Bounds, shape: tuple[int, ...]) -> st
 
 def _name_rows(found: list[InferredRow], names: tuple[str, str]) -> Iterator[InferredRow]:
     """Give the rows readable, unique paths."""
+    # Attribute names of NNX read best; Linen's are often numbered by class.
     sources = sorted(names, key=("nnx", "haiku", "linen").index)
     paths = [_row_path(*(row.layer.scopes[name] for name in sources)) for row in found]
     first = {path.partition(".")[0] for path in paths}
+    # The name of the whole model, which Haiku puts before every scope, says nothing.
     if len(first) == 1 and all("." in path for path in paths):
         paths = [path.partition(".")[2] for path in paths]
     taken: set[str] = set()

@@ -1,1 +1,1 @@
-"""Terminal."""
+"""Results in the terminal: runs, initial values, self-checks and timings."""
