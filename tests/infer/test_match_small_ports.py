@@ -231,11 +231,33 @@ def test_a_leaf_tied_in_one_port_only_is_reported():
 
 
 def test_a_number_in_the_code_is_a_shift_if_whole():
-    """1 + scale is another layout; another epsilon is another function."""
+    """1 + scale and scale - 1 are other layouts, 1 - scale is not; another epsilon is another function."""
     left = pure("haiku", lambda p, x: norm(x, p["scale"], p["bias"]), scale=(8,), bias=(8,))
-    plus = pure("nnx", lambda p, x: other_norm(x, 1 + p["scale"], p["bias"], 1e-2), scale=(8,), bias=(8,))
-    proposal = inferred(left, plus, X)
-    assert {pair.left.path: pair.shift for pair in proposal.pairs} == {"scale": -1.0, "bias": 0.0}
+    shifts = {}
+    for name, change in {"plus": lambda w: 1 + w, "minus": lambda w: w - 1, "from": lambda w: 1 - w}.items():
+
+        def other(p, x, change=change):
+            return other_norm(x, change(p["scale"]), p["bias"], 1e-2)
+
+        proposal = inferred(left, pure("nnx", other, scale=(8,), bias=(8,)), X)
+        shifts[name] = {pair.left.path: pair.shift for pair in proposal.pairs}
+    assert shifts == {
+        "plus": {"scale": -1.0, "bias": 0.0},
+        "minus": {"scale": 1.0, "bias": 0.0},
+        "from": {"scale": 0.0, "bias": 0.0},
+    }
+
+
+def test_a_reversed_scan_takes_its_layers_from_the_end():
+    """The first iteration reads the last item: against a scan from the start the stack is flipped."""
+
+    def scanned(reverse):
+        return lambda p, x: jax.lax.scan(lambda c, w: (jnp.tanh(c @ w), None), x, p["w"], reverse=reverse)[0]
+
+    left, right = pure("haiku", scanned(False), w=(3, 8, 8)), pure("nnx", scanned(True), w=(3, 8, 8))
+    proposal = inferred(left, right, X)
+    assert [describe_layout(pair, proposal) for pair in proposal.pairs] == ["haiku: axes -3 reversed"]
+    assert [describe_layout(pair, proposal) for pair in inferred(right, right, X).pairs] == [""]
 
 
 def test_another_epsilon_under_a_variance_is_no_shift():

@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 import infer_models
+import jax
 import pytest
 from infer_ports import asked, pure
 
@@ -152,6 +153,19 @@ def test_a_kind_is_not_used_for_a_leaf_stored_otherwise():
         "parameter": {"layouts": {"haiku": {"": SwapAxes()}}}
     }
     assert "linear" not in {row.function for row in found}
+
+
+def test_a_bias_before_its_scale_is_in_one_row():
+    """A linear layer's bias has the same name; a row of that kind would leave the scale to a second one for both."""
+
+    def port(library, dot):
+        bias, scale, kernel = f"a{dot}bias", f"a{dot}scale", f"d{dot}kernel"
+        shapes = {bias: (8,), scale: (8,), kernel: (8, 3)}
+        return pure(library, lambda p, x: jax.nn.relu((x + p[bias]) * p[scale]) @ p[kernel], **shapes)
+
+    found, problems = infer_rows(propose((port("linen", "/"), port("nnx", ".")), *asked({"x": "float32[2,8]"})))
+    assert problems == ()
+    assert {row.layer.path: row.function for row in found} == {"a": "layer_norm", "d": "linear"}
 
 
 def test_items_of_a_stack_have_rows_of_their_own():

@@ -206,7 +206,10 @@ def _combine_leaves(
         # Such as scale * rsqrt(variance): elementwise, so that each leaf keeps its own
         # view. A number that was added to one of them no longer shifts the result.
         return ValuePart(leaves=leaves)
-    if kind == ADD and name != "sub" and len(parts) == 2:
+    if kind == ADD and len(parts) == 2:
+        if name == "sub":
+            # `1 - leaf` changes the sign as well, which no shift does.
+            number = -number if parts[0].leaves and number is not None else None
         return add_shift(views[0], math.nan if number is None else number)
     if name in PLACE_PRESERVING or kind:
         return views[0]

@@ -17,7 +17,7 @@ from equiv.infer.dataflow.blocks import (
 )
 from equiv.infer.dataflow.leaf_uses import combine_unknown
 from equiv.infer.dataflow.primitives import unknown_results
-from equiv.infer.dataflow.strided_views import loop_body_view
+from equiv.infer.dataflow.strided_views import flip_view, loop_body_view
 from equiv.programs.jaxpr import open_jaxpr, scan_operand_bounds
 
 WalkJaxpr = Callable[..., list[BlockedValue]]
@@ -38,7 +38,7 @@ def scan_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], walk: WalkJax
     """`scan`: the body is walked once; unrolled where the other port stores the stacked leaves separately."""
     body, consts = open_jaxpr(eqn.params["jaxpr"])
     fixed, carried = scan_operand_bounds(eqn)
-    length, stacked = eqn.params["length"], ins[carried:]
+    length, reverse, stacked = eqn.params["length"], eqn.params["reverse"], ins[carried:]
     # Cut between all items: `find_cuts` saw that the other port has a leaf for each iteration.
     if any(len(value.cuts[0]) == length - 1 > 0 and _has_leaves(value) for value in stacked):
         return _unroll_scan(state, eqn, ins, walk, path)
@@ -47,7 +47,7 @@ def scan_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], walk: WalkJax
         # Only if an iteration sees one index of the leaf's own first axis, which is what an item of a stack is.
         state.loop_lengths |= {leaf: length for leaf, axis, unit, _ in value.origins[0] if (axis, unit) == (0, 1)}
         value = merge_cuts(state, value, [0])
-        cells = map_views(value.cells, loop_body_view)[0]
+        cells = map_views(value.cells, lambda view: loop_body_view(flip_view(view, [0]) if reverse else view))[0]
         slices.append(BlockedValue(value.shape[1:], cells, value.cuts[1:], value.origins[1:]))
 
     def once(carry: list[BlockedValue]) -> list[BlockedValue]:

@@ -72,7 +72,7 @@ def build_use_graph(flow: Dataflow, kinds: Mapping[int, str], ends: Sequence[tup
     """Build the use graph of a program.
 
     Args:
-        dataflow: its uses.
+        flow: its uses.
         kinds: dtype kind of every leaf, by its index among the program's inputs; leaves of different kinds never match.
         ends: label of every output.
     """

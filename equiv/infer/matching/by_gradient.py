@@ -56,7 +56,8 @@ class GradientMatcher:
 
     def __call__(self, matching: Matching, ties: list[Tie]) -> list[Decision]:
         """Decide one tie of every kind by its gradients, and the other ties of that kind in the same way."""
-        # A gradient runs the whole model: each tie is asked once. One that more pairs have made smaller is another tie.
+        # Gradients take most of the time of an inference: each tie is asked
+        # once. A tie that more pairs have made smaller is another tie.
         ties = [tie for tie in ties if tie not in self.tried and self._all_floating(tie)]
         size = sum(int(np.prod(struct.shape)) for struct in self.graphs[0].port.leaves.values())
         if not ties:
@@ -240,7 +241,7 @@ def _decide_by_distance(tie: Tie, left: Mapping[int, np.ndarray], right: Mapping
         rest = [*np.delete(row, two), *np.delete(distances[:, two], one)]
         if one not in equal and (row[two] < EQUAL_GRADIENTS <= min(rest) or NEAREST_MARGIN * row[two] < min(rest)):
             pairs.append((tie[0][one], tie[1][two]))
-    if len({two for _, two in pairs}) < len(pairs) or (not pairs and len(equal) < len(inner)):
+    if not pairs and len(equal) < len(inner):
         return None
     if not pairs:
         # All are equivalent: pair the first two, and the rest follows.

@@ -62,10 +62,11 @@ def is_part_of(whole: ElementMap, part: ElementMap) -> bool:
     one, two = part.starts
     if whole.image(one) != two:
         return False
+    # Within one step of the part, the maps can come apart where a step of the whole begins.
     return all(
         whole.image(one + count * ours) == two + count * theirs
         for size, ours, theirs in part.steps
-        for count in {1, size - 1}
+        for count in {1, size - 1, *(longer // ours for _, longer, _ in whole.steps if ours < longer < size * ours)}
     )
 
 

@@ -50,7 +50,8 @@ def template_fits(
         # be written as a product. Then the scope's name decides.
         conv = pair.operation == "conv_general_dilated" or (pair.operation != "dot_general" and called)
         transposed = any("transpose" in scope.lower() for scope in scopes)
-        return conv == (kind != "linear") and not (kind == "conv" and transposed)
+        # A lone bias fits all three, and may be that of a norm.
+        return "row/kernel" in leaves and conv == (kind != "linear") and not (kind == "conv" and transposed)
     if kind == "batch_norm":
         return "row/mean" in leaves
     if kind == "layer_norm":

@@ -1,7 +1,7 @@
 """Turn pairs of leaves into rows of a layer table: known kinds of layers first, then single parameters."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -68,7 +68,7 @@ def infer_rows(proposal: Proposal) -> tuple[tuple[InferredRow, ...], tuple[str, 
         if place in done:
             continue
         # Kinds before single leaves: one row for a layer, in the words of its library, is what a person would write.
-        row = finder.find_row(place) or finder.single_leaf_row(place)
+        row = finder.find_row(place, done) or finder.single_leaf_row(place)
         if isinstance(row, str):
             problems.append(row)
             continue
@@ -108,8 +108,8 @@ class RowFinder:
             for template in all_row_templates(names)
         ]
 
-    def find_row(self, place: int) -> InferredRow | None:
-        """The largest row of a known kind whose leaf map agrees with the proposal."""
+    def find_row(self, place: int, done: Set[int]) -> InferredRow | None:
+        """The largest row of a known kind whose leaf map agrees with the proposal, without pairs that are `done`."""
         pair = self.pairs[place]
         for template, natives in self.templates:
             scopes = [
@@ -119,7 +119,8 @@ class RowFinder:
             # Names only propose a kind here. `_row` takes it if its leaf map says the same as the programs did.
             for left in scopes[0]:
                 for right in scopes[1]:
-                    if row := self._row(template, natives, (left, right), pair):
+                    row = self._row(template, natives, (left, right), pair)
+                    if row is not None and done.isdisjoint(row.pairs):
                         return row
         return None
 

@@ -103,6 +103,19 @@ def test_relation_of_other_leaves_is_noticed():
     assert not is_part_of(right, row)
 
 
+def test_relation_that_differs_in_the_middle_is_noticed():
+    """Both ends of eight elements agree, and so does the second: two axes of two are exchanged in between."""
+    whole = element_map(
+        access_pattern(whole_leaf_view((2, 2, 2))),
+        access_pattern(transpose_view(whole_leaf_view((2, 2, 2)), (1, 0, 2))),
+    )
+    row = element_map(access_pattern(whole_leaf_view((8,))), access_pattern(whole_leaf_view((8,))))
+    assert whole is not None
+    assert row is not None
+    assert [whole.image(place) for place in (0, 1, 7)] == [row.image(place) for place in (0, 1, 7)]
+    assert not is_part_of(whole, row)
+
+
 def test_repeated_axes_and_loop_iterations():
     """What is broadcast counts once, and the axis of a loop comes first."""
     assert (
