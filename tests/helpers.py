@@ -93,7 +93,7 @@ def judge(name: str, candidate: str, case: Case, seeds: tuple[int, ...] = (0,)) 
     )
     shape = structure.check(comparison)
     results = {"structure": shape}
-    if any(finding.grade == "refuted" and finding.place.startswith("leaf ") for finding in shape.findings):
+    if any(finding.grade == "refuted" and finding.structure for finding in shape.findings):
         return results
     traced = trace_port(workshop, candidate)
     prepared = compile_port(workshop, traced)()

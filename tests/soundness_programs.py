@@ -12,8 +12,7 @@ import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
-
-from equiv.programs.program import Program
+from named import make_program
 
 SIZE = 3
 SHAPES = ((), (SIZE,), (1, SIZE), (SIZE, 1), (SIZE, SIZE), (SIZE, SIZE, SIZE))
@@ -199,8 +198,8 @@ def random_program(seed, length=30):
     with jax.enable_x64(True):
         structs = [jax.ShapeDtypeStruct(shape, "float64") for shape in INPUTS.values()]
         jaxpr = jax.make_jaxpr(run)(*structs)
-    outputs = tuple(f"made {index}" for index in range(len(jaxpr.out_avals)))
-    return Program(f"random {seed}", jaxpr, tuple(INPUTS), outputs)
+    outputs = [f"output/{index}" for index in range(len(jaxpr.out_avals))]
+    return make_program(f"random {seed}", jaxpr, INPUTS, outputs)
 
 
 def random_inputs(seed=0):

@@ -23,9 +23,11 @@ from jax.extend import core
 from soundness_programs import random_inputs, random_program
 
 from equiv.compare.selfcheck.eager_port import open_eager_port
+from equiv.core.output_name import STEP, OutputName
 from equiv.errors import EquivError
 from equiv.programs import eager
 from equiv.programs.built_case import build_case
+from equiv.programs.compiled import part_inputs
 from equiv.programs.jaxpr import count_equations, inner_jaxprs, open_jaxpr
 from equiv.programs.mutation.catalogue import FAULTS
 from equiv.programs.mutation.mutate import mutate_randomly
@@ -39,6 +41,9 @@ from equiv.programs.rounding_depth import EXACT_PRIMITIVES
 
 RULES = (frozenset(), frozenset(CONDITIONS) - {POSITIVE}, frozenset(CONDITIONS))
 COMPARISONS = ("eq", "ne", "gt", "ge", "lt", "le", "max", "min")
+VALUE = "value"
+"""The kind of an output that is only a value in a program."""
+
 TOLERANCE, DISTURBANCE = 1e-9, 1e-13
 KINDS = (FAULTS, RANDOM_FAULTS, RANDOM_FAULTS[-1:], RANDOM_FAULTS[-1:])
 """Where a change is drawn from; half of them should change nothing, so that there is something to prove."""
@@ -104,7 +109,8 @@ def with_all_values(program):
     jaxpr, _ = open_jaxpr(program.jaxpr)
     made = [var for eqn in jaxpr.eqns for var in eqn.outvars if not isinstance(var, core.DropVar)]
     changed = jaxpr.replace(outvars=[*made, *jaxpr.outvars], debug_info=jaxpr.debug_info._replace(result_paths=None))
-    names = (*(f"value {index}" for index in range(len(made))), *program.outputs)
+    values = (OutputName(program.name, VALUE, str(index)) for index in range(len(made)))
+    names = (*values, *program.outputs)
     return replace(program, jaxpr=close_like(program.jaxpr, changed), outputs=names)
 
 
@@ -157,7 +163,7 @@ def wrong_proofs(sides, counts):
                 value = side.names[number][output]
                 if side.left_out[number][index] or any(variables[index] is other for other in variables[:index]):
                     continue
-                here = f"{output} of {side.program.name}"
+                here = str(output)
                 if value.constant is not None:
                     counts["known constants"] += 1
                     if not agree(array, np.full(array.shape, value.constant, array.dtype), side.spread[index]):
@@ -178,7 +184,7 @@ def compare(known, mutant, counts):
     original = known[0]
     for number, _ in enumerate(RULES):
         for output in original.program.outputs:
-            if not output.startswith("value "):
+            if output.kind != VALUE:
                 same = original.names[number][output].name == mutant.names[number][output].name
                 counts["outputs"] += 1
                 counts["outputs of equal name"] += same
@@ -202,13 +208,13 @@ def case_programs(name, largest=10**9):
 def given(trial, program):
     """The inputs of a program; a training carry starts as random numbers, the same for every port."""
     inputs = trial.inputs(trial.probes["0"])
-    draws = inputs["draws"].get(program.name, [])
-    named = {**inputs["variables"], **{f"batch/{name}": array[0] for name, array in inputs["batches"].items()}}
-    named |= {f"draw/{index}": bits[0] if program.name == "step" else bits for index, bits in enumerate(draws)}
-    named |= {name.removeprefix(f"{program.name}: "): array for name, array in inputs["cotangents"].items()}
+    inputs["draws"].setdefault(program.name, [])
+    named = part_inputs(program, inputs)
+    if program.name == STEP:
+        named |= {name: bits[0] for name, bits in named.items() if name.kind == "draw"}
     for name, aval in zip(program.inputs, program.jaxpr.in_avals, strict=True):
         if name not in named:
-            rng = np.random.default_rng(zlib.crc32(name.encode()))
+            rng = np.random.default_rng(zlib.crc32(str(name).encode()))
             whole, broken = rng.integers(3, 9, size=aval.shape), rng.uniform(0.3, 2, size=aval.shape)
             named[name] = (broken if "float" in str(aval.dtype) else whole).astype(aval.dtype)
     return tuple(named[name] for name in program.inputs)
@@ -231,7 +237,7 @@ def run_random(seed, counts):
     """Check one small random program, most of whose operations have a twin that differs in one choice."""
     program = random_program(seed)
     counts["random programs"] += 1
-    return [([program.name], *found) for found in wrong_proofs((subject(program, random_inputs()),), counts)]
+    return [([str(program.name)], *found) for found in wrong_proofs((subject(program, random_inputs()),), counts)]
 
 
 def main():

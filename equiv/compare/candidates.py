@@ -17,6 +17,7 @@ from equiv.compare.observation import FRESH_STATE, LARGE_INPUTS, Comparison, Por
 from equiv.compare.proofs import needed_in_float64, prove_all
 from equiv.compare.sensitivity.probe_sensitivity import measure_sensitivity
 from equiv.compare.sensitivity.proof_mutation import mutate_proofs
+from equiv.core.output_name import ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.errors import EquivError, NotRun
 from equiv.programs.built_case import BuiltCase
@@ -48,7 +49,7 @@ def split_by_structure(
         )
         result = structure.check(comparison)
         checks.append(result)
-        if broken := [item for item in result.findings if item.grade == "refuted" and item.place.startswith("leaf ")]:
+        if broken := [item for item in result.findings if item.grade == "refuted" and item.structure]:
             note = f"{broken[0].place}: {broken[0].note}"
             checks += [CheckResult(later.NAME, candidate, "blocked", note) for later in CHECKS[1:]]
         else:
@@ -178,7 +179,7 @@ def start_candidates(built_case: BuiltCase, candidates: list[str], stage: Report
     stage("proving")
     proofs = prove_all(left, traced)
     needed = needed_in_float64(left.table, left.programs, proofs)
-    every = frozenset[str]().union(*needed.values())
+    every = frozenset[ProgramName]().union(*needed.values())
     compiling = {name: compile_port(built_case, left, every, quick=not every)}
     for candidate, right in traced.items():
         try:

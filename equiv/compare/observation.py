@@ -7,11 +7,11 @@ import numpy as np
 
 from equiv.core.case import Case
 from equiv.core.leaves import LeafTable, NativeKey
+from equiv.core.output_name import OutputName, ProgramName
 from equiv.programs.program import Draw
 from equiv.programs.prover.proof import Proofs
 
-Outputs = Mapping[str, np.ndarray]
-"""`program: output` to array."""
+Outputs = Mapping[OutputName, np.ndarray]
 
 LARGE_INPUTS = "wide"
 """Name of the large-input probe."""
@@ -51,7 +51,7 @@ class PortOutputs:
     table: LeafTable
     random: int
     samples: Mapping[str, Sample]
-    draws: Mapping[str, tuple[Draw, ...]]
+    draws: Mapping[ProgramName, tuple[Draw, ...]]
     native_paths: Mapping[NativeKey, tuple[int, ...]]
     why_no_float64: str = ""
     reused: tuple[str, ...] = ()
@@ -72,9 +72,9 @@ class RoundingNoise:
         depth: output to the number of rounded operations in a row.
     """
 
-    native: Mapping[str, Mapping[str, float]]
-    float64: Mapping[str, Mapping[str, float]]
-    depth: Mapping[str, int]
+    native: Mapping[str, Mapping[OutputName, float]]
+    float64: Mapping[str, Mapping[OutputName, float]]
+    depth: Mapping[OutputName, int]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """Prove outputs of traced ports equal for every input, and list the programs that need numbers."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from equiv.core.leaves import LeafTable
+from equiv.core.output_name import STEP, TRAINING, ProgramName
 from equiv.errors import EquivError
 from equiv.programs.probes import NamedArrays
 from equiv.programs.program import Program, Programs
@@ -25,7 +27,7 @@ def prove_all(reference: TracedPort, candidates: Mapping[str, TracedPort]) -> di
 def prover_side(traced: TracedPort) -> NumberedPort:
     """Make the prover's view of a port."""
 
-    def lift(program: str) -> Program | None:
+    def lift(program: ProgramName) -> Program | None:
         try:
             return trace_program_float64(traced, program)
         except EquivError:
@@ -39,7 +41,9 @@ def equal_fresh_state(ours: NamedArrays, theirs: NamedArrays) -> frozenset[str]:
     return frozenset(name for name in ours if name in theirs and np.array_equal(ours[name], theirs[name]))
 
 
-def needed_in_float64(table: LeafTable, programs: Programs, proofs: Mapping[str, Proofs]) -> dict[str, frozenset[str]]:
+def needed_in_float64(
+    table: LeafTable, programs: Programs, proofs: Mapping[str, Proofs]
+) -> dict[str, frozenset[ProgramName]]:
     """Map each candidate to its programs with an output without proof, which are run in float64 too.
 
     Args:
@@ -50,22 +54,22 @@ def needed_in_float64(table: LeafTable, programs: Programs, proofs: Mapping[str,
     return {name: frozenset(_unproved(table, programs, found)) for name, found in proofs.items()}
 
 
-def _unproved(table: LeafTable, programs: Programs, proofs: Proofs) -> set[str]:
+def _unproved(table: LeafTable, programs: Programs, proofs: Proofs) -> set[ProgramName]:
     constants = {leaf.name for leaf in table.leaves if leaf.fixed_value is not None}
-    proved = {(place, cold) for place, _, cold in proofs}
+    proved = {(output, cold) for output, _, cold in proofs}
     stateful = bool(table.names("state"))
-    names: set[str] = set()
+    names: set[ProgramName] = set()
     for part in programs.parts:
         for output in part.outputs:
-            place = f"{part.name}: {output}"
-            if output.removeprefix("state ") in constants:
+            if output.is_leaf and output.leaf in constants:
                 continue
-            if (place, False) not in proved:
+            if (output, False) not in proved:
                 names.add(part.name)
-            later = stateful and part.name.startswith(("eval ", "call "))
-            if later and {(f"after training, {place}", cold) for cold in (False, True)} - proved:
-                names |= {part.name, "step"}
+            later = replace(output, after_training=True)
+            if stateful and part.name.is_evaluation and {(later, cold) for cold in (False, True)} - proved:
+                names |= {part.name, STEP}
     for output in programs.step.outputs if programs.step else ():
-        if output not in constants and {(f"train: {output}", cold) for cold in (False, stateful)} - proved:
-            names.add("step")
+        constant = output.is_leaf and output.leaf in constants
+        if not constant and {(output.of(TRAINING), cold) for cold in (False, stateful)} - proved:
+            names.add(STEP)
     return names

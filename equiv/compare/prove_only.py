@@ -1,6 +1,7 @@
 """Prove without running, in a fraction of the time. What is not proved gets the grade `not run`."""
 
 from equiv.compare.proofs import prove_all
+from equiv.core.output_name import TRAINING, OutputName
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
 from equiv.programs.built_case import BuiltCase
@@ -22,28 +23,26 @@ def prove_candidates(built_case: BuiltCase, candidates: list[str]) -> list[Check
 
 
 def _proved_checks(left: TracedPort, candidate: str, proofs: Proofs) -> list[CheckResult]:
-    places: dict[str, list[str]] = {"outputs": [], "gradients": [], "state": [], "train": []}
+    wanted: dict[str, list[OutputName]] = {"outputs": [], "gradients": [], "state": [], "train": []}
     own = {leaf.name for leaf in left.table.leaves if leaf.library_only}
     for part in left.programs.parts:
         for output in part.outputs:
-            state = output.startswith("state ")
-            if state and output.removeprefix("state ") in own:
-                continue
-            check = "gradients" if part.name.startswith("gradient ") else "state" if state else "outputs"
-            places[check].append(f"{part.name}: {output}")
-    if left.programs.step is not None:
-        places["train"] = [f"train: {name}" for name in left.programs.step.outputs if name not in own]
-    return [_proved_check(check, candidate, wanted, proofs) for check, wanted in places.items() if wanted]
+            if not (output.is_leaf and output.leaf in own):
+                wanted[output.check].append(output)
+    for output in left.programs.step.outputs if left.programs.step is not None else ():
+        if not (output.is_leaf and output.leaf in own):
+            wanted["train"].append(output.of(TRAINING))
+    return [_proved_check(check, candidate, outputs, proofs) for check, outputs in wanted.items() if outputs]
 
 
-def _proved_check(check: str, candidate: str, places: list[str], proofs: Proofs) -> CheckResult:
+def _proved_check(check: str, candidate: str, outputs: list[OutputName], proofs: Proofs) -> CheckResult:
     findings = []
-    for place in places:
-        proof = proofs.get((place, place, False))
+    for output in outputs:
+        proof = proofs.get((output, output, False))
         if proof is None:
-            findings.append(Finding(place, "not run", note=NOT_PROVED_NOTE))
+            findings.append(Finding(str(output), "not run", note=NOT_PROVED_NOTE, output=output))
         else:
-            findings.append(Finding(place, proof.grade, note="; ".join(proof.rewrites)))
+            findings.append(Finding(str(output), proof.grade, note="; ".join(proof.rewrites), output=output))
     proved = sum(finding.grade != "not run" for finding in findings)
     summary = f"{proved} of {len(findings)} proved"
     return CheckResult(check, candidate, check_grade(tuple(findings)), summary, tuple(findings))

@@ -1,11 +1,10 @@
 """Verify a conversion: run both models, each from its own checkpoint, and compare them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
@@ -21,17 +20,17 @@ from equiv.convert.formats.registry import open_checkpoint
 from equiv.convert.formats.tree_paths import path_text
 from equiv.convert.manifest import LeafRecord, sha256_of
 from equiv.convert.plan.plan import Plan
-from equiv.convert.source.expected_leaves import OPTIMIZER
 from equiv.convert.source.locate import match_template
 from equiv.convert.source.located_checkpoint import LocatedCheckpoint
 from equiv.core.case import Case
 from equiv.core.grades import EQUAL_GRADES, Verdict
 from equiv.core.leaves import LeafTable
+from equiv.core.output_name import BEGIN, STEP, ProgramName
 from equiv.core.results import CheckResult
 from equiv.core.verdict import check_grade, verdict_of
 from equiv.programs.built_case import BuiltCase, build_case
 from equiv.programs.probes import NamedArrays, Probe, make_probe
-from equiv.programs.trace import trace_function
+from equiv.programs.trace import NamedInputs, NamedOutputs, trace_function
 from equiv.programs.traced_port import TracedPort, trace_port
 
 BATCH_SEEDS = {"0": 11, "1": 12}
@@ -72,7 +71,7 @@ def check_training(case: Case, plan: Plan) -> str:
     steps = [_step_only(trace_port(built, backend)) for backend in (ours, theirs)]
     left, right = steps
     given = [make_probe(name, seed, left.table, built.entries, case.steps) for name, seed in BATCH_SEEDS.items()]
-    run = _run_checks(built, (left, right), (given, given), frozenset(("step",)), (train,))
+    run = _run_checks(built, (left, right), (given, given), frozenset((STEP,)), (train,))
     found = _optimizer_check(plan, run)
     if found.grade not in EQUAL_GRADES:
         where = next((item for item in found.findings if item.grade == found.grade), None)
@@ -108,7 +107,7 @@ def _optimizer_check(plan: Plan, checks: Sequence[CheckResult]) -> CheckResult:
     kept = [
         item
         for item in check.findings
-        if (name := item.place.removeprefix("train: ")) in params or name.startswith(f"{OPTIMIZER}/")
+        if item.output is not None and (item.output.kind == "optimizer" or item.leaf in params)
     ]
     return replace(check, grade=check_grade(tuple(kept)), findings=tuple(kept))
 
@@ -150,7 +149,7 @@ def _compare_checkpoints(case: Case, ours: LocatedCheckpoint, theirs: LocatedChe
     left, right = (_resume_from_checkpoint(trace_port(built, side.backend), side) for side in (ours, theirs))
     proofs = prove_all(left, {theirs.backend: right})
     # A float64 step would start with a new optimizer state: the step is compared in its own dtype, from the checkpoint.
-    needed = needed_in_float64(left.table, left.programs, proofs)[theirs.backend] - {"step"}
+    needed = needed_in_float64(left.table, left.programs, proofs)[theirs.backend] - {STEP}
     probes = (_checkpoint_probes(built, left.table, ours), _checkpoint_probes(built, right.table, theirs))
     return _run_checks(built, (left, right), probes, needed, (outputs, gradients, state, train))
 
@@ -166,7 +165,7 @@ def _run_checks(
     built: BuiltCase,
     traced: tuple[TracedPort, TracedPort],
     probes: tuple[Sequence[Probe], Sequence[Probe]],
-    needed: frozenset[str],
+    needed: frozenset[ProgramName],
     modules: Sequence[ModuleType],
 ) -> list[CheckResult]:
     """Run both ports, each from its own variables, and compare their outputs numerically.
@@ -192,7 +191,7 @@ def _run_checks(
 
 def _drop_leaves(result: CheckResult, own: set[str]) -> CheckResult:
     """Drop the findings of leaves that only one of the libraries has."""
-    kept = [item for item in result.findings if item.place.partition(": ")[2].removeprefix("state ") not in own]
+    kept = [item for item in result.findings if item.leaf not in own]
     return replace(result, grade=check_grade(tuple(kept)), findings=tuple(kept))
 
 
@@ -207,12 +206,12 @@ def _resume_from_checkpoint(traced: TracedPort, source: LocatedCheckpoint) -> Tr
         if place.slot.role in ("optimizer", "bookkeeping")
     }
 
-    def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def run(inputs: NamedInputs) -> NamedOutputs:
         made = jaxpr_as_fun(begin.jaxpr)(*(inputs[name] for name in begin.inputs))
         return {
-            name: jnp.asarray(known[name], value.dtype) if name in known else value
+            name: jnp.asarray(known[name.text], value.dtype) if name.text in known else value
             for name, value in zip(begin.outputs, made, strict=True)
         }
 
     specs = dict(zip(begin.inputs, begin.jaxpr.in_avals, strict=True))
-    return replace(traced, programs=replace(traced.programs, begin=trace_function("begin", run, specs)))
+    return replace(traced, programs=replace(traced.programs, begin=trace_function(BEGIN, run, specs)))

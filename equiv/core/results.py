@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from equiv.core.grades import Grade, Verdict
+from equiv.core.output_name import OutputName
 from equiv.core.selfcheck_results import FaultMatrix
 from equiv.core.timings import CaseCosts
 
@@ -137,6 +138,8 @@ class Finding:
         factor: the case's `budget_factor`, by which its derived budgets are multiplied.
         source: if there is no proof, the first different equation of each port with file and line.
         spread: how the difference is distributed over the elements; for the worst few findings of a check.
+        output: the output that `place` names; None for a leaf, a path or a property.
+        structure: canonical name of the leaf whose shape, dtype and collection are compared; empty for all else.
     """
 
     place: str
@@ -156,6 +159,15 @@ class Finding:
     factor: float = 1.0
     source: str = ""
     spread: Spread | None = None
+    output: OutputName | None = None
+    structure: str = ""
+
+    @property
+    def leaf(self) -> str:
+        """Canonical name of the leaf whose value, gradient or structure is compared; empty where there is none."""
+        if self.output is None:
+            return self.structure
+        return self.output.leaf if self.output.kind in ("state", "gradient", "leaf") else ""
 
 
 @dataclass(frozen=True)

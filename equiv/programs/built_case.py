@@ -15,6 +15,7 @@ from equiv.backends.build import MappedPort, build_port, call_user_code, port_sp
 from equiv.core.batch_spec import BatchEntry
 from equiv.core.case import Case
 from equiv.core.layer_kinds import canonical_name
+from equiv.core.output_name import ProgramName
 from equiv.errors import CaseError, EquivError
 from equiv.programs.trace import Tracer, trace_forward
 
@@ -109,8 +110,8 @@ def _check_known_differences(case: Case, built: Mapping[str, MappedPort]) -> Non
 
 def _check_deterministic(tracer: Tracer, other: Tracer) -> None:
     """Check that calling the builder twice gives the same program."""
-    name, method, mode = tracer.port.backend, next(iter(tracer.request.methods)), tracer.modes()[0]
-    traced = [call_user_code(name, "tracing", partial(trace_forward, one, method, mode)) for one in (tracer, other)]
+    name, program = tracer.port.backend, ProgramName(tracer.modes()[0], next(iter(tracer.request.methods)))
+    traced = [call_user_code(name, "tracing", partial(trace_forward, one, program)) for one in (tracer, other)]
     if _program_text(traced[0].jaxpr) != _program_text(traced[1].jaxpr):
         raise CaseError(
             f"{name}: the builder is not deterministic: two calls gave two different models. "

@@ -1,6 +1,6 @@
 """All programs of one port, compiled as one function and run on probes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +10,14 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from equiv.core.leaves import LeafTable
+from equiv.core.output_name import TRAINING, InputName, OutputName, batch_input, draw_input, leaf_input
 from equiv.programs.draws import draw_bits
 from equiv.programs.jaxpr import count_equations
 from equiv.programs.probes import NamedArrays, Probe, add_library_only_leaves, to_float64
 from equiv.programs.program import Program, Programs, iteration_numbers
+
+NamedOutputs = Mapping[OutputName, np.ndarray]
+
 
 COTANGENT_SEED, DRAW_SEED = 101, 202
 
@@ -34,7 +38,7 @@ class Executable:
     programs: Programs
     table: LeafTable
     steps: int
-    compiled: Callable[[Any], dict[str, Any]]
+    compiled: Callable[[Any], dict[OutputName, Any]]
 
 
 def probe_inputs(
@@ -58,10 +62,10 @@ def probe_inputs(
         "variables": variables,
         "batches": batches,
         "cotangents": {
-            f"{program.name}: {name}": _cotangent(program, name, probe.seed)
+            program.name: {
+                name: _cotangent(program, name, probe.seed) for name in program.inputs if name.kind == "cotangent"
+            }
             for program in programs.parts
-            for name in program.inputs
-            if name.startswith("cotangent/")
         },
         "draws": {
             program.name: [
@@ -73,7 +77,7 @@ def probe_inputs(
     }
 
 
-def _cotangent(program: Program, name: str, seed: int) -> np.ndarray:
+def _cotangent(program: Program, name: InputName, seed: int) -> np.ndarray:
     aval = program.jaxpr.in_avals[program.inputs.index(name)]
     return np.random.default_rng((seed, COTANGENT_SEED)).normal(0.3, 1.0, size=aval.shape).astype(aval.dtype)
 
@@ -128,22 +132,40 @@ def _compiler_options(programs: Programs, quick: bool) -> dict[str, str | bool] 
     )
 
 
-def run_executable(executable: Executable, probe: Probe, own: NamedArrays | None = None) -> NamedArrays:
-    """Run all programs on one probe: `program: output` to array; train outputs have the step on axis 0."""
+def run_executable(executable: Executable, probe: Probe, own: NamedArrays | None = None) -> NamedOutputs:
+    """Run all programs on one probe; outputs of training have the step on axis 0."""
     inputs = probe_inputs(executable.programs, executable.table, executable.steps, probe, own)
     with jax.enable_x64(executable.programs.float64):
         outputs = jax.device_get(executable.compiled(inputs))
     return {name: np.asarray(value) for name, value in outputs.items()}
 
 
-def _join_programs(programs: Programs) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    def fused(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        first = {f"batch/{name}": array[0] for name, array in inputs["batches"].items()}
-        named = {**inputs["variables"], **first}
-        outputs: dict[str, Any] = {}
+def part_inputs(program: Program, inputs: Mapping[str, Any], step: int = 0) -> dict[InputName, Any]:
+    """The inputs of one forward or gradient program, or of the train step without its carry.
+
+    Args:
+        program: the program.
+        inputs: from `probe_inputs`.
+        step: number of the batch.
+    """
+    return {
+        **{leaf_input(name): array for name, array in inputs["variables"].items()},
+        **{batch_input(name): array[step] for name, array in inputs["batches"].items()},
+        **inputs["cotangents"].get(program.name, {}),
+        **number_draws(inputs["draws"][program.name]),
+    }
+
+
+def number_draws(draws: Sequence[Any]) -> dict[InputName, Any]:
+    """The bits of draws by input."""
+    return {draw_input(index): bits for index, bits in enumerate(draws)}
+
+
+def _join_programs(programs: Programs) -> Callable[[Mapping[str, Any]], dict[OutputName, Any]]:
+    def fused(inputs: Mapping[str, Any]) -> dict[OutputName, Any]:
+        outputs: dict[OutputName, Any] = {}
         for program in programs.parts:
-            more = {name: inputs["cotangents"].get(f"{program.name}: {name}") for name in program.inputs}
-            outputs |= _call_program(program, {**more, **named}, inputs["draws"][program.name], f"{program.name}: ")
+            outputs |= _call_program(program, part_inputs(program, inputs))
         if programs.begin is not None and programs.step is not None:
             outputs |= _scan_train_steps(programs.begin, programs.step, inputs)
         return outputs
@@ -151,22 +173,27 @@ def _join_programs(programs: Programs) -> Callable[[Mapping[str, Any]], dict[str
     return fused
 
 
-def _call_program(program: Program, named: Mapping[str, Any], draws: list[Any], prefix: str = "") -> dict[str, Any]:
-    given = {**named, **{f"draw/{index}": array for index, array in enumerate(draws)}}
+def _call_program(program: Program, given: Mapping[InputName, Any]) -> dict[OutputName, Any]:
     results = jaxpr_as_fun(program.jaxpr)(*(given[name] for name in program.inputs))
-    return {f"{prefix}{name}": value for name, value in zip(program.outputs, results, strict=True)}
+    return dict(zip(program.outputs, results, strict=True))
 
 
-def _scan_train_steps(begin: Program, step: Program, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    carried = [name for name in step.inputs if not name.startswith(("batch/", "draw/"))]
-    dtypes = {name: step.jaxpr.in_avals[step.inputs.index(name)].dtype for name in carried}
-    started = _call_program(begin, inputs["variables"], [])
+NamedCarry = dict[InputName, Any]
 
-    def one(carry: dict[str, Any], given: tuple[dict[str, Any], list[Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-        batch = {f"batch/{name}": array for name, array in given[0].items()}
-        outputs = _call_program(step, {**carry, **batch}, given[1])
-        return {name: jnp.asarray(outputs[name], dtypes[name]) for name in carried}, outputs
 
-    first = {name: jnp.asarray(started[name], dtypes[name]) for name in carried}
-    _, stacked = jax.lax.scan(one, first, (inputs["batches"], inputs["draws"]["step"]))
-    return {f"train: {name}": value for name, value in stacked.items()}
+def _scan_train_steps(begin: Program, step: Program, inputs: Mapping[str, Any]) -> dict[OutputName, Any]:
+    dtypes = {name: aval.dtype for name, aval in zip(step.inputs, step.jaxpr.in_avals, strict=True) if name.is_carried}
+
+    def carry_of(outputs: Mapping[OutputName, Any]) -> NamedCarry:
+        named = {name.as_input: array for name, array in outputs.items()}
+        return {name: jnp.asarray(named[name], dtype) for name, dtype in dtypes.items()}
+
+    def one(carry: NamedCarry, given: tuple[dict[str, Any], list[Any]]) -> tuple[NamedCarry, dict[OutputName, Any]]:
+        batch = {batch_input(name): array for name, array in given[0].items()}
+        outputs = _call_program(step, {**carry, **batch, **number_draws(given[1])})
+        return carry_of(outputs), outputs
+
+    variables = {leaf_input(name): array for name, array in inputs["variables"].items()}
+    first = carry_of(_call_program(begin, variables))
+    _, stacked = jax.lax.scan(one, first, (inputs["batches"], inputs["draws"][step.name]))
+    return {name.of(TRAINING): value for name, value in stacked.items()}

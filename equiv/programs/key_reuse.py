@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
+from equiv.core.output_name import KEY, InputName
 from equiv.programs.compiled import FAST_COMPILE_OPTIONS
 from equiv.programs.draws import count_draws, find_draws
 from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr
@@ -19,7 +20,9 @@ COMPARED_STEPS = 2
 DrawnBits = list[tuple[str, np.ndarray]]
 
 
-def lower_draws(step: Program, random: Callable[[], Mapping[str, Any]]) -> Callable[[], tuple[tuple[str, ...], int]]:
+def lower_draws(
+    step: Program, random: Callable[[], Mapping[InputName, Any]]
+) -> Callable[[], tuple[tuple[str, ...], int]]:
     """Lower the random draws of a train step with the port's own keys, to be run for two consecutive steps.
 
     Args:
@@ -36,21 +39,21 @@ def lower_draws(step: Program, random: Callable[[], Mapping[str, Any]]) -> Calla
     lowered = jax.jit(jaxpr_as_fun(tapped.jaxpr)).lower(*tapped.jaxpr.in_avals)
 
     def run_twice() -> tuple[tuple[str, ...], int]:
-        draw, state = lowered.compile(compiler_options=FAST_COMPILE_OPTIONS), random()
+        draw, state = lowered.compile(compiler_options=FAST_COMPILE_OPTIONS), dict(random())
         seen: DrawnBits = []
         for number in range(COMPARED_STEPS):
-            inputs = {**state, "key": jax.random.key(number)}
+            inputs = {**state, KEY: jax.random.key(number)}
             outputs = draw(*(inputs.get(name, _zeros(tapped, name)) for name in tapped.inputs))
             named = dict(zip(tapped.outputs, outputs, strict=True))
-            state = {name: named.get(name, value) for name, value in state.items()}
-            bits = [value for name, value in named.items() if name.startswith("draw/")]
+            state |= {after: value for name, value in named.items() if (after := name.as_input) in state}
+            bits = [value for name, value in named.items() if name.kind == "draw"]
             seen += _split_layers(f"step {number}", step, bits)
         return _equal_draws(seen), len(seen)
 
     return run_twice
 
 
-def _zeros(program: Program, name: str) -> Any:
+def _zeros(program: Program, name: InputName) -> Any:
     aval = program.jaxpr.in_avals[program.inputs.index(name)]
     # numpy where it has the dtype: jax compiles `zeros` once for every shape.
     own = jnp.issubdtype(aval.dtype, jax.dtypes.extended)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from equiv.core.output_name import InputName, OutputName, ProgramName
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -50,16 +52,16 @@ class Program:
     Attributes:
         name: `train __call__`, `gradient encode`, `step`, ...
         jaxpr: a `jax.extend.core.ClosedJaxpr` over flat inputs.
-        inputs: one name per input: a canonical leaf, `batch/x`, `cotangent/0`, `draw/0`, `random/...`, `key`.
-        outputs: one name per output: `output`, `state a/mean`, `gradient a/kernel`, `loss`, ...
+        inputs: one name per input.
+        outputs: one name per output.
         draws: what the inputs `draw/0`, `draw/1`, ... are.
         free: inputs on which no output may depend once the draws are inputs (keys and random state).
     """
 
-    name: str
+    name: ProgramName
     jaxpr: Any
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: tuple[InputName, ...]
+    outputs: tuple[OutputName, ...]
     draws: tuple[Draw, ...] = ()
 
 
@@ -73,7 +75,6 @@ class Programs:
         parts: forward and gradient programs, by name.
         begin: variables to the initial carry of training.
         step: carry, batch and draws to the next carry.
-        problems: program name to the reason why it could not be traced.
     """
 
     backend: str

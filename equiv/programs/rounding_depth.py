@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
+from equiv.core.output_name import OutputName
 from equiv.programs.jaxpr import CALL_PRIMITIVES, inner_jaxprs, open_jaxpr
 from equiv.programs.program import Program
 
@@ -19,7 +20,7 @@ EXACT_PRIMITIVES = {
 SUMMING_PRIMITIVES = {"reduce_sum", "reduce_prod", "reduce_precision", "argmax", "argmin"}
 
 
-def rounding_depths(program: Program) -> dict[str, int]:
+def rounding_depths(program: Program) -> dict[OutputName, int]:
     """Map each output to the length of the longest chain of rounded operations before it; a sum of n terms counts n."""
     jaxpr, _ = open_jaxpr(program.jaxpr)
     return dict(zip(program.outputs, _jaxpr_depths(jaxpr, [0] * len(jaxpr.invars)), strict=True))

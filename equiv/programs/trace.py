@@ -11,9 +11,16 @@ import jax.numpy as jnp
 from equiv.backends.base import Leaves, Port, PortSpec, pytree_path
 from equiv.backends.leaf_table import to_float64_dtype, to_native_leaves
 from equiv.core.leaves import LeafTable, MappedLeaf, NativeKey
+from equiv.core.output_name import KEY, InputName, OutputName, ProgramKind, ProgramName, batch_input, leaf_input
 from equiv.programs.program import Program
 
-InputSpecs = dict[str, jax.ShapeDtypeStruct]
+InputSpecs = dict[InputName, jax.ShapeDtypeStruct]
+
+
+NamedInputs = Mapping[InputName, Any]
+
+
+NamedOutputs = Mapping[OutputName, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +41,7 @@ class Tracer:
     float64: bool
     has_modes: bool
 
-    def modes(self) -> tuple[str, ...]:
+    def modes(self) -> tuple[ProgramKind, ...]:
         """`eval` and `train`, or `call` where there is no difference."""
         return ("eval", "train") if self.has_modes else ("call",)
 
@@ -43,32 +50,37 @@ class Tracer:
         return jax.ShapeDtypeStruct(shape, to_float64_dtype(str(dtype)) if self.float64 else dtype)
 
     def variables(self) -> InputSpecs:
-        """Canonical name to struct."""
-        return {leaf.name: self.struct(leaf.spec.shape, leaf.spec.dtype) for leaf in self.table.leaves}
+        """The structs of the canonical leaves."""
+        return {leaf_input(leaf.name): self.struct(leaf.spec.shape, leaf.spec.dtype) for leaf in self.table.leaves}
 
     def random(self) -> InputSpecs:
         """The library's own random state, and the key of a call."""
         port = self.port
-        states = {f"random/{key.path}": port.leaves[key] for key in port.leaves if port.collections[key] == "random"}
-        return {**states, "key": jax.eval_shape(lambda: jax.random.key(0))}
+        states = {random_input(key): port.leaves[key] for key in port.leaves if port.collections[key] == "random"}
+        return {**states, KEY: jax.eval_shape(lambda: jax.random.key(0))}
 
     def batch(self, names: tuple[str, ...] | None = None) -> InputSpecs:
-        """Batch entries as `batch/name`."""
+        """The structs of batch entries."""
         entries = self.request.batch
-        return {f"batch/{name}": self.struct(entries[name].shape, entries[name].dtype) for name in names or entries}
+        return {batch_input(name): self.struct(entries[name].shape, entries[name].dtype) for name in names or entries}
 
-    def native(self, inputs: Mapping[str, Any]) -> dict[NativeKey, Any]:
+    def native(self, inputs: NamedInputs) -> dict[NativeKey, Any]:
         """The native leaves for named inputs."""
-        port = self.port
-        native = to_native_leaves(self.table, {name: inputs[name] for name in self.table.names()}, self.float64)
-        random = {key: inputs[f"random/{key.path}"] for key in port.leaves if port.collections[key] == "random"}
+        port, variables = self.port, {name: inputs[leaf_input(name)] for name in self.table.names()}
+        native = to_native_leaves(self.table, variables, self.float64)
+        random = {key: inputs[random_input(key)] for key in port.leaves if port.collections[key] == "random"}
         return {key: {**native, **random}[key] for key in port.leaves}
 
 
-def trace_function(name: str, function: Callable[[Mapping[str, Any]], Mapping[str, Any]], specs: InputSpecs) -> Program:
+def random_input(key: NativeKey) -> InputName:
+    """The input that is a leaf of the library's own random state."""
+    return InputName("random", key.path)
+
+
+def trace_function(name: ProgramName, function: Callable[[NamedInputs], NamedOutputs], specs: InputSpecs) -> Program:
     """Trace a function of named inputs to named outputs."""
     names = tuple(specs)
-    outputs: list[str] = []
+    outputs: list[OutputName] = []
 
     def flat(*arrays: Any) -> list[Any]:
         named = function(dict(zip(names, arrays, strict=True)))
@@ -79,30 +91,33 @@ def trace_function(name: str, function: Callable[[Mapping[str, Any]], Mapping[st
     return Program(name, jaxpr, names, tuple(outputs))
 
 
-def flatten_outputs(prefix: str, tree: Any) -> dict[str, Any]:
+def flatten_outputs(program: ProgramName, tree: Any) -> dict[OutputName, Any]:
     """A pytree of outputs by name: `output`, or `output/0`, `output/hidden`, ..."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {"/".join(part for part in (prefix, pytree_path(path)) if part): leaf for path, leaf in leaves}
+    return {OutputName(program, "output", pytree_path(path)): leaf for path, leaf in leaves}
 
 
 @lru_cache(maxsize=32)
-def trace_forward(tracer: Tracer, method: str, mode: str) -> Program:
+def trace_forward(tracer: Tracer, program: ProgramName) -> Program:
     """Trace one public method in one mode: its outputs, and every leaf after the call. Cached."""
-    names = tracer.request.methods[method]
+    names, training = tracer.request.methods[program.method], program.kind == "train"
 
-    def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def run(inputs: NamedInputs) -> NamedOutputs:
         native = tracer.native(inputs)
-        arguments = tuple(inputs[f"batch/{name}"] for name in names)
-        outputs, after = tracer.port.apply(native, method, arguments, mode == "train", inputs["key"])
-        changed = {f"state {leaf.name}": _leaf_after_call(leaf, native, after, inputs) for leaf in tracer.table.leaves}
-        return {**flatten_outputs("output", outputs), **changed}
+        arguments = tuple(inputs[batch_input(name)] for name in names)
+        outputs, after = tracer.port.apply(native, program.method, arguments, training, inputs[KEY])
+        changed = {
+            OutputName(program, "state", leaf=leaf.name): _leaf_after_call(leaf, native, after, inputs)
+            for leaf in tracer.table.leaves
+        }
+        return {**flatten_outputs(program, outputs), **changed}
 
-    return trace_function(f"{mode} {method}", run, {**tracer.variables(), **tracer.batch(names), **tracer.random()})
+    return trace_function(program, run, {**tracer.variables(), **tracer.batch(names), **tracer.random()})
 
 
-def _leaf_after_call(leaf: MappedLeaf, native: Leaves, after: Leaves, inputs: Mapping[str, Any]) -> Any:
+def _leaf_after_call(leaf: MappedLeaf, native: Leaves, after: Leaves, inputs: NamedInputs) -> Any:
     """A leaf after a call; one that the call returned unchanged is the input itself, whatever its layout."""
-    return inputs[leaf.name] if after[leaf.key] is native[leaf.key] else leaf.to_canonical(after[leaf.key])
+    return inputs[leaf_input(leaf.name)] if after[leaf.key] is native[leaf.key] else leaf.to_canonical(after[leaf.key])
 
 
 def trace_gradient(tracer: Tracer, method: str) -> Program:
@@ -111,40 +126,56 @@ def trace_gradient(tracer: Tracer, method: str) -> Program:
     The first method uses the case's loss, every other a random projection of its outputs, whose coefficients
     (`cotangent/...`) are inputs of the program.
     """
-    names = tracer.request.methods[method]
+    names, program = tracer.request.methods[method], ProgramName("gradient", method)
     first = method == next(iter(tracer.request.methods))
-    mode = tracer.modes()[-1]
-    floats = tuple(f"batch/{name}" for name in names if jnp.issubdtype(tracer.request.batch[name].dtype, jnp.floating))
-    cotangents = {} if first else _cotangent_specs(tracer, method, mode)
+    forward = ProgramName(tracer.modes()[-1], method)
+    floats = tuple(batch_input(name) for name in names if _is_float(tracer.request.batch[name]))
+    cotangents = {} if first else _cotangent_specs(tracer, forward)
 
-    def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        def loss_of(wanted: Mapping[str, Any]) -> Any:
+    def run(inputs: NamedInputs) -> NamedOutputs:
+        def loss_of(wanted: NamedInputs) -> Any:
             all_inputs = {**inputs, **wanted}
-            arguments = tuple(all_inputs[f"batch/{name}"] for name in names)
+            arguments = tuple(all_inputs[batch_input(name)] for name in names)
             native = tracer.native(all_inputs)
-            outputs, _ = tracer.port.apply(native, method, arguments, mode == "train", inputs["key"])
+            outputs, _ = tracer.port.apply(native, method, arguments, forward.kind == "train", inputs[KEY])
             if first:
                 return tracer.request.loss(
-                    outputs, {name: all_inputs[f"batch/{name}"] for name in tracer.request.batch}
+                    outputs, {name: all_inputs[batch_input(name)] for name in tracer.request.batch}
                 )
             return sum(
-                jnp.sum(value * inputs[f"cotangent/{name}"])
-                for name, value in flatten_outputs("output", outputs).items()
-                if f"cotangent/{name}" in cotangents
+                jnp.sum(value * inputs[_cotangent(name)])
+                for name, value in flatten_outputs(forward, outputs).items()
+                if _cotangent(name) in cotangents
             )
 
-        wanted = {name: inputs[name] for name in (*tracer.table.names("params"), *floats)}
+        wanted = {name: inputs[name] for name in (*map(leaf_input, tracer.table.names("params")), *floats)}
         loss, gradients = jax.value_and_grad(loss_of)(wanted)
-        return {"loss": loss, **{f"gradient {name}": value for name, value in gradients.items()}}
+        return {
+            OutputName(program, "loss"): loss,
+            **{_gradient(program, name): value for name, value in gradients.items()},
+        }
 
     specs = {**tracer.variables(), **tracer.batch(None if first else names), **cotangents, **tracer.random()}
-    return trace_function(f"gradient {method}", run, specs)
+    return trace_function(program, run, specs)
 
 
-def _cotangent_specs(tracer: Tracer, method: str, mode: str) -> InputSpecs:
-    program = trace_forward(tracer, method, mode)
+def _gradient(program: ProgramName, name: InputName) -> OutputName:
+    """The gradient with respect to a leaf, or to a batch entry, which has the whole name of the input as its path."""
+    return OutputName(program, "gradient", "" if name.leaf else str(name), name.leaf)
+
+
+def _cotangent(output: OutputName) -> InputName:
+    return InputName("cotangent", output.text)
+
+
+def _cotangent_specs(tracer: Tracer, forward: ProgramName) -> InputSpecs:
+    program = trace_forward(tracer, forward)
     return {
-        f"cotangent/{name}": jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+        _cotangent(name): jax.ShapeDtypeStruct(aval.shape, aval.dtype)
         for name, aval in zip(program.outputs, program.jaxpr.out_avals, strict=True)
-        if name.startswith("output") and jnp.issubdtype(aval.dtype, jnp.floating)
+        if name.kind == "output" and _is_float(aval)
     }
+
+
+def _is_float(struct: Any) -> bool:
+    return bool(jnp.issubdtype(struct.dtype, jnp.floating))

@@ -13,6 +13,17 @@ from equiv.backends.base import Port
 from equiv.backends.build import call_user_code
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.leaves import LeafTable
+from equiv.core.output_name import (
+    BEGIN,
+    KEY,
+    START,
+    STEP,
+    InputName,
+    OutputName,
+    ProgramName,
+    carried_output,
+    leaf_input,
+)
 from equiv.errors import EquivError
 from equiv.programs import compile_thread as background
 from equiv.programs.built_case import BuiltCase
@@ -20,7 +31,7 @@ from equiv.programs.compiled import FAST_COMPILE_OPTIONS
 from equiv.programs.probes import NamedArrays, numpy_dtype
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.value_numbering import input_term, number_program
-from equiv.programs.trace import Tracer, trace_forward, trace_function, trace_gradient
+from equiv.programs.trace import Tracer, random_input, trace_forward, trace_function, trace_gradient
 from equiv.programs.train_step import trace_training
 from equiv.programs.transform import drop_random_outputs, make_draws_inputs, select_outputs
 
@@ -33,13 +44,13 @@ class TracedPort:
         tracer: the tracer that traced it.
         programs: its programs, with their draws as inputs.
         raw_step: the train step as traced, with its own keys.
-        initialise: gives the library's own initial values: state leaves by name, and random state as `random/path`.
+        initialise: gives the library's own initial values of state leaves and random state.
     """
 
     tracer: Tracer
     programs: Programs
     raw_step: Program
-    initialise: Callable[[], Mapping[str, Any]]
+    initialise: Callable[[], Mapping[InputName, Any]]
 
     @property
     def port(self) -> Port:
@@ -54,13 +65,13 @@ class TracedPort:
     @property
     def fresh(self) -> NamedArrays:
         """The state leaves as the library itself initialises them; values that it draws are replayed."""
-        return {name: np.asarray(value) for name, value in self._started().items() if not name.startswith("random/")}
+        return {name.leaf: np.asarray(value) for name, value in self._started().items() if name.kind == "leaf"}
 
-    def random(self) -> Mapping[str, Any]:
-        """The library's own random state as it initialises it, as `random/path`."""
-        return {name: value for name, value in self._started().items() if name.startswith("random/")}
+    def random(self) -> Mapping[InputName, Any]:
+        """The library's own random state as it initialises it."""
+        return {name: value for name, value in self._started().items() if name.is_random}
 
-    def _started(self) -> Mapping[str, Any]:
+    def _started(self) -> Mapping[InputName, Any]:
         return call_user_code(self.port.backend, "initialising", self.initialise)
 
 
@@ -72,15 +83,16 @@ def trace_programs(tracer: Tracer) -> tuple[Programs, Program]:
     return Programs(tracer.port.backend, tracer.float64, parts, *ready), step
 
 
-def _program_tracers(tracer: Tracer) -> dict[str, Callable[[], Program]]:
+def _program_tracers(tracer: Tracer) -> dict[ProgramName, Callable[[], Program]]:
     """Map the name of every forward and gradient program to the function that traces it."""
 
-    def changed(method: str, mode: str) -> Program:
-        return drop_unchanged_parameters(trace_forward(tracer, method, mode), tracer.table)
+    def changed(name: ProgramName) -> Program:
+        return drop_unchanged_parameters(trace_forward(tracer, name), tracer.table)
 
     methods = tracer.request.methods
-    calls = {f"{mode} {method}": partial(changed, method, mode) for method in methods for mode in tracer.modes()}
-    return calls | {f"gradient {method}": partial(trace_gradient, tracer, method) for method in methods}
+    calls = [ProgramName(mode, method) for method in methods for mode in tracer.modes()]
+    gradients = {ProgramName("gradient", method): partial(trace_gradient, tracer, method) for method in methods}
+    return {name: partial(changed, name) for name in calls} | gradients
 
 
 def drop_unchanged_parameters(program: Program, table: LeafTable) -> Program:
@@ -88,11 +100,11 @@ def drop_unchanged_parameters(program: Program, table: LeafTable) -> Program:
     jaxpr = program.jaxpr.jaxpr
     inputs = dict(zip(program.inputs, jaxpr.invars, strict=True))
     outputs = dict(zip(program.outputs, jaxpr.outvars, strict=True))
-    asked = [name for name in table.names("params") if outputs[f"state {name}"] is not inputs[name]]
+    params = {OutputName(program.name, "state", leaf=name): leaf_input(name) for name in table.names("params")}
+    asked = {output: before for output, before in params.items() if outputs[output] is not inputs[before]}
     values = number_program(program) if asked else {}
-    changed = {f"state {name}" for name in asked if values[f"state {name}"].term != input_term(name)}
-    same = {f"state {name}" for name in table.names("params")} - changed
-    return select_outputs(program, tuple(output for output in program.outputs if output not in same))
+    changed = {output for output, before in asked.items() if values[output].term != input_term(before)}
+    return select_outputs(program, tuple(one for one in program.outputs if one not in params or one in changed))
 
 
 def trace_port(built_case: BuiltCase, backend: str) -> TracedPort:
@@ -108,7 +120,7 @@ def trace_port(built_case: BuiltCase, backend: str) -> TracedPort:
     )
 
 
-def trace_port_float64(traced: TracedPort, names: frozenset[str] | None = None) -> Programs | str:
+def trace_port_float64(traced: TracedPort, names: frozenset[ProgramName] | None = None) -> Programs | str:
     """Trace programs in float64, or return the reason why that is impossible.
 
     Args:
@@ -116,17 +128,17 @@ def trace_port_float64(traced: TracedPort, names: frozenset[str] | None = None) 
         names: names of the programs; `begin` is included with `step`; None: all.
     """
     wanted = [part.name for part in traced.programs.parts if names is None or part.name in names]
-    training_too = traced.programs.step is not None and (names is None or "step" in names)
+    training_too = traced.programs.step is not None and (names is None or STEP in names)
     try:
         parts = tuple(trace_program_float64(traced, name) for name in wanted)
-        begin, step = (trace_program_float64(traced, name) if training_too else None for name in ("begin", "step"))
+        begin, step = (trace_program_float64(traced, name) if training_too else None for name in (BEGIN, STEP))
         return Programs(traced.port.backend, True, parts, begin, step)
     except EquivError as error:
         return f"no float64 run: {error}"
 
 
 @lru_cache(maxsize=64)
-def trace_program_float64(traced: TracedPort, name: str) -> Program:
+def trace_program_float64(traced: TracedPort, name: ProgramName) -> Program:
     """Trace one program in float64. Cached.
 
     Raises:
@@ -136,7 +148,7 @@ def trace_program_float64(traced: TracedPort, name: str) -> Program:
     trace = _program_tracers(tracer).get(name)
     with jax.enable_x64(True):
         if trace is None:
-            return _trace_training_float64(traced)[("begin", "step").index(name)]
+            return _trace_training_float64(traced)[(BEGIN, STEP).index(name)]
         return call_user_code(tracer.port.backend, "tracing in float64", lambda: make_draws_inputs(trace(), True))
 
 
@@ -150,31 +162,28 @@ def _trace_training_float64(traced: TracedPort) -> tuple[Program, Program]:
         return call_user_code(traced.port.backend, "tracing in float64", trace)
 
 
-def _lower_initial_values(tracer: Tracer) -> Callable[[], Mapping[str, Any]]:
+def _lower_initial_values(tracer: Tracer) -> Callable[[], Mapping[InputName, Any]]:
     table, port = tracer.table, tracer.port
     state = [leaf for leaf in table.leaves if leaf.spec.collection == "state"]
     random = [key for key in port.leaves if port.collections[key] == "random"]
     if not state and not random:
         return dict
 
-    def make(key: Any) -> dict[str, Any]:
+    def make(key: Any) -> dict[InputName, Any]:
         leaves = port.init(key)
-        found = {leaf.name: leaf.to_canonical(leaves[leaf.key]) for leaf in state}
-        return found | {f"random/{leaf.path}": leaves[leaf] for leaf in random}
+        found = {leaf_input(leaf.name): leaf.to_canonical(leaves[leaf.key]) for leaf in state}
+        return found | {random_input(leaf): leaves[leaf] for leaf in random}
+
+    def start(inputs: Mapping[InputName, Any]) -> dict[OutputName, Any]:
+        return {carried_output(START, name): array for name, array in make(inputs[KEY]).items()}
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    known = (
-        None
-        if random
-        else _constant_outputs(
-            drop_random_outputs(trace_function("start", lambda inputs: make(inputs["key"]), {"key": key}))
-        )
-    )
+    known = None if random else _constant_outputs(drop_random_outputs(trace_function(START, start, {KEY: key})))
     if known is not None:
         return lambda: known
     lowered = jax.jit(make).lower(key)
 
-    def started() -> Mapping[str, Any]:
+    def started() -> Mapping[InputName, Any]:
         compiled = lowered.compile(compiler_options=FAST_COMPILE_OPTIONS)
         first, other = (compiled(jax.random.key(seed)) for seed in (0, 1))
         return {name: _replay_initial_value(name, array, other[name]) for name, array in first.items()}
@@ -182,26 +191,28 @@ def _lower_initial_values(tracer: Tracer) -> Callable[[], Mapping[str, Any]]:
     return background.run_in_background(started, short=True)
 
 
-def _constant_outputs(program: Program) -> NamedArrays | None:
-    """The outputs of a program if each is filled with one known number, as zeros and ones are; otherwise None."""
+def _constant_outputs(program: Program) -> dict[InputName, np.ndarray] | None:
+    """The leaves a program gives if each is filled with one known number, as zeros and ones are; otherwise None."""
     values = number_program(program)
     if any(value.constant is None for value in values.values()):
         return None
-    return {name: np.full(one.shape, one.constant, numpy_dtype(one.dtype)) for name, one in values.items()}
+    return {
+        leaf_input(name.leaf): np.full(one.shape, one.constant, numpy_dtype(one.dtype)) for name, one in values.items()
+    }
 
 
-def _replay_initial_value(name: str, array: Any, other: Any) -> Any:
+def _replay_initial_value(name: InputName, array: Any, other: Any) -> Any:
     """Return an initial value; for a state leaf that the library draws, random values that depend on its name alone.
 
     Args:
-        name: the leaf, or `random/path`.
+        name: the leaf, or one of random state.
         array: its value with one key.
         other: its value with another key.
     """
     dtype = str(array.dtype)
     whole = dtype.startswith(("int", "uint"))
-    if name.startswith("random/") or not (whole or dtype in FLOAT_DTYPES) or np.array_equal(array, other):
+    if name.is_random or not (whole or dtype in FLOAT_DTYPES) or np.array_equal(array, other):
         return array
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    rng = np.random.default_rng(zlib.crc32(name.leaf.encode()))
     drawn = rng.integers(3, 9, array.shape) if whole else rng.uniform(0.3, 2.0, array.shape)
     return drawn.astype(array.dtype)

@@ -14,6 +14,7 @@ from jax.extend import core
 from jax.extend.source_info_util import current_name_stack, user_context
 from jax.interpreters import partial_eval
 
+from equiv.core.output_name import InputName, OutputName, draw_input
 from equiv.errors import PortError
 from equiv.programs import draws as drawing
 from equiv.programs.draws import count_draws
@@ -47,7 +48,7 @@ def make_draws_inputs(program: Program, float64: bool) -> Program:
 
     structs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in jaxpr.invars]
     bits = [jax.ShapeDtypeStruct(draw.shape, f"uint{draw.bit_width}") for draw in found]
-    inputs = (*program.inputs, *(f"draw/{index}" for index in range(len(found))))
+    inputs = (*program.inputs, *map(draw_input, range(len(found))))
     retraced = jax.make_jaxpr(run)(structs, bits)
     if float64 and "complex64" in str(retraced):
         raise PortError(
@@ -81,7 +82,7 @@ def output_draws(program: Program) -> Program:
     """Return a program that outputs what it draws with its own keys, as `draw/0`, ..., and its next random state."""
     jaxpr, consts = open_jaxpr(program.jaxpr)
     number = count_draws(jaxpr)
-    kept = [name.startswith("random/") for name in program.outputs]
+    kept = [name.kind == "random" for name in program.outputs]
 
     def run(*arrays: Any) -> list[Any]:
         source = BitSource()
@@ -89,33 +90,29 @@ def output_draws(program: Program) -> Program:
         return [*source.drawn, *(out for out, keep in zip(outs, kept, strict=True) if keep)]
 
     retraced = jax.make_jaxpr(run)(*(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in jaxpr.invars))
-    names = (*(f"draw/{i}" for i in range(number)), *(n for n, k in zip(program.outputs, kept, strict=True) if k))
-    return replace(program, name=f"draws of {program.name}", jaxpr=retraced, outputs=names)
+    drawn = (OutputName(program.name, "draw", str(index)) for index in range(number))
+    names = (*drawn, *(name for name, keep in zip(program.outputs, kept, strict=True) if keep))
+    return replace(program, jaxpr=retraced, outputs=names)
 
 
 def drop_random_outputs(program: Program) -> Program:
     """Remove outputs of random state, dead equations, and random inputs that nothing depends on."""
-    return select_outputs(program, tuple(name for name in program.outputs if not name.startswith("random/")))
+    return select_outputs(program, tuple(name for name in program.outputs if name.kind != "random"))
 
 
-def select_outputs(program: Program, outputs: tuple[str, ...]) -> Program:
+def select_outputs(program: Program, outputs: tuple[OutputName, ...]) -> Program:
     """Keep some outputs of a program; remove dead equations and random inputs that nothing depends on."""
     keep = [name in outputs for name in program.outputs]
     jaxpr, consts = open_jaxpr(program.jaxpr)
-    wanted = [not is_random_input(name) for name in program.inputs]
+    wanted = [not name.is_random for name in program.inputs]
     pruned, used = partial_eval.dce_jaxpr(jaxpr, keep, wanted)
     closed = core.ClosedJaxpr(pruned, consts) if len(pruned.constvars) == len(consts) else pruned
     inputs = tuple(name for name, use in zip(program.inputs, used, strict=True) if use)
     return replace(program, jaxpr=closed, inputs=inputs, outputs=outputs)
 
 
-def is_random_input(name: str) -> bool:
-    """Whether an input is a key or the library's own random state."""
-    return name == "key" or name.startswith("random/")
-
-
 def _check_no_random_input(program: Program) -> Program:
-    if left := [name for name in program.inputs if is_random_input(name)]:
+    if left := [name for name in program.inputs if name.is_random]:
         users = _users_of_input(program, left[0])
         raise PortError(
             f"{program.name}: the result depends on {left[0]} other than through random bits ({users}), "
@@ -124,7 +121,7 @@ def _check_no_random_input(program: Program) -> Program:
     return program
 
 
-def _users_of_input(program: Program, name: str) -> str:
+def _users_of_input(program: Program, name: InputName) -> str:
     jaxpr, _ = open_jaxpr(program.jaxpr)
     variable = jaxpr.invars[program.inputs.index(name)]
     return ", ".join(sorted({eqn.primitive.name for eqn in jaxpr.eqns if variable in eqn.invars})) or "an output"

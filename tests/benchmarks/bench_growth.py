@@ -10,6 +10,7 @@ import time
 
 from equiv.core.case import Case
 from equiv.core.layers import linear, module
+from equiv.core.output_name import ProgramName
 from equiv.programs.built_case import build_case
 from equiv.programs.jaxpr import count_equations
 from equiv.programs.prover.value_numbering import number_program
@@ -103,7 +104,7 @@ def measure(layers: int) -> tuple[int, float, float]:
     ports = []
     for built in workshop.built.values():
         tracer = Tracer(built.port, built.table, workshop.request, False, False)
-        ports.append((trace_forward(tracer, "__call__", "call"), trace_gradient(tracer, "__call__")))
+        ports.append((trace_forward(tracer, ProgramName("call", "__call__")), trace_gradient(tracer, "__call__")))
     traced = time.perf_counter()
     names = [
         [{key: value.name for key, value in number_program(part).items()} for part in programs] for programs in ports

@@ -245,7 +245,7 @@ def test_a_leaf_covered_whole_and_in_parts_is_covered_twice():
 def test_a_parameter_that_a_call_returns_unchanged_is_no_state(backend):
     """Split and joined it would be another value to the prover, and rounded where a number is added."""
     programs = trace_port(workshop_of("rnn_lstm"), backend).programs
-    assert [output for part in programs.parts for output in part.outputs if output.startswith("state ")] == []
+    assert [output for part in programs.parts for output in part.outputs if output.kind == "state"] == []
 
 
 def test_a_model_without_any_leaf_can_be_traced_and_trained():

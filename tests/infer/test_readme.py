@@ -97,7 +97,7 @@ def test_the_table_is_that_of_the_text():
     graphs = example()
     rows, problems = infer_rows(propose(graphs.ports, graphs.request, graphs.batch))
     assert problems == ()
-    assert block("python", 1) == [line.removeprefix("        ") for row in rows for line in _row_lines(row)]
+    assert block("none", 0) == [line.removeprefix("        ") for row in rows for line in _row_lines(row)]
 
 
 def test_every_file_that_the_text_names_is_there():

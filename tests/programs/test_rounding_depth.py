@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from named import by_text, trace_named
 
 from equiv.programs.rounding_depth import rounding_depths
-from equiv.programs.trace import trace_function
 
 X = np.zeros((3, 7), "float32")
 
 
 def depth(function, *arrays):
     specs = {f"x{index}": jax.ShapeDtypeStruct(array.shape, array.dtype) for index, array in enumerate(arrays)}
-    program = trace_function("p", lambda named: {"output": function(*named.values())}, specs)
-    return rounding_depths(program)["output"]
+    program = trace_named("p", lambda named: {"output": function(*named.values())}, specs)
+    return by_text(rounding_depths(program))["output"]
 
 
 def scanned(x, length=5, turn=jnp.sin):
@@ -76,12 +76,12 @@ def test_depth_is_the_longest_row_of_rounded_operations(function, expected):
 
 
 def test_every_output_has_its_own_depth():
-    program = trace_function(
+    program = trace_named(
         "p",
         lambda named: {"shallow": named["x"], "deep": jnp.sin(jnp.sin(named["x"]))},
         {"x": jax.ShapeDtypeStruct((3,), "float32")},
     )
-    assert rounding_depths(program) == {"shallow": 0, "deep": 2}
+    assert by_text(rounding_depths(program)) == {"shallow": 0, "deep": 2}
 
 
 def test_whole_numbers_round_nothing():

@@ -1,40 +1,41 @@
 """Select the outputs that a check compares: all that either port returns, none left out."""
 
-from collections.abc import Callable
-
 from equiv.compare.numeric.difference import compare_output
 from equiv.compare.observation import Comparison, PortOutputs
+from equiv.core.output_name import OutputName
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
 
-OutputFilter = Callable[[str, str], bool]
-"""`(program, output)` to whether the check compares it."""
+SelectedOutputs = dict[OutputName, None]
+"""Outputs in order."""
 
 
-def select_places(observed: PortOutputs, wanted: OutputFilter) -> dict[str, None]:
-    """List the `program: output` names of a port that a check compares, in order."""
-    found: dict[str, None] = {}
+def select_compared(observed: PortOutputs, check: str) -> SelectedOutputs:
+    """List the outputs of a port that a check compares, in order."""
+    found: SelectedOutputs = {}
     for sample in observed.samples.values():
-        found |= dict.fromkeys(place for place in sample.native if wanted(*place.split(": ", 1)))
+        found |= dict.fromkeys(output for output in sample.native if output.check == check)
     return found
 
 
-def compare_all(check: str, comparison: Comparison, wanted: OutputFilter) -> CheckResult | None:
+def compare_all(check: str, comparison: Comparison) -> CheckResult | None:
     """Compare all selected outputs of either port; None where neither has any."""
-    left, right = select_places(comparison.reference, wanted), select_places(comparison.candidate, wanted)
-    findings = tuple(compare_place(comparison, place, left, right) for place in {**left, **right})
+    left, right = (select_compared(side, check) for side in (comparison.reference, comparison.candidate))
+    findings = tuple(compare_either(comparison, output, left, right) for output in {**left, **right})
     if not findings:
         return None
     candidate = comparison.candidate.table.backend
     return CheckResult(check, candidate, check_grade(findings), summarise_grades(findings), findings)
 
 
-def compare_place(comparison: Comparison, place: str, left: dict[str, None], right: dict[str, None]) -> Finding:
+def compare_either(
+    comparison: Comparison, output: OutputName, left: SelectedOutputs, right: SelectedOutputs
+) -> Finding:
     """Compare one output, which either port may lack."""
-    if place in left and place in right:
-        return compare_output(comparison, place)
-    lacking = comparison.candidate if place in left else comparison.reference
-    return Finding(place, "refuted", note=f"{lacking.table.backend} does not return it")
+    if output in left and output in right:
+        return compare_output(comparison, output)
+    lacking = comparison.candidate if output in left else comparison.reference
+    return Finding(str(output), "refuted", note=f"{lacking.table.backend} does not return it", output=output)
 
 
 def summarise_grades(findings: tuple[Finding, ...]) -> str:

@@ -9,4 +9,4 @@ NAME = "gradients"
 
 def check(comparison: Comparison) -> CheckResult | None:
     """Compare losses and gradients."""
-    return compare_all(NAME, comparison, lambda program, _: program.startswith("gradient "))
+    return compare_all(NAME, comparison)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from equiv.compare.observation import Comparison
+from equiv.core.output_name import OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
 from equiv.programs.program import Draw, iteration_numbers
@@ -44,23 +45,27 @@ def _unroll(draws: tuple[Draw, ...]) -> list[Draw]:
     return [found[number] for number in sorted(found)]
 
 
-def _compare_draws(program: str, one: tuple[Draw, ...], other: tuple[Draw, ...]) -> list[Finding]:
+def _compare_draws(program: ProgramName, one: tuple[Draw, ...], other: tuple[Draw, ...]) -> list[Finding]:
     findings, left, right = [], _unroll(one), _unroll(other)
     for index in range(max(len(left), len(right))):
-        place = f"{program}: draw/{index}"
+        output = OutputName(program, "draw", str(index))
         ours, theirs = (side[index] if index < len(side) else None for side in (left, right))
         if ours is None or theirs is None:
             note = f"{len(left)} draws in the reference, {len(right)} in the candidate"
-            findings.append(
-                Finding(place, "refuted", reference=_draw_text(ours), candidate=_draw_text(theirs), note=note)
-            )
         elif (ours.shape, ours.bit_width) != (theirs.shape, theirs.bit_width):
             note = "shape or bit width differs"
-            findings.append(
-                Finding(place, "refuted", reference=_draw_text(ours), candidate=_draw_text(theirs), note=note)
-            )
         else:
-            findings.append(Finding(place, "exact", reference=_draw_text(ours), candidate=_draw_text(theirs)))
+            note = ""
+        findings.append(
+            Finding(
+                str(output),
+                "refuted" if note else "exact",
+                reference=_draw_text(ours),
+                candidate=_draw_text(theirs),
+                note=note,
+                output=output,
+            )
+        )
     return findings
 
 

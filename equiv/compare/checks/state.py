@@ -1,6 +1,8 @@
 """Is the state the same after every call, and are eval-mode outputs after training the same?"""
 
-from equiv.compare.checks.coverage import compare_place, select_places, summarise_grades
+from dataclasses import replace
+
+from equiv.compare.checks.coverage import compare_either, select_compared, summarise_grades
 from equiv.compare.numeric.difference import compare_output
 from equiv.compare.observation import Comparison
 from equiv.core.results import CheckResult, Finding
@@ -11,11 +13,7 @@ NAME = "state"
 
 def check(comparison: Comparison) -> CheckResult | None:
     """Compare every state leaf after every call, and everything in eval mode after training."""
-
-    def wanted(program: str, output: str) -> bool:
-        return output.startswith("state ") or program.startswith("after training, ")
-
-    left, right = select_places(comparison.reference, wanted), select_places(comparison.candidate, wanted)
+    left, right = (select_compared(side, NAME) for side in (comparison.reference, comparison.candidate))
     own = {
         leaf.name: leaf
         for side in (comparison.reference, comparison.candidate)
@@ -23,14 +21,14 @@ def check(comparison: Comparison) -> CheckResult | None:
         if leaf.library_only
     }
     findings: list[Finding] = []
-    for place in {**left, **right}:
-        leaf = own.get(place.partition(": state ")[2])
+    for output in {**left, **right}:
+        leaf = own.get(output.leaf)
         if leaf is None:
-            findings.append(compare_place(comparison, place, left, right))
-        elif leaf.mirrors is not None and place in left:
+            findings.append(compare_either(comparison, output, left, right))
+        elif leaf.mirrors is not None and output in left:
             # Where the formula has converged, a leaf that only the reference has repeats one that both have.
-            shared = place.replace(leaf.name, leaf.mirrors)
-            findings.append(compare_output(comparison, place, shared, probes=comparison.ordinary_probes))
+            shared = replace(output, leaf=leaf.mirrors)
+            findings.append(compare_output(comparison, output, shared, probes=comparison.ordinary_probes))
     if not findings:
         return None
     candidate = comparison.candidate.table.backend

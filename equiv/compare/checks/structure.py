@@ -25,15 +25,16 @@ def _leaf_finding(name: str, left: MappedLeaf | None, right: MappedLeaf | None, 
     place = f"leaf {name}"
     if left is None or right is None:
         lacking = comparison.reference if left is None else comparison.candidate
-        return Finding(place, "refuted", note=f"{lacking.table.backend} has no such leaf")
+        return Finding(place, "refuted", note=f"{lacking.table.backend} has no such leaf", structure=name)
     for what, one, two in (
         ("shape", left.spec.shape, right.spec.shape),
         ("dtype", left.spec.dtype, right.spec.dtype),
         ("collection", left.spec.collection, right.spec.collection),
     ):
         if one != two:
-            return Finding(place, "refuted", reference=str(one), candidate=str(two), note=f"{what} differs")
-    return Finding(place, "exact", reference=str(left.spec), candidate=str(right.spec))
+            note = f"{what} differs"
+            return Finding(place, "refuted", reference=str(one), candidate=str(two), note=note, structure=name)
+    return Finding(place, "exact", reference=str(left.spec), candidate=str(right.spec), structure=name)
 
 
 def _printed_path_findings(comparison: Comparison, observed: PortOutputs) -> list[Finding]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from equiv.compare.checks.coverage import select_places, summarise_grades
+from equiv.compare.checks.coverage import select_compared, summarise_grades
 from equiv.compare.numeric.difference import apply_proof, compare_arrays, compare_output, worst_finding
-from equiv.compare.observation import FRESH_STATE, Comparison, PortOutputs
+from equiv.compare.observation import FRESH_STATE, Comparison, Outputs, PortOutputs
 from equiv.core.case import KnownDifference
+from equiv.core.output_name import OutputName, trained_leaf
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
 
@@ -18,18 +19,14 @@ NAME = "train"
 
 def check(comparison: Comparison) -> CheckResult | None:
     """Compare the carry of training after every step, from the probes and from fresh state."""
-
-    def wanted(program: str, _: str) -> bool:
-        return program == "train"
-
-    left, right = select_places(comparison.reference, wanted), select_places(comparison.candidate, wanted)
+    left, right = (select_compared(side, NAME) for side in (comparison.reference, comparison.candidate))
     if not left and not right:
         return None
     pair = {comparison.reference.table.backend, comparison.candidate.table.backend}
     known = {known.leaf: known for known in comparison.case.known_differences if known.backend in pair}
     findings: list[Finding] = []
-    for place in {**left, **right}:
-        findings += _compare_trained(comparison, place.removeprefix("train: "), known, place in left, place in right)
+    for output in {**left, **right}:
+        findings += _compare_trained(comparison, output, known, output in left, output in right)
     candidate = comparison.candidate.table.backend
     return CheckResult(
         NAME, candidate, check_grade(tuple(findings)), summarise_grades(tuple(findings)), tuple(findings)
@@ -37,56 +34,55 @@ def check(comparison: Comparison) -> CheckResult | None:
 
 
 def _compare_trained(
-    comparison: Comparison, name: str, known: Mapping[str, KnownDifference], in_left: bool, in_right: bool
+    comparison: Comparison, output: OutputName, known: Mapping[str, KnownDifference], in_left: bool, in_right: bool
 ) -> list[Finding]:
-    place = f"train: {name}"
+    leaf = output.leaf if output.kind == "leaf" else ""
     own = {
         leaf.name
         for side in (comparison.reference, comparison.candidate)
         for leaf in side.table.leaves
         if leaf.library_only
     }
-    if name in own:
-        return [_library_only_finding(comparison, name, known)]
-    if _is_step_count(comparison, name):
-        return [_compare_step_counts(comparison, place)] if in_left and in_right else []
+    if leaf in own:
+        return [_library_only_finding(output, known)]
+    if _is_step_count(comparison, output):
+        return [_compare_step_counts(comparison, output)] if in_left and in_right else []
     if not (in_left and in_right):
         lacking = comparison.candidate if in_left else comparison.reference
-        return [Finding(place, "refuted", note=f"{lacking.table.backend} does not train it")]
-    if name not in known:
-        return [compare_output(comparison, place)]
+        return [Finding(str(output), "refuted", note=f"{lacking.table.backend} does not train it", output=output)]
+    if leaf not in known:
+        return [compare_output(comparison, output)]
     return [
-        compare_output(comparison, place, probes=comparison.ordinary_probes),
-        _check_formula(comparison, known[name]),
+        compare_output(comparison, output, probes=comparison.ordinary_probes),
+        _check_formula(comparison, known[leaf]),
     ]
 
 
-def _is_step_count(comparison: Comparison, name: str) -> bool:
+def _is_step_count(comparison: Comparison, output: OutputName) -> bool:
     """Whether it is a step count of an optimizer or train state: integers that are no variable of the model."""
-    if any(leaf.name == name for leaf in comparison.reference.table.leaves):
+    if output.kind == "leaf":
         return False
-    samples = [side.samples["0"].native.get(f"train: {name}") for side in (comparison.reference, comparison.candidate)]
+    samples = [side.samples["0"].native.get(output) for side in (comparison.reference, comparison.candidate)]
     return all(array is None or np.issubdtype(array.dtype, np.integer) for array in samples)
 
 
-def _compare_step_counts(comparison: Comparison, place: str) -> Finding:
+def _compare_step_counts(comparison: Comparison, output: OutputName) -> Finding:
     """Compare step counts by value: libraries keep them in integers of different dtypes."""
     findings = []
     for probe in comparison.ordinary_probes:
         sides = (comparison.reference, comparison.candidate)
-        left, right = (side.samples[probe].native[place].astype("int64") for side in sides)
-        findings.append(apply_proof(comparison, compare_arrays(comparison, probe, place, (left, right), None), place))
-    return worst_finding(place, findings)
+        left, right = (side.samples[probe].native[output].astype("int64") for side in sides)
+        findings.append(apply_proof(comparison, compare_arrays(comparison, probe, output, (left, right), None), output))
+    return worst_finding(output, findings)
 
 
-def _library_only_finding(comparison: Comparison, name: str, known: Mapping[str, KnownDifference]) -> Finding:
+def _library_only_finding(output: OutputName, known: Mapping[str, KnownDifference]) -> Finding:
     """Judge a leaf that only one library has: a known difference of the case must cover it."""
-    place = f"train: {name}"
-    if formula := next((item for leaf, item in known.items() if name.startswith(f"{leaf}.")), None):
-        return Finding(place, "expected", note=f"only {formula.backend} has it; {formula.formula}")
-    return Finding(
-        place, "refuted", note="only one library has this leaf, and no known difference of the case covers it"
-    )
+    if formula := next((item for leaf, item in known.items() if output.leaf.startswith(f"{leaf}.")), None):
+        note = f"only {formula.backend} has it; {formula.formula}"
+        return Finding(str(output), "expected", note=note, output=output)
+    note = "only one library has this leaf, and no known difference of the case covers it"
+    return Finding(str(output), "refuted", note=note, output=output)
 
 
 def _check_formula(comparison: Comparison, known: KnownDifference) -> Finding:
@@ -96,11 +92,11 @@ def _check_formula(comparison: Comparison, known: KnownDifference) -> Finding:
     except Exception as error:  # noqa: BLE001 - the formula is the case author's code; the finding says what it raised
         raised = f"{type(error).__name__}: {error}"
         note = f"the formula of the known difference raised {raised}. Fix the formula: {known.formula}"
-        return Finding(f"train: {known.leaf}", "error", note=note)
+        output = trained_leaf(known.leaf)
+        return Finding(str(output), "error", note=note, output=output)
 
 
 def _formula_finding(comparison: Comparison, known: KnownDifference) -> Finding:
-    place = f"train: {known.leaf}"
     differs, other = comparison.reference, comparison.candidate
     if differs.table.backend != known.backend:
         differs, other = other, differs
@@ -110,7 +106,7 @@ def _formula_finding(comparison: Comparison, known: KnownDifference) -> Finding:
     formula = _compare_values(
         comparison, known, _apply_formula(differs, known, known.expected), _leaf_values(other, known)
     )
-    finding = worst_finding(place, [own_rule, formula])
+    finding = worst_finding(trained_leaf(known.leaf), [own_rule, formula])
     if finding.grade not in ("exact", "float64", "rounding", "vacuous"):
         return replace(finding, note=f"the known difference does not hold: {known.formula}")
     plain = _compare_values(comparison, known, _leaf_values(differs, known), _leaf_values(other, known))
@@ -125,16 +121,16 @@ NativeAndFloat64 = tuple[np.ndarray, np.ndarray | None]
 
 
 def _leaf_values(observed: PortOutputs, known: KnownDifference) -> NativeAndFloat64:
-    cold, place = observed.samples[FRESH_STATE], f"train: {known.leaf}"
-    return cold.native[place], None if cold.float64 is None else cold.float64[place]
+    cold, output = observed.samples[FRESH_STATE], trained_leaf(known.leaf)
+    return cold.native[output], None if cold.float64 is None else cold.float64[output]
 
 
 def _apply_formula(observed: PortOutputs, known: KnownDifference, formula: Any) -> NativeAndFloat64:
     """Evaluate a formula in float64 at every step, and cast to the dtype of the leaf for the native run."""
 
-    def at_every_step(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def at_every_step(outputs: Outputs) -> np.ndarray:
         names = [leaf.name for leaf in observed.table.leaves]
-        stacked = {name: outputs[f"train: {name}"] for name in names}
+        stacked = {name: outputs[trained_leaf(name)] for name in names}
         in_float64 = {name: array.astype("float64") for name, array in stacked.items()}
         steps = len(stacked[known.leaf])
         rows = [formula({name: array[step] for name, array in in_float64.items()}, step + 1) for step in range(steps)]
@@ -148,4 +144,4 @@ def _compare_values(
     comparison: Comparison, known: KnownDifference, left: NativeAndFloat64, right: NativeAndFloat64
 ) -> Finding:
     float64 = None if left[1] is None or right[1] is None else (left[1], right[1])
-    return compare_arrays(comparison, FRESH_STATE, f"train: {known.leaf}", (left[0], right[0]), float64)
+    return compare_arrays(comparison, FRESH_STATE, trained_leaf(known.leaf), (left[0], right[0]), float64)

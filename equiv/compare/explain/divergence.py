@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from equiv.core.batch_spec import FLOAT_DTYPES
-from equiv.core.results import BACKWARD_PASS, BUDGET_LEVEL, CheckResult, Finding, Intermediate
+from equiv.core.output_name import InputName, ProgramName
+from equiv.core.results import BACKWARD_PASS, BUDGET_LEVEL, CheckResult, Intermediate
 from equiv.errors import EquivError
-from equiv.programs.compiled import probe_inputs
+from equiv.programs.compiled import part_inputs, probe_inputs
 from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.jaxpr import source_line, user_source_line
 from equiv.programs.probes import Probe, perturb_by_ulp, ulp
@@ -22,8 +23,7 @@ from equiv.programs.traced_port import TracedPort, trace_program_float64
 MAX_VALUES = 400
 """Most values of a program that are compared: the first ones, where the divergence begins."""
 
-InputArrays = Mapping[str, Any]
-"""Input name to array."""
+InputArrays = Mapping[InputName, Any]
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,6 @@ def _describe_equation(place: tuple[Any, ...]) -> tuple[str, str]:
 DIVERGENCE_NUDGES = 2
 """Number of runs with every input moved by an ulp."""
 
-PROGRAM_ORDER = ("eval ", "call ", "train ", "gradient ")
-"""Prefixes of program names, the simplest program first."""
-
 
 def add_divergence(
     checks: list[CheckResult], left: TracedPort, right: TracedPort, probe: Probe, steps: int
@@ -139,10 +136,10 @@ def add_divergence(
         probe: the inputs of both.
         steps: number of train steps that the probe has batches for.
     """
-    found = sorted(_refuted_programs(checks, left, right), key=lambda pair: pair[0])
+    found = list(_refuted_programs(checks, left, right))
     if not found:
         return checks
-    _, name, first = found[0]
+    name, first = min(found, key=lambda pair: pair[0].complexity)
     with jax.enable_x64(True):
         try:
             pair = trace_program_float64(left, name), trace_program_float64(right, name)
@@ -154,17 +151,13 @@ def add_divergence(
 
 def _refuted_programs(
     checks: list[CheckResult], left: TracedPort, right: TracedPort
-) -> Iterator[tuple[int, str, CheckResult]]:
+) -> Iterator[tuple[ProgramName, CheckResult]]:
     shared = {part.name for part in left.programs.parts} & {part.name for part in right.programs.parts}
     for check in checks:
         for finding in check.findings:
-            name = _program_name(finding)
-            if finding.grade == "refuted" and finding.error and name in shared:
-                yield next(index for index, word in enumerate(PROGRAM_ORDER) if name.startswith(word)), name, check
-
-
-def _program_name(finding: Finding) -> str:
-    return finding.place.partition(": ")[0]
+            output = finding.output if finding.grade == "refuted" and finding.error else None
+            if output is not None and not output.after_training and output.program in shared:
+                yield output.program, check
 
 
 def _walk_programs(
@@ -182,7 +175,4 @@ def _walk_programs(
 def _program_inputs(program: Program, port: TracedPort, probe: Probe, steps: int) -> InputArrays:
     """Give the inputs of one forward or gradient program on a probe, in float64."""
     programs = replace(port.programs, float64=True, parts=(program,), begin=None, step=None)
-    fed = probe_inputs(programs, port.table, steps, probe)
-    given: dict[str, Any] = {**fed["variables"], **{f"batch/{name}": one[0] for name, one in fed["batches"].items()}}
-    given |= {name.removeprefix(f"{program.name}: "): one for name, one in fed["cotangents"].items()}
-    return given | {f"draw/{index}": bits for index, bits in enumerate(fed["draws"][program.name])}
+    return part_inputs(program, probe_inputs(programs, port.table, steps, probe))

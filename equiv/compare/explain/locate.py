@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult
 from equiv.programs.prover.first_difference import first_difference
-from equiv.programs.prover.prove import all_programs
+from equiv.programs.prover.prove import all_programs, mirrored_inputs
 from equiv.programs.traced_port import TracedPort
 from equiv.programs.transform import select_outputs
 
@@ -15,13 +16,15 @@ def add_first_differences(checks: list[CheckResult], reference: TracedPort, cand
     For the first `MAX_PLACES` outputs of a program, only equations that the output depends on are compared; for the
     others, the whole program.
     """
-    known: dict[tuple[str, str], str] = {}
+    known: dict[tuple[ProgramName, OutputName | None], str] = {}
 
-    def difference_of(place: str) -> str:
-        program, _, output = place.removeprefix("after training, ").partition(": ")
-        program = "step" if program == "train" else program
+    def difference_of(found: OutputName | None) -> str:
+        if found is None:
+            return ""
+        output = replace(found, after_training=False).of(STEP if found.program == TRAINING else found.program)
+        program = output.program
         looked = sum(key[0] == program for key in known)
-        key = (program, output) if looked < MAX_PLACES or (program, output) in known else (program, "")
+        key = (program, output) if looked < MAX_PLACES or (program, output) in known else (program, None)
         if key not in known:
             known[key] = _first_difference_of(*key, reference, candidate)
         return known[key]
@@ -29,7 +32,7 @@ def add_first_differences(checks: list[CheckResult], reference: TracedPort, cand
     results = []
     for check in checks:
         findings = [
-            replace(item, source=difference_of(item.place)) if item.grade in UNPROVED_GRADES else item
+            replace(item, source=difference_of(item.output)) if item.grade in UNPROVED_GRADES else item
             for item in check.findings
         ]
         results.append(replace(check, findings=tuple(findings)))
@@ -42,7 +45,9 @@ MAX_PLACES = 8
 UNPROVED_GRADES = ("refuted", "float64", "rounding")
 
 
-def _first_difference_of(program: str, output: str, reference: TracedPort, candidate: TracedPort) -> str:
+def _first_difference_of(
+    program: ProgramName, output: OutputName | None, reference: TracedPort, candidate: TracedPort
+) -> str:
     """Give the first difference of a program, or of the equations that one output depends on."""
     parts = [
         next((part for part in all_programs(side.programs) if part.name == program), None)
@@ -51,6 +56,6 @@ def _first_difference_of(program: str, output: str, reference: TracedPort, candi
     if parts[0] is None or parts[1] is None:
         return ""
     pair = [select_outputs(part, (output,)) if output in part.outputs else part for part in parts if part is not None]
-    aliases = {leaf.name: leaf.mirrors for leaf in reference.table.leaves if leaf.mirrors}
+    aliases = mirrored_inputs(reference.table)
     names = reference.port.backend, candidate.port.backend
     return first_difference(pair[0], pair[1], aliases, names)

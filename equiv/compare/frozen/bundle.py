@@ -12,13 +12,17 @@ import msgspec
 import numpy as np
 
 from equiv.core.leaves import LeafSpec, NativeKey
+from equiv.core.output_name import InputName, OutputName, ProgramName
 from equiv.core.results import Finding
 from equiv.errors import EquivError
 from equiv.programs.program import Draw
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 FrozenArrays = dict[str, np.ndarray]
+
+
+FrozenOutputs = dict[OutputName, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,14 @@ class FrozenProgram:
         inputs: by name.
         outputs: by name.
         draws: what it draws.
-        needs: output to the inputs that it can depend on.
+        needs: for every output the numbers of the inputs that it can depend on.
     """
 
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    name: ProgramName
+    inputs: tuple[InputName, ...]
+    outputs: tuple[OutputName, ...]
     draws: tuple[Draw, ...]
-    needs: dict[str, tuple[str, ...]]
+    needs: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,10 @@ class FrozenNames:
         outputs: output to name.
     """
 
-    program: str
+    program: ProgramName
     float64: bool
     rules: tuple[str, ...]
-    outputs: dict[str, str]
+    outputs: dict[OutputName, str]
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ class FrozenProbe:
     seed: int
     variables: FrozenArrays
     batches: FrozenArrays
-    native: FrozenArrays
-    float64: FrozenArrays | None
+    native: FrozenOutputs
+    float64: FrozenOutputs | None
 
 
 @dataclass(frozen=True)
@@ -128,9 +132,9 @@ class FrozenReference:
     step: FrozenProgram
     names: tuple[FrozenNames, ...]
     probes: tuple[FrozenProbe, ...]
-    noise: dict[str, dict[str, float]]
-    float64_noise: dict[str, dict[str, float]]
-    depth: dict[str, int]
+    noise: dict[str, dict[OutputName, float]]
+    float64_noise: dict[str, dict[OutputName, float]]
+    depth: dict[OutputName, int]
     fresh: FrozenArrays
     reused: tuple[str, ...]
     drawn: int
@@ -141,7 +145,7 @@ class FrozenReference:
 
 def encode_bundle(frozen: FrozenReference) -> bytes:
     """Encode a bundle; arrays as dtype, shape and little-endian bytes."""
-    return msgspec.msgpack.encode(frozen, enc_hook=_encode_array, order="sorted")
+    return msgspec.msgpack.encode(frozen, enc_hook=_encode_array)
 
 
 def decode_bundle(data: bytes, source: str) -> FrozenReference:

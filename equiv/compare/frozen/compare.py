@@ -141,7 +141,10 @@ def _frozen_side(frozen: FrozenReference, table: LeafTable) -> NumberedPort:
     )
     side = NumberedPort(programs, table, lambda _: None, frozen=True)
     for part in (*frozen.parts, frozen.begin, frozen.step):
-        side.needs[part.name] = {output: frozenset(inputs) for output, inputs in part.needs.items()}
+        side.needs[part.name] = {
+            output: frozenset(part.inputs[number] for number in numbers)
+            for output, numbers in zip(part.outputs, part.needs, strict=True)
+        }
     for names in frozen.names if frozen.prover == fingerprint() else ():
         side.known[names.float64, frozenset(names.rules), names.program] = names.outputs
         side.applied.setdefault((names.float64, names.program), set()).update(names.rules)

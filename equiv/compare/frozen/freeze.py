@@ -93,20 +93,19 @@ def _freeze_probe(probe: Probe, given: Sample) -> FrozenProbe:
 
 
 def _freeze_program(side: NumberedPort, program: Program) -> FrozenProgram:
-    needs = {output: tuple(sorted(inputs)) for output, inputs in side.dependencies(program).items()}
-    return FrozenProgram(program.name, program.inputs, program.outputs, program.draws, needs)
+    number = {name: index for index, name in enumerate(program.inputs)}
+    needs = side.dependencies(program)
+    numbers = tuple(tuple(sorted(number[name] for name in needs[output])) for output in program.outputs)
+    return FrozenProgram(program.name, program.inputs, program.outputs, program.draws, numbers)
 
 
 def _freeze_names(side: NumberedPort) -> Iterator[FrozenNames]:
     """Yield names under every set of rewrites that applies, so that a proof can name those it needs."""
     for float64 in (False, True):
         for part in all_programs(side.programs):
-            if any(side.name(f"{part.name}: {output}", float64, ALL_REWRITES) for output in part.outputs):
+            if any(side.name(output, float64, ALL_REWRITES) for output in part.outputs):
                 applied = sorted(side.applied[float64, part.name])
                 for rules in chain.from_iterable(combinations(applied, size) for size in range(len(applied) + 1)):
-                    named = {
-                        output: side.name(f"{part.name}: {output}", float64, frozenset(rules))
-                        for output in part.outputs
-                    }
+                    named = {output: side.name(output, float64, frozenset(rules)) for output in part.outputs}
                     outputs = {output: name for output, name in named.items() if name is not None}
                     yield FrozenNames(part.name, float64, rules, outputs)

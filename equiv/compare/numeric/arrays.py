@@ -19,7 +19,7 @@ def count_nonfinite(array: np.ndarray) -> int:
     return int(np.sum(~np.isfinite(array.astype("float64")))) if str(array.dtype) in FLOAT_DTYPES else 0
 
 
-def nonfinite_finding(place: str, probe: str, arrays: tuple[np.ndarray, np.ndarray], names: tuple[str, str]) -> Finding:
+def nonfinite_finding(arrays: tuple[np.ndarray, np.ndarray], names: tuple[str, str]) -> Finding:
     """Judge non-finite values: refuted where only one port has one at an element, else an error."""
     values = [array.astype("float64") for array in arrays]
     masks = [~np.isfinite(array) for array in values]
@@ -36,25 +36,24 @@ def nonfinite_finding(place: str, probe: str, arrays: tuple[np.ndarray, np.ndarr
             "Keep the model finite: no root of a negative number, no step that is too large."
         )
     return Finding(
-        place,
+        "",
         "refuted" if alone.any() else "error",
         reference=str(arrays[0][index]),
         candidate=str(arrays[1][index]),
         index=index,
-        probe=probe,
         nonfinite=counts,
         note=note,
     )
 
 
-def compare_integers(place: str, probe: str, left: np.ndarray, right: np.ndarray) -> Finding:
+def compare_integers(left: np.ndarray, right: np.ndarray) -> Finding:
     """Compare integers or booleans: equal or not."""
     unequal = np.argwhere(left != right)
     if not len(unequal):
-        return Finding(place, "exact", error=0.0, budget=0.0, ratio=0.0, precision="native", probe=probe)
+        return Finding("", "exact", error=0.0, budget=0.0, ratio=0.0, precision="native")
     index = tuple(int(axis) for axis in unequal[0])
     return Finding(
-        place,
+        "",
         "refuted",
         error=float(abs(int(left[index]) - int(right[index]))),
         budget=0.0,
@@ -62,6 +61,5 @@ def compare_integers(place: str, probe: str, left: np.ndarray, right: np.ndarray
         reference=str(left[index]),
         candidate=str(right[index]),
         index=index,
-        probe=probe,
         note=f"{len(unequal)} of {left.size} whole numbers differ",
     )

@@ -19,10 +19,11 @@ from equiv.compare.numeric import arrays as plain
 from equiv.compare.observation import FRESH_STATE, Comparison, Sample
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.grades import EQUAL_GRADES, Grade
+from equiv.core.output_name import OutputName
 from equiv.core.results import BUDGET_LEVEL, Finding
 from equiv.core.verdict import check_grade
 from equiv.programs.probes import ulp
-from equiv.programs.prover.proof import FLOAT64_CONSTANTS
+from equiv.programs.prover.proof import FLOAT64_CONSTANTS, Proof
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Difference:
 
 
 def compare_output(
-    comparison: Comparison, place: str, candidate_place: str = "", probes: tuple[str, ...] = ()
+    comparison: Comparison, output: OutputName, theirs: OutputName | None = None, probes: tuple[str, ...] = ()
 ) -> Finding:
     """Compare one output of the candidate with the reference's on every probe, and return the worst finding.
 
@@ -55,23 +56,22 @@ def compare_output(
 
     Args:
         comparison: the outputs of both ports.
-        place: `program: output` in the reference.
-        candidate_place: the same in the candidate, where it differs.
+        output: of the reference.
+        theirs: the output of the candidate, where it has another name.
         probes: on which probes; empty: on all that have it.
     """
+    other = theirs or output
     findings = [
-        apply_proof(
-            comparison, _compare_on_probe(comparison, probe, place, candidate_place or place), candidate_place or place
-        )
+        apply_proof(comparison, _compare_on_probe(comparison, probe, output, other), other)
         for probe in probes or comparison.reference.samples
-        if place in comparison.reference.samples[probe].native
+        if output in comparison.reference.samples[probe].native
     ]
-    return worst_finding(place, findings)
+    return worst_finding(output, findings)
 
 
-def apply_proof(comparison: Comparison, finding: Finding, other: str) -> Finding:
-    """Give a numeric finding the grade of its proof, if there is one; `other` is the candidate's place."""
-    proof = comparison.proofs.get((finding.place, other, finding.probe == FRESH_STATE))
+def apply_proof(comparison: Comparison, finding: Finding, other: OutputName) -> Finding:
+    """Give a numeric finding the grade of its proof, if there is one; `other` is the candidate's output."""
+    proof = _proof_of(comparison, finding.output, other, finding.probe)
     if proof is None or finding.grade == "error" or (finding.grade == "refuted" and finding.error is None):
         return finding
     if finding.grade != "refuted":
@@ -83,13 +83,16 @@ def apply_proof(comparison: Comparison, finding: Finding, other: str) -> Finding
     )
 
 
-def worst_finding(place: str, findings: list[Finding]) -> Finding:
+def _proof_of(comparison: Comparison, output: OutputName | None, other: OutputName, probe: str) -> Proof | None:
+    return None if output is None else comparison.proofs.get((output, other, probe == FRESH_STATE))
+
+
+def worst_finding(output: OutputName, findings: list[Finding]) -> Finding:
     """Select the deciding finding: the weakest grade, and among those the largest ratio."""
     if not findings:
-        return Finding(place, "vacuous", note="no probe reaches it")
+        return Finding(str(output), "vacuous", note="no probe reaches it", output=output)
     grade = check_grade(tuple(findings))
-    deciding = max((item for item in findings if item.grade == grade), key=_severity)
-    return replace(deciding, place=place)
+    return max((item for item in findings if item.grade == grade), key=_severity)
 
 
 def _severity(finding: Finding) -> float:
@@ -97,64 +100,77 @@ def _severity(finding: Finding) -> float:
     return (finding.ratio or 0.0) if finding.ratio is not None or finding.grade in EQUAL_GRADES else math.inf
 
 
-def _compare_on_probe(comparison: Comparison, probe: str, place: str, other: str) -> Finding:
+def _compare_on_probe(comparison: Comparison, probe: str, output: OutputName, other: OutputName) -> Finding:
     ours, theirs = comparison.reference.samples[probe], comparison.candidate.samples[probe]
     if other not in theirs.native:
-        return Finding(place, "refuted", probe=probe, note="the candidate does not return it")
+        note = "the candidate does not return it"
+        return Finding(str(output), "refuted", probe=probe, note=note, output=output)
     float64 = None
-    proof = comparison.proofs.get((place, other, probe == FRESH_STATE))
+    proof = _proof_of(comparison, output, other, probe)
     # What is proved as the ports compute it needs no float64 run, which may have rounded a constant that they share.
     decided = proof is not None and FLOAT64_CONSTANTS not in proof.rewrites
     if (
         not decided
         and ours.float64 is not None
         and theirs.float64 is not None
-        and place in ours.float64
+        and output in ours.float64
         and other in theirs.float64
     ):
-        float64 = ours.float64[place], theirs.float64[other]
-    return compare_arrays(comparison, probe, place, (ours.native[place], theirs.native[other]), float64)
+        float64 = ours.float64[output], theirs.float64[other]
+    return compare_arrays(comparison, probe, output, (ours.native[output], theirs.native[other]), float64)
 
 
 def compare_arrays(
     comparison: Comparison,
     probe: str,
-    place: str,
+    output: OutputName,
     native: tuple[np.ndarray, np.ndarray],
     float64: tuple[np.ndarray, np.ndarray] | None,
 ) -> Finding:
-    """Compare native and float64 arrays on one probe, with the budget of `place`."""
+    """Compare native and float64 arrays on one probe, with the budget of `output`."""
+    finding = _compare_values(comparison, probe, output, native, float64)
+    return replace(finding, place=str(output), probe=probe, output=output)
+
+
+def _compare_values(
+    comparison: Comparison,
+    probe: str,
+    output: OutputName,
+    native: tuple[np.ndarray, np.ndarray],
+    float64: tuple[np.ndarray, np.ndarray] | None,
+) -> Finding:
+    """Compare native and float64 arrays; the finding does not name the output and the probe yet."""
     left, right = native
     if refusal := plain.type_mismatch(left, right):
-        return replace(refusal, place=place, probe=probe)
+        return refusal
     for one, two in (native, float64 or native):
         nonfinite = (plain.count_nonfinite(one), plain.count_nonfinite(two))
         if nonfinite != (0, 0):
-            return plain.nonfinite_finding(place, probe, (one, two), comparison.names)
+            return plain.nonfinite_finding((one, two), comparison.names)
     if str(left.dtype) not in FLOAT_DTYPES:
-        return plain.compare_integers(place, probe, left, right)
-    own = _measure_difference(comparison, probe, place, left, right, in_float64=False)
+        return plain.compare_integers(left, right)
+    own = _measure_difference(comparison, probe, output, left, right, in_float64=False)
     if float64 is None:
-        return _make_finding(place, probe, own, None, comparison)
-    judged = _measure_difference(comparison, probe, place, *float64, in_float64=True)
+        return _make_finding(output, own, None, comparison)
+    judged = _measure_difference(comparison, probe, output, *float64, in_float64=True)
     # The reference's own distance from its float64 run is rounding too, where it is unstable.
     rounded = float(np.max(np.abs(left.astype("float64") - float64[0]), initial=0.0))
-    return _make_finding(place, probe, replace(own, budget=max(own.budget, 2 * rounded)), judged, comparison)
+    return _make_finding(output, replace(own, budget=max(own.budget, 2 * rounded)), judged, comparison)
 
 
 def _measure_difference(
-    comparison: Comparison, probe: str, place: str, left: np.ndarray, right: np.ndarray, in_float64: bool
+    comparison: Comparison, probe: str, output: OutputName, left: np.ndarray, right: np.ndarray, in_float64: bool
 ) -> Difference:
     a, b = left.astype("float64"), right.astype("float64")
     difference = np.abs(a - b)
     index = np.unravel_index(int(np.argmax(difference)), difference.shape) if difference.size else ()
     noise = comparison.noise.float64 if in_float64 else comparison.noise.native
     size = ulp(left.dtype)
-    growth = math.sqrt(max(1, comparison.noise.depth.get(place, 1))) * BUDGET_LEVEL * comparison.case.budget_factor
+    growth = math.sqrt(max(1, comparison.noise.depth.get(output, 1))) * BUDGET_LEVEL * comparison.case.budget_factor
     scale = float(np.max(np.abs(a), initial=0.0))
     # One ulp of the leaf's largest value is the least that any rounding does.
-    response = max(noise.get(probe, {}).get(place, 0.0), size * scale)
-    whole = _model_gradient_scale(comparison.reference.samples[probe], place, in_float64)
+    response = max(noise.get(probe, {}).get(output, 0.0), size * scale)
+    whole = _model_gradient_scale(comparison.reference.samples[probe], output, in_float64)
     return Difference(
         error=float(np.max(difference, initial=0.0)),
         budget=response * growth,
@@ -171,25 +187,27 @@ def _element_text(array: np.ndarray, index: tuple[np.intp, ...]) -> str:
     return f"{float(array[index]):.9g}" if array.size else ""
 
 
-def _model_gradient_scale(sample: Sample, place: str, in_float64: bool) -> float:
+def _model_gradient_scale(sample: Sample, output: OutputName, in_float64: bool) -> float:
     """The largest gradient of the whole model: a gradient that is zero in theory is noise relative to it."""
-    program, _, output = place.partition(": ")
-    if not output.startswith("gradient "):
+    if output.kind != "gradient":
         return 0.0
     outputs = sample.float64 if in_float64 and sample.float64 is not None else sample.native
-    prefix = f"{program}: gradient "
-    return max(float(np.max(np.abs(array), initial=0.0)) for name, array in outputs.items() if name.startswith(prefix))
+    return max(
+        float(np.max(np.abs(array), initial=0.0))
+        for other, array in outputs.items()
+        if other.kind == "gradient" and other.program == output.program
+    )
 
 
 def _make_finding(
-    place: str, probe: str, native: Difference, float64: Difference | None, comparison: Comparison
+    output: OutputName, native: Difference, float64: Difference | None, comparison: Comparison
 ) -> Finding:
     judge = float64 or native
     grade, note = _grade(native, float64, comparison)
     if grade == "refuted" and float64 is not None and float64.ratio <= 1:
         judge = native
     return Finding(
-        place,
+        "",
         grade,
         error=judge.error,
         budget=judge.budget,
@@ -198,10 +216,9 @@ def _make_finding(
         reference=judge.reference,
         candidate=judge.candidate,
         index=judge.index,
-        probe=probe,
         note=note,
         response=judge.response,
-        depth=comparison.noise.depth.get(place),
+        depth=comparison.noise.depth.get(output),
         factor=comparison.case.budget_factor,
     )
 

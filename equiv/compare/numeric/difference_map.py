@@ -8,6 +8,7 @@ import numpy as np
 from equiv.compare.numeric import arrays as plain
 from equiv.compare.observation import Comparison
 from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.output_name import TRAINING
 from equiv.core.results import SHADES, ULP_BINS, CheckResult, Finding, Spread
 from equiv.programs.probes import ulp
 
@@ -34,16 +35,15 @@ def _budget_ratio(finding: Finding) -> float:
 def finding_spread(comparison: Comparison, finding: Finding) -> Spread | None:
     """Measure how one finding's difference is spread; None where it is not of two arrays of one shape."""
     ours, theirs = (side.samples.get(finding.probe) for side in (comparison.reference, comparison.candidate))
-    if ours is None or theirs is None or finding.place not in theirs.native or finding.place not in ours.native:
+    output = finding.output
+    if output is None or ours is None or theirs is None or not (output in theirs.native and output in ours.native):
         return None
-    native = ours.native[finding.place], theirs.native[finding.place]
+    native = ours.native[output], theirs.native[output]
     if plain.type_mismatch(*native) or str(native[0].dtype) not in FLOAT_DTYPES:
         return None
     float64 = None
-    if ours.float64 is not None and theirs.float64 is not None and finding.place in ours.float64:
-        float64 = (
-            (ours.float64[finding.place], theirs.float64[finding.place]) if finding.place in theirs.float64 else None
-        )
+    if ours.float64 is not None and theirs.float64 is not None and output in ours.float64:
+        float64 = (ours.float64[output], theirs.float64[output]) if output in theirs.float64 else None
     judge = float64 if float64 is not None and finding.precision == "float64" else native
     with np.errstate(all="ignore"):
         return _measure_spread(finding, native, judge, float64)
@@ -57,7 +57,7 @@ def _measure_spread(finding: Finding, native: ArrayPair, judge: ArrayPair, float
     if np.max(difference, initial=0.0) != finding.error:
         return None  # a formula was judged, not these arrays
     ratios: tuple[float, ...] = ()
-    if finding.place.startswith("train: ") and difference.ndim:
+    if finding.output is not None and finding.output.program == TRAINING and difference.ndim:
         worst = [float(np.max(step, initial=0.0)) for step in difference]
         ratios = tuple(
             float(_replace_nan(np.divide(error, finding.budget))) if finding.budget else -1.0 for error in worst

@@ -1,11 +1,13 @@
 """Measure how rounding moves the outputs of the reference, from which budgets are computed."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from equiv.compare.numeric.run_port import CompiledPort, run_then_eval
-from equiv.compare.observation import FRESH_STATE, RoundingNoise, Sample
+from equiv.compare.observation import FRESH_STATE, Outputs, RoundingNoise, Sample
+from equiv.core.output_name import TRAINING, OutputName
 from equiv.programs import rounding_depth as depth
 from equiv.programs.compiled import Executable
 from equiv.programs.probes import Probe, perturb_by_ulp
@@ -16,7 +18,7 @@ ROUNDING_NUDGES = 2
 
 def measure_noise(compiled: CompiledPort, given: Mapping[str, Sample], all_probes: list[Probe]) -> RoundingNoise:
     """Measure how far the reference moves when each of its inputs moves by one ulp, in both precisions."""
-    responses: tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]] = ({}, {})
+    responses: tuple[dict[str, dict[OutputName, float]], dict[str, dict[OutputName, float]]] = ({}, {})
     for index, probe in enumerate(all_probes):
         own = compiled.traced.fresh if probe.name == FRESH_STATE else {}
         # Seed 0 moves nothing: where two runs on the same inputs differ, that is noise too.
@@ -28,28 +30,26 @@ def measure_noise(compiled: CompiledPort, given: Mapping[str, Sample], all_probe
                 given_probe = probe if seed == 0 else perturb_by_ulp(probe, seed, "float64" if in_float64 else None)
                 moved = run_then_eval(executable, given_probe, own, {})
                 known = responses[in_float64].setdefault(probe.name, {})
-                for place, value in _responses(base, moved):
-                    known[place] = max(known.get(place, 0.0), value)
+                for output, value in _responses(base, moved):
+                    known[output] = max(known.get(output, 0.0), value)
     return RoundingNoise(*responses, output_depths(compiled.native))
 
 
-def _responses(base: Mapping[str, np.ndarray], moved: Mapping[str, np.ndarray]) -> Iterator[tuple[str, float]]:
-    for place, array in base.items():
+def _responses(base: Outputs, moved: Outputs) -> Iterator[tuple[OutputName, float]]:
+    for output, array in base.items():
         if "float" in str(array.dtype):
             with np.errstate(invalid="ignore"):  # inf - inf; non-finite values are left out below, and refuted later
-                difference = np.abs(moved[place].astype("float64") - array.astype("float64"))
-            yield place, float(np.max(difference[np.isfinite(difference)], initial=0.0))
+                difference = np.abs(moved[output].astype("float64") - array.astype("float64"))
+            yield output, float(np.max(difference[np.isfinite(difference)], initial=0.0))
 
 
-def output_depths(executable: Executable) -> dict[str, int]:
+def output_depths(executable: Executable) -> dict[OutputName, int]:
     """Map outputs to their number of rounded operations in a row; training counts every step."""
     programs = executable.programs
-    found = {
-        f"{part.name}: {name}": value for part in programs.parts for name, value in depth.rounding_depths(part).items()
-    }
+    found = {name: value for part in programs.parts for name, value in depth.rounding_depths(part).items()}
     if programs.step is None:
         return found
     per_step = depth.rounding_depths(programs.step)
     trained = max(per_step.values(), default=1) * executable.steps
-    found |= {f"train: {name}": trained for name in per_step}
-    return found | {f"after training, {name}": value + trained for name, value in list(found.items())}
+    later = {replace(name, after_training=True): value + trained for name, value in found.items()}
+    return {**found, **{name.of(TRAINING): trained for name in per_step}, **later}

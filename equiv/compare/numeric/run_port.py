@@ -10,11 +10,12 @@ from equiv.backends.build import call_user_code
 from equiv.compare.numeric.probe_set import make_probes
 from equiv.compare.observation import FRESH_STATE, LARGE_INPUTS, PortOutputs, Sample
 from equiv.core.leaves import LeafTable
+from equiv.core.output_name import TRAINING, ProgramName, trained_leaf
 from equiv.errors import PortError
 from equiv.programs import compile_thread as background
 from equiv.programs import key_reuse as randomness
 from equiv.programs.built_case import BuiltCase
-from equiv.programs.compiled import Executable, lower_programs, run_executable
+from equiv.programs.compiled import Executable, NamedOutputs, lower_programs, run_executable
 from equiv.programs.probes import NamedArrays, Probe
 from equiv.programs.traced_port import TracedPort, trace_port_float64
 
@@ -46,7 +47,7 @@ class CompiledPort:
 
 
 def compile_port(
-    built_case: BuiltCase, traced: TracedPort, needed: frozenset[str] | None = None, quick: bool = False
+    built_case: BuiltCase, traced: TracedPort, needed: frozenset[ProgramName] | None = None, quick: bool = False
 ) -> Callable[[], CompiledPort]:
     """Start to compile one port in a background thread: all programs natively, and those needed in float64.
 
@@ -107,29 +108,27 @@ def run_on_probe(
         runs.append((compiled.float64, reference.float64 if reference else None))
     outputs = []
     for executable, theirs in runs:
-        taken = {} if theirs is None else {leaf: theirs[f"train: {leaf}"][-1] for leaf in converted}
+        taken = {} if theirs is None else {leaf: theirs[trained_leaf(leaf)][-1] for leaf in converted}
         outputs.append(run_then_eval(executable, probe, own, taken))
     return Sample(outputs[0], outputs[1] if len(outputs) > 1 else None)
 
 
-def _run_once(executable: Executable, probe: Probe, own: NamedArrays) -> NamedArrays:
+def _run_once(executable: Executable, probe: Probe, own: NamedArrays) -> NamedOutputs:
     return call_user_code(executable.programs.backend, "running", partial(run_executable, executable, probe, own))
 
 
-def run_then_eval(executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays) -> NamedArrays:
+def run_then_eval(executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays) -> NamedOutputs:
     """Run all programs, then eval with the trained variables and `taken`, as `after training, ...`."""
     table = executable.table
-    if probe.name == LARGE_INPUTS:
-        return {
-            name: value for name, value in _run_once(executable, probe, own).items() if not name.startswith("train: ")
-        }
     outputs = _run_once(executable, probe, own)
+    if probe.name == LARGE_INPUTS:
+        return {name: value for name, value in outputs.items() if name.program != TRAINING}
     if not table.names("state") or executable.programs.step is None:
         return outputs
-    trained = {name: outputs[f"train: {name}"][-1] for name in table.names()} | taken
+    trained = {name: outputs[trained_leaf(name)][-1] for name in table.names()} | taken
     again = _run_once(executable, replace(probe, variables={}), trained)
-    after = {f"after training, {name}": value for name, value in again.items() if name.startswith(("eval ", "call "))}
-    kept = {name: value for name, value in outputs.items() if probe.name != FRESH_STATE or name.startswith("train: ")}
+    after = {replace(name, after_training=True): value for name, value in again.items() if name.program.is_evaluation}
+    kept = {name: value for name, value in outputs.items() if probe.name != FRESH_STATE or name.program == TRAINING}
     return {**kept, **after}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from equiv.compare.numeric.difference import compare_arrays
 from equiv.compare.observation import Comparison, PortOutputs, RoundingNoise, Sample
 from equiv.compare.selfcheck.eager_port import EagerPort, StepOutputs, all_outputs
+from equiv.core.output_name import BEGIN, STEP, OutputName, ProgramName
 from equiv.core.results import Finding
 from equiv.core.selfcheck_results import Outcome
 from equiv.programs.built_case import BuiltCase
@@ -29,6 +30,10 @@ NUDGED_RUNS = 8
 """Number of runs, with every input moved by an ulp, on which a difference below the budget must persist."""
 
 
+ProvedNames = Mapping[OutputName, str]
+"""Output to the prover's name of its computation."""
+
+
 @dataclass(frozen=True, eq=False)
 class Detector:
     """The candidate as it is, with which its mutated programs are compared.
@@ -43,7 +48,7 @@ class Detector:
     port: EagerPort
     comparison: Comparison
     base: Mapping[str, StepOutputs]
-    names: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]]
+    names: Mapping[ProgramName, tuple[ProvedNames, ProvedNames]]
 
     def original(self, mutant: Program) -> Program:
         """Return the candidate's own program of that name."""
@@ -64,7 +69,7 @@ def open_detector(port: EagerPort, built_case: BuiltCase, noise: RoundingNoise) 
     """
     base = all_outputs(port)
     samples = {
-        probe: Sample({place: array for outputs in steps.values() for place, array in outputs.items()}, None)
+        probe: Sample({name: array for outputs in steps.values() for name, array in outputs.items()}, None)
         for probe, steps in base.items()
     }
     seen = PortOutputs(port.traced.table, 0, samples, {}, {})
@@ -75,7 +80,7 @@ def open_detector(port: EagerPort, built_case: BuiltCase, noise: RoundingNoise) 
     return Detector(port, Comparison(built_case.case, seen, seen, noise), base, names)
 
 
-def output_names(program: Program, modulo: bool = False) -> dict[str, str]:
+def output_names(program: Program, modulo: bool = False) -> ProvedNames:
     """Map outputs to names: equal where two computations are proved to be the same, `modulo` named rewrites."""
     numbering = Numbering(Algebra(frozenset(CONDITIONS) if modulo else frozenset[str]()))
     return {output: value.name for output, value in number_program(program, numbering).items()}
@@ -93,16 +98,16 @@ def detect(detector: Detector, mutant: Program, port: EagerPort | None = None) -
     unnoticed: list[Finding] = []
     for probe in runs.probe_names(mutant):
         for step, outputs in enumerate(runs.all(mutant, probe)):
-            base = detector.base[probe]["step" if mutant.name == "begin" else mutant.name, step]
-            pairs = {place: (base[place], array) for place, array in outputs.items()}
-            findings = [compare_arrays(detector.comparison, probe, place, pair, None) for place, pair in pairs.items()]
+            base = detector.base[probe][STEP if mutant.name == BEGIN else mutant.name, step]
+            pairs = {name: (base[name], array) for name, array in outputs.items()}
+            findings = [compare_arrays(detector.comparison, probe, name, pair, None) for name, pair in pairs.items()]
             if refuted := [finding for finding in findings if finding.grade == "refuted"]:
                 worst = max(refuted, key=lambda finding: math.inf if finding.ratio is None else finding.ratio)
                 where = {
                     "place": worst.place,
                     "probe": probe,
                     "ratio": worst.ratio,
-                    "check": check_of_place(worst.place),
+                    "check": worst.output.check if worst.output else "",
                 }
                 return where, []
             unnoticed += [finding for finding in findings if finding.grade not in ("unidentifiable", "vacuous")]
@@ -128,24 +133,15 @@ def explain_undetected(
 def _is_systematic(detector: Detector, mutant: Program, finding: Finding, port: EagerPort) -> bool:
     """Whether the difference keeps its sign and size when rounding changes: every input moves by an ulp of float32."""
     own, original = detector.port, detector.original(mutant)
-    probe = own.probes[finding.probe]
+    probe, output = own.probes[finding.probe], finding.output
+    assert output is not None  # `compare_arrays` names it
 
     def signed_difference(seed: int) -> np.ndarray:
         probes = {probe.name: perturb_by_ulp(probe, 1000 + seed, "float32") if seed else probe}
         mutants = replace(port, probes=probes).all(mutant, probe.name)
         runs = zip(mutants, replace(own, probes=probes).all(original, probe.name), strict=True)
-        return np.stack([one[finding.place] - other[finding.place] for one, other in runs]).reshape(-1)
+        return np.stack([one[output] - other[output] for one, other in runs]).reshape(-1)
 
     first = signed_difference(0)
     worst = np.argmax(np.abs(first))
     return all(0.5 < signed_difference(seed)[worst] / first[worst] < 2 for seed in range(1, NUDGED_RUNS))
-
-
-def check_of_place(place: str) -> str:
-    """Name the check that compares a place."""
-    program, _, output = place.partition(": ")
-    if program == "train":
-        return "train"
-    if program.startswith("gradient "):
-        return "gradients"
-    return "state" if output.startswith("state ") else "outputs"

@@ -3,7 +3,7 @@
 A mutant differs from its original in a few operations, so running it eagerly is cheaper than compiling it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,18 +15,17 @@ from equiv.compare.numeric.rounding import ROUNDING_NUDGES, output_depths
 from equiv.compare.observation import FRESH_STATE, LARGE_INPUTS, Outputs, RoundingNoise
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.leaves import LeafTable
+from equiv.core.output_name import BEGIN, TRAINING, OutputName, ProgramName, batch_input, leaf_input
 from equiv.errors import PortError
 from equiv.programs.built_case import BuiltCase
-from equiv.programs.compiled import Executable, probe_inputs
+from equiv.programs.compiled import Executable, number_draws, part_inputs, probe_inputs
 from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.probes import NamedArrays, Probe, perturb_by_ulp, to_float64
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.prove import all_programs
 from equiv.programs.traced_port import TracedPort, trace_port, trace_port_float64
 
-TRAINING_PROGRAMS = ("begin", "step")
-
-StepOutputs = dict[tuple[str, int], Outputs]
+StepOutputs = dict[tuple[ProgramName, int], Outputs]
 """`(program, step)` to outputs."""
 
 
@@ -53,45 +52,37 @@ class EagerPort:
 
     def part(self, program: Program, inputs: Mapping[str, Any]) -> Outputs:
         """Run one forward or gradient program."""
-        given = {**inputs["variables"], **{f"batch/{name}": array[0] for name, array in inputs["batches"].items()}}
-        for name, array in inputs["cotangents"].items():
-            if name.startswith(f"{program.name}: "):
-                given[name.removeprefix(f"{program.name}: ")] = array
-        return _evaluate_program(program, given, inputs["draws"][program.name], f"{program.name}: ")
+        return _evaluate_program(program, part_inputs(program, inputs))
 
     def train(self, begin: Program, step: Program, inputs: Mapping[str, Any]) -> Iterator[Outputs]:
         """Run training and yield the outputs of every step."""
-        carry = {**inputs["variables"], **_evaluate_program(begin, inputs["variables"], [], "")}
+        variables = {leaf_input(name): array for name, array in inputs["variables"].items()}
+        carry = {name.as_input: array for name, array in _evaluate_program(begin, variables).items()}
         for number in range(self.steps):
-            batch = {f"batch/{name}": array[number] for name, array in inputs["batches"].items()}
-            outputs = _evaluate_program(
-                step, {**carry, **batch}, [bits[number] for bits in inputs["draws"]["step"]], ""
-            )
-            carry = {**carry, **outputs}
-            yield {f"train: {name}": array for name, array in outputs.items()}
+            batch = {batch_input(name): array[number] for name, array in inputs["batches"].items()}
+            draws = number_draws([bits[number] for bits in inputs["draws"][step.name]])
+            outputs = _evaluate_program(step, {**variables, **carry, **batch, **draws})
+            carry |= {name.as_input: array for name, array in outputs.items()}
+            yield {name.of(TRAINING): array for name, array in outputs.items()}
 
     def all(self, mutant: Program, probe: str) -> Iterator[Outputs]:
         """Run one program on a probe; a program of training gives the outputs of every step."""
         begin, step, inputs = self.programs.begin, self.programs.step, self.inputs(self.probes[probe])
-        if mutant.name not in TRAINING_PROGRAMS:
+        if not mutant.name.is_training:
             yield self.part(mutant, inputs)
         elif begin is not None and step is not None:
-            yield from self.train(*((mutant, step) if mutant.name == "begin" else (begin, mutant)), inputs)
+            yield from self.train(*((mutant, step) if mutant.name == BEGIN else (begin, mutant)), inputs)
 
     def probe_names(self, program: Program) -> list[str]:
         """Name the probes of a program: nothing is trained on `LARGE_INPUTS`, and `FRESH_STATE` is for training."""
-        return [
-            name for name in self.probes if name != (LARGE_INPUTS if program.name in TRAINING_PROGRAMS else FRESH_STATE)
-        ]
+        return [name for name in self.probes if name != (LARGE_INPUTS if program.name.is_training else FRESH_STATE)]
 
 
-def _evaluate_program(
-    program: Program, given: Mapping[str, Any], draws: Sequence[Any], prefix: str
-) -> dict[str, np.ndarray]:
-    named = {**given, **{f"draw/{index}": bits for index, bits in enumerate(draws)}}
+def _evaluate_program(program: Program, named: Mapping[Any, Any]) -> dict[OutputName, np.ndarray]:
+    """Run a program on arrays by the name of its inputs."""
     with jax.enable_x64(True), np.errstate(all="ignore"):
         results = evaluate_eagerly(program.jaxpr, [named[name] for name in program.inputs])
-    return {f"{prefix}{name}": value for name, value in zip(program.outputs, results, strict=True)}
+    return dict(zip(program.outputs, results, strict=True))
 
 
 def open_eager_port(built_case: BuiltCase, backend: str, fresh: bool, in_float64: bool = True) -> EagerPort:
@@ -141,7 +132,7 @@ def _fresh_probe(probe: Probe, table: LeafTable) -> Probe:
 
 def measure_eager_noise(port: EagerPort) -> RoundingNoise:
     """Measure how far the reference moves when each of its inputs moves by one ulp of their precision."""
-    responses: dict[str, dict[str, float]] = {}
+    responses: dict[str, dict[OutputName, float]] = {}
     dtype = "float64" if port.programs.float64 else None
     for name, probe in port.probes.items():
         known = responses.setdefault(name, {})
@@ -149,18 +140,18 @@ def measure_eager_noise(port: EagerPort) -> RoundingNoise:
         for seed in range(1, ROUNDING_NUDGES + 1):
             moved = all_outputs(replace(port, probes={name: perturb_by_ulp(probe, seed, dtype)}))[name]
             for step, outputs in base.items():
-                for place, array in outputs.items():
+                for output, array in outputs.items():
                     if str(array.dtype) in FLOAT_DTYPES:
-                        difference = np.abs(array.astype("float64") - moved[step][place].astype("float64"))
+                        difference = np.abs(array.astype("float64") - moved[step][output].astype("float64"))
                         largest = float(np.max(difference[np.isfinite(difference)], initial=0.0))
-                        known[place] = max(known.get(place, 0.0), largest)
+                        known[output] = max(known.get(output, 0.0), largest)
     executable = Executable(port.programs, port.traced.table, port.steps, lambda _: {})
     return RoundingNoise(responses, {}, output_depths(executable))
 
 
 def all_outputs(port: EagerPort) -> dict[str, StepOutputs]:
     """Run every program on every probe: probe to outputs."""
-    programs = [part for part in all_programs(port.programs) if part.name != "begin"]
+    programs = [part for part in all_programs(port.programs) if part.name != BEGIN]
     return {
         probe: {
             (program.name, step): outputs

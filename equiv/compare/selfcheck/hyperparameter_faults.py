@@ -172,12 +172,12 @@ def _changed_signature(original: Program, program: Program) -> dict[str, str]:
     for name in (*had, *has):
         before, now = (_aval_text(avals.get(name)) for avals in (had, has))
         if before != now:
-            check = "train" if program.name in ("begin", "step") else "outputs"
-            return {"check": check, "place": f"{program.name}: {name}", "reason": f"{now} for {before}"}
+            check = "train" if program.name.is_training else "outputs"
+            return {"check": check, "place": str(name), "reason": f"{now} for {before}"}
     before, now = ([(draw.shape, draw.bit_width) for draw in one.draws] for one in (original, program))
     if before != now:
         reason = f"draws {now} for {before}"
-        return {"check": "randomness", "place": program.name, "reason": reason}
+        return {"check": "randomness", "place": str(program.name), "reason": reason}
     return {}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from equiv.compare.numeric.run_port import CompiledPort
 from equiv.compare.observation import Outputs, RoundingNoise
 from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.output_name import OutputName
 from equiv.core.results import BUDGET_LEVEL, Finding
 from equiv.programs.compiled import run_executable
 from equiv.programs.probes import NamedArrays, Probe, ulp
@@ -59,7 +60,7 @@ def _with_variables(probe: Probe, changed: NamedArrays) -> Probe:
 
 
 def _trial_finding(
-    place: str, outputs: Outputs, base: Outputs, budgets: Mapping[str, float], leaves: tuple[str, str]
+    place: str, outputs: Outputs, base: Outputs, budgets: Mapping[OutputName, float], leaves: tuple[str, str]
 ) -> Finding:
     """Judge whether a changed probe moves an output; `leaves`: the two swapped, or twice the one moved.
 
@@ -69,11 +70,11 @@ def _trial_finding(
     for name, budget in budgets.items():
         # A port that swaps two leaves swaps them in its outputs, too.
         other = _swap_leaf_names(name, *leaves)
-        if other not in outputs or leaves == (name.removeprefix("train: "),) * 2:
+        if other not in outputs or (name.kind == "leaf" and leaves == (name.leaf, name.leaf)):
             continue
         found = _change_over_budget(base[name], outputs[other], budget)
         if found > ratio:
-            shown, ratio = name, found
+            shown, ratio = str(name), found
     if ratio > 1:
         return Finding(place, "exact", ratio=ratio if math.isfinite(ratio) else None, note=f"seen in {shown}")
     return Finding(
@@ -84,16 +85,12 @@ def _trial_finding(
     )
 
 
-def _swap_leaf_names(name: str, one: str, other: str) -> str:
-    """Swap two leaf names in the name of an output: `gradient a`, `state a`, `a`, `opt/0/mu/a`."""
-    for leaf, new in ((one, other), (other, one)):
-        head = name.removesuffix(leaf)
-        if head != name and head[-1:] in (" ", "/"):
-            return head + new
-    return name
+def _swap_leaf_names(name: OutputName, one: str, other: str) -> OutputName:
+    """Swap two leaves in the name of an output."""
+    return replace(name, leaf={one: other, other: one}.get(name.leaf, name.leaf))
 
 
-def _output_budget(name: str, array: np.ndarray, noise: RoundingNoise) -> float:
+def _output_budget(name: OutputName, array: np.ndarray, noise: RoundingNoise) -> float:
     """Compute the rounding budget of an output: at least an ulp of its largest element."""
     size = ulp(array.dtype) if str(array.dtype) in FLOAT_DTYPES else 0.0
     least = size * float(np.max(np.abs(array.astype("float64")), initial=0.0))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from equiv.core.output_name import STEP, TRAINING, OutputName
 from equiv.core.results import Finding
 from equiv.errors import EquivError
 from equiv.programs.mutation.mutate import mutate_randomly
@@ -25,13 +26,12 @@ def mutate_proofs(candidates: Mapping[str, TracedPort], proofs: Mapping[str, Pro
     )
 
 
-def _proved_outputs(part: Program, proofs: Proofs) -> list[str]:
-    program = "train" if part.name == "step" else part.name
-    places = {other for _, other, cold in proofs if not cold}
-    return [output for output in part.outputs if f"{program}: {output}" in places]
+def _proved_outputs(part: Program, proofs: Proofs) -> list[OutputName]:
+    proved = {other for _, other, cold in proofs if not cold}
+    return [output for output in part.outputs if (output.of(TRAINING) if part.name == STEP else output) in proved]
 
 
-def _mutate_proof(name: str, part: Program, outputs: list[str]) -> Finding:
+def _mutate_proof(name: str, part: Program, outputs: list[OutputName]) -> Finding:
     place = f"tampering with {name}, {part.name}"
     before = number_program(part)
     for seed in range(MAX_MUTATIONS):

@@ -4,7 +4,7 @@ A layout is either the same in both libraries, or it permutes elements, packs le
 transform of optax commutes with that where training in either layout gives the same model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,6 @@ import optax
 
 from equiv.core.layouts import optimizer_layout
 from equiv.core.leaves import MappedLeaf
-from equiv.programs.train_step import CarryLeafParts
 
 LayoutRelation = Literal["same", "moved", "packed", "shifted", "unknown"]
 """Layout of a leaf in the other library: the same; elements permuted or reshaped; packed with other leaves or split
@@ -106,7 +105,7 @@ def describe_optimizer_effects(relations: Mapping[LayoutRelation, str]) -> list[
     ]
 
 
-def layout_relation(source: CarryLeafParts, target: CarryLeafParts) -> LayoutRelation:
+def layout_relation(source: Sequence[MappedLeaf], target: Sequence[MappedLeaf]) -> LayoutRelation:
     """The relation of one leaf of the target to the source: the one that changes the most of all the leaves it holds.
 
     Args:

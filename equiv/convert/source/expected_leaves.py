@@ -47,7 +47,7 @@ class Slot:
     path: TreePath
     role: Role
     spec: LeafSpec
-    held: CarryLeafParts
+    held: tuple[MappedLeaf, ...]
     native: NativeKey | None = None
     whole: bool = True
 
@@ -207,12 +207,11 @@ def _text_path(path: tuple[Any, ...]) -> TreePath:
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
-def _slot(tracer: Tracer, path: TreePath, struct: Any, held: CarryLeafParts) -> Slot:
-    spec = LeafSpec(tuple(struct.shape), str(struct.dtype))
+def _slot(tracer: Tracer, path: TreePath, struct: Any, parts: CarryLeafParts) -> Slot:
+    spec, held = LeafSpec(tuple(struct.shape), str(struct.dtype)), tuple(part.mapped for part in parts)
     native = next((leaf.key for leaf in held if leaf.key in tracer.port.leaves), None)
-    if held[0].name.startswith("random/"):
-        name = held[0].name.removeprefix("random/")
-        native = next(key for key in tracer.port.leaves if key.path == name)
+    if parts[0].name.kind == "random":
+        native = next(key for key in tracer.port.leaves if key.path == parts[0].name.path)
         return Slot(path, "random", LeafSpec(spec.shape, spec.dtype, "random"), held, native)
     if OPTIMIZER in path:
         whole = native is None or tuple(tracer.port.leaves[native].shape) == spec.shape

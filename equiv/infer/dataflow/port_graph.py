@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from equiv.backends.base import Port, PortSpec
 from equiv.backends.build import call_user_code
 from equiv.core.leaves import NativeKey
+from equiv.core.output_name import KEY, InputName, OutputName, ProgramName, batch_input, leaf_input
 from equiv.infer.dataflow.blocks import Cuts
 from equiv.infer.dataflow.use_graph import UseGraph, build_use_graph
 from equiv.infer.dataflow.walk import Dataflow, LeafBlock, walk_program
 from equiv.programs.program import Program
-from equiv.programs.trace import flatten_outputs, trace_function
+from equiv.programs.trace import NamedInputs, NamedOutputs, flatten_outputs, random_input, trace_function
 from equiv.programs.transform import select_outputs
 
 LeafCuts = Mapping[int, tuple[Cuts, ...]]
@@ -78,7 +79,7 @@ def read_port(port: Port, request: PortSpec, train: bool = False) -> PortGraph:
     """
     program = call_user_code(port.backend, "tracing", partial(_trace_forward, port, request, train))
     # Random state is no leaf of the layer table: draws are paired when the ports are compared.
-    named = {f"leaf {key}": key for key in port.leaves if port.collections[key] != "random"}
+    named = {_input_name(port, key): key for key in port.leaves if port.collections[key] != "random"}
     keys = {place: named[name] for place, name in enumerate(program.inputs) if name in named}
     return PortGraph(port, program, keys, walk_program(program, frozenset(keys), {}))
 
@@ -95,8 +96,7 @@ def _output_labels(program: Program) -> list[tuple[object, ...]]:
     found: list[tuple[object, ...]] = []
     for name, aval in zip(program.outputs, program.jaxpr.out_avals, strict=True):
         # Methods return their outputs in the order that the case states, leaves come in the order of a library's tree.
-        later = " after leaf " in name
-        found.append(("leaf", math.prod(aval.shape)) if later else ("number", len(found)))
+        found.append(("leaf", math.prod(aval.shape)) if name.kind == "state" else ("number", len(found)))
     return found
 
 
@@ -106,25 +106,33 @@ def _dtype_kind(dtype: Any) -> str:
     return "float" if jnp.issubdtype(dtype, jnp.floating) else str(dtype)
 
 
-def _input_name(port: Port, key: NativeKey) -> str:
-    return f"{'random/' if port.collections[key] == 'random' else 'leaf '}{key}"
+def _input_name(port: Port, key: NativeKey) -> InputName:
+    return random_input(key) if port.collections[key] == "random" else leaf_input(str(key))
 
 
 def _trace_forward(port: Port, request: PortSpec, train: bool) -> Program:
+    leaves = {key for key in port.leaves if port.collections[key] != "random"}
     inputs = {_input_name(port, key): struct for key, struct in port.leaves.items()}
-    inputs |= {f"batch/{name}": struct for name, struct in request.batch.items()}
-    inputs |= {"key": jax.eval_shape(lambda: jax.random.key(0))}
+    inputs |= {batch_input(name): struct for name, struct in request.batch.items()}
+    inputs |= {KEY: jax.eval_shape(lambda: jax.random.key(0))}
+    mode = "train" if train else "eval"
 
-    def run(given: Mapping[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def run(given: NamedInputs) -> NamedOutputs:
+        found: dict[OutputName, Any] = {}
         for method, entries in request.methods.items():
             native = {key: given[_input_name(port, key)] for key in port.leaves}
-            arguments = tuple(given[f"batch/{name}"] for name in entries)
-            outputs, after = port.apply(native, method, arguments, train, given["key"])
-            found |= flatten_outputs(f"output {method}", outputs)
+            arguments = tuple(given[batch_input(name)] for name in entries)
+            outputs, after = port.apply(native, method, arguments, train, given[KEY])
+            program = ProgramName(mode, method)
+            found |= flatten_outputs(program, outputs)
             if train:
-                found |= {f"{method} after {_input_name(port, key)}": value for key, value in after.items()}
+                found |= {leaf_after_call(program, key): value for key, value in after.items() if key in leaves}
         return found
 
-    program = trace_function("train" if train else "eval", run, inputs)
-    return select_outputs(program, tuple(name for name in program.outputs if "after random/" not in name))
+    program = trace_function(ProgramName(mode), run, inputs)
+    return select_outputs(program, program.outputs)
+
+
+def leaf_after_call(program: ProgramName, key: NativeKey) -> OutputName:
+    """The output that is a native leaf after a call."""
+    return OutputName(program, "state", leaf=str(key))

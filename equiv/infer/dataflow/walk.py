@@ -84,12 +84,13 @@ def walk_program(program: Program, leaves: frozenset[int], cuts: Mapping[int, tu
     # All blocks first: batch entries are the nodes after them.
     for place in sorted(leaves):
         values[place] = _leaf_value(place, tuple(jaxpr.invars[place].aval.shape), cuts.get(place), blocks)
-    entries = [name for name in program.inputs if name.startswith("batch/")]
+    entries = [name.path for name in program.inputs if name.kind == "batch"]
     for place, (name, var) in enumerate(zip(program.inputs, jaxpr.invars, strict=True)):
-        if name in entries:
-            state.uses.path = ("input", name)
-            use = state.uses.record(len(blocks) + entries.index(name), "input", None)
-            entry, shape = -1 - entries.index(name), tuple(var.aval.shape)
+        if name.kind == "batch":
+            state.uses.path = ("input", name.path)
+            number = entries.index(name.path)
+            use = state.uses.record(len(blocks) + number, "input", None)
+            entry, shape = -1 - number, tuple(var.aval.shape)
             origins = tuple(frozenset([(entry, axis, Fraction(1), Fraction(0))]) for axis in range(len(shape)))
             values[place] = single_part(shape, ValuePart(use, is_activation=True), origins)
         elif place not in leaves:

@@ -16,6 +16,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from equiv.backends.build import call_user_code
+from equiv.core.output_name import InputName
 from equiv.errors import EquivError
 from equiv.infer.dataflow.leaf_uses import ADD, CONTRACT
 from equiv.infer.dataflow.local_hash import node_roles
@@ -210,11 +211,11 @@ def _draw_content(content: object, label: tuple[Any, ...]) -> np.ndarray:
     return 0.2 * drawn if ADD in ways else 1 + 0.2 * drawn
 
 
-def _input_array(graph: PortGraph, name: str, array: np.ndarray | None, batch: Mapping[str, np.ndarray]) -> Any:
+def _input_array(graph: PortGraph, name: InputName, array: np.ndarray | None, batch: Mapping[str, np.ndarray]) -> Any:
     if array is not None:
         return array
-    if name.startswith("batch/"):
-        return batch[name.removeprefix("batch/")]
+    if name.kind == "batch":
+        return batch[name.path]
     aval = graph.program.jaxpr.in_avals[graph.program.inputs.index(name)]
     if jnp.issubdtype(aval.dtype, jax.dtypes.prng_key):
         return jnp.broadcast_to(jax.random.key(0), aval.shape)

@@ -8,7 +8,7 @@ import numpy as np
 
 from equiv.backends.base import Port, PortSpec
 from equiv.core.leaves import NativeKey
-from equiv.infer.dataflow.port_graph import PortGraph, cut_leaves, read_port
+from equiv.infer.dataflow.port_graph import PortGraph, cut_leaves, leaf_after_call, read_port
 from equiv.infer.dataflow.strided_views import AccessPattern, access_pattern, whole_leaf_view
 from equiv.infer.dataflow.use_graph import Use
 from equiv.infer.matching.by_gradient import GradientMatcher
@@ -183,7 +183,7 @@ def _pair_overwritten(graphs: tuple[PortGraph, PortGraph], matching: Matching) -
         for node in range(len(graph.blocks)):
             # A leaf that is only written has no use that could be
             # coloured. The output that holds its new value has a colour.
-            after = [end for name, end in ends.items() if name.endswith(f" after leaf {graph.key(node)}")]
+            after = [end for name, end in ends.items() if name == leaf_after_call(name.program, graph.key(node))]
             if after and node not in graph.use_graph.live:
                 what = tuple(colours[side][end] for end in after)
                 found.setdefault(what, ([], []))[side].append(node)

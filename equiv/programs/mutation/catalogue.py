@@ -238,12 +238,12 @@ LOOP_FAULTS = (
     Fault(
         "one draw for two",
         "two layers share a key",
-        program=leaves.swap_inputs(lambda name: name.startswith("draw/"), both=False),
+        program=leaves.swap_inputs(leaves.is_draw, both=False),
     ),
     Fault(
         "one draw for all rows",
         "every layer or example has the same mask",
-        program=leaves.change_input(lambda name: name.startswith("draw/"), shapes.repeat_first_row),
+        program=leaves.change_input(leaves.is_draw, shapes.repeat_first_row),
     ),
 )
 
@@ -258,17 +258,17 @@ LEAF_FAULTS = (
     Fault(
         "bias left out",
         "use_bias=False",
-        program=leaves.change_input(lambda name: name.endswith(("/bias", "/b", "/offset")), jnp.zeros_like),
+        program=leaves.change_input(lambda name: name.leaf.endswith(("/bias", "/b", "/offset")), jnp.zeros_like),
     ),
     Fault(
         "scale left out",
         "use_scale=False",
-        program=leaves.change_input(lambda name: name.endswith("/scale"), jnp.ones_like),
+        program=leaves.change_input(lambda name: name.leaf.endswith("/scale"), jnp.ones_like),
     ),
     Fault(
         "channels reversed",
         "BGR for RGB",
-        program=leaves.change_input(lambda name: name.startswith("batch/"), lambda x: lax.rev(x, (x.ndim - 1,))),
+        program=leaves.change_input(leaves.is_batch, lambda x: lax.rev(x, (x.ndim - 1,))),
     ),
     Fault(
         "stale state",
@@ -289,55 +289,51 @@ LEAF_FAULTS = (
     Fault(
         "gradient cut",
         "stop_gradient, or a leaf that is not trained",
-        program=leaves.change_output(lambda name: name.startswith("gradient "), jnp.zeros_like),
+        program=leaves.change_output(leaves.is_gradient, jnp.zeros_like),
     ),
     Fault(
         "gradient x 2",
         "a leaf counted twice",
-        program=leaves.change_output(lambda name: name.startswith("gradient "), lambda g: leaves.scale_array(g, 2)),
+        program=leaves.change_output(leaves.is_gradient, lambda g: leaves.scale_array(g, 2)),
     ),
     Fault(
         "gradients swapped",
         "two gradients of one shape in each other's place",
-        program=leaves.swap_outputs(lambda name: name.startswith("gradient ")),
+        program=leaves.swap_outputs(leaves.is_gradient),
     ),
     Fault(
         "learning rate x 2",
         "another learning rate",
         program=leaves.only_train_step(
-            leaves.change_update(
-                leaves.is_training_output("leaf"), lambda old, new: new + (new - old), together=True, whole=False
-            )
+            leaves.change_update(leaves.is_leaf_output, lambda old, new: new + (new - old), together=True, whole=False)
         ),
     ),
     Fault(
         "update left out",
         "one leaf is frozen, or its update is lost",
-        program=leaves.only_train_step(leaves.change_update(leaves.is_training_output("leaf"), lambda old, new: old)),
+        program=leaves.only_train_step(leaves.change_update(leaves.is_leaf_output, lambda old, new: old)),
     ),
     Fault(
         "update reversed",
         "ascent for descent",
-        program=leaves.only_train_step(
-            leaves.change_update(leaves.is_training_output("leaf"), lambda old, new: old - (new - old))
-        ),
+        program=leaves.only_train_step(leaves.change_update(leaves.is_leaf_output, lambda old, new: old - (new - old))),
     ),
     Fault(
         "weight decay",
         "decay on a leaf that has none",
         program=leaves.only_train_step(
-            leaves.change_update(leaves.is_training_output("leaf"), lambda old, new: new - old * 1e-4, whole=False)
+            leaves.change_update(leaves.is_leaf_output, lambda old, new: new - old * 1e-4, whole=False)
         ),
     ),
     Fault(
         "stale slot",
         "the optimizer's state is not handed on",
-        program=leaves.only_train_step(leaves.change_update(leaves.is_training_output("slot"), lambda old, new: old)),
+        program=leaves.only_train_step(leaves.change_update(leaves.is_optimizer_output, lambda old, new: old)),
     ),
     Fault(
         "slots swapped",
         "first moment for second",
-        program=leaves.only_train_step(leaves.swap_outputs(leaves.is_training_output("slot"))),
+        program=leaves.only_train_step(leaves.swap_outputs(leaves.is_optimizer_output)),
     ),
 )
 

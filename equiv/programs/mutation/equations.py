@@ -69,7 +69,7 @@ def atom_level(atom: Any, levels: Mapping[Any, int]) -> int:
 def iterate_equations(program: Program) -> Iterator[EquationContext]:
     """Iterate over all live equations, those in loops and calls included, in program order."""
     jaxpr, _ = open_jaxpr(program.jaxpr)
-    given = [DRAWN if name.startswith("draw/") else GIVEN for name in program.inputs]
+    given = [DRAWN if name.kind == "draw" else GIVEN for name in program.inputs]
     yield from _iterate_jaxpr(program, (), jaxpr, given)
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from equiv.core.output_name import ProgramName
 from equiv.errors import EquivError
 from equiv.programs.jaxpr import source_line
 from equiv.programs.mutation.catalogue import FAULTS, Fault
@@ -25,12 +26,12 @@ class Mutation:
     Attributes:
         kind: of the fault.
         site: the equation with its source line, or the input or output.
-        program: name of the program.
+        program: the program.
     """
 
     kind: str
     site: str
-    program: str
+    program: ProgramName
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from equiv.core.output_name import InputName, OutputName
 from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr
 from equiv.programs.program import Program
 
@@ -133,7 +134,10 @@ def _substitute_operands(eqn: Any, known: Mapping[Any, Any]) -> Any:
     return eqn.replace(invars=[_substitute(atom, known) for atom in eqn.invars])
 
 
-Replacements = Mapping[str, tuple[Sequence[Any], Compute]]
+Replacement = tuple[Sequence[Any], Compute]
+
+
+Replacements = Mapping[InputName, Replacement] | Mapping[OutputName, Replacement]
 """Name of an input or output to the atoms and the function that compute its new value."""
 
 

@@ -5,13 +5,16 @@ from collections.abc import Mapping
 import numpy as np
 from jax.extend import core
 
+from equiv.core.output_name import InputName
 from equiv.programs.jaxpr import source_line, user_source_line
 from equiv.programs.program import Program
 from equiv.programs.prover.algebra import CONDITIONS, Algebra
 from equiv.programs.prover.value_numbering import NumberedEquation, Numbering, input_term, number_program
 
 
-def first_difference(left: Program, right: Program, aliases: dict[str, str], names: tuple[str, str]) -> str:
+def first_difference(
+    left: Program, right: Program, aliases: Mapping[InputName, InputName], names: tuple[str, str]
+) -> str:
     """Describe the first equation on each side whose operands both programs have and whose result only its own has.
 
     Differences that named rewrites explain do not count.
@@ -33,7 +36,7 @@ def first_difference(left: Program, right: Program, aliases: dict[str, str], nam
     terms = [{term for _, ins, outs in steps for term in (*ins, *outs)} for steps in sides]
     # If no such equation exists, a port uses an input that the other does not use: inputs count as shared then.
     given = {
-        input_term(aliases.get(name, name)): aliases.get(name, name)
+        input_term(aliases.get(name, name)): str(aliases.get(name, name))
         for program in (left, right)
         for name in program.inputs
     }

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from equiv.core.output_name import OutputName
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -16,5 +18,5 @@ class Proof:
 FLOAT64_CONSTANTS = "constants as in float64"
 """The rewrite of comparing float64 traces: in float32 `1 - 0.99` and `0.01` differ, in real numbers they do not."""
 
-Proofs = Mapping[tuple[str, str, bool], Proof]
-"""`(place in the reference, place in the candidate, cold)` to proof; cold: from each library's own initial state."""
+Proofs = Mapping[tuple[OutputName, OutputName, bool], Proof]
+"""`(output of the reference, output of the candidate, cold)` to proof; cold: from each library's own initial state."""

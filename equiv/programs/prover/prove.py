@@ -6,12 +6,13 @@ constants are not rounded yet; only the rewrites that a proof needs are reported
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jax.extend import core
 
 from equiv.core.leaves import LeafTable
+from equiv.core.output_name import BEGIN, STEP, TRAINING, InputName, OutputName, ProgramName, leaf_input
 from equiv.programs.jaxpr import CALL_PRIMITIVES, open_jaxpr, scan_operand_bounds
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.algebra import CONDITIONS, Algebra
@@ -21,6 +22,20 @@ from equiv.programs.prover.value_numbering import Numbering, number_program
 ALL_REWRITES = frozenset(CONDITIONS)
 
 EMPTY_SET: frozenset[str] = frozenset()
+
+
+InputSet = frozenset[InputName]
+
+
+NO_INPUTS: InputSet = frozenset()
+
+
+Dependencies = Mapping[OutputName, InputSet]
+"""Output to the inputs that it can depend on."""
+
+
+OutputPair = tuple[OutputName, OutputName]
+"""An output of the reference and one of the candidate."""
 
 
 @dataclass
@@ -39,15 +54,15 @@ class NumberedPort:
 
     programs: Programs
     table: LeafTable
-    float64_program: Callable[[str], Program | None]
-    known: dict[tuple[bool, frozenset[str], str], dict[str, str]] = field(default_factory=dict)
-    applied: dict[tuple[bool, str], set[str]] = field(default_factory=dict)
-    needs: dict[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+    float64_program: Callable[[ProgramName], Program | None]
+    known: dict[tuple[bool, frozenset[str], ProgramName], dict[OutputName, str]] = field(default_factory=dict)
+    applied: dict[tuple[bool, ProgramName], set[str]] = field(default_factory=dict)
+    needs: dict[ProgramName, Dependencies] = field(default_factory=dict)
     frozen: bool = False
 
-    def name(self, place: str, float64: bool, rules: frozenset[str]) -> str | None:
-        """The name of one `program: output`; None where there is no such program."""
-        program, _, output = place.partition(": ")
+    def name(self, output: OutputName, float64: bool, rules: frozenset[str]) -> str | None:
+        """The name of one output; None where there is no such program."""
+        program = output.program
         if self.frozen:
             rules &= self.applied.get((float64, program), EMPTY_SET)
             return self.known.get((float64, rules, program), {}).get(output)
@@ -55,24 +70,27 @@ class NumberedPort:
             self.known[float64, rules, program] = self._number(program, float64, rules)
         return self.known[float64, rules, program].get(output)
 
-    def dependencies(self, program: Program) -> Mapping[str, frozenset[str]]:
+    def dependencies(self, program: Program) -> Dependencies:
         """Output to the inputs that it can depend on."""
         if program.name not in self.needs:
             self.needs[program.name] = input_dependencies(program)
         return self.needs[program.name]
 
-    def _number(self, program: str, float64: bool, rules: frozenset[str]) -> dict[str, str]:
+    def _number(self, program: ProgramName, float64: bool, rules: frozenset[str]) -> dict[OutputName, str]:
         own = (part for part in all_programs(self.programs) if part.name == program)
         part = self.float64_program(program) if float64 else next(own, None)
         if part is None:
             return {}
-        # A library-only leaf whose formula has converged equals the leaf that it mirrors.
-        aliases = {leaf.name: leaf.mirrors for leaf in self.table.leaves if leaf.mirrors}
         algebra = Algebra(rules)
-        values = number_program(part, Numbering(algebra), aliases)
+        values = number_program(part, Numbering(algebra), mirrored_inputs(self.table))
         if rules == ALL_REWRITES:
             self.applied[float64, program] = algebra.applied
         return {output: value.name for output, value in values.items()}
+
+
+def mirrored_inputs(table: LeafTable) -> dict[InputName, InputName]:
+    """Map each library-only leaf to the leaf that it mirrors, whose value it has where its formula has converged."""
+    return {leaf_input(leaf.name): leaf_input(leaf.mirrors) for leaf in table.leaves if leaf.mirrors}
 
 
 def all_programs(programs: Programs) -> tuple[Program, ...]:
@@ -89,30 +107,30 @@ def prove(left: NumberedPort, right: NumberedPort, same_initial_state: frozenset
         same_initial_state: state leaves that both libraries initialise to the same value.
     """
     single = _prove_programs(left, right)
-    proofs: dict[tuple[str, str, bool], Proof] = {}
+    proofs: dict[tuple[OutputName, OutputName, bool], Proof] = {}
     for (ours, theirs), proof in single.items():
-        if not ours.startswith(("begin: ", "step: ")):
+        if not ours.program.is_training:
             proofs[ours, theirs, False] = proof
     state = frozenset(left.table.names("state"))
     for cold in (False, True):
         trained = _prove_training(left, single, state - same_initial_state if cold else frozenset())
         for name, proof in trained.items():
-            proofs[f"train: {name}", f"train: {name}", cold] = proof
+            proofs[name.of(TRAINING), name.of(TRAINING), cold] = proof
+        equal = {name.as_input: proof for name, proof in trained.items()}
         for part in left.programs.parts:
             for output, needs in left.dependencies(part).items():
-                place = f"{part.name}: {output}"
-                variables = [name for name in needs if name in left.table.names()]
-                if (place, place) in single and all(name in trained for name in variables):
-                    after = f"after training, {place}"
-                    used = _combine_proofs([single[place, place], *(trained[name] for name in variables)])
+                variables = [name for name in needs if name.kind == "leaf"]
+                if (output, output) in single and all(name in equal for name in variables):
+                    after = replace(output, after_training=True)
+                    used = _combine_proofs([single[output, output], *(equal[name] for name in variables)])
                     proofs[after, after, cold] = used
     return proofs
 
 
-def _prove_programs(left: NumberedPort, right: NumberedPort) -> dict[tuple[str, str], Proof]:
+def _prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, Proof]:
     """Prove outputs of single programs: first without rewrites, then with them, last in float64."""
     pairs = _output_pairs(left, right)
-    found: dict[tuple[str, str], Proof] = {}
+    found: dict[OutputPair, Proof] = {}
     for float64, rules in ((False, frozenset[str]()), (False, ALL_REWRITES), (True, ALL_REWRITES)):
         open_pairs = [pair for pair in pairs if pair not in found]
         if not open_pairs:
@@ -126,29 +144,29 @@ def _prove_programs(left: NumberedPort, right: NumberedPort) -> dict[tuple[str, 
     return found
 
 
-def _output_pairs(left: NumberedPort, right: NumberedPort) -> list[tuple[str, str]]:
+def _output_pairs(left: NumberedPort, right: NumberedPort) -> list[OutputPair]:
     """Pair the reference's outputs with the candidate's; a reference-only leaf is paired with the leaf it mirrors."""
-    theirs = {f"{part.name}: {output}" for part in all_programs(right.programs) for output in part.outputs}
+    theirs = {output for part in all_programs(right.programs) for output in part.outputs}
     copies = {leaf.name: leaf.mirrors for leaf in left.table.leaves if leaf.mirrors}
     pairs = []
     for part in all_programs(left.programs):
         for output in part.outputs:
-            leaf = output.removeprefix("state ")
-            other = output.replace(leaf, copies[leaf]) if leaf in copies and part.name != "step" else output
-            if f"{part.name}: {other}" in theirs:
-                pairs.append((f"{part.name}: {output}", f"{part.name}: {other}"))
+            mirrors = output.is_leaf and output.leaf in copies and part.name != STEP
+            other = replace(output, leaf=copies[output.leaf]) if mirrors else output
+            if other in theirs:
+                pairs.append((output, other))
     return pairs
 
 
 def _equal_pairs(
-    left: NumberedPort, right: NumberedPort, pairs: Iterable[tuple[str, str]], float64: bool, rules: frozenset[str]
-) -> list[tuple[str, str]]:
+    left: NumberedPort, right: NumberedPort, pairs: Iterable[OutputPair], float64: bool, rules: frozenset[str]
+) -> list[OutputPair]:
     names = [(pair, left.name(pair[0], float64, rules), right.name(pair[1], float64, rules)) for pair in pairs]
     return [pair for pair, one, other in names if one is not None and one == other]
 
 
 def _minimal_rewrites(
-    left: NumberedPort, right: NumberedPort, pair: tuple[str, str], float64: bool, before: Iterable[frozenset[str]]
+    left: NumberedPort, right: NumberedPort, pair: OutputPair, float64: bool, before: Iterable[frozenset[str]]
 ) -> frozenset[str]:
     """A minimal set of rewrites for a proof: none of them can be removed.
 
@@ -167,7 +185,7 @@ def _minimal_rewrites(
         if enough(rules) and not any(enough(rules - {rule}) for rule in rules):
             return rules
     sides = zip((left, right), pair, strict=True)
-    needed = frozenset[str]().union(*(side.applied[float64, place.partition(": ")[0]] for side, place in sides))
+    needed = frozenset[str]().union(*(side.applied[float64, output.program] for side, output in sides))
     for rule in sorted(needed):
         if enough(needed - {rule}):
             needed -= {rule}
@@ -175,30 +193,37 @@ def _minimal_rewrites(
 
 
 def _prove_training(
-    left: NumberedPort, single: Mapping[tuple[str, str], Proof], different: frozenset[str]
-) -> dict[str, Proof]:
+    left: NumberedPort, single: Mapping[OutputPair, Proof], different: frozenset[str]
+) -> dict[OutputName, Proof]:
     """Prove by induction what stays equal over all steps: equal initially, and computed from what stays equal.
 
     Args:
         left: the reference.
         single: proofs of outputs of single programs.
         different: carried leaves whose initial values differ.
+
+    Returns:
+        Outputs of the train step to proofs.
     """
     begin, step = left.programs.begin, left.programs.step
     if begin is None or step is None:
         return {}
     needs = left.dependencies(step)
-    starts = {output for output in begin.outputs if (f"begin: {output}",) * 2 in single} - different
-    carried = [name for name in step.inputs if not name.startswith(("batch/", "draw/"))]
-    kept = {name for name in needs if (f"step: {name}",) * 2 in single and (name in starts or name not in carried)}
+    unequal = {leaf_input(leaf) for leaf in different}
+    starts = {output.as_input for output in begin.outputs if (output, output) in single} - unequal
+    carried = frozenset(name for name in step.inputs if name.is_carried)
+    kept = {
+        name for name in needs if (name, name) in single and (name.as_input in starts or name.as_input not in carried)
+    }
     while True:
-        lost = {name for name in kept if any(need in carried and need not in kept for need in needs[name])}
+        equal = {name.as_input for name in kept}
+        lost = {name for name in kept if not needs[name] & carried <= equal}
         if not lost:
             break
         kept -= lost
-    used = {name: single[f"step: {name}", f"step: {name}"] for name in kept}
-    begun = {name: single[f"begin: {name}", f"begin: {name}"] for name in kept if name in starts}
-    return {name: _combine_proofs([*used.values(), *begun.values()]) for name in kept} if kept else {}
+    used = [single[name, name] for name in kept]
+    begun = [single[name.of(BEGIN), name.of(BEGIN)] for name in kept if name.as_input in starts]
+    return {name: _combine_proofs([*used, *begun]) for name in kept} if kept else {}
 
 
 def _combine_proofs(proofs: Iterable[Proof]) -> Proof:
@@ -206,19 +231,19 @@ def _combine_proofs(proofs: Iterable[Proof]) -> Proof:
     return Proof("proved modulo", tuple(rewrites)) if rewrites else Proof("proved")
 
 
-def input_dependencies(program: Program) -> dict[str, frozenset[str]]:
+def input_dependencies(program: Program) -> dict[OutputName, InputSet]:
     """Map each output to the inputs that it can depend on; results of `while` and `cond` depend on all operands."""
     jaxpr, _ = open_jaxpr(program.jaxpr)
     inputs = [frozenset((name,)) for name in program.inputs]
     return dict(zip(program.outputs, _jaxpr_dependencies(jaxpr, inputs), strict=True))
 
 
-def _jaxpr_dependencies(jaxpr: Any, inputs: list[frozenset[str]]) -> list[frozenset[str]]:
-    known: dict[Any, frozenset[str]] = dict.fromkeys(jaxpr.constvars, EMPTY_SET)
+def _jaxpr_dependencies(jaxpr: Any, inputs: list[InputSet]) -> list[InputSet]:
+    known: dict[Any, InputSet] = dict.fromkeys(jaxpr.constvars, NO_INPUTS)
     known.update(zip(jaxpr.invars, inputs, strict=True))
     for eqn in jaxpr.eqns:
-        ins: list[frozenset[str]] = [
-            known.get(atom, EMPTY_SET) if isinstance(atom, core.Var) else EMPTY_SET for atom in eqn.invars
+        ins: list[InputSet] = [
+            known.get(atom, NO_INPUTS) if isinstance(atom, core.Var) else NO_INPUTS for atom in eqn.invars
         ]
         if eqn.primitive.name in CALL_PRIMITIVES:
             body, _ = open_jaxpr(eqn.params[CALL_PRIMITIVES[eqn.primitive.name]])
@@ -226,12 +251,12 @@ def _jaxpr_dependencies(jaxpr: Any, inputs: list[frozenset[str]]) -> list[frozen
         elif eqn.primitive.name == "scan":
             outs = _scan_dependencies(eqn, ins)
         else:
-            outs = [EMPTY_SET.union(*ins)] * len(eqn.outvars)
+            outs = [NO_INPUTS.union(*ins)] * len(eqn.outvars)
         known.update(zip(eqn.outvars, outs, strict=True))
-    return [EMPTY_SET if isinstance(atom, core.Literal) else known[atom] for atom in jaxpr.outvars]
+    return [NO_INPUTS if isinstance(atom, core.Literal) else known[atom] for atom in jaxpr.outvars]
 
 
-def _scan_dependencies(eqn: Any, ins: list[frozenset[str]]) -> list[frozenset[str]]:
+def _scan_dependencies(eqn: Any, ins: list[InputSet]) -> list[InputSet]:
     """A carry depends on its initial value and on what any iteration adds to it."""
     body, _ = open_jaxpr(eqn.params["jaxpr"])
     fixed, carried = scan_operand_bounds(eqn)

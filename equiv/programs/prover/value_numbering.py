@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
+from equiv.core.output_name import InputName, OutputName
 from equiv.programs.jaxpr import CALL_PRIMITIVES, inner_jaxprs, open_jaxpr
 from equiv.programs.primitives import COMMUTATIVE, CONSTANT_FOLDING, ELEMENTWISE, IDENTITY_PRIMITIVES
 from equiv.programs.program import Program
@@ -56,8 +57,8 @@ class Numbering:
 
 
 def number_program(
-    program: Program, numbering: Numbering | None = None, aliases: Mapping[str, str] | None = None
-) -> dict[str, TermView]:
+    program: Program, numbering: Numbering | None = None, aliases: Mapping[InputName, InputName] | None = None
+) -> dict[OutputName, TermView]:
     """Number every output of a program; two names are equal only if they are the same computation.
 
     Args:
@@ -72,8 +73,8 @@ def number_program(
     return dict(zip(program.outputs, number_jaxpr(numbering, jaxpr, consts, inputs), strict=True))
 
 
-def input_term(name: str) -> str:
-    """The term of a program's input."""
+def input_term(name: InputName) -> str:
+    """The term of a program's input; a leaf and a batch entry that read alike have different terms."""
     return digest("input", name)
 
 

@@ -5,18 +5,22 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from named import make_program
 
 from equiv.compare.explain.divergence import walk_values
+from equiv.core.output_name import leaf_input
 from equiv.core.results import Intermediate
-from equiv.programs.program import Program
 
-GIVEN = {"x": np.random.default_rng(0).normal(size=(6, 8)).astype("float32"), "w": np.eye(8, dtype="float32") + 0.25}
+GIVEN = {
+    leaf_input("x"): np.random.default_rng(0).normal(size=(6, 8)).astype("float32"),
+    leaf_input("w"): np.eye(8, dtype="float32") + 0.25,
+}
 
 
 def way(left: Callable, right: Callable) -> tuple[Intermediate, ...]:
     """Two functions of x and w, walked in float32."""
     programs = [
-        Program("f", jax.make_jaxpr(function)(GIVEN["x"], GIVEN["w"]), ("x", "w"), ("output",))
+        make_program("f", jax.make_jaxpr(function)(*GIVEN.values()), ("x", "w"), ("output",))
         for function in (left, right)
     ]
     nudged = [{name: array * np.float32(1 + sign * 1.2e-7) for name, array in GIVEN.items()} for sign in (-1, 1)]

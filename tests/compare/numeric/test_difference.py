@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from named import output_named
 
 from equiv.compare.numeric.difference import compare_output, worst_finding
 from equiv.compare.observation import Comparison, PortOutputs, RoundingNoise, Sample
@@ -16,7 +17,7 @@ from equiv.core.leaves import LeafTable
 from equiv.core.results import BUDGET_LEVEL, Finding
 from equiv.programs.probes import numpy_dtype
 
-PLACE = "train __call__: output"
+PLACE = output_named("train __call__: output")
 CASE = Case(guide="", models={}, batch={}, layers=())
 ULP = 2.0**-23
 WHY = "no float64 run: haiku: tracing in float64 raised TypeError"
@@ -36,7 +37,7 @@ def comparison(left, right, lifted=None, noise=0.0, lifted_noise=0.0, depth=1, p
         noise: response of the reference to an ulp, native.
         lifted_noise: likewise, lifted.
         depth: rounded operations in a row.
-        place: `program: output`.
+        place: the output.
         more: other outputs of both ports, native and lifted alike.
     """
     more = more or {}
@@ -105,7 +106,8 @@ def test_native_rounding_is_measured_against_the_references_own_too():
 def test_a_finding_shows_the_worst_element_and_its_budget():
     finding = graded(ONE, FAR, depth=4, noise=0.125)
     assert (finding.index, finding.reference, finding.candidate) == ((1,), "-2", "-2.01999998")
-    assert (finding.place, finding.probe, finding.depth, finding.response) == (PLACE, "0", 4, 0.125)
+    assert (finding.output, finding.probe, finding.depth, finding.response) == (PLACE, "0", 4, 0.125)
+    assert finding.place == "train __call__: output"
     assert finding.budget == pytest.approx(0.125 * 2 * BUDGET_LEVEL)
     assert finding.ratio == pytest.approx(finding.error / finding.budget)
 
@@ -171,8 +173,8 @@ def test_an_empty_array_is_vacuous():
     assert graded(np.zeros((0, 3), "float32"), np.zeros((0, 3), "float32")).grade == "vacuous"
 
 
-GRADIENT = "gradient __call__: gradient key/bias"
-OTHER = {"gradient __call__: gradient out/kernel": np.array([3.0, -4.0], "float32")}
+GRADIENT = output_named("gradient __call__: gradient key/bias")
+OTHER = {output_named("gradient __call__: gradient out/kernel"): np.array([3.0, -4.0], "float32")}
 
 
 def test_a_gradient_that_is_zero_in_theory_is_unidentifiable():
@@ -223,7 +225,7 @@ def test_an_output_that_the_candidate_lacks_is_refuted():
 
 
 def test_an_output_that_no_probe_reaches_is_vacuous():
-    assert compare_output(comparison(ONE, ONE), "train: nowhere").grade == "vacuous"
+    assert compare_output(comparison(ONE, ONE), output_named("train: nowhere")).grade == "vacuous"
 
 
 def test_the_worst_probe_speaks():
@@ -238,13 +240,13 @@ def test_the_worst_probe_speaks():
 @pytest.mark.parametrize("order", [1, -1], ids=["first", "last"])
 def test_a_refusal_without_a_ratio_is_worse_than_any_ratio(order):
     findings = [Finding("a", "refuted", note="shape differs"), Finding("b", "refuted", ratio=1e9)]
-    assert worst_finding("place", findings[::order]).note == "shape differs"
+    assert worst_finding(PLACE, findings[::order]).note == "shape differs"
 
 
 def test_the_worst_of_equal_grades_has_the_largest_ratio():
     grades = {"rounding": (0.1, 0.5, 0.2), "exact": (0.9,)}
     findings = [Finding("", grade, ratio=ratio) for grade, ratios in grades.items() for ratio in ratios]
-    assert (worst_finding("place", findings).grade, worst_finding("place", findings).ratio) == ("rounding", 0.5)
+    assert (worst_finding(PLACE, findings).grade, worst_finding(PLACE, findings).ratio) == ("rounding", 0.5)
 
 
 ARRAYS = st.lists(st.integers(-1000, 1000).filter(bool), min_size=1, max_size=4).map(

@@ -2,6 +2,7 @@
 
 import helpers
 import pytest
+from named import output_named
 
 from equiv.compare.proofs import prove_all
 from equiv.compare.sensitivity.proof_mutation import mutate_proofs
@@ -26,7 +27,7 @@ def test_a_change_that_breaks_no_proof_is_reported_so(monkeypatch: pytest.Monkey
     """Said as `unidentifiable`, never passed over."""
     traced = trace_port(helpers.workshop_of("rnn_scan"), "linen")
     monkeypatch.setattr("equiv.compare.sensitivity.proof_mutation.mutate_randomly", lambda part, seed: (None, part))
-    place = "call __call__: output"
+    place = output_named("call __call__: output")
     (finding,) = mutate_proofs({"linen": traced}, {"linen": {(place, place, False): Proof("proved")}})
     assert (finding.grade, finding.note) == ("unidentifiable", "none of 5 changed equations broke the proof")
 

@@ -15,9 +15,11 @@ from helpers import CASES, loaded
 from jax import lax
 from jax import numpy as jnp
 from jax.extend import core
+from named import make_program
 from soundness_programs import random_program
 
 from equiv.compare.selfcheck.eager_port import all_outputs, measure_eager_noise, open_eager_port
+from equiv.core.output_name import TRAINING
 from equiv.core.results import BUDGET_LEVEL
 from equiv.errors import EquivError
 from equiv.programs.built_case import build_case
@@ -28,7 +30,7 @@ from equiv.programs.mutation.mutate import FAULTS, find_mutation_sites, generate
 from equiv.programs.mutation.random_edits import RANDOM_FAULTS
 from equiv.programs.mutation.splice import NotApplicableError, apply_edit, replace_equation
 from equiv.programs.probes import ulp
-from equiv.programs.program import Draw, Program
+from equiv.programs.program import Draw
 from equiv.programs.prover import loops
 from equiv.programs.prover import rules as rewrites
 from equiv.programs.prover.prove import all_programs
@@ -65,7 +67,7 @@ def cell():
     bits = jax.ShapeDtypeStruct((3,), "uint32")
     jaxpr = jax.make_jaxpr(model)(jax.ShapeDtypeStruct((3, 3), "float32"), bits, bits)
     draws = tuple(Draw((3,), 32, "") for _ in range(2))
-    return Program("train __call__", jaxpr, ("batch/x", "draw/0", "draw/1"), ("output/0", "output/1"), draws)
+    return make_program("train __call__", jaxpr, ("batch/x", "draw/0", "draw/1"), ("output/0", "output/1"), draws)
 
 
 @cache
@@ -105,7 +107,7 @@ def test_a_mutant_type_checks_and_keeps_its_names(fault):
 
 @pytest.mark.parametrize("fault", RANDOM_FAULTS, ids=lambda fault: fault.kind)
 def test_a_change_of_any_sort_type_checks(fault):
-    turned = Program("turned", jax.make_jaxpr(lambda x: [x.T])(jnp.ones((3, 3))), ("x",), ("output",))
+    turned = make_program("turned", jax.make_jaxpr(lambda x: [x.T])(jnp.ones((3, 3))), ("x",), ("output",))
     programs = (eager_port("mlp").programs.parts[-1], cell(), turned)
     mutants = [mutant for program in programs for _, mutant in generate_mutants(program, fault)][:5]
     assert mutants
@@ -144,7 +146,7 @@ def test_equations_know_what_their_values_depend_on():
 
 def test_dead_equations_are_left_out():
     jaxpr = jax.make_jaxpr(lambda x: (jnp.tanh(x), jnp.exp(x))[1:])(1.0)
-    assert [context.name for context in iterate_equations(Program("dead", jaxpr, ("x",), ("output",)))] == ["exp"]
+    assert [context.name for context in iterate_equations(make_program("dead", jaxpr, ("x",), ("output",)))] == ["exp"]
 
 
 def test_random_mutations_are_the_same_for_the_same_seed():
@@ -156,7 +158,7 @@ def test_random_mutations_are_the_same_for_the_same_seed():
 
 
 def test_a_program_without_room_for_a_fault_is_an_error():
-    empty = Program("empty", jax.make_jaxpr(list)(), (), ())
+    empty = make_program("empty", jax.make_jaxpr(list)(), (), ())
     with pytest.raises(EquivError, match=r"empty: none of \d+ faults applies"):
         mutate_randomly(empty, 0)
 
@@ -170,7 +172,7 @@ def test_operation_by_operation_gives_what_the_compiled_programs_give(name):
     noise = measure_eager_noise(replace(trial, probes={"0": probe}))
     for (_, step), outputs in all_outputs(trial)["0"].items():
         for place, array in outputs.items():
-            theirs = compiled[place][step] if place.startswith("train: ") else compiled[place]
+            theirs = compiled[place][step] if place.program == TRAINING else compiled[place]
             if "float" not in str(array.dtype):
                 np.testing.assert_array_equal(array, theirs)
                 continue

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from named import make_program, output_named
 
 from equiv.core.leaves import LeafTable
-from equiv.programs.program import Program, Programs
+from equiv.programs.program import Programs
 from equiv.programs.prover.algebra import (
     CONDITIONS,
     LINEAR,
@@ -30,7 +31,7 @@ S, V, BIT = ((3, 3), "float32"), ((3,), "float32"), ((3, 3), "bool")
 
 def traced(function, *inputs):
     closed = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(*one) for one in inputs))
-    return Program("eval __call__", closed, tuple(f"input {i}" for i in range(len(inputs))), ("output",))
+    return make_program("eval __call__", closed, [f"input {i}" for i in range(len(inputs))], ("output",))
 
 
 def side(function, *inputs):
@@ -40,7 +41,7 @@ def side(function, *inputs):
 
 def proof(one, other, *inputs):
     """The proof that two functions are the same, or None."""
-    place = "eval __call__: output"
+    place = output_named("eval __call__: output")
     return prove(side(one, *inputs), side(other, *inputs), frozenset()).get((place, place, False))
 
 
@@ -157,7 +158,9 @@ def test_every_rewrite_has_a_pair_not_proved_without_it(rule):
 
 def under(function, inputs, rules):
     """The name of a function's result under some rewrites."""
-    return number_program(traced(function, *inputs), Numbering(Algebra(frozenset(rules))))["output"].name
+    return number_program(traced(function, *inputs), Numbering(Algebra(frozenset(rules))))[
+        output_named("eval __call__: output")
+    ].name
 
 
 def centred(x, axis):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from named import make_program, output_named
 
 from equiv.compare.explain.locate import add_first_differences
 from equiv.compare.numeric.difference import apply_proof
@@ -18,12 +19,13 @@ from equiv.compare.proofs import needed_in_float64, prove_all
 from equiv.core.case_files import CaseFile, LoadedCase
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey
+from equiv.core.output_name import TRAINING
 from equiv.core.results import CheckResult, Finding
 from equiv.core.results_json import decode_results
 from equiv.core.verdict import check_grade
 from equiv.frontends.cli.main import main
 from equiv.programs.built_case import build_case
-from equiv.programs.program import Program, Programs
+from equiv.programs.program import Programs
 from equiv.programs.prover.algebra import MASKS, REORDERED_PRODUCTS
 from equiv.programs.prover.first_difference import first_difference
 from equiv.programs.prover.proof import FLOAT64_CONSTANTS, Proof
@@ -44,7 +46,7 @@ LEAVES = ("a", "b", "c", "d")
 
 def program(name, function, inputs, outputs):
     closed = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct((3,), "float32") for _ in inputs))
-    return Program(name, closed, tuple(inputs), tuple(outputs))
+    return make_program(name, closed, inputs, outputs)
 
 
 def begin(*values):
@@ -74,7 +76,7 @@ def port(forward=forward, step=step, begin=begin, table=None, float64=None):
 def proved(left, right, same_initial_state=frozenset(("d",))):
     """The places proved, warm, and the places proved, cold."""
     found = prove(left, right, same_initial_state)
-    return tuple({place for place, _, cold in found if cold is wanted} for wanted in (False, True))
+    return tuple({str(place) for place, _, cold in found if cold is wanted} for wanted in (False, True))
 
 
 EVERY = {"eval __call__: output/0", "eval __call__: output/1", "eval __call__: output/2"}
@@ -130,8 +132,9 @@ def test_a_swap_of_two_leaves_is_not_proved():
 def test_rewrites_of_a_kept_leaf_are_named_in_every_place():
     other = port(step=lambda a, b, c, d, x: (a - x, b - a * x, c / 2, d + 1, jnp.sin(a)))
     found = prove(port(), other, frozenset(("d",)))
-    assert found["train: a", "train: a", False] == Proof("proved modulo", (REORDERED_PRODUCTS,))
-    assert found["eval __call__: output/0", "eval __call__: output/0", False] == Proof("proved")
+    trained, output = output_named("train: a"), output_named("eval __call__: output/0")
+    assert found[trained, trained, False] == Proof("proved modulo", (REORDERED_PRODUCTS,))
+    assert found[output, output, False] == Proof("proved")
 
 
 def test_a_leaf_only_the_reference_has_is_what_it_repeats():
@@ -146,7 +149,7 @@ def test_constants_that_differ_only_in_float32_are_proved_in_float64():
     one = lambda a, b, c, d, x: (a * np.float32(0.01), b, c)  # noqa: E731
     other = lambda a, b, c, d, x: (a * np.float32(1 - 0.99 + 1e-9), b, c)  # noqa: E731
     wide = port(forward=lambda a, b, c, d, x: (a * 0.25, b, c)).programs
-    place = "eval __call__: output/0"
+    place = output_named("eval __call__: output/0")
     alone = prove(port(forward=one), port(forward=other), frozenset())
     float64 = prove(port(forward=one, float64=wide), port(forward=other, float64=wide), frozenset())
     assert (place, place, False) not in alone
@@ -159,11 +162,17 @@ def test_no_training_is_proved_where_there_is_none():
     assert proved(one, port()) == (EVERY, set())
 
 
+def dependencies(function, inputs, outputs):
+    """Output to the inputs that it depends on, by text."""
+    found = input_dependencies(program("step", function, inputs, outputs))
+    return {output.text: set(map(str, inputs)) for output, inputs in found.items()}
+
+
 def test_a_loops_carry_depends_on_what_any_iteration_adds():
     def loop(a, b, c, x):
         return jax.lax.scan(lambda s, row: ((s[0] + s[1], s[1] * row, s[2]), s[2]), (a[0], b[0], c[0]), x)
 
-    found = input_dependencies(program("step", lambda *given: (*loop(*given)[0], loop(*given)[1]), "abcx", "pqrs"))
+    found = dependencies(lambda *given: (*loop(*given)[0], loop(*given)[1]), "abcx", "pqrs")
     assert found == {"p": {"a", "b", "x"}, "q": {"b", "x"}, "r": {"c"}, "s": {"c"}}
 
 
@@ -172,7 +181,7 @@ def test_an_output_depends_on_operands_of_while_and_cond():
         turned = jax.lax.while_loop(lambda s: s[0] < 3, lambda s: s * 2 + a, b)
         return turned, jax.lax.cond(a[0] > 0, lambda: b, lambda: c), jax.jit(jnp.sin)(c)
 
-    found = input_dependencies(program("step", lambda a, b, c: loops(a, b, c)[1:], "abc", "pq"))
+    found = dependencies(lambda a, b, c: loops(a, b, c)[1:], "abc", "pq")
     assert found == {"p": {"a", "b", "c"}, "q": {"c"}}
 
 
@@ -192,9 +201,9 @@ def wanted_places(reference):
     """Everything that a port gives on its first probe, without what only its library has."""
     own = {one.name for one in reference.table.leaves if one.library_only}
     programs = reference.programs
-    parts = [(part.name, output) for part in programs.parts for output in part.outputs]
-    places = {f"{part}: {output}" for part, output in parts if output.removeprefix("state ") not in own}
-    return places | {f"train: {name}" for name in programs.step.outputs if name not in own}
+    outputs = {output for part in programs.parts for output in part.outputs}
+    outputs |= {output.of(TRAINING) for output in programs.step.outputs}
+    return {output for output in outputs if output.leaf not in own}
 
 
 @pytest.mark.parametrize("candidate", ["linen", "nnx"])
@@ -223,9 +232,9 @@ def test_of_batch_norm_all_but_haikus_averages_is_proved(candidate):
     lacking = wanted_places(reference) - found
     averages = {"block.norm/mean", "block.norm/var"}
     assert lacking
-    assert {place.partition(": ")[2].removeprefix("state ") for place in lacking} <= averages
+    assert {output.leaf for output in lacking} <= averages
     # Eval mode after training depends on those averages.
-    assert not any(place.startswith("after training, eval") for place in found)
+    assert not any(output.after_training and output.program.kind == "eval" for output in found)
 
 
 NAMES = sorted(path.stem for path in helpers.CASES.glob("*.py"))
@@ -259,8 +268,9 @@ def source_of_fault(name, candidate, place, *replacements):
     built_case = build_case(case)
     assert not built_case.problems
     left, right = trace_port(built_case, "haiku"), trace_port(built_case, candidate)
-    assert (place, place, False) not in prove_all(left, {candidate: right})[candidate]
-    findings = (Finding(place, "refuted"), Finding(place, "exact"))
+    output = output_named(place)
+    assert (output, output, False) not in prove_all(left, {candidate: right})[candidate]
+    findings = (Finding(place, "refuted", output=output), Finding(place, "exact", output=output))
     (check,) = add_first_differences([CheckResult("outputs", candidate, "refuted", "", findings)], left, right)
     assert check.findings[1].source == ""
     return check.findings[0].source
@@ -325,14 +335,16 @@ def test_nothing_is_named_where_the_programs_are_one():
 # What proofs may decide.
 
 PLACE = "eval __call__: output/0"
+NAMED = {"output": output_named(PLACE)}
 
 
 def compared(proof, **finding):
     """A finding by numbers together with a proof, which may be forged."""
     observed = PortOutputs(LeafTable("haiku", ()), 0, {"0": Sample({}, None)}, {}, {})
-    proofs = {(PLACE, PLACE, False): proof} if proof else {}
+    output = NAMED["output"]
+    proofs = {(output, output, False): proof} if proof else {}
     comparison = Comparison(helpers.loaded("counter").case, observed, observed, RoundingNoise({}, {}, {}), proofs)
-    return apply_proof(comparison, Finding(PLACE, **{"probe": "0", "error": 1.0, **finding}), PLACE)
+    return apply_proof(comparison, Finding(PLACE, **{"probe": "0", "error": 1.0, **NAMED, **finding}), output)
 
 
 PROOF, MODULO = Proof("proved"), Proof("proved modulo", (REORDERED_PRODUCTS,))
@@ -358,7 +370,9 @@ def test_a_native_run_over_budget_stays_refused_if_proved_modulo():
 
 @pytest.mark.parametrize("proof", [PROOF, MODULO])
 def test_a_proof_does_not_hide_an_error(proof):
-    assert compared(proof, grade="error", note="broke") == Finding(PLACE, "error", error=1.0, probe="0", note="broke")
+    assert compared(proof, grade="error", note="broke") == Finding(
+        PLACE, "error", error=1.0, probe="0", note="broke", **NAMED
+    )
 
 
 @pytest.mark.parametrize("proof", [PROOF, MODULO])

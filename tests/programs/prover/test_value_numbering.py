@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
+from named import by_text, make_program
 
-from equiv.programs.program import Program
+from equiv.core.output_name import leaf_input
 from equiv.programs.prover.algebra import CONDITIONS, Algebra
 from equiv.programs.prover.value_numbering import Numbering, number_program
 from equiv.programs.transform import drop_random_outputs
@@ -27,10 +28,9 @@ def names(function, *inputs, rules=frozenset()):
         jax.ShapeDtypeStruct(*(one if one and isinstance(one[0], tuple) else (one, "float32"))) for one in inputs
     ]
     closed = jax.make_jaxpr(function)(*structs)
-    outputs = tuple(f"output {index}" for index in range(len(closed.jaxpr.outvars)))
-    program = drop_random_outputs(Program("program", closed, tuple(f"input {i}" for i in range(len(structs))), outputs))
-    values = number_program(program, Numbering(Algebra(rules)))
-    return [values[name].name for name in outputs]
+    outputs = [f"output/{index}" for index in range(len(closed.jaxpr.outvars))]
+    program = drop_random_outputs(make_program("program", closed, [f"input {i}" for i in range(len(structs))], outputs))
+    return [value.name for value in number_program(program, Numbering(Algebra(rules))).values()]
 
 
 # Programs at random: a tree with a meaning (numpy, float64) and several spellings (jax.numpy).
@@ -814,8 +814,8 @@ def test_a_known_number_is_not_spread_in_memory():
 
 def test_an_alias_gives_an_input_the_name_of_another():
     closed = jax.make_jaxpr(lambda a, b: (a * 2, b * 2))(1.0, 1.0)
-    program = Program("program", closed, ("mean", "mean.hidden"), ("one", "other"))
-    apart = number_program(program)
-    together = number_program(program, aliases={"mean.hidden": "mean"})
+    program = make_program("program", closed, ("mean", "mean.hidden"), ("one", "other"))
+    apart = by_text(number_program(program))
+    together = by_text(number_program(program, aliases={leaf_input("mean.hidden"): leaf_input("mean")}))
     assert apart["one"].name != apart["other"].name
     assert together["one"].name == together["other"].name == apart["one"].name

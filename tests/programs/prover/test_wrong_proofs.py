@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
+from named import by_text, make_program
 
-from equiv.programs.program import Program
 from equiv.programs.prover.algebra import CONDITIONS, Algebra
 from equiv.programs.prover.value_numbering import Numbering, number_program
 
@@ -76,8 +76,8 @@ DIFFERENT = {
 
 def name(function, rules) -> str:
     """The name of a function's result on a 3 x 3 input."""
-    program = Program("pair", jax.make_jaxpr(function)(jnp.ones((3, 3))), ("x",), ("output",))
-    return number_program(program, Numbering(Algebra(rules)))["output"].name
+    program = make_program("pair", jax.make_jaxpr(function)(jnp.ones((3, 3))), ("x",), ("output",))
+    return by_text(number_program(program, Numbering(Algebra(rules))))["output"].name
 
 
 @pytest.mark.parametrize("rules", [frozenset(), frozenset(CONDITIONS)], ids=["no_rewrites", "all_rewrites"])
