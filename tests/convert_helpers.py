@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from flax import nnx, serialization
 
 from equiv.backends.base import Port
+from equiv.backends.registry import load_library
 from equiv.convert.conversion import ConversionRequest, convert_checkpoint
 from equiv.convert.manifest import Manifest
 from equiv.convert.plan.plan import Choices
@@ -134,7 +135,7 @@ def save_npz(file: Path, tree) -> Path:
 
 def save(file: Path, backend: str, carry) -> Path:
     """Save a carry as a user of the library does, in the format of the suffix."""
-    tree = saved_form(carry)
+    tree = saved_form(carry, load_library(backend).training_parts)
     if file.suffix == ".npz":
         return save_npz(file, tree)
     if file.suffix == ".msgpack":

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from equiv import backends
+from equiv.backends import registry
 from equiv.backends.base import Port, PortSpec
 from equiv.backends.build import port_spec
 from equiv.core.case import Case
@@ -37,7 +37,7 @@ def pure(backend: str, function: Callable[..., Any], **shapes: tuple[int, ...]) 
     def never(*_: Any) -> Any:
         raise AssertionError("inference makes no parameters and takes no step")
 
-    return Port(backend, leaves, dict.fromkeys(leaves, "params"), False, apply, never, never, never, True)
+    return Port(backend, backend, leaves, dict.fromkeys(leaves, "params"), False, apply, never, never, never, True)
 
 
 def renamed(port: Port, seed: int) -> tuple[Port, dict[NativeKey, NativeKey]]:
@@ -72,7 +72,7 @@ def called(port: Port, new: Mapping[NativeKey, NativeKey]) -> Port:
 
 def build(backend: str, builder: Callable[..., Any], batch: Mapping[str, str]) -> Port:
     """Build a port of a library's model."""
-    return backends.load_backend(backend).build(builder, asked(batch)[0])
+    return registry.load_backend(backend).build(builder, asked(batch)[0])
 
 
 def inferred(left: Port, right: Port, batch: Mapping[str, str]) -> Proposal:

@@ -201,7 +201,7 @@ def case_programs(name, largest=10**9):
             if 0 < count_equations(program.jaxpr) <= largest:
                 other = next(part for part in all_programs(trials[0].programs) if part.name == program.name)
                 both = tuple((part, given(whose, part)) for whose, part in ((trial, program), (trials[0], other)))
-                found.append((f"{name} {trial.traced.port.backend} {program.name}", *both))
+                found.append((f"{name} {trial.traced.port.name} {program.name}", *both))
     return found
 
 

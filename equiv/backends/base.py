@@ -102,12 +102,14 @@ class PortSpec:
         batch: batch entry to `jax.ShapeDtypeStruct`.
         loss: `(outputs of the first method, batch)` to a scalar.
         optimizer: returns the optax transformation of the default train step.
+        port: name of the port, for its messages and results; empty: that of the library.
     """
 
     methods: Mapping[str, tuple[str, ...]]
     batch: Mapping[str, jax.ShapeDtypeStruct]
     loss: Callable[[Any, Mapping[str, Any]], Any]
     optimizer: Callable[[], optax.GradientTransformation]
+    port: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ class Port:
     """A model of one library as pure functions of its native leaves. All can be traced abstractly.
 
     Attributes:
-        backend: name of the backend.
+        name: of the port, which is its key in the case's `models`.
+        library: name of the backend that built it.
         leaves: every native leaf to its `jax.ShapeDtypeStruct`.
         collections: every native leaf to `params`, `state` or `random` (the library's own random state).
         has_modes: whether train and eval mode can differ.
@@ -128,7 +131,8 @@ class Port:
             if they cannot be timed.
     """
 
-    backend: str
+    name: str
+    library: str
     leaves: Mapping[NativeKey, jax.ShapeDtypeStruct]
     collections: Mapping[NativeKey, str]
     has_modes: bool
@@ -149,7 +153,7 @@ class BuilderResult:
     create: Callable[..., Any] | None
 
 
-def unpack_builder_result(backend: str, returned: Any, model_types: tuple[type, ...], expected: str) -> BuilderResult:
+def unpack_builder_result(port: str, returned: Any, model_types: tuple[type, ...], expected: str) -> BuilderResult:
     """Unpack the result of a builder to model, train step and `create`.
 
     Raises:
@@ -160,7 +164,7 @@ def unpack_builder_result(backend: str, returned: Any, model_types: tuple[type, 
     if not 1 <= len(parts) <= 3 or not isinstance(parts[0], model_types) or not all(map(callable, parts[1:])):
         shown = ", ".join(f"the class {p.__name__}" if isinstance(p, type) else type(p).__name__ for p in parts)
         raise CaseError(
-            f"{backend}: the builder returned ({shown}), wanted {expected}. "
+            f"{port}: the builder returned ({shown}), wanted {expected}. "
             "Return model, (model, train_step) or (model, train_step, create)."
         )
     return BuilderResult(*parts, *(None,) * (3 - len(parts)))
@@ -172,7 +176,7 @@ def mode_arguments(function: Callable[..., Any], train: bool) -> dict[str, bool]
     return {name: value == train for name, value in MODE_ARGUMENTS.items() if name in parameters}
 
 
-def bind_arguments(backend: str, function: Callable[..., Any], available: Mapping[str, Any]) -> dict[str, Any]:
+def bind_arguments(port: str, function: Callable[..., Any], available: Mapping[str, Any]) -> dict[str, Any]:
     """Choose the arguments of a train step or `create` by parameter name.
 
     Raises:
@@ -185,7 +189,7 @@ def bind_arguments(backend: str, function: Callable[..., Any], available: Mappin
         elif parameter.default is parameter.empty:
             function_name = getattr(function, "__name__", "a function")
             raise CaseError(
-                f"{backend}: {function_name} has the parameter {name!r}, for which there is no value; "
+                f"{port}: {function_name} has the parameter {name!r}, for which there is no value; "
                 f"available are: {', '.join(sorted(available))}. Rename the parameter, or add {name!r} to the batch."
             )
     return arguments
@@ -196,7 +200,7 @@ def pytree_path(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
 
 
-def check_leaves(backend: str, function: str, before: Mapping[NativeKey, Any], after: Mapping[NativeKey, Any]) -> None:
+def check_leaves(port: str, function: str, before: Mapping[NativeKey, Any], after: Mapping[NativeKey, Any]) -> None:
     """Check that a call or step neither adds nor removes leaves, as added ones would not be compared.
 
     Raises:
@@ -208,13 +212,13 @@ def check_leaves(backend: str, function: str, before: Mapping[NativeKey, Any], a
     ):
         if extra:
             raise PortError(
-                f"{backend}: {function} {verb} {min(extra)}{rest}. "
+                f"{port}: {function} {verb} {min(extra)}{rest}. "
                 "Create every variable when the model is built or initialised."
             )
 
 
 def functional_training(
-    backend: str,
+    port: str,
     spec: PortSpec,
     built: BuilderResult,
     apply: Callable[..., tuple[Any, Leaves]],
@@ -224,7 +228,7 @@ def functional_training(
     """`init_training` and `step` of a port whose variables are plain pytrees (Haiku, Linen).
 
     Args:
-        backend: name of the backend, for error messages.
+        port: name of the port, for error messages.
         spec: see `PortSpec`.
         built: the result of the builder.
         apply: the port's `apply`.
@@ -239,20 +243,20 @@ def functional_training(
         carry = trees(native)
         if create is None:
             return carry
-        created = create(**bind_arguments(backend, create, {**carry, "key": key}))
+        created = create(**bind_arguments(port, create, {**carry, "key": key}))
         if hasattr(created, "apply_gradients"):
             return {"train_state" if "train_state" in inspect.signature(train_step).parameters else "state": created}
         return {**carry, "opt_state": created}
 
     def step(carry: dict[str, Any], batch: Mapping[str, Any], key: Any) -> tuple[dict[str, Any], Any]:
-        arguments = bind_arguments(backend, train_step, {"batch": dict(batch), **batch, "key": key, **carry})
+        arguments = bind_arguments(port, train_step, {"batch": dict(batch), **batch, "key": key, **carry})
         carried = [name for name in arguments if name in carry]
         result = train_step(**arguments)
         is_single = len(carried) == 1 and not (isinstance(result, tuple) and not hasattr(result, "_fields"))
         results = (result,) if is_single else tuple(result)
         if len(results) < len(carried):
             raise CaseError(
-                f"{backend}: train_step returns {len(results)} values but takes {', '.join(carried)}. "
+                f"{port}: train_step returns {len(results)} values but takes {', '.join(carried)}. "
                 "Return the updated values of these arguments in their order, then any outputs."
             )
         return {**carry, **dict(zip(carried, results, strict=False))}, results[len(carried) :]

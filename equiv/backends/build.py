@@ -1,17 +1,19 @@
 """Build a port from a case, with errors that name the port."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 
-from equiv import backends
 from equiv.backends.base import Port, PortSpec
+from equiv.backends.identify import describe_builders, library_by_arguments, library_of, model_of
 from equiv.backends.leaf_table import map_port
+from equiv.backends.library import Library
+from equiv.backends.registry import backend_names, load_backend, load_library
 from equiv.core.batch_spec import BatchEntry, parse_batch
-from equiv.core.case import Case
+from equiv.core.case import Builder, Case
 from equiv.core.leaves import LeafTable
 from equiv.errors import CaseError, EquivError, NotRun, PortError, error_summary, user_code_location
 
@@ -62,7 +64,7 @@ def _sgd() -> Any:
     return optax.sgd(0.1)
 
 
-def call_user_code(backend: str, action: str, function: Callable[[], Any]) -> Any:
+def call_user_code(port: str, action: str, function: Callable[[], Any]) -> Any:
     """Call a function of the user or a library; any exception becomes one message that names the port.
 
     Raises:
@@ -75,21 +77,66 @@ def call_user_code(backend: str, action: str, function: Callable[[], Any]) -> An
         raise
     except ModuleNotFoundError as missing:
         library = missing.name or missing
-        raise NotRun(f"{backend}: {action} needs {library}, which is not installed here. Install it.") from missing
+        raise NotRun(f"{port}: {action} needs {library}, which is not installed here. Install it.") from missing
     except (Exception, SystemExit) as error:
         raise PortError(
-            f"{backend}: {action} raised {error_summary(error)}. Fix {user_code_location(error, 'the case')}."
+            f"{port}: {action} raised {error_summary(error)}. Fix {user_code_location(error, 'the case')}."
         ) from error
 
 
-def build_port(case: Case, backend: str, spec: PortSpec) -> MappedPort:
+def identify_library(port: str, builder: Builder) -> Library:
+    """Recognise the library of a builder by its argument, else by what it returns.
+
+    Args:
+        port: name of the port. One that is named after a library must be a model of that library.
+        builder: is called, unless its argument says whose it is.
+
+    Raises:
+        CaseError: it returns a model of no known library, or of another than the port is named after.
+        NotRun: a library is missing.
+        PortError: the builder raised.
+    """
+    library = library_by_arguments(port, builder)
+    if library is None:
+        model = model_of(call_user_code(port, "building the model", builder))
+        library = library_of(model)
+        if library is None and port in backend_names():
+            return load_library(port)  # its `build` says what it wants instead
+        shown = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        if library is None:
+            raise CaseError(
+                f"{port}: the builder returned {shown}, which is no model of a known library. "
+                f"Give {describe_builders()}."
+            )
+        if library.builder_arguments:
+            raise CaseError(
+                f"{port}: the builder takes no argument and returned {shown}, whose parameters all builds would "
+                f"share. Make it {library.builder_result}."
+            )
+    if port in backend_names() and port != library.name:
+        raise CaseError(
+            f"{port}: the builder is one of {library.name}. "
+            f"Rename the key in the case's models: {library.name!r}, or any name that is no library's."
+        )
+    return library
+
+
+def build_port(case: Case, name: str, spec: PortSpec, library: str = "") -> MappedPort:
     """Build one port and map its leaves.
+
+    Args:
+        case: the case.
+        name: of the port.
+        spec: what it has to provide.
+        library: name of its library; empty: it is recognised.
 
     Raises:
         CaseError: the builder or the layer table is invalid.
         NotRun: a library is missing.
         PortError: the builder raised.
     """
-    module = backends.load_backend(backend)
-    port = call_user_code(backend, "building the model", partial(module.build, case.models[backend], spec))
-    return MappedPort(port, map_port(case.layers, port, module))
+    builder = case.models[name]
+    known = load_library(library) if library else identify_library(name, builder)
+    build = load_backend(known.name, name).build
+    port = call_user_code(name, "building the model", partial(build, builder, replace(spec, port=name)))
+    return MappedPort(port, map_port(case.layers, port, known))

@@ -7,11 +7,16 @@ from importlib import metadata
 
 import jax
 
+from equiv.backends.registry import all_libraries
+from equiv.core.environment import COMPILER_DISTRIBUTIONS, NUMERIC_SETTINGS, OTHER_DISTRIBUTIONS
 from equiv.errors import NotRun, error_summary
 
-LIBRARIES = ("equiv", "jax", "jaxlib", "flax", "dm-haiku", "optax", "numpy")
 
-SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_partitionable", "jax_default_prng_impl")
+def recorded_distributions() -> tuple[str, ...]:
+    """The packages whose versions are recorded: what every model needs, and what each library is installed as."""
+    libraries = sorted(all_libraries(), key=lambda library: library.naming_rank)
+    names = dict.fromkeys(name for library in libraries for name in library.distributions)
+    return *COMPILER_DISTRIBUTIONS, *names, *OTHER_DISTRIBUTIONS
 
 
 def describe_environment() -> dict[str, str]:
@@ -30,12 +35,12 @@ def describe_environment() -> dict[str, str]:
         ) from error
     return {
         "python": platform.python_version(),
-        **{name: _distribution_version(name) for name in LIBRARIES},
+        **{name: _distribution_version(name) for name in recorded_distributions()},
         "platform": devices[0].platform,
         "device": devices[0].device_kind,
         "devices": str(len(devices)),
         "machine": f"{platform.system()} {platform.machine()}",
-        **{name: str(getattr(jax.config, name, "")) for name in SETTINGS},
+        **{name: str(getattr(jax.config, name, "")) for name in NUMERIC_SETTINGS},
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "commit": _git_commit(),
     }

@@ -4,19 +4,19 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 from equiv.backends.base import Leaves, Port
+from equiv.backends.library import Library
 from equiv.core import packing
-from equiv.core.case import Layer
+from equiv.core.case import Layer, setting_for
 from equiv.core.layer_kinds import canonical_name, leaf_collections
 from equiv.core.layouts import Layout
 from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey, NativeLeaf
 from equiv.errors import CaseError, PortError
 
 
-def map_port(layers: tuple[Layer, ...], port: Port, backend: ModuleType) -> LeafTable:
+def map_port(layers: tuple[Layer, ...], port: Port, library: Library) -> LeafTable:
     """Map every leaf of a port to its canonical name.
 
     Raises:
@@ -24,24 +24,24 @@ def map_port(layers: tuple[Layer, ...], port: Port, backend: ModuleType) -> Leaf
     """
     mapped: dict[NativeKey, list[MappedLeaf]] = {}
     for layer in layers:
-        for leaf in _map_row(layer, port, backend):
+        for leaf in _map_row(layer, port, library):
             others = mapped.setdefault(leaf.key, [])
             if others and (leaf.region is None or others[0].region is None):
                 raise CaseError(
-                    f"{port.backend}: {leaf.key} is covered twice, by {others[0].name} and {leaf.name}. "
+                    f"{port.name}: {leaf.key} is covered twice, by {others[0].name} and {leaf.name}. "
                     "Give each layer its own scope."
                 )
             others.append(leaf)
     for key, blocks in mapped.items():
         if regions := [leaf.region for leaf in blocks if leaf.region is not None]:
-            shared = f"{port.backend}: {key} {_native_spec(port, key)}, shared by {blocks[0].name} and others"
+            shared = f"{port.name}: {key} {_native_spec(port, key)}, shared by {blocks[0].name} and others"
             packing.check_regions(shared, port.leaves[key].shape, regions)
     found = [leaf for blocks in mapped.values() for leaf in blocks]
     names = [leaf.name for leaf in found]
     if twice := [name for name in names if names.count(name) > 1]:
         keys = " and ".join(str(leaf.key) for leaf in found if leaf.name == twice[0])
         raise CaseError(
-            f"{port.backend}: {twice[0]} is the name of two leaves, {keys}; only one would be compared. "
+            f"{port.name}: {twice[0]} is the name of two leaves, {keys}; only one would be compared. "
             "Give each row of the layer table its own path."
         )
     uncovered = [key for key in port.leaves if key not in mapped and port.collections[key] != "random"]
@@ -50,31 +50,32 @@ def map_port(layers: tuple[Layer, ...], port: Port, backend: ModuleType) -> Leaf
             ", ..." if len(uncovered) > 3 else ""
         )
         raise CaseError(
-            f"{port.backend}: no row of the layer table covers {shown} "
+            f"{port.name}: no row of the layer table covers {shown} "
             f"({len(uncovered)} of {len(port.leaves)} leaves). Add a row to the case's layers."
         )
-    return LeafTable(port.backend, tuple(found))
+    return LeafTable(port.name, tuple(found), port.library)
 
 
-def _map_row(layer: Layer, port: Port, backend: ModuleType) -> list[MappedLeaf]:
-    if port.backend not in layer.scopes:
-        raise CaseError(f'{port.backend}: row {layer.path} has no scope for it. Add {port.backend}="..." to the row.')
-    if layer.kind not in backend.LEAVES:
+def _map_row(layer: Layer, port: Port, library: Library) -> list[MappedLeaf]:
+    full_scope = setting_for(layer.scopes, port.name, port.library)
+    if full_scope is None:
+        raise CaseError(f'{port.name}: row {layer.path} has no scope for it. Add {port.name}="..." to the row.')
+    if layer.kind not in library.leaves:
         raise CaseError(
-            f"{port.backend}: row {layer.path} has the kind {layer.kind!r}, which this backend does not have; "
-            f"it has {', '.join(sorted(backend.LEAVES))}."
+            f"{port.name}: row {layer.path} has the kind {layer.kind!r}, which {library.name} does not have; "
+            f"it has {', '.join(sorted(library.leaves))}."
         )
-    natives = _native_forms(layer, backend)
-    scope, item, columns = _parse_scope(layer.scopes[port.backend])
+    natives = _native_forms(layer, library)
+    scope, item, columns = _parse_scope(full_scope)
     found = {
-        name: (native, key) for name, native in natives if (key := backend.native_key(native, scope)) in port.leaves
+        name: (native, key) for name, native in natives if (key := library.native_key(native, scope)) in port.leaves
     }
     if not found:
-        raise CaseError(_wrong_scope(layer, port, backend, [native for _, native in natives]))
-    row_layouts = layer.layouts.get(port.backend, {})
+        raise CaseError(_wrong_scope(layer, port, library, [native for _, native in natives]))
+    row_layouts = _row_layouts(layer, port, library)
     if unknown := sorted(set(row_layouts) - {name for name, _ in natives}):
         raise CaseError(
-            f"{port.backend}: row {layer.path} has a layout for {unknown[0]!r}, a leaf that it does not have; "
+            f"{port.name}: row {layer.path} has a layout for {unknown[0]!r}, a leaf that it does not have; "
             f"it has {', '.join(sorted({repr(name) for name, _ in natives}))}. Fix the row's packing."
         )
     return [
@@ -83,12 +84,21 @@ def _map_row(layer: Layer, port: Port, backend: ModuleType) -> list[MappedLeaf]:
     ]
 
 
-def _native_forms(layer: Layer, backend: ModuleType) -> list[tuple[str, NativeLeaf]]:
+def _native_forms(layer: Layer, library: Library) -> list[tuple[str, NativeLeaf]]:
     """Canonical leaf names with their native forms; alternatives of one leaf have the same name."""
-    table: Mapping[str, NativeLeaf | tuple[NativeLeaf, ...]] = backend.LEAVES[layer.kind]
+    table: Mapping[str, NativeLeaf | tuple[NativeLeaf, ...]] = library.leaves[layer.kind]
     if isinstance(any_leaf := table.get("*"), NativeLeaf):
         return [(name, NativeLeaf(any_leaf.collection, name)) for name in leaf_collections(layer)]
     return [(name, form) for name, forms in table.items() for form in (forms if isinstance(forms, tuple) else (forms,))]
+
+
+def _row_layouts(layer: Layer, port: Port, library: Library) -> Mapping[str, Layout]:
+    """The layouts that a row gives a port's leaves in place of those of its kind."""
+    spatial = layer.channels_first
+    if isinstance(spatial, Mapping):
+        spatial = setting_for(spatial, port.name, port.library) or 0
+    own = setting_for(layer.layouts, port.name, port.library) or {}
+    return {**library.channels_first_layouts(layer.kind, spatial), **own} if spatial else own
 
 
 def _parse_scope(scope: str) -> tuple[str, int | None, packing.Columns | None]:
@@ -105,7 +115,7 @@ def _apply_row_layout(
     """The native form of a leaf, with the layout and the columns of its row in place of those of its kind."""
     if columns is not None and native.part is not None:
         raise CaseError(
-            f"{port.backend}: row {layer.path} takes {columns} of {native.name!r}, which the kind {layer.kind!r} "
+            f"{port.name}: row {layer.path} takes {columns} of {native.name!r}, which the kind {layer.kind!r} "
             "splits already. Remove the columns from the scope."
         )
     return replace(native, layout=layout or native.layout, part=columns or native.part)
@@ -115,7 +125,7 @@ def _map_leaf(layer: Layer, port: Port, key: NativeKey, name: str, native: Nativ
     struct, full = port.leaves[key], canonical_name(layer, name)
     if item is not None and item >= (struct.shape or (0,))[0]:
         raise CaseError(
-            f"{port.backend}: row {layer.path} says {layer.scopes[port.backend]!r}, "
+            f"{port.name}: row {layer.path} says {setting_for(layer.scopes, port.name, port.library)!r}, "
             f"but {key} is {_native_spec(port, key)}. Fix the index, which counts from 0 on the first axis."
         )
     if isinstance(native.part, packing.Columns):
@@ -138,21 +148,21 @@ def _check_columns(layer: Layer, port: Port, key: NativeKey, columns: packing.Co
     shape = port.leaves[key].shape[first:]
     if not shape or not columns.start < columns.stop <= shape[-1]:
         raise CaseError(
-            f"{port.backend}: row {layer.path} says {layer.scopes[port.backend]!r}, "
+            f"{port.name}: row {layer.path} says {setting_for(layer.scopes, port.name, port.library)!r}, "
             f"but {key} is {_native_spec(port, key)}. Fix the columns: start and stop index on the last axis."
         )
 
 
-def _wrong_scope(layer: Layer, port: Port, backend: ModuleType, natives: list[NativeLeaf]) -> str:
-    scope = layer.scopes[port.backend]
+def _wrong_scope(layer: Layer, port: Port, library: Library, natives: list[NativeLeaf]) -> str:
+    scope = setting_for(layer.scopes, port.name, port.library) or ""
     leaves = sorted(key for key in port.leaves if port.collections[key] != "random")
     # If the kind has no collection of its own, the scope begins with it.
     scope_has_collection = all(native.collection == "" for native in natives)
     paths = [f"{key.collection}/{key.path}" if scope_has_collection else key.path for key in leaves]
-    wanted = [str(backend.native_key(native, scope)) for native in natives[:3]]
+    wanted = [str(library.native_key(native, scope)) for native in natives[:3]]
     close = difflib.get_close_matches(scope, paths, n=1, cutoff=0.0) or ["nothing"]
     return (
-        f"{port.backend}: row {layer.path} ({layer.kind}) says {scope!r}, but the model has no such leaf there; "
+        f"{port.name}: row {layer.path} ({layer.kind}) says {scope!r}, but the model has no such leaf there; "
         f"closest is {close[0]!r}. Fix the scope in the row, which looks for {', '.join(wanted)}."
     )
 
@@ -174,16 +184,16 @@ def to_native_leaves(table: LeafTable, variables: Mapping[str, Any], float64: bo
         PortError: a variable is missing or unknown, or has another shape or dtype.
     """
     if unknown := sorted(set(variables) - set(table.names())):
-        raise PortError(f"{table.backend}: cannot load {unknown[0]}: the model has no such leaf. Remove it.")
+        raise PortError(f"{table.port}: cannot load {unknown[0]}: the model has no such leaf. Remove it.")
     for leaf in table.leaves:
         if leaf.name not in variables:
-            raise PortError(f"{table.backend}: cannot load: {leaf.name} {leaf.spec} is missing. Give it a value.")
+            raise PortError(f"{table.port}: cannot load: {leaf.name} {leaf.spec} is missing. Give it a value.")
         array = variables[leaf.name]
         dtype = to_float64_dtype(leaf.spec.dtype) if float64 else leaf.spec.dtype
         if tuple(array.shape) != leaf.spec.shape or str(array.dtype) != dtype:
             got = LeafSpec(tuple(array.shape), str(array.dtype))
             raise PortError(
-                f"{table.backend}: cannot load {leaf.name}: got {got}, the model has "
+                f"{table.port}: cannot load {leaf.name}: got {got}, the model has "
                 f"{LeafSpec(leaf.spec.shape, dtype)}. Fix the layout or the row in the layer table."
             )
     return {key: packing.assemble_native_leaf(leaves, variables) for key, leaves in leaves_by_native_key(table).items()}

@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 
-from equiv import backends
 from equiv.backends.base import PortSpec
-from equiv.backends.build import call_user_code, port_spec
+from equiv.backends.build import call_user_code, identify_library, port_spec
+from equiv.backends.registry import load_backend
 from equiv.bench import hlo
 from equiv.bench.blocks import Clock, collect_blocks
 from equiv.bench.contenders import begin_measurement
@@ -73,12 +74,12 @@ def _bench_at_depth(
     builders: Mapping[str, Builder], depth: int, request: PortSpec, entries: Mapping[str, BatchEntry]
 ) -> Bench:
     ports, native = {}, {}
-    for backend, builder in builders.items():
-        build = backends.load_backend(backend).build
-        what = f"building {depth} layers"
-        ports[backend] = call_user_code(backend, what, partial(build, partial(builder, num_layers=depth), request))
+    for name, builder in builders.items():
+        at_depth = partial(builder, num_layers=depth)
+        build, spec = load_backend(identify_library(name, at_depth).name, name).build, replace(request, port=name)
+        ports[name] = call_user_code(name, f"building {depth} layers", partial(build, at_depth, spec))
         rng = np.random.default_rng(BENCH_SEED)
-        native[backend] = {key: random_leaf(struct, rng) for key, struct in ports[backend].leaves.items()}
+        native[name] = {key: random_leaf(struct, rng) for key, struct in ports[name].leaves.items()}
     # The layer table is that of one depth, so every port has values of its own.
     batches = make_probe("timing", BENCH_SEED, LeafTable("", ()), entries, 1).batches
     return Bench(ports, native, {name: jnp.asarray(array[0]) for name, array in batches.items()})

@@ -10,6 +10,7 @@ from equiv.bench.case_costs import measure_costs, refuse_under_xdist
 from equiv.bench.depth_scaling import measure_growth
 from equiv.compare.pipeline import make_run_result, run_cases
 from equiv.core.case_files import CaseFile, LoadedCase, load_case
+from equiv.core.environment import library_distributions
 from equiv.core.headline import verdict_reason
 from equiv.core.results import CaseResult, RunResult
 from equiv.errors import EquivError
@@ -18,8 +19,9 @@ from equiv.programs.built_case import build_case
 BenchProgress = Callable[[str], None]
 """Called with what is being done."""
 
-VERDICT_ENVIRONMENT = ("jax", "jaxlib", "flax", "dm-haiku", "platform", "device")
-"""The parts of an environment that a verdict depends on: another release may give another verdict."""
+
+VERDICT_ENVIRONMENT = ("jax", "jaxlib", "platform", "device")
+"""What a verdict depends on besides the libraries: another release may give another verdict."""
 
 TIMED_VERDICTS = ("same", "inconclusive")
 
@@ -73,7 +75,7 @@ def _usable(stored: RunResult | None) -> dict[str, CaseResult]:
     if stored is None:
         return {}
     here = describe_environment()
-    for name in VERDICT_ENVIRONMENT:
+    for name in (*VERDICT_ENVIRONMENT, *library_distributions(here)):
         if (there := stored.environment.get(name, "unknown")) != here[name]:
             raise EquivError(
                 f"--results was recorded with {name} {there}, this environment has {here[name]}: its verdicts do not "

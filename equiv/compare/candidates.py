@@ -13,7 +13,15 @@ from equiv.compare.numeric.difference_map import add_spreads
 from equiv.compare.numeric.probe_set import PROBE_SEEDS, make_probes
 from equiv.compare.numeric.rounding import measure_noise
 from equiv.compare.numeric.run_port import CompiledPort, collect_outputs, compile_port, describe_port, run_on_probe
-from equiv.compare.observation import FRESH_STATE, LARGE_INPUTS, Comparison, PortOutputs, RoundingNoise, Sample
+from equiv.compare.observation import (
+    FRESH_STATE,
+    LARGE_INPUTS,
+    Comparison,
+    PortOutputs,
+    RoundingNoise,
+    Sample,
+    find_known_differences,
+)
 from equiv.compare.proofs import needed_in_float64, prove_all
 from equiv.compare.sensitivity.probe_sensitivity import measure_sensitivity
 from equiv.compare.sensitivity.proof_mutation import mutate_proofs
@@ -36,7 +44,7 @@ def split_by_structure(
     Args:
         built_case: the case.
         reference: its leaves.
-        candidates: by backend.
+        candidates: names of the ports.
     """
     ready: list[str] = []
     checks: list[CheckResult] = []
@@ -128,7 +136,8 @@ def check_candidate(
     """
     case = built_case.case
     given = reference.observed.samples
-    converted = {known.leaf for known in case.known_differences if known.leaf in candidate.table.names()}
+    differences = find_known_differences(case, reference.observed.table, candidate.table)
+    converted = {leaf for leaf in differences if leaf in candidate.table.names()}
     samples = {
         probe.name: run_on_probe(candidate, probe, given[probe.name] if probe.name == FRESH_STATE else None, converted)
         for probe in reference.probes
@@ -199,7 +208,7 @@ def compare_candidates(started: RunningComparison, stage: ReportStage) -> tuple[
     """
     built_case, left, compiling = started.built_case, started.reference, dict(started.compiling)
     checks = list(started.checks)
-    name = left.port.backend
+    name = left.port.name
     stage(f"compiling {name}")
     compiled = compiling.pop(name)()
     reference = run_reference(built_case, compiled, stage=stage, proved=started.proved)

@@ -61,12 +61,10 @@ def initial_samples(built: MappedPort) -> InitialSamples:
         native = port.init(key)
         return {leaf.name: leaf.to_canonical(native[leaf.key]) for leaf in leaves}
 
-    compiled = call_user_code(
-        port.backend, "initialising", lambda: jax.jit(make, compiler_options=FAST_COMPILE_OPTIONS)
-    )
+    compiled = call_user_code(port.name, "initialising", lambda: jax.jit(make, compiler_options=FAST_COMPILE_OPTIONS))
     made: dict[str, list[np.ndarray]] = {leaf.name: [] for leaf in leaves}
     for seed in range(INITIALISATIONS):
-        values = call_user_code(port.backend, "initialising", partial(compiled, jax.random.key(seed)))
+        values = call_user_code(port.name, "initialising", partial(compiled, jax.random.key(seed)))
         for name, array in values.items():
             if sum(map(np.size, made[name])) < MAX_SAMPLES:
                 made[name].append(np.asarray(array, "float64").reshape(-1))

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from equiv.core.case import Case
-from equiv.core.leaves import LeafTable, NativeKey
+from equiv.core.case import Case, KnownDifference
+from equiv.core.leaves import LeafTable, MappedLeaf, NativeKey, one_sided_leaves
 from equiv.core.output_name import OutputName, ProgramName
 from equiv.programs.program import Draw
 from equiv.programs.prover.proof import Proofs
@@ -77,6 +77,15 @@ class RoundingNoise:
     depth: Mapping[OutputName, int]
 
 
+def find_known_differences(case: Case, left: LeafTable, right: LeafTable) -> dict[str, KnownDifference]:
+    """Canonical leaf to the known difference between two ports: one of them has it, the other has not."""
+    return {
+        known.leaf: known
+        for known in case.known_differences
+        if known.concerns(left.port, left.library) != known.concerns(right.port, right.library)
+    }
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One candidate and the reference: the input of every check."""
@@ -89,8 +98,18 @@ class Comparison:
 
     @property
     def names(self) -> tuple[str, str]:
-        """Backend of the reference and of the candidate."""
-        return self.reference.table.backend, self.candidate.table.backend
+        """Name of the reference and of the candidate."""
+        return self.reference.table.port, self.candidate.table.port
+
+    @property
+    def known_differences(self) -> dict[str, KnownDifference]:
+        """Canonical leaf to the known difference between the two ports."""
+        return find_known_differences(self.case, self.reference.table, self.candidate.table)
+
+    @property
+    def one_sided_leaves(self) -> dict[str, MappedLeaf]:
+        """Canonical name to leaf, of the library-only leaves that only one of the two ports has."""
+        return one_sided_leaves(self.reference.table, self.candidate.table)
 
     @property
     def ordinary_probes(self) -> tuple[str, ...]:

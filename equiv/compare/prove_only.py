@@ -1,6 +1,7 @@
 """Prove without running, in a fraction of the time. What is not proved gets the grade `not run`."""
 
 from equiv.compare.proofs import prove_all
+from equiv.core.leaves import one_sided_leaves
 from equiv.core.output_name import TRAINING, OutputName
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
@@ -18,13 +19,14 @@ def prove_candidates(built_case: BuiltCase, candidates: list[str]) -> list[Check
         EquivError: a port cannot be traced.
     """
     left = trace_port(built_case, next(iter(built_case.case.models)))
-    proofs = prove_all(left, {name: trace_port(built_case, name) for name in candidates})
-    return [check for name in candidates for check in _proved_checks(left, name, proofs[name])]
+    traced = {name: trace_port(built_case, name) for name in candidates}
+    proofs = prove_all(left, traced)
+    return [check for right in traced.values() for check in _proved_checks(left, right, proofs[right.port.name])]
 
 
-def _proved_checks(left: TracedPort, candidate: str, proofs: Proofs) -> list[CheckResult]:
+def _proved_checks(left: TracedPort, right: TracedPort, proofs: Proofs) -> list[CheckResult]:
     wanted: dict[str, list[OutputName]] = {"outputs": [], "gradients": [], "state": [], "train": []}
-    own = {leaf.name for leaf in left.table.leaves if leaf.library_only}
+    own = one_sided_leaves(left.table, right.table)
     for part in left.programs.parts:
         for output in part.outputs:
             if not (output.is_leaf and output.leaf in own):
@@ -32,7 +34,7 @@ def _proved_checks(left: TracedPort, candidate: str, proofs: Proofs) -> list[Che
     for output in left.programs.step.outputs if left.programs.step is not None else ():
         if not (output.is_leaf and output.leaf in own):
             wanted["train"].append(output.of(TRAINING))
-    return [_proved_check(check, candidate, outputs, proofs) for check, outputs in wanted.items() if outputs]
+    return [_proved_check(check, right.port.name, outputs, proofs) for check, outputs in wanted.items() if outputs]
 
 
 def _proved_check(check: str, candidate: str, outputs: list[OutputName], proofs: Proofs) -> CheckResult:

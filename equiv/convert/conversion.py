@@ -134,10 +134,10 @@ def _identify_library(
     if not found:
         # The library with the most matching leaves is the likeliest to have been meant.
         raise max(errors, key=lambda error: error.found if isinstance(error, TemplateMismatch) else math.inf)
-    recorded = [one for one in found if former and one.model.port.backend == former.target.backend]
+    recorded = [one for one in found if former and one.model.port.name == former.target.backend]
     best = max(one.exact_names for one in found)
     likely = recorded or [one for one in found if one.exact_names == best]
     if len(likely) > 1:
-        names = " and ".join(one.model.port.backend for one in likely)
+        names = " and ".join(one.model.port.name for one in likely)
         raise CheckpointError(f"{checkpoint.file}: its leaves fit {names}. Pass --from with one of them.")
     return likely[0]

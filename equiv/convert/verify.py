@@ -61,7 +61,7 @@ def check_training(case: Case, plan: Plan) -> str:
     if set(plan.relations) <= {"same"}:
         return ""
     moved = ", ".join(f"{leaf} is {relation}" for relation, leaf in plan.relations.items() if relation != "same")
-    ours, theirs = plan.source.backend, plan.target.port.backend
+    ours, theirs = plan.source.backend, plan.target.port.name
     built = _build_pair(case, ours, theirs)
     found = _optimizer_check(plan, prove_candidates(built, [theirs]))
     if found.grade in EQUAL_GRADES:
@@ -128,7 +128,7 @@ def verify(case: Case, plan: Plan, new: Path, records: Sequence[LeafRecord]) -> 
                 raise CheckpointError(
                     f"{new.name}: leaf {record.path!r} was read back with other bytes than were written."
                 )
-        if plan.source.backend == plan.target.port.backend:
+        if plan.source.backend == plan.target.port.name:
             return "every leaf read back as it was written; both are of one library"
         found = _compare_checkpoints(case, plan.source, converted)
     verdict = verdict_of(tuple(found))

@@ -62,7 +62,7 @@ def execute_plan(
         with tempfile.TemporaryDirectory(prefix=".equiv.", dir=out.parent, ignore_cleanup_errors=True) as place:
             new = Path(place) / out.name
             records = _write(plan, new, format, progress, out)
-            target = CheckpointInfo(out.name, format, plan.target.port.backend)
+            target = CheckpointInfo(out.name, format, plan.target.port.name)
             manifest = manifests.make_manifest(plan, case, target, records, former)
             if verify is not None:
                 manifest = replace(manifest, verified=verify(new, manifest.leaves))

@@ -2,23 +2,35 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 Builder = Callable[..., Any]
 """Returns one library's model: `model`, `(model, train_step)` or `(model, train_step, create)`."""
 
 
+Setting = TypeVar("Setting")
+
+
+def setting_for(settings: Mapping[str, Setting], port: str, library: str) -> Setting | None:
+    """The setting of a port: its own, else that of its library, which holds for every port of it; None: none."""
+    return settings.get(port, settings.get(library))
+
+
 @dataclass(frozen=True)
 class Layer:
-    """One row of the layer table: the same layer in every library.
+    """One row of the layer table: the same layer in every port.
+
+    What is keyed by a port may also be keyed by a library: it holds for every port of it that has no entry of its own.
 
     Attributes:
         path: canonical path, e.g. `"block.linear"`; leaves are named `block.linear/kernel`.
         kind: which leaves it has and how each library stores them, e.g. `"linear"`; see `equiv.core.layers`.
-        scopes: backend name to the layer's place in that library's own tree; `"blocks[2]"` is one layer of a
+        scopes: port to the layer's place in its library's own tree; `"blocks[2]"` is one layer of a
             stack, `"qkv[..., 0:8]"` a slice of the last axis of every leaf there.
         leaves: leaf names, for kinds whose leaves the case itself names (`module`).
-        layouts: backend name to leaf to its layout there (`equiv.core.layouts`), if it is not the kind's default.
+        layouts: port to leaf to its layout there (`equiv.core.layouts`), if it is not the kind's default.
+        channels_first: number of spatial axes where the layer has the channels first, of every port whose library
+            stores leaves in another shape for it, or by port; 0: it has the channels last.
     """
 
     path: str
@@ -26,6 +38,7 @@ class Layer:
     scopes: Mapping[str, str]
     leaves: tuple[str, ...] = ()
     layouts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    channels_first: int | Mapping[str, int] = 0
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,7 @@ class Deviation:
     """Where a case must deviate from the published guide, and why: one row of the guides' errata.
 
     Attributes:
-        backend: the library whose code in the guide is concerned.
+        backend: the library whose code in the guide is concerned, or one port.
         prints: the code that the guide prints.
         happens: what that code does on the named versions, with the error message if there is one.
         works: the code that the case uses instead.
@@ -51,17 +64,18 @@ class Deviation:
 
 @dataclass(frozen=True)
 class KnownDifference:
-    """A difference between one library and the others, as a formula that is checked at every step.
+    """A difference between one library or port and the others, as a formula that is checked at every step.
 
-    It applies to training from each library's own initial state. A formula that no longer holds fails the check,
+    It applies to training from each library's own initial state. Two ports that both have it do not differ by it, and
+    are compared like any others. A formula that no longer holds fails the check,
     and so does one that is no longer needed.
 
     Attributes:
-        backend: the library that differs from the others.
+        backend: the library or port that differs from the others.
         leaf: canonical leaf, e.g. `"block.norm/mean"`.
         formula: the relation in words, for the report.
-        expected: `(leaves of that library, steps taken)` to the value that the other libraries hold.
-        own: `(leaves of that library, steps taken)` to the value that this library itself must hold.
+        expected: `(leaves of that port, steps taken)` to the value that the other ports hold.
+        own: `(leaves of that port, steps taken)` to the value that this port itself must hold.
         reason: why it differs, with the source of the fact.
     """
 
@@ -72,13 +86,17 @@ class KnownDifference:
     own: Callable[[Mapping[str, Any], int], Any]
     reason: str
 
+    def concerns(self, port: str, library: str) -> bool:
+        """Whether a port has it."""
+        return self.backend in (port, library)
+
 
 @dataclass(frozen=True)
 class Depths:
     """The same model at growing depth, to measure what depth costs with unrolled and with scanned layers.
 
     Attributes:
-        unrolled: backend name to a builder that writes its layers out one by one; it takes `num_layers` in addition
+        unrolled: port to a builder that writes its layers out one by one; it takes `num_layers` in addition
             to the usual arguments.
         scanned: likewise, for a builder that scans over its layers.
         layers: the depths.
@@ -91,18 +109,19 @@ class Depths:
 
 @dataclass(frozen=True)
 class Case:
-    """One model in several libraries, and how it is compared.
+    """One model in several ports, of several libraries or of one, and how they are compared.
 
     Attributes:
         guide: where the example is published: document and section.
-        models: backend name to builder. The first is the reference; every other is a candidate.
+        models: name of a port to its builder. The first is the reference; every other is a candidate. The names are
+            free, and the library is recognised from what a builder returns; the name of a library is for its models.
         batch: entry name to `"dtype[shape]"`, integers with an upper bound: `"int32[8]:10"`.
         layers: the layer table.
         methods: public method to the batch entries that are its positional arguments.
             None: `__call__` with every entry but `labels`, `targets` and `y`.
         loss: `(outputs of the first method, batch)` to a scalar; None: the mean square of the outputs.
         optimizer: for a case without a train step of its own, returns an optax transformation; None: `optax.sgd(0.1)`.
-        printed: backend to native leaf path to shape, exactly as the guide prints its parameters.
+        printed: port or library to native leaf path to shape, exactly as the guide prints its parameters.
         known_differences: formulas for what differs by design.
         deviations: where the case deviates from the guide, and why.
         steps: how many train steps are compared.

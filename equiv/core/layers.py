@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from equiv.core.case import Layer
-from equiv.core.layouts import Chain, Flip, Layout, Squeeze, SwapAxes
+from equiv.core.layouts import Chain, Flip, Layout, SwapAxes
 
 Layouts = Mapping[str, Mapping[str, Layout]]
-"""Backend to leaf to its layout there."""
+"""Port, or library, to leaf to its layout there."""
 
 
 def linear(path: str, **scopes: str) -> Layer:
@@ -14,18 +14,18 @@ def linear(path: str, **scopes: str) -> Layer:
     return Layer(path, "linear", scopes)
 
 
-def conv(path: str, channels_first: int = 0, **scopes: str) -> Layer:
+def conv(path: str, channels_first: int | Mapping[str, int] = 0, **scopes: str) -> Layer:
     """`hk.Conv1D` to `hk.Conv3D`, `hk.DepthwiseConv2D`, `nn.Conv`, `nnx.Conv`.
 
     `kernel` is (*window, in / groups, out), `bias` (out,).
 
     Args:
         path: canonical path.
-        channels_first: number of spatial axes where Haiku's has `data_format="NCHW"` or the like; else 0.
-        scopes: backend to the layer's scope there.
+        channels_first: number of spatial axes where Haiku's has `data_format="NCHW"` or the like; else 0. A mapping
+            gives it port by port.
+        scopes: port to the layer's scope there.
     """
-    spatial = tuple(range(-channels_first, 0))
-    return Layer(path, "conv", scopes, layouts={"haiku": {"bias": Squeeze(spatial)}} if spatial else {})
+    return Layer(path, "conv", scopes, channels_first=channels_first)
 
 
 def conv_transpose(path: str, transpose_kernel: tuple[str, ...] = (), spatial: int = 2, **scopes: str) -> Layer:
@@ -35,9 +35,10 @@ def conv_transpose(path: str, transpose_kernel: tuple[str, ...] = (), spatial: i
 
     Args:
         path: canonical path.
-        transpose_kernel: the backends whose layer has `transpose_kernel=True`: it stores (*window, out, in), flipped.
+        transpose_kernel: the ports, or libraries, whose layer has `transpose_kernel=True`: it stores
+            (*window, out, in), flipped.
         spatial: number of spatial axes: these are the axes that are flipped.
-        scopes: backend to the layer's scope there.
+        scopes: port to the layer's scope there.
     """
     flipped = Chain((Flip(tuple(range(-2 - spatial, -2))), SwapAxes()))
     return Layer(path, "conv_transpose", scopes, layouts={name: {"kernel": flipped} for name in transpose_kernel})
@@ -68,19 +69,16 @@ def instance_norm(path: str, **scopes: str) -> Layer:
     return Layer(path, "instance_norm", scopes)
 
 
-def batch_norm(path: str, channels_first: int = 0, **scopes: str) -> Layer:
+def batch_norm(path: str, channels_first: int | Mapping[str, int] = 0, **scopes: str) -> Layer:
     """`hk.BatchNorm`, `nn.BatchNorm`, `nnx.BatchNorm`: `scale`, `bias`, running `mean` and `var`, each (features,).
 
     Args:
         path: canonical path.
-        channels_first: number of spatial axes where Haiku's has `data_format="NCHW"` or the like; else 0.
-        scopes: backend to the layer's scope there.
+        channels_first: number of spatial axes where Haiku's has `data_format="NCHW"` or the like; else 0. A mapping
+            gives it port by port.
+        scopes: port to the layer's scope there.
     """
-    if not channels_first:
-        return Layer(path, "batch_norm", scopes)
-    squeeze = Squeeze((-2 - channels_first, *range(-channels_first, 0)))
-    leaves = ("scale", "bias", "mean", "var", "mean.hidden", "var.hidden")
-    return Layer(path, "batch_norm", scopes, layouts={"haiku": dict.fromkeys(leaves, squeeze)})
+    return Layer(path, "batch_norm", scopes, channels_first=channels_first)
 
 
 def spectral_norm(path: str, **scopes: str) -> Layer:

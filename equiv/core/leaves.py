@@ -124,10 +124,17 @@ class MappedLeaf:
 
 @dataclass(frozen=True)
 class LeafTable:
-    """The mapping between the native and canonical leaves of one port; every native leaf is in it once."""
+    """The mapping between the native and canonical leaves of one port; every native leaf is in it once.
 
-    backend: str
+    Attributes:
+        port: name of the port.
+        leaves: every leaf.
+        library: name of the port's library; empty: that of the port.
+    """
+
+    port: str
     leaves: tuple[MappedLeaf, ...]
+    library: str = ""
 
     def __getitem__(self, name: str) -> MappedLeaf:
         return next(leaf for leaf in self.leaves if leaf.name == name)
@@ -135,3 +142,15 @@ class LeafTable:
     def names(self, collection: str | None = None) -> tuple[str, ...]:
         """The canonical names in one collection, or in all."""
         return tuple(leaf.name for leaf in self.leaves if collection in (None, leaf.spec.collection))
+
+
+def one_sided_leaves(left: LeafTable, right: LeafTable) -> dict[str, MappedLeaf]:
+    """Canonical name to leaf, of the library-only leaves that one of two ports has and the other has not."""
+    names = set(left.names()), set(right.names())
+    sides = zip((left, right), names[::-1], strict=True)
+    return {
+        leaf.name: leaf
+        for table, others in sides
+        for leaf in table.leaves
+        if leaf.library_only and leaf.name not in others
+    }

@@ -1,14 +1,28 @@
 """Builders, found by their import paths, and the library of each."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Any
 
-from equiv.backends.identify import RNGS_PARAMETERS, library_of
+from equiv.backends.identify import (
+    builder_parameters,
+    describe_builders,
+    library_by_arguments,
+    library_of,
+    model_of,
+    required_parameters,
+)
+from equiv.backends.library import Library
+from equiv.backends.registry import all_libraries
+from equiv.core import layers
 from equiv.core.case import Builder
 from equiv.errors import CaseError, EquivError, error_summary, user_code_location
 from equiv.infer.import_path import ImportPath, describe_object, import_attribute, parse_import_path
+
+RESERVED_NAMES = ("Case", "CASE", "Path", "sys", "path", "channels_first", "layouts", "spatial", "transpose_kernel")
+"""Names that a case file and the arguments of its rows need for themselves."""
 
 
 @dataclass(frozen=True)
@@ -17,14 +31,16 @@ class LocatedBuilder:
 
     Attributes:
         import_path: where it was imported from.
-        backend: the library of its model.
+        library: name of the library of its model.
         builder: the function that a case's `models` takes.
-        code: its source text in a case file, with `{name}` for the attribute.
+        argument: name of its argument; empty: it takes none.
+        code: what it returns, as source text with `{name}` for the attribute.
     """
 
     import_path: ImportPath
-    backend: str
+    library: str
     builder: Builder
+    argument: str
     code: str
 
 
@@ -37,85 +53,67 @@ def locate_builder(given: str) -> LocatedBuilder:
     where = parse_import_path(given)
     found = import_attribute(given, where)
     if inspect.isclass(found):
-        backend = library_of(found)
-        if backend is None:
-            raise CaseError(f"{given}: the class {found.__name__} is no Linen or NNX module. {BUILDER_HELP}")
-        if backend == "nnx":
-            return LocatedBuilder(where, backend, *_rngs_builder(given, found))
-        return LocatedBuilder(where, backend, *_no_argument_builder(given, found))
-    # A model itself was given. Linen modules are descriptions and can be shared; an NNX module holds its parameters.
-    if not inspect.isroutine(found) and (backend := library_of(_model_of(found))) is not None:
-        if backend == "nnx":
+        library = library_of(found)
+        if library is None:
+            raise CaseError(
+                f"{given}: the class {found.__name__} is no model of a known library. Give {describe_builders()}."
+            )
+        return _located(given, where, library, found)
+    # A model itself was given. A description of one can be shared; one that holds its parameters cannot.
+    if not inspect.isroutine(found) and (library := library_of(model_of(found))) is not None:
+        if library.builder_arguments:
             raise CaseError(
                 f"{given}: got a {type(found).__name__} instance; all builds would share its parameters. "
-                "Give a function of rngs that returns a new one."
+                f"Give {library.builder_result}."
             )
-        return LocatedBuilder(where, backend, lambda: found, "lambda: {name}")
+        return LocatedBuilder(where, library.name, lambda: found, "", "{name}")
     if not callable(found):
-        raise CaseError(f"{given}: got {describe_object(found)}. {BUILDER_HELP}")
-    # Only NNX builders take an argument, and calling one to see would need rngs.
-    if _required_parameters(found):
-        return LocatedBuilder(where, "nnx", *_rngs_builder(given, found))
-    return _call_builder(given, where, found)
+        raise CaseError(f"{given}: got {describe_object(found)}. Give {describe_builders()}.")
+    # Calling a builder that takes an argument, to see what it returns, would need that argument.
+    library = library_by_arguments(given, found) or _library_by_call(given, found)
+    return _located(given, where, library, found)
 
 
-BUILDER_HELP = (
-    "Give a function that returns what hk.transform gives or a Linen module, or one of rngs that returns an NNX module."
-)
-
-
-def _call_builder(given: str, where: ImportPath, found: Callable[[], Any]) -> LocatedBuilder:
+def _library_by_call(given: str, found: Callable[[], Any]) -> Library:
     try:
-        returned = found()
+        model = model_of(found())
     except (Exception, SystemExit) as error:
         raise EquivError(
             f"{given}: calling it raised {error_summary(error)}. Fix {user_code_location(error, given)}."
         ) from error
-    backend = library_of(_model_of(returned))
-    if backend is None or backend == "nnx":
-        more = "; an NNX builder takes rngs" if backend else ""
-        raise CaseError(f"{given}: it returned {describe_object(_model_of(returned))}{more}. {BUILDER_HELP}")
-    return LocatedBuilder(where, backend, found, "{name}")
+    library = library_of(model)
+    if library is None or library.builder_arguments:
+        more = f" of {library.name}, without an argument" if library else ""
+        raise CaseError(f"{given}: it returned {describe_object(model)}{more}. Give {describe_builders()}.")
+    return library
 
 
-def _model_of(returned: Any) -> Any:
-    # hk.Transformed is a named tuple and a model, (model, train step) is a plain tuple.
-    named = hasattr(returned, "_fields")
-    return returned[0] if isinstance(returned, tuple) and returned and not named else returned
-
-
-def _signature_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The parameters of a function, or of a class's `__init__`, which the metaclass of NNX modules hides."""
-    if not inspect.isclass(function):
-        return list(inspect.signature(function).parameters.values())
-    return list(inspect.signature(function.__init__).parameters.values())[1:]
-
-
-def _required_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    fixed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [one for one in _signature_parameters(function) if one.default is one.empty and one.kind not in fixed]
-
-
-def _rngs_builder(given: str, function: Callable[..., Any]) -> tuple[Builder, str]:
-    """An NNX builder as a function of rngs alone, and its source text."""
-    others = [one.name for one in _required_parameters(function) if one.name not in RNGS_PARAMETERS]
-    if others:
+def _located(given: str, where: ImportPath, library: Library, function: Callable[..., Any]) -> LocatedBuilder:
+    """A builder with the argument that its library's builders take, and its source text."""
+    takes = library.builder_arguments
+    if others := [one.name for one in required_parameters(function) if one.name not in takes]:
         raise CaseError(
             f"{given}: it requires the arguments {', '.join(map(repr, others))}, which equiv does not pass. "
-            "Give a function without arguments, or of rngs for NNX, that sets the rest."
+            f"Give {library.builder_result}, which sets the rest."
         )
-    parameters = _signature_parameters(function)
-    name = next((one.name for one in parameters if one.name in RNGS_PARAMETERS), "rngs")
+    if not takes:
+        return LocatedBuilder(where, library.name, function, "", "{name}()")
+    parameters = builder_parameters(function)
+    name = next((one.name for one in parameters if one.name in takes), takes[0])
     first = parameters[0] if parameters else None
     if first is not None and first.name == name and first.kind is not inspect.Parameter.KEYWORD_ONLY:
-        return function, "{name}"
-    return lambda rngs: function(**{name: rngs}), f"lambda rngs: {{name}}({name}=rngs)"
+        return LocatedBuilder(where, library.name, function, name, f"{{name}}({name})")
+    return LocatedBuilder(
+        where, library.name, lambda argument: function(**{name: argument}), name, f"{{name}}({name}={name})"
+    )
 
 
-def _no_argument_builder(given: str, function: Callable[..., Any]) -> tuple[Builder, str]:
-    if others := [one.name for one in _required_parameters(function)]:
-        raise CaseError(
-            f"{given}: it requires the arguments {', '.join(map(repr, others))}, which equiv does not pass. "
-            "Give a function without arguments that sets them."
-        )
-    return function, "{name}"
+def port_names(builders: Sequence[LocatedBuilder]) -> tuple[str, str]:
+    """Names for the ports of two builders: their libraries, else the functions' names, else `old` and `new`."""
+    left, right = builders
+    if left.library != right.library:
+        return left.library, right.library
+    one, two = (builder.import_path.attribute for builder in builders)
+    taken = {*(library.name for library in all_libraries()), *dir(layers), *RESERVED_NAMES}
+    usable = all(name.isidentifier() and not iskeyword(name) and name not in taken for name in (one, two))
+    return (one, two) if one != two and usable else ("old", "new")

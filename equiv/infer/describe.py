@@ -21,7 +21,7 @@ EVIDENCE_WORDS = {
 def inference_headline(inferred: InferredLayers) -> str:
     """How many leaves are mapped, and by which evidence."""
     pairs = inferred.proposal.pairs
-    names = [port.backend for port in inferred.proposal.ports]
+    names = [port.name for port in inferred.proposal.ports]
     number = len({pair.left for pair in pairs}), len({pair.right for pair in pairs})
     ways = Counter(EVIDENCE_WORDS[pair.evidence] for pair in pairs)
     how = ", ".join(f"{count} {way}" for way, count in ways.items())
@@ -63,7 +63,7 @@ def describe_layout(pair: LeafPair, proposal: Proposal) -> str:
     elif shapes == whole:
         found = canonical_layouts(pair.element_map, (shapes[0], shapes[1]))
         both = zip(proposal.ports, found or (), strict=found is not None)
-        words += [f"{port.backend}: {one}" for port, one in both if one != Identity()] if found else ["rearranged"]
+        words += [f"{port.name}: {one}" for port, one in both if one != Identity()] if found else ["rearranged"]
     elif ones[0] != ones[1]:
         words.append("reshaped")
     if pair.shift:
@@ -74,7 +74,7 @@ def describe_layout(pair: LeafPair, proposal: Proposal) -> str:
 def row_cells(inferred: InferredLayers) -> Iterator[tuple[str, ...]]:
     """Cells of a table with one line per layer: path and kind, both scopes, layouts, and evidence."""
     proposal = inferred.proposal
-    names = [port.backend for port in proposal.ports]
+    names = [port.name for port in proposal.ports]
     for row in inferred.rows:
         pairs = [proposal.pairs[number] for number in row.pairs]
         text = dict.fromkeys(describe_layout(pair, proposal) for pair in pairs)
@@ -103,7 +103,7 @@ def leaf_cells(inferred: InferredLayers) -> Iterator[tuple[str, ...]]:
 def inference_remarks(inferred: InferredLayers) -> list[str]:
     """Lines on ambiguous pairs, pairs that contradict the names, and unmapped leaves with the reason."""
     proposal = inferred.proposal
-    names = [port.backend for port in proposal.ports]
+    names = [port.name for port in proposal.ports]
     lines = []
     for one, two in proposal.name_conflicts:
         pairs = proposal.pairs[one], proposal.pairs[two]
@@ -136,5 +136,5 @@ def inference_caveat(inferred: InferredLayers) -> str:
 
 
 def _unpaired_lines(inferred: InferredLayers) -> list[str]:
-    names = [port.backend for port in inferred.proposal.ports]
+    names = [port.name for port in inferred.proposal.ports]
     return [f"{names[one.side]} {one.key}: {one.reason}" for one in inferred.unpaired]

@@ -31,7 +31,7 @@ def verdict_without_run(inferred: InferredLayers) -> tuple[Verdict, str]:
 
     An unpaired leaf makes the ports different only if the other port has no unpaired leaf that it could correspond to.
     """
-    names = tuple(port.backend for port in inferred.proposal.ports)
+    names = tuple(port.name for port in inferred.proposal.ports)
     live = [one for one in inferred.unpaired if not one.dead]
     sides = {one.side for one in live}
     # Unpaired leaves on both sides may be each other's, and a pair

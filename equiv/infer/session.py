@@ -2,20 +2,20 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from equiv import backends
 from equiv.backends.base import Port, PortSpec
 from equiv.backends.build import call_user_code, port_spec
+from equiv.backends.registry import load_backend, load_library
 from equiv.core.case import Case
 from equiv.core.leaves import LeafTable, NativeKey
-from equiv.errors import CaseError, PortError
-from equiv.infer.builders import LocatedBuilder
+from equiv.errors import PortError
+from equiv.infer.builders import LocatedBuilder, port_names
 from equiv.infer.matching.proposal import Proposal, UnpairedLeaf
 from equiv.infer.matching.propose import propose
 from equiv.infer.table.case_writer import CaseDraft
-from equiv.infer.table.moving_averages import average_decays
+from equiv.infer.table.moving_averages import average_differences
 from equiv.infer.table.rows import InferredRow, infer_rows
 from equiv.programs.probes import make_probe
 
@@ -70,17 +70,13 @@ def infer_layers(
     """
     began = time.perf_counter()
     left, right = builders
-    if left.backend == right.backend:
-        raise CaseError(
-            f"{left.import_path} and {right.import_path} are both {left.backend}: a case has one model per library. "
-            "Give models of two libraries."
-        )
-    models = {one.backend: one.builder for one in builders}
+    names = port_names(builders)
+    models = {name: one.builder for name, one in zip(names, builders, strict=True)}
     request, entries = port_spec(Case(guide="", models=models, batch=batch, layers=(), methods=methods))
     # The probe machinery draws what a batch entry allows (bounds of integers, dtypes), without any leaves.
-    probe = make_probe("inference", INFERENCE_SEED, LeafTable(left.backend, ()), entries, 1)
+    probe = make_probe("inference", INFERENCE_SEED, LeafTable(names[0], ()), entries, 1)
     try:
-        ports = _build_port(left, request), _build_port(right, request)
+        ports = _build_port(names[0], left, request), _build_port(names[1], right, request)
         proposal = propose(ports, request, {name: array[0] for name, array in probe.batches.items()})
     except PortError as error:
         raise PortError(f"{error} {_describe_call(request)}") from error
@@ -90,15 +86,16 @@ def infer_layers(
     held = [frozenset[NativeKey]().union(*(row.keys[side] for row in found)) for side in (0, 1)]
     outside = {(one.side, one.key) for one in proposal.unpaired if one.key not in held[one.side]}
     alone = tuple(one for one in proposal.unpaired if not one.dead or (one.side, one.key) in outside)
-    haiku = [port for port in ports if port.backend == "haiku"]
+    averaging = [port for port in ports if load_library(port.library).running_averages]
     draft = CaseDraft(
-        lesson=f"{right.import_path.attribute} ({right.backend}) is {left.import_path.attribute} ({left.backend}).",
+        lesson=f"{right.import_path.attribute} ({right.library}) is {left.import_path.attribute} ({left.library}).",
+        names=names,
         builders=builders,
         batch=batch,
         methods=methods,
         rows=found,
-        decays=average_decays(haiku[0], request, found) if haiku else {},
-        missing=(*problems, *(f"{ports[one.side].backend} {one.key}: {one.reason}" for one in alone)),
+        known_differences=average_differences(averaging[0], request, found) if len(averaging) == 1 else (),
+        missing=(*problems, *(f"{names[one.side]} {one.key}: {one.reason}" for one in alone)),
     )
     covered = not (problems or outside)
     return InferredLayers(proposal, found, problems, alone, covered, draft, time.perf_counter() - began)
@@ -116,6 +113,6 @@ def _describe_call(request: PortSpec) -> str:
     )
 
 
-def _build_port(located: LocatedBuilder, request: PortSpec) -> Port:
-    module = backends.load_backend(located.backend)
-    return call_user_code(located.backend, "building the model", partial(module.build, located.builder, request))
+def _build_port(name: str, located: LocatedBuilder, request: PortSpec) -> Port:
+    build = partial(load_backend(located.library, name).build, located.builder, replace(request, port=name))
+    return call_user_code(name, "building the model", build)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from equiv import backends
 from equiv.backends.base import PortSpec
 from equiv.backends.build import MappedPort, build_port, call_user_code, port_spec
+from equiv.backends.registry import backend_names
 from equiv.core.batch_spec import BatchEntry
 from equiv.core.case import Case
 from equiv.core.layer_kinds import canonical_name
@@ -28,10 +28,10 @@ class BuiltCase:
         case: the case.
         request: what the backends are asked to build.
         entries: its batch.
-        built: backend to port, for every port that could be built.
-        problems: backend to the error, for every port that could not.
+        built: the ports that could be built, by name.
+        problems: name to the error, for every port that could not be built.
         has_modes: whether train and eval mode can differ in any port.
-        tracers: backend to the tracer of its port.
+        tracers: name to the tracer of the port.
     """
 
     case: Case
@@ -47,42 +47,49 @@ def build_case(case: Case) -> BuiltCase:
     """Build and map every port of a case; an error in one port is kept in `problems` and does not stop the others.
 
     Raises:
-        CaseError: a batch entry, method, backend or leaf name of the case is invalid.
+        CaseError: a batch entry, method, port or leaf name of the case is invalid.
     """
     request, entries = port_spec(case)
-    _check_backends(case)
+    _check_port_names(case)
     built: dict[str, MappedPort] = {}
     problems: dict[str, EquivError] = {}
-    for backend in case.models:
+    for name in case.models:
         try:
-            built[backend] = build_port(case, backend, request)
+            built[name] = build_port(case, name, request)
         except EquivError as error:
-            problems[backend] = error
+            problems[name] = error
     _check_known_differences(case, built)
     _check_module_leaves(case, built)
     has_modes = any(one.port.has_modes for one in built.values())
     tracers: dict[str, Tracer] = {}
-    for backend, one in list(built.items()):
+    for name, one in list(built.items()):
         tracer = Tracer(one.port, one.table, request, False, has_modes)
         try:
-            other = build_port(case, backend, request)
+            other = build_port(case, name, request, one.port.library)
             _check_deterministic(tracer, replace(tracer, port=other.port, table=other.table))
-            tracers[backend] = tracer
+            tracers[name] = tracer
         except EquivError as error:
-            problems[backend] = error
-            del built[backend]
+            problems[name] = error
+            del built[name]
     return BuiltCase(case, request, entries, built, problems, has_modes, tracers)
 
 
-def _check_backends(case: Case) -> None:
-    """Check that the case names only existing backends; settings for any other would be ignored silently."""
+def _check_port_names(case: Case) -> None:
+    """Check that the case names only ports and libraries; settings for any other would be ignored silently.
+
+    A port of the layer table need not be among the models: its library may no longer be installed.
+    """
+    known = {*case.models, *(name for layer in case.layers for name in layer.scopes), *backend_names()}
     named = dict.fromkeys(case.printed, "printed") | {
-        known.backend: "known_differences" for known in case.known_differences
+        one.backend: "known_differences" for one in case.known_differences
     }
     for name, field in named.items():
-        if name not in backends.backend_names():
-            there = ", ".join(backends.backend_names())
-            raise CaseError(f"{field} names the backend {name!r}; there are: {there}. Rename it in {field}.")
+        if name not in known:
+            ports = ", ".join(case.models)
+            raise CaseError(
+                f"{field} names {name!r}, which is no port and no library; the ports are {ports}, the libraries "
+                f"{', '.join(backend_names())}. Rename it in {field}."
+            )
 
 
 def _check_module_leaves(case: Case, built: Mapping[str, MappedPort]) -> None:
@@ -100,17 +107,19 @@ def _check_module_leaves(case: Case, built: Mapping[str, MappedPort]) -> None:
 def _check_known_differences(case: Case, built: Mapping[str, MappedPort]) -> None:
     """Check that known differences name existing leaves; a formula for a missing leaf would never be evaluated."""
     for known in case.known_differences:
-        if known.backend in built and known.leaf not in (has := built[known.backend].table.names()):
-            close = difflib.get_close_matches(known.leaf, has, n=1, cutoff=0.0) or ["nothing"]
-            raise CaseError(
-                f"known_differences names the leaf {known.leaf!r}, which {known.backend} does not have; "
-                f"closest is {close[0]!r}. Fix the name in known_differences."
-            )
+        for name, one in built.items():
+            has = one.table.names()
+            if known.concerns(name, one.port.library) and known.leaf not in has:
+                close = difflib.get_close_matches(known.leaf, has, n=1, cutoff=0.0) or ["nothing"]
+                raise CaseError(
+                    f"known_differences names the leaf {known.leaf!r}, which {name} does not have; "
+                    f"closest is {close[0]!r}. Fix the name in known_differences."
+                )
 
 
 def _check_deterministic(tracer: Tracer, other: Tracer) -> None:
     """Check that calling the builder twice gives the same program."""
-    name, program = tracer.port.backend, ProgramName(tracer.modes()[0], next(iter(tracer.request.methods)))
+    name, program = tracer.port.name, ProgramName(tracer.modes()[0], next(iter(tracer.request.methods)))
     traced = [call_user_code(name, "tracing", partial(trace_forward, one, program)) for one in (tracer, other)]
     if _program_text(traced[0].jaxpr) != _program_text(traced[1].jaxpr):
         raise CaseError(

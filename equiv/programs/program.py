@@ -70,14 +70,14 @@ class Programs:
     """All programs of one port, in one precision.
 
     Attributes:
-        backend: the port's backend.
+        port: name of the port.
         float64: whether every float is a float64.
         parts: forward and gradient programs, by name.
         begin: variables to the initial carry of training.
         step: carry, batch and draws to the next carry.
     """
 
-    backend: str
+    port: str
     float64: bool
     parts: tuple[Program, ...]
     begin: Program | None

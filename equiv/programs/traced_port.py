@@ -72,7 +72,7 @@ class TracedPort:
         return {name: value for name, value in self._started().items() if name.is_random}
 
     def _started(self) -> Mapping[InputName, Any]:
-        return call_user_code(self.port.backend, "initialising", self.initialise)
+        return call_user_code(self.port.name, "initialising", self.initialise)
 
 
 def trace_programs(tracer: Tracer) -> tuple[Programs, Program]:
@@ -80,7 +80,7 @@ def trace_programs(tracer: Tracer) -> tuple[Programs, Program]:
     parts = tuple(make_draws_inputs(trace(), tracer.float64) for trace in _program_tracers(tracer).values())
     begin, step = trace_training(tracer)
     ready = (make_draws_inputs(begin, tracer.float64), make_draws_inputs(step, tracer.float64))
-    return Programs(tracer.port.backend, tracer.float64, parts, *ready), step
+    return Programs(tracer.port.name, tracer.float64, parts, *ready), step
 
 
 def _program_tracers(tracer: Tracer) -> dict[ProgramName, Callable[[], Program]]:
@@ -132,7 +132,7 @@ def trace_port_float64(traced: TracedPort, names: frozenset[ProgramName] | None 
     try:
         parts = tuple(trace_program_float64(traced, name) for name in wanted)
         begin, step = (trace_program_float64(traced, name) if training_too else None for name in (BEGIN, STEP))
-        return Programs(traced.port.backend, True, parts, begin, step)
+        return Programs(traced.port.name, True, parts, begin, step)
     except EquivError as error:
         return f"no float64 run: {error}"
 
@@ -149,7 +149,7 @@ def trace_program_float64(traced: TracedPort, name: ProgramName) -> Program:
     with jax.enable_x64(True):
         if trace is None:
             return _trace_training_float64(traced)[(BEGIN, STEP).index(name)]
-        return call_user_code(tracer.port.backend, "tracing in float64", lambda: make_draws_inputs(trace(), True))
+        return call_user_code(tracer.port.name, "tracing in float64", lambda: make_draws_inputs(trace(), True))
 
 
 @lru_cache(maxsize=8)
@@ -159,7 +159,7 @@ def _trace_training_float64(traced: TracedPort) -> tuple[Program, Program]:
         return make_draws_inputs(begin, True), make_draws_inputs(step, True)
 
     with jax.enable_x64(True):
-        return call_user_code(traced.port.backend, "tracing in float64", trace)
+        return call_user_code(traced.port.name, "tracing in float64", trace)
 
 
 def _lower_initial_values(tracer: Tracer) -> Callable[[], Mapping[InputName, Any]]:

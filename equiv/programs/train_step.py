@@ -55,7 +55,7 @@ def trace_training(tracer: Tracer) -> tuple[Program, Program]:
         returned = {name.as_input for name in carried}
         if lost := [leaf.name for held in leaves for leaf in held if leaf.name not in returned]:
             raise PortError(
-                f"{tracer.port.backend}: train_step was given {lost[0]} and does not return it "
+                f"{tracer.port.name}: train_step was given {lost[0]} and does not return it "
                 f"({len(lost)} of {len(leaves)} leaves). Return the whole carry, in the order of its arguments."
             )
         return {**carried, **flatten_outputs(STEP, outputs)}

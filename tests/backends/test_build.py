@@ -12,7 +12,7 @@ import optax
 import pytest
 from flax import nnx
 
-from equiv import backends
+from equiv.backends import registry
 from equiv.backends.base import PortSpec, bind_arguments, check_leaves, mode_arguments, pytree_path
 from equiv.core.leaves import NativeKey
 from equiv.errors import CaseError, NotRun, PortError
@@ -42,7 +42,7 @@ def returning(backend, change):
 
 
 def build(backend, builder, *methods):
-    return backends.load_backend(backend).build(builder, request_for(*methods))
+    return registry.load_backend(backend).build(builder, request_for(*methods))
 
 
 def one_step(port):
@@ -52,18 +52,18 @@ def one_step(port):
 
 
 def test_there_are_as_many_backends_as_files():
-    assert backends.backend_names() == EVERY
+    assert registry.backend_names() == EVERY
 
 
 def test_an_unknown_backend_is_an_error_naming_the_known_ones():
     with pytest.raises(CaseError, match=r"torch: no such backend; there are: haiku, linen, nnx\. Rename the key"):
-        backends.load_backend("torch")
+        registry.load_backend("torch")
 
 
 @pytest.mark.parametrize("name", ["base", "__init__", ""])
 def test_a_module_that_is_no_backend_is_not_loaded(name):
     with pytest.raises(CaseError, match=r": no such backend; there are"):
-        backends.load_backend(name)
+        registry.load_backend(name)
 
 
 def test_a_missing_library_is_not_run_and_never_a_pass(monkeypatch):
@@ -72,13 +72,13 @@ def test_a_missing_library_is_not_run_and_never_a_pass(monkeypatch):
 
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(NotRun, match=r"haiku: haiku is not installed here\. Install it to compare this port"):
-        backends.load_backend("haiku")
+        registry.load_backend("haiku")
 
 
 @pytest.mark.parametrize("backend", EVERY)
 def test_a_port_has_the_models_leaves_and_computes_its_outputs(backend):
     port = build(backend, models()[backend])
-    assert port.backend == backend
+    assert port.name == backend
     assert port.default_step
     assert not port.has_modes
     assert sorted(leaf.shape for leaf in port.leaves.values()) == [(2,), (3, 2)]

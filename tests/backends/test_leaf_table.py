@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import CASES, loaded
 
-from equiv import backends
+from equiv.backends import registry
 from equiv.backends.base import Port
 from equiv.backends.leaf_table import map_port, to_canonical_variables, to_native_leaves
 from equiv.core.case import Layer
@@ -85,11 +85,11 @@ def linen_port(**shapes):
     }
     structs = {key: jax.ShapeDtypeStruct(shape, "float32") for key, shape in leaves.items()}
     collections = {key: "params" if key.collection == "params" else "state" for key in leaves}
-    return Port("linen", structs, collections, False, None, None, None, None, True)
+    return Port("linen", "linen", structs, collections, False, None, None, None, None, True)
 
 
 def mapped(*layers, **shapes):
-    return map_port(layers, linen_port(**shapes), backends.load_backend("linen"))
+    return map_port(layers, linen_port(**shapes), registry.load_library("linen"))
 
 
 DENSE = {"dense_kernel": (3, 4), "dense_bias": (4,)}
@@ -172,7 +172,7 @@ def test_a_row_without_a_scope_says_what_to_add():
 def test_an_unknown_layer_kind_is_an_error_naming_known_ones():
     with pytest.raises(
         CaseError,
-        match=r"linen: row a has the kind 'conv9', which this backend does not have; it has attention, .*linear",
+        match=r"linen: row a has the kind 'conv9', which linen does not have; it has attention, .*linear",
     ):
         mapped(Layer("a", "conv9", {"linen": "dense"}), **DENSE)
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equiv import backends
+from equiv.backends import registry
 from equiv.backends.base import ProgramRun
 from equiv.backends.user_programs import PROGRAMS, functional_program
 from equiv.bench.case_costs import make_bench, measure_costs, refuse_under_xdist
@@ -182,7 +182,7 @@ def test_a_backend_that_writes_no_programs_says_so() -> None:
         replace(bench(), ports=ports).written("nnx", "forward")
 
 
-@pytest.mark.parametrize("backend", backends.backend_names())
+@pytest.mark.parametrize("backend", registry.backend_names())
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_program_is_written_afresh_with_buffers_of_its_own(backend: str, program: str) -> None:
     """What was compiled once never compiles again, and shared buffers would make two runners one."""

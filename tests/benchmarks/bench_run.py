@@ -42,8 +42,8 @@ for name in sys.argv[2:]:
     probe = make_probe("0", 1, ports[0].table, entries, case.steps)
     for built in ports:
         programs, _ = trace_programs(Tracer(built.port, built.table, request, False, has_modes))
-        alone = [Programs(programs.backend, False, (part,), None, None) for part in programs.parts]
-        alone.append(Programs(programs.backend, False, (), programs.begin, programs.step))
+        alone = [Programs(programs.port, False, (part,), None, None) for part in programs.parts]
+        alone.append(Programs(programs.port, False, (), programs.begin, programs.step))
         for part in [programs] if fused else alone:
             run(lower_programs(part, built.table, case.steps, probe)(), probe)
 """
@@ -69,7 +69,7 @@ for name in sys.argv[1:]:
     case = load(CaseFile(name, Path("cases") / f"{name}.py")).case
     workshop = timed("map", lambda: open_workshop(case))
     left, *others = (timed("trace", lambda: trace_port(workshop, backend)) for backend in case.models)
-    timed("prove", lambda: prove_all(left, {other.port.backend: other for other in others}))
+    timed("prove", lambda: prove_all(left, {other.port.name: other for other in others}))
 print(json.dumps({**taken, "all": sum(taken.values())}))
 """
 

@@ -8,7 +8,7 @@ import helpers
 import optax
 import pytest
 
-from equiv import backends
+from equiv.backends import registry
 from equiv.compare.candidates import Reference, check_candidate, run_reference
 from equiv.compare.checks import structure
 from equiv.compare.numeric.run_port import CompiledPort, compile_port, describe_port
@@ -204,7 +204,7 @@ def test_a_wrong_layer_is_refused_at_its_leaf(fault, monkeypatch):
     """Every one runs and has the right shapes: only its results show the fault."""
     if fault.leaves:
         kind, wrong = fault.leaves
-        leaves = backends.load_backend(fault.candidate).LEAVES
+        leaves = registry.load_library(fault.candidate).leaves
         monkeypatch.setitem(leaves, kind, {**leaves[kind], **wrong})
     assert fault.place in refused(fault, fault.change(case_of(fault), fault.candidate))
 

@@ -23,7 +23,7 @@ STACKED, LINEAR = "layers/stacked_unrolled", "layers/linear"
 
 def states():
     """The model of NNX in a list of layers, as `nnx.state` gives it."""
-    return h.saved_form(h.trained(STACKED, "nnx", "adam"))["model"]
+    return h.saved_form(h.trained(STACKED, "nnx", "adam"), ("model", "optimizer"))["model"]
 
 
 def number_keys(file: Path) -> None:

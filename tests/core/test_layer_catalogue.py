@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from equiv import backends
+from equiv.backends import registry
 from equiv.backends.leaf_table import map_port, to_canonical_variables, to_native_leaves
 from equiv.compare.checks import structure
 from equiv.compare.numeric.run_port import describe_port
@@ -83,7 +83,7 @@ def test_a_case_writes_its_layer_as_the_catalogue_does(pair, backend):
 @pytest.mark.parametrize("backend", LIBRARIES)
 def test_every_kind_has_the_same_leaves_in_every_library(backend):
     """Leaves that only one library has are marked as its own."""
-    table = backends.load_backend(backend).LEAVES
+    table = registry.load_library(backend).leaves
     assert set(table) == {*LAYER_KINDS, "module"}
     for kind, leaves in LAYER_KINDS.items():
         shared = [
@@ -191,7 +191,7 @@ def test_the_catalogue_has_every_layer_and_candidate_in_its_order():
 
 def with_row(name: str, row: Layer, backend: str) -> None:
     """Map a port of a case with another row."""
-    map_port((row,), workshop_of(name).built[backend].port, backends.load_backend(backend))
+    map_port((row,), workshop_of(name).built[backend].port, registry.load_library(backend))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_a_leaf_covered_whole_and_in_parts_is_covered_twice():
     rows = linear("a", linen="ScanBlock_0/Dense_0[0]"), linear("b", linen="ScanBlock_0/Dense_0")
     port = workshop_of("stacked_unrolled").built["linen"].port
     with pytest.raises(CaseError, match=r"is covered twice, by a/kernel and b/kernel\. Give each layer its own scope"):
-        map_port(rows, port, backends.load_backend("linen"))
+        map_port(rows, port, registry.load_library("linen"))
 
 
 @pytest.mark.parametrize("backend", LIBRARIES)

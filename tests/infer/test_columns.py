@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from infer_ports import asked, pure
 
-from equiv import backends
+from equiv.backends import registry
 from equiv.backends.leaf_table import map_port, to_canonical_variables, to_native_leaves
 from equiv.core.case import Layer
 from equiv.core.layers import linear, lstm
@@ -15,7 +15,7 @@ from equiv.errors import CaseError
 from equiv.infer.matching.propose import propose
 from equiv.infer.table.rows import infer_rows
 
-HAIKU = backends.load_backend("haiku")
+HAIKU = registry.load_library("haiku")
 
 
 def port(**shapes):
@@ -88,7 +88,7 @@ def test_inferred_columns_make_the_same_function():
         "a": "w[..., 0:3]",
         "b": "w[..., 3:6]",
     }
-    tables = [map_port(tuple(row.layer for row in found), one, backends.load_backend(one.backend)) for one in ports]
+    tables = [map_port(tuple(row.layer for row in found), one, registry.load_library(one.library)) for one in ports]
     rng = np.random.default_rng(7)
     whole = {leaf.name: rng.integers(-9, 9, leaf.spec.shape).astype("float32") for leaf in tables[0].leaves}
     batch = rng.integers(-9, 9, (5, 4)).astype("float32")

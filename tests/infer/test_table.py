@@ -80,7 +80,7 @@ def test_rows_are_of_the_kind_that_a_person_would_take(name, functions):
 
 
 def located(backend, builder, name, folder=None):
-    return LocatedBuilder(ImportPath("my_models", name, folder), backend, builder, "{name}")
+    return LocatedBuilder(ImportPath("my_models", name, folder), backend, builder, "", "{name}()")
 
 
 @cache
@@ -100,11 +100,22 @@ def test_the_file_is_as_a_person_would_write_it(tmp_path):
 from equiv.case import Case, zero_debias
 from equiv.layers import batch_norm, linear
 
-from my_models import New, old
+
+def haiku():
+    from my_models import old
+
+    return old.model()
+
+
+def nnx():
+    from my_models import New
+
+    return New()
+
 
 CASE = Case(
     guide="my own port",
-    models={"haiku": old.model, "nnx": New},
+    models={"haiku": haiku, "nnx": nnx},
     batch={"inputs": "float32[6,784]"},
     layers=(
         linear("block.linear", haiku="model/block/linear", nnx="block.linear"),
@@ -127,16 +138,20 @@ def test_layouts_parts_and_folders_are_written_out(tmp_path):
     builders = tuple(located(name, None, "model", tmp_path / "models" / name) for name in ("haiku", "nnx"))
     builders = (
         builders[0],
-        LocatedBuilder(ImportPath("others", "model", builders[1].import_path.folder), "nnx", lambda: None, "{name}"),
+        LocatedBuilder(
+            ImportPath("others", "model", builders[1].import_path.folder), "nnx", None, "rngs", "{name}(rngs)"
+        ),
     )
-    draft = CaseDraft("A lesson.", builders, {"x": "float32[2,8]"}, {"encode": ("x",)}, found, {}, ("haiku a: why",))
+    draft = CaseDraft(
+        "A lesson.", ("haiku", "nnx"), builders, {"x": "float32[2,8]"}, {"encode": ("x",)}, found, (), ("haiku a: why",)
+    )
     written = case_text(draft, tmp_path / "cases")
     compile(written, "case.py", "exec")
     assert problems == ()
     assert 'parameter("v", layouts={"haiku": {"": SwapAxes()}}, haiku="deep/w", nnx="deep.v"),' in written
     assert "from equiv.layouts import SwapAxes" in written
     assert 'sys.path.append(str(Path(__file__).parent / "../models/haiku"))' in written
-    assert "from my_models import model as haiku_model  # noqa: E402" in written
+    assert "def nnx(rngs):\n    from others import model\n\n    return model(rngs)\n" in written
     assert 'methods={"encode": ("x",)},' in written
     assert "        # haiku a: why" in written
 
@@ -171,8 +186,8 @@ def test_a_bias_before_its_scale_is_in_one_row():
 def test_items_of_a_stack_have_rows_of_their_own():
     """A scan on one side and layers one by one on the other: `wide[1]` is `blocks.1.wide`."""
     builders = (
-        LocatedBuilder(ImportPath("m", "a", None), "haiku", infer_models.stack_haiku, "{name}"),
-        LocatedBuilder(ImportPath("m", "b", None), "nnx", infer_models.stack_nnx, "{name}"),
+        LocatedBuilder(ImportPath("m", "a", None), "haiku", infer_models.stack_haiku, "", "{name}()"),
+        LocatedBuilder(ImportPath("m", "b", None), "nnx", infer_models.stack_nnx, "rngs", "{name}(rngs)"),
     )
     found = infer_layers(builders, {"x": "float32[2,5]"})
     assert found.complete

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equiv import backends
+from equiv.backends import registry
 from equiv.backends.base import Port
 from equiv.backends.leaf_table import map_port
 from equiv.core.batch_spec import FLOAT_DTYPES, BatchEntry, parse_batch
@@ -261,8 +261,8 @@ def test_haikus_averages_settle_at_the_shared_ones():
         for collection, paths in structs.items()
         for path, shape in paths.items()
     }
-    port = Port("haiku", leaves, {key: key.collection for key in leaves}, True, None, None, None, None, True)
-    table = map_port((batch_norm("n", haiku="norm"),), port, backends.load_backend("haiku"))
+    port = Port("haiku", "haiku", leaves, {key: key.collection for key in leaves}, True, None, None, None, None, True)
+    table = map_port((batch_norm("n", haiku="norm"),), port, registry.load_library("haiku"))
     filled = add_library_only_leaves(table, make_probe("0", 1, table, {}, 1).variables)
     assert set(filled) == set(table.names())
     for name in ("mean", "var"):

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,11 +20,12 @@ from equiv.backends.base import (
     mode_arguments,
     unpack_builder_result,
 )
+from equiv.backends.haiku.library import LIBRARY
 from equiv.backends.user_programs import forward_and_gradients, functional_step
 from equiv.core.leaves import NativeKey
 from equiv.errors import CaseError
 
-NAME = "haiku"
+NAME = LIBRARY.name
 
 TRANSFORMED_TYPES = (hk.Transformed, hk.TransformedWithState, hk.MultiTransformed, hk.MultiTransformedWithState)
 
@@ -36,7 +38,8 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     Raises:
         CaseError: the builder does not return a transformed function.
     """
-    built = unpack_builder_result(NAME, builder(), TRANSFORMED_TYPES, EXPECTED_TRANSFORMED)
+    spec = spec if spec.port else replace(spec, port=NAME)
+    built = unpack_builder_result(spec.port, builder(), TRANSFORMED_TYPES, EXPECTED_TRANSFORMED)
     calls, apply, init_training, step = _haiku_functions(built, spec)
 
     def init(key: Any) -> Leaves:
@@ -48,17 +51,18 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         )
 
     def user_programs(native: Leaves, batch: Mapping[str, Any], key: Any) -> tuple[UserProgram, ...]:
-        rebuilt = unpack_builder_result(NAME, builder(), TRANSFORMED_TYPES, EXPECTED_TRANSFORMED)
+        rebuilt = unpack_builder_result(spec.port, builder(), TRANSFORMED_TYPES, EXPECTED_TRANSFORMED)
         calls, _, init_training, step = _haiku_functions(rebuilt, spec)
         call = partial(calls, next(iter(spec.methods)))
         return (
             *forward_and_gradients(call, _haiku_trees(native), spec, batch, key),
-            functional_step(NAME, rebuilt, init_training, step, native, batch, key),
+            functional_step(spec.port, rebuilt, init_training, step, native, batch, key),
         )
 
     abstract = jax.eval_shape(init, jax.random.key(0))
     return Port(
-        backend=NAME,
+        name=spec.port,
+        library=NAME,
         leaves=abstract,
         collections={key: key.collection for key in abstract},
         has_modes=any(mode_arguments(function, True) for function in calls.functions.values()),
@@ -82,10 +86,10 @@ def _haiku_functions(
         if not calls.stateful:
             return outputs, native
         after = _haiku_leaves(trees)
-        check_leaves(NAME, method, native, after)
+        check_leaves(spec.port, method, native, after)
         return outputs, after
 
-    return calls, apply, *functional_training(NAME, spec, built, apply, _named_trees(built), _haiku_leaves)
+    return calls, apply, *functional_training(spec.port, spec, built, apply, _named_trees(built), _haiku_leaves)
 
 
 class _ApplyFunctions:
@@ -117,7 +121,7 @@ def _apply_functions(model: Any, spec: PortSpec) -> _ApplyFunctions:
         functions = dict(zip(spec.methods, apply, strict=False))
     if missing := [method for method in spec.methods if method not in functions]:
         raise CaseError(
-            f"haiku: no apply function for {', '.join(missing)}: the case asks for "
+            f"{spec.port}: no apply function for {', '.join(missing)}: the case asks for "
             f"{', '.join(spec.methods)}, the transformed function has {len(functions)}. "
             "Return the missing ones from hk.multi_transform, in the order of the case's methods."
         )

@@ -1,6 +1,7 @@
 """Build a port of a Flax Linen model."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,11 +20,12 @@ from equiv.backends.base import (
     mode_arguments,
     unpack_builder_result,
 )
+from equiv.backends.linen.library import LIBRARY
 from equiv.backends.user_programs import forward_and_gradients, functional_step
 from equiv.core.leaves import NativeKey
 from equiv.errors import CaseError
 
-NAME = "linen"
+NAME = LIBRARY.name
 
 EXPECTED_MODULE = "a flax.linen.Module"
 
@@ -34,8 +36,9 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     Raises:
         CaseError: the builder does not return a Linen module, or a method is missing.
     """
-    built = unpack_builder_result(NAME, builder(), (nn.Module,), EXPECTED_MODULE)
-    methods = {method: _linen_method(built.model, method) for method in spec.methods}
+    spec = spec if spec.port else replace(spec, port=NAME)
+    built = unpack_builder_result(spec.port, builder(), (nn.Module,), EXPECTED_MODULE)
+    methods = {method: _linen_method(spec.port, built.model, method) for method in spec.methods}
     modes = any(mode_arguments(function, True) for function in methods.values())
 
     def init_variables(key: Any) -> dict[str, Any]:
@@ -50,16 +53,17 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     _, apply, init_training, step = _linen_functions(built, spec, collections, trees)
 
     def user_programs(native: Leaves, batch: Mapping[str, Any], key: Any) -> tuple[UserProgram, ...]:
-        rebuilt = unpack_builder_result(NAME, builder(), (nn.Module,), EXPECTED_MODULE)
+        rebuilt = unpack_builder_result(spec.port, builder(), (nn.Module,), EXPECTED_MODULE)
         call, _, init_training, step = _linen_functions(rebuilt, spec, collections, trees)
         call = partial(call, next(iter(spec.methods)))
         return (
             *forward_and_gradients(call, trees(native), spec, batch, key),
-            functional_step(NAME, rebuilt, init_training, step, native, batch, key),
+            functional_step(spec.port, rebuilt, init_training, step, native, batch, key),
         )
 
     return Port(
-        backend=NAME,
+        name=spec.port,
+        library=NAME,
         leaves=abstract,
         collections={key: "params" if key.collection == "params" else "state" for key in abstract},
         has_modes=modes,
@@ -76,7 +80,7 @@ def _linen_functions(
     built: BuilderResult, spec: PortSpec, collections: list[str], trees: Callable[[Leaves], dict[str, Any]]
 ) -> tuple[Callable[..., Any], ...]:
     """The call of a model on its trees; `apply`, `init_training` and `step` of its port."""
-    methods = {method: _linen_method(built.model, method) for method in spec.methods}
+    methods = {method: _linen_method(spec.port, built.model, method) for method in spec.methods}
 
     def call(
         method: str, trees: dict[str, Any], arguments: tuple[Any, ...], train: bool, key: Any
@@ -95,16 +99,16 @@ def _linen_functions(
     def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
         outputs, changed = call(method, trees(native), arguments, train, key)
         after = _linen_leaves(changed)
-        check_leaves(NAME, method, native, after)
+        check_leaves(spec.port, method, native, after)
         return outputs, after
 
-    return call, apply, *functional_training(NAME, spec, built, apply, trees, _linen_leaves)
+    return call, apply, *functional_training(spec.port, spec, built, apply, trees, _linen_leaves)
 
 
-def _linen_method(model: nn.Module, method: str) -> Callable[..., Any]:
+def _linen_method(port: str, model: nn.Module, method: str) -> Callable[..., Any]:
     if not callable(getattr(model, method, None)):
         raise CaseError(
-            f"linen: {type(model).__name__} has no method {method!r}, which the case's methods name. "
+            f"{port}: {type(model).__name__} has no method {method!r}, which the case's methods name. "
             "Add it to the model, or remove it from the case's methods."
         )
     return getattr(model, method)

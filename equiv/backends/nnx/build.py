@@ -23,6 +23,7 @@ from equiv.backends.base import (
     pytree_path,
     unpack_builder_result,
 )
+from equiv.backends.nnx.library import LIBRARY
 from equiv.backends.user_programs import (
     copy_arrays,
     flat_nnx_arguments,
@@ -35,7 +36,7 @@ from equiv.backends.user_programs import (
 from equiv.core.leaves import NativeKey
 from equiv.errors import CaseError
 
-NAME = "nnx"
+NAME = LIBRARY.name
 
 
 def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
@@ -44,9 +45,10 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     Raises:
         CaseError: the builder does not return an NNX module, or a method is missing.
     """
-    abstract, built = _abstract_model(builder)
+    spec = spec if spec.port else replace(spec, port=NAME)
+    abstract, built = _abstract_model(builder, spec.port)
     for method in spec.methods:
-        _check_method(abstract, method)
+        _check_method(spec.port, abstract, method)
     graphdef, state = nnx.split(abstract)
 
     def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
@@ -54,17 +56,18 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         _set_mode(model, train)
         outputs = getattr(model, method)(*arguments)
         after = _nnx_leaves(nnx.state(model))
-        check_leaves(NAME, method, native, after)
+        check_leaves(spec.port, method, native, after)
         return outputs, after
 
     def init(key: Any) -> Leaves:
         return _nnx_leaves(
-            nnx.state(unpack_builder_result(NAME, builder(nnx.Rngs(key)), (nnx.Module,), "an nnx.Module").model)
+            nnx.state(unpack_builder_result(spec.port, builder(nnx.Rngs(key)), (nnx.Module,), "an nnx.Module").model)
         )
 
     init_training, step = _nnx_training(spec, built, graphdef, state)
     return Port(
-        backend=NAME,
+        name=spec.port,
+        library=NAME,
         leaves=_nnx_leaves(state),
         collections={key: key.collection for key in _nnx_leaves(state)},
         has_modes=any(
@@ -80,10 +83,10 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     )
 
 
-def _check_method(model: nnx.Module, method: str) -> None:
+def _check_method(port: str, model: nnx.Module, method: str) -> None:
     if not callable(getattr(model, method, None)):
         raise CaseError(
-            f"nnx: {type(model).__name__} has no method {method!r}, which the case's methods name. "
+            f"{port}: {type(model).__name__} has no method {method!r}, which the case's methods name. "
             "Add it to the model, or remove it from the case's methods."
         )
 
@@ -98,7 +101,7 @@ def _nnx_training(
     def init_training(native: Leaves, key: Any) -> Any:
         model = nnx.merge(graphdef, _nnx_state(state, native))
         _set_mode(model, True)
-        created = create(**bind_arguments(NAME, create, {"model": model, "key": key})) if create else None
+        created = create(**bind_arguments(spec.port, create, {"model": model, "key": key})) if create else None
         if hasattr(created, "apply_gradients"):
             return created
         return nnx.split((model, created))
@@ -106,14 +109,14 @@ def _nnx_training(
     def step(carry: Any, batch: Mapping[str, Any], key: Any) -> tuple[Any, Any]:
         if hasattr(carry, "apply_gradients"):
             available = {"batch": dict(batch), **batch, "key": key, "state": carry, "train_state": carry}
-            result = train_step(**bind_arguments(NAME, train_step, available))
+            result = train_step(**bind_arguments(spec.port, train_step, available))
             return (result[0], result[1:]) if isinstance(result, tuple) else (result, ())
         graph, variables = carry
         model, optimizer = nnx.merge(
             graph, jax.tree.map(lambda leaf: leaf, variables)
         )  # a copy: the step mutates its variables
         available = {"batch": dict(batch), **batch, "key": key, "model": model, "optimizer": optimizer}
-        outputs = train_step(**bind_arguments(NAME, train_step, available))
+        outputs = train_step(**bind_arguments(spec.port, train_step, available))
         return nnx.split((model, optimizer)), _as_tuple(outputs)
 
     return init_training, step
@@ -168,14 +171,14 @@ def _nnx_leaves(state: nnx.State) -> Leaves:
     return {NativeKey(collections[path], path): leaf for path, leaf in paths}
 
 
-def _abstract_model(builder: Callable[..., Any]) -> tuple[nnx.Module, BuilderResult]:
+def _abstract_model(builder: Callable[..., Any], port: str) -> tuple[nnx.Module, BuilderResult]:
     parts: list[BuilderResult] = []
 
     def build_model() -> nnx.Module:
         rngs = nnx.Rngs(0)
         # With a traced count, flax formats an error message over all equations so far per parameter (flax 0.12.8).
         rngs.default.count.set_value(np.zeros((), "uint32"))  # pyright: ignore[reportArgumentType]
-        parts.append(unpack_builder_result(NAME, builder(rngs), (nnx.Module,), "an nnx.Module"))
+        parts.append(unpack_builder_result(port, builder(rngs), (nnx.Module,), "an nnx.Module"))
         return parts[-1].model
 
     return nnx.eval_shape(build_model), parts[-1]
@@ -191,7 +194,7 @@ def _nnx_programs(
     builder: Callable[..., Any], spec: PortSpec, native: Leaves, batch: Mapping[str, Any], key: Any
 ) -> tuple[UserProgram, ...]:
     """The programs of a newly built model, under `nnx.jit` and, with the model split, under `jax.jit`."""
-    abstract, built = _abstract_model(builder)
+    abstract, built = _abstract_model(builder, spec.port)
     graphdef, state = nnx.split(abstract)
     train_step, create = built.train_step, built.create
     if train_step is None:
@@ -209,14 +212,14 @@ def _nnx_programs(
 
     model = nnx.merge(graphdef, _nnx_state(state, native))
     _set_mode(model, True)
-    created = create(**bind_arguments(NAME, create, {"model": model, "key": key})) if create else None
+    created = create(**bind_arguments(spec.port, create, {"model": model, "key": key})) if create else None
     named = {"batch": dict(batch), **batch, "key": key, "model": model, "optimizer": created}
     programs = (
         *_nnx_and_functional("forward", forward, ((model, *(batch[name] for name in names)), {})),
         *_nnx_and_functional("gradients", gradients, ((model, dict(batch)), {})),
     )
     if hasattr(created, "apply_gradients"):
-        arguments = bind_arguments(NAME, train_step, {**named, "state": created, "train_state": created})
+        arguments = bind_arguments(spec.port, train_step, {**named, "state": created, "train_state": created})
         carried = [name for name in arguments if arguments[name] is created]
         step = functional_program(
             "train step", train_step, positional_call(train_step, arguments), next_step_arguments(train_step, carried)
@@ -225,7 +228,7 @@ def _nnx_programs(
     return (
         *programs,
         *_nnx_and_functional(
-            "train step", train_step, positional_call(train_step, bind_arguments(NAME, train_step, named))
+            "train step", train_step, positional_call(train_step, bind_arguments(spec.port, train_step, named))
         ),
     )
 

@@ -14,7 +14,8 @@ from equiv.backends.nnx.build import NAME, build
 
 def hyperparameters(builder: Callable[..., Any], spec: PortSpec) -> tuple[Hyperparameter, ...]:
     """Every hyperparameter of every module of the built model."""
-    model = nnx.eval_shape(lambda: _unpack_model(builder(nnx.Rngs(0))))
+    port = spec.port or NAME
+    model = nnx.eval_shape(lambda: _unpack_model(port, builder(nnx.Rngs(0))))
     return common.unique_hyperparameters(
         one
         for path, module in nnx.iter_modules(model)
@@ -28,20 +29,22 @@ def altered(builder: Callable[..., Any], spec: PortSpec, which: Hyperparameter, 
     Raises:
         CaseError: the builder or a method is invalid.
     """
-    return build(partial(_build_with_hyperparameter, builder, which, value), spec)
+    return build(partial(_build_with_hyperparameter, spec.port or NAME, builder, which, value), spec)
 
 
-def _build_with_hyperparameter(builder: Callable[..., Any], which: Hyperparameter, value: Any, rngs: nnx.Rngs) -> Any:
+def _build_with_hyperparameter(
+    port: str, builder: Callable[..., Any], which: Hyperparameter, value: Any, rngs: nnx.Rngs
+) -> Any:
     returned = builder(rngs)
-    for path, module in nnx.iter_modules(_unpack_model(returned)):
+    for path, module in nnx.iter_modules(_unpack_model(port, returned)):
         if _nnx_module_path(path) == which.place:
             setattr(module, *common.attribute_override(which.name, partial(getattr, module), value))
             break
     return returned
 
 
-def _unpack_model(returned: Any) -> nnx.Module:
-    return unpack_builder_result(NAME, returned, (nnx.Module,), "an nnx.Module").model
+def _unpack_model(port: str, returned: Any) -> nnx.Module:
+    return unpack_builder_result(port, returned, (nnx.Module,), "an nnx.Module").model
 
 
 def _nnx_module_path(path: tuple[Any, ...]) -> str:

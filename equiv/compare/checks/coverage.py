@@ -24,7 +24,7 @@ def compare_all(check: str, comparison: Comparison) -> CheckResult | None:
     findings = tuple(compare_either(comparison, output, left, right) for output in {**left, **right})
     if not findings:
         return None
-    candidate = comparison.candidate.table.backend
+    candidate = comparison.candidate.table.port
     return CheckResult(check, candidate, check_grade(findings), summarise_grades(findings), findings)
 
 
@@ -35,7 +35,7 @@ def compare_either(
     if output in left and output in right:
         return compare_output(comparison, output)
     lacking = comparison.candidate if output in left else comparison.reference
-    return Finding(str(output), "refuted", note=f"{lacking.table.backend} does not return it", output=output)
+    return Finding(str(output), "refuted", note=f"{lacking.table.port} does not return it", output=output)
 
 
 def summarise_grades(findings: tuple[Finding, ...]) -> str:

@@ -18,7 +18,7 @@ def check(comparison: Comparison) -> CheckResult | None:
     for program, left in reference.draws.items():
         findings += _compare_draws(program, left, candidate.draws.get(program, ()))
     for side in (reference, candidate):
-        backend = side.table.backend
+        backend = side.table.port
         if side.reused:
             findings += [
                 Finding(f"{backend} draws new bits", "refuted", note=f"the same bits twice: {pair}")
@@ -32,7 +32,7 @@ def check(comparison: Comparison) -> CheckResult | None:
     result = tuple(findings)
     replayed = sum(map(len, reference.draws.values()))
     summary = f"{replayed} draws replayed; {candidate.drawn} native draws looked at, {len(candidate.reused)} repeated"
-    return CheckResult(NAME, candidate.table.backend, check_grade(result), summary, result)
+    return CheckResult(NAME, candidate.table.port, check_grade(result), summary, result)
 
 
 def _unroll(draws: tuple[Draw, ...]) -> list[Draw]:

@@ -14,12 +14,7 @@ NAME = "state"
 def check(comparison: Comparison) -> CheckResult | None:
     """Compare every state leaf after every call, and everything in eval mode after training."""
     left, right = (select_compared(side, NAME) for side in (comparison.reference, comparison.candidate))
-    own = {
-        leaf.name: leaf
-        for side in (comparison.reference, comparison.candidate)
-        for leaf in side.table.leaves
-        if leaf.library_only
-    }
+    own = comparison.one_sided_leaves
     findings: list[Finding] = []
     for output in {**left, **right}:
         leaf = own.get(output.leaf)
@@ -31,7 +26,7 @@ def check(comparison: Comparison) -> CheckResult | None:
             findings.append(compare_output(comparison, output, shared, probes=comparison.ordinary_probes))
     if not findings:
         return None
-    candidate = comparison.candidate.table.backend
+    candidate = comparison.candidate.table.port
     return CheckResult(
         NAME, candidate, check_grade(tuple(findings)), summarise_grades(tuple(findings)), tuple(findings)
     )

@@ -1,6 +1,7 @@
 """Do both ports have the same leaves: names, shapes, dtypes, count, and the paths that the guide prints?"""
 
 from equiv.compare.observation import Comparison, PortOutputs
+from equiv.core.case import setting_for
 from equiv.core.leaves import MappedLeaf
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
@@ -11,21 +12,22 @@ NAME = "structure"
 def check(comparison: Comparison) -> CheckResult:
     """Compare leaf tables. A leaf that one port lacks, or that differs, is refuted here and blocks the other checks."""
     reference, candidate = comparison.reference, comparison.candidate
-    left = {leaf.name: leaf for leaf in reference.table.leaves if not leaf.library_only}
-    right = {leaf.name: leaf for leaf in candidate.table.leaves if not leaf.library_only}
+    own = comparison.one_sided_leaves
+    left = {leaf.name: leaf for leaf in reference.table.leaves if leaf.name not in own}
+    right = {leaf.name: leaf for leaf in candidate.table.leaves if leaf.name not in own}
     findings = [_leaf_finding(name, left.get(name), right.get(name), comparison) for name in {**left, **right}]
     for observed in (reference, candidate):
         findings += _printed_path_findings(comparison, observed)
     count = sum(leaf.spec.collection == "params" for leaf in right.values())
     summary = f"{len(right)} leaves, {count} of them parameters; {candidate.random} leaves of random state"
-    return CheckResult(NAME, candidate.table.backend, check_grade(tuple(findings)), summary, tuple(findings))
+    return CheckResult(NAME, candidate.table.port, check_grade(tuple(findings)), summary, tuple(findings))
 
 
 def _leaf_finding(name: str, left: MappedLeaf | None, right: MappedLeaf | None, comparison: Comparison) -> Finding:
     place = f"leaf {name}"
     if left is None or right is None:
         lacking = comparison.reference if left is None else comparison.candidate
-        return Finding(place, "refuted", note=f"{lacking.table.backend} has no such leaf", structure=name)
+        return Finding(place, "refuted", note=f"{lacking.table.port} has no such leaf", structure=name)
     for what, one, two in (
         ("shape", left.spec.shape, right.spec.shape),
         ("dtype", left.spec.dtype, right.spec.dtype),
@@ -39,8 +41,8 @@ def _leaf_finding(name: str, left: MappedLeaf | None, right: MappedLeaf | None, 
 
 def _printed_path_findings(comparison: Comparison, observed: PortOutputs) -> list[Finding]:
     """Compare the paths and shapes that the guide prints with those of the library, in both directions."""
-    backend = observed.table.backend
-    printed = comparison.case.printed.get(backend)
+    port = observed.table.port
+    printed = setting_for(comparison.case.printed, port, observed.table.library)
     if printed is None:
         return []
     has = {
@@ -49,7 +51,7 @@ def _printed_path_findings(comparison: Comparison, observed: PortOutputs) -> lis
     has |= {key.path: shape for key, shape in observed.native_paths.items() if key.path in printed}
     findings = []
     for path in {**printed, **has}:
-        place = f"{backend} prints {path}"
+        place = f"{port} prints {path}"
         expected, got = printed.get(path), has.get(path)
         same = expected is not None and got is not None and tuple(expected) == tuple(got)
         note = "" if same else "the tree that the guide prints differs from the library's"

@@ -22,12 +22,11 @@ def check(comparison: Comparison) -> CheckResult | None:
     left, right = (select_compared(side, NAME) for side in (comparison.reference, comparison.candidate))
     if not left and not right:
         return None
-    pair = {comparison.reference.table.backend, comparison.candidate.table.backend}
-    known = {known.leaf: known for known in comparison.case.known_differences if known.backend in pair}
+    known = comparison.known_differences
     findings: list[Finding] = []
     for output in {**left, **right}:
         findings += _compare_trained(comparison, output, known, output in left, output in right)
-    candidate = comparison.candidate.table.backend
+    candidate = comparison.candidate.table.port
     return CheckResult(
         NAME, candidate, check_grade(tuple(findings)), summarise_grades(tuple(findings)), tuple(findings)
     )
@@ -37,19 +36,13 @@ def _compare_trained(
     comparison: Comparison, output: OutputName, known: Mapping[str, KnownDifference], in_left: bool, in_right: bool
 ) -> list[Finding]:
     leaf = output.leaf if output.kind == "leaf" else ""
-    own = {
-        leaf.name
-        for side in (comparison.reference, comparison.candidate)
-        for leaf in side.table.leaves
-        if leaf.library_only
-    }
-    if leaf in own:
+    if leaf in comparison.one_sided_leaves:
         return [_library_only_finding(output, known)]
     if _is_step_count(comparison, output):
         return [_compare_step_counts(comparison, output)] if in_left and in_right else []
     if not (in_left and in_right):
         lacking = comparison.candidate if in_left else comparison.reference
-        return [Finding(str(output), "refuted", note=f"{lacking.table.backend} does not train it", output=output)]
+        return [Finding(str(output), "refuted", note=f"{lacking.table.port} does not train it", output=output)]
     if leaf not in known:
         return [compare_output(comparison, output)]
     return [
@@ -98,7 +91,7 @@ def _check_formula(comparison: Comparison, known: KnownDifference) -> Finding:
 
 def _formula_finding(comparison: Comparison, known: KnownDifference) -> Finding:
     differs, other = comparison.reference, comparison.candidate
-    if differs.table.backend != known.backend:
+    if not known.concerns(differs.table.port, differs.table.library):
         differs, other = other, differs
     own_rule = _compare_values(
         comparison, known, _apply_formula(differs, known, known.own), _leaf_values(differs, known)

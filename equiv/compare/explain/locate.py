@@ -57,5 +57,5 @@ def _first_difference_of(
         return ""
     pair = [select_outputs(part, (output,)) if output in part.outputs else part for part in parts if part is not None]
     aliases = mirrored_inputs(reference.table)
-    names = reference.port.backend, candidate.port.backend
+    names = reference.port.name, candidate.port.name
     return first_difference(pair[0], pair[1], aliases, names)

@@ -92,7 +92,8 @@ class FrozenReference:
 
     Attributes:
         case: name of the case.
-        backend: library of the port.
+        port: name of the port.
+        library: of the port.
         environment: versions and device with which it was frozen.
         prover: fingerprint of the prover that computed the names; names of another prover cannot be compared.
         has_modes: whether train and eval mode differ.
@@ -118,7 +119,8 @@ class FrozenReference:
     """
 
     case: str
-    backend: str
+    port: str
+    library: str
     environment: dict[str, str]
     prover: str
     has_modes: bool

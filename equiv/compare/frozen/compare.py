@@ -47,12 +47,12 @@ def compare_with_frozen(
     """
     case, name = loaded.case, loaded.name
     _check_batch_and_steps(loaded, frozen)
-    candidates = [backend for backend in case.models if backend != frozen.backend]
+    candidates = [name for name in case.models if name != frozen.port]
     if not candidates:
         raise CaseError(
-            f"the case has no model but {frozen.backend}, which is frozen. Add the port to be checked to its models."
+            f"the case has no model but {frozen.port}, which is frozen. Add the port to be checked to its models."
         )
-    built_case = build_case(replace(case, models={backend: case.models[backend] for backend in candidates}))
+    built_case = build_case(replace(case, models={name: case.models[name] for name in candidates}))
     built_case = replace(built_case, has_modes=built_case.has_modes or frozen.has_modes)
     reference = restore_reference(frozen)
     ready, checks = split_by_structure(built_case, reference.observed, candidates)
@@ -64,12 +64,12 @@ def compare_with_frozen(
         name=name,
         lesson=loaded.lesson,
         guide=case.guide,
-        reference=f"frozen {frozen.backend}",
+        reference=f"frozen {frozen.port}",
         candidates=tuple(candidates),
         verdicts={who: verdict_of(tuple(item for item in checks if item.candidate == who)) for who in candidates},
         checks=tuple(checks),
         leaves=tuple(
-            LeafResult(leaf.name, leaf.spec.shape, leaf.spec.dtype, {f"frozen {frozen.backend}": str(leaf.key)})
+            LeafResult(leaf.name, leaf.spec.shape, leaf.spec.dtype, {f"frozen {frozen.port}": str(leaf.key)})
             for leaf in frozen.leaves
         ),
         probes=(*frozen.sensitivity, *trials, Finding("environment", "exact", note=note)),
@@ -83,7 +83,7 @@ def restore_reference(frozen: FrozenReference) -> Reference:
         for leaf in frozen.leaves
     )
     observed = PortOutputs(
-        LeafTable(frozen.backend, tuple(leaves)),
+        LeafTable(frozen.port, tuple(leaves), frozen.library),
         frozen.random,
         {probe.name: Sample(probe.native, probe.float64) for probe in frozen.probes},
         {part.name: part.draws for part in (*frozen.parts, frozen.step)},
@@ -133,7 +133,7 @@ def _compare_ports(
 def _frozen_side(frozen: FrozenReference, table: LeafTable) -> NumberedPort:
     """Make the prover's view of the frozen reference; without names where another prover computed them."""
     programs = Programs(
-        frozen.backend,
+        frozen.port,
         False,
         tuple(map(_program_without_equations, frozen.parts)),
         _program_without_equations(frozen.begin),

@@ -58,7 +58,8 @@ def _make_bundle(
     side = prover_side(traced)
     return FrozenReference(
         case=name,
-        backend=traced.port.backend,
+        port=traced.port.name,
+        library=traced.port.library,
         environment=describe_environment(),
         prover=fingerprint(),
         has_modes=built_case.has_modes,

@@ -65,7 +65,7 @@ def compile_port(
     Raises:
         PortError: it cannot be compiled in its own precision; raised here or by the returned function.
     """
-    table, steps, name = traced.table, built_case.case.steps, traced.port.backend
+    table, steps, name = traced.table, built_case.case.steps, traced.port.name
     probe = make_probes(built_case, table)[0]
 
     def start(what: str, lower: Callable[[], Callable[[], Any]]) -> Callable[[], Any]:
@@ -114,7 +114,7 @@ def run_on_probe(
 
 
 def _run_once(executable: Executable, probe: Probe, own: NamedArrays) -> NamedOutputs:
-    return call_user_code(executable.programs.backend, "running", partial(run_executable, executable, probe, own))
+    return call_user_code(executable.programs.port, "running", partial(run_executable, executable, probe, own))
 
 
 def run_then_eval(executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays) -> NamedOutputs:

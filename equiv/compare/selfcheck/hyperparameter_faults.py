@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from equiv import backends
 from equiv.backends.build import call_user_code
 from equiv.backends.hyperparameters import Hyperparameter
 from equiv.backends.leaf_table import map_port
+from equiv.backends.registry import load_hyperparameters, load_library
 from equiv.compare.selfcheck.detection import NOTHING_MOVES, Detector, detect, explain_undetected, output_names
 from equiv.compare.selfcheck.wrong_values import HyperparameterRule, wrong_values
 from equiv.core.leaves import LeafTable
@@ -56,21 +56,21 @@ def plant_in_builder(
         native: the candidate in its own precision, for faults that float64 hides, such as a wrong dtype.
         rules: kinds of fault.
     """
-    backend = detector.port.traced.port.backend
-    library = backends.load_hyperparameters(backend)
+    port = detector.port.traced.port
+    library = load_hyperparameters(port.library)
     if library is None:
         return
-    builder = built_case.case.models[backend]
-    look = partial(library.hyperparameters, builder, built_case.request)
-    for fault in group_faults(call_user_code(backend, "looking for hyperparameters", look), rules):
+    builder, request = built_case.case.models[port.name], replace(built_case.request, port=port.name)
+    look = partial(library.hyperparameters, builder, request)
+    for fault in group_faults(call_user_code(port.name, "looking for hyperparameters", look), rules):
         for tried, which in enumerate(fault.layers[: fault.rule.tries]):
-            altered = partial(library.altered, builder, built_case.request, which)
+            altered = partial(library.altered, builder, request, which)
             outcome = _judge_wrong_value(built_case, detector, native, partial(altered, fault.wrong))
             if outcome.get("place") == MODEL_PLACE:
                 outcome = _compare_with_control(
                     outcome, _judge_wrong_value(built_case, detector, native, partial(altered, which.value))
                 )
-            result = MutantResult(backend, fault.rule.kind, BUILDER, fault.site(tried), **outcome)
+            result = MutantResult(port.name, fault.rule.kind, BUILDER, fault.site(tried), **outcome)
             yield result
             if result.outcome in ("noticed", "equivalent"):
                 break
@@ -100,14 +100,14 @@ def _judge_wrong_value(
 ) -> dict[str, Any]:
     """Judge one wrong hyperparameter, and return fields of a `MutantResult`."""
     traced = detector.port.traced
-    backend = traced.port.backend
+    name = traced.port.name
     try:
-        port = call_user_code(backend, "building the model", make)
-        table = map_port(built_case.case.layers, port, backends.load_backend(backend))
+        port = call_user_code(name, "building the model", make)
+        table = map_port(built_case.case.layers, port, load_library(port.library))
         if other := _changed_leaf(traced.table, table):
             return {"outcome": "noticed", "check": "structure", **other}
         tracer = replace(traced.tracer, port=port, table=table)
-        own, raw = call_user_code(backend, "tracing", partial(trace_programs, tracer))
+        own, raw = call_user_code(name, "tracing", partial(trace_programs, tracer))
         programs = trace_port_float64(TracedPort(tracer, own, raw, traced.initialise))
     except EquivError as error:
         return {"outcome": "noticed", "check": "structure", "place": MODEL_PLACE, "reason": str(error)}

@@ -90,7 +90,7 @@ def _plant_in_programs(detector: Detector, faults: Sequence[Fault]) -> Iterator[
 
 def _judge_mutant(detector: Detector, mutation: Mutation, mutant: Program) -> MutantResult:
     """Judge one fault: noticed by some output, else proved equivalent, else the reason."""
-    backend = detector.port.traced.port.backend
+    backend = detector.port.traced.port.name
     planted = partial(MutantResult, backend, mutation.kind, str(mutation.program), mutation.site)
     where, unnoticed = detect(detector, mutant)
     if where:

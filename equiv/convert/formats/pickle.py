@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import optax
 
+from equiv.backends.registry import all_libraries
 from equiv.convert.formats.checkpoint import (
     SMALL_FLOATS,
     Checkpoint,
@@ -96,10 +97,8 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _Encoded,
     ("collections", "OrderedDict"): OrderedDict,
     ("jax._src.array", "_reconstruct_array"): _JaxArray,
-    # Immutable mappings of both libraries, pickled as a call with their dict (dm-haiku 0.0.17, flax 0.12.8).
-    ("haiku._src.data_structures", "FlatMapping"): dict,
-    ("haiku._src.data_structures", "FlatMap"): dict,
-    ("flax.core.frozen_dict", "FrozenDict"): dict,
+    # Immutable mappings of the libraries, pickled as a call with their dict.
+    **{mapping: dict for library in all_libraries() for mapping in library.pickled_mappings},
 }
 """Module and name in a pickle to their stand-in: numpy's own code gets no state out of a pickle."""
 

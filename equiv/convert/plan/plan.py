@@ -59,20 +59,18 @@ def make_plan(source: LocatedCheckpoint, target: LibraryModel, choices: Choices)
     located = source.located
     template = target.training if located.template is located.model.training else target.variables
     if choices.step is not None and not any(slot.role == "bookkeeping" for slot in template.slots):
-        raise CheckpointError(f"--step {choices.step}: {template.backend} stores no step here. Leave it out.")
+        raise CheckpointError(f"--step {choices.step}: {template.port} stores no step here. Leave it out.")
     random = _planned_random(source, target, template, choices)
     rows = []
     for slot in template.slots:
         if slot.role != "random":
-            rows.append(plan_leaf(source, target.port.backend, slot, choices.kept, choices.step))
+            rows.append(plan_leaf(source, target.port.name, slot, choices.kept, choices.step))
         elif slot.path in random:
             rows.append(random[slot.path])
     notes = [f"{path_text(path)} is left out (--drop)" for path in located.dropped]
     notes += [f"{_planned_name(row)} {row.rule}" for row in rows if row.slot.role == "bookkeeping" and row.rule]
     notes += [
-        f"{_planned_name(row)} {row.rule}, by {template.backend}'s own formula"
-        for row in rows
-        if row.origin == "derived"
+        f"{_planned_name(row)} {row.rule}, by {template.port}'s own formula" for row in rows if row.origin == "derived"
     ]
     notes += _unplaced_notes(source, template)
     notes += choices.random.notes(source, template) if choices.random else []
@@ -88,12 +86,12 @@ def _planned_random(
         return choices.random.planned_leaves(source, target, template)
     if theirs:
         raise CheckpointError(
-            f"{target.port.backend} stores random state ({_shortened(theirs)}). Pass --random seed:N to initialise it, "
+            f"{target.port.name} stores random state ({_shortened(theirs)}). Pass --random seed:N to initialise it, "
             "--random keep to take it from a checkpoint of the same library, or --random omit to leave it out."
         )
     if ours:
         raise CheckpointError(
-            f"{source.checkpoint.file}: its random state ({_shortened(ours)}) has no place in {target.port.backend}. "
+            f"{source.checkpoint.file}: its random state ({_shortened(ours)}) has no place in {target.port.name}. "
             "Pass --random omit to leave it out."
         )
     return {}
@@ -125,9 +123,9 @@ def _unplaced_notes(source: LocatedCheckpoint, template: CheckpointTemplate) -> 
         if name in placed or place.slot.role == "random":
             continue
         if place.leaf.library_only:
-            notes.append(f"{name} has no place in {template.backend}; the manifest preserves it for the way back")
+            notes.append(f"{name} has no place in {template.port}; the manifest preserves it for the way back")
         elif place.slot.role == "bookkeeping" and counts == {source.count(name)}:
-            notes.append(f"{name} has no place in {template.backend}; the optimizer's own count is the same")
+            notes.append(f"{name} has no place in {template.port}; the optimizer's own count is the same")
         else:
             raise _no_place_error(source, template, place.path, f"({name})")
     return notes
@@ -137,7 +135,7 @@ def _no_place_error(
     source: LocatedCheckpoint, template: CheckpointTemplate, path: TreePath, said: str
 ) -> CheckpointError:
     return CheckpointError(
-        f"{source.checkpoint.file}: {path_text(path)!r} {said} has no place in {template.backend}. "
+        f"{source.checkpoint.file}: {path_text(path)!r} {said} has no place in {template.port}. "
         f"Make the models or optimizers equal in the case, or pass --drop {path_text(path)}."
     )
 

@@ -68,7 +68,7 @@ def preserve_leaves(source: LocatedCheckpoint) -> list[PreservedLeaf]:
         if slot.role == "variable" and (beside := _dependencies(source, slot)):
             array = source.read(source.located.places[slot.path])
             data = base64.b64encode(bytes_of(array)).decode()
-            backend, shape = source.located.model.port.backend, tuple(array.shape)
+            backend, shape = source.located.model.port.name, tuple(array.shape)
             kept.append(
                 PreservedLeaf(backend, str(slot.native), str(array.dtype), shape, data, beside, _digest(source, beside))
             )

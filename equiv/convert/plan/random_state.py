@@ -43,14 +43,14 @@ class RandomPolicy:
         if self.policy == "keep":
             return {slot.path: self._kept(source, target, slot) for slot in slots}
         made = jax.jit(partial(_fresh_random_leaves, target, slots))(jax.random.key(self.seed))
-        rule = f"as {target.port.backend} initialises it from seed {self.seed}"
+        rule = f"as {target.port.name} initialises it from seed {self.seed}"
         return {
             slot.path: PlannedLeaf(slot, "seeded", (), rule, partial(np.asarray, made[slot.path])) for slot in slots
         }
 
     def _kept(self, source: LocatedCheckpoint, target: LibraryModel, slot: Slot) -> PlannedLeaf:
         name = slot.held[0].name
-        if source.backend != target.port.backend or name not in source.places:
+        if source.backend != target.port.name or name not in source.places:
             raise CheckpointError(
                 f"{source.checkpoint.file}: it has no {path_text(slot.path)!r} to keep. "
                 "Pass --random seed:N or --random omit."

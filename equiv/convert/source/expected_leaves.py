@@ -1,7 +1,7 @@
 """The leaves that a library's checkpoint must have: path, shape and dtype, and their canonical names.
 
 The template of training is the carry of the case's own train step, as the library itself creates it: a `TrainState`,
-an `nnx.Optimizer`, a state of optax. Nothing about their forms is assumed here.
+an optimizer of the library, a state of optax. Nothing about their forms is assumed here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +14,7 @@ import jax
 from equiv.backends.base import Port
 from equiv.backends.build import build_port, call_user_code, port_spec
 from equiv.backends.leaf_table import leaves_by_native_key
+from equiv.backends.registry import load_library
 from equiv.convert.formats.tree_paths import Empty, TreePath, nest
 from equiv.core.case import Case
 from equiv.core.layouts import Identity
@@ -26,9 +27,6 @@ Role = Literal["variable", "optimizer", "bookkeeping", "random"]
 """Parameters and state; optimizer state of optax; counts outside of it, such as `step`; the library's random state."""
 
 OPTIMIZER = "opt_state"
-
-NNX_ROOTS = ("model", "optimizer")
-"""Keys of a model of NNX and of its optimizer in one checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +55,13 @@ class CheckpointTemplate:
     """All leaves that a checkpoint of one library must have.
 
     Attributes:
-        backend: the library.
+        port: name of the port.
         slots: every leaf.
         empties: nodes without leaves.
         tree: maps leaves by path to the library's own tree, as a user would save it.
     """
 
-    backend: str
+    port: str
     slots: tuple[Slot, ...]
     empties: Mapping[TreePath, Empty]
     tree: Callable[[Mapping[TreePath, Any]], Any]
@@ -71,7 +69,7 @@ class CheckpointTemplate:
 
 @dataclass(frozen=True)
 class LibraryModel:
-    """The model of one library, with its checkpoint templates.
+    """The model of one port, with its checkpoint templates.
 
     Attributes:
         port: as built; no array is computed.
@@ -103,14 +101,14 @@ class LibraryModel:
         return tuple(slot for slot in slots if slot.role in ("optimizer", "bookkeeping"))
 
 
-def build_library_model(case: Case, backend: str) -> LibraryModel:
-    """Build the model of one library, and its checkpoint templates.
+def build_library_model(case: Case, name: str) -> LibraryModel:
+    """Build the model of one port, and its checkpoint templates.
 
     Raises:
         EquivError: the builder or the layer table cannot be used.
     """
     request, _ = port_spec(case)
-    built = build_port(case, backend, request)
+    built = build_port(case, name, request)
     tracer = Tracer(built.port, built.table, request, False, built.port.has_modes)
     return LibraryModel(
         built.port, built.table, _variables_template(built.port, built.table), _training_or_error(tracer)
@@ -120,50 +118,47 @@ def build_library_model(case: Case, backend: str) -> LibraryModel:
 def _training_or_error(tracer: Tracer) -> CheckpointTemplate | EquivError:
     """The template of training, or the error: a train step that cannot be used is reported only where it is needed."""
     port, key = tracer.port, jax.random.key(0)
+    parts = load_library(port.library).training_parts
     begin = partial(jax.eval_shape, port.init_training, dict(port.leaves), key)
     try:
-        return _training_template(tracer, saved_form(call_user_code(port.backend, "starting to train", begin)))
+        return _training_template(
+            tracer, saved_form(call_user_code(port.name, "starting to train", begin), parts), parts
+        )
     except EquivError as error:
         return error
 
 
 def _variables_template(port: Port, table: LeafTable) -> CheckpointTemplate:
-    held = leaves_by_native_key(table)
+    held, library = leaves_by_native_key(table), load_library(port.library)
     slots = []
     for key, struct in port.leaves.items():
         random = port.collections[key] == "random"
         spec = LeafSpec(struct.shape, str(struct.dtype), port.collections[key])
         mapped = held.get(key) or (MappedLeaf(f"random/{key.path}", key, Identity(), spec, struct.shape),)
-        slots.append(Slot(_default_path(port, key), "random" if random else "variable", spec, mapped, key))
-    # NNX saves a variable as a node with one child (flax 0.12.8: `kernel/value`).
-    below = ("value",) if port.backend == "nnx" else ()
+        slots.append(Slot(library.checkpoint_path(key), "random" if random else "variable", spec, mapped, key))
 
     def tree(leaves: Mapping[TreePath, Any]) -> Any:
-        return nest(((*path, *below), leaf) for path, leaf in leaves.items())
+        return nest(((*path, *library.variable_children), leaf) for path, leaf in leaves.items())
 
-    return CheckpointTemplate(port.backend, tuple(slots), {}, tree)
-
-
-def _default_path(port: Port, key: NativeKey) -> TreePath:
-    if port.backend == "haiku":
-        module, _, name = key.path.rpartition("/")
-        return key.collection, module, name
-    if port.backend == "nnx":
-        return tuple(key.path.split("."))
-    return key.collection, *key.path.split("/")
+    return CheckpointTemplate(port.name, tuple(slots), {}, tree)
 
 
-def saved_form(carry: Any) -> Any:
-    """A carry as a user would save it: a train state unchanged, a model and its optimizer under `NNX_ROOTS`."""
+def saved_form(carry: Any, parts: Sequence[str] = ()) -> Any:
+    """A carry as a user would save it: a train state unchanged, `(graph, states)` as the states by name.
+
+    Args:
+        carry: the carry of training.
+        parts: `training_parts` of the library.
+    """
     if isinstance(carry, dict) and len(carry) == 1 and hasattr(state := next(iter(carry.values())), "apply_gradients"):
         return state
-    if isinstance(carry, tuple) and len(carry) == 2:
-        states = carry[1]  # of `nnx.split((model, optimizer))`
-        return {name: states[index] for index, name in enumerate(NNX_ROOTS) if index in states}
+    if parts and isinstance(carry, tuple) and len(carry) == 2:
+        states = carry[1]
+        return {name: states[index] for index, name in enumerate(parts) if index in states}
     return carry
 
 
-def _training_template(tracer: Tracer, root: Any) -> CheckpointTemplate:
+def _training_template(tracer: Tracer, root: Any, parts: Sequence[str]) -> CheckpointTemplate:
     flat, structure = jax.tree_util.tree_flatten_with_path(root)
     slots = tuple(
         _slot(tracer, _text_path(path), leaf, held)
@@ -172,24 +167,26 @@ def _training_template(tracer: Tracer, root: Any) -> CheckpointTemplate:
     kept = {leaf.name for slot in slots for leaf in slot.held}
     if lost := [leaf.name for leaf in tracer.table.leaves if leaf.name not in kept]:
         raise EquivError(
-            f"{tracer.port.backend}: the carry of the case's train step does not hold {lost[0]} "
+            f"{tracer.port.name}: the carry of the case's train step does not hold {lost[0]} "
             f"({len(lost)} of {len(tracer.table.leaves)} leaves). "
             "Add it to the carry, or a checkpoint of training loses it."
         )
     with_empties = jax.tree_util.tree_flatten_with_path(root, is_leaf=_is_empty)[0]
     empties = {_text_path(path): Empty(none=node is None) for path, node in with_empties if _is_empty(node)}
     return CheckpointTemplate(
-        tracer.port.backend, slots, empties, partial(_unflatten_native, structure, [path for path, _ in flat])
+        tracer.port.name, slots, empties, partial(_unflatten_native, structure, parts, [path for path, _ in flat])
     )
 
 
-def _unflatten_native(structure: Any, paths: Sequence[tuple[Any, ...]], leaves: Mapping[TreePath, Any]) -> Any:
+def _unflatten_native(
+    structure: Any, parts: Sequence[str], paths: Sequence[tuple[Any, ...]], leaves: Mapping[TreePath, Any]
+) -> Any:
     """The library's own tree with these leaves; orbax distinguishes tuples and dicts.
 
-    States of NNX are saved as dicts (orbax-checkpoint 0.12.8), from which a leaf may be missing; elsewhere a missing
-    leaf is None.
+    States that have names are saved as dicts (orbax-checkpoint 0.12.8), from which a leaf may be missing; elsewhere a
+    missing leaf is None.
     """
-    if structure.node_data()[0] is dict and set(structure.node_data()[1]) <= set(NNX_ROOTS):
+    if parts and structure.node_data()[0] is dict and set(structure.node_data()[1]) <= set(parts):
         whole = {_text_path(path): tuple(jax.tree_util.keystr((key,), simple=True) for key in path) for path in paths}
         return nest((whole[path], leaf) for path, leaf in leaves.items())
     return jax.tree.unflatten(structure, [leaves.get(_text_path(path)) for path in paths])

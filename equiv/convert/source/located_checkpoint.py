@@ -55,7 +55,7 @@ class LocatedCheckpoint:
     @property
     def backend(self) -> str:
         """The library of the checkpoint."""
-        return self.located.model.port.backend
+        return self.located.model.port.name
 
     def random_paths(self) -> list[TreePath]:
         """Paths of the library's own random state."""

@@ -35,7 +35,7 @@ def check_complete(
     if not used:
         raise TemplateMismatch(
             f"{checkpoint.file}: none of its {_leaf_count(len(paths))}, first {_first_path(paths)}, is one of the "
-            f"{len(template.slots)} of {template.backend}, first {path_text(template.slots[0].path)!r}. "
+            f"{len(template.slots)} of {template.port}, first {path_text(template.slots[0].path)!r}. "
             "Give the case of this checkpoint.",
             0,
         )
@@ -43,7 +43,7 @@ def check_complete(
     if missing:
         slot = missing[0]
         problems.append(
-            f"{len(missing)} of the {_leaf_count(len(template.slots))} of {template.backend} missing, first "
+            f"{len(missing)} of the {_leaf_count(len(template.slots))} of {template.port} missing, first "
             f"{path_text(slot.path)!r} {slot.spec} ({slot_names(slot)})"
         )
     if extra:
@@ -51,7 +51,7 @@ def check_complete(
         close = difflib.get_close_matches(path_text(extra[0]), expected, n=1, cutoff=0.6)
         hint = f", close to {close[0]!r}" if close else ""
         problems.append(
-            f"{_leaf_count(len(extra))} too many for {template.backend}, first {_first_path(extra)} "
+            f"{_leaf_count(len(extra))} too many for {template.port}, first {_first_path(extra)} "
             f"{checkpoint.leaves[extra[0]]}{hint}"
         )
     fix = "Use a complete checkpoint: missing leaves are not filled in."
@@ -81,7 +81,7 @@ def check_spec(checkpoint: Checkpoint, slot: Slot, path: TreePath, template: Che
         return
     fix = "Save it as that dtype" if there.shape == wanted.shape else "Give the case the sizes of the checkpoint"
     raise TemplateMismatch(
-        f"{checkpoint.file}: leaf {path_text(path)!r} is {there}, {template.backend} has {wanted} "
+        f"{checkpoint.file}: leaf {path_text(path)!r} is {there}, {template.port} has {wanted} "
         f"({slot_names(slot)}). {fix}.",
         len(template.slots),
     )

@@ -145,7 +145,7 @@ def _show_plan(plan: "Plan", size: int, console: Console) -> None:
     from equiv.convert.formats.tree_paths import path_text
     from equiv.convert.plan.optimizer import describe_optimizer_effects
 
-    backends = plan.source.backend, plan.target.port.backend
+    backends = plan.source.backend, plan.target.port.name
     console.print(
         f"Would convert {len(plan.planned_leaves)} leaves, {decimal(size)}, from {backends[0]} to {backends[1]}"
     )

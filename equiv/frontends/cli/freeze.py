@@ -33,11 +33,9 @@ def _write_bundle(path: Path, output: Path | None) -> int:
     output = output or Path(f"{files[0].path.stem}.equiv")
     write_file(output, encode_bundle(frozen), "Give another file with -o.")
     unnoticed = [finding.place for finding in frozen.sensitivity if finding.grade == "unidentifiable"]
-    click.echo(
-        f"✓ {output}: {frozen.backend} of {frozen.case}, {len(frozen.leaves)} leaves, {len(frozen.probes)} probes"
-    )
+    click.echo(f"✓ {output}: {frozen.port} of {frozen.case}, {len(frozen.leaves)} leaves, {len(frozen.probes)} probes")
     for place in unnoticed:
         click.echo(f"? {place}: noticed by no probe")
     for pair in frozen.reused:
-        click.echo(f"! {frozen.backend} draws the same bits twice: {pair}", err=True)
+        click.echo(f"! {frozen.port} draws the same bits twice: {pair}", err=True)
     return EXIT_TROUBLE if frozen.reused else 0

@@ -80,7 +80,7 @@ def print_map(found: "InferredLayers", console: Console, leaves: bool = False) -
     sign, colour = ("✓", "green") if found.complete else ("?", "yellow")
     console.print(f"[{colour} bold]{sign} {escape(inference_headline(found))}[/]", soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    names = [port.backend for port in found.proposal.ports]
+    names = [port.name for port in found.proposal.ports]
     for heading in ("row", *names, "layout", "known"):
         table.add_column(heading, overflow="fold")
     for cells in (leaf_cells if leaves else row_cells)(found):

@@ -5,13 +5,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import pytest
 
-from equiv import backends
-from equiv.backends.build import call_user_code
+from equiv.backends.build import identify_library
 from equiv.compare.pipeline import make_run_result, run_case
 from equiv.core.case import Builder, Case, KnownDifference, Layer
 from equiv.core.case_files import CASE_FIELDS, LoadedCase
@@ -81,21 +79,21 @@ class Checker:
         names: tuple[str, str] | None = None,
         checks: Sequence[str] | None = None,
     ) -> CheckedResult:
-        """Compare two builders of one model, as a case of two libraries.
+        """Compare two builders of one model, as a case of two ports.
 
         Args:
             left: builder of the reference: returns `model`, `(model, train_step)` or `(model, train_step, create)`.
-            right: builder of the candidate; an NNX builder takes `rngs`.
+            right: builder of the candidate.
             batch: see `equiv.core.case.Case`, as for `layers`, `loss`, `methods`, `optimizer`, `known_differences`,
                 `steps` and `budget_factor`.
-            layers: one row per layer, one keyword per library.
+            layers: one row per layer, one keyword per port.
             loss: `(outputs, batch)` to a scalar.
             methods: public method to batch entries.
             optimizer: returns an optax transformation.
             known_differences: formulas for leaves that differ by design.
             steps: number of train steps.
             budget_factor: a factor on every derived budget, shown with every number.
-            names: backends of `left` and `right`; None: found from what the builders return.
+            names: of the two ports, as in `layers`; None: their libraries, or `left` and `right` if both are of one.
             checks: names of the checks that must pass; None: those of the test's mark, else all that apply.
 
         Raises:
@@ -106,12 +104,7 @@ class Checker:
         __tracebackhide__ = True
         try:
             wanted = _wanted_checks(self._marked.get("checks") if checks is None else checks)
-            reference, candidate = names or (_backend_of_builder("left", left), _backend_of_builder("right", right))
-            if reference == candidate:
-                raise CaseError(
-                    f"left and right are both {reference}, but must be of two libraries. "
-                    "Give a builder of another library."
-                )
+            reference, candidate = names or _port_names(left, right)
             case = Case(
                 guide=self._test.nodeid,
                 models={reference: left, candidate: right},
@@ -163,30 +156,18 @@ def _wanted_checks(given: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _backend_of_builder(side: str, builder: Builder) -> str:
-    """Find the library of a builder: the one that defines its model's class.
+def _port_names(left: Builder, right: Builder) -> tuple[str, str]:
+    """The libraries of the two builders; `left` and `right` where both are of one.
 
     Raises:
-        CaseError: no backend is known for it.
+        CaseError: one is no builder, or of no known library.
     """
-    if not callable(builder):
-        raise CaseError(f"{side} is {type(builder).__name__}, wanted a builder: a function that returns the model.")
-    parameters = inspect.signature(builder).parameters.values()
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    if any(item.default is item.empty and item.kind in positional for item in parameters):
-        return "nnx"  # it takes rngs; builders of the other libraries take nothing
-    returned = call_user_code(side, "building the model", partial(builder))
-    named = hasattr(returned, "_fields")
-    model = returned[0] if isinstance(returned, tuple) and returned and not named else returned
-    modules = [base.__module__.split(".") for base in type(model).__mro__]
-    known = [name for name in backends.backend_names() if any(name in module for module in modules)]
-    if len(known) != 1:
-        raise CaseError(
-            f"{side} returns {type(model).__name__}, not a model of a known library: "
-            f"{', '.join(backends.backend_names())}. "
-            'Return the model of one of them, or give names=("haiku", "nnx").'
-        )
-    return known[0]
+    sides = {"left": left, "right": right}
+    for side, builder in sides.items():
+        if not callable(builder):
+            raise CaseError(f"{side} is {type(builder).__name__}, wanted a builder: a function that returns the model.")
+    one, two = (identify_library(side, builder).name for side, builder in sides.items())
+    return (one, two) if one != two else ("left", "right")
 
 
 def _deciding_failure(run: RunResult, wanted: tuple[str, ...]) -> Unequal | None:

@@ -77,7 +77,7 @@ def read_port(port: Port, request: PortSpec, train: bool = False) -> PortGraph:
     Raises:
         PortError: it cannot be traced.
     """
-    program = call_user_code(port.backend, "tracing", partial(_trace_forward, port, request, train))
+    program = call_user_code(port.name, "tracing", partial(_trace_forward, port, request, train))
     # Random state is no leaf of the layer table: draws are paired when the ports are compared.
     named = {_input_name(port, key): key for key in port.leaves if port.collections[key] != "random"}
     keys = {place: named[name] for place, name in enumerate(program.inputs) if name in named}

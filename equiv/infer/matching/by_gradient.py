@@ -148,7 +148,7 @@ class GradientMatcher:
             # Op by op: compiling the whole gradient would take longer than everything else.
             return evaluate_eagerly(jax.make_jaxpr(jax.grad(projected))(moved), moved)
 
-        found = dict(zip(places, call_user_code(graph.port.backend, "its gradient", gradients), strict=True))
+        found = dict(zip(places, call_user_code(graph.port.name, "its gradient", gradients), strict=True))
         blocks = {node: node_view(graph, node, found[graph.blocks[node].leaf]) for node in nodes}
         return {node: array.astype("float64").reshape(-1) for node, array in blocks.items()}
 

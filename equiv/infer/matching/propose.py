@@ -56,7 +56,7 @@ def _output_notes(graphs: tuple[PortGraph, PortGraph]) -> list[str]:
     one, two = ([tuple(aval.shape) for aval in graph.program.jaxpr.out_avals] for graph in graphs)
     if one == two:
         return []
-    names = [graph.port.backend for graph in graphs]
+    names = [graph.port.name for graph in graphs]
     return [
         f"{names[0]} returns outputs of shapes {one}, {names[1]} of shapes {two}; outputs are compared in this order"
     ]
@@ -208,7 +208,7 @@ def _unpaired_leaves(pairs: list[LeafPair], graphs: tuple[PortGraph, PortGraph])
 
 def _unpaired_reason(graph: PortGraph, other: PortGraph, key: NativeKey, paired: set[NativeKey]) -> str:
     """Why a live leaf has no pair."""
-    who, size = other.port.backend, _element_count(graph.port, key)
+    who, size = other.port.name, _element_count(graph.port, key)
     same_size = [
         one for one in other.keys.values() if _element_count(other.port, one) == size and one not in other.dead
     ]

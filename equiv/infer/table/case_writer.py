@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -21,48 +21,53 @@ class CaseDraft:
 
     Attributes:
         lesson: first line of the file.
-        builders: reference first.
+        names: of the ports, reference first.
+        builders: likewise.
         batch: entry to text.
         methods: public method to batch entries; None: `__call__` with all.
         rows: the layer table.
-        decays: path of a batch norm row to the decay of its averages.
+        known_differences: for each layer that has one: function of `equiv.case`, path of the row, and decay.
         missing: pairs and leaves that no row expresses, written as comments for the reader to fix.
     """
 
     lesson: str
+    names: tuple[str, str]
     builders: tuple[LocatedBuilder, LocatedBuilder]
     batch: Mapping[str, str]
     methods: Mapping[str, tuple[str, ...]] | None = None
     rows: tuple[InferredRow, ...] = ()
-    decays: Mapping[str, float] = field(default_factory=dict)
+    known_differences: tuple[tuple[str, str, float], ...] = ()
     missing: tuple[str, ...] = ()
 
 
 def case_text(draft: CaseDraft, folder: Path) -> str:
     """Source text of the case file.
 
+    Each model is imported inside its builder, so that one port can be run where the other's library is missing.
+
     Args:
         draft: its content.
         folder: where it will be written; imports are resolved relative to it.
     """
-    names = _builder_names(draft.builders)
     # The file has to work wherever it is run from, so that paths are relative to it and imports follow them.
     searched = _import_folders(draft.builders, folder.resolve())
-    builders = _builder_imports(draft.builders, names, "  # noqa: E402" if searched else "")
     lines = [f'"""{draft.lesson}"""', ""]
     lines += ["import sys", "from pathlib import Path", ""] if searched else []
     lines += [*_imports(draft), ""]
     lines += [*(f'sys.path.append(str(Path(__file__).parent / "{one}"))' for one in searched), ""] if searched else []
-    return "\n".join([*lines, *builders, "", *_case_lines(draft, names), ""])
+    for name, located in zip(draft.names, draft.builders, strict=True):
+        lines += ["", *_builder_lines(name, located), ""]
+    return "\n".join([*lines, "", *_case_lines(draft), ""])
 
 
-def _builder_names(builders: Sequence[LocatedBuilder]) -> list[str]:
-    """Names of the builders in the file: their own, or prefixed with the library where both are equal."""
-    tops = [one.import_path.attribute.partition(".")[0] for one in builders]
-    # From one module they are attributes of one import, even if both begin with the same class.
-    if len(set(tops)) == len(tops) or builders[0].import_path.module == builders[1].import_path.module:
-        return tops
-    return [f"{one.backend}_{top}" for one, top in zip(builders, tops, strict=True)]
+def _builder_lines(name: str, located: LocatedBuilder) -> list[str]:
+    attribute = located.import_path.attribute
+    return [
+        f"def {name}({located.argument}):",
+        f"    from {located.import_path.module} import {attribute.partition('.')[0]}",
+        "",
+        f"    return {located.code.format(name=attribute)}",
+    ]
 
 
 def _import_folders(builders: Sequence[LocatedBuilder], folder: Path) -> list[str]:
@@ -76,17 +81,8 @@ def _imports(draft: CaseDraft) -> list[str]:
     for row in draft.rows:
         for layout in _row_layouts(row):
             ours.setdefault("equiv.layouts", set()).add(type(layout).__name__)
-    if draft.decays:
-        ours["equiv.case"].add("zero_debias")
+    ours["equiv.case"].update(function for function, _, _ in draft.known_differences)
     return [f"from {module} import {', '.join(sorted(some))}" for module, some in sorted(ours.items()) if some]
-
-
-def _builder_imports(builders: Sequence[LocatedBuilder], names: Sequence[str], remark: str) -> list[str]:
-    found: dict[str, list[str]] = {}
-    for one, name in zip(builders, names, strict=True):
-        top = one.import_path.attribute.partition(".")[0]
-        found.setdefault(one.import_path.module, []).append(top if top == name else f"{top} as {name}")
-    return [f"from {module} import {', '.join(sorted(set(some)))}{remark}" for module, some in sorted(found.items())]
 
 
 def _row_layouts(row: InferredRow) -> Iterator[Any]:
@@ -97,11 +93,8 @@ def _row_layouts(row: InferredRow) -> Iterator[Any]:
                 yield from layout.layouts
 
 
-def _case_lines(draft: CaseDraft, names: Sequence[str]) -> list[str]:
-    models = []
-    for one, name in zip(draft.builders, names, strict=True):
-        rest = one.import_path.attribute.partition(".")[2]
-        models.append(f'"{one.backend}": {one.code.format(name=f"{name}.{rest}" if rest else name)}')
+def _case_lines(draft: CaseDraft) -> list[str]:
+    models = [f'"{name}": {name}' for name in draft.names]
     lines = ["CASE = Case(", '    guide="my own port",', *_dict_lines("models", models, 1)]
     lines += _dict_lines("batch", [f'"{name}": {_quote_text(spec)}' for name, spec in draft.batch.items()], 1)
     if draft.methods:
@@ -112,8 +105,8 @@ def _case_lines(draft: CaseDraft, names: Sequence[str]) -> list[str]:
     for line in draft.missing:
         lines += wrap(line, LINE_LENGTH, initial_indent="        # ", subsequent_indent="        #   ")
     lines += ["    ),"] if draft.rows or draft.missing else []
-    if draft.decays:
-        debiased = [f'*zero_debias("{path}", decay={decay})' for path, decay in draft.decays.items()]
+    if draft.known_differences:
+        debiased = [f'*{function}("{path}", decay={decay})' for function, path, decay in draft.known_differences]
         lines += ["    known_differences=(", *(f"        {one}," for one in debiased), "    ),"]
     return [*lines, ")"]
 
@@ -128,7 +121,7 @@ def _dict_lines(name: str, items: Sequence[str], depth: int) -> list[str]:
 
 
 def _row_lines(row: InferredRow) -> list[str]:
-    scopes = [f"{backend}={_quote_text(scope)}" for backend, scope in row.layer.scopes.items()]
+    scopes = [f"{name}={_quote_text(scope)}" for name, scope in row.layer.scopes.items()]
     items = [
         *map(_quote_text, (row.layer.path, *row.layer.leaves)),
         *(f"{name}={_source_of(value)}" for name, value in row.arguments),

@@ -1,42 +1,48 @@
-"""Read the decay of Haiku's running averages from the train program, for the `zero_debias` known difference."""
+"""Read the decay of debiased running averages from the train program, for their known difference."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from equiv.backends.base import Port, PortSpec
+from equiv.backends.registry import load_library
 from equiv.core.leaves import NativeKey
 from equiv.infer.dataflow.blocks import BlockedValue, value_parts
 from equiv.infer.dataflow.port_graph import PortGraph, read_port
 from equiv.infer.table.rows import InferredRow
 
-HAIKU_AVERAGES = ("mean_ema", "var_ema")
 
-
-def average_decays(port: Port, request: PortSpec, rows: Sequence[InferredRow]) -> dict[str, float]:
-    """Map the path of each batch norm row to the factor of its running average in a train step.
+def average_differences(
+    port: Port, request: PortSpec, rows: Sequence[InferredRow]
+) -> tuple[tuple[str, str, float], ...]:
+    """The known differences of a port whose library debiases its running averages.
 
     Args:
-        port: of Haiku, the only library that debiases its averages.
+        port: the port.
         request: its methods and batch.
         rows: the layer table.
+
+    Returns:
+        For each layer the function of `equiv.case`, the path of the row, and the decay in a train step.
 
     Raises:
         PortError: the port cannot be traced in train mode.
     """
-    scopes = {row.layer.path: row.layer.scopes["haiku"] for row in rows if row.layer.kind == "batch_norm"}
+    averages = load_library(port.library).running_averages
+    if averages is None:
+        return ()
+    scopes = {row.layer.path: row.layer.scopes[port.name] for row in rows if row.layer.kind == averages.kind}
     if not scopes:
-        return {}
+        return ()
     factors = _leaf_factors(read_port(port, request, train=True))
-    found = {}
+    found = []
     for path, scope in scopes.items():
-        keys = [NativeKey("state", f"{scope}/~/{name}/hidden") for name in HAIKU_AVERAGES]
-        numbers = {factors[key] for key in keys if key in factors}
-        # `zero_debias` has one decay for both averages. Where they differ
+        numbers = {factors[key] for key in averages.leaves(scope) if key in factors}
+        # A known difference has one decay for all averages of a layer. Where they differ
         # no formula is written, and the run shows the difference.
         if len(numbers) == 1:
-            found[path] = numbers.pop()
-    return found
+            found.append((averages.known_difference, path, numbers.pop()))
+    return tuple(found)
 
 
 def _leaf_factors(graph: PortGraph) -> Mapping[NativeKey, float]:

@@ -1,10 +1,11 @@
 """The kinds of layers that a row can have, and the scopes at which a leaf could belong to one."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from itertools import chain, combinations
 from typing import Any
 
+from equiv.backends.library import Library, no_layouts
 from equiv.core import layers as kinds
 from equiv.core.case import Layer
 from equiv.core.leaves import MappedLeaf, NativeKey, NativeLeaf
@@ -23,20 +24,34 @@ class RowTemplate:
         return getattr(kinds, self.function)(path, **dict(self.arguments), **scopes)
 
 
-def all_row_templates(names: tuple[str, str]) -> Iterator[RowTemplate]:
+def all_row_templates(names: tuple[str, str], libraries: tuple[Library, Library]) -> Iterator[RowTemplate]:
     """All kinds of rows, those with the most leaves first."""
+    sides = list(zip(names, libraries, strict=True))
+    channels_first = [name for name, library in sides if library.channels_first_layouts is not no_layouts]
     # The first kind that fits is taken, and `linear` would fit the four projections of an attention one by one.
     for function in ("lstm", "attention", "conv_lstm", "batch_norm", "vanilla_rnn", "spectral_norm"):
         yield RowTemplate(function)
         if function == "batch_norm":
-            yield from (RowTemplate(function, (("channels_first", number),)) for number in (1, 2, 3))
+            yield from _channels_first_templates(function, channels_first)
     for function in ("linear", "conv", "group_norm", "instance_norm", "layer_norm", "rms_norm", "embed"):
         yield RowTemplate(function)
-    yield from (RowTemplate("conv", (("channels_first", number),)) for number in (1, 2, 3))
-    flax = tuple(name for name in names if name != "haiku")
-    for flipped in ((), *((name,) for name in flax), flax):
-        for number in (1, 2, 3) if flipped else (2,):
-            yield RowTemplate("conv_transpose", (("transpose_kernel", flipped), ("spatial", number)) if flipped else ())
+    yield from _channels_first_templates("conv", channels_first)
+    yield RowTemplate("conv_transpose")
+    for flipped in _nonempty_subsets([name for name, library in sides if library.transposes_kernels]):
+        for number in (1, 2, 3):
+            yield RowTemplate("conv_transpose", (("transpose_kernel", flipped), ("spatial", number)))
+
+
+def _channels_first_templates(function: str, names: Sequence[str]) -> Iterator[RowTemplate]:
+    """Rows of a kind where the layer of all of these ports, or of one of them, has the channels first."""
+    for some in sorted(_nonempty_subsets(names), key=len, reverse=True):
+        for number in (1, 2, 3):
+            value = number if len(some) == len(names) else dict.fromkeys(some, number)
+            yield RowTemplate(function, (("channels_first", value),))
+
+
+def _nonempty_subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    return chain.from_iterable(combinations(names, size) for size in range(1, len(names) + 1))
 
 
 def template_fits(
@@ -59,14 +74,14 @@ def template_fits(
     return called or kind not in ("group_norm", "instance_norm")
 
 
-def native_leaves(module: ModuleType, template: RowTemplate) -> list[NativeLeaf]:
+def native_leaves(library: Library, template: RowTemplate) -> list[NativeLeaf]:
     """The native leaves of a kind in a library."""
     kind = template.layer("row", {}).kind
-    table: Mapping[str, NativeLeaf | tuple[NativeLeaf, ...]] = module.LEAVES.get(kind, {})
+    table: Mapping[str, NativeLeaf | tuple[NativeLeaf, ...]] = library.leaves.get(kind, {})
     return [one for ways in table.values() for one in (ways if isinstance(ways, tuple) else (ways,))]
 
 
-def possible_scopes(key: NativeKey, natives: Iterable[NativeLeaf], module: ModuleType) -> Iterator[str]:
+def possible_scopes(key: NativeKey, natives: Iterable[NativeLeaf], library: Library) -> Iterator[str]:
     """The scopes at which a leaf of the kind has this native key."""
     found = dict.fromkeys(
         key.path.removesuffix(native.name)[:-1]
@@ -74,5 +89,5 @@ def possible_scopes(key: NativeKey, natives: Iterable[NativeLeaf], module: Modul
         if native.collection == key.collection and key.path.endswith(native.name)
     )
     for scope in found:
-        if any(module.native_key(native, scope) == key for native in natives):
+        if any(library.native_key(native, scope) == key for native in natives):
             yield scope

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
-from types import ModuleType
 from typing import Any
 
 import jax
 
-from equiv import backends
 from equiv.backends.base import Port
 from equiv.backends.leaf_table import map_port
+from equiv.backends.library import Library
+from equiv.backends.registry import load_library
 from equiv.core.case import Layer
 from equiv.core.layouts import Identity
 from equiv.core.leaves import MappedLeaf, NativeKey, NativeLeaf
@@ -58,9 +58,9 @@ class InferredRow:
 
 def infer_rows(proposal: Proposal) -> tuple[tuple[InferredRow, ...], tuple[str, ...]]:
     """The layer table of a proposal, and a message for each pair that no row can express."""
-    names = proposal.ports[0].backend, proposal.ports[1].backend
-    modules = backends.load_backend(names[0]), backends.load_backend(names[1])
-    finder = RowFinder(proposal, names, modules)
+    left, right = proposal.ports
+    names, libraries = (left.name, right.name), (load_library(left.library), load_library(right.library))
+    finder = RowFinder(proposal, names, libraries)
     found: list[InferredRow] = []
     done: set[int] = set()
     problems: list[str] = []
@@ -74,7 +74,7 @@ def infer_rows(proposal: Proposal) -> tuple[tuple[InferredRow, ...], tuple[str, 
             continue
         found.append(row)
         done |= set(row.pairs)
-    return tuple(_name_rows(_group_modules(found, names), names)), tuple(problems)
+    return tuple(_name_rows(_group_modules(found, names), names, libraries)), tuple(problems)
 
 
 def _group_modules(found: list[InferredRow], names: tuple[str, str]) -> list[InferredRow]:
@@ -99,13 +99,13 @@ def _module_row(scopes: Any, some: list[InferredRow], names: tuple[str, str]) ->
 class RowFinder:
     """Finds the row that a pair belongs to."""
 
-    def __init__(self, proposal: Proposal, names: tuple[str, str], modules: tuple[ModuleType, ModuleType]) -> None:
-        self.pairs, self.ports, self.names, self.modules = proposal.pairs, proposal.ports, names, modules
+    def __init__(self, proposal: Proposal, names: tuple[str, str], libraries: tuple[Library, Library]) -> None:
+        self.pairs, self.ports, self.names, self.libraries = proposal.pairs, proposal.ports, names, libraries
         self.unpaired_keys = {one.key for one in proposal.unpaired if not one.dead}
         self.pair_numbers = {(pair.left, pair.bounds[0]): number for number, pair in enumerate(proposal.pairs)}
         self.templates = [
-            (template, tuple(native_leaves(module, template) for module in modules))
-            for template in all_row_templates(names)
+            (template, tuple(native_leaves(library, template) for library in libraries))
+            for template in all_row_templates(names, libraries)
         ]
 
     def find_row(self, place: int, done: Set[int]) -> InferredRow | None:
@@ -113,8 +113,8 @@ class RowFinder:
         pair = self.pairs[place]
         for template, natives in self.templates:
             scopes = [
-                list(possible_scopes(key, native, module))
-                for key, native, module in zip((pair.left, pair.right), natives, self.modules, strict=True)
+                list(possible_scopes(key, native, library))
+                for key, native, library in zip((pair.left, pair.right), natives, self.libraries, strict=True)
             ]
             # Names only propose a kind here. `_row` takes it if its leaf map says the same as the programs did.
             for left in scopes[0]:
@@ -131,26 +131,29 @@ class RowFinder:
         columns = tuple(packed_columns(bounds, self._shape(side, pair)) for side, bounds in enumerate(pair.bounds))
         tables = []
         for side, scope in enumerate(scopes):
-            keys = {self.modules[side].native_key(one, scope) for one in natives[side]} & set(self.ports[side].leaves)
+            keys = {self.libraries[side].native_key(one, scope) for one in natives[side]} & set(self.ports[side].leaves)
             layer = template.layer("row", {self.names[side]: scope if items[side] is None else f"{scope}[0]"})
             try:
-                tables.append(_map_part(layer, self.ports[side], self.modules[side], keys, items[side], columns[side]))
+                tables.append(
+                    _map_part(layer, self.ports[side], self.libraries[side], keys, items[side], columns[side])
+                )
             # The leaves at this scope are no such layer, which is an answer and no error: the next kind is tried.
             except EquivError:
                 return None
-        ours, theirs = ({leaf.name: leaf for leaf in table if not leaf.library_only} for table in tables)
+        ours, theirs = ({leaf.name: leaf for leaf in table} for table in tables)
         both = {name: leaf for name, leaf in ours.items() if name in theirs}
-        # A leaf of one library only must be unpaired: the structure check of the run reports it.
-        single = {leaf.key for name, leaf in (ours | theirs).items() if name not in both}
+        # A leaf of one port only must be unpaired: the structure check of the run reports it.
+        single = {leaf.key for name, leaf in (ours | theirs).items() if name not in both and not leaf.library_only}
         if not both or not single <= self.unpaired_keys or not template_fits(template, both, scopes, pair):
             return None
-        held = [self._pair_number(ours[name], theirs[name]) for name in both]
-        if any(number is None for number in held):
+        held = {name: self._pair_number(ours[name], theirs[name]) for name in both}
+        # What both libraries keep for themselves may have no use in the programs that decides its pair.
+        if any(number is None and not both[name].library_only for name, number in held.items()):
             return None
         full = [_indexed_scope(*one) for one in zip(scopes, items, columns, strict=True)]
         layer = template.layer("row", dict(zip(self.names, full, strict=True)))
         covered = [frozenset(leaf.key for leaf in table) for table in tables]
-        numbers = tuple(number for number in held if number is not None)
+        numbers = tuple(number for number in held.values() if number is not None)
         return InferredRow(layer, template.function, template.arguments, numbers, (covered[0], covered[1]))
 
     def _shape(self, side: int, pair: LeafPair) -> tuple[int, ...]:
@@ -203,8 +206,8 @@ class RowFinder:
         }
         function = "parameter" if collections == {"params"} else "state"
         scopes = {
-            name: _indexed_scope(_leaf_scope(key, module, function), item, some)
-            for name, key, module, item, some in zip(self.names, keys, self.modules, items, columns, strict=True)
+            name: _indexed_scope(_leaf_scope(key, library, function), item, some)
+            for name, key, library, item, some in zip(self.names, keys, self.libraries, items, columns, strict=True)
         }
         layer = Layer("row", function, scopes, layouts=own)
         return InferredRow(
@@ -213,24 +216,25 @@ class RowFinder:
 
 
 def _map_part(
-    layer: Layer, port: Port, module: ModuleType, keys: set[NativeKey], item: int | None, columns: Columns | None
+    layer: Layer, port: Port, library: Library, keys: set[NativeKey], item: int | None, columns: Columns | None
 ) -> list[MappedLeaf]:
     """Map a port's leaves by one row; a part of stacked or packed leaves is mapped as if it were a whole leaf."""
     leaves = {key: struct for key, struct in port.leaves.items() if key in keys}
     if item is None and columns is None:
-        return list(map_port((layer,), replace(port, leaves=leaves), module).leaves)
+        return list(map_port((layer,), replace(port, leaves=leaves), library).leaves)
     shapes = {key: struct.shape if item is None else (1, *struct.shape[1:]) for key, struct in leaves.items()}
     if columns is not None:
         shapes = {key: (*shape[:-1], columns.stop - columns.start) for key, shape in shapes.items() if shape}
     part = {key: jax.ShapeDtypeStruct(shape, leaves[key].dtype) for key, shape in shapes.items()}
-    found = map_port((layer,), replace(port, leaves=part), module).leaves
+    found = map_port((layer,), replace(port, leaves=part), library).leaves
     whole = {key: tuple(struct.shape) for key, struct in leaves.items()}
     return [replace(leaf, stack_index=item, part=columns or leaf.part, native_shape=whole[leaf.key]) for leaf in found]
 
 
-def _leaf_scope(key: NativeKey, module: ModuleType, function: str) -> str:
-    native = module.LEAVES[function][""]
-    return key.path if native.collection else f"{key.collection}/{key.path}"
+def _leaf_scope(key: NativeKey, library: Library, function: str) -> str:
+    native = library.leaves[function][""]
+    own = isinstance(native, NativeLeaf) and native.collection
+    return key.path if own else f"{key.collection}/{key.path}"
 
 
 def _indexed_scope(scope: str, item: int | None, columns: Columns | None) -> str:
@@ -245,10 +249,13 @@ def _describe_part(key: NativeKey, bounds: Bounds, shape: tuple[int, ...]) -> st
     return f"{key.path}[{', '.join(f'{start}:{stop}' for start, stop in bounds)}]"
 
 
-def _name_rows(found: list[InferredRow], names: tuple[str, str]) -> Iterator[InferredRow]:
+def _name_rows(
+    found: list[InferredRow], names: tuple[str, str], libraries: tuple[Library, Library]
+) -> Iterator[InferredRow]:
     """Give the rows readable, unique paths."""
-    # Attribute names of NNX read best; Linen's are often numbered by class.
-    sources = sorted(names, key=("nnx", "haiku", "linen").index)
+    # Attribute names read best; some libraries number scopes by class.
+    ranks = [library.naming_rank for library in libraries]
+    sources = names if ranks[0] <= ranks[1] else names[::-1]
     paths = [_row_path(*(row.layer.scopes[name] for name in sources)) for row in found]
     first = {path.partition(".")[0] for path in paths}
     # The name of the whole model, which Haiku puts before every scope, says nothing.

@@ -1,8 +1,9 @@
 """Merge several runs into one report: shards, platforms and versions, each labelled by what differs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from equiv.core.environment import library_distributions
 from equiv.core.grades import Verdict
 from equiv.core.results import CaseResult, RunResult
 
@@ -72,28 +73,21 @@ def merge_runs(results: Sequence[RunResult]) -> MergedRuns:
 
 
 def _run_label(run: RunResult, results: Sequence[RunResult]) -> str:
-    """Return the platform, and the settings of `LABEL_SETTINGS` that differ between the runs on that platform."""
+    """Return the platform, and the settings of `_label_settings` that differ between the runs on that platform."""
     platform = platform_of(run)
     environments = [other.environment for other in results if platform_of(other) == platform]
     distinguishing = [
         f"{name} {run.environment.get(name, '')}".strip()
-        for name in LABEL_SETTINGS
+        for name in _label_settings(run.environment)
         if name in run.environment and len({other.get(name) for other in environments}) > 1
     ]
     return " ".join([platform, *distinguishing])
 
 
-LABEL_SETTINGS = (
-    "device",
-    "python",
-    "jax",
-    "flax",
-    "dm-haiku",
-    "optax",
-    "jax_enable_x64",
-    "jax_default_matmul_precision",
-)
-"""Settings that may distinguish two runs on one platform in a label."""
+def _label_settings(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The settings that may distinguish two runs on one platform in a label."""
+    libraries = library_distributions(environment)
+    return ("device", "python", "jax", *libraries, "optax", "jax_enable_x64", "jax_default_matmul_precision")
 
 
 def platform_of(run: RunResult) -> str:

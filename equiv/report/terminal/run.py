@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from equiv.core.environment import library_distributions
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.headline import headline_finding, place_words, severity, verdict_reason, verdict_words
 from equiv.core.results import CHECK_NAMES, CaseResult, CheckResult, Finding, RunResult
@@ -62,7 +63,7 @@ def device_and_versions(result: RunResult) -> str:
     """Return device, versions and duration in one line."""
     known = result.environment
     device = dict.fromkeys(known[name] for name in ("platform", "device") if known.get(name))
-    versions = [f"{name} {known[name]}" for name in ("jax", "flax", "dm-haiku") if name in known]
+    versions = [f"{name} {known[name]}" for name in ("jax", *library_distributions(known)) if name in known]
     return " · ".join([*device, *versions, f"{result.seconds:.1f} s"])
 
 

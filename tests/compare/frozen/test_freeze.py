@@ -46,7 +46,7 @@ def test_a_bundle_gives_every_check_the_living_references_grade(name):
     result = compare_with_frozen(loaded(name), bundle(name))
     assert grades(result) == grades(living(name))
     assert result.verdicts == living(name).verdicts
-    assert result.reference == f"frozen {bundle(name).backend}"
+    assert result.reference == f"frozen {bundle(name).port}"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,8 +58,8 @@ def test_every_finding_is_the_living_ones(name):
 
     ours, theirs = told(compare_with_frozen(loaded(name), bundle(name))), told(living(name))
     # What the guide prints of the frozen library is its own affair.
-    assert ours == {key: value for key, value in theirs.items() if f"{bundle(name).backend} prints" not in key[2]} | {
-        key: value for key, value in ours.items() if f"{bundle(name).backend} prints" in key[2]
+    assert ours == {key: value for key, value in theirs.items() if f"{bundle(name).port} prints" not in key[2]} | {
+        key: value for key, value in ours.items() if f"{bundle(name).port} prints" in key[2]
     }
 
 
@@ -201,7 +201,7 @@ def test_the_freeze_command_writes_the_bundle_and_lists_its_content(tmp_path):
     ran = CliRunner().invoke(main, ["freeze", str(CASES / "counter.py"), "-o", str(path)])
     assert ran.stdout.startswith(f"✓ {path}: haiku of counter, ")
     assert ran.exit_code == 0
-    assert restore_reference(decode_bundle(path.read_bytes(), "it")).observed.table.backend == "haiku"
+    assert restore_reference(decode_bundle(path.read_bytes(), "it")).observed.table.port == "haiku"
     many = CliRunner().invoke(main, ["freeze", str(CASES)])
     assert "cases; one is frozen at a time. Give a case file." in many.stderr
     assert many.exit_code == 2

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from equiv import backends
 from equiv.backends import hyperparameters as own
+from equiv.backends import registry
 from equiv.backends.build import port_spec
 from equiv.backends.hyperparameters import Hyperparameter
 from equiv.compare.selfcheck.hyperparameter_faults import group_faults
@@ -183,7 +183,7 @@ def test_a_changed_port_leaves_the_builder_and_models_unchanged(library) -> None
     """What is changed for one trace is as before in the next."""
     case = helpers.loaded("mlp").case
     request, _ = port_spec(case)
-    module, builder = backends.load_hyperparameters(library), case.models[library]
+    module, builder = registry.load_hyperparameters(library), case.models[library]
     assert module is not None
     before = module.hyperparameters(builder, request)
     which = next(one for one in before if one.name in ("eps", "epsilon"))
@@ -215,7 +215,7 @@ def test_a_function_jitted_outside_its_builder_is_traced_again(monkeypatch) -> N
     case = replace(two_layers("linen"), layers=rows)
     case = replace(case, models={"haiku": case.models["haiku"], "linen": Model})
     request, _ = port_spec(case)
-    module = backends.load_hyperparameters("linen")
+    module = registry.load_hyperparameters("linen")
     assert module is not None
 
     def kinds():
@@ -313,8 +313,8 @@ def test_kinds_of_both_catalogues_have_names_of_their_own() -> None:
 
 def test_a_backend_that_has_no_such_file_has_none() -> None:
     """It is left out, not an error; and the files are no backends."""
-    assert backends.load_hyperparameters("base") is None
-    assert backends.backend_names() == LIBRARIES
+    assert registry.load_hyperparameters("base") is None
+    assert registry.backend_names() == LIBRARIES
 
 
 def test_the_command_lists_faults_in_programs_and_in_builders() -> None:

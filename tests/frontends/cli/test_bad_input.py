@@ -254,7 +254,7 @@ UNBUILT = {
     ),
     "returns_another_library": (
         [('"linen": linen', '"linen": haiku')],
-        ["linen: the builder returned (Transformed), wanted a flax.linen.Module"],
+        ["linen: the builder is one of haiku. Rename the key in the case's models: 'haiku'"],
     ),
     "unknown_backend": (
         [('"linen": linen', '"lynen": linen')],

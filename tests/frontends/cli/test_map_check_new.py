@@ -163,7 +163,8 @@ def test_map_writes_a_case_that_runs(mapped, folder):
     """The file is the case that was certified, and a person can go on with it."""
     written = (folder / "case_written.py").read_text()
     assert 'linear("middle", haiku="middle", nnx="middle"),' in written
-    assert "from inferred_models import new, old" in written
+    assert "def nnx(rngs):\n    from inferred_models import new\n" in written
+    assert "inferred_models" not in written.partition("def ")[0]
     assert run("list", folder / "case_written.py")[0] == 0
 
 
@@ -225,9 +226,7 @@ def test_a_planted_wrong_map_is_refuted(folder, places, kind):
             ' parameter("middle.bias", haiku="middle/b", nnx="middle.bias"),'
         )
         written = written.replace(row, turned).replace("import linear", "import linear, parameter")
-        written = written.replace(
-            "from equiv.core.layers", "from equiv.core.layouts import SwapAxes\nfrom equiv.core.layers"
-        )
+        written = written.replace("from equiv.layers", "from equiv.layouts import SwapAxes\nfrom equiv.layers")
     else:
         changed = {"middle": "other", "other": "middle"}
         rows = [(row, changed.get(scope := row.layer.scopes["nnx"], scope)) for row in inferred.rows]
@@ -252,9 +251,9 @@ def test_a_planted_wrong_map_is_refuted(folder, places, kind):
         ),
         ("inferred_models.py:sizes", "it requires the arguments 'width', which equiv does not pass. Give a function"),
         ("inferred_models.py:nothing", "it returned None. Give a function that returns what hk.transform gives"),
-        ("inferred_models.py:number", "got 3. Give a function that returns what hk.transform gives or a Linen"),
+        ("inferred_models.py:number", "got 3. Give a function that returns what hk.transform gives, a function"),
         ("inferred_models.py:broken", "calling it raised ValueError: no weights. Fix"),
-        ("pathlib:Path", "the class Path is no Linen or NNX module. Give a function that returns"),
+        ("pathlib:Path", "the class Path is no model of a known library. Give a function that returns"),
     ],
 )
 def test_an_unusable_place_is_named_with_its_fix(folder, monkeypatch, given, message):
@@ -274,17 +273,18 @@ def test_a_file_that_another_module_hides_is_refused(tmp_path):
 def test_an_nnx_class_gets_its_rngs_as_it_takes_them(folder, monkeypatch):
     """A class whose rngs are a keyword is called so in the case, too; one that asks for more is refused."""
     monkeypatch.chdir(folder)
-    assert locate_builder("inferred_models:Positional").code == "{name}"
-    assert locate_builder("inferred_models:Keyword").code == "lambda rngs: {name}(rngs=rngs)"
+    assert locate_builder("inferred_models:Positional").code == "{name}(rngs)"
+    assert locate_builder("inferred_models:Keyword").code == "{name}(rngs=rngs)"
     with pytest.raises(EquivError, match=r"flax.nnx:Linear: it requires the arguments 'in_features', 'out_features'"):
         locate_builder("flax.nnx:Linear")
 
 
-def test_two_models_of_one_library_are_refused(places):
-    """A case has one model per library."""
-    code, _, err = run("map", places[0], places[0], "--input", "float32[3,5]")
-    assert code == 2
-    assert "inferred_models:old and inferred_models:old are both haiku: a case has one model per library." in err
+def test_two_models_of_one_library_are_compared(places, folder):
+    """Their ports are named after the builders, and a changed activation shows."""
+    code, out, _ = run("check", places[0], places[0], "--input", "float32[3,5]")
+    assert (code, out.startswith("✓ Same: all 1 comparisons")) == (0, True)
+    code, out, _ = run("check", places[1], folder / "inferred_models.py:wrong", "--input", "float32[3,5]")
+    assert (code, "wrong / new" in out) == (1, True)
 
 
 @pytest.mark.parametrize(

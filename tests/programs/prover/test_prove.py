@@ -194,7 +194,7 @@ def suite(name):
     built_case = build_case(helpers.loaded(name).case)
     assert not built_case.problems
     reference, *candidates = (trace_port(built_case, backend) for backend in built_case.case.models)
-    return reference, prove_all(reference, {one.port.backend: one for one in candidates})
+    return reference, prove_all(reference, {one.port.name: one for one in candidates})
 
 
 def wanted_places(reference):

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from equiv.core.environment import library_distributions
 from equiv.core.timings import SLOWER
 from equiv.report.html.plots.timing_plots import iterate_timings, paired_ratio_text
 from equiv.report.html.views.banner import PLATFORMS, count_noun, count_verdicts
@@ -102,7 +103,7 @@ def _platform_tile(merged: MergedRuns) -> Tile:
     versions = {
         f"{name.removeprefix('dm-')} {run.environment[name]}": None
         for run in merged.runs
-        for name in ("jax", "flax", "dm-haiku")
+        for name in ("jax", *library_distributions(run.environment))
         if name in run.environment
     }
     more = "; ".join([f"{', '.join(absent)} not run"] * bool(absent) + [", ".join(versions)] * bool(versions))

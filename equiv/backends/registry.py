@@ -1,0 +1,66 @@
+"""The backends that there are: found as folders of `equiv.backends`, and imported only if a case uses them."""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from equiv import backends
+from equiv.backends.library import Library
+from equiv.errors import CaseError, NotRun
+
+HYPERPARAMETERS_MODULE = "hyperparameters"
+
+
+def backend_names() -> tuple[str, ...]:
+    """The names of all backends: the subfolders of this package."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(backends.__path__) if module.ispkg))
+
+
+def all_libraries() -> tuple[Library, ...]:
+    """What is known of every library, in the order of their names; none of them is imported."""
+    return tuple(map(load_library, backend_names()))
+
+
+def load_library(name: str) -> Library:
+    """What is known of a library, which is not imported.
+
+    Raises:
+        CaseError: there is no such backend.
+    """
+    _check_name(name)
+    return importlib.import_module(f"equiv.backends.{name}.library").LIBRARY
+
+
+def load_backend(name: str, port: str = "") -> ModuleType:
+    """Import the module of a backend that has `build`, and with it the library.
+
+    Args:
+        name: of the backend.
+        port: whose model is to be built, for the message; empty: that of the library.
+
+    Raises:
+        CaseError: there is no such backend.
+        NotRun: its library is not installed.
+    """
+    _check_name(name)
+    try:
+        return importlib.import_module(f"equiv.backends.{name}.build")
+    except ModuleNotFoundError as missing:
+        raise NotRun(
+            f"{port or name}: {missing.name} is not installed here. Install it to compare this port."
+        ) from missing
+
+
+def load_hyperparameters(name: str) -> ModuleType | None:
+    """Import the hyperparameters module of a backend; None if it has none."""
+    folder = importlib.import_module(f"equiv.backends.{name}")
+    if all(module.name != HYPERPARAMETERS_MODULE for module in pkgutil.iter_modules(folder.__path__)):
+        return None
+    return importlib.import_module(f"equiv.backends.{name}.{HYPERPARAMETERS_MODULE}")
+
+
+def _check_name(name: str) -> None:
+    if name not in backend_names():
+        raise CaseError(
+            f"{name}: no such backend; there are: {', '.join(backend_names())}. Rename the key in the case's models."
+        )
