@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from equiv.compare.candidates import Reference, check_candidate, run_reference
-from equiv.compare.checks import structure
+from equiv.compare.checks import CHECKS
 from equiv.compare.numeric.run_port import CompiledPort, compile_port, describe_port
 from equiv.compare.observation import Comparison, RoundingNoise
 from equiv.compare.proofs import prove_all
@@ -91,7 +91,7 @@ def judge(name: str, candidate: str, case: Case, seeds: tuple[int, ...] = (0,)) 
     comparison = Comparison(
         workshop.case, describe_port(workshop, first), describe_port(workshop, candidate), RoundingNoise({}, {}, {})
     )
-    shape = structure.check(comparison)
+    shape = CHECKS["structure"].run(comparison)
     results = {"structure": shape}
     if any(finding.grade == "refuted" and finding.structure for finding in shape.findings):
         return results

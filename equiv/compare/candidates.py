@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 
-from equiv.compare.checks import gradients, outputs, randomness, state, structure, train
+from equiv.compare.checks import CHECKS
 from equiv.compare.explain.divergence import add_divergence
 from equiv.compare.explain.locate import add_first_differences
 from equiv.compare.numeric.difference_map import add_spreads
@@ -26,6 +25,7 @@ from equiv.compare.proofs import needed_in_float64, prove_all
 from equiv.compare.sensitivity.probe_sensitivity import measure_sensitivity
 from equiv.compare.sensitivity.proof_mutation import mutate_proofs
 from equiv.core.output_name import ProgramName
+from equiv.core.checks import CHECK_NAMES
 from equiv.core.results import CheckResult, Finding
 from equiv.errors import EquivError, NotRun
 from equiv.programs.built_case import BuiltCase
@@ -55,32 +55,31 @@ def split_by_structure(
         comparison = Comparison(
             built_case.case, reference, describe_port(built_case, candidate), RoundingNoise({}, {}, {})
         )
-        result = structure.check(comparison)
+        result = CHECKS[STRUCTURE].run(comparison)
+        assert result is not None, "every model has a structure"
         checks.append(result)
         if broken := [item for item in result.findings if item.grade == "refuted" and item.structure]:
             note = f"{broken[0].place}: {broken[0].note}"
-            checks += [CheckResult(later.NAME, candidate, "blocked", note) for later in CHECKS[1:]]
+            checks += [CheckResult(later, candidate, "blocked", note) for later in LATER_CHECKS]
         else:
             ready.append(candidate)
     return ready, checks
 
 
 def sort_checks(checks: Sequence[CheckResult], candidates: Sequence[str]) -> list[CheckResult]:
-    """Sort checks by candidate, then as in `equiv.core.results.CHECK_NAMES`."""
-    order = [module.NAME for module in CHECKS]
-    return sorted(checks, key=lambda check: (candidates.index(check.candidate), order.index(check.check)))
+    """Sort checks by candidate, then as in `equiv.core.checks.CHECK_NAMES`."""
+    return sorted(checks, key=lambda check: (candidates.index(check.candidate), CHECK_NAMES.index(check.check)))
 
 
 def _structure_failure(candidate: str, problem: EquivError) -> list[CheckResult]:
     grade = "not run" if isinstance(problem, NotRun) else "error"
-    first, *later = CHECKS
-    blocked = [CheckResult(check.NAME, candidate, "blocked", f"{first.NAME}: {problem}") for check in later]
+    blocked = [CheckResult(later, candidate, "blocked", f"{STRUCTURE}: {problem}") for later in LATER_CHECKS]
     finding = Finding(candidate, grade, note=str(problem))
-    return [CheckResult(first.NAME, candidate, grade, str(problem), (finding,)), *blocked]
+    return [CheckResult(STRUCTURE, candidate, grade, str(problem), (finding,)), *blocked]
 
 
-CHECKS: tuple[ModuleType, ...] = (structure, randomness, outputs, gradients, state, train)
-"""In the order of `equiv.core.results.CHECK_NAMES`."""
+STRUCTURE, *LATER_CHECKS = CHECK_NAMES
+"""The check that runs nothing, and those that need its leaves to agree."""
 
 PARAMETER_SCALES = (1.0, 0.5, 0.25, 0.125)
 """Factors on the probe's parameters, tried one after the other until the reference's outputs are finite."""
@@ -145,7 +144,7 @@ def check_candidate(
     comparison = Comparison(
         case, reference.observed, collect_outputs(candidate, samples), reference.noise, proofs or {}
     )
-    results = [module.check(comparison) for module in CHECKS[1:]]
+    results = [CHECKS[name].run(comparison) for name in LATER_CHECKS]
     return [add_spreads(comparison, result) for result in results if result is not None]
 
 
@@ -224,7 +223,7 @@ def compare_candidates(started: RunningComparison, stage: ReportStage) -> tuple[
             checks += failed_checks(candidate, error)
     stage("measuring the sensitivity of the probes")
     given = reference.observed.samples["0"].native
-    trials = measure_sensitivity(compiled, reference.probes, given, reference.noise)
+    trials = measure_sensitivity(compiled, reference.probes, given, reference.noise, built_case.case.budget_factor)
     return checks, (*trials, *started.proof_mutations)
 
 
@@ -242,7 +241,7 @@ def trace_candidates(built_case: BuiltCase, candidates: list[str], checks: list[
 def failed_checks(candidate: str, error: EquivError) -> list[CheckResult]:
     """Give every check after structure as an error, for a candidate that cannot be traced, compiled or run."""
     finding = Finding(candidate, "error", note=str(error))
-    return [CheckResult(check.NAME, candidate, "error", str(error), (finding,)) for check in CHECKS[1:]]
+    return [CheckResult(name, candidate, "error", str(error), (finding,)) for name in LATER_CHECKS]
 
 
 def _reference_samples(

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
-from equiv.compare.checks import gradients, outputs, state, train
+from equiv.compare.checks import CHECKS
 from equiv.compare.numeric.rounding import measure_noise
 from equiv.compare.numeric.run_port import collect_outputs, compile_port, run_on_probe
 from equiv.compare.observation import Comparison
@@ -71,7 +71,7 @@ def check_training(case: Case, plan: Plan) -> str:
     steps = [_step_only(trace_port(built, backend)) for backend in (ours, theirs)]
     left, right = steps
     given = [make_probe(name, seed, left.table, built.entries, case.steps) for name, seed in BATCH_SEEDS.items()]
-    run = _run_checks(built, (left, right), (given, given), frozenset((STEP,)), (train,))
+    run = _run_checks(built, (left, right), (given, given), frozenset((STEP,)), ("train",))
     found = _optimizer_check(plan, run)
     if found.grade not in EQUAL_GRADES:
         where = next((item for item in found.findings if item.grade == found.grade), None)
@@ -102,7 +102,7 @@ def _step_only(traced: TracedPort) -> TracedPort:
 
 def _optimizer_check(plan: Plan, checks: Sequence[CheckResult]) -> CheckResult:
     """The check of training, restricted to parameters and optimizer state."""
-    (check,) = [check for check in checks if check.check == train.NAME]
+    (check,) = [check for check in checks if check.check == "train"]
     params = {leaf.name for leaf in plan.target.table.leaves if leaf.spec.collection == "params"}
     kept = [
         item
@@ -151,7 +151,7 @@ def _compare_checkpoints(case: Case, ours: LocatedCheckpoint, theirs: LocatedChe
     # A float64 step would start with a new optimizer state: the step is compared in its own dtype, from the checkpoint.
     needed = needed_in_float64(left.table, left.programs, proofs)[theirs.backend] - {STEP}
     probes = (_checkpoint_probes(built, left.table, ours), _checkpoint_probes(built, right.table, theirs))
-    return _run_checks(built, (left, right), probes, needed, (outputs, gradients, state, train))
+    return _run_checks(built, (left, right), probes, needed, ("outputs", "gradients", "state", "train"))
 
 
 def _checkpoint_probes(built: BuiltCase, table: LeafTable, source: LocatedCheckpoint) -> list[Probe]:
@@ -166,7 +166,7 @@ def _run_checks(
     traced: tuple[TracedPort, TracedPort],
     probes: tuple[Sequence[Probe], Sequence[Probe]],
     needed: frozenset[ProgramName],
-    modules: Sequence[ModuleType],
+    names: Sequence[str],
 ) -> list[CheckResult]:
     """Run both ports, each from its own variables, and compare their outputs numerically.
 
@@ -177,7 +177,7 @@ def _run_checks(
         traced: reference and candidate.
         probes: those of each port.
         needed: programs that are also run in float64.
-        modules: the checks to run.
+        names: the checks to run.
     """
     waits = [compile_port(built, one, needed, quick=not needed) for one in traced]
     left, right = (ready() for ready in waits)
@@ -186,7 +186,7 @@ def _run_checks(
     noise = measure_noise(left, given, list(probes[0]))
     comparison = Comparison(built.case, collect_outputs(left, given), collect_outputs(right, taken), noise)
     own = {leaf.name for one in traced for leaf in one.table.leaves if leaf.library_only}
-    return [_drop_leaves(result, own) for module in modules if (result := module.check(comparison)) is not None]
+    return [_drop_leaves(result, own) for name in names if (result := CHECKS[name].run(comparison)) is not None]
 
 
 def _drop_leaves(result: CheckResult, own: set[str]) -> CheckResult:

@@ -1,6 +1,5 @@
 """The results of a run, as they are written to results.json. Neither JAX nor a model library is imported here."""
 
-import math
 from dataclasses import dataclass, field
 
 from equiv.core.grades import Grade, Verdict
@@ -106,15 +105,6 @@ class Intermediate:
 
 RESULTS_SCHEMA_VERSION = 1
 
-CHECK_NAMES = ("structure", "randomness", "outputs", "gradients", "state", "train")
-"""The checks in the order of the report: an earlier failure explains the later ones."""
-
-BUDGET_RISK = 1e-9
-"""The probability that rounding alone exceeds a budget."""
-
-BUDGET_LEVEL = math.sqrt(2 * math.log(2 / BUDGET_RISK))
-"""The factor of a budget at `BUDGET_RISK` (Higham and Mary 2019, theorem 2.4)."""
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -175,7 +165,7 @@ class CheckResult:
     """One check of one candidate against the reference.
 
     Attributes:
-        check: its name, one of `CHECK_NAMES`.
+        check: its name, one of `equiv.core.checks.CHECK_NAMES`.
         candidate: name of the port that is compared with the reference.
         grade: of the whole check; see `equiv.core.verdict.check_grade`.
         summary: number of findings per grade, in words.

@@ -1,6 +1,7 @@
 """One check of one candidate as a table cell: a sign, the grade, and error / budget. And a finding in sentences."""
 
-from equiv.core.results import BUDGET_LEVEL, BUDGET_RISK, CaseResult, CheckResult, Finding
+from equiv.core.budget import BUDGET_LEVEL, BUDGET_RISK, rounding_growth
+from equiv.core.results import CaseResult, CheckResult, Finding
 
 GRADE_SIGNS = {
     "proved": "✓",
@@ -66,7 +67,7 @@ def describe_finding(finding: Finding, reference: str, candidate: str) -> list[s
 
 
 def _describe_budget(finding: Finding, response: float, depth: int) -> str:
-    derived = response * depth**0.5 * BUDGET_LEVEL * finding.factor
+    derived = response * rounding_growth(depth, finding.factor)
     override = f"; times {finding.factor:g}, an OVERRIDE set by the case" if finding.factor != 1 else ""
     if finding.budget is not None and finding.budget > derived * 1.001:
         return (

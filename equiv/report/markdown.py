@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
+from equiv.core.checks import CHECK_NAMES
 from equiv.core.headline import headline_finding, place_words, verdict_reason, verdict_words
-from equiv.core.results import CHECK_NAMES, CaseResult, LeafResult, RunResult
+from equiv.core.results import CaseResult, LeafResult, RunResult
 from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_finding
 from equiv.report.layer_catalogue import CATALOGUE_HEADERS, catalogue_rows
 

@@ -10,7 +10,7 @@ import pytest
 
 from equiv.backends import registry
 from equiv.compare.candidates import Reference, check_candidate, run_reference
-from equiv.compare.checks import structure
+from equiv.compare.checks import CHECKS
 from equiv.compare.numeric.run_port import CompiledPort, compile_port, describe_port
 from equiv.compare.observation import Comparison, RoundingNoise
 from equiv.core.case import Case
@@ -221,7 +221,7 @@ def test_a_channels_first_bias_taken_unchanged_has_another_shape():
     row = conv("conv", **case.layers[0].scopes)
     workshop = build_case(replace(case, layers=(row,)))
     sides = describe_port(workshop, "haiku"), describe_port(workshop, "linen")
-    findings = structure.check(Comparison(workshop.case, *sides, RoundingNoise({}, {}, {}))).findings
+    findings = CHECKS["structure"].run(Comparison(workshop.case, *sides, RoundingNoise({}, {}, {}))).findings
     (wrong,) = [item for item in findings if item.grade == "refuted"]
     assert (wrong.place, wrong.note) == ("leaf conv/bias", "shape differs")
     assert (wrong.reference, wrong.candidate) == ("(6, 1, 1)", "(6,)")

@@ -11,7 +11,7 @@ from pathlib import Path
 import helpers
 import pytest
 
-from equiv.compare.candidates import CHECKS
+from equiv.core.checks import CHECK_NAMES
 
 ATTENTION = """
 from equiv.case import Case
@@ -898,7 +898,7 @@ def test_there_are_at_least_thirty_faults_with_own_names() -> None:
     assert len({planted.name for planted in FAULTS}) == len(FAULTS) >= 30
 
 
-@pytest.mark.parametrize("check", [module.NAME for module in CHECKS])
+@pytest.mark.parametrize("check", CHECK_NAMES)
 def test_check_finds_a_fault_that_no_other_check_finds(check: str, folder: Path) -> None:
     """A check without such a fault would be a check that may as well be left out."""
     mine = (outcome(planted, folder) for planted in FAULTS if planted.check == check)

@@ -19,7 +19,7 @@ from flax import nnx
 
 from equiv.backends import registry
 from equiv.backends.leaf_table import map_port, to_canonical_variables, to_native_leaves
-from equiv.compare.checks import structure
+from equiv.compare.checks import CHECKS
 from equiv.compare.numeric.run_port import describe_port
 from equiv.compare.observation import Comparison, RoundingNoise
 from equiv.compare.prove_only import prove_candidates
@@ -139,7 +139,7 @@ def proved(name: str) -> tuple[CheckResult, ...]:
         )
         for candidate in candidates
     ]
-    return (*map(structure.check, comparisons), *prove_candidates(workshop, candidates))
+    return (*map(CHECKS["structure"].run, comparisons), *prove_candidates(workshop, candidates))
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - BY_NUMBERS))

@@ -8,9 +8,10 @@ from typing import get_args
 import pytest
 from rich.console import Console
 
+from equiv.core.checks import CHECK_NAMES
 from equiv.core.grades import EQUAL_GRADES, Grade, Verdict
 from equiv.core.headline import summarise_run, verdict_words
-from equiv.core.results import CHECK_NAMES, CaseResult, CheckResult, DeviationResult, Finding, LeafResult, RunResult
+from equiv.core.results import CaseResult, CheckResult, DeviationResult, Finding, LeafResult, RunResult
 from equiv.core.results_json import decode_results, encode_results
 from equiv.core.verdict import verdict_of
 from equiv.report.cells import GRADE_SIGNS, NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_finding

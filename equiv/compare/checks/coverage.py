@@ -1,10 +1,25 @@
 """Select the outputs that a check compares: all that either port returns, none left out."""
 
+from dataclasses import dataclass
+
 from equiv.compare.numeric.difference import compare_output
 from equiv.compare.observation import Comparison, PortOutputs
 from equiv.core.output_name import OutputName
-from equiv.core.results import CheckResult, Finding
-from equiv.core.verdict import check_grade
+from equiv.core.results import Finding
+
+
+@dataclass(frozen=True)
+class CheckAnswer:
+    """What a check says of a candidate.
+
+    Attributes:
+        findings: one per compared leaf, output or property.
+        summary: in words; empty: the number of findings per grade.
+    """
+
+    findings: tuple[Finding, ...]
+    summary: str = ""
+
 
 SelectedOutputs = dict[OutputName, None]
 """Outputs in order."""
@@ -18,14 +33,11 @@ def select_compared(observed: PortOutputs, check: str) -> SelectedOutputs:
     return found
 
 
-def compare_all(check: str, comparison: Comparison) -> CheckResult | None:
-    """Compare all selected outputs of either port; None where neither has any."""
+def compare_all(comparison: Comparison, check: str) -> CheckAnswer | None:
+    """Compare all outputs that a check compares, of either port; None where neither has any."""
     left, right = (select_compared(side, check) for side in (comparison.reference, comparison.candidate))
     findings = tuple(compare_either(comparison, output, left, right) for output in {**left, **right})
-    if not findings:
-        return None
-    candidate = comparison.candidate.table.port
-    return CheckResult(check, candidate, check_grade(findings), summarise_grades(findings), findings)
+    return CheckAnswer(findings) if findings else None
 
 
 def compare_either(

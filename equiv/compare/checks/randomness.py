@@ -2,16 +2,14 @@
 
 from dataclasses import replace
 
+from equiv.compare.checks.coverage import CheckAnswer
 from equiv.compare.observation import Comparison
 from equiv.core.output_name import OutputName, ProgramName
-from equiv.core.results import CheckResult, Finding
-from equiv.core.verdict import check_grade
+from equiv.core.results import Finding
 from equiv.programs.program import Draw, iteration_numbers
 
-NAME = "randomness"
 
-
-def check(comparison: Comparison) -> CheckResult | None:
+def check(comparison: Comparison) -> CheckAnswer | None:
     """Compare the draws of every program; refute a draw that gives the same bits twice. None where nothing is drawn."""
     reference, candidate = comparison.reference, comparison.candidate
     findings: list[Finding] = []
@@ -29,10 +27,9 @@ def check(comparison: Comparison) -> CheckResult | None:
             findings.append(Finding(f"{backend} draws new bits", "statistical", note=note))
     if not findings:
         return None
-    result = tuple(findings)
     replayed = sum(map(len, reference.draws.values()))
     summary = f"{replayed} draws replayed; {candidate.drawn} native draws looked at, {len(candidate.reused)} repeated"
-    return CheckResult(NAME, candidate.table.port, check_grade(result), summary, result)
+    return CheckAnswer(tuple(findings), summary)
 
 
 def _unroll(draws: tuple[Draw, ...]) -> list[Draw]:

@@ -2,18 +2,15 @@
 
 from dataclasses import replace
 
-from equiv.compare.checks.coverage import compare_either, select_compared, summarise_grades
+from equiv.compare.checks.coverage import CheckAnswer, compare_either, select_compared
 from equiv.compare.numeric.difference import compare_output
 from equiv.compare.observation import Comparison
-from equiv.core.results import CheckResult, Finding
-from equiv.core.verdict import check_grade
-
-NAME = "state"
+from equiv.core.results import Finding
 
 
-def check(comparison: Comparison) -> CheckResult | None:
+def check(comparison: Comparison) -> CheckAnswer | None:
     """Compare every state leaf after every call, and everything in eval mode after training."""
-    left, right = (select_compared(side, NAME) for side in (comparison.reference, comparison.candidate))
+    left, right = (select_compared(side, "state") for side in (comparison.reference, comparison.candidate))
     own = comparison.one_sided_leaves
     findings: list[Finding] = []
     for output in {**left, **right}:
@@ -24,9 +21,4 @@ def check(comparison: Comparison) -> CheckResult | None:
             # Where the formula has converged, a leaf that only the reference has repeats one that both have.
             shared = replace(output, leaf=leaf.mirrors)
             findings.append(compare_output(comparison, output, shared, probes=comparison.ordinary_probes))
-    if not findings:
-        return None
-    candidate = comparison.candidate.table.port
-    return CheckResult(
-        NAME, candidate, check_grade(tuple(findings)), summarise_grades(tuple(findings)), tuple(findings)
-    )
+    return CheckAnswer(tuple(findings)) if findings else None

@@ -1,15 +1,13 @@
 """Do both ports have the same leaves: names, shapes, dtypes, count, and the paths that the guide prints?"""
 
+from equiv.compare.checks.coverage import CheckAnswer
 from equiv.compare.observation import Comparison, PortOutputs
 from equiv.core.case import setting_for
 from equiv.core.leaves import MappedLeaf
-from equiv.core.results import CheckResult, Finding
-from equiv.core.verdict import check_grade
-
-NAME = "structure"
+from equiv.core.results import Finding
 
 
-def check(comparison: Comparison) -> CheckResult:
+def check(comparison: Comparison) -> CheckAnswer:
     """Compare leaf tables. A leaf that one port lacks, or that differs, is refuted here and blocks the other checks."""
     reference, candidate = comparison.reference, comparison.candidate
     own = comparison.one_sided_leaves
@@ -20,7 +18,7 @@ def check(comparison: Comparison) -> CheckResult:
         findings += _printed_path_findings(comparison, observed)
     count = sum(leaf.spec.collection == "params" for leaf in right.values())
     summary = f"{len(right)} leaves, {count} of them parameters; {candidate.random} leaves of random state"
-    return CheckResult(NAME, candidate.table.port, check_grade(tuple(findings)), summary, tuple(findings))
+    return CheckAnswer(tuple(findings), summary)
 
 
 def _leaf_finding(name: str, left: MappedLeaf | None, right: MappedLeaf | None, comparison: Comparison) -> Finding:

@@ -6,30 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from equiv.compare.checks.coverage import select_compared, summarise_grades
+from equiv.compare.checks.coverage import CheckAnswer, select_compared
 from equiv.compare.numeric.difference import apply_proof, compare_arrays, compare_output, worst_finding
 from equiv.compare.observation import FRESH_STATE, Comparison, Outputs, PortOutputs
 from equiv.core.case import KnownDifference
 from equiv.core.output_name import OutputName, trained_leaf
-from equiv.core.results import CheckResult, Finding
-from equiv.core.verdict import check_grade
-
-NAME = "train"
+from equiv.core.results import Finding
 
 
-def check(comparison: Comparison) -> CheckResult | None:
+def check(comparison: Comparison) -> CheckAnswer | None:
     """Compare the carry of training after every step, from the probes and from fresh state."""
-    left, right = (select_compared(side, NAME) for side in (comparison.reference, comparison.candidate))
+    left, right = (select_compared(side, "train") for side in (comparison.reference, comparison.candidate))
     if not left and not right:
         return None
     known = comparison.known_differences
     findings: list[Finding] = []
     for output in {**left, **right}:
         findings += _compare_trained(comparison, output, known, output in left, output in right)
-    candidate = comparison.candidate.table.port
-    return CheckResult(
-        NAME, candidate, check_grade(tuple(findings)), summarise_grades(tuple(findings)), tuple(findings)
-    )
+    return CheckAnswer(tuple(findings))
 
 
 def _compare_trained(

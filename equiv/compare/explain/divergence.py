@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.output_name import InputName, ProgramName
-from equiv.core.results import BACKWARD_PASS, BUDGET_LEVEL, CheckResult, Intermediate
+from equiv.core.results import BACKWARD_PASS, CheckResult, Intermediate
 from equiv.errors import EquivError
 from equiv.programs.compiled import part_inputs, probe_inputs
 from equiv.programs.eager import evaluate_eagerly
@@ -56,9 +57,9 @@ def walk_values(
     ratios, floors = list[float | None](), list[float]()
     for index, value in enumerate(values):
         array = value.array
-        least = ulp(array.dtype) * float(np.max(np.abs(array)))
-        response = max([least, *(_largest_difference(array, other[index].array) for other in moved)])
-        budget = response * (index + 1) ** 0.5 * BUDGET_LEVEL
+        measured = max((_largest_difference(array, other[index].array) for other in moved), default=0.0)
+        response = rounding_response(measured, ulp(array.dtype), float(np.max(np.abs(array))))
+        budget = response * rounding_growth(index + 1)
         nearest = min(
             (_largest_difference(array, other) for other in others.get(_size_and_dtype(array), ())), default=None
         )

@@ -43,7 +43,7 @@ def freeze_reference(loaded: LoadedCase, progress: Callable[[str], None] = lambd
     progress(f"{loaded.name}: running {name}")
     reference = run_reference(built_case, compiled)
     given = reference.observed.samples["0"].native
-    trials = measure_sensitivity(compiled, reference.probes, given, reference.noise)
+    trials = measure_sensitivity(compiled, reference.probes, given, reference.noise, built_case.case.budget_factor)
     progress(f"{loaded.name}: naming")
     return _make_bundle(loaded.name, built_case, compiled, reference, trials)
 

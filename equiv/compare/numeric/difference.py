@@ -1,13 +1,6 @@
 """Compare one output of two ports: equal, and how that is known, or refuted, with the worst element. NumPy only.
 
-The budget is derived, never set by hand:
-
-    budget = response * sqrt(depth) * LEVEL
-
-`response` is how far the reference itself moves when each of its inputs moves by one unit in the last place, in the
-same precision; `depth` counts the rounded operations in a row, whose errors add up like the square root of their
-number; `LEVEL` is the factor at which that bound fails by chance once in a billion
-(Higham and Mary, A new approach to probabilistic rounding error analysis, SIAM J. Sci. Comput. 41(5), 2019, thm 2.4).
+Budgets are those of `equiv.core.budget`.
 """
 
 import math
@@ -18,9 +11,10 @@ import numpy as np
 from equiv.compare.numeric import arrays as plain
 from equiv.compare.observation import FRESH_STATE, Comparison, Sample
 from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.grades import EQUAL_GRADES, Grade
 from equiv.core.output_name import OutputName
-from equiv.core.results import BUDGET_LEVEL, Finding
+from equiv.core.results import Finding
 from equiv.core.verdict import check_grade
 from equiv.programs.probes import ulp
 from equiv.programs.prover.proof import FLOAT64_CONSTANTS, Proof
@@ -166,10 +160,9 @@ def _measure_difference(
     index = np.unravel_index(int(np.argmax(difference)), difference.shape) if difference.size else ()
     noise = comparison.noise.float64 if in_float64 else comparison.noise.native
     size = ulp(left.dtype)
-    growth = math.sqrt(max(1, comparison.noise.depth.get(output, 1))) * BUDGET_LEVEL * comparison.case.budget_factor
+    growth = rounding_growth(comparison.noise.depth.get(output, 1), comparison.case.budget_factor)
     scale = float(np.max(np.abs(a), initial=0.0))
-    # One ulp of the leaf's largest value is the least that any rounding does.
-    response = max(noise.get(probe, {}).get(output, 0.0), size * scale)
+    response = rounding_response(noise.get(probe, {}).get(output, 0.0), size, scale)
     whole = _model_gradient_scale(comparison.reference.samples[probe], output, in_float64)
     return Difference(
         error=float(np.max(difference, initial=0.0)),

@@ -11,16 +11,16 @@ import jax
 import numpy as np
 
 from equiv.compare.numeric.probe_set import make_probes
-from equiv.compare.numeric.rounding import ROUNDING_NUDGES, output_depths
+from equiv.compare.numeric.rounding import measure_responses, output_depths
 from equiv.compare.observation import FRESH_STATE, LARGE_INPUTS, Outputs, RoundingNoise
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import BEGIN, TRAINING, OutputName, ProgramName, batch_input, leaf_input
 from equiv.errors import PortError
 from equiv.programs.built_case import BuiltCase
-from equiv.programs.compiled import Executable, number_draws, part_inputs, probe_inputs
+from equiv.programs.compiled import number_draws, part_inputs, probe_inputs
 from equiv.programs.eager import evaluate_eagerly
-from equiv.programs.probes import NamedArrays, Probe, perturb_by_ulp, to_float64
+from equiv.programs.probes import NamedArrays, Probe, to_float64
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.prove import all_programs
 from equiv.programs.traced_port import TracedPort, trace_port, trace_port_float64
@@ -131,22 +131,28 @@ def _fresh_probe(probe: Probe, table: LeafTable) -> Probe:
 
 
 def measure_eager_noise(port: EagerPort) -> RoundingNoise:
-    """Measure how far the reference moves when each of its inputs moves by one ulp of their precision."""
-    responses: dict[str, dict[OutputName, float]] = {}
-    dtype = "float64" if port.programs.float64 else None
-    for name, probe in port.probes.items():
-        known = responses.setdefault(name, {})
-        base = all_outputs(port)[name]
-        for seed in range(1, ROUNDING_NUDGES + 1):
-            moved = all_outputs(replace(port, probes={name: perturb_by_ulp(probe, seed, dtype)}))[name]
-            for step, outputs in base.items():
-                for output, array in outputs.items():
-                    if str(array.dtype) in FLOAT_DTYPES:
-                        difference = np.abs(array.astype("float64") - moved[step][output].astype("float64"))
-                        largest = float(np.max(difference[np.isfinite(difference)], initial=0.0))
-                        known[output] = max(known.get(output, 0.0), largest)
-    executable = Executable(port.programs, port.traced.table, port.steps, lambda _: {})
-    return RoundingNoise(responses, {}, output_depths(executable))
+    """Measure the rounding noise of a port that runs equation by equation, in its one precision.
+
+    It is stored as `native`, with which `equiv.compare.selfcheck.detection` compares.
+    """
+
+    def run(probe: Probe) -> Outputs:
+        return stacked_outputs(replace(port, probes={probe.name: probe}))[probe.name]
+
+    responses = measure_responses(run, stacked_outputs(port), list(port.probes.values()), port.programs.float64)
+    return RoundingNoise(responses, {}, output_depths(port.programs, port.steps))
+
+
+def stacked_outputs(port: EagerPort) -> dict[str, Outputs]:
+    """Run every program on every probe: probe to outputs, those of training stacked over steps."""
+    stacked: dict[str, Outputs] = {}
+    for probe, runs in all_outputs(port).items():
+        found: dict[OutputName, list[np.ndarray]] = {}
+        for outputs in runs.values():
+            for output, array in outputs.items():
+                found.setdefault(output, []).append(array)
+        stacked[probe] = {output: np.stack(arrays) for output, arrays in found.items()}
+    return stacked
 
 
 def all_outputs(port: EagerPort) -> dict[str, StepOutputs]:

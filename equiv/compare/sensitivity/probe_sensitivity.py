@@ -13,14 +13,15 @@ import numpy as np
 from equiv.compare.numeric.run_port import CompiledPort
 from equiv.compare.observation import Outputs, RoundingNoise
 from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.output_name import OutputName
-from equiv.core.results import BUDGET_LEVEL, Finding
+from equiv.core.results import Finding
 from equiv.programs.compiled import run_executable
 from equiv.programs.probes import NamedArrays, Probe, ulp
 
 
 def measure_sensitivity(
-    compiled: CompiledPort, probes: tuple[Probe, ...], base: Outputs, noise: RoundingNoise
+    compiled: CompiledPort, probes: tuple[Probe, ...], base: Outputs, noise: RoundingNoise, factor: float
 ) -> tuple[Finding, ...]:
     """Measure whether the first probe shows a change of each leaf, and a swap of each two leaves of one shape.
 
@@ -29,9 +30,11 @@ def measure_sensitivity(
         probes: its probes; the first is changed.
         base: the outputs of the reference on it.
         noise: how rounding moves the reference.
+        factor: the case's `budget_factor`.
     """
     probe = probes[0]
-    budgets = {name: _output_budget(name, array, noise) for name, array in base.items() if np.isfinite(array).all()}
+    finite = {name: array for name, array in base.items() if np.isfinite(array).all()}
+    budgets = {name: _output_budget(name, array, noise, factor) for name, array in finite.items()}
     moved = [(f"moving {leaf}", (leaf, leaf), changed) for leaf, changed in _move_leaves(probe)]
     swapped = [(f"swapping {' and '.join(pair)}", pair, changed) for pair, changed in _swap_leaves(probe)]
     return tuple(
@@ -90,12 +93,11 @@ def _swap_leaf_names(name: OutputName, one: str, other: str) -> OutputName:
     return replace(name, leaf={one: other, other: one}.get(name.leaf, name.leaf))
 
 
-def _output_budget(name: OutputName, array: np.ndarray, noise: RoundingNoise) -> float:
-    """Compute the rounding budget of an output: at least an ulp of its largest element."""
+def _output_budget(name: OutputName, array: np.ndarray, noise: RoundingNoise, factor: float) -> float:
     size = ulp(array.dtype) if str(array.dtype) in FLOAT_DTYPES else 0.0
-    least = size * float(np.max(np.abs(array.astype("float64")), initial=0.0))
-    response = max(noise.native.get("0", {}).get(name, 0.0), least)
-    return response * math.sqrt(noise.depth.get(name, 1)) * BUDGET_LEVEL
+    largest = float(np.max(np.abs(array.astype("float64")), initial=0.0))
+    response = rounding_response(noise.native.get("0", {}).get(name, 0.0), size, largest)
+    return response * rounding_growth(noise.depth.get(name, 1), factor)
 
 
 def _change_over_budget(before: np.ndarray, after: np.ndarray, budget: float) -> float:

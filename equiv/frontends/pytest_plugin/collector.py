@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from equiv.core.case_files import CaseFile, find_case_files, load_case
-from equiv.core.results import CHECK_NAMES
+from equiv.core.checks import CHECK_NAMES
 from equiv.errors import EquivError
 from equiv.frontends.pytest_plugin.items import BrokenItem, CheckItem
 from equiv.frontends.pytest_plugin.session import open_session

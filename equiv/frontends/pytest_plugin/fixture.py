@@ -13,9 +13,10 @@ from equiv.backends.build import identify_library
 from equiv.compare.pipeline import make_run_result, run_case
 from equiv.core.case import Builder, Case, KnownDifference, Layer
 from equiv.core.case_files import CASE_FIELDS, LoadedCase
+from equiv.core.checks import CHECK_NAMES
 from equiv.core.grades import EQUAL_GRADES, Verdict
 from equiv.core.headline import severity
-from equiv.core.results import CHECK_NAMES, CaseResult, CheckResult, RunResult
+from equiv.core.results import CaseResult, CheckResult, RunResult
 from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError, NotRun
 from equiv.frontends.pytest_plugin.failures import Mismatch, NotCompared, Unequal, make_failure

@@ -1,8 +1,11 @@
 """The terms that the page uses, each with its meaning in one line."""
 
+from equiv.core.checks import CHECK_KINDS
+
 GLOSSARY = (
     ("reference, candidate", "the port taken as correct; any other port, compared with it on the same variables"),
     ("error ÷ budget", "1 is the limit; the budget is the largest difference that rounding explains in this run"),
+    *((kind.name, kind.question) for kind in CHECK_KINDS),
     ("proved", "the same operations on the same inputs; holds for every input"),
     ("proved modulo", "the same after named rewrites that hold in real arithmetic, listed with their conditions"),
     ("exact", "bitwise equal on every probe"),

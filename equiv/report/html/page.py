@@ -11,7 +11,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from equiv.core.results import CHECK_NAMES, RunResult
+from equiv.core.checks import CHECK_NAMES
+from equiv.core.results import RunResult
 from equiv.core.timings import PHASES
 from equiv.report.html.anchors import anchor, slug
 from equiv.report.html.compressed import Packer, strip_whitespace

@@ -9,9 +9,10 @@ from rich.padding import Padding
 from rich.table import Table
 
 from equiv.core.environment import library_distributions
+from equiv.core.checks import CHECK_NAMES
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.headline import headline_finding, place_words, severity, verdict_reason, verdict_words
-from equiv.core.results import CHECK_NAMES, CaseResult, CheckResult, Finding, RunResult
+from equiv.core.results import CaseResult, CheckResult, Finding, RunResult
 from equiv.core.selfcheck_results import OUTCOMES
 from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_finding
 from equiv.report.terminal.initial_values import describe_initial_values

@@ -12,9 +12,10 @@ from named import output_named
 from equiv.compare.numeric.difference import compare_output, worst_finding
 from equiv.compare.observation import Comparison, PortOutputs, RoundingNoise, Sample
 from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.budget import BUDGET_LEVEL
 from equiv.core.case import Case
 from equiv.core.leaves import LeafTable
-from equiv.core.results import BUDGET_LEVEL, Finding
+from equiv.core.results import Finding
 from equiv.programs.probes import numpy_dtype
 
 PLACE = output_named("train __call__: output")

@@ -39,14 +39,15 @@ CASE = Case(
 """
 
 
-def told(formula: str) -> dict[str, str]:
+def told(formula: str, factor: float = 1.0) -> dict[str, str]:
     """Place to grade, for a model of three leaves."""
     workshop = build_case(helpers.case_from(SOURCE.replace("FORMULA", formula), "adequate"))
     assert not workshop.problems
     prepared = compile_port(workshop, trace_port(workshop, "linen"), frozenset())()
     reference = run_reference(workshop, prepared, PROBE_SEEDS)
     given = reference.observed.samples["0"].native
-    return {item.place: item.grade for item in measure_sensitivity(prepared, reference.probes, given, reference.noise)}
+    findings = measure_sensitivity(prepared, reference.probes, given, reference.noise, factor)
+    return {item.place: item.grade for item in findings}
 
 
 def unidentifiable(formula: str) -> list[str]:
@@ -57,6 +58,11 @@ def test_every_leaf_is_moved_and_equal_shapes_are_swapped():
     assert told("(x @ w * a + b) ** 2") == dict.fromkeys(
         ("moving a", "moving b", "moving w", "swapping a and b"), "exact"
     )
+
+
+def test_a_wider_budget_of_the_case_hides_changes():
+    """Budgets are those that candidates are compared with, the case's factor included."""
+    assert set(told("(x @ w * a + b) ** 2", factor=1e20).values()) == {"unidentifiable"}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +89,8 @@ def test_a_bias_before_a_softmax_over_its_axis_is_reported():
 def test_every_leaf_and_swap_of_a_real_case_is_noticed(name):
     reference = helpers.reference(name)
     prepared = helpers.compiled_reference(name)
-    findings = measure_sensitivity(prepared, reference.probes, reference.observed.samples["0"].native, reference.noise)
+    given = reference.observed.samples["0"].native
+    findings = measure_sensitivity(prepared, reference.probes, given, reference.noise, 1.0)
     assert findings
     assert [item for item in findings if item.grade != "exact"] == []
     assert all(item.note.startswith("seen in ") for item in findings)

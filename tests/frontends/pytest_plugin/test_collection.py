@@ -3,7 +3,7 @@
 import pytest
 from plugin_project import CASE, python_in, write_case
 
-from equiv.core.results import CHECK_NAMES
+from equiv.core.checks import CHECK_NAMES
 
 pytest_plugins = ["pytester"]
 

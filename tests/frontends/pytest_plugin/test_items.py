@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 import pytest
 from plugin_project import CASE, outcomes, pytest_in, python_in, write_case
 
-from equiv.core.results import CHECK_NAMES, RunResult
+from equiv.core.checks import CHECK_NAMES
+from equiv.core.results import RunResult
 from equiv.core.results_json import read_results
 
 pytest_plugins = ["pytester"]

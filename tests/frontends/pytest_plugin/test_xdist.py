@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from plugin_project import outcomes, pytest_in, write_case
 
-from equiv.core.results import CHECK_NAMES, RunResult
+from equiv.core.checks import CHECK_NAMES
+from equiv.core.results import RunResult
 from equiv.core.results_json import read_results
 from equiv.frontends.pytest_plugin.run_case import share_devices
 

@@ -1,6 +1,5 @@
 """Faults fit, type-check and leave the rest alone; and what the prover calls equal has equal numbers."""
 
-import math
 import re
 from collections import Counter
 from contextlib import nullcontext
@@ -19,8 +18,8 @@ from named import make_program
 from soundness_programs import random_program
 
 from equiv.compare.selfcheck.eager_port import all_outputs, measure_eager_noise, open_eager_port
+from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.output_name import TRAINING
-from equiv.core.results import BUDGET_LEVEL
 from equiv.errors import EquivError
 from equiv.programs.built_case import build_case
 from equiv.programs.compiled import lower_programs, run_executable
@@ -176,9 +175,9 @@ def test_operation_by_operation_gives_what_the_compiled_programs_give(name):
             if "float" not in str(array.dtype):
                 np.testing.assert_array_equal(array, theirs)
                 continue
-            least = ulp(array.dtype) * np.max(np.abs(array), initial=0.0)
-            response = max(noise.native["0"].get(place, 0.0), least)
-            budget = response * math.sqrt(max(1, noise.depth.get(place, 1))) * BUDGET_LEVEL
+            largest = np.max(np.abs(array), initial=0.0)
+            response = rounding_response(noise.native["0"].get(place, 0.0), ulp(array.dtype), largest)
+            budget = response * rounding_growth(noise.depth.get(place, 1))
             assert np.max(np.abs(array - theirs), initial=0.0) <= budget, place
 
 

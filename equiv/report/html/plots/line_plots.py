@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from equiv.core.budget import rounding_growth
 from equiv.core.headline import severity
-from equiv.core.results import BUDGET_LEVEL, CaseResult, Finding, Intermediate
+from equiv.core.results import CaseResult, Finding, Intermediate
 from equiv.report.cells import format_ratio
 from equiv.report.html.plots.charts import Plot, budget_line, colour_encoding, draw_plot, log_axis, shape_encoding
 
@@ -105,7 +106,7 @@ def step_plot(case: CaseResult) -> Plot | None:
     }
     if not lines:
         return None
-    floors = [1 / (finding.depth**0.5 * BUDGET_LEVEL) for finding, _ in lines.values() if finding.depth]
+    floors = [1 / rounding_growth(finding.depth, finding.factor) for finding, _ in lines.values() if finding.depth]
     values = [
         {"step": step, "ratio": ratio, "line": name}
         for name, (_, ratios) in lines.items()

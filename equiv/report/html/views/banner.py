@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from equiv.core.checks import CHECK_NAMES
 from equiv.core.grades import EQUAL_GRADES, Verdict
 from equiv.core.headline import severity, summarise_run, verdict_reason, verdict_words
-from equiv.core.results import CHECK_NAMES, CheckResult, Finding
+from equiv.core.results import CheckResult, Finding
 from equiv.report.cells import VERDICT_SIGNS, format_ratio
 from equiv.report.findings.likely_causes import describe_first_lost_value, describe_side, failed_findings, likely_causes
 from equiv.report.html.anchors import anchor

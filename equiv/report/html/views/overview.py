@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from equiv.core.checks import CHECK_NAMES
 from equiv.core.grades import Verdict
 from equiv.core.headline import verdict_words
-from equiv.core.results import CHECK_NAMES
 from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell
 from equiv.report.html.anchors import anchor
 from equiv.report.runs.merge import VERDICTS_WORST_FIRST, MergedCase

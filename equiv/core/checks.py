@@ -1,0 +1,28 @@
+"""The checks that are made of every candidate: what each is called and asks. One line per check.
+
+A check is added by its line here and by its module, `equiv/compare/checks/<name>.py`, which `equiv.compare.checks`
+loads. Reports, the pytest plugin and the README follow this list.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CheckKind:
+    """One check: its name, which is that of its module, too, and what it asks."""
+
+    name: str
+    question: str
+
+
+CHECK_KINDS = (
+    CheckKind("structure", "the same leaves, shapes, dtypes, and the paths that the guide prints?"),
+    CheckKind("randomness", "the same number and shape of draws, and new ones in every layer and step?"),
+    CheckKind("outputs", "the same outputs of every public method, in every mode?"),
+    CheckKind("gradients", "the same loss and gradient of every parameter and every float input?"),
+    CheckKind("state", "the same state after every call, and the same eval mode after training?"),
+    CheckKind("train", "the same parameters, state and optimizer state after each train step?"),
+)
+"""In the order of reports: an earlier failure explains the later ones, and one in the first blocks them."""
+
+CHECK_NAMES = tuple(kind.name for kind in CHECK_KINDS)
