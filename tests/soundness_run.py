@@ -33,11 +33,11 @@ from equiv.programs.mutation.catalogue import FAULTS
 from equiv.programs.mutation.mutate import mutate_randomly
 from equiv.programs.mutation.random_edits import RANDOM_FAULTS
 from equiv.programs.mutation.splice import close_like
+from equiv.programs.primitives import EXACT
 from equiv.programs.program import Program
 from equiv.programs.prover.algebra import CONDITIONS, POSITIVE, Algebra
 from equiv.programs.prover.prove import all_programs
 from equiv.programs.prover.value_numbering import Numbering, number_program
-from equiv.programs.rounding_depth import EXACT_PRIMITIVES
 
 RULES = (frozenset(), frozenset(CONDITIONS) - {POSITIVE}, frozenset(CONDITIONS))
 COMPARISONS = ("eq", "ne", "gt", "ge", "lt", "le", "max", "min")
@@ -67,14 +67,14 @@ class Subject:
 @contextmanager
 def each_operation(change):
     """Within the context every equation, in loops too, returns `change(equation, operands, results)`."""
-    plain = eager._evaluate_equation
-    eager._evaluate_equation = lambda eqn, ins, *rest: change(
-        eqn, ins, [np.asarray(out) for out in plain(eqn, ins, *rest)]
+    plain = eager._EagerEvaluation.step
+    eager._EagerEvaluation.step = lambda self, eqn, ins: change(
+        eqn, ins, [np.asarray(out) for out in plain(self, eqn, ins)]
     )
     try:
         yield
     finally:
-        eager._evaluate_equation = plain
+        eager._EagerEvaluation.step = plain
 
 
 def disturb(seed):
@@ -82,7 +82,7 @@ def disturb(seed):
     rng = np.random.default_rng(seed)
 
     def change(eqn, _, outs):
-        if eqn.primitive.name in EXACT_PRIMITIVES or inner_jaxprs(eqn):
+        if eqn.primitive.name in EXACT or inner_jaxprs(eqn):
             return outs
         return [out * (1 + DISTURBANCE * rng.normal(size=out.shape)) if out.dtype == "f8" else out for out in outs]
 

@@ -24,8 +24,8 @@ from equiv.compare.observation import (
 from equiv.compare.proofs import needed_in_float64, prove_all
 from equiv.compare.sensitivity.probe_sensitivity import measure_sensitivity
 from equiv.compare.sensitivity.proof_mutation import mutate_proofs
-from equiv.core.output_name import ProgramName
 from equiv.core.checks import CHECK_NAMES
+from equiv.core.output_name import ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.errors import EquivError, NotRun
 from equiv.programs.built_case import BuiltCase

@@ -6,19 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jax.extend import core
 
 from equiv.errors import PortError
-from equiv.programs.jaxpr import CALL_PRIMITIVES, inner_jaxprs, open_jaxpr, scan_operand_bounds, source_line
+from equiv.programs.jaxpr import Interpreter, inner_jaxprs, open_jaxpr, read_scan, source_line, visit_equations
+from equiv.programs.primitives import RANDOM_BITS
 from equiv.programs.program import Draw
 
 
 def count_draws(jaxpr: Any) -> int:
     """Count the equations that draw random bits, in calls and loops too (each loop body once)."""
-    return sum(
-        (eqn.primitive.name == "random_bits") + sum(map(count_draws, inner_jaxprs(eqn)))
-        for eqn in open_jaxpr(jaxpr)[0].eqns
-    )
+    return sum(eqn.primitive.name == RANDOM_BITS for _, eqn in visit_equations(jaxpr))
 
 
 def find_draws(closed: Any) -> tuple[list[Draw], list[int]]:
@@ -32,92 +29,78 @@ def find_draws(closed: Any) -> tuple[list[Draw], list[int]]:
     """
     if not count_draws(closed):
         return [], []
-    jaxpr, consts = open_jaxpr(closed)
-    arguments = [_hash_parts("input", index) for index in range(len(jaxpr.invars))]
-    found = list(_draws_of_jaxpr(jaxpr, consts, arguments)[1])
+    finder = _DrawFinder()
+    finder.run(closed, [_hash_parts("input", index) for index in range(len(open_jaxpr(closed)[0].invars))])
+    found = finder.found
     order = list(dict.fromkeys(ident for ident, _ in found))
     first = dict(reversed(found))
     return [first[ident] for ident in order], [order.index(ident) for ident, _ in found]
 
 
-FoundDraws = list[tuple[str, Draw]]
-
-
-def _draws_of_jaxpr(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[str]) -> tuple[list[str], FoundDraws]:
-    names: dict[Any, str] = dict(
-        zip(jaxpr.constvars, (_hash_parts("const", _constant_content(c)) for c in consts), strict=True)
-    )
-    names.update(zip(jaxpr.invars, arguments, strict=True))
-    found: FoundDraws = []
-    for eqn in jaxpr.eqns:
-        ins = [_hash_parts("literal", repr(v.val)) if isinstance(v, core.Literal) else names[v] for v in eqn.invars]
-        outs, inside = _draws_of_equation(eqn, ins)
-        found += inside
-        names.update(zip(eqn.outvars, outs, strict=True))
-    return [
-        _hash_parts("literal", repr(v.val)) if isinstance(v, core.Literal) else names[v] for v in jaxpr.outvars
-    ], found
-
-
-def _draws_of_equation(eqn: Any, ins: list[str]) -> tuple[list[str], FoundDraws]:
-    name, params = eqn.primitive.name, eqn.params
-    if name in CALL_PRIMITIVES:
-        body, consts = open_jaxpr(params[CALL_PRIMITIVES[name]])
-        outs, found = _draws_of_jaxpr(body, consts, ins[len(ins) - len(body.invars) :])
-        # Inside a function that jax.random jits, equations have only jax's own lines: use the line of the call.
-        return outs, [(ident, draw if draw.where else replace(draw, where=source_line(eqn))) for ident, draw in found]
-    if name == "scan":
-        return _draws_of_scan(eqn, ins)
-    if name == "cond":
-        walked = [_draws_of_branch(branch, ins[1:]) for branch in params["branches"]]
-        outs = [_hash_parts("cond", ins[0], ways) for ways in zip(*(outs for outs, _ in walked), strict=True)]
-        return outs, [item for _, found in walked for item in found]
-    plain = sorted((key, str(value)) for key, value in params.items())
-    outs = [_hash_parts(name, plain, ins, index) for index in range(len(eqn.outvars))]
-    if name == "random_bits":
-        draw = Draw(tuple(eqn.outvars[0].aval.shape), params["bit_width"], source_line(eqn))
-        return outs, [(outs[0], draw)]
-    if not any(map(count_draws, inner_jaxprs(eqn))):
-        return outs, []
-    raise PortError(
-        f"a random draw inside {name} at {source_line(eqn)} cannot be replayed: how often it runs is not known "
-        "beforehand. Draw outside the loop, or use jax.lax.scan."
-    )
-
-
-def _draws_of_branch(branch: Any, ins: list[str]) -> tuple[list[str], FoundDraws]:
-    body, consts = open_jaxpr(branch)
-    return _draws_of_jaxpr(body, consts, ins)
-
-
 STACK_PREFIX = "stack of "
 
 
-def _draws_of_scan(eqn: Any, ins: list[str]) -> tuple[list[str], FoundDraws]:
-    """Names of a scan's outputs, and its draws.
+class _DrawFinder(Interpreter[str]):
+    """Names of values, equal only for equal computations, and the draws with the names of their bits, in order."""
 
-    A value inside the body is named by how it is computed, whatever the direction of the scan: a backward scan that
-    slices what the forward scan stacked (a key, under `jax.checkpoint`) gets the forward scan's own name.
-    """
-    params = eqn.params
-    body, consts = open_jaxpr(params["jaxpr"])
-    length, (fixed, carried) = params["length"], scan_operand_bounds(eqn)
-    loop = _hash_parts(str(body), ins, params["reverse"])
-    inside = [
-        *ins[:fixed],
-        *(_hash_parts("carry", index, loop) for index in range(carried - fixed)),
-        *(
+    def __init__(self) -> None:
+        self.found: list[tuple[str, Draw]] = []
+
+    def literal(self, atom: Any) -> str:
+        return _hash_parts("literal", repr(atom.val))
+
+    def constant(self, array: Any) -> str:
+        return _hash_parts("const", _constant_content(array))
+
+    def equation(self, eqn: Any, ins: list[str]) -> list[str]:
+        name, params = eqn.primitive.name, eqn.params
+        plain = sorted((key, str(value)) for key, value in params.items())
+        outs = [_hash_parts(name, plain, ins, index) for index in range(len(eqn.outvars))]
+        if name == RANDOM_BITS:
+            draw = Draw(tuple(eqn.outvars[0].aval.shape), params["bit_width"], source_line(eqn))
+            self.found.append((outs[0], draw))
+        elif any(map(count_draws, inner_jaxprs(eqn))):
+            raise PortError(
+                f"a random draw inside {name} at {source_line(eqn)} cannot be replayed: how often it runs is not known "
+                "beforehand. Draw outside the loop, or use jax.lax.scan."
+            )
+        return outs
+
+    def call(self, eqn: Any, ins: list[str]) -> Sequence[str]:
+        before = len(self.found)
+        outs = super().call(eqn, ins)
+        # Inside a function that jax.random jits, equations have only jax's own lines: use the line of the call.
+        self.found[before:] = [
+            (ident, draw if draw.where else replace(draw, where=source_line(eqn)))
+            for ident, draw in self.found[before:]
+        ]
+        return outs
+
+    def cond(self, eqn: Any, ins: list[str]) -> list[str]:
+        outs = [self.run(branch, ins[1:]) for branch in eqn.params["branches"]]
+        return [_hash_parts("cond", ins[0], ways) for ways in zip(*outs, strict=True)]
+
+    def scan(self, eqn: Any, ins: list[str]) -> list[str]:
+        """Names of a scan's outputs, and its draws.
+
+        A value inside the body is named by how it is computed, whatever the direction of the scan: a backward scan that
+        slices what the forward scan stacked (a key, under `jax.checkpoint`) gets the forward scan's own name.
+        """
+        loop, inner = read_scan(eqn), _DrawFinder()
+        fixed, start, scanned = loop.split(ins)
+        ident = _hash_parts(str(open_jaxpr(loop.body)[0]), ins, loop.reverse)
+        carry = [_hash_parts("carry", index, ident) for index in range(len(start))]
+        slices = [
             name.removeprefix(STACK_PREFIX) if name.startswith(STACK_PREFIX) else _hash_parts("slice", name)
-            for name in ins[carried:]
-        ),
-    ]
-    outs, drawn = _draws_of_jaxpr(body, consts, inside)
-    found = [
-        (_hash_parts(name, length), Draw((length, *draw.shape), draw.bit_width, draw.where, loop))
-        for name, draw in drawn
-    ]
-    last = [_hash_parts("last", index, length, loop) for index in range(carried - fixed)]
-    return [*last, *(f"{STACK_PREFIX}{name}" for name in outs[carried - fixed :])], found
+            for name in scanned
+        ]
+        outs = inner.run(loop.body, [*fixed, *carry, *slices])
+        self.found += [
+            (_hash_parts(name, loop.length), Draw((loop.length, *draw.shape), draw.bit_width, draw.where, ident))
+            for name, draw in inner.found
+        ]
+        last = [_hash_parts("last", index, loop.length, ident) for index in range(len(start))]
+        return [*last, *(f"{STACK_PREFIX}{name}" for name in outs[len(start) :])]
 
 
 def _constant_content(const: Any) -> Any:

@@ -1,24 +1,108 @@
-"""Access to the parts of a jaxpr that differ between jax versions, and the source lines of equations."""
+"""The walk over a jaxpr, and access to the parts of equations that differ between jax versions."""
 
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from jax.extend import core
 from jax.extend.source_info_util import summarize
 
-CALL_PRIMITIVES = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "eval_jaxpr": "call_jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-}
-"""Primitives that only call a jaxpr, to the parameter that holds it (jax 0.10 and 0.11)."""
+from equiv.programs.primitives import CALLS
+
+Value = TypeVar("Value")
+"""What stands for an array in an interpretation."""
+
+
+class Interpreter(Generic[Value]):
+    """An interpretation of jaxprs: a value for each array, computed from the operands' values equation by equation.
+
+    A subclass says what stands for a literal and a constant (`literal`, `constant`), and what an equation makes of its
+    operands' values (`equation`). Calls are opened (`call`); loops are equations like any other unless `scan`,
+    `while_loop` or `cond` is overridden, which calls `run` for the loop's bodies as often as its meaning needs.
+
+    Attributes:
+        path: the current equation: its index in its jaxpr, after the path that was given to `run`.
+        calls: the enclosing calls of the current equation, outermost first.
+    """
+
+    path: tuple[int, ...] = ()
+    calls: tuple[Any, ...] = ()
+
+    def literal(self, atom: Any) -> Value:
+        """The value of a literal."""
+        raise NotImplementedError
+
+    def constant(self, array: Any) -> Value:
+        """The value of a constant of a closed jaxpr."""
+        raise NotImplementedError
+
+    def equation(self, eqn: Any, ins: list[Value]) -> Sequence[Value]:
+        """The values of an equation's results."""
+        raise NotImplementedError
+
+    def run(self, closed: Any, inputs: Sequence[Value], path: tuple[int, ...] = ()) -> list[Value]:
+        """Interpret a jaxpr: the values of its outputs.
+
+        Args:
+            closed: the jaxpr, closed or open.
+            inputs: a value for each of its inputs.
+            path: prefix of the paths of its equations.
+        """
+        jaxpr, consts = open_jaxpr(closed)
+        values: dict[Any, Value] = dict(zip(jaxpr.constvars, map(self.constant, consts), strict=True))
+        values.update(zip(jaxpr.invars, inputs, strict=True))
+        outer, literal, step = self.path, self.literal, self.step
+        for index, eqn in enumerate(jaxpr.eqns):
+            self.path = (*path, index)
+            ins = [literal(atom) if isinstance(atom, core.Literal) else values[atom] for atom in eqn.invars]
+            values.update(zip(eqn.outvars, step(eqn, ins), strict=True))
+        self.path = outer
+        return [literal(atom) if isinstance(atom, core.Literal) else values[atom] for atom in jaxpr.outvars]
+
+    def step(self, eqn: Any, ins: list[Value]) -> Sequence[Value]:
+        """Interpret one equation of any kind, by the method for it."""
+        hook = HOOKS.get(eqn.primitive.name)
+        return self.equation(eqn, ins) if hook is None else getattr(self, hook)(eqn, ins)
+
+    def call(self, eqn: Any, ins: list[Value]) -> Sequence[Value]:
+        """A call: its body with the call's operands."""
+        body = called_jaxpr(eqn)
+        outer, self.calls = self.calls, (*self.calls, eqn)
+        # The body's inputs are the last operands: a call's own, where it has any, come first.
+        outs = self.run(body, ins[len(ins) - len(open_jaxpr(body)[0].invars) :], self.path)
+        self.calls = outer
+        return outs
+
+    def scan(self, eqn: Any, ins: list[Value]) -> Sequence[Value]:
+        """A `scan`; its parts are in `read_scan(eqn)`."""
+        return self.equation(eqn, ins)
+
+    def while_loop(self, eqn: Any, ins: list[Value]) -> Sequence[Value]:
+        """A `while_loop`; its parts are in `read_while(eqn)`."""
+        return self.equation(eqn, ins)
+
+    def cond(self, eqn: Any, ins: list[Value]) -> Sequence[Value]:
+        """A `cond` or `switch`: the first operand is the index of one of `eqn.params["branches"]`."""
+        return self.equation(eqn, ins)
+
+
+HOOKS = {**dict.fromkeys(CALLS, "call"), "scan": "scan", "while": "while_loop", "cond": "cond"}
+"""Primitive to the method of `Interpreter` for it; the others are equations."""
+
+
+def visit_equations(jaxpr: Any, enclosing: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Visit every equation, those in calls and loops included (each body once): the equations around it, and itself."""
+    for eqn in open_jaxpr(jaxpr)[0].eqns:
+        yield enclosing, eqn
+        for body in inner_jaxprs(eqn):
+            yield from visit_equations(body, (*enclosing, eqn))
+
+
+def count_equations(jaxpr: Any) -> int:
+    """Count the equations of a program, those of calls and loop bodies included."""
+    return sum(1 for _ in visit_equations(jaxpr))
 
 
 def open_jaxpr(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
@@ -26,16 +110,9 @@ def open_jaxpr(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
     return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
 
 
-def scan_operand_bounds(eqn: Any) -> tuple[int, int]:
-    """Return where a `scan` equation's carries and its scanned operands begin; constants come before them.
-
-    jax 0.10 counts them in parameters of their own, jax 0.11 keeps their tree (`loops.py`, `ft_in`).
-    """
-    params = eqn.params
-    if "num_consts" in params:
-        return params["num_consts"], params["num_consts"] + params["num_carry"]
-    fixed, carried, _ = (len(list(part)) for part in params["ft_in"].update(eqn.invars).unpack())
-    return fixed, fixed + carried
+def called_jaxpr(eqn: Any) -> Any:
+    """The jaxpr that a call (one of `CALLS`) calls."""
+    return eqn.params[CALLS[eqn.primitive.name]]
 
 
 def inner_jaxprs(eqn: Any) -> list[Any]:
@@ -44,9 +121,79 @@ def inner_jaxprs(eqn: Any) -> list[Any]:
     return [value for value in values if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
 
 
-def count_equations(jaxpr: Any) -> int:
-    """Count the equations of a program, those of calls and loop bodies included."""
-    return sum(1 + sum(map(count_equations, inner_jaxprs(eqn))) for eqn in open_jaxpr(jaxpr)[0].eqns)
+@dataclass(frozen=True)
+class ScanLoop:
+    """The parts of a `scan` equation. Its operands are constants, initial carries and scanned arrays, in this order.
+
+    Attributes:
+        body: the loop body: constants, carries and slices to carries and what is stacked.
+        constants: number of operands that every iteration gets whole.
+        carries: number of carries.
+        length: number of iterations.
+        reverse: whether the last slice comes first.
+    """
+
+    body: Any
+    constants: int
+    carries: int
+    length: int
+    reverse: bool
+
+    @property
+    def first_scanned(self) -> int:
+        """Index of the first scanned operand."""
+        return self.constants + self.carries
+
+    def split(self, operands: list[Value]) -> tuple[list[Value], list[Value], list[Value]]:
+        """Split operands, or the body's inputs, into constants, carries and scanned ones."""
+        fixed, scanned = self.constants, self.first_scanned
+        return operands[:fixed], operands[fixed:scanned], operands[scanned:]
+
+    @property
+    def iterations(self) -> Sequence[int]:
+        """Indices of the slices in the order in which they are taken."""
+        return range(self.length)[:: -1 if self.reverse else 1]
+
+
+def read_scan(eqn: Any) -> ScanLoop:
+    """Read a `scan` equation.
+
+    jax 0.10 counts the operands in parameters of their own, jax 0.11 keeps their tree (`loops.py`, `ft_in`).
+    """
+    params = eqn.params
+    if "num_consts" in params:
+        constants, carries = params["num_consts"], params["num_carry"]
+    else:
+        constants, carries, _ = (len(list(part)) for part in params["ft_in"].update(eqn.invars).unpack())
+    return ScanLoop(params["jaxpr"], constants, carries, params["length"], params["reverse"])
+
+
+@dataclass(frozen=True)
+class WhileLoop:
+    """The parts of a `while` equation. Its operands are the test's constants, the body's, and the initial carries.
+
+    Attributes:
+        test: constants and carries to whether the loop goes on.
+        body: constants and carries to carries.
+        test_constants: number of the test's constants.
+        body_constants: number of the body's.
+    """
+
+    test: Any
+    body: Any
+    test_constants: int
+    body_constants: int
+
+    def split(self, operands: list[Value]) -> tuple[list[Value], list[Value], list[Value]]:
+        """Split operands into the test's constants, the body's constants and the carries."""
+        first, second = self.test_constants, self.test_constants + self.body_constants
+        return operands[:first], operands[first:second], operands[second:]
+
+
+def read_while(eqn: Any) -> WhileLoop:
+    """Read a `while` equation."""
+    params = eqn.params
+    return WhileLoop(params["cond_jaxpr"], params["body_jaxpr"], params["cond_nconsts"], params["body_nconsts"])
 
 
 def source_line(eqn: Any) -> str:

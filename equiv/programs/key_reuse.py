@@ -11,7 +11,8 @@ from jax.extend.core import jaxpr_as_fun
 from equiv.core.output_name import KEY, InputName
 from equiv.programs.compiled import FAST_COMPILE_OPTIONS
 from equiv.programs.draws import count_draws, find_draws
-from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr
+from equiv.programs.jaxpr import visit_equations
+from equiv.programs.primitives import RANDOM_BITS
 from equiv.programs.program import Program
 from equiv.programs.transform import output_draws, select_outputs
 
@@ -76,15 +77,13 @@ def _split_layers(when: str, step: Program, arrays: list[Any]) -> DrawnBits:
     return pieces
 
 
-def _runs_in_scan(jaxpr: Any, inside: bool = False) -> list[bool]:
+def _runs_in_scan(jaxpr: Any) -> list[bool]:
     """For every `random_bits` equation in program order: whether it is inside a scan."""
-    flags = []
-    for eqn in open_jaxpr(jaxpr)[0].eqns:
-        if eqn.primitive.name == "random_bits":
-            flags.append(inside)
-        for body in inner_jaxprs(eqn):
-            flags += _runs_in_scan(body, inside or eqn.primitive.name == "scan")
-    return flags
+    return [
+        any(outer.primitive.name == "scan" for outer in enclosing)
+        for enclosing, eqn in visit_equations(jaxpr)
+        if eqn.primitive.name == RANDOM_BITS
+    ]
 
 
 def _equal_draws(seen: DrawnBits) -> tuple[str, ...]:

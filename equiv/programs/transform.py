@@ -18,14 +18,13 @@ from equiv.core.output_name import InputName, OutputName, draw_input
 from equiv.errors import PortError
 from equiv.programs import draws as drawing
 from equiv.programs.draws import count_draws
-from equiv.programs.jaxpr import CALL_PRIMITIVES, inner_jaxprs, open_jaxpr, scan_operand_bounds
+from equiv.programs.jaxpr import Interpreter, inner_jaxprs, open_jaxpr, read_scan, read_while
+from equiv.programs.primitives import RANDOM_BITS
 from equiv.programs.program import Program
 
 NARROW_FLOAT_DTYPES = ("float32", "float16", "bfloat16")
 
 DTYPE_PARAMETERS = ("new_dtype", "dtype", "preferred_element_type", "out_dtype", "accumulator_dtype")
-
-LOOP_PRIMITIVES = ("scan", "while", "cond")
 
 
 def make_draws_inputs(program: Program, float64: bool) -> Program:
@@ -41,12 +40,11 @@ def make_draws_inputs(program: Program, float64: bool) -> Program:
     found, indices = drawing.find_draws(program.jaxpr)
     if not found and not float64:
         return _check_no_random_input(program)
-    jaxpr, consts = open_jaxpr(program.jaxpr)
 
     def run(arrays: list[Any], bits: list[Any]) -> list[Any]:
-        return evaluate_with_bits(jaxpr, consts, arrays, BitSource([bits[index] for index in indices]), float64)
+        return _BitReplay(BitSource([bits[index] for index in indices]), float64).run(program.jaxpr, arrays)
 
-    structs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in jaxpr.invars]
+    structs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in program.jaxpr.in_avals]
     bits = [jax.ShapeDtypeStruct(draw.shape, f"uint{draw.bit_width}") for draw in found]
     inputs = (*program.inputs, *map(draw_input, range(len(found))))
     retraced = jax.make_jaxpr(run)(structs, bits)
@@ -80,16 +78,16 @@ class BitSource:
 
 def output_draws(program: Program) -> Program:
     """Return a program that outputs what it draws with its own keys, as `draw/0`, ..., and its next random state."""
-    jaxpr, consts = open_jaxpr(program.jaxpr)
-    number = count_draws(jaxpr)
+    number = count_draws(program.jaxpr)
     kept = [name.kind == "random" for name in program.outputs]
 
     def run(*arrays: Any) -> list[Any]:
         source = BitSource()
-        outs = evaluate_with_bits(jaxpr, consts, arrays, source, False)
+        outs = _BitReplay(source, float64=False).run(program.jaxpr, arrays)
         return [*source.drawn, *(out for out, keep in zip(outs, kept, strict=True) if keep)]
 
-    retraced = jax.make_jaxpr(run)(*(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in jaxpr.invars))
+    structs = (jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in program.jaxpr.in_avals)
+    retraced = jax.make_jaxpr(run)(*structs)
     drawn = (OutputName(program.name, "draw", str(index)) for index in range(number))
     names = (*drawn, *(name for name, keep in zip(program.outputs, kept, strict=True) if keep))
     return replace(program, jaxpr=retraced, outputs=names)
@@ -127,95 +125,93 @@ def _users_of_input(program: Program, name: InputName) -> str:
     return ", ".join(sorted({eqn.primitive.name for eqn in jaxpr.eqns if variable in eqn.invars})) or "an output"
 
 
-def evaluate_with_bits(
-    jaxpr: Any, consts: Sequence[Any], arrays: Sequence[Any], bits: BitSource, float64: bool
-) -> list[Any]:
-    """Evaluate a jaxpr under the current trace, taking every draw from `bits`; with `float64`, in float64."""
-    up = _as_float64 if float64 else (lambda value: value)
-    known = _constant_as_float64 if float64 else (lambda value: value)
-    values = dict(zip(jaxpr.constvars, map(known, consts), strict=True))
-    values.update(zip(jaxpr.invars, arrays, strict=True))
+@dataclass
+class _BitReplay(Interpreter[Any]):
+    """Evaluation under the current trace that takes every draw from `bits`; with `float64`, in float64."""
 
-    def read(atom: Any) -> Any:
-        return known(atom.val) if isinstance(atom, core.Literal) else values[atom]
+    bits: BitSource
+    float64: bool
 
-    for eqn in jaxpr.eqns:
+    def literal(self, atom: Any) -> Any:
+        return self.constant(atom.val)
+
+    def constant(self, array: Any) -> Any:
+        return _constant_as_float64(array) if self.float64 else array
+
+    def step(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         info = eqn.source_info
         with user_context(info.traceback, name_stack=current_name_stack() + info.name_stack):  # keeps file and line
-            outs = _rewrite_equation(eqn, [read(atom) for atom in eqn.invars], bits, float64)
-        values.update(zip(eqn.outvars, map(up, outs), strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+            outs = super().step(eqn, ins)
+        return list(map(_as_float64, outs)) if self.float64 else outs
 
+    def equation(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        name, params = eqn.primitive.name, eqn.params
+        if name == RANDOM_BITS:
+            return [self.bits.take(eqn, ins)]
+        if self.float64 and name == "reduce_precision":
+            return [ins[0]]
+        if self.float64 and name == "bitcast_convert_type":
+            # Bits have a meaning only at the width that was traced.
+            ins = [jnp.asarray(value, atom.aval.dtype) for value, atom in zip(ins, eqn.invars, strict=True)]
+        elif self.float64:
+            params = _float64_params(eqn, ins)
+        outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(params))
+        return outs if eqn.primitive.multiple_results else [outs]
 
-def _rewrite_equation(eqn: Any, ins: list[Any], bits: BitSource, float64: bool) -> Sequence[Any]:
-    name = eqn.primitive.name
-    if name == "random_bits":
-        return [bits.take(eqn, ins)]
-    if name in CALL_PRIMITIVES:
-        body, consts = open_jaxpr(eqn.params[CALL_PRIMITIVES[name]])
-        return evaluate_with_bits(body, consts, ins[len(ins) - len(body.invars) :], bits, float64)
-    if name in LOOP_PRIMITIVES and (float64 or any(map(count_draws, inner_jaxprs(eqn)))):
-        return {"scan": _rewrite_scan, "while": _rewrite_while, "cond": _rewrite_cond}[name](eqn, ins, bits, float64)
-    if float64 and name == "reduce_precision":
-        return [ins[0]]
-    params = _float64_params(eqn, ins) if float64 else eqn.params
-    if float64 and name == "bitcast_convert_type":
-        # Bits have a meaning only at the width that was traced.
-        params = eqn.params
-        ins = [jnp.asarray(value, atom.aval.dtype) for value, atom in zip(ins, eqn.invars, strict=True)]
-    outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(params))
-    return outs if eqn.primitive.multiple_results else [outs]
+    def _is_kept(self, eqn: Any) -> bool:
+        """Whether a loop stays as it is: no draw inside, nothing to convert."""
+        return not self.float64 and not any(map(count_draws, inner_jaxprs(eqn)))
 
+    def scan(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        if self._is_kept(eqn):
+            return self.equation(eqn, ins)
+        loop = read_scan(eqn)
+        fixed, start, scanned = loop.split(ins)
 
-def _rewrite_scan(eqn: Any, ins: list[Any], bits: BitSource, float64: bool) -> Sequence[Any]:
-    params = eqn.params
-    body, consts = open_jaxpr(params["jaxpr"])
-    fixed, carried = scan_operand_bounds(eqn)
-    carries, stacks = carried - fixed, len(body.outvars) - (carried - fixed)
+        def step(carry: tuple[Any, ...], slices: tuple[list[Any], list[Any] | None]) -> tuple[Any, Any]:
+            source = BitSource(None if slices[1] is None else list(slices[1]))
+            outs = _BitReplay(source, self.float64).run(loop.body, [*fixed, *carry, *slices[0]])
+            return tuple(outs[: loop.carries]), (*outs[loop.carries :], *source.drawn)
 
-    def step(carry: tuple[Any, ...], slices: tuple[list[Any], list[Any] | None]) -> tuple[Any, Any]:
-        source = BitSource(None if slices[1] is None else list(slices[1]))
-        outs = evaluate_with_bits(body, consts, [*ins[:fixed], *carry, *slices[0]], source, float64)
-        return tuple(outs[:carries]), (*outs[carries:], *source.drawn)
+        carry, stacked = jax.lax.scan(
+            step,
+            tuple(start),
+            (scanned, self.bits.split(count_draws(loop.body))),
+            length=loop.length,
+            reverse=loop.reverse,
+            unroll=eqn.params["unroll"],
+        )
+        stacks = len(eqn.outvars) - loop.carries
+        self.bits.drawn += stacked[stacks:]
+        return [*carry, *stacked[:stacks]]
 
-    carry, stacked = jax.lax.scan(
-        step,
-        tuple(ins[fixed:carried]),
-        (ins[carried:], bits.split(count_draws(body))),
-        length=params["length"],
-        reverse=params["reverse"],
-        unroll=params["unroll"],
-    )
-    bits.drawn += stacked[stacks:]
-    return [*carry, *stacked[:stacks]]
-
-
-def _rewrite_while(eqn: Any, ins: list[Any], bits: BitSource, float64: bool) -> Sequence[Any]:
-    params = eqn.params
-    for_test, for_body = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    test, test_consts = open_jaxpr(params["cond_jaxpr"])
-    body, body_consts = open_jaxpr(params["body_jaxpr"])
-    return jax.lax.while_loop(
-        lambda carry: evaluate_with_bits(test, test_consts, [*ins[:for_test], *carry], bits, float64)[0],
-        lambda carry: tuple(evaluate_with_bits(body, body_consts, [*ins[for_test:for_body], *carry], bits, float64)),
-        tuple(ins[for_body:]),
-    )
-
-
-def _rewrite_cond(eqn: Any, ins: list[Any], bits: BitSource, float64: bool) -> Sequence[Any]:
-    if bits.given is None:
-        # To record what every branch draws, all of them run.
-        results = [evaluate_with_bits(*open_jaxpr(closed), ins[1:], bits, float64) for closed in eqn.params["branches"]]
-        return jax.lax.switch(
-            ins[0], [lambda *given, index=index: given[index] for index in range(len(results))], *results
+    def while_loop(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        if self._is_kept(eqn):
+            return self.equation(eqn, ins)
+        loop = read_while(eqn)
+        for_test, for_body, start = loop.split(ins)
+        return jax.lax.while_loop(
+            lambda carry: self.run(loop.test, [*for_test, *carry])[0],
+            lambda carry: tuple(self.run(loop.body, [*for_body, *carry])),
+            tuple(start),
         )
 
-    def branch(closed: Any) -> Callable[..., Any]:
-        body, consts = open_jaxpr(closed)
-        mine = bits.split(count_draws(body))
-        return lambda *operands: tuple(evaluate_with_bits(body, consts, operands, BitSource(list(mine or ())), float64))
+    def cond(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        if self._is_kept(eqn):
+            return self.equation(eqn, ins)
+        branches = eqn.params["branches"]
+        if self.bits.given is None:
+            # To record what every branch draws, all of them run.
+            results = [self.run(closed, ins[1:]) for closed in branches]
+            return jax.lax.switch(
+                ins[0], [lambda *given, index=index: given[index] for index in range(len(results))], *results
+            )
 
-    return jax.lax.switch(ins[0], [branch(closed) for closed in eqn.params["branches"]], *ins[1:])
+        def branch(closed: Any) -> Callable[..., Any]:
+            bits = self.bits.split(count_draws(closed)) or []
+            return lambda *operands: tuple(_BitReplay(BitSource(list(bits)), self.float64).run(closed, operands))
+
+        return jax.lax.switch(ins[0], list(map(branch, branches)), *ins[1:])
 
 
 def _as_float64(value: Any) -> Any:
@@ -247,10 +243,10 @@ def _float64_params(eqn: Any, ins: list[Any]) -> dict[str, Any]:
 
 
 def _float64_jaxpr(value: Any) -> Any:
-    jaxpr, consts = open_jaxpr(value)
+    jaxpr, _ = open_jaxpr(value)
     structs = [
         jax.ShapeDtypeStruct(v.aval.shape, "float64" if str(v.aval.dtype) in NARROW_FLOAT_DTYPES else v.aval.dtype)
         for v in jaxpr.invars
     ]
-    closed = jax.make_jaxpr(lambda *arrays: evaluate_with_bits(jaxpr, consts, arrays, BitSource([]), True))(*structs)
+    closed = jax.make_jaxpr(lambda *arrays: _BitReplay(BitSource([]), float64=True).run(value, arrays))(*structs)
     return closed if isinstance(value, core.ClosedJaxpr) else closed.jaxpr

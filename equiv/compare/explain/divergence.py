@@ -16,9 +16,9 @@ from equiv.errors import EquivError
 from equiv.programs.compiled import part_inputs, probe_inputs
 from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.jaxpr import source_line, user_source_line
+from equiv.programs.primitives import EXACT
 from equiv.programs.probes import Probe, perturb_by_ulp, ulp
 from equiv.programs.program import Program
-from equiv.programs.rounding_depth import EXACT_PRIMITIVES
 from equiv.programs.traced_port import TracedPort, trace_program_float64
 
 MAX_VALUES = 400
@@ -92,9 +92,7 @@ def _computed_values(program: Program, inputs: InputArrays) -> list[ComputedValu
         kept.extend(outs)
         for out in outs:
             array = np.asarray(out)
-            rounded = (
-                place[-1].primitive.name not in EXACT_PRIMITIVES and str(array.dtype) in FLOAT_DTYPES and array.size > 1
-            )
+            rounded = place[-1].primitive.name not in EXACT and str(array.dtype) in FLOAT_DTYPES and array.size > 1
             made[id(out)] = frozenset([len(found)]) if rounded else parents
             if rounded:
                 found.append(ComputedValue(place, array, parents))

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from equiv.infer.dataflow.strided_views import AccessPattern, StridedView, access_pattern
+from equiv.programs.primitives import ADDITIONS
 
 ADD, MULTIPLY, CONTRACT, OTHER = "add", "multiply", "contract", "other"
 """How an operation uses a leaf: in a sum, in a product, contracted (or looked up), or in any other way."""
 
+
 # Signs and reciprocals do not count: a port with `x - b` has to be mapped too, so that the run can refute it.
-GROUP_OF_PRIMITIVE = {"add": ADD, "add_any": ADD, "sub": ADD, "mul": MULTIPLY, "div": MULTIPLY}
+GROUP_OF_PRIMITIVE = {**dict.fromkeys((*ADDITIONS, "sub"), ADD), "mul": MULTIPLY, "div": MULTIPLY}
 
 # Casts are among them: ports of different precision have equal places, and the checks report what the cast does.
 PLACE_PRESERVING = frozenset(("neg", "convert_element_type", "copy", "real", "reduce_precision"))

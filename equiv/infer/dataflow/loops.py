@@ -18,15 +18,15 @@ from equiv.infer.dataflow.blocks import (
 from equiv.infer.dataflow.leaf_uses import combine_unknown
 from equiv.infer.dataflow.primitives import unknown_results
 from equiv.infer.dataflow.strided_views import flip_view, loop_body_view
-from equiv.programs.jaxpr import open_jaxpr, scan_operand_bounds
+from equiv.programs.jaxpr import ScanLoop, WhileLoop, open_jaxpr
 
 WalkJaxpr = Callable[..., list[BlockedValue]]
-"""`(jaxpr, constants, inputs, path)` to outputs."""
+"""`(jaxpr, inputs, path)` to outputs."""
 
 
 def cond_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], walk: WalkJaxpr, path: Any) -> list[BlockedValue]:
     """`cond`: the result depends on all branches."""
-    ways = [walk(*open_jaxpr(branch), ins[1:], (path, number)) for number, branch in enumerate(eqn.params["branches"])]
+    ways = [walk(branch, ins[1:], (*path, number)) for number, branch in enumerate(eqn.params["branches"])]
     shapes = [tuple(var.aval.shape) for var in eqn.outvars]
     return [
         unknown_results(state, [ins[0], *values], [shape])[0]
@@ -34,29 +34,32 @@ def cond_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], walk: WalkJax
     ]
 
 
-def scan_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], walk: WalkJaxpr, path: Any) -> list[BlockedValue]:
+def scan_rule(
+    state: WalkState, loop: ScanLoop, ins: list[BlockedValue], walk: WalkJaxpr, path: Any
+) -> list[BlockedValue]:
     """`scan`: the body is walked once; unrolled where the other port stores the stacked leaves separately."""
-    body, consts = open_jaxpr(eqn.params["jaxpr"])
-    fixed, carried = scan_operand_bounds(eqn)
-    length, reverse, stacked = eqn.params["length"], eqn.params["reverse"], ins[carried:]
+    length = loop.length
+    fixed, start, stacked = loop.split(ins)
     # Cut between all items: `find_cuts` saw that the other port has a leaf for each iteration.
     if any(len(value.cuts[0]) == length - 1 > 0 and _has_leaves(value) for value in stacked):
-        return _unroll_scan(state, eqn, ins, walk, path)
+        return _unroll_scan(state, loop, ins, walk, path)
     slices = []
     for value in stacked:
         # Only if an iteration sees one index of the leaf's own first axis, which is what an item of a stack is.
         state.loop_lengths |= {leaf: length for leaf, axis, unit, _ in value.origins[0] if (axis, unit) == (0, 1)}
         value = merge_cuts(state, value, [0])
-        cells = map_views(value.cells, lambda view: loop_body_view(flip_view(view, [0]) if reverse else view))[0]
+        cells = map_views(value.cells, lambda view: loop_body_view(flip_view(view, [0]) if loop.reverse else view))[0]
         slices.append(BlockedValue(value.shape[1:], cells, value.cuts[1:], value.origins[1:]))
 
     def once(carry: list[BlockedValue]) -> list[BlockedValue]:
-        return walk(body, consts, [*ins[:fixed], *carry, *slices], path)
+        return walk(loop.body, [*fixed, *carry, *slices], path)
 
+    body, _ = open_jaxpr(loop.body)
+    _, given, _ = loop.split(list(body.invars))
     # Some ports hand their parameters through the carry: what the body returns unchanged is no carry but a constant.
-    still = [body.outvars[at] is body.invars[fixed + at] for at in range(carried - fixed)]
-    carry, outs = _walk_body_twice(state, ins[fixed:carried], still, once)
-    return [*carry, *(_stacked_output(value, length) for value in outs[carried - fixed :])]
+    still = [out is incoming for out, incoming in zip(body.outvars, given, strict=False)]
+    carry, outs = _walk_body_twice(state, start, still, once)
+    return [*carry, *(_stacked_output(value, length) for value in outs[loop.carries :])]
 
 
 def _has_leaves(value: BlockedValue) -> bool:
@@ -92,17 +95,17 @@ def _stacked_output(value: BlockedValue, length: int) -> BlockedValue:
     return BlockedValue((length, *value.shape), cells, ((), *value.cuts), (NOWHERE, *value.origins))
 
 
-def _unroll_scan(state: WalkState, eqn: Any, ins: list[BlockedValue], walk: WalkJaxpr, path: Any) -> list[BlockedValue]:
-    body, consts = open_jaxpr(eqn.params["jaxpr"])
-    fixed, carried = scan_operand_bounds(eqn)
-    carry, outs = ins[fixed:carried], []
-    iterations = range(eqn.params["length"])
-    for number in reversed(iterations) if eqn.params["reverse"] else iterations:
-        slices = [_slice_iteration(state, value, number) for value in ins[carried:]]
-        results = walk(body, consts, [*ins[:fixed], *carry, *slices], (path, number))
-        carry = results[: carried - fixed]
-        outs.append(results[carried - fixed :])
-    if eqn.params["reverse"]:
+def _unroll_scan(
+    state: WalkState, loop: ScanLoop, ins: list[BlockedValue], walk: WalkJaxpr, path: Any
+) -> list[BlockedValue]:
+    fixed, carry, stacked = loop.split(ins)
+    outs = []
+    for number in loop.iterations:
+        slices = [_slice_iteration(state, value, number) for value in stacked]
+        results = walk(loop.body, [*fixed, *carry, *slices], (*path, number))
+        carry = results[: loop.carries]
+        outs.append(results[loop.carries :])
+    if loop.reverse:
         outs.reverse()
     return [
         *carry,
@@ -119,23 +122,17 @@ def _slice_iteration(state: WalkState, value: BlockedValue, number: int) -> Bloc
     return BlockedValue(value.shape[1:], cells, value.cuts[1:], value.origins[1:])
 
 
-def while_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], walk: WalkJaxpr, path: Any) -> list[BlockedValue]:
+def while_rule(
+    state: WalkState, loop: WhileLoop, ins: list[BlockedValue], walk: WalkJaxpr, path: Any
+) -> list[BlockedValue]:
     """`while_loop`: the body is walked, the condition is not."""
-    params = eqn.params
     # The condition decides how often the body runs and enters no
     # value, so that a leaf that only it reads counts as dead.
-    for_test, for_body = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    body, consts = open_jaxpr(params["body_jaxpr"])
+    _, fixed, start = loop.split(ins)
 
     def once(carry: list[BlockedValue]) -> list[BlockedValue]:
-        return walk(body, consts, [*ins[for_test:for_body], *carry], path)
+        return walk(loop.body, [*fixed, *carry], path)
 
-    still = [out is given for out, given in zip(body.outvars, body.invars[for_body - for_test :], strict=True)]
-    return _walk_body_twice(state, ins[for_body:], still, once)[0]
-
-
-DATAFLOW_LOOP_RULES: dict[str, Callable[..., list[BlockedValue]]] = {
-    "scan": scan_rule,
-    "while": while_rule,
-    "cond": cond_rule,
-}
+    body, _ = open_jaxpr(loop.body)
+    still = [out is given for out, given in zip(body.outvars, body.invars[len(fixed) :], strict=True)]
+    return _walk_body_twice(state, start, still, once)[0]

@@ -29,21 +29,21 @@ from equiv.infer.dataflow.blocks import (
 from equiv.infer.dataflow.contractions import convolution_rule, dot_general_rule, gather_rule
 from equiv.infer.dataflow.leaf_uses import CONSTANT_PART, ValuePart, combine_elementwise, combine_unknown
 from equiv.infer.dataflow.strided_views import Shape, broadcast_view, flip_view, reshape_view, transpose_view
-from equiv.programs.primitives import ELEMENTWISE, IDENTITY_PRIMITIVES
+from equiv.programs.primitives import ELEMENTWISE, IDENTITIES, REDUCTIONS
 
 
 def apply_primitive(state: WalkState, eqn: Any, ins: list[BlockedValue]) -> list[BlockedValue]:
     """Apply the rule of an equation that is neither a call nor a loop."""
     name, shapes = eqn.primitive.name, [tuple(var.aval.shape) for var in eqn.outvars]
     state.uses.operation = name
-    if name in IDENTITY_PRIMITIVES:
+    if name in IDENTITIES:
         return ins[: len(shapes)]
     # A value without elements depends on nothing, and an axis of size 0 has no parts.
     if 0 in (size for value in ins for size in value.shape):
         return [single_part(shape, CONSTANT_PART) for shape in shapes]
     if name in DATAFLOW_RULES:
         return DATAFLOW_RULES[name](state, eqn, ins, shapes)
-    if name in ELEMENTWISE or name in ("real", "reduce_precision", "clamp"):
+    if name in ELEMENTWISE:
         return [_elementwise_rule(state, name, ins, shapes[0])]
     return unknown_results(state, ins, shapes)
 
@@ -229,7 +229,6 @@ def _concatenate_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shape
 DATAFLOW_RULES: dict[str, Callable[[WalkState, Any, list[BlockedValue], list[Shape]], list[BlockedValue]]] = {
     "reshape": _reshape_rule,
     "squeeze": _reshape_rule,
-    "expand_dims": _reshape_rule,
     "transpose": _transpose_rule,
     "broadcast_in_dim": _broadcast_rule,
     "slice": _slice_rule,
@@ -242,5 +241,5 @@ DATAFLOW_RULES: dict[str, Callable[[WalkState, Any, list[BlockedValue], list[Sha
     "conv_general_dilated": convolution_rule,
     "gather": gather_rule,
     "dynamic_slice": gather_rule,
-    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_or", "reduce_and"), _reduce_rule),
+    **dict.fromkeys(REDUCTIONS, _reduce_rule),
 }

@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
-from jax.extend import core
 
 from equiv.infer.dataflow import loops
 from equiv.infer.dataflow.blocks import (
@@ -24,7 +22,7 @@ from equiv.infer.dataflow.blocks import (
 from equiv.infer.dataflow.leaf_uses import CONSTANT_PART, LeafOperand, LeafUses, ValuePart
 from equiv.infer.dataflow.primitives import apply_primitive
 from equiv.infer.dataflow.strided_views import Shape, whole_leaf_view
-from equiv.programs.jaxpr import CALL_PRIMITIVES, open_jaxpr
+from equiv.programs.jaxpr import Interpreter, read_scan, read_while
 from equiv.programs.program import Program
 
 
@@ -78,25 +76,25 @@ def walk_program(program: Program, leaves: frozenset[int], cuts: Mapping[int, tu
         cuts: leaf to the indices where each of its axes is cut; the other leaves stay whole.
     """
     state = WalkState()
-    jaxpr, consts = open_jaxpr(program.jaxpr)
+    avals = program.jaxpr.in_avals
     blocks: list[LeafBlock] = []
     values: dict[int, BlockedValue] = {}
     # All blocks first: batch entries are the nodes after them.
     for place in sorted(leaves):
-        values[place] = _leaf_value(place, tuple(jaxpr.invars[place].aval.shape), cuts.get(place), blocks)
+        values[place] = _leaf_value(place, tuple(avals[place].shape), cuts.get(place), blocks)
     entries = [name.path for name in program.inputs if name.kind == "batch"]
-    for place, (name, var) in enumerate(zip(program.inputs, jaxpr.invars, strict=True)):
+    for place, (name, aval) in enumerate(zip(program.inputs, avals, strict=True)):
         if name.kind == "batch":
             state.uses.path = ("input", name.path)
             number = entries.index(name.path)
             use = state.uses.record(len(blocks) + number, "input", None)
-            entry, shape = -1 - number, tuple(var.aval.shape)
+            entry, shape = -1 - number, tuple(aval.shape)
             origins = tuple(frozenset([(entry, axis, Fraction(1), Fraction(0))]) for axis in range(len(shape)))
             values[place] = single_part(shape, ValuePart(use, is_activation=True), origins)
         elif place not in leaves:
-            values[place] = single_part(tuple(var.aval.shape), CONSTANT_PART)
+            values[place] = single_part(tuple(aval.shape), CONSTANT_PART)
     state.uses.path = ()
-    outs = _walk_jaxpr(state, jaxpr, consts, [values[place] for place in range(len(jaxpr.invars))], ())
+    outs = _DataflowWalk(state).run(program.jaxpr, [values[place] for place in range(len(avals))])
     state.uses.path = ("output",)
     ends = tuple(_output_uses(state, number, value) for number, value in enumerate(outs))
     wanted = {key: tuple(sorted(places)) for key, places in state.wanted_cuts.items()}
@@ -123,47 +121,38 @@ def _output_uses(state: WalkState, number: int, value: BlockedValue) -> int:
     return found
 
 
-def _walk_jaxpr(
-    state: WalkState, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[BlockedValue], path: Any
-) -> list[BlockedValue]:
-    values: dict[Any, BlockedValue] = {
-        var: _constant_value(np.shape(c)) for var, c in zip(jaxpr.constvars, consts, strict=True)
-    }
-    values.update(zip(jaxpr.invars, inputs, strict=True))
+@dataclass
+class _DataflowWalk(Interpreter[BlockedValue]):
+    """The parts of each value and what they depend on; every use of a leaf is recorded in the state."""
 
-    def read(item: Any) -> BlockedValue:
-        return _literal_value(item) if isinstance(item, core.Literal) else values[item]
+    state: WalkState
 
-    for place, eqn in enumerate(jaxpr.eqns):
-        here = (path, place)
-        state.uses.path = here
-        values.update(
-            zip(eqn.outvars, _walk_equation(state, eqn, [read(item) for item in eqn.invars], here), strict=True)
-        )
-    return [read(item) for item in jaxpr.outvars]
+    def literal(self, atom: Any) -> BlockedValue:
+        shape = tuple(atom.aval.shape)
+        # Only a number that is the same for all elements can be a shift of a leaf.
+        if shape or not np.issubdtype(atom.aval.dtype, np.number):
+            return single_part(shape, CONSTANT_PART)
+        return single_part((), ValuePart(number=float(atom.val)))
 
+    def constant(self, array: Any) -> BlockedValue:
+        return single_part(tuple(np.shape(array)), CONSTANT_PART)
 
-def _constant_value(shape: Shape) -> BlockedValue:
-    return single_part(tuple(shape), CONSTANT_PART)
+    def step(self, eqn: Any, ins: list[BlockedValue]) -> Sequence[BlockedValue]:
+        self.state.uses.path = self.path
+        return super().step(eqn, ins)
 
+    def equation(self, eqn: Any, ins: list[BlockedValue]) -> list[BlockedValue]:
+        outs = apply_primitive(self.state, eqn, ins)
+        # Roles and decays read every equation once; a second walk of a loop's body would count it twice.
+        if not self.state.uses.second_pass:
+            self.state.equations.append(WalkedEquation(eqn.primitive.name, ins, outs, self.path))
+        return outs
 
-def _literal_value(item: Any) -> BlockedValue:
-    shape = tuple(item.aval.shape)
-    # Only a number that is the same for all elements can be a shift of a leaf.
-    if shape or not np.issubdtype(item.aval.dtype, np.number):
-        return _constant_value(shape)
-    return single_part((), ValuePart(number=float(item.val)))
+    def scan(self, eqn: Any, ins: list[BlockedValue]) -> list[BlockedValue]:
+        return loops.scan_rule(self.state, read_scan(eqn), ins, self.run, self.path)
 
+    def while_loop(self, eqn: Any, ins: list[BlockedValue]) -> list[BlockedValue]:
+        return loops.while_rule(self.state, read_while(eqn), ins, self.run, self.path)
 
-def _walk_equation(state: WalkState, eqn: Any, ins: list[BlockedValue], path: Any) -> list[BlockedValue]:
-    name, params = eqn.primitive.name, eqn.params
-    if name in CALL_PRIMITIVES:
-        body, consts = open_jaxpr(params[CALL_PRIMITIVES[name]])
-        return _walk_jaxpr(state, body, consts, ins[len(ins) - len(body.invars) :], path)
-    if name in loops.DATAFLOW_LOOP_RULES:
-        return loops.DATAFLOW_LOOP_RULES[name](state, eqn, ins, partial(_walk_jaxpr, state), path)
-    outs = apply_primitive(state, eqn, ins)
-    # Roles and decays read every equation once; a second walk of a loop's body would count it twice.
-    if not state.uses.second_pass:
-        state.equations.append(WalkedEquation(name, ins, outs, path))
-    return outs
+    def cond(self, eqn: Any, ins: list[BlockedValue]) -> list[BlockedValue]:
+        return loops.cond_rule(self.state, eqn, ins, self.run, self.path)

@@ -1,6 +1,6 @@
 """Faults in constants, activations and arithmetic."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,13 @@ from equiv.programs.mutation.edits import (
 )
 from equiv.programs.mutation.equations import EquationContext, constant_value
 from equiv.programs.mutation.splice import Edit, replace_equation, replace_operand
+from equiv.programs.primitives import ADDITIONS
 
-ADD_PRIMITIVES, OPPOSITE_COMPARISONS = ("add", "add_any"), {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
+OPPOSITE_COMPARISONS = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 
 
 def change_constant(
-    names: Sequence[str], accept: Callable[[float], bool], change: Callable[[float], float]
+    names: Collection[str], accept: Callable[[float], bool], change: Callable[[float], float]
 ) -> EquationFault:
     """Replace a constant operand by another number."""
 
@@ -40,7 +41,7 @@ def _full_like(number: float, array: Any) -> list[Any]:
     return [lax.full_like(array, number)]
 
 
-def drop_constant(names: Sequence[str], accept: Callable[[float], bool]) -> EquationFault:
+def drop_constant(names: Collection[str], accept: Callable[[float], bool]) -> EquationFault:
     """Remove the operation with a constant: the other operand passes through."""
 
     def edits(context: EquationContext) -> Iterator[Edit]:
@@ -57,7 +58,7 @@ def change_average_weight(change: Callable[[float], float]) -> EquationFault:
     """Change `c` in `c * old + (1 - c) * new`."""
 
     def edits(context: EquationContext) -> Iterator[Edit]:
-        if context.name not in ADD_PRIMITIVES:
+        if context.name not in ADDITIONS:
             return
         parts = [part for atom in context.eqn.invars if (part := _weighted_operand(context, atom)) is not None]
         if len(parts) != 2:
@@ -84,7 +85,7 @@ def _weighted_operand(context: EquationContext, atom: Any) -> tuple[float, Any] 
     return None
 
 
-def replace_operation(names: Sequence[str], compute: Callable[..., Any]) -> EquationFault:
+def replace_operation(names: Collection[str], compute: Callable[..., Any]) -> EquationFault:
     """Replace one of these operations by another function."""
 
     def edits(context: EquationContext) -> Iterator[Edit]:
@@ -94,7 +95,7 @@ def replace_operation(names: Sequence[str], compute: Callable[..., Any]) -> Equa
     return edits
 
 
-def drop_operation(names: Sequence[str], index: int) -> EquationFault:
+def drop_operation(names: Collection[str], index: int) -> EquationFault:
     """Remove a binary operation: one operand passes through."""
 
     def edits(context: EquationContext) -> Iterator[Edit]:

@@ -6,9 +6,9 @@ from jax import lax
 from jax import numpy as jnp
 
 from equiv.programs.mutation import arithmetic, leaves, loops, shapes
-from equiv.programs.mutation.arithmetic import ADD_PRIMITIVES
 from equiv.programs.mutation.edits import EquationFault
 from equiv.programs.mutation.leaves import ProgramFault
+from equiv.programs.primitives import ADDITIONS, BINARY_ARITHMETIC
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,6 @@ class Fault:
     stands_for: str
     equation: EquationFault | None = None
     program: ProgramFault | None = None
-
-
-FACTOR_PRIMITIVES = ("mul", "div", "add", "sub", "pow", "max", "min")
 
 
 def is_epsilon(number: float) -> bool:
@@ -59,17 +56,17 @@ CONSTANT_FAULTS = (
     Fault(
         "eps x 10",
         "eps 1e-5 where the other library has 1e-6",
-        arithmetic.change_constant(ADD_PRIMITIVES, is_epsilon, lambda c: c * 10),
+        arithmetic.change_constant(ADDITIONS, is_epsilon, lambda c: c * 10),
     ),
     Fault(
         "eps / 10",
         "eps 1e-6 where the other library has 1e-5",
-        arithmetic.change_constant(ADD_PRIMITIVES, is_epsilon, lambda c: c / 10),
+        arithmetic.change_constant(ADDITIONS, is_epsilon, lambda c: c / 10),
     ),
     Fault(
         "eps left out",
         "the eps under a root or in a quotient forgotten",
-        arithmetic.drop_constant(ADD_PRIMITIVES, is_epsilon),
+        arithmetic.drop_constant(ADDITIONS, is_epsilon),
     ),
     Fault("momentum for decay", "momentum taken for 1 - momentum", arithmetic.change_average_weight(lambda c: 1 - c)),
     Fault(
@@ -85,14 +82,14 @@ CONSTANT_FAULTS = (
     Fault(
         "constant x 2",
         "a scale applied twice, a factor 2 forgotten",
-        arithmetic.change_constant(FACTOR_PRIMITIVES, bool, lambda c: c * 2),
+        arithmetic.change_constant(BINARY_ARITHMETIC, bool, lambda c: c * 2),
     ),
     Fault(
         "constant x 1.01",
         "a constant typed wrongly",
-        arithmetic.change_constant(FACTOR_PRIMITIVES, bool, lambda c: c * 1.01),
+        arithmetic.change_constant(BINARY_ARITHMETIC, bool, lambda c: c * 1.01),
     ),
-    Fault("constant's sign", "a sign forgotten", arithmetic.change_constant(FACTOR_PRIMITIVES, bool, lambda c: -c)),
+    Fault("constant's sign", "a sign forgotten", arithmetic.change_constant(BINARY_ARITHMETIC, bool, lambda c: -c)),
     Fault(
         "n - 1 for n",
         "the unbiased variance for the biased one",
@@ -132,10 +129,10 @@ ARITHMETIC_FAULTS = (
     Fault(
         "first summand left out",
         "a residual or the product of a layer forgotten",
-        arithmetic.drop_operation(ADD_PRIMITIVES, 1),
+        arithmetic.drop_operation(ADDITIONS, 1),
     ),
-    Fault("second summand left out", "a bias or residual forgotten", arithmetic.drop_operation(ADD_PRIMITIVES, 0)),
-    Fault("minus for plus", "a sign wrong", arithmetic.replace_operation(ADD_PRIMITIVES, lax.sub)),
+    Fault("second summand left out", "a bias or residual forgotten", arithmetic.drop_operation(ADDITIONS, 0)),
+    Fault("minus for plus", "a sign wrong", arithmetic.replace_operation(ADDITIONS, lax.sub)),
     Fault("plus for minus", "a sign wrong", arithmetic.replace_operation(("sub",), lax.add)),
     Fault(
         "difference swapped",

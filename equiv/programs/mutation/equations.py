@@ -6,7 +6,7 @@ from typing import Any
 
 from jax.extend import core
 
-from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr, scan_operand_bounds
+from equiv.programs.jaxpr import Interpreter, inner_jaxprs, open_jaxpr, read_scan
 from equiv.programs.program import Program
 
 FIXED, DRAWN, GIVEN = 0, 1, 2
@@ -23,7 +23,7 @@ class EquationContext:
         jaxpr: the open jaxpr that contains the equation.
         eqn: the equation.
         made: variable to the equation that makes it, in this jaxpr.
-        levels: variable to what it depends on (`FIXED`, `DRAWN`, `GIVEN`).
+        level: what its operands depend on (`FIXED`, `DRAWN`, `GIVEN`).
     """
 
     program: Program
@@ -31,7 +31,7 @@ class EquationContext:
     jaxpr: Any
     eqn: Any
     made: Mapping[Any, Any] = field(repr=False)
-    levels: Mapping[Any, int] = field(repr=False)
+    level: int
 
     @property
     def name(self) -> str:
@@ -41,10 +41,6 @@ class EquationContext:
     def constant(self, index: int) -> float | None:
         """The value of an operand if it is a constant number."""
         return constant_value(self.eqn.invars[index], self.made)
-
-    def level(self) -> int:
-        """What the equation's operands depend on."""
-        return max((atom_level(atom, self.levels) for atom in self.eqn.invars), default=FIXED)
 
 
 def constant_value(atom: Any, made: Mapping[Any, Any]) -> float | None:
@@ -61,35 +57,43 @@ def _is_number(aval: Any) -> bool:
     return any(kind in str(aval.dtype) for kind in ("float", "int"))
 
 
-def atom_level(atom: Any, levels: Mapping[Any, int]) -> int:
-    """What an atom depends on."""
-    return FIXED if isinstance(atom, core.Literal) else levels.get(atom, FIXED)
-
-
 def iterate_equations(program: Program) -> Iterator[EquationContext]:
     """Iterate over all live equations, those in loops and calls included, in program order."""
-    jaxpr, _ = open_jaxpr(program.jaxpr)
+    found: list[EquationContext] = []
     given = [DRAWN if name.kind == "draw" else GIVEN for name in program.inputs]
-    yield from _iterate_jaxpr(program, (), jaxpr, given)
+    _ContextCollector(program, program.jaxpr, found).run(program.jaxpr, given)
+    return iter(found)
 
 
-def _iterate_jaxpr(
-    program: Program, path: tuple[int, ...], jaxpr: Any, given: Sequence[int]
-) -> Iterator[EquationContext]:
-    levels: dict[Any, int] = dict(zip(jaxpr.invars, given, strict=True))
-    made: dict[Any, Any] = {}
-    for eqn in jaxpr.eqns:
-        level = max((atom_level(atom, levels) for atom in eqn.invars), default=FIXED)
-        levels.update(dict.fromkeys(eqn.outvars, level))
-        made.update(dict.fromkeys(eqn.outvars, eqn))
-    live = _live_equations(jaxpr)
-    for index, eqn in enumerate(jaxpr.eqns):
-        if index not in live:
-            continue
-        yield EquationContext(program, (*path, index), jaxpr, eqn, made, levels)
-        for number, closed in enumerate(inner_jaxprs(eqn)):
-            body, _ = open_jaxpr(closed)
-            yield from _iterate_jaxpr(program, (*path, index, number), body, _levels_inside(eqn, body, levels))
+class _ContextCollector(Interpreter[int]):
+    """What each value of one jaxpr depends on; the live equations, and those of inner jaxprs, go to `found`.
+
+    A call is an equation here, whose results depend on all of its operands: a fault is planted in its body.
+    """
+
+    def __init__(self, program: Program, closed: Any, found: list[EquationContext]) -> None:
+        self.program, self.found = program, found
+        self.jaxpr, _ = open_jaxpr(closed)
+        self.live = _live_equations(self.jaxpr)
+        self.made = {var: eqn for eqn in self.jaxpr.eqns for var in eqn.outvars}
+
+    def literal(self, atom: Any) -> int:
+        return FIXED
+
+    def constant(self, array: Any) -> int:
+        return FIXED
+
+    def equation(self, eqn: Any, ins: list[int]) -> list[int]:
+        level, path = max(ins, default=FIXED), self.path
+        if path[-1] in self.live:
+            self.found.append(EquationContext(self.program, path, self.jaxpr, eqn, self.made, level))
+            for number, body in enumerate(inner_jaxprs(eqn)):
+                inside = _ContextCollector(self.program, body, self.found)
+                inside.run(body, _levels_inside(eqn, inside.jaxpr, ins), (*path, number))
+        return [level] * len(eqn.outvars)
+
+    def call(self, eqn: Any, ins: list[int]) -> list[int]:
+        return self.equation(eqn, ins)
 
 
 def _live_equations(jaxpr: Any) -> set[int]:
@@ -102,10 +106,11 @@ def _live_equations(jaxpr: Any) -> set[int]:
     return live
 
 
-def _levels_inside(eqn: Any, body: Any, levels: Mapping[Any, int]) -> list[int]:
+def _levels_inside(eqn: Any, body: Any, ins: Sequence[int]) -> Sequence[int]:
     """What the inputs of a body depend on; carries count as inputs."""
-    given = [atom_level(atom, levels) for atom in eqn.invars[len(eqn.invars) - len(body.invars) :]]
     if eqn.primitive.name == "scan":
-        fixed, carried = scan_operand_bounds(eqn)
-        return [GIVEN if fixed <= index < carried else level for index, level in enumerate(given)]
+        loop = read_scan(eqn)
+        fixed, _, scanned = loop.split(list(ins))
+        return [*fixed, *[GIVEN] * loop.carries, *scanned]
+    given = ins[len(ins) - len(body.invars) :]
     return given if len(given) == len(body.invars) and eqn.primitive.name != "while" else [GIVEN] * len(body.invars)

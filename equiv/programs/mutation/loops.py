@@ -5,7 +5,7 @@ from typing import Any
 
 from jax import lax
 
-from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr, scan_operand_bounds
+from equiv.programs.jaxpr import open_jaxpr, read_scan
 from equiv.programs.mutation.edits import EquationFault, rebind_equation
 from equiv.programs.mutation.equations import DRAWN, EquationContext
 from equiv.programs.mutation.splice import (
@@ -22,7 +22,7 @@ def replace_mask(compute: Callable[[Any], Any]) -> EquationFault:
     """Replace a random mask."""
 
     def edits(context: EquationContext) -> Iterator[Edit]:
-        if str(context.eqn.outvars[0].aval.dtype) == "bool" and context.level() == DRAWN:
+        if str(context.eqn.outvars[0].aval.dtype) == "bool" and context.level == DRAWN:
             yield replace_equation(context.eqn.invars, lambda *arrays: [compute(rebind_equation(context, arrays)[0])])
 
     return edits
@@ -30,7 +30,7 @@ def replace_mask(compute: Callable[[Any], Any]) -> EquationFault:
 
 def complement_mask_rate(context: EquationContext) -> Iterator[Edit]:
     """Use the drop rate as the keep rate."""
-    if str(context.eqn.outvars[0].aval.dtype) == "bool" and context.level() == DRAWN:
+    if str(context.eqn.outvars[0].aval.dtype) == "bool" and context.level == DRAWN:
         for index, atom in enumerate(context.eqn.invars):
             number = context.constant(index)
             if number is not None and 0 < number < 1 and number != 0.5:
@@ -55,14 +55,14 @@ def change_carries(change: Callable[[list[Any], list[Any], int], list[Any] | Non
     def edits(context: EquationContext) -> Iterator[Edit]:
         if context.name != "scan":
             return
-        closed = inner_jaxprs(context.eqn)[0]
-        body, _ = open_jaxpr(closed)
-        fixed, carried = scan_operand_bounds(context.eqn)
-        for index in range(carried - fixed):
-            handed = list(body.outvars[: carried - fixed])
-            outs = change(list(body.invars[fixed:carried]), handed, index)
+        loop = read_scan(context.eqn)
+        body, _ = open_jaxpr(loop.body)
+        _, incoming, _ = loop.split(list(body.invars))
+        handed, stacked = list(body.outvars[: loop.carries]), body.outvars[loop.carries :]
+        for index in range(loop.carries):
+            outs = change(incoming, handed, index)
             if outs is not None and outs != handed:
-                new = close_like(closed, body.replace(outvars=[*outs, *body.outvars[carried - fixed :]]))
+                new = close_like(loop.body, body.replace(outvars=[*outs, *stacked]))
                 yield lambda jaxpr, place, to=new: insert_equations(jaxpr, place, replace_body(context.eqn, 0, to))
 
     return edits
@@ -88,8 +88,8 @@ def change_scan_input(part: str, change: Callable[[Any], Any]) -> EquationFault:
 
     def edits(context: EquationContext) -> Iterator[Edit]:
         if context.name == "scan":
-            fixed, carried = scan_operand_bounds(context.eqn)
-            for index in range(carried, len(context.eqn.invars)) if part == "slices" else range(fixed, carried):
+            _, start, slices = read_scan(context.eqn).split(list(range(len(context.eqn.invars))))
+            for index in slices if part == "slices" else start:
                 yield replace_operand(index, [context.eqn.invars[index]], lambda array: [change(array)])
 
     return edits

@@ -16,6 +16,7 @@ from equiv.programs.mutation.catalogue import Fault
 from equiv.programs.mutation.edits import has_float_result, rebind_equation, replace_function
 from equiv.programs.mutation.equations import EquationContext
 from equiv.programs.mutation.splice import Edit, replace_equation, replace_operand
+from equiv.programs.primitives import ADDITIONS, BINARY_ARITHMETIC, COMPARISONS
 
 UNARY: tuple[Callable[[Any], Any], ...] = (
     lax.neg, lax.abs, lax.tanh, lax.logistic, lax.sqrt, lax.rsqrt, lax.square, lax.sin, lax.sign,
@@ -31,7 +32,7 @@ def use_other_operation(context: EquationContext) -> Iterator[Edit]:
     """Replace a function by another with the same number of operands."""
     if has_float_result(context) and context.name in OPERATIONS:
         yield from (replace_function(context, function) for function in UNARY)
-    if has_float_result(context) and context.name in ("add", "add_any", "sub", "mul", "div", "max", "min"):
+    if has_float_result(context) and context.name in ADDITIONS | BINARY_ARITHMETIC:
         yield from (replace_function(context, function) for function in BINARY)
 
 
@@ -142,22 +143,7 @@ def rewrite_equivalently(context: EquationContext) -> Iterator[Edit]:
             )
 
 
-MUTABLE_PRIMITIVES = (
-    "add",
-    "add_any",
-    "sub",
-    "mul",
-    "div",
-    "max",
-    "min",
-    "pow",
-    "lt",
-    "gt",
-    "ge",
-    "le",
-    "eq",
-    "select_n",
-)
+MUTABLE_PRIMITIVES = ADDITIONS | BINARY_ARITHMETIC | COMPARISONS | {"select_n"}
 
 RANDOM_FAULTS: tuple[Fault, ...] = (
     Fault(

@@ -1,6 +1,6 @@
 """Faults in axes, orders and positions: contractions, reductions, indexing."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from jax import lax
@@ -42,7 +42,7 @@ def change_summed_axis(context: EquationContext) -> Iterator[Edit]:
                 yield replace_equation(ins, lambda *arrays, to=(axis,): rebind_equation(context, arrays, axes=to))
 
 
-def replace_reduction(names: Sequence[str], compute: Callable[[Any, Sequence[int]], Any]) -> EquationFault:
+def replace_reduction(names: Collection[str], compute: Callable[[Any, Sequence[int]], Any]) -> EquationFault:
     """Replace a reduction by another over the same axes."""
 
     def edits(context: EquationContext) -> Iterator[Edit]:
@@ -52,7 +52,7 @@ def replace_reduction(names: Sequence[str], compute: Callable[[Any, Sequence[int
     return edits
 
 
-def change_operand(names: Sequence[str], index: int, change: Callable[[Any], Any]) -> EquationFault:
+def change_operand(names: Collection[str], index: int, change: Callable[[Any], Any]) -> EquationFault:
     """Change one operand."""
 
     def edits(context: EquationContext) -> Iterator[Edit]:
@@ -62,7 +62,7 @@ def change_operand(names: Sequence[str], index: int, change: Callable[[Any], Any
     return edits
 
 
-def reverse_operands(names: Sequence[str]) -> EquationFault:
+def reverse_operands(names: Collection[str]) -> EquationFault:
     """Reverse the order of the operands."""
 
     def edits(context: EquationContext) -> Iterator[Edit]:

@@ -5,10 +5,6 @@ from typing import Any
 
 from equiv.programs.prover.terms import TermView, digest, dtype_name, relevant_params
 
-CONTRACTION_PRIMITIVES = frozenset(
-    ("dot_general", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or")
-)
-
 OperandAxis = tuple[Any, int | None]
 """The operand (0, 1 or `batch`) and the axis of its term."""
 

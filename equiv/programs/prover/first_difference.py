@@ -1,15 +1,22 @@
 """Where two programs first differ: the first equation of each that the other does not have, with its source line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jax.extend import core
 
 from equiv.core.output_name import InputName
 from equiv.programs.jaxpr import source_line, user_source_line
+from equiv.programs.primitives import CALLS
 from equiv.programs.program import Program
 from equiv.programs.prover.algebra import CONDITIONS, Algebra
-from equiv.programs.prover.value_numbering import NumberedEquation, Numbering, input_term, number_program
+from equiv.programs.prover.terms import TermView
+from equiv.programs.prover.value_numbering import Numbering, input_term, number_program
+
+NumberedEquation = tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]
+"""The enclosing calls and the equation, its input terms, its output terms."""
 
 
 def first_difference(
@@ -30,9 +37,9 @@ def first_difference(
     """
     sides = []
     for program in (left, right):
-        steps: list[NumberedEquation] = []
-        number_program(program, Numbering(Algebra(frozenset(CONDITIONS)), steps=steps), aliases)
-        sides.append(steps)
+        numbering = _RecordedNumbering(Algebra(frozenset(CONDITIONS)))
+        number_program(program, numbering, aliases)
+        sides.append(numbering.steps)
     terms = [{term for _, ins, outs in steps for term in (*ins, *outs)} for steps in sides]
     # If no such equation exists, a port uses an input that the other does not use: inputs count as shared then.
     given = {
@@ -46,6 +53,24 @@ def first_difference(
     ]
     shown = [f"{name} {_describe_step(step, given)}" for name, step in zip(names, found, strict=True) if step]
     return f"first different: {'; '.join(shown)}" if shown else ""
+
+
+@dataclass
+class _RecordedNumbering(Numbering):
+    """A numbering that keeps every equation that is no call, in program order."""
+
+    steps: list[NumberedEquation] = field(default_factory=list)
+
+    def step(self, eqn: Any, ins: list[TermView]) -> Sequence[TermView]:
+        outs = super().step(eqn, ins)
+        if eqn.primitive.name not in CALLS:
+            self.steps.append(((*self.calls, eqn), _computed_terms(ins), _computed_terms(outs)))
+        return outs
+
+
+def _computed_terms(values: Sequence[TermView]) -> tuple[str, ...]:
+    """Terms that are not constants; a constant belongs to the equation that uses it."""
+    return tuple(value.term for value in values if value.constant is None)
 
 
 def _first_unmatched(steps: list[NumberedEquation], other: set[str]) -> NumberedEquation | None:

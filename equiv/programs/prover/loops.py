@@ -10,16 +10,16 @@ in the backward scan. Indices are those of one loop; a nested loop has its own, 
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from equiv.programs.jaxpr import open_jaxpr, scan_operand_bounds
+from equiv.programs.jaxpr import ScanLoop, WhileLoop
 from equiv.programs.prover.terms import TermView, digest, new_term
 
-NumberBody = Callable[[Any, Sequence[Any], list[TermView]], list[TermView]]
-"""Numbers a loop body: `(jaxpr, consts, inputs)` to outputs, as term views."""
+NumberBody = Callable[[Any, list[TermView]], list[TermView]]
+"""Numbers a loop body: `(jaxpr, inputs)` to outputs, as term views."""
 
 
 @dataclass
@@ -44,26 +44,22 @@ class LoopNest:
         self.depth -= 1
 
 
-def number_scan(eqn: Any, ins: list[TermView], number_body: NumberBody, nest: LoopNest) -> list[TermView]:
+def number_scan(loop: ScanLoop, ins: list[TermView], number_body: NumberBody, nest: LoopNest) -> list[TermView]:
     """`jax.lax.scan`: carries, slices, and stacked results."""
-    params = eqn.params
-    body, consts = open_jaxpr(params["jaxpr"])
-    fixed, carried = scan_operand_bounds(eqn)
-    length, reverse = params["length"], params["reverse"]
-    slices = [_slice_value(value, length, nest) for value in ins[carried:]]
-    start = ins[fixed:carried]
+    length = loop.length
+    fixed, start, scanned = loop.split(ins)
+    slices = [_slice_value(value, length, nest) for value in scanned]
 
     def once(carry: list[TermView]) -> list[TermView]:
-        return number_body(body, consts, [*ins[:fixed], *carry, *slices])
+        return number_body(loop.body, [*fixed, *carry, *slices])
 
     with nest.loop_body():
-        carry, outs = _refine_carries(start, once, ("scan", nest.depth, length, reverse))
-    moving = len(start)
+        carry, outs = _refine_carries(start, once, ("scan", nest.depth, length, loop.reverse))
     last = [
         begin if now is begin else new_term(digest("last", now.term, out.name, length), begin.shape, begin.dtype)
-        for begin, now, out in zip(start, carry, outs[:moving], strict=True)
+        for begin, now, out in zip(start, carry, outs[: loop.carries], strict=True)
     ]
-    return [*last, *(_stack_value(value, length, nest) for value in outs[moving:])]
+    return [*last, *(_stack_value(value, length, nest) for value in outs[loop.carries :])]
 
 
 def _refine_carries(
@@ -121,28 +117,22 @@ def _stack_value(value: TermView, length: int, nest: LoopNest) -> TermView:
     return TermView(term, (0, *axes), (length, *value.shape), value.dtype)
 
 
-def number_while(eqn: Any, ins: list[TermView], number_body: NumberBody, nest: LoopNest) -> list[TermView]:
+def number_while(loop: WhileLoop, ins: list[TermView], number_body: NumberBody, nest: LoopNest) -> list[TermView]:
     """`jax.lax.while_loop`: equal conditions and equal bodies from equal initial values."""
-    params = eqn.params
-    for_test, for_body = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    test, test_consts = open_jaxpr(params["cond_jaxpr"])
-    body, body_consts = open_jaxpr(params["body_jaxpr"])
-    start = ins[for_body:]
+    for_test, for_body, start = loop.split(ins)
     with nest.loop_body():
         kind = ("while", nest.depth)
-        carry, outs = _refine_carries(
-            start, lambda now: number_body(body, body_consts, [*ins[for_test:for_body], *now]), kind
-        )
-        (stop,) = number_body(test, test_consts, [*ins[:for_test], *carry])
+        carry, outs = _refine_carries(start, lambda now: number_body(loop.body, [*for_body, *now]), kind)
+        (stop,) = number_body(loop.test, [*for_test, *carry])
     return [
         begin if now is begin else new_term(digest("until", now.term, out.name, stop.name), begin.shape, begin.dtype)
         for begin, now, out in zip(start, carry, outs, strict=True)
     ]
 
 
-def number_cond(eqn: Any, ins: list[TermView], number_body: NumberBody, _: LoopNest) -> list[TermView]:
+def number_cond(eqn: Any, ins: list[TermView], number_body: NumberBody) -> list[TermView]:
     """`jax.lax.cond` and `switch`: the same index and the same branches."""
-    branches = [number_body(*open_jaxpr(branch), list(ins[1:])) for branch in eqn.params["branches"]]
+    branches = [number_body(branch, ins[1:]) for branch in eqn.params["branches"]]
     avals = [var.aval for var in eqn.outvars]
     return [
         new_term(digest("cond", ins[0].name, [value.name for value in values]), aval.shape, aval.dtype)
@@ -151,9 +141,3 @@ def number_cond(eqn: Any, ins: list[TermView], number_body: NumberBody, _: LoopN
 
 
 FRESH_IDS = itertools.count()
-
-LOOP_RULES: dict[str, Callable[[Any, list[TermView], NumberBody, LoopNest], list[TermView]]] = {
-    "scan": number_scan,
-    "while": number_while,
-    "cond": number_cond,
-}

@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jax.extend import core
-
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import BEGIN, STEP, TRAINING, InputName, OutputName, ProgramName, leaf_input
-from equiv.programs.jaxpr import CALL_PRIMITIVES, open_jaxpr, scan_operand_bounds
+from equiv.programs.jaxpr import Interpreter, read_scan
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.algebra import CONDITIONS, Algebra
 from equiv.programs.prover.proof import FLOAT64_CONSTANTS, Proof, Proofs
@@ -21,14 +19,11 @@ from equiv.programs.prover.value_numbering import Numbering, number_program
 
 ALL_REWRITES = frozenset(CONDITIONS)
 
-EMPTY_SET: frozenset[str] = frozenset()
-
+NO_REWRITES: frozenset[str] = frozenset()
 
 InputSet = frozenset[InputName]
 
-
 NO_INPUTS: InputSet = frozenset()
-
 
 Dependencies = Mapping[OutputName, InputSet]
 """Output to the inputs that it can depend on."""
@@ -64,7 +59,7 @@ class NumberedPort:
         """The name of one output; None where there is no such program."""
         program = output.program
         if self.frozen:
-            rules &= self.applied.get((float64, program), EMPTY_SET)
+            rules &= self.applied.get((float64, program), NO_REWRITES)
             return self.known.get((float64, rules, program), {}).get(output)
         if (float64, rules, program) not in self.known:
             self.known[float64, rules, program] = self._number(program, float64, rules)
@@ -137,7 +132,7 @@ def _prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair,
             break
         sets: dict[frozenset[str], None] = {}
         for pair in _equal_pairs(left, right, open_pairs, float64, rules):
-            needed = _minimal_rewrites(left, right, pair, float64, tuple(sets)) if rules else EMPTY_SET
+            needed = _minimal_rewrites(left, right, pair, float64, tuple(sets)) if rules else NO_REWRITES
             sets.setdefault(needed)
             named = (*sorted(needed), *((FLOAT64_CONSTANTS,) if float64 else ()))
             found[pair] = Proof("proved modulo", named) if rules else Proof("proved")
@@ -233,37 +228,29 @@ def _combine_proofs(proofs: Iterable[Proof]) -> Proof:
 
 def input_dependencies(program: Program) -> dict[OutputName, InputSet]:
     """Map each output to the inputs that it can depend on; results of `while` and `cond` depend on all operands."""
-    jaxpr, _ = open_jaxpr(program.jaxpr)
     inputs = [frozenset((name,)) for name in program.inputs]
-    return dict(zip(program.outputs, _jaxpr_dependencies(jaxpr, inputs), strict=True))
+    return dict(zip(program.outputs, _InputDependencies().run(program.jaxpr, inputs), strict=True))
 
 
-def _jaxpr_dependencies(jaxpr: Any, inputs: list[InputSet]) -> list[InputSet]:
-    known: dict[Any, InputSet] = dict.fromkeys(jaxpr.constvars, NO_INPUTS)
-    known.update(zip(jaxpr.invars, inputs, strict=True))
-    for eqn in jaxpr.eqns:
-        ins: list[InputSet] = [
-            known.get(atom, NO_INPUTS) if isinstance(atom, core.Var) else NO_INPUTS for atom in eqn.invars
-        ]
-        if eqn.primitive.name in CALL_PRIMITIVES:
-            body, _ = open_jaxpr(eqn.params[CALL_PRIMITIVES[eqn.primitive.name]])
-            outs = _jaxpr_dependencies(body, ins[len(ins) - len(body.invars) :])
-        elif eqn.primitive.name == "scan":
-            outs = _scan_dependencies(eqn, ins)
-        else:
-            outs = [NO_INPUTS.union(*ins)] * len(eqn.outvars)
-        known.update(zip(eqn.outvars, outs, strict=True))
-    return [NO_INPUTS if isinstance(atom, core.Literal) else known[atom] for atom in jaxpr.outvars]
+class _InputDependencies(Interpreter[InputSet]):
+    """The inputs that a value can depend on."""
 
+    def literal(self, atom: Any) -> InputSet:
+        return NO_INPUTS
 
-def _scan_dependencies(eqn: Any, ins: list[InputSet]) -> list[InputSet]:
-    """A carry depends on its initial value and on what any iteration adds to it."""
-    body, _ = open_jaxpr(eqn.params["jaxpr"])
-    fixed, carried = scan_operand_bounds(eqn)
-    carry = ins[fixed:carried]
-    while True:
-        outs = _jaxpr_dependencies(body, [*ins[:fixed], *carry, *ins[carried:]])
-        grown = [before | after for before, after in zip(carry, outs, strict=False)]
-        if grown == carry:
-            return [*carry, *outs[len(carry) :]]
-        carry = grown
+    def constant(self, array: Any) -> InputSet:
+        return NO_INPUTS
+
+    def equation(self, eqn: Any, ins: list[InputSet]) -> list[InputSet]:
+        return [NO_INPUTS.union(*ins)] * len(eqn.outvars)
+
+    def scan(self, eqn: Any, ins: list[InputSet]) -> list[InputSet]:
+        """A carry depends on its initial value and on what any iteration adds to it."""
+        loop = read_scan(eqn)
+        fixed, carry, scanned = loop.split(ins)
+        while True:
+            outs = self.run(loop.body, [*fixed, *carry, *scanned])
+            grown = [before | after for before, after in zip(carry, outs, strict=False)]
+            if grown == carry:
+                return [*carry, *outs[loop.carries :]]
+            carry = grown

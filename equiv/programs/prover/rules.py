@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from equiv.programs.primitives import ADDITIONS
 from equiv.programs.prover.algebra import (
     LINEAR,
     MASKS,
@@ -21,6 +22,8 @@ from equiv.programs.prover.algebra import (
 )
 from equiv.programs.prover.terms import TermView, apply_elementwise, constant_view, dtype_name
 
+ADDITIVE = ADDITIONS | {"sub"}
+
 
 def rewrite_operation(
     algebra: Algebra, name: str, params: dict[str, Any], ins: Sequence[TermView], aval: Any
@@ -33,7 +36,7 @@ def rewrite_operation(
         return None
     if REORDERED_PRODUCTS in rules and (found := as_powers(name, params, ins)) is not None:
         return algebra.record(algebra.product(*found, shape, dtype), REORDERED_PRODUCTS)
-    if REORDERED_SUMS in rules and name in ("add", "sub", "add_any"):
+    if REORDERED_SUMS in rules and name in ADDITIVE:
         terms = [(ins[0], 1.0), (ins[1], -1.0 if name == "sub" else 1.0)]
         return algebra.record(algebra.sum(0.0, terms, shape, dtype), REORDERED_SUMS)
     if {MASKS, REORDERED_PRODUCTS} <= rules and ins and ins[0].dtype == "bool":

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jax.extend import core
 
 from equiv.core.output_name import InputName, OutputName
-from equiv.programs.jaxpr import CALL_PRIMITIVES, inner_jaxprs, open_jaxpr
-from equiv.programs.primitives import COMMUTATIVE, CONSTANT_FOLDING, ELEMENTWISE, IDENTITY_PRIMITIVES
+from equiv.programs.jaxpr import Interpreter, inner_jaxprs, open_jaxpr, read_scan, read_while
+from equiv.programs.primitives import COMMUTATIVE, ELEMENTWISE, IDENTITIES, NUMPY_FUNCTIONS, REDUCTIONS
 from equiv.programs.program import Program
 from equiv.programs.prover import contractions, loops, rules
 from equiv.programs.prover.algebra import Algebra
@@ -32,28 +31,55 @@ from equiv.programs.prover.terms import (
     transpose_term,
 )
 
-NumberedEquation = tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]
-"""The enclosing calls and the equation, its input terms, its output terms."""
-
 
 @dataclass
-class Numbering:
+class Numbering(Interpreter[TermView]):
     """The names given so far, and the enabled rules.
 
     Attributes:
         algebra: rewrites of real arithmetic; none by default.
         reshaped: reshaped term to the value that was reshaped.
         nest: the enclosing loops, and what loops stacked.
-        steps: every equation with its enclosing calls and its computed input and output terms, in program order; None:
-            not recorded.
-        calls: the enclosing calls of the current equation.
     """
 
     algebra: Algebra = field(default_factory=Algebra)
     reshaped: dict[str, TermView] = field(default_factory=dict)
     nest: loops.LoopNest = field(default_factory=loops.LoopNest)
-    steps: list[NumberedEquation] | None = None
-    calls: list[Any] = field(default_factory=list)
+
+    def literal(self, atom: Any) -> TermView:
+        """Name a literal by its value and dtype."""
+        return literal_view(np.asarray(atom.val, atom.aval.dtype))
+
+    def constant(self, array: Any) -> TermView:
+        """Name a constant by its bytes."""
+        return literal_view(array)
+
+    def equation(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
+        """Name the results of an equation that is no call and no loop."""
+        name = eqn.primitive.name
+        if name in IDENTITIES:
+            return ins
+        if len(eqn.outvars) == 1:
+            params, aval = eqn.params, eqn.outvars[0].aval
+            if name in VIEW_RULES:
+                return [VIEW_RULES[name](self, eqn, ins[0])]
+            if name in ELEMENTWISE and (name != "bitcast_convert_type" or ins[0].shape == aval.shape):
+                return [_number_elementwise(self.algebra, name, params, ins, aval)]
+            if (value := _number_contraction(self.algebra, name, params, ins, aval)) is not None:
+                return [value]
+        return number_opaque(eqn, ins)
+
+    def scan(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
+        """Name the results of a `scan`: its body is numbered under the name of the loop."""
+        return loops.number_scan(read_scan(eqn), ins, self.run, self.nest)
+
+    def while_loop(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
+        """Name the results of a `while_loop`."""
+        return loops.number_while(read_while(eqn), ins, self.run, self.nest)
+
+    def cond(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
+        """Name the results of a `cond` or `switch`."""
+        return loops.number_cond(eqn, ins, self.run)
 
 
 def number_program(
@@ -67,65 +93,14 @@ def number_program(
         aliases: input to another input that has the same value.
     """
     numbering, aliases = numbering or Numbering(), aliases or {}
-    jaxpr, consts = open_jaxpr(program.jaxpr)
-    pairs = zip(program.inputs, jaxpr.invars, strict=True)
-    inputs = [new_term(input_term(aliases.get(name, name)), var.aval.shape, var.aval.dtype) for name, var in pairs]
-    return dict(zip(program.outputs, number_jaxpr(numbering, jaxpr, consts, inputs), strict=True))
+    pairs = zip(program.inputs, program.jaxpr.in_avals, strict=True)
+    inputs = [new_term(input_term(aliases.get(name, name)), aval.shape, aval.dtype) for name, aval in pairs]
+    return dict(zip(program.outputs, numbering.run(program.jaxpr, inputs), strict=True))
 
 
 def input_term(name: InputName) -> str:
     """The term of a program's input; a leaf and a batch entry that read alike have different terms."""
     return digest("input", name)
-
-
-def number_jaxpr(numbering: Numbering, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[TermView]) -> list[TermView]:
-    """Number the outputs of a jaxpr."""
-    values = dict(zip(jaxpr.constvars, map(literal_view, consts), strict=True))
-    values.update(zip(jaxpr.invars, inputs, strict=True))
-
-    def read(item: Any) -> TermView:
-        return literal_view(np.asarray(item.val, _atom_dtype(item))) if isinstance(item, core.Literal) else values[item]
-
-    for eqn in jaxpr.eqns:
-        ins = [read(item) for item in eqn.invars]
-        outs = _number_equation(numbering, eqn, ins)
-        if numbering.steps is not None and eqn.primitive.name not in CALL_PRIMITIVES:
-            numbering.steps.append(((*numbering.calls, eqn), _computed_terms(ins), _computed_terms(outs)))
-        values.update(zip(eqn.outvars, outs, strict=True))
-    return [read(item) for item in jaxpr.outvars]
-
-
-def _computed_terms(values: Sequence[TermView]) -> tuple[str, ...]:
-    """Terms that are not constants; a constant belongs to the equation that uses it."""
-    return tuple(value.term for value in values if value.constant is None)
-
-
-def _atom_dtype(item: Any) -> Any:
-    return item.aval.dtype
-
-
-def _number_equation(numbering: Numbering, eqn: Any, ins: list[TermView]) -> list[TermView]:
-    name, params = eqn.primitive.name, eqn.params
-    if name in CALL_PRIMITIVES:
-        body, consts = open_jaxpr(params[CALL_PRIMITIVES[name]])
-        numbering.calls.append(eqn)
-        outs = number_jaxpr(numbering, body, consts, ins[len(ins) - len(body.invars) :])
-        numbering.calls.pop()
-        return outs
-    if name in IDENTITY_PRIMITIVES:
-        return ins
-    if name in loops.LOOP_RULES:
-        number_body = lambda body, consts, values: number_jaxpr(numbering, body, consts, values)  # noqa: E731
-        return loops.LOOP_RULES[name](eqn, ins, number_body, numbering.nest)
-    if len(eqn.outvars) == 1:
-        aval = eqn.outvars[0].aval
-        if name in VIEW_RULES:
-            return [VIEW_RULES[name](numbering, eqn, ins[0])]
-        if name in ELEMENTWISE and (name != "bitcast_convert_type" or ins[0].shape == aval.shape):
-            return [_number_elementwise(numbering, name, params, ins, aval)]
-        if (value := _number_contraction(numbering, name, params, ins, aval)) is not None:
-            return [value]
-    return number_opaque(eqn, ins)
 
 
 def number_opaque(eqn: Any, ins: Sequence[TermView]) -> list[TermView]:
@@ -141,16 +116,15 @@ def number_opaque(eqn: Any, ins: Sequence[TermView]) -> list[TermView]:
 
 
 def _number_contraction(
-    numbering: Numbering, name: str, params: dict[str, Any], ins: list[TermView], aval: Any
+    algebra: Algebra, name: str, params: dict[str, Any], ins: list[TermView], aval: Any
 ) -> TermView | None:
-    """Number a contraction or reduction; scales are moved out where a rewrite is enabled."""
-    if name not in contractions.CONTRACTION_PRIMITIVES:
-        return None
-    algebra = numbering.algebra
+    """Number a contraction or reduction; scales are moved out where a rewrite is enabled. None where no rule fits."""
     if name == "dot_general":
         return rules.rewrite_contraction(
             algebra, ins, lambda pair: contractions.number_dot_general(params, pair, aval), aval
         )
+    if name not in REDUCTIONS:
+        return None
     value = contractions.number_reduction(name, params, ins[0], aval)
     if name != "reduce_sum" or value is None or "float" not in dtype_name(aval.dtype):
         return value
@@ -159,22 +133,25 @@ def _number_contraction(
     )
 
 
+FOLDED = frozenset(("add", "sub", "mul", "div", "neg", "sqrt", "max", "min"))
+"""Operations on constants whose result is named by its number."""
+
+
 def _number_elementwise(
-    numbering: Numbering, name: str, params: dict[str, Any], ins: list[TermView], aval: Any
+    algebra: Algebra, name: str, params: dict[str, Any], ins: list[TermView], aval: Any
 ) -> TermView:
     dtype = dtype_name(aval.dtype)
     if name == "convert_element_type" and ins[0].dtype == dtype:
         return ins[0]
-    if name in CONSTANT_FOLDING and all(value.constant is not None for value in ins):
+    if name in FOLDED and all(value.constant is not None for value in ins):
         with np.errstate(all="ignore"):
-            folded = np.asarray(CONSTANT_FOLDING[name](*(value.constant for value in ins)))
+            folded = np.asarray(NUMPY_FUNCTIONS[name](*(value.constant for value in ins)))
         if dtype_name(folded.dtype) == dtype:  # numpy's integer division gives floats
             return constant_view(folded, aval.shape)
     if name == "select_n" and ins[0].constant is not None:
         return ins[1 + int(ins[0].constant)]
     if name in ("mul", "div") and ins[1].constant == 1 and ins[0].shape == aval.shape:
         return ins[0]
-    algebra = numbering.algebra
     if algebra.rules and (value := rules.rewrite_operation(algebra, name, params, ins, aval)) is not None:
         return value
     name, ins = _normal_form(name, params, ins)
@@ -201,7 +178,6 @@ def _number_reshape(numbering: Numbering, eqn: Any, value: TermView) -> TermView
 VIEW_RULES: dict[str, Callable[[Numbering, Any, TermView], TermView]] = {
     "reshape": _number_reshape,
     "squeeze": _number_reshape,
-    "expand_dims": _number_reshape,
     "broadcast_in_dim": lambda _, eqn, value: broadcast_term(
         value, eqn.outvars[0].aval.shape, eqn.params["broadcast_dimensions"]
     ),

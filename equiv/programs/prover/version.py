@@ -5,14 +5,13 @@ from pathlib import Path
 
 import jax
 
-from equiv.core import output_name
-from equiv.programs import draws, primitives
+from equiv.programs import draws, jaxpr, primitives
 from equiv.programs.prover import algebra, loops, terms
 from equiv.programs.prover import contractions as products
 from equiv.programs.prover import rules as rewrites
 from equiv.programs.prover import value_numbering as number
 
-NAMING_MODULES = (algebra, draws, loops, number, primitives, output_name, products, rewrites, terms)
+NAMING_MODULES = (algebra, draws, jaxpr, loops, number, primitives, products, rewrites, terms)
 """The modules that decide a name."""
 
 

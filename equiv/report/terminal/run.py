@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from equiv.core.environment import library_distributions
 from equiv.core.checks import CHECK_NAMES
+from equiv.core.environment import library_distributions
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.headline import headline_finding, place_words, severity, verdict_reason, verdict_words
 from equiv.core.results import CaseResult, CheckResult, Finding, RunResult

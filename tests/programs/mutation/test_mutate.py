@@ -139,7 +139,7 @@ def test_what_has_another_shape_does_not_fit():
 
 
 def test_equations_know_what_their_values_depend_on():
-    levels = {(context.name, context.level()) for context in iterate_equations(cell())}
+    levels = {(context.name, context.level) for context in iterate_equations(cell())}
     assert {("lt", DRAWN), ("logistic", GIVEN), ("broadcast_in_dim", FIXED)} <= levels
 
 
