@@ -98,14 +98,18 @@ class Algebra:
         """Make a product in normal form: flat, factors merged, one constant, leading coefficients of sums one."""
         merged: dict[str, tuple[TermView, float]] = {}
         for value, power in self._factors(given):
+            # A negative constant has no root and zero no reciprocal: there it stays a factor, whatever the others are.
             if value.constant is not None and (value.constant > 0 or (power > 0 and float(power).is_integer())):
                 constant *= float(value.constant) ** power
                 continue
             scale, base = self._unit_sum(value, float(power).is_integer())
             constant *= scale**power
+            # A scalar has no axes, but is the same factor as when it is repeated over the shape.
             key = digest(base.term, base.axes or (None,) * len(shape))
             known = merged.get(key, (base, 0.0))[1]
+            # A mask is its own square, cube and so on.
             merged[key] = (base, 1.0 if base.dtype == "bool" else known + power)
+        # x / x is gone; that x is not zero is the condition of the rewrite.
         factors = tuple((value, power) for value, power in merged.values() if power)
         if not factors or constant == 0:
             return constant_view(np.asarray(constant, dtype), shape)
@@ -135,6 +139,7 @@ class Algebra:
             if value.constant is not None:
                 constant += scale * float(value.constant)
                 continue
+            # The view counts: x and x.T are two terms of a sum.
             key = digest(value.term, value.axes or (None,) * len(shape))
             _, known, size = merged.get(key, (value, 0.0, 0.0))
             merged[key] = (value, known + scale, max(size, abs(scale)))
@@ -196,6 +201,7 @@ class Algebra:
 
 def round_coefficient(value: float) -> float:
     """Round a coefficient to twelve digits."""
+    # Coarser than float64's rounding of a few constants, far finer than what float32 can tell apart.
     return float(f"{value:.12g}")
 
 

@@ -12,10 +12,12 @@ OperandAxis = tuple[Any, int | None]
 def number_dot_general(params: dict[str, Any], ins: Sequence[TermView], aval: Any) -> TermView | None:
     """Number a contraction by which axes are contracted; None where an operand is broadcast along an axis."""
     left, right = ins
+    # A repeated axis is no axis of the term: the key below could not say along what is summed, nor how often.
     if _has_repeated_axis(left) or _has_repeated_axis(right):
         return None
     (left_sum, right_sum), (left_batch, right_batch) = params["dimension_numbers"]
     sums, batches = _axis_pairs(left, right, left_sum, right_sum), _axis_pairs(left, right, left_batch, right_batch)
+    # x @ y and (y.T @ x.T).T are one term: which operand comes first is decided by names, not by the program.
     straight = (left.term, right.term, sorted(sums), sorted(batches))
     swapped = (right.term, left.term, sorted((b, a) for a, b in sums), sorted((b, a) for a, b in batches))
     swap = swapped < straight
@@ -27,6 +29,7 @@ def number_dot_general(params: dict[str, Any], ins: Sequence[TermView], aval: An
     order: list[OperandAxis] = [("batch", pair[1] if swap else pair[0]) for pair in key[3]]
     for side in (1, 0) if swap else (0, 1):
         order += [(side, axis) for axis in sorted(axis for axis in free[side] if axis is not None)]
+    # The term's axes have an order of their own; the program's order is the view.
     written: list[OperandAxis] = [("batch", left.axes[axis]) for axis in left_batch]
     written += [(side, axis) for side in (0, 1) for axis in free[side]]
     axes = tuple(None if axis is None else order.index((side, axis)) for side, axis in written)
@@ -47,10 +50,12 @@ def _has_repeated_axis(value: TermView) -> bool:
 def number_reduction(name: str, params: dict[str, Any], value: TermView, aval: Any) -> TermView | None:
     """Number a reduction by the reduced axes of the term; None where one of them is broadcast."""
     over = params["axes"]
+    # Summing equal elements multiplies, their maximum is one of them: there is no rule for either.
     if any(value.axes[axis] is None and value.shape[axis] != 1 for axis in over):
         return None
     gone = sorted(axis for axis in (value.axes[index] for index in over) if axis is not None)
     kept = [value.axes[axis] for axis in range(len(value.shape)) if axis not in over]
+    # Only unit axes are reduced: the one element is the result.
     if not gone:
         return TermView(value.term, tuple(kept), tuple(aval.shape), value.dtype, value.constant)
     left = sorted(axis for axis in kept if axis is not None)

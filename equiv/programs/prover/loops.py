@@ -55,6 +55,7 @@ def number_scan(loop: ScanLoop, ins: list[TermView], number_body: NumberBody, ne
 
     with nest.loop_body():
         carry, outs = _refine_carries(start, once, ("scan", nest.depth, length, loop.reverse))
+    # A carry during the loop and after it are different values; one that never changes is the same.
     last = [
         begin if now is begin else new_term(digest("last", now.term, out.name, length), begin.shape, begin.dtype)
         for begin, now, out in zip(start, carry, outs[: loop.carries], strict=True)
@@ -123,6 +124,7 @@ def number_while(loop: WhileLoop, ins: list[TermView], number_body: NumberBody, 
     with nest.loop_body():
         kind = ("while", nest.depth)
         carry, outs = _refine_carries(start, lambda now: number_body(loop.body, [*for_body, *now]), kind)
+        # The test is numbered with the final names: it decides which iteration's carry is the result.
         (stop,) = number_body(loop.test, [*for_test, *carry])
     return [
         begin if now is begin else new_term(digest("until", now.term, out.name, stop.name), begin.shape, begin.dtype)
@@ -132,6 +134,7 @@ def number_while(loop: WhileLoop, ins: list[TermView], number_body: NumberBody, 
 
 def number_cond(eqn: Any, ins: list[TermView], number_body: NumberBody) -> list[TermView]:
     """`jax.lax.cond` and `switch`: the same index and the same branches."""
+    # The index is not known, so that the name of a result has what every branch makes.
     branches = [number_body(branch, ins[1:]) for branch in eqn.params["branches"]]
     avals = [var.aval for var in eqn.outvars]
     return [
@@ -140,4 +143,5 @@ def number_cond(eqn: Any, ins: list[TermView], number_body: NumberBody) -> list[
     ]
 
 
+# In one process a name with a fresh number equals no other: what it stands for is proved equal to nothing else.
 FRESH_IDS = itertools.count()

@@ -126,6 +126,7 @@ def _prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair,
     """Prove outputs of single programs: first without rewrites, then with them, last in float64."""
     pairs = _output_pairs(left, right)
     found: dict[OutputPair, Proof] = {}
+    # The strongest statement first: what is proved by structure alone is not tried under rewrites.
     for float64, rules in ((False, frozenset[str]()), (False, ALL_REWRITES), (True, ALL_REWRITES)):
         open_pairs = [pair for pair in pairs if pair not in found]
         if not open_pairs:
@@ -180,6 +181,7 @@ def _minimal_rewrites(
         if enough(rules) and not any(enough(rules - {rule}) for rule in rules):
             return rules
     sides = zip((left, right), pair, strict=True)
+    # Only a rewrite that applied in one of the two programs can be needed.
     needed = frozenset[str]().union(*(side.applied[float64, output.program] for side, output in sides))
     for rule in sorted(needed):
         if enough(needed - {rule}):
@@ -207,11 +209,13 @@ def _prove_training(
     unequal = {leaf_input(leaf) for leaf in different}
     starts = {output.as_input for output in begin.outputs if (output, output) in single} - unequal
     carried = frozenset(name for name in step.inputs if name.is_carried)
+    # Hypothesis of the induction: everything that one step computes alike, and that starts alike if it is carried.
     kept = {
         name for name in needs if (name, name) in single and (name.as_input in starts or name.as_input not in carried)
     }
     while True:
         equal = {name.as_input for name in kept}
+        # What is computed from an unequal leaf can be unequal a step later, and then what is computed from that.
         lost = {name for name in kept if not needs[name] & carried <= equal}
         if not lost:
             break
@@ -242,6 +246,7 @@ class _InputDependencies(Interpreter[InputSet]):
         return NO_INPUTS
 
     def equation(self, eqn: Any, ins: list[InputSet]) -> list[InputSet]:
+        # Too many inputs are safe: each can only keep a proof from being made.
         return [NO_INPUTS.union(*ins)] * len(eqn.outvars)
 
     def scan(self, eqn: Any, ins: list[InputSet]) -> list[InputSet]:
@@ -250,6 +255,7 @@ class _InputDependencies(Interpreter[InputSet]):
         fixed, carry, scanned = loop.split(ins)
         while True:
             outs = self.run(loop.body, [*fixed, *carry, *scanned])
+            # Sets only grow and inputs are few, so that this ends.
             grown = [before | after for before, after in zip(carry, outs, strict=False)]
             if grown == carry:
                 return [*carry, *outs[loop.carries :]]

@@ -30,8 +30,10 @@ def rewrite_operation(
 ) -> TermView | None:
     """Rewrite an elementwise operation to normal form; None where no enabled rewrite applies."""
     shape, dtype, rules = tuple(aval.shape), dtype_name(aval.dtype), algebra.rules
+    # Before the dtype is asked: what a variance is compared to gives a truth value.
     if POSITIVE in rules and (known := _rewrite_sign(algebra, name, ins, shape, dtype)) is not None:
         return algebra.record(known, POSITIVE)
+    # Whole numbers overflow and divide with a remainder: no rewrite of real arithmetic holds for them.
     if "float" not in dtype:
         return None
     if REORDERED_PRODUCTS in rules and (found := as_powers(name, params, ins)) is not None:
@@ -39,6 +41,7 @@ def rewrite_operation(
     if REORDERED_SUMS in rules and name in ADDITIVE:
         terms = [(ins[0], 1.0), (ins[1], -1.0 if name == "sub" else 1.0)]
         return algebra.record(algebra.sum(0.0, terms, shape, dtype), REORDERED_SUMS)
+    # A mask is written as a factor of a product in normal form, and so needs both rewrites.
     if {MASKS, REORDERED_PRODUCTS} <= rules and ins and ins[0].dtype == "bool":
         if name == "convert_element_type":
             return algebra.record(algebra.product(1.0, [(ins[0], 1.0)], shape, dtype), MASKS, REORDERED_PRODUCTS)
@@ -48,6 +51,7 @@ def rewrite_operation(
 
 
 def _rewrite_select(algebra: Algebra, ins: Sequence[TermView], shape: tuple[int, ...], dtype: str) -> TermView | None:
+    # `select_n` has the operand for false first.
     mask, false, true = ins
     if false.constant == 0:
         return algebra.product(1.0, [(mask, 1.0), (true, 1.0)], shape, dtype)
@@ -78,6 +82,7 @@ def _is_variance(algebra: Algebra, value: TermView) -> bool:
     inside = algebra.definition(value)
     if not isinstance(inside, Sum) or inside.constant or len(inside.terms) != 2:
         return False
+    # The squares have the positive coefficient, the square of the mean the negative one.
     (one, first), (other, second) = sorted(inside.terms, key=lambda term: -term[1])
     squares, square = algebra.made.get(one.term), algebra.definition(other)
     if not isinstance(squares, ReducedSum) or not isinstance(square, Product) or len(square.factors) != 1:
@@ -86,6 +91,7 @@ def _is_variance(algebra: Algebra, value: TermView) -> bool:
     total = algebra.made.get(root.term)
     if not isinstance(total, ReducedSum) or power != 2 or total.over != squares.over or not _same_view(one, root):
         return False
+    # Both coefficients have to fit: with twice the square of the mean the difference can be negative.
     squared = algebra.product(1.0, [(total.value, 2.0)], total.value.shape, total.value.dtype)
     count = total.count
     return (
@@ -107,6 +113,7 @@ def rewrite_sum(
     if {LINEAR, REORDERED_PRODUCTS} <= algebra.rules and isinstance(inside, Product):
         fixed = [all(one.axes[axis] is None for axis in over) if one.shape else True for one, _ in inside.factors]
         inner = [factor for factor, same in zip(inside.factors, fixed, strict=True) if not same]
+        # Something has to stay inside, or there is nothing to sum.
         if inner and (any(fixed) or round_coefficient(inside.constant) != 1):
             algebra.applied |= {LINEAR, REORDERED_PRODUCTS}
             rest = algebra.product(1.0, inner, value.shape, value.dtype)
@@ -121,6 +128,7 @@ def rewrite_sum(
     if TWO_PASS in algebra.rules and (found := _rewrite_two_pass(algebra, value, over, reduce, aval)) is not None:
         return algebra.record(found, TWO_PASS)
     result = reduce(value)
+    # A sum over unit axes is the value itself, and no new term to record.
     if result is not None and result.term != value.term:
         _record_sum(algebra, value, over, result)
     return result
@@ -132,6 +140,7 @@ def rewrite_contraction(
     """Rewrite a contraction: constant scales are moved out."""
     if not {LINEAR, REORDERED_PRODUCTS} <= algebra.rules:
         return dot(ins)
+    # Only constants move: a factor that varies along the contracted axis has to stay.
     scale, bare = 1.0, []
     for value in ins:
         inside = algebra.definition(value)
@@ -170,6 +179,7 @@ def _rewrite_two_pass(
     if not isinstance(centred, Sum) or centred.constant or len(centred.terms) != 2:
         return None
     count = int(np.prod([value.shape[axis] for axis in over], dtype=int))
+    # Terms of a sum have no order: either of the two can be the mean.
     for (x, one), (mean, other) in (centred.terms, centred.terms[::-1]):
         summed = rewrite_sum(algebra, x, over, reduce, aval)
         if summed is None or mean.term != summed.term or round_coefficient(-other / one * count) != 1:

@@ -65,13 +65,16 @@ def new_term(name: str, shape: Sequence[int], dtype: Any) -> TermView:
 
 def literal_view(array: Any) -> TermView:
     """Make the view of a constant array; if all elements are equal it is a broadcast scalar."""
+    # A key's numbers cannot be read like an array's: only the same object counts as the same key.
     if "key<" in dtype_name(getattr(array, "dtype", None)):
         return new_term(digest("key", id(array)), array.shape, array.dtype)
     numbers = np.asarray(array)
     first = numbers.reshape(-1)[0] if numbers.size else None
+    # Bytes, not `==`: zero and minus zero differ, and a NaN is equal to itself.
     if first is not None and (not numbers.ndim or numbers.tobytes() == np.full_like(numbers, first).tobytes()):
         term = digest("number", dtype_name(numbers.dtype), first.tobytes())
         return TermView(term, (None,) * numbers.ndim, numbers.shape, dtype_name(numbers.dtype), first)
+    # A term has no unit axes, so that a row and a column of the same numbers are one term in two views.
     squeezed = np.ascontiguousarray(numbers.squeeze())
     return new_term(
         digest("array", dtype_name(numbers.dtype), squeezed.shape, squeezed.tobytes()), numbers.shape, numbers.dtype
@@ -88,6 +91,7 @@ def broadcast_term(value: TermView, shape: Sequence[int], places: Sequence[int])
     """`broadcast_in_dim`."""
     axes: list[int | None] = [None] * len(shape)
     for axis, place in enumerate(places):
+        # An axis of size one that is repeated is no axis of the term: it stays None.
         if value.shape[axis] == shape[place]:
             axes[place] = value.axes[axis]
     return TermView(value.term, tuple(axes), tuple(shape), value.dtype, value.constant)
@@ -104,6 +108,7 @@ def reshape_term(value: TermView, shape: Sequence[int]) -> TermView:
     shape = tuple(shape)
     if value.constant is not None:
         return TermView(value.term, (None,) * len(shape), shape, value.dtype, value.constant)
+    # A repeated axis (None) can be kept as well: the elements stand in the same order before and after.
     kept = [axis for axis, size in zip(value.axes, value.shape, strict=True) if size != 1]
     if [size for size in value.shape if size != 1] == [size for size in shape if size != 1]:
         left = iter(kept)
@@ -136,10 +141,13 @@ def apply_elementwise(
         tags: one value per operand that is part of the operation, e.g. its power in a product.
     """
     rank = len(shape)
+    # Where operands do not commute, their place is part of what they are.
     marks = list(tags) or ([""] * len(operands) if commutes else list(range(len(operands))))
     views = [value.axes if value.shape else (None,) * rank for value in operands]
     axes = [axis for axis in range(rank) if any(view[axis] is not None for view in views)]
 
+    # Sorted, so that the order in which operands are written does not decide the order of axes.
+    # Axes of equal signature keep the program's order: at worst an equality is missed.
     def signature(axis: int) -> str:
         rows = zip(operands, views, marks, strict=True)
         return repr(sorted((value.term, repr(mark), repr(view[axis])) for value, view, mark in rows))

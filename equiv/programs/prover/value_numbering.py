@@ -63,6 +63,7 @@ class Numbering(Interpreter[TermView]):
             params, aval = eqn.params, eqn.outvars[0].aval
             if name in VIEW_RULES:
                 return [VIEW_RULES[name](self, eqn, ins[0])]
+            # Between dtypes of two widths a bitcast changes the shape, and is not elementwise.
             if name in ELEMENTWISE and (name != "bitcast_convert_type" or ins[0].shape == aval.shape):
                 return [_number_elementwise(self.algebra, name, params, ins, aval)]
             if (value := _number_contraction(self.algebra, name, params, ins, aval)) is not None:
@@ -148,8 +149,10 @@ def _number_elementwise(
             folded = np.asarray(NUMPY_FUNCTIONS[name](*(value.constant for value in ins)))
         if dtype_name(folded.dtype) == dtype:  # numpy's integer division gives floats
             return constant_view(folded, aval.shape)
+    # The choice is known, so that the other operands do not count.
     if name == "select_n" and ins[0].constant is not None:
         return ins[1 + int(ins[0].constant)]
+    # Exact for every number, and so no rewrite; `x + 0` is not: it turns -0 into 0.
     if name in ("mul", "div") and ins[1].constant == 1 and ins[0].shape == aval.shape:
         return ins[0]
     if algebra.rules and (value := rules.rewrite_operation(algebra, name, params, ins, aval)) is not None:
@@ -160,6 +163,7 @@ def _number_elementwise(
 
 
 def _normal_form(name: str, params: dict[str, Any], ins: list[TermView]) -> tuple[str, list[TermView]]:
+    # jax lowers all three to the product of the value with itself.
     if (name == "integer_pow" and params["y"] == 2) or (name == "mul" and ins[0] == ins[1]):
         return "square", ins[:1]
     return ("add" if name == "add_any" else name), ins
@@ -167,6 +171,7 @@ def _normal_form(name: str, params: dict[str, Any], ins: list[TermView]) -> tupl
 
 def _number_reshape(numbering: Numbering, eqn: Any, value: TermView) -> TermView:
     shape = eqn.outvars[0].aval.shape
+    # A reshape of a reshape is one of the source, unless something was permuted or repeated between the two.
     base = numbering.reshaped.get(value.term) if value.plain else None
     source = base or value
     result = reshape_term(source, shape)

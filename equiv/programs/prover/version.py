@@ -11,6 +11,7 @@ from equiv.programs.prover import contractions as products
 from equiv.programs.prover import rules as rewrites
 from equiv.programs.prover import value_numbering as number
 
+# The walk and the table of primitives too: they decide what is opened, commutes or is opaque.
 NAMING_MODULES = (algebra, draws, jaxpr, loops, number, primitives, products, rewrites, terms)
 """The modules that decide a name."""
 

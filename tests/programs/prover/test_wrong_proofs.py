@@ -1,11 +1,15 @@
 """Pairs that were once proved equal though they are not: each was a wrong rule, found by random programs."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
 from named import by_text, make_program
 
+from equiv.programs import prover
 from equiv.programs.prover.algebra import CONDITIONS, Algebra
 from equiv.programs.prover.value_numbering import Numbering, number_program
 
@@ -85,3 +89,14 @@ def name(function, rules) -> str:
 def test_what_once_was_proved_wrongly_is_proved_no_more(pair, rules) -> None:
     """Their names differ, with and without rewrites."""
     assert name(pair[0], rules) != name(pair[1], rules)
+
+
+def test_the_readme_says_what_prevents_each() -> None:
+    """Its table has these pairs, and the code that it names exists."""
+    folder = Path(str(prover.__file__)).parent
+    table = re.findall(
+        r"^\| ([a-z ]+) \| .* \| `(?:\w+\.)?(\w+)` \|$", (folder / "README.md").read_text(), re.MULTILINE
+    )
+    assert [pair for pair, _ in table] == list(DIFFERENT)
+    code = "".join(path.read_text() for path in folder.glob("*.py"))
+    assert [place for _, place in table if f"def {place}(" not in code] == []
