@@ -14,8 +14,8 @@ from equiv.backends.build import call_user_code, identify_library, port_spec
 from equiv.backends.registry import load_backend
 from equiv.bench import hlo
 from equiv.bench.blocks import Clock, collect_blocks
-from equiv.bench.contenders import begin_measurement
 from equiv.bench.measure import block_values, call_blocks
+from equiv.bench.measurement import begin_measurement
 from equiv.bench.stages import BENCH_SEED, STAGES, Bench, random_leaf, uncached
 from equiv.core.batch_spec import BatchEntry
 from equiv.core.case import Builder, Case

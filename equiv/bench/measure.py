@@ -7,7 +7,7 @@ import numpy as np
 
 from equiv.bench import hlo_diff
 from equiv.bench.blocks import Blocks, Clock, Runner, back_to_back, collect_blocks, run_block
-from equiv.bench.contenders import Measurement, begin_measurement
+from equiv.bench.measurement import Measurement, begin_measurement
 from equiv.bench.ratios import block_quartiles, claim, difference_ratio, naive_ratio, paired_ratio
 from equiv.bench.stages import STAGES, BareProgram, Bench, CompiledVariant, TimedRunner, bare_program, program_cost
 from equiv.core.timings import CaseCosts, HostPart, Phase, Timing

@@ -13,8 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from equiv.convert import manifest as manifests
-from equiv.convert.formats.checkpoint import CheckpointError, OutgoingLeaf, size_of, spec_of
-from equiv.convert.formats.registry import OutgoingCheckpoint, open_checkpoint, write_checkpoint
+from equiv.convert.formats.checkpoint import (
+    CheckpointError,
+    Format,
+    OutgoingCheckpoint,
+    OutgoingLeaf,
+    size_of,
+    spec_of,
+)
+from equiv.convert.formats.registry import open_checkpoint, write_checkpoint
 from equiv.convert.formats.tree_paths import TreePath, path_text, path_words
 from equiv.convert.manifest import CheckpointInfo, LeafRecord, Manifest
 from equiv.convert.plan.leaf_sources import PlannedLeaf
@@ -38,7 +45,7 @@ Verify = Callable[[Path, tuple[LeafRecord, ...]], str]
 def execute_plan(
     plan: Plan,
     out: Path,
-    format: str,
+    format: Format,
     case: str,
     progress: WriteProgress = lambda _: None,
     verify: Verify | None = None,
@@ -61,8 +68,8 @@ def execute_plan(
         former = manifests.read_manifest(plan.source.checkpoint.file)
         with tempfile.TemporaryDirectory(prefix=".equiv.", dir=out.parent, ignore_cleanup_errors=True) as place:
             new = Path(place) / out.name
-            records = _write(plan, new, format, progress, out)
-            target = CheckpointInfo(out.name, format, plan.target.port.name)
+            records = _write(plan, new, format.name, progress, out)
+            target = CheckpointInfo(out.name, format.name, plan.target.port.name)
             manifest = manifests.make_manifest(plan, case, target, records, former)
             if verify is not None:
                 manifest = replace(manifest, verified=verify(new, manifest.leaves))
@@ -103,9 +110,8 @@ def check_output_path(out: Path, old: Path) -> None:
         raise CheckpointError(f"{out}: the path is inside of the old checkpoint, {old}. Give another path with -o.")
 
 
-def _check_room(plan: Plan, out: Path, format: str) -> None:
-    # orbax is given views of a file that is removed afterwards.
-    copies = 2 if format == "orbax" else 1
+def _check_room(plan: Plan, out: Path, format: Format) -> None:
+    copies = 2 if format.needs_whole_tree else 1
     wanted = copies * sum(size_of(key_data(row.slot.spec)) for row in plan.planned_leaves)
     free = shutil.disk_usage(out.parent).free
     if free < wanted:

@@ -20,9 +20,9 @@ from equiv.backends import registry
 from equiv.backends.base import ProgramRun
 from equiv.backends.user_programs import PROGRAMS, functional_program
 from equiv.bench.case_costs import make_bench, measure_costs, refuse_under_xdist
-from equiv.bench.contenders import MAX_VARIANTS, Measurement, begin_measurement
 from equiv.bench.depth_scaling import measure_growth
 from equiv.bench.measure import block_values
+from equiv.bench.measurement import MAX_VARIANTS, Measurement, begin_measurement
 from equiv.bench.stages import (
     CACHE,
     STAGES,

@@ -152,8 +152,8 @@ def make(folder: Path, layers: int, formats: list[str]) -> None:
     """The same random checkpoint in every format that is read."""
     import numpy as np
 
-    from equiv.convert.formats.checkpoint import OutgoingLeaf
-    from equiv.convert.formats.registry import OutgoingCheckpoint, write_checkpoint
+    from equiv.convert.formats.checkpoint import OutgoingCheckpoint, OutgoingLeaf
+    from equiv.convert.formats.registry import write_checkpoint
     from equiv.convert.formats.tree_paths import nest
     from equiv.core.leaves import LeafSpec
 

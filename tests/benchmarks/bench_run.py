@@ -75,7 +75,7 @@ print(json.dumps({**taken, "all": sum(taken.values())}))
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """The contenders."""
+    """The commands that are timed, by name."""
     python = sys.executable
     expression = " or ".join(SIX)
     # `train_state_*` contain the names of two of the six.

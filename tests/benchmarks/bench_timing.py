@@ -19,8 +19,8 @@ import numpy as np
 from equiv.backends.base import ProgramRun
 from equiv.bench.blocks import back_to_back, collect_blocks, run_block
 from equiv.bench.case_costs import make_bench
-from equiv.bench.contenders import begin_measurement
 from equiv.bench.measure import NAIVE_CALLS
+from equiv.bench.measurement import begin_measurement
 from equiv.bench.ratios import block_quartiles, claim, half_width, naive_ratio, paired_ratio
 from equiv.bench.stages import Bench, uncached
 from equiv.core.case_files import CaseFile, load_case

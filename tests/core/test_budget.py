@@ -38,7 +38,7 @@ def test_an_output_without_operations_counts_as_one():
     assert rounding_growth(0) == rounding_growth(1)
 
 
-def test_the_response_is_at_least_an_ulp_of_the_largest_element():
+def test_the_response_is_at_least_one_ulp_of_the_largest():
     ulp = 2.0**-23
     assert rounding_response(0.0, ulp, 3.0) == 3 * ulp
     assert rounding_response(1.0, ulp, 3.0) == 1.0

@@ -1,14 +1,15 @@
 """An opened checkpoint: shapes and dtypes of its leaves are known before any of them is read."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from equiv.convert.formats.tree_paths import TreePath
+from equiv.convert.formats.tree_paths import Empty, TreePath
 from equiv.core.leaves import LeafSpec
 from equiv.errors import EquivError, error_summary
 
@@ -40,7 +41,7 @@ class Checkpoint:
 
     Attributes:
         file: its path.
-        format: `npz`, `safetensors`, `msgpack`, `orbax` or `pickle`.
+        format: the name of its `Format`.
         leaves: path to shape and dtype, in the file's own order.
         read: reads one leaf as a numpy array of that shape and dtype.
         close: closes its file.
@@ -60,6 +61,48 @@ class OutgoingLeaf:
     path: TreePath
     spec: LeafSpec
     make: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class OutgoingCheckpoint:
+    """A checkpoint to be written.
+
+    Attributes:
+        leaves: its leaves.
+        empties: nodes without leaves, which only nested formats can store.
+        tree: maps leaves by path to the library's own tree, as a user would save it with orbax.
+    """
+
+    leaves: Sequence[OutgoingLeaf]
+    empties: Mapping[TreePath, Empty]
+    tree: Callable[[Mapping[TreePath, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A checkpoint format: all that is known of it outside of its module.
+
+    Attributes:
+        name: as in `--format` and in manifests.
+        suffixes: of its files, with the dot; "" where a path without a suffix is of this format.
+        read: opens a checkpoint.
+        write: writes one, leaf by leaf; None where it is only read.
+        recognise: whether the first bytes of a file are of this format.
+        conclusive: whether `recognise` goes before the suffix: no other format begins like that.
+        is_folder: whether a checkpoint is a folder.
+        needs_whole_tree: whether leaves are first written to a scratch file, which takes their size once more.
+        can_run_code: whether it is read only on request.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    read: Callable[[Path], Checkpoint]
+    write: Callable[[Path, OutgoingCheckpoint], None] | None
+    recognise: Callable[[bytes], bool] = lambda _: False
+    conclusive: bool = True
+    is_folder: bool = False
+    needs_whole_tree: bool = False
+    can_run_code: bool = False
 
 
 def dtype_named(name: str) -> np.dtype:

@@ -5,7 +5,7 @@ and its bytes (flax 0.12.8, `serialization.py`). One above a gibibyte is a map o
 """
 
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import numpy as np
 from equiv.convert.formats.checkpoint import (
     Checkpoint,
     CheckpointError,
+    Format,
+    OutgoingCheckpoint,
     OutgoingLeaf,
     bytes_of,
     dtype_named,
@@ -194,7 +196,7 @@ def _read_stored(file: Path, leaf: StoredArray) -> np.ndarray:
     return array.view(dtype_named(leaf.spec.dtype)).reshape(leaf.spec.shape)
 
 
-def write(file: Path, leaves: Sequence[OutgoingLeaf], empties: Mapping[TreePath, Empty]) -> None:
+def write(file: Path, outgoing: OutgoingCheckpoint) -> None:
     """Write the same bytes as `flax.serialization.msgpack_serialize`, one leaf at a time."""
     packer = msgpack.Packer(strict_types=True)
 
@@ -211,7 +213,7 @@ def write(file: Path, leaves: Sequence[OutgoingLeaf], empties: Mapping[TreePath,
         else:
             yield from _pack_array(packer, node.make())
 
-    whole = nest([*((leaf.path, leaf) for leaf in leaves), *empties.items()])
+    whole = nest([*((leaf.path, leaf) for leaf in outgoing.leaves), *outgoing.empties.items()])
     with naming_checkpoint(file, "writing msgpack"), file.open("xb") as stream:
         for part in parts(whole):
             stream.write(part)
@@ -241,3 +243,7 @@ def _pack_chunks(packer: msgpack.Packer, leaf: OutgoingLeaf) -> Iterator[bytes |
     for index, start in enumerate(starts):
         yield packer.pack(str(index))
         yield from _pack_array(packer, flat[start : start + step])
+
+
+# It has no magic number: a file that no other format recognises is read as this one.
+MSGPACK = Format("msgpack", (".msgpack",), read, write, recognise=lambda _: True, conclusive=False)

@@ -2,14 +2,22 @@
 
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
 import ml_dtypes
 import numpy as np
 
-from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, OutgoingLeaf, dtype_named, naming_checkpoint
+from equiv.convert.formats.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    Format,
+    OutgoingCheckpoint,
+    OutgoingLeaf,
+    dtype_named,
+    naming_checkpoint,
+)
 from equiv.convert.formats.tree_paths import MAX_LEAVES, TreePath, path_text
 from equiv.core.leaves import LeafSpec
 
@@ -81,10 +89,10 @@ def _read_member(stream: IO[bytes], path: TreePath) -> np.ndarray:
     return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype("V2") else array
 
 
-def write(file: Path, leaves: Sequence[OutgoingLeaf]) -> None:
+def write(file: Path, outgoing: OutgoingCheckpoint) -> None:
     """Write the same file as `numpy.savez`, one leaf at a time."""
     with naming_checkpoint(file, "writing npz"), zipfile.ZipFile(file, "x", zipfile.ZIP_STORED) as archive:
-        for leaf in leaves:
+        for leaf in outgoing.leaves:
             _check_dtype(leaf)
             with archive.open(f"{path_text(leaf.path)}.npy", "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, leaf.make(), allow_pickle=False)
@@ -97,3 +105,6 @@ def _check_dtype(leaf: OutgoingLeaf) -> None:
         raise CheckpointError(
             f"leaf {path_text(leaf.path)!r} is {leaf.spec}, which npz does not support. Use another format."
         )
+
+
+NPZ = Format("npz", (".npz",), read, write, recognise=lambda head: head.startswith(b"PK\x03\x04"))

@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, OutgoingLeaf, naming_checkpoint, size_of
+from equiv.convert.formats.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    Format,
+    OutgoingCheckpoint,
+    naming_checkpoint,
+    size_of,
+)
 from equiv.convert.formats.tree_paths import Empty, TreePath, flatten, map_leaves, path_text
 from equiv.core.leaves import LeafSpec
 
@@ -153,7 +160,7 @@ def _read_groups(leaves: Mapping[TreePath, LeafSpec]) -> Sequence[list[TreePath]
     return groups
 
 
-def write(folder: Path, leaves: Sequence[OutgoingLeaf], tree: Callable[[Mapping[TreePath, Any]], Any]) -> None:
+def write(folder: Path, outgoing: OutgoingCheckpoint) -> None:
     """Write the library's own tree as `orbax.checkpoint.StandardCheckpointer` would.
 
     orbax takes only a whole tree: the leaves are first written to a scratch file, and passed as memory maps of it.
@@ -171,8 +178,11 @@ def write(folder: Path, leaves: Sequence[OutgoingLeaf], tree: Callable[[Mapping[
     )
     with (
         naming_checkpoint(folder, "writing orbax"),
-        scratch_views(folder.with_name(f"{folder.name}.leaves"), leaves) as arrays,
+        scratch_views(folder.with_name(f"{folder.name}.leaves"), outgoing.leaves) as arrays,
     ):
         handler = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers, use_compression=False)
         with ocp.Checkpointer(handler) as checkpointer:
-            checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(tree(arrays)))
+            checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(outgoing.tree(arrays)))
+
+
+ORBAX = Format("orbax", ("", ".orbax"), read, write, is_folder=True, needs_whole_tree=True)

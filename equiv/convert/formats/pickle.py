@@ -18,6 +18,7 @@ from equiv.convert.formats.checkpoint import (
     SMALL_FLOATS,
     Checkpoint,
     CheckpointError,
+    Format,
     dtype_named,
     naming_checkpoint,
     spec_of,
@@ -148,3 +149,15 @@ def _leaf_array(path: TreePath, leaf: Any) -> np.ndarray:
     if isinstance(leaf, np.generic | bool | int | float):
         return np.asarray(leaf)
     raise CheckpointError(f"leaf {path_text(path)!r} is {type(leaf).__name__}, which is no array. Leave it out.")
+
+
+PICKLE = Format(
+    "pickle",
+    (".pkl", ".pickle"),
+    read,
+    None,
+    # msgpack may begin with this byte too (an empty map), but a pickle is longer than one byte.
+    recognise=lambda head: head.startswith(b"\x80") and len(head) > 1,
+    conclusive=False,
+    can_run_code=True,
+)

@@ -1,64 +1,20 @@
-"""The checkpoint formats: detect the format of a file, open it, write one."""
+"""The checkpoint formats: find the format of a file, open it, write one. Adding one: its module, and its line here."""
 
-import importlib
 import stat
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, OutgoingLeaf
-from equiv.convert.formats.tree_paths import Empty, TreePath
+from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError, Format, OutgoingCheckpoint
+from equiv.convert.formats.msgpack import MSGPACK
+from equiv.convert.formats.npz import NPZ
+from equiv.convert.formats.orbax import ORBAX
+from equiv.convert.formats.pickle import PICKLE
+from equiv.convert.formats.safetensors import SAFETENSORS
 
-FORMATS = ("npz", "safetensors", "msgpack", "orbax")
+FORMATS: tuple[Format, ...] = (NPZ, SAFETENSORS, ORBAX, PICKLE, MSGPACK)
+"""In the order in which they are tried: msgpack last, since it has no magic number."""
 
-
-@dataclass(frozen=True)
-class OutgoingCheckpoint:
-    """A checkpoint to be written.
-
-    Attributes:
-        leaves: its leaves.
-        empties: nodes without leaves, which only nested formats can store.
-        tree: maps leaves by path to the library's own tree, as a user would save it with orbax.
-    """
-
-    leaves: Sequence[OutgoingLeaf]
-    empties: Mapping[TreePath, Empty]
-    tree: Callable[[Mapping[TreePath, Any]], Any]
-
-
-def format_for(file: Path, asked: str | None) -> str:
-    """The requested format, else that of the suffix; a name without a suffix is an orbax folder.
-
-    Raises:
-        CheckpointError: the format cannot be written.
-    """
-    format = asked or (file.suffix.lower().removeprefix(".") or "orbax")
-    if format not in FORMATS:
-        raise CheckpointError(
-            f"{file}: cannot write {format!r}. Pass --format with one of {', '.join(FORMATS)}"
-            ", or give a path with such a suffix."
-        )
-    return format
-
-
-def write_checkpoint(file: Path, format: str, outgoing: OutgoingCheckpoint) -> None:
-    """Write a checkpoint, leaf by leaf.
-
-    Raises:
-        CheckpointError: a leaf cannot be computed or written.
-    """
-    module = importlib.import_module(f"equiv.convert.formats.{format}")
-    if format == "orbax":
-        module.write(file, outgoing.leaves, outgoing.tree)
-    elif format == "msgpack":
-        module.write(file, outgoing.leaves, outgoing.empties)
-    else:
-        module.write(file, outgoing.leaves)
-
-
-ZIP, PICKLE = b"PK\x03\x04", b"\x80"
+HEAD_BYTES = 16
+"""First bytes of a file, by which formats recognise theirs."""
 
 FOREIGN_MAGIC = {
     b"\x93NUMPY": "one array of numpy",
@@ -68,13 +24,32 @@ FOREIGN_MAGIC = {
 }
 """First bytes of files that are often mistaken for a checkpoint."""
 
-FORMAT_BY_SUFFIX = {
-    ".npz": "npz",
-    ".safetensors": "safetensors",
-    ".msgpack": "msgpack",
-    ".pkl": "pickle",
-    ".pickle": "pickle",
-}
+
+def format_for(file: Path, asked: str | None) -> Format:
+    """The format to write: the requested one, else that of the suffix.
+
+    Raises:
+        CheckpointError: the format cannot be written.
+    """
+    suffix = file.suffix.lower()
+    written = [format for format in FORMATS if format.write is not None]
+    for format in written:
+        if format.name == asked if asked else suffix in format.suffixes:
+            return format
+    raise CheckpointError(
+        f"{file}: cannot write {asked or suffix.removeprefix('.')!r}. Pass --format with one of "
+        f"{', '.join(format.name for format in written)}, or give a path with such a suffix."
+    )
+
+
+def write_checkpoint(file: Path, format: str, outgoing: OutgoingCheckpoint) -> None:
+    """Write a checkpoint in the format of that name, leaf by leaf.
+
+    Raises:
+        CheckpointError: a leaf cannot be computed or written, or the format is only read.
+    """
+    writers = {known.name: known.write for known in FORMATS if known.write is not None}
+    writers[format_for(file, format).name](file, outgoing)
 
 
 def open_checkpoint(file: Path, allow_pickle: bool = False) -> Checkpoint:
@@ -88,15 +63,15 @@ def open_checkpoint(file: Path, allow_pickle: bool = False) -> Checkpoint:
         CheckpointError: it does not exist, is no checkpoint, is truncated, or is a pickle without `allow_pickle`.
     """
     format = format_of(file)
-    if format == "pickle" and not allow_pickle:
+    if format.can_run_code and not allow_pickle:
         raise CheckpointError(
-            f"{file}: it is a pickle, which can run code. Pass --allow-pickle if you trust its origin; "
+            f"{file}: it is a {format.name}, which can run code. Pass --allow-pickle if you trust its origin; "
             "the restricted unpickler then creates nothing but arrays."
         )
-    return importlib.import_module(f"equiv.convert.formats.{format}").read(file)
+    return format.read(file)
 
 
-def format_of(file: Path) -> str:
+def format_of(file: Path) -> Format:
     """The format of a checkpoint, by its content where that is conclusive, else by its suffix.
 
     Raises:
@@ -104,27 +79,20 @@ def format_of(file: Path) -> str:
     """
     try:
         kind = file.stat().st_mode
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be opened: {error.strerror}. Give a checkpoint.") from error
-    if stat.S_ISDIR(kind):
-        return "orbax"
-    if not stat.S_ISREG(kind):
-        raise CheckpointError(f"{file}: neither a file nor a folder. Give a checkpoint.")
-    try:
+        if stat.S_ISDIR(kind):
+            return next(format for format in FORMATS if format.is_folder)
+        if not stat.S_ISREG(kind):
+            raise CheckpointError(f"{file}: neither a file nor a folder. Give a checkpoint.")
         with file.open("rb") as stream:
-            head = stream.read(9)
+            head = stream.read(HEAD_BYTES)
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be opened: {error.strerror}. Give a checkpoint.") from error
     if not head:
         raise CheckpointError(f"{file}: it is empty. Give a checkpoint.")
     if found := next((name for begin, name in FOREIGN_MAGIC.items() if head.startswith(begin)), None):
-        raise CheckpointError(
-            f"{file}: it is {found}. Give npz (numpy.savez), safetensors, msgpack, a pickle or a folder of orbax."
-        )
-    if head.startswith(ZIP):
-        return "npz"
-    if head[8:9] == b"{":
-        return "safetensors"
-    suffix = FORMAT_BY_SUFFIX.get(file.suffix.lower())
-    # msgpack may begin with the byte of a pickle too (0x80: an empty map), but a pickle is longer than one byte.
-    return suffix or ("pickle" if head.startswith(PICKLE) and len(head) > 1 else "msgpack")
+        *names, last = (format.name for format in FORMATS)
+        raise CheckpointError(f"{file}: it is {found}. Give {', '.join(names)} or {last}.")
+    files = [format for format in FORMATS if not format.is_folder]
+    recognised = [format for format in files if format.recognise(head)]
+    by_suffix = [format for format in files if file.suffix.lower() in format.suffixes]
+    return [*(format for format in recognised if format.conclusive), *by_suffix, *recognised][0]

@@ -11,6 +11,8 @@ import numpy as np
 from equiv.convert.formats.checkpoint import (
     Checkpoint,
     CheckpointError,
+    Format,
+    OutgoingCheckpoint,
     OutgoingLeaf,
     bytes_of,
     naming_checkpoint,
@@ -87,10 +89,10 @@ def _check_names(file: Path) -> None:
             json.loads(text, object_pairs_hook=once)
 
 
-def write(file: Path, leaves: Sequence[OutgoingLeaf]) -> None:
+def write(file: Path, outgoing: OutgoingCheckpoint) -> None:
     """Write leaf by leaf, the largest item size first, so that every leaf is aligned."""
     with naming_checkpoint(file, "writing safetensors"), file.open("xb") as stream:
-        ordered = in_file_order(leaves)
+        ordered = in_file_order(outgoing.leaves)
         stream.write(header(ordered))
         for leaf in ordered:
             stream.write(bytes_of(leaf.make()))
@@ -126,3 +128,7 @@ def header(ordered: Sequence[OutgoingLeaf]) -> bytes:
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
+
+
+# The length of the header has eight bytes; then it begins.
+SAFETENSORS = Format("safetensors", (".safetensors",), read, write, recognise=lambda head: head[8:9] == b"{")

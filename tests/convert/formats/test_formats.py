@@ -22,9 +22,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from equiv.convert.formats import msgpack as flax_msgpack
-from equiv.convert.formats import orbax
-from equiv.convert.formats.checkpoint import CheckpointError, OutgoingLeaf, spec_of
-from equiv.convert.formats.registry import FORMATS, OutgoingCheckpoint, format_for, open_checkpoint, write_checkpoint
+from equiv.convert.formats import orbax, registry
+from equiv.convert.formats.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    Format,
+    OutgoingCheckpoint,
+    OutgoingLeaf,
+    spec_of,
+)
+from equiv.convert.formats.registry import FORMATS, format_for, open_checkpoint, write_checkpoint
 from equiv.convert.formats.tree_paths import Empty, flatten, nest, path_text, path_words
 
 BF16 = np.arange(6).astype(ml_dtypes.bfloat16).reshape(2, 3) / ml_dtypes.bfloat16(7)
@@ -68,7 +75,7 @@ def assert_same(found, tree) -> None:
         assert left[name].tobytes() == array.tobytes(), name
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [format.name for format in FORMATS if format.write])
 def test_every_format_gives_back_what_was_written_bfloat16_included(format, tmp_path) -> None:
     """Shapes, dtypes and bits."""
     write_checkpoint(tmp_path / f"new.{format}", format, outgoing(TREE))
@@ -227,13 +234,48 @@ def test_separators_integer_keys_and_wrappers_make_no_difference(path, wanted) -
 
 def test_the_format_is_the_suffix_unless_it_is_said() -> None:
     """And one that cannot be written is refused with those that can."""
-    assert format_for(Path("a.npz"), None) == "npz"
-    assert format_for(Path("folder"), None) == "orbax"
-    assert format_for(Path("a.npz"), "orbax") == "orbax"
+    assert format_for(Path("a.npz"), None).name == "npz"
+    assert format_for(Path("folder"), None).name == "orbax"
+    assert format_for(Path("a.npz"), "orbax").name == "orbax"
     with pytest.raises(
         CheckpointError, match=r"a\.pkl: cannot write 'pkl'\. Pass --format with one of npz, safetensors"
     ):
         format_for(Path("a.pkl"), None)
+
+
+def test_a_format_is_added_by_one_record(tmp_path, monkeypatch) -> None:
+    """Written by its name or suffix, and recognised by its first bytes under any name."""
+
+    def read(file: Path) -> Checkpoint:
+        values = np.frombuffer(file.read_bytes()[4:], "f4")
+        return Checkpoint(file, "toy", {("w",): spec_of(values)}, lambda _: values)
+
+    def write(file: Path, outgoing: OutgoingCheckpoint) -> None:
+        file.write_bytes(b"TOY!" + b"".join(leaf.make().tobytes() for leaf in outgoing.leaves))
+
+    toy = Format("toy", (".toy",), read, write, recognise=lambda head: head.startswith(b"TOY!"))
+    monkeypatch.setattr(registry, "FORMATS", (toy, *FORMATS))
+    tree = {"w": np.arange(3, dtype="f4")}
+    write_checkpoint(tmp_path / "a", format_for(tmp_path / "new.toy", None).name, outgoing(tree))
+    (tmp_path / "a").rename(tmp_path / "misnamed.npz")
+    assert_same(read_all(tmp_path / "misnamed.npz"), tree)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "wanted"),
+    [
+        ("a.pkl", b"PK\x03\x04rest", "npz"),
+        ("a.npz", bytes(8) + b"{", "safetensors"),
+        ("a.msgpack", b"\x80\x04rest", "msgpack"),
+        ("a.bin", b"\x80\x04rest", "pickle"),
+        ("a", b"\x80", "msgpack"),
+        ("a", b"rest", "msgpack"),
+    ],
+)
+def test_conclusive_bytes_go_before_the_suffix(name, data, wanted, tmp_path) -> None:
+    """The suffix goes before bytes that two formats may begin with; a file without a suffix is no folder."""
+    (tmp_path / name).write_bytes(data)
+    assert registry.format_of(tmp_path / name).name == wanted
 
 
 KEYS = st.text("abz_~0", min_size=1, max_size=3)

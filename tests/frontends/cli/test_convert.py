@@ -1,6 +1,7 @@
 """`equiv convert` from the command line, and the converted model compared with the original."""
 
 import json
+from dataclasses import replace
 
 import convert_helpers as h
 import helpers
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from equiv.convert.formats import npz
+from equiv.convert.formats import npz, registry
 from equiv.convert.formats.checkpoint import CheckpointError, bytes_of
 from equiv.convert.formats.registry import open_checkpoint
 from equiv.frontends.cli.main import main
@@ -94,12 +95,11 @@ def test_a_conversion_to_another_model_exits_one_and_is_removed(old, tmp_path) -
 
 def test_a_leaf_read_back_unlike_it_was_written_is_found(old, tmp_path, monkeypatch) -> None:
     """A disk or a writer that changes a bit: planted in the writer of npz."""
-    write = npz.write
 
-    def corrupting(file, leaves) -> None:
-        write(file, leaves)
+    def corrupting(file, outgoing) -> None:
+        npz.write(file, outgoing)
         data = bytearray(file.read_bytes())
-        kernel = next(leaf for leaf in leaves if leaf.path[-1] == "kernel")
+        kernel = next(leaf for leaf in outgoing.leaves if leaf.path[-1] == "kernel")
         bits = bytes(bytes_of(kernel.make()))
         other = bytes([bits[0] ^ 1]) + bits[1:]
         with np.load(file) as found:
@@ -108,12 +108,22 @@ def test_a_leaf_read_back_unlike_it_was_written_is_found(old, tmp_path, monkeypa
         assert data
         np.savez(file, **arrays)
 
-    monkeypatch.setattr(npz, "write", corrupting)
+    others = (format for format in registry.FORMATS if format is not npz.NPZ)
+    monkeypatch.setattr(registry, "FORMATS", (replace(npz.NPZ, write=corrupting), *others))
     with pytest.raises(
         CheckpointError, match=r"new\.npz: leaf 'params/kernel' was read back with other bytes than were"
     ):
         h.take_over(old, NAME, "linen", tmp_path / "new.npz", verify=True)
     assert [file.name for file in tmp_path.iterdir()] == ["old.npz"]
+
+
+def test_the_help_names_every_format_that_is_written() -> None:
+    """The command is shown without importing JAX, so its help cannot ask the registry."""
+    text = CliRunner().invoke(main, ["convert", "--help"]).output
+    line = " ".join(text.split()).partition("--format TEXT ")[2].partition("default")[0]
+    assert {format.name for format in registry.FORMATS if format.write} == set(
+        line.strip(" ;").replace(" or ", ", ").split(", ")
+    )
 
 
 def test_whose_checkpoint_it_is_is_found_out_or_asked(tmp_path) -> None:
