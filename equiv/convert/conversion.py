@@ -1,7 +1,7 @@
 """The steps of a conversion: open, locate, plan, write, and, on request, run both models."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -82,7 +82,10 @@ def convert_checkpoint(
     checkpoint = open_checkpoint(request.checkpoint, request.allow_pickle)
     try:
         stage("building the models")
-        models = {backend: build_library_model(case, backend) for backend in _possible_backends(case, request)}
+        models = {
+            backend: build_library_model(case, backend)
+            for backend in ([request.origin] if request.origin else case.models)
+        }
         former = manifests.read_manifest(request.checkpoint)
         located = _identify_library(checkpoint, models, request, former)
         source = LocatedCheckpoint(checkpoint, located, request.nonfinite)
@@ -110,10 +113,6 @@ def _verify_written(
 def size_of_plan(plan: Plan) -> int:
     """Size of all leaves that a plan writes, in bytes."""
     return sum(size_of(key_data(row.slot.spec)) for row in plan.planned_leaves)
-
-
-def _possible_backends(case: Case, request: ConversionRequest) -> Sequence[str]:
-    return [request.origin] if request.origin else list(case.models)
 
 
 def _identify_library(

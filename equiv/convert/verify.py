@@ -1,6 +1,6 @@
 """Verify a conversion: run both models, each from its own checkpoint, and compare them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from equiv.core.case import Case
 from equiv.core.grades import EQUAL_GRADES, Verdict
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import BEGIN, STEP, ProgramName
-from equiv.core.results import CheckResult
+from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade, verdict_of
 from equiv.programs.built_case import BuiltCase, build_case
 from equiv.programs.probes import NamedArrays, Probe, make_probe
@@ -103,12 +103,15 @@ def _optimizer_check(plan: Plan, checks: Sequence[CheckResult]) -> CheckResult:
     """The check of training, restricted to parameters and optimizer state."""
     (check,) = [check for check in checks if check.check == "train"]
     params = {leaf.name for leaf in plan.target.table.leaves if leaf.spec.collection == "params"}
-    kept = [
-        item
-        for item in check.findings
-        if item.output is not None and (item.output.kind == "optimizer" or item.leaf in params)
-    ]
-    return replace(check, grade=check_grade(tuple(kept)), findings=tuple(kept))
+    return _keep_findings(
+        check, lambda item: item.output is not None and (item.output.kind == "optimizer" or item.leaf in params)
+    )
+
+
+def _keep_findings(result: CheckResult, wanted: Callable[[Finding], bool]) -> CheckResult:
+    """Some findings of a check, and the grade that these have."""
+    kept = tuple(item for item in result.findings if wanted(item))
+    return replace(result, grade=check_grade(kept), findings=kept)
 
 
 def verify(case: Case, plan: Plan, new: Path, records: Sequence[LeafRecord]) -> str:
@@ -185,13 +188,8 @@ def _run_checks(
     noise = measure_noise(left, given, list(probes[0]))
     comparison = Comparison(built.case, collect_outputs(left, given), collect_outputs(right, taken), noise)
     own = {leaf.name for one in traced for leaf in one.table.leaves if leaf.library_only}
-    return [_drop_leaves(result, own) for name in names if (result := CHECKS[name].run(comparison)) is not None]
-
-
-def _drop_leaves(result: CheckResult, own: set[str]) -> CheckResult:
-    """Drop the findings of leaves that only one of the libraries has."""
-    kept = [item for item in result.findings if item.leaf not in own]
-    return replace(result, grade=check_grade(tuple(kept)), findings=tuple(kept))
+    results = [result for name in names if (result := CHECKS[name].run(comparison)) is not None]
+    return [_keep_findings(result, lambda item: item.leaf not in own) for result in results]
 
 
 def _resume_from_checkpoint(traced: TracedPort, source: LocatedCheckpoint) -> TracedPort:

@@ -2,8 +2,20 @@
 
 import numpy as np
 
+from equiv.compare.observation import Sample
 from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.output_name import OutputName
 from equiv.core.results import Finding
+
+ArrayPair = tuple[np.ndarray, np.ndarray]
+"""One output of the reference, and of the candidate."""
+
+
+def float64_pair(ours: Sample, theirs: Sample, output: OutputName, other: OutputName) -> ArrayPair | None:
+    """Both arrays of the float64 runs; None where a port has no such run or does not return the output in it."""
+    if ours.float64 is None or theirs.float64 is None or output not in ours.float64 or other not in theirs.float64:
+        return None
+    return ours.float64[output], theirs.float64[other]
 
 
 def type_mismatch(left: np.ndarray, right: np.ndarray) -> Finding | None:
@@ -19,7 +31,7 @@ def count_nonfinite(array: np.ndarray) -> int:
     return int(np.sum(~np.isfinite(array.astype("float64")))) if str(array.dtype) in FLOAT_DTYPES else 0
 
 
-def nonfinite_finding(arrays: tuple[np.ndarray, np.ndarray], names: tuple[str, str]) -> Finding:
+def nonfinite_finding(arrays: ArrayPair, names: tuple[str, str]) -> Finding:
     """Judge non-finite values: refuted where only one port has one at an element, else an error."""
     values = [array.astype("float64") for array in arrays]
     masks = [~np.isfinite(array) for array in values]

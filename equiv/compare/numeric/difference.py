@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from equiv.compare.numeric import arrays as plain
+from equiv.compare.numeric.arrays import ArrayPair
 from equiv.compare.observation import FRESH_STATE, Comparison, Sample
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.budget import rounding_growth, rounding_response
@@ -99,27 +100,15 @@ def _compare_on_probe(comparison: Comparison, probe: str, output: OutputName, ot
     if other not in theirs.native:
         note = "the candidate does not return it"
         return Finding(str(output), "refuted", probe=probe, note=note, output=output)
-    float64 = None
     proof = _proof_of(comparison, output, other, probe)
     # What is proved as the ports compute it needs no float64 run, which may have rounded a constant that they share.
     decided = proof is not None and FLOAT64_CONSTANTS not in proof.rewrites
-    if (
-        not decided
-        and ours.float64 is not None
-        and theirs.float64 is not None
-        and output in ours.float64
-        and other in theirs.float64
-    ):
-        float64 = ours.float64[output], theirs.float64[other]
+    float64 = None if decided else plain.float64_pair(ours, theirs, output, other)
     return compare_arrays(comparison, probe, output, (ours.native[output], theirs.native[other]), float64)
 
 
 def compare_arrays(
-    comparison: Comparison,
-    probe: str,
-    output: OutputName,
-    native: tuple[np.ndarray, np.ndarray],
-    float64: tuple[np.ndarray, np.ndarray] | None,
+    comparison: Comparison, probe: str, output: OutputName, native: ArrayPair, float64: ArrayPair | None
 ) -> Finding:
     """Compare native and float64 arrays on one probe, with the budget of `output`."""
     finding = _compare_values(comparison, probe, output, native, float64)
@@ -127,11 +116,7 @@ def compare_arrays(
 
 
 def _compare_values(
-    comparison: Comparison,
-    probe: str,
-    output: OutputName,
-    native: tuple[np.ndarray, np.ndarray],
-    float64: tuple[np.ndarray, np.ndarray] | None,
+    comparison: Comparison, probe: str, output: OutputName, native: ArrayPair, float64: ArrayPair | None
 ) -> Finding:
     """Compare native and float64 arrays; the finding does not name the output and the probe yet."""
     left, right = native

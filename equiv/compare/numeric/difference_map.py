@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from equiv.compare.numeric import arrays as plain
+from equiv.compare.numeric.arrays import ArrayPair
 from equiv.compare.observation import Comparison
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.output_name import TRAINING
@@ -41,15 +42,10 @@ def finding_spread(comparison: Comparison, finding: Finding) -> Spread | None:
     native = ours.native[output], theirs.native[output]
     if plain.type_mismatch(*native) or str(native[0].dtype) not in FLOAT_DTYPES:
         return None
-    float64 = None
-    if ours.float64 is not None and theirs.float64 is not None and output in ours.float64:
-        float64 = (ours.float64[output], theirs.float64[output]) if output in theirs.float64 else None
+    float64 = plain.float64_pair(ours, theirs, output, output)
     judge = float64 if float64 is not None and finding.precision == "float64" else native
     with np.errstate(all="ignore"):
         return _measure_spread(finding, native, judge, float64)
-
-
-ArrayPair = tuple[np.ndarray, np.ndarray]
 
 
 def _measure_spread(finding: Finding, native: ArrayPair, judge: ArrayPair, float64: ArrayPair | None) -> Spread | None:
