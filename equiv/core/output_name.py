@@ -146,7 +146,7 @@ class OutputName(_SortedAsText):
 
     @property
     def check(self) -> str:
-        """The check that compares it, one of `equiv.core.results.CHECK_NAMES`."""
+        """The check that compares it, one of `equiv.core.checks.CHECK_NAMES`."""
         if self.after_training:
             return "state"
         if self.program.is_training:
