@@ -5,7 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+from named import output_named
+
 from equiv.core.case_files import CaseFile, load_case
+from equiv.core.first_difference import FirstDifference, SourceLine
 from equiv.core.headline import summarise_run
 from equiv.core.results import (
     ULP_BINS,
@@ -16,6 +19,7 @@ from equiv.core.results import (
     Finding,
     Intermediate,
     LeafResult,
+    ProbeTrial,
     RunResult,
     Spread,
 )
@@ -38,11 +42,17 @@ ENVIRONMENT = {
     "dm-haiku": "0.0.17",
     "commit": "abc",
 }
-PARTED = (
-    "first different: haiku add at haiku/_src/batch_norm.py:204:32 (BatchNorm.__call__) in model/block/batch_norm with "
-    "block.norm/var, 1e-05, called at cases/batch_norm.py:23; nnx add at flax/nnx/nn/normalization.py:171:18 "
-    "(_normalize) with block.norm/var, 0.001, called at cases/batch_norm.py:{line}"
-)
+PARTED_PORTS = (
+    FirstDifference(
+        "haiku", "add", ("block.norm/var",), ("1e-05",),
+        SourceLine("haiku/_src/batch_norm.py", 204, 32, "BatchNorm.__call__"),
+        SourceLine("cases/batch_norm.py", 23), "model/block/batch_norm",
+    ),
+    FirstDifference(
+        "nnx", "add", ("block.norm/var",), ("0.001",),
+        SourceLine("flax/nnx/nn/normalization.py", 171, 18, "_normalize"), SourceLine("cases/batch_norm.py", 111),
+    ),
+)  # fmt: skip
 REWRITES = {"sums in another order": "a+b+c in any order: values finite"}
 
 
@@ -73,7 +83,7 @@ def measured(place: str, random: Random, **fields: object) -> Finding:
     found = Finding(
         place, "float64", error=ratio * budget, budget=budget, ratio=ratio, precision="float64", probe="0",
         reference=f"{random.uniform(-9, 9):.9g}", candidate=f"{random.uniform(-9, 9):.9g}", index=(1, 2), response=1e-9,
-        depth=random.randrange(20, 900),
+        depth=random.randrange(20, 900), output=output_named(place),
     )  # fmt: skip
     return replace(found, **fields)
 
@@ -83,10 +93,10 @@ def checks(candidate: str, table: tuple[LeafResult, ...], random: Random, proved
 
     def check(name: str, *findings: Finding) -> CheckResult:
         if proved and name not in ("structure", "randomness"):
-            findings = tuple(replace(one, grade="proved modulo", note=next(iter(REWRITES))) for one in findings)
+            findings = tuple(replace(one, grade="proved modulo", rewrites=tuple(REWRITES)) for one in findings)
         return CheckResult(name, candidate, check_grade(findings), f"{len(findings)} places", findings)
 
-    yield check("structure", *(Finding(f"leaf {leaf.leaf}", "exact") for leaf in table))
+    yield check("structure", *(Finding(f"leaf {leaf.leaf}", "exact", structure=leaf.leaf) for leaf in table))
     yield check("outputs", *(measured(f"{mode} __call__: output", random) for mode in ("eval", "train")))
     yield check("gradients", *(measured(f"gradient __call__: gradient {leaf.leaf}", random) for leaf in table))
     yield check("train", *(measured(f"train: {leaf.leaf}", random) for leaf in table))
@@ -99,13 +109,10 @@ def case(name: str, random: Random, count: int = 6, sources: dict[str, BuilderSo
         one for who in LIBRARIES[1:] for one in checks(who, table, random, proved=random.random() < 0.7 and count < 50)
     )
     verdicts = {who: verdict_of(tuple(one for one in every if one.candidate == who)) for who in LIBRARIES[1:]}
-    probes = (
-        Finding(f"moving {table[0].leaf}", "exact"),
-        Finding("swapping a and b", "unidentifiable", note="none tells"),
-    )
+    trials = ProbeTrial("moved", (table[0].leaf,)), ProbeTrial("swapped", ("a", "b"), False, note="none shows it")
     return CaseResult(
         name, f"The lesson of `{name}`.", "a guide", "haiku", LIBRARIES[1:], verdicts, every, table,
-        probes=probes, path=f"cases/{name}.py", sources=sources or {},
+        trials=trials, path=f"cases/{name}.py", sources=sources or {},
     )  # fmt: skip
 
 
@@ -128,7 +135,7 @@ def faults(random: Random) -> FaultMatrix:
 
     kinds = ("another eps", "swapped leaves", "dropped addition", "detached gradient", "stale state")
     rows = [
-        FaultRow(who, kind, {"noticed": random.randrange(1, 9), other(who, kind): 1}, {"outputs": 2, "train": 1})
+        FaultRow(who, kind, {"killed": random.randrange(1, 9), other(who, kind): 1}, {"outputs": 2, "train": 1})
         for who in LIBRARIES[1:]
         for kind in kinds
     ]
@@ -183,13 +190,21 @@ def parted(good: CaseResult) -> CaseResult:
         reference="-13.38",
         candidate="-13.36",
         note="no rounding explains this difference",
-        source=PARTED.format(line=line),
+        first_differences=(
+            PARTED_PORTS[0],
+            replace(PARTED_PORTS[1], call_site=SourceLine("cases/batch_norm.py", line)),
+        ),
         spread=spread,
     )
     trained = replace(off, place=f"train: {good.leaves[0].leaf}", spread=replace(spread, ratios=(9e9, 2e10, 5e10)))
     way = tuple(
         Intermediate(
-            f"{name} in model/block/{module}", f"cases/batch_norm.py:{22 + lost}", 2e11 if lost else 0.0, 0.1, lost
+            name,
+            2e11 if lost else 0.0,
+            0.1,
+            lost,
+            f"model/block/{module}",
+            location=SourceLine("cases/batch_norm.py", 22 + lost),
         )
         for name, module, lost in (
             ("dot_general", "linear", False),

@@ -26,7 +26,7 @@ from equiv.compare.sensitivity.probe_sensitivity import measure_sensitivity
 from equiv.compare.sensitivity.proof_mutation import mutate_proofs
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.output_name import ProgramName
-from equiv.core.results import CheckResult, Finding
+from equiv.core.results import CheckResult, Finding, ProbeTrial
 from equiv.errors import EquivError, NotRun
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.probes import Probe
@@ -169,7 +169,7 @@ class RunningComparison:
     proofs: Mapping[str, Proofs]
     compiling: Mapping[str, Callable[[], CompiledPort]]
     checks: tuple[CheckResult, ...]
-    proof_mutations: tuple[Finding, ...]
+    proof_mutations: tuple[ProbeTrial, ...]
     proved: bool
 
 
@@ -199,7 +199,9 @@ def start_candidates(built_case: BuiltCase, candidates: list[str], stage: Report
     )
 
 
-def compare_candidates(started: RunningComparison, stage: ReportStage) -> tuple[list[CheckResult], tuple[Finding, ...]]:
+def compare_candidates(
+    started: RunningComparison, stage: ReportStage
+) -> tuple[list[CheckResult], tuple[ProbeTrial, ...]]:
     """Run every check after structure for all candidates, and measure the sensitivity of the probes.
 
     Raises:

@@ -7,11 +7,11 @@ from equiv.compare.candidates import ReportStage, compare_candidates, start_cand
 from equiv.core.batch_spec import BatchEntry, parse_batch
 from equiv.core.case import Case
 from equiv.core.grades import REFUSAL_GRADES
-from equiv.core.results import CheckResult, Finding
+from equiv.core.results import CheckResult, ProbeTrial
 from equiv.errors import EquivError
 from equiv.programs.built_case import BuiltCase, build_case
 
-ChecksAndTrials = tuple[list[CheckResult], tuple[Finding, ...]]
+ChecksAndTrials = tuple[list[CheckResult], tuple[ProbeTrial, ...]]
 """Checks, and trials of the probes and proofs."""
 
 
@@ -30,8 +30,8 @@ def compare_on_longer_batch(
     if any(check.grade in REFUSAL_GRADES for check in checks):
         return found
     blind = _unnoticed_trials(trials)
-    for text, case in longer_batches(built_case.case) if blind else ():
-        stage(f"trying {text}")
+    for changed, case in longer_batches(built_case.case) if blind else ():
+        stage(f"trying {', '.join(changed)}")
         try:
             other = build_case(case)
             if not _same_leaves(built_case, other):
@@ -41,12 +41,12 @@ def compare_on_longer_batch(
             continue  # a model may be written for one shape only; the result of the own batch stands
         if _unnoticed_trials(more_trials) < blind:
             note = f"not noticed on the case's own batch: {', '.join(sorted(blind - _unnoticed_trials(more_trials)))}"
-            return more, (*more_trials, Finding(f"lengthening {text}", "exact", note=note))
+            return more, (*more_trials, ProbeTrial("longer batch", changed, note=note))
     return found
 
 
-def longer_batches(case: Case) -> Iterator[tuple[str, Case]]:
-    """Yield cases with one axis of the batch longer, shortest axes first, each with a description."""
+def longer_batches(case: Case) -> Iterator[tuple[tuple[str, ...], Case]]:
+    """Yield cases with one axis of the batch longer, shortest axes first, each with the entries that change."""
     entries = parse_batch(case.batch)
     rank = max((len(entry.spec.shape) for entry in entries.values()), default=0)
     axes = {
@@ -57,8 +57,8 @@ def longer_batches(case: Case) -> Iterator[tuple[str, Case]]:
         for name, entry in entries.items():
             if _has_axis(entry, axis) and entry.spec.shape[axis] == size:
                 batch[name] = _longer_entry(entry.spec.dtype, entry.spec.shape, axis, case.batch[name])
-        changed = [f"{name} to {text}" for name, text in batch.items() if text != case.batch[name]]
-        yield ", ".join(changed), replace(case, batch=batch)
+        changed = tuple(f"{name} to {text}" for name, text in batch.items() if text != case.batch[name])
+        yield changed, replace(case, batch=batch)
 
 
 def _has_axis(entry: BatchEntry, axis: int) -> bool:
@@ -72,12 +72,8 @@ def _longer_entry(dtype: str, shape: Sequence[int], axis: int, before: str) -> s
     return f"{dtype}[{','.join(map(str, sizes))}]{bound}"
 
 
-def _unnoticed_trials(trials: Sequence[Finding]) -> frozenset[str]:
-    return frozenset(
-        finding.place
-        for finding in trials
-        if finding.grade == "unidentifiable" and finding.place.startswith(("moving ", "swapping "))
-    )
+def _unnoticed_trials(trials: Sequence[ProbeTrial]) -> frozenset[str]:
+    return frozenset(trial.title for trial in trials if trial.kind in ("moved", "swapped") and not trial.detected)
 
 
 def _same_leaves(one: BuiltCase, other: BuiltCase) -> bool:

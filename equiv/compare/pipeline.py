@@ -26,7 +26,7 @@ from equiv.compare.selfcheck.selfcheck import run_selfcheck
 from equiv.core.case_files import CaseFile, LoadedCase, load_case
 from equiv.core.headline import summarise_run
 from equiv.core.leaves import MappedLeaf
-from equiv.core.results import CaseResult, CheckResult, DeviationResult, Finding, LeafResult, RunResult
+from equiv.core.results import CaseResult, CheckResult, DeviationResult, LeafResult, ProbeTrial, RunResult
 from equiv.core.selfcheck_results import FaultMatrix, fault_matrix
 from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError
@@ -134,17 +134,11 @@ def make_run_result(cases: list[CaseResult], started: datetime, seconds: float) 
 
 def _rewrite_conditions(cases: list[CaseResult]) -> dict[str, str]:
     """Map the rewrites that proofs of these cases use to their conditions."""
-    notes = {
-        item.note for case in cases for check in case.checks for item in check.findings if item.grade == PROVED_MODULO
-    }
-    used = {name for note in notes for name in note.split("; ")}
+    used = {name for case in cases for check in case.checks for item in check.findings for name in item.rewrites}
     constants = {
         FLOAT64_CONSTANTS: "float64 traces are compared: 1 - 0.99 and 0.01 are equal in real numbers, not in float32"
     }
     return {name: condition for name, condition in (CONDITIONS | constants).items() if name in used}
-
-
-PROVED_MODULO = "proved modulo"
 
 
 @dataclass(frozen=True)
@@ -199,7 +193,7 @@ def finish_case(started: StartedCase, progress: ReportProgress = lambda _: None)
     loaded, built_case, checks = started.loaded, started.built_case, list(started.checks)
     case, name = loaded.case, loaded.name
     reference, *candidates = case.models
-    trials: tuple[Finding, ...] = ()
+    trials: tuple[ProbeTrial, ...] = ()
     if started.running is not None:
 
         def stage(text: str) -> None:
@@ -218,7 +212,7 @@ def finish_case(started: StartedCase, progress: ReportProgress = lambda _: None)
         verdicts={who: verdict_of(tuple(item for item in checks if item.candidate == who)) for who in candidates},
         checks=tuple(checks),
         leaves=_leaf_results(built_case),
-        probes=trials,
+        trials=trials,
         unmapped_leaves=sum(_left_over(built_case, backend) for backend in built_case.built),
         deviations=tuple(DeviationResult(**vars(deviation)) for deviation in case.deviations),
         path=loaded.path,

@@ -44,7 +44,7 @@ def _proved_check(check: str, candidate: str, outputs: list[OutputName], proofs:
         if proof is None:
             findings.append(Finding(str(output), "not run", note=NOT_PROVED_NOTE, output=output))
         else:
-            findings.append(Finding(str(output), proof.grade, note="; ".join(proof.rewrites), output=output))
+            findings.append(Finding(str(output), proof.grade, rewrites=proof.rewrites, output=output))
     proved = sum(finding.grade != "not run" for finding in findings)
     summary = f"{proved} of {len(findings)} proved"
     return CheckResult(check, candidate, check_grade(tuple(findings)), summary, tuple(findings))

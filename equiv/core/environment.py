@@ -18,9 +18,9 @@ MACHINE_FACTS = ("python", "platform", "device", "devices", "machine", "XLA_FLAG
 
 
 def library_distributions(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The packages of model libraries in an environment, in its order: every entry that is of no other sort.
+    """The packages of model libraries in an environment, sorted: every entry that is of no other sort.
 
     Which libraries there are is known to the backends only.
     """
     known = {*COMPILER_DISTRIBUTIONS, *OTHER_DISTRIBUTIONS, *NUMERIC_SETTINGS, *MACHINE_FACTS}
-    return tuple(name for name in environment if name not in known)
+    return tuple(sorted(name for name in environment if name not in known))

@@ -1,7 +1,9 @@
 """The results of a run, as they are written to results.json. Neither JAX nor a model library is imported here."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
+from equiv.core.first_difference import FirstDifference, SourceLine
 from equiv.core.grades import Grade, Verdict
 from equiv.core.output_name import OutputName
 from equiv.core.selfcheck_results import FaultMatrix
@@ -39,9 +41,6 @@ ULP_BINS = (0, 1, 2, 4, 8, 16, 64, 256, 1024, 4096, 65536, 1048576)
 
 SHADES = "0123456789"
 """Levels of a heat map of differences: 0 is no difference, 9 the largest; one level is a third of a decade."""
-
-BACKWARD_PASS = "in the backward pass"
-"""Part of the name of an intermediate value that only the gradients use."""
 
 
 @dataclass(frozen=True)
@@ -88,22 +87,33 @@ class Intermediate:
     """One intermediate value that the reference computes, and the nearest one of the candidate.
 
     Attributes:
-        name: the primitive, and the module of the name stack.
-        where: `file:line` of the user's own code in the reference.
+        primitive: the operation that computes it.
         ratio: error / budget of the candidate's nearest value; None if it has no value of that size.
         floor: the same ratio for the reference with its inputs changed by one ulp: the effect of rounding alone.
         lost: whether the candidate has neither this value nor any that the reference computes from it; a value over its
             budget that is not lost is only computed differently.
+        module_path: where the reference computes it, by modules; empty if unknown.
+        backward: whether only the gradients use it.
+        location: the line of the user's own code in the reference; None if there is none.
     """
 
-    name: str
-    where: str
+    primitive: str
     ratio: float | None
     floor: float
     lost: bool = False
+    module_path: str = ""
+    backward: bool = False
+    location: SourceLine | None = None
+
+    @property
+    def name(self) -> str:
+        """The primitive, its pass if that is the backward pass, and its module."""
+        backward = " in the backward pass" if self.backward else ""
+        return f"{self.primitive}{backward}{f' in {self.module_path}' if self.module_path else ''}"
 
 
-RESULTS_SCHEMA_VERSION = 1
+RESULTS_SCHEMA_VERSION = 2
+"""Raised with every change that other code would misread; `equiv.core.results_v1` reads version 1."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,8 @@ class Finding:
         response: the change of the reference when each of its inputs changes by one ulp.
         depth: length of the longest chain of rounded operations.
         factor: the case's `budget_factor`, by which its derived budgets are multiplied.
-        source: if there is no proof, the first different equation of each port with file and line.
+        rewrites: those that the proof needs; of a refuted native run, those modulo which both are the same function.
+        first_differences: if there is no proof, the first different equation of each port that has one.
         spread: how the difference is distributed over the elements; for the worst few findings of a check.
         output: the output that `place` names; None for a leaf, a path or a property.
         structure: canonical name of the leaf whose shape, dtype and collection are compared; empty for all else.
@@ -147,7 +158,8 @@ class Finding:
     response: float | None = None
     depth: int | None = None
     factor: float = 1.0
-    source: str = ""
+    rewrites: tuple[str, ...] = ()
+    first_differences: tuple[FirstDifference, ...] = ()
     spread: Spread | None = None
     output: OutputName | None = None
     structure: str = ""
@@ -158,6 +170,39 @@ class Finding:
         if self.output is None:
             return self.structure
         return self.output.leaf if self.output.kind in ("state", "gradient", "leaf") else ""
+
+
+TrialKind = Literal["moved", "swapped", "mutated proof", "longer batch", "environment"]
+
+
+@dataclass(frozen=True)
+class ProbeTrial:
+    """One trial of whether probes and proofs would show a mistake, or one condition of the run that they depend on.
+
+    Attributes:
+        kind: `moved`, `swapped`: leaves of the reference were changed; `mutated proof`: an equation of a proved program
+            was; `longer batch`: the probes have a longer batch than the case's own; `environment`: the reference was
+            frozen before.
+        subject: the leaf moved; both leaves swapped; candidate and program; the entries of the longer batch; or empty.
+        detected: whether it changes an output by more than its budget, or breaks the proof.
+        ratio: largest change / budget of a moved or swapped leaf; None where the budget is 0.
+        note: what shows it or why nothing does; what changed, in a sentence.
+    """
+
+    kind: TrialKind
+    subject: tuple[str, ...] = ()
+    detected: bool = True
+    ratio: float | None = None
+    note: str = ""
+
+    @property
+    def title(self) -> str:
+        """The trial in a few words, such as `swapped a and b`."""
+        return f"{self.kind} {(', ' if self.kind in LISTED_KINDS else ' and ').join(self.subject)}".strip()
+
+
+LISTED_KINDS: tuple[TrialKind, ...] = ("mutated proof", "longer batch")
+"""Kinds of trial whose subject is written with commas."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +258,8 @@ class CaseResult:
         verdicts: candidate to verdict.
         leaves: the layer table as mapped.
         problem: why nothing at all could be compared.
-        probes: probe sensitivity: whether the probes detect a change of every leaf and a swap of equal-shaped leaves.
+        trials: whether the probes detect a change of every leaf and a swap of equal-shaped leaves, and whether proofs
+            break when an equation is changed.
         unmapped_leaves: number of native leaves of the built ports that the layer table does not cover.
         faults: the result of the selfcheck; None if no faults were planted.
         costs: the costs of each port; None if nothing was timed.
@@ -233,7 +279,7 @@ class CaseResult:
     leaves: tuple[LeafResult, ...] = ()
     deviations: tuple[DeviationResult, ...] = ()
     problem: str = ""
-    probes: tuple[Finding, ...] = ()
+    trials: tuple[ProbeTrial, ...] = ()
     unmapped_leaves: int = 0
     faults: FaultMatrix | None = None
     costs: CaseCosts | None = None

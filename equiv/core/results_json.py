@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from equiv.core.results import RESULTS_SCHEMA_VERSION, RunResult
+from equiv.core.results_v1 import upgrade_results
 from equiv.errors import EquivError
 
 
@@ -22,20 +23,22 @@ def encode_results(result: RunResult) -> bytes:
 
 
 def decode_results(data: bytes, source: str) -> RunResult:
-    """Decode a run from JSON.
+    """Decode a run from JSON of this schema or of schema 1.
 
     Raises:
         EquivError: it is not a results file, or has another schema version; the message names the invalid field.
     """
     try:
         version = msgspec.json.decode(data, type=_ResultsVersion).schema
+        if version == 1:
+            return msgspec.convert(upgrade_results(msgspec.json.decode(data)), type=RunResult)
         if version != RESULTS_SCHEMA_VERSION:
             raise EquivError(
-                f"{source}: results schema {version}, this version reads {RESULTS_SCHEMA_VERSION}. "
+                f"{source}: results schema {version}, this version reads 1 and {RESULTS_SCHEMA_VERSION}. "
                 "Regenerate it with equiv run."
             )
         return msgspec.json.decode(data, type=RunResult)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
         raise EquivError(f"{source}: not a results file of equiv: {error}. Regenerate it with equiv run.") from error
 
 

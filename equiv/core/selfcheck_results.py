@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Outcome = Literal["noticed", "equivalent", "unidentifiable", "survived"]
+Outcome = Literal["killed", "equivalent", "unidentifiable", "survived"]
 
-OUTCOMES: tuple[Outcome, ...] = ("noticed", "equivalent", "unidentifiable", "survived")
+OUTCOMES: tuple[Outcome, ...] = ("killed", "equivalent", "unidentifiable", "survived")
 
 BUILDER = "builder"
 """Used as the name of the program if a fault is planted in a builder."""
 
-OUTCOME_SIGNS: dict[Outcome, str] = {"noticed": "✓", "equivalent": "=", "unidentifiable": "?", "survived": "✗"}
+OUTCOME_SIGNS: dict[Outcome, str] = {"killed": "✓", "equivalent": "=", "unidentifiable": "?", "survived": "✗"}
 """A sign for every outcome, as colour alone is not accessible."""
 
 
@@ -25,9 +25,9 @@ class MutantResult:
         fault: kind of the fault.
         program: name of the program; `BUILDER` if the fault is a hyperparameter of a layer.
         site: the equation with its source line, or the input or output; or the layer and its hyperparameter.
-        outcome: `noticed` (killed by a check); `equivalent`: proved to be the same computation; `unidentifiable`: no
+        outcome: `killed`: noticed by a check; `equivalent`: proved to be the same computation; `unidentifiable`: no
             probe can detect it; `survived`: its effect is within the budget.
-        check: the check that notices it.
+        check: the check that kills it.
         place: where it is noticed: `program: output`; or the leaf name or `model` if the mutant cannot be compared.
         probe: the probe that detects it.
         ratio: error / budget there; None if the error is not a number or has no budget.
@@ -54,7 +54,7 @@ class FaultRow:
         candidate: name of the port.
         fault: kind of the fault.
         outcomes: number of mutants per outcome.
-        checks: number of mutants that each check noticed.
+        checks: number of mutants that each check killed.
     """
 
     candidate: str
@@ -69,7 +69,7 @@ class FaultMatrix:
 
     Attributes:
         rows: by candidate and kind of fault, in the order of the catalogue.
-        missed: every mutant that was neither noticed nor proved equivalent, with its reason.
+        missed: every mutant that was neither killed nor proved equivalent, with its reason.
         not_applicable: kinds of fault that cannot be planted in any program of the case.
         problem: the candidates in which nothing could be planted, and why.
         seconds: duration.
@@ -137,7 +137,7 @@ def summarise_selfcheck(cases: Iterable[SelfcheckResult]) -> Selfcheck:
     found = count_outcomes(mutant for case in all_cases for mutant in case.mutants)
     rest = [f"{found[outcome]} {outcome}" for outcome in OUTCOMES[1:]]
     problems = sum(bool(case.problem) for case in all_cases)
-    headline = f"{found['noticed']} of {found.total()} faults noticed, {', '.join(rest)}"
+    headline = f"{found['killed']} of {found.total()} mutants killed, {', '.join(rest)}"
     return Selfcheck(f"{headline}; {problems} cases with problems" if problems else headline, all_cases)
 
 

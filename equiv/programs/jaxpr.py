@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from jax.extend import core
 from jax.extend.source_info_util import summarize
 
+from equiv.core.first_difference import SourceLine
 from equiv.programs.primitives import CALLS
 
 Value = TypeVar("Value")
@@ -203,11 +204,24 @@ def source_line(eqn: Any) -> str:
     return f"{place}{f' in {stack}' if stack else ''}"
 
 
-def user_source_line(eqn: Any) -> str:
-    """`FILE:LINE` in the user's code from which an equation's library code was called; empty if there is none."""
+def locate_equation(path: Sequence[Any]) -> tuple[SourceLine | None, SourceLine | None, str]:
+    """Return where an equation comes from: its line, the user's own line, and the name stack.
+
+    Args:
+        path: the equation, after the calls and loops that it is in, outermost first. An equation without a line, as
+            inside a function that jax itself jits, has that of the innermost call with one.
+    """
+    lines = ((SourceLine.parse(_shorten_paths(summarize(eqn.source_info))), eqn) for eqn in reversed(path))
+    line, eqn = next((pair for pair in lines if pair[0]), (None, None))
+    user_line = next(filter(None, map(_user_line, reversed(path))), None)
+    return line, user_line, str(eqn.source_info.name_stack) if eqn is not None else ""
+
+
+def _user_line(eqn: Any) -> SourceLine | None:
+    """The line of the user's code from which an equation's library code was called; None if there is none."""
     frames = summarize(eqn.source_info, num_frames=100).splitlines()
     own = [frame for frame in frames if not frame.startswith(LIBRARY_PATHS)]
-    return ":".join(_shorten_paths(own[-1]).split(":")[:2]) if own else ""
+    return SourceLine.parse(_shorten_paths(own[-1])) if own else None
 
 
 INSTALL_PATHS = sysconfig.get_paths()

@@ -1,7 +1,10 @@
 """One check of one candidate as a table cell: a sign, the grade, and error / budget. And a finding in sentences."""
 
+from collections.abc import Sequence
+
 from equiv.core.budget import BUDGET_LEVEL, BUDGET_RISK, rounding_growth
-from equiv.core.results import CaseResult, CheckResult, Finding
+from equiv.core.output_name import TRAINING
+from equiv.core.results import CaseResult, CheckResult, Finding, ProbeTrial
 
 GRADE_SIGNS = {
     "proved": "✓",
@@ -47,11 +50,22 @@ def format_ratio(ratio: float) -> str:
     return f"{ratio:.2g}"
 
 
+def describe_conditions(trials: Sequence[ProbeTrial]) -> list[str]:
+    """Describe what the probes of a run depend on: a longer batch, or the environment of a frozen reference."""
+    found = [f"environment: {trial.note}" for trial in trials if trial.kind == "environment"]
+    longer = [trial for trial in trials if trial.kind == "longer batch"]
+    return found + [f"batch size increased: {', '.join(trial.subject)}" for trial in longer]
+
+
 def describe_finding(finding: Finding, reference: str, candidate: str) -> list[str]:
     """Describe a finding in sentences: both values, the index, error / budget, and where the budget comes from."""
-    lines = [text for text in (finding.note, finding.source) if text]
+    lines = [finding.note] if finding.note else []
+    if finding.rewrites:
+        lines.append(f"proved the same function modulo {', '.join(finding.rewrites)}")
+    if finding.first_differences:
+        lines.append(f"first different: {'; '.join(map(str, finding.first_differences))}")
     index = list(finding.index)
-    if index and finding.place.startswith("train: "):
+    if index and finding.output is not None and finding.output.program == TRAINING:
         at = f" at {index[1:]} after step {index[0] + 1}" if index[1:] else f" after step {index[0] + 1}"
     else:
         at = f" at {index}" if index else ""

@@ -1,6 +1,7 @@
 """Results: nothing is lost in JSON, another version or file is refused, a check is as strong as its weakest leaf."""
 
 import json
+import re
 import subprocess
 import sys
 from typing import get_args
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from equiv.core.first_difference import FirstDifference, SourceLine
 from equiv.core.grades import EQUAL_GRADES, GRADE_PRIORITY, REFUSAL_GRADES, Grade, Verdict
 from equiv.core.results import (
     RESULTS_SCHEMA_VERSION,
@@ -20,8 +22,10 @@ from equiv.core.results import (
     Finding,
     Intermediate,
     LeafResult,
+    ProbeTrial,
     RunResult,
     Spread,
+    TrialKind,
 )
 from equiv.core.results_json import decode_results, encode_results, read_results
 from equiv.core.verdict import check_grade, verdict_of
@@ -39,6 +43,7 @@ def some(strategy):
     return st.lists(strategy, max_size=2).map(tuple)
 
 
+LINE = st.builds(SourceLine, TEXT, SIZE, SIZE, TEXT)
 FINDING = st.builds(
     Finding,
     place=TEXT,
@@ -55,6 +60,10 @@ FINDING = st.builds(
     note=TEXT,
     response=NUMBER,
     depth=st.none() | SIZE,
+    rewrites=some(TEXT),
+    first_differences=some(
+        st.builds(FirstDifference, TEXT, TEXT, some(TEXT), some(TEXT), st.none() | LINE, st.none() | LINE, TEXT)
+    ),
     spread=st.none() | st.builds(Spread, some(REAL), some(SIZE), some(TEXT), some(SIZE), some(REAL), TEXT),
 )
 CHECK = st.builds(
@@ -64,7 +73,9 @@ CHECK = st.builds(
     grade=st.sampled_from(GRADES),
     summary=TEXT,
     findings=some(FINDING),
-    intermediates=some(st.builds(Intermediate, TEXT, TEXT, NUMBER, REAL, st.booleans())),
+    intermediates=some(
+        st.builds(Intermediate, TEXT, NUMBER, REAL, st.booleans(), TEXT, st.booleans(), st.none() | LINE)
+    ),
 )
 CASE = st.builds(
     CaseResult,
@@ -80,6 +91,7 @@ CASE = st.builds(
     ),
     deviations=some(st.builds(DeviationResult, *[TEXT] * 6)),
     problem=TEXT,
+    trials=some(st.builds(ProbeTrial, st.sampled_from(get_args(TrialKind)), some(TEXT), st.booleans(), NUMBER, TEXT)),
     unmapped_leaves=SIZE,
     sources=st.dictionaries(TEXT, st.builds(BuilderSource, TEXT, SIZE, TEXT), max_size=2),
     seconds=st.floats(0, 1e6),
@@ -192,9 +204,20 @@ def test_json_that_is_no_run_is_refused_with_the_path(data, message):
 def test_another_schema_version_is_refused_with_both_versions(data):
     """Also where it shares no other field with ours."""
     version = json.loads(data)["schema"]
-    message = rf"here\.json: results schema {version}, this version reads {RESULTS_SCHEMA_VERSION}\. Regenerate it"
+    message = (
+        rf"here\.json: results schema {version}, this version reads 1 and {RESULTS_SCHEMA_VERSION}\. Regenerate it"
+    )
     with pytest.raises(EquivError, match=message):
         decode_results(data, "here.json")
+
+
+FILE_NAME = st.text(min_size=1).filter(lambda name: not re.search(r":\d", name))
+
+
+@given(st.builds(SourceLine, FILE_NAME, SIZE, SIZE, st.text()))
+def test_a_source_line_is_parsed_from_its_text(line):
+    """Unless a colon and a digit are in the name of the file."""
+    assert SourceLine.parse(str(line)) == line
 
 
 def findings(*grades):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import get_args
 
 import pytest
+from named import output_named
 from rich.console import Console
 
 from equiv.core.checks import CHECK_NAMES
@@ -34,9 +35,13 @@ OFF = Finding(
     note="no rounding explains this difference",
     response=0.0001,
     depth=16,
+    output=output_named("call __call__: output"),
 )
-WORSE = replace(OFF, place="eval encode: output", ratio=4000.0, reference="2", candidate="6", error=4.0)
-NEAR = replace(OFF, place="train: a/kernel", grade="float64", ratio=0.5, error=0.0005, index=(2, 0, 1), note="")
+ENCODED, TRAINED = output_named("eval encode: output"), output_named("train: a/kernel")
+WORSE = replace(OFF, place=str(ENCODED), output=ENCODED, ratio=4000.0, reference="2", candidate="6", error=4.0)
+NEAR = replace(
+    OFF, place=str(TRAINED), output=TRAINED, grade="float64", ratio=0.5, error=0.0005, index=(2, 0, 1), note=""
+)
 MISSING = "linen: building the model needs abacus, which is not installed here. Install it."
 
 
@@ -204,11 +209,11 @@ def test_the_budget_says_where_it_comes_from(budget: float, sentence: str):
 
 def test_a_finding_in_training_says_after_which_step():
     assert (
-        describe_finding(replace(OFF, place="train: a/kernel"), "haiku", "linen")[1]
+        describe_finding(replace(OFF, output=TRAINED), "haiku", "linen")[1]
         == "haiku 1.5, linen 1.75 at [3] after step 1"
     )
     assert (
-        describe_finding(replace(OFF, place="train: a", index=(4,)), "haiku", "linen")[1]
+        describe_finding(replace(OFF, output=TRAINED, index=(4,)), "haiku", "linen")[1]
         == "haiku 1.5, linen 1.75 after step 5"
     )
 

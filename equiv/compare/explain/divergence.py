@@ -1,6 +1,5 @@
 """Find where a refuted candidate diverges from the reference: the first value that it does not compute too."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,12 +9,13 @@ import numpy as np
 
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.budget import rounding_growth, rounding_response
+from equiv.core.first_difference import is_backward, strip_transforms
 from equiv.core.output_name import InputName, ProgramName
-from equiv.core.results import BACKWARD_PASS, CheckResult, Intermediate
+from equiv.core.results import CheckResult, Intermediate
 from equiv.errors import EquivError
 from equiv.programs.compiled import part_inputs, probe_inputs
 from equiv.programs.eager import evaluate_eagerly
-from equiv.programs.jaxpr import source_line, user_source_line
+from equiv.programs.jaxpr import locate_equation
 from equiv.programs.primitives import EXACT
 from equiv.programs.probes import Probe, perturb_by_ulp, ulp
 from equiv.programs.program import Program
@@ -67,9 +67,7 @@ def walk_values(
         floors.append(response / budget if budget else 0.0)
     lost = _stays_over_budget(values, [ratio is None or ratio > 1 for ratio in ratios])
     rows = zip(values, ratios, floors, lost, strict=True)
-    return tuple(
-        Intermediate(*_describe_equation(value.place), ratio, floor, gone) for value, ratio, floor, gone in rows
-    )[:MAX_VALUES]
+    return tuple(_make_intermediate(value.place, ratio, floor, gone) for value, ratio, floor, gone in rows)[:MAX_VALUES]
 
 
 def _stays_over_budget(values: Sequence[ComputedValue], over: Sequence[bool]) -> list[bool]:
@@ -110,13 +108,10 @@ def _largest_difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.max(np.abs(one.ravel().astype("float64") - other.ravel().astype("float64"))))
 
 
-def _describe_equation(place: tuple[Any, ...]) -> tuple[str, str]:
-    """Give the primitive with the module that its name stack contains, and the user's own source line."""
-    stack = next((line.partition(") in ")[2] for line in map(source_line, reversed(place)) if line), "")
-    module = re.sub(r"transpose\(|jvp\(|\)", "", stack).strip("/")
-    way = f" {BACKWARD_PASS}" if "transpose(" in stack else ""
-    own = next(filter(None, map(user_source_line, reversed(place))), "")
-    return f"{place[-1].primitive.name}{way}{f' in {module}' if module else ''}", own
+def _make_intermediate(place: tuple[Any, ...], ratio: float | None, floor: float, lost: bool) -> Intermediate:
+    _, user_line, stack = locate_equation(place)
+    primitive, module = place[-1].primitive.name, strip_transforms(stack)
+    return Intermediate(primitive, ratio, floor, lost, module, is_backward(stack), user_line)
 
 
 DIVERGENCE_NUDGES = 2

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+from equiv.core.first_difference import FirstDifference
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult
-from equiv.programs.prover.first_difference import first_difference
+from equiv.programs.prover.first_difference import find_first_differences
 from equiv.programs.prover.prove import all_programs, mirrored_inputs
 from equiv.programs.traced_port import TracedPort
 from equiv.programs.transform import select_outputs
@@ -16,23 +17,23 @@ def add_first_differences(checks: list[CheckResult], reference: TracedPort, cand
     For the first `MAX_PLACES` outputs of a program, only equations that the output depends on are compared; for the
     others, the whole program.
     """
-    known: dict[tuple[ProgramName, OutputName | None], str] = {}
+    known: dict[tuple[ProgramName, OutputName | None], tuple[FirstDifference, ...]] = {}
 
-    def difference_of(found: OutputName | None) -> str:
+    def difference_of(found: OutputName | None) -> tuple[FirstDifference, ...]:
         if found is None:
-            return ""
+            return ()
         output = replace(found, after_training=False).of(STEP if found.program == TRAINING else found.program)
         program = output.program
         looked = sum(key[0] == program for key in known)
         key = (program, output) if looked < MAX_PLACES or (program, output) in known else (program, None)
         if key not in known:
-            known[key] = _first_difference_of(*key, reference, candidate)
+            known[key] = _first_differences_of(*key, reference, candidate)
         return known[key]
 
     results = []
     for check in checks:
         findings = [
-            replace(item, source=difference_of(item.output)) if item.grade in UNPROVED_GRADES else item
+            replace(item, first_differences=difference_of(item.output)) if item.grade in UNPROVED_GRADES else item
             for item in check.findings
         ]
         results.append(replace(check, findings=tuple(findings)))
@@ -45,17 +46,17 @@ MAX_PLACES = 8
 UNPROVED_GRADES = ("refuted", "float64", "rounding")
 
 
-def _first_difference_of(
+def _first_differences_of(
     program: ProgramName, output: OutputName | None, reference: TracedPort, candidate: TracedPort
-) -> str:
-    """Give the first difference of a program, or of the equations that one output depends on."""
+) -> tuple[FirstDifference, ...]:
+    """Give the first differences of a program, or of the equations that one output depends on."""
     parts = [
         next((part for part in all_programs(side.programs) if part.name == program), None)
         for side in (reference, candidate)
     ]
     if parts[0] is None or parts[1] is None:
-        return ""
+        return ()
     pair = [select_outputs(part, (output,)) if output in part.outputs else part for part in parts if part is not None]
     aliases = mirrored_inputs(reference.table)
     names = reference.port.name, candidate.port.name
-    return first_difference(pair[0], pair[1], aliases, names)
+    return find_first_differences(pair[0], pair[1], aliases, names)

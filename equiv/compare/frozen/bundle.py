@@ -13,7 +13,7 @@ import numpy as np
 
 from equiv.core.leaves import LeafSpec, NativeKey
 from equiv.core.output_name import InputName, OutputName, ProgramName
-from equiv.core.results import Finding
+from equiv.core.results import ProbeTrial
 from equiv.errors import EquivError
 from equiv.programs.program import Draw
 
@@ -141,7 +141,7 @@ class FrozenReference:
     reused: tuple[str, ...]
     drawn: int
     why_no_float64: str
-    sensitivity: tuple[Finding, ...]
+    sensitivity: tuple[ProbeTrial, ...]
     schema: int = SCHEMA_VERSION
 
 

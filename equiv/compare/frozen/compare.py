@@ -21,7 +21,7 @@ from equiv.compare.sensitivity.proof_mutation import mutate_proofs
 from equiv.core.case_files import LoadedCase
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafTable, MappedLeaf
-from equiv.core.results import CaseResult, CheckResult, Finding, LeafResult
+from equiv.core.results import CaseResult, CheckResult, LeafResult, ProbeTrial
 from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError
 from equiv.programs.built_case import BuiltCase, build_case
@@ -72,7 +72,7 @@ def compare_with_frozen(
             LeafResult(leaf.name, leaf.spec.shape, leaf.spec.dtype, {f"frozen {frozen.port}": str(leaf.key)})
             for leaf in frozen.leaves
         ),
-        probes=(*frozen.sensitivity, *trials, Finding("environment", "exact", note=note)),
+        trials=(*frozen.sensitivity, *trials, ProbeTrial("environment", note=note)),
     )
 
 
@@ -109,7 +109,7 @@ def _check_batch_and_steps(loaded: LoadedCase, frozen: FrozenReference) -> None:
 
 def _compare_ports(
     built_case: BuiltCase, frozen: FrozenReference, reference: Reference, candidates: list[str], stage: ReportStage
-) -> tuple[list[CheckResult], tuple[Finding, ...]]:
+) -> tuple[list[CheckResult], tuple[ProbeTrial, ...]]:
     stage("tracing")
     checks: list[CheckResult] = []
     ready = trace_candidates(built_case, candidates, checks)

@@ -12,7 +12,7 @@ from equiv.compare.proofs import prover_side
 from equiv.compare.sensitivity.probe_sensitivity import measure_sensitivity
 from equiv.core.case_files import LoadedCase
 from equiv.core.leaves import MappedLeaf
-from equiv.core.results import Finding
+from equiv.core.results import ProbeTrial
 from equiv.errors import CaseError
 from equiv.programs.built_case import BuiltCase, build_case
 from equiv.programs.probes import Probe
@@ -49,7 +49,7 @@ def freeze_reference(loaded: LoadedCase, progress: Callable[[str], None] = lambd
 
 
 def _make_bundle(
-    name: str, built_case: BuiltCase, compiled: CompiledPort, reference: Reference, trials: tuple[Finding, ...]
+    name: str, built_case: BuiltCase, compiled: CompiledPort, reference: Reference, trials: tuple[ProbeTrial, ...]
 ) -> FrozenReference:
     traced, observed, noise = compiled.traced, reference.observed, reference.noise
     begin, step, case = traced.programs.begin, traced.programs.step, built_case.case

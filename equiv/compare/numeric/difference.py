@@ -70,9 +70,9 @@ def apply_proof(comparison: Comparison, finding: Finding, other: OutputName) -> 
     if proof is None or finding.grade == "error" or (finding.grade == "refuted" and finding.error is None):
         return finding
     if finding.grade != "refuted":
-        return replace(finding, grade=proof.grade, note="; ".join(proof.rewrites))
+        return replace(finding, grade=proof.grade, note="", rewrites=proof.rewrites)
     if proof.grade == "proved modulo" and finding.precision == "native":
-        return replace(finding, note=f"{finding.note}; proved the same function modulo {', '.join(proof.rewrites)}")
+        return replace(finding, rewrites=proof.rewrites)
     return replace(
         finding, grade="error", note="proved equal, yet the numbers differ: an error of equiv, please report"
     )

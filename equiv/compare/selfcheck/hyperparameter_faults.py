@@ -72,7 +72,7 @@ def plant_in_builder(
                 )
             result = MutantResult(port.name, fault.rule.kind, BUILDER, fault.site(tried), **outcome)
             yield result
-            if result.outcome in ("noticed", "equivalent"):
+            if result.outcome in ("killed", "equivalent"):
                 break
 
 
@@ -105,14 +105,14 @@ def _judge_wrong_value(
         port = call_user_code(name, "building the model", make)
         table = map_port(built_case.case.layers, port, load_library(port.library))
         if other := _changed_leaf(traced.table, table):
-            return {"outcome": "noticed", "check": "structure", **other}
+            return {"outcome": "killed", "check": "structure", **other}
         tracer = replace(traced.tracer, port=port, table=table)
         own, raw = call_user_code(name, "tracing", partial(trace_programs, tracer))
         programs = trace_port_float64(TracedPort(tracer, own, raw, traced.initialise))
     except EquivError as error:
-        return {"outcome": "noticed", "check": "structure", "place": MODEL_PLACE, "reason": str(error)}
+        return {"outcome": "killed", "check": "structure", "place": MODEL_PLACE, "reason": str(error)}
     if isinstance(programs, str):
-        return {"outcome": "noticed", "check": "structure", "place": MODEL_PLACE, "reason": programs}
+        return {"outcome": "killed", "check": "structure", "place": MODEL_PLACE, "reason": programs}
     decided = _judge_programs(detector, programs)
     hidden_in_float64 = decided["outcome"] == "equivalent" or decided.get("reason") == NOTHING_MOVES
     return (
@@ -123,7 +123,7 @@ def _judge_wrong_value(
 
 
 def _compare_with_control(outcome: dict[str, Any], control: dict[str, Any]) -> dict[str, Any]:
-    """Keep an error as `noticed` only if setting the right value in the same way works."""
+    """Keep an error as `killed` only if setting the right value in the same way works."""
     if control["outcome"] == "equivalent":
         return outcome
     reason = f"the layer cannot be changed: with the value that it has, {control.get('reason') or control['place']}"
@@ -151,14 +151,14 @@ def _judge_programs(detector: Detector, programs: Programs) -> dict[str, Any]:
     """Judge programs as a run would: outputs and their shapes, draws, then values."""
     for program in all_programs(programs):
         if other := _changed_signature(detector.original(program), program):
-            return {"outcome": "noticed", **other}
+            return {"outcome": "killed", **other}
     changed = [program for program in all_programs(programs) if not detector.same(program)]
     port = replace(detector.port, programs=programs)
     reasons: list[tuple[str, str]] = []
     for program in changed:
         where, unnoticed = detect(detector, program, port)
         if where:
-            return {"outcome": "noticed", **where}
+            return {"outcome": "killed", **where}
         reasons.append(explain_undetected(detector, program, unnoticed, port))
     order = ("survived", "unidentifiable", "equivalent")
     none = ("equivalent", "traced to the same programs: the value is not used")

@@ -84,7 +84,7 @@ def _plant_in_programs(detector: Detector, faults: Sequence[Fault]) -> Iterator[
             for tried, (mutation, mutant) in enumerate(generate_mutants(program, fault, SITE_SEED, places)):
                 result = _judge_mutant(detector, mutation, mutant)
                 yield result
-                if result.outcome == "noticed" or tried + 1 == MAX_SITES:
+                if result.outcome == "killed" or tried + 1 == MAX_SITES:
                     break
 
 
@@ -94,6 +94,6 @@ def _judge_mutant(detector: Detector, mutation: Mutation, mutant: Program) -> Mu
     planted = partial(MutantResult, backend, mutation.kind, str(mutation.program), mutation.site)
     where, unnoticed = detect(detector, mutant)
     if where:
-        return planted("noticed", **where)
+        return planted("killed", **where)
     outcome, reason = explain_undetected(detector, mutant, unnoticed)
     return planted(outcome, reason=reason)

@@ -15,14 +15,14 @@ from equiv.compare.observation import Outputs, RoundingNoise
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.output_name import OutputName
-from equiv.core.results import Finding
+from equiv.core.results import ProbeTrial, TrialKind
 from equiv.programs.compiled import run_executable
 from equiv.programs.probes import NamedArrays, Probe, ulp
 
 
 def measure_sensitivity(
     compiled: CompiledPort, probes: tuple[Probe, ...], base: Outputs, noise: RoundingNoise, factor: float
-) -> tuple[Finding, ...]:
+) -> tuple[ProbeTrial, ...]:
     """Measure whether the first probe shows a change of each leaf, and a swap of each two leaves of one shape.
 
     Args:
@@ -35,20 +35,19 @@ def measure_sensitivity(
     probe = probes[0]
     finite = {name: array for name, array in base.items() if np.isfinite(array).all()}
     budgets = {name: _output_budget(name, array, noise, factor) for name, array in finite.items()}
-    moved = [(f"moving {leaf}", (leaf, leaf), changed) for leaf, changed in _move_leaves(probe)]
-    swapped = [(f"swapping {' and '.join(pair)}", pair, changed) for pair, changed in _swap_leaves(probe)]
+    changes = [*(("moved", *one) for one in _move_leaves(probe)), *(("swapped", *one) for one in _swap_leaves(probe))]
     return tuple(
-        _trial_finding(place, run_executable(compiled.native, changed), base, budgets, leaves)
-        for place, leaves, changed in (*moved, *swapped)
+        _try_change(kind, leaves, run_executable(compiled.native, changed), base, budgets)
+        for kind, leaves, changed in changes
     )
 
 
-def _move_leaves(probe: Probe) -> Iterator[tuple[str, Probe]]:
+def _move_leaves(probe: Probe) -> Iterator[tuple[tuple[str], Probe]]:
     for leaf, array in probe.variables.items():
         # A different factor for every element: a normalisation would hide a common one.
         factors = np.linspace(1.25, 1.75, num=array.size).reshape(array.shape)
         changed = array * factors + 0.125 if str(array.dtype) in FLOAT_DTYPES else array + 1
-        yield leaf, _with_variables(probe, {leaf: changed.astype(array.dtype)})
+        yield (leaf,), _with_variables(probe, {leaf: changed.astype(array.dtype)})
 
 
 def _swap_leaves(probe: Probe) -> Iterator[tuple[tuple[str, str], Probe]]:
@@ -62,30 +61,26 @@ def _with_variables(probe: Probe, changed: NamedArrays) -> Probe:
     return replace(probe, variables={**probe.variables, **changed})
 
 
-def _trial_finding(
-    place: str, outputs: Outputs, base: Outputs, budgets: Mapping[OutputName, float], leaves: tuple[str, str]
-) -> Finding:
-    """Judge whether a changed probe moves an output; `leaves`: the two swapped, or twice the one moved.
+def _try_change(
+    kind: TrialKind, leaves: tuple[str, ...], outputs: Outputs, base: Outputs, budgets: Mapping[OutputName, float]
+) -> ProbeTrial:
+    """Judge whether a changed probe moves an output.
 
     The trained value of the moved leaf itself does not count: it changes even if the model does not use the leaf.
     """
     shown, ratio = "", 0.0
     for name, budget in budgets.items():
         # A port that swaps two leaves swaps them in its outputs, too.
-        other = _swap_leaf_names(name, *leaves)
-        if other not in outputs or (name.kind == "leaf" and leaves == (name.leaf, name.leaf)):
+        other = _swap_leaf_names(name, leaves[0], leaves[-1])
+        if other not in outputs or (name.kind == "leaf" and leaves == (name.leaf,)):
             continue
         found = _change_over_budget(base[name], outputs[other], budget)
         if found > ratio:
             shown, ratio = str(name), found
     if ratio > 1:
-        return Finding(place, "exact", ratio=ratio if math.isfinite(ratio) else None, note=f"seen in {shown}")
-    return Finding(
-        place,
-        "unidentifiable",
-        ratio=ratio,
-        note="it changes no output, gradient, state or train step by more than its budget",
-    )
+        return ProbeTrial(kind, leaves, True, ratio if math.isfinite(ratio) else None, f"seen in {shown}")
+    note = "it changes no output, gradient, state or train step by more than its budget"
+    return ProbeTrial(kind, leaves, False, ratio, note)
 
 
 def _swap_leaf_names(name: OutputName, one: str, other: str) -> OutputName:

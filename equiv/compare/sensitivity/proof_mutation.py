@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from equiv.core.output_name import STEP, TRAINING, OutputName
-from equiv.core.results import Finding
+from equiv.core.results import ProbeTrial
 from equiv.errors import EquivError
 from equiv.programs.mutation.mutate import mutate_randomly
 from equiv.programs.program import Program
@@ -16,7 +16,7 @@ MAX_MUTATIONS = 5
 """Most mutations tried for a program: some change nothing that is proved, such as a factor of one."""
 
 
-def mutate_proofs(candidates: Mapping[str, TracedPort], proofs: Mapping[str, Proofs]) -> tuple[Finding, ...]:
+def mutate_proofs(candidates: Mapping[str, TracedPort], proofs: Mapping[str, Proofs]) -> tuple[ProbeTrial, ...]:
     """Mutate every proved program of every candidate, and record whether its proof breaks."""
     return tuple(
         _mutate_proof(name, part, outputs)
@@ -31,15 +31,16 @@ def _proved_outputs(part: Program, proofs: Proofs) -> list[OutputName]:
     return [output for output in part.outputs if (output.of(TRAINING) if part.name == STEP else output) in proved]
 
 
-def _mutate_proof(name: str, part: Program, outputs: list[OutputName]) -> Finding:
-    place = f"tampering with {name}, {part.name}"
+def _mutate_proof(name: str, part: Program, outputs: list[OutputName]) -> ProbeTrial:
+    kind, subject = "mutated proof", (name, str(part.name))
     before = number_program(part)
     for seed in range(MAX_MUTATIONS):
         try:
             mutation, mutant = mutate_randomly(part, seed)
         except EquivError as error:
-            return Finding(place, "unidentifiable", note=str(error))
+            return ProbeTrial(kind, subject, detected=False, note=str(error))
         after = number_program(mutant)
         if any(before[output].name != after[output].name for output in outputs):
-            return Finding(place, "exact", note=f"{mutation.kind}: {mutation.site}")
-    return Finding(place, "unidentifiable", note=f"none of {MAX_MUTATIONS} changed equations broke the proof")
+            return ProbeTrial(kind, subject, note=f"{mutation.kind}: {mutation.site}")
+    note = f"none of {MAX_MUTATIONS} changed equations broke the proof"
+    return ProbeTrial(kind, subject, detected=False, note=note)

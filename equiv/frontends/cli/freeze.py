@@ -32,10 +32,10 @@ def _write_bundle(path: Path, output: Path | None) -> int:
         frozen = keep(load_case(files[0]), status.update)
     output = output or Path(f"{files[0].path.stem}.equiv")
     write_file(output, encode_bundle(frozen), "Give another file with -o.")
-    unnoticed = [finding.place for finding in frozen.sensitivity if finding.grade == "unidentifiable"]
+    unnoticed = [trial.title for trial in frozen.sensitivity if not trial.detected]
     click.echo(f"✓ {output}: {frozen.port} of {frozen.case}, {len(frozen.leaves)} leaves, {len(frozen.probes)} probes")
-    for place in unnoticed:
-        click.echo(f"? {place}: noticed by no probe")
+    for title in unnoticed:
+        click.echo(f"? {title}: noticed by no probe")
     for pair in frozen.reused:
         click.echo(f"! {frozen.port} draws the same bits twice: {pair}", err=True)
     return EXIT_TROUBLE if frozen.reused else 0

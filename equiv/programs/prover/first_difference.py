@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
+from equiv.core.first_difference import FirstDifference
 from equiv.core.output_name import InputName
-from equiv.programs.jaxpr import source_line, user_source_line
+from equiv.programs.jaxpr import locate_equation
 from equiv.programs.primitives import CALLS
 from equiv.programs.program import Program
 from equiv.programs.prover.algebra import CONDITIONS, Algebra
@@ -19,10 +20,10 @@ NumberedEquation = tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]
 """The enclosing calls and the equation, its input terms, its output terms."""
 
 
-def first_difference(
+def find_first_differences(
     left: Program, right: Program, aliases: Mapping[InputName, InputName], names: tuple[str, str]
-) -> str:
-    """Describe the first equation on each side whose operands both programs have and whose result only its own has.
+) -> tuple[FirstDifference, ...]:
+    """Find the first equation on each side whose operands both programs have and whose result only its own has.
 
     Differences that named rewrites explain do not count.
 
@@ -30,10 +31,10 @@ def first_difference(
         left: the reference's program.
         right: the candidate's.
         aliases: see `number_program`.
-        names: names of both backends.
+        names: names of both ports.
 
     Returns:
-        One sentence; empty where no such equation exists.
+        That of the reference, then that of the candidate; a port without such an equation is left out.
     """
     sides = []
     for program in (left, right):
@@ -51,8 +52,7 @@ def first_difference(
         _first_unmatched(steps, other) or _first_unmatched(steps, other | given.keys())
         for steps, other in zip(sides, reversed(terms), strict=True)
     ]
-    shown = [f"{name} {_describe_step(step, given)}" for name, step in zip(names, found, strict=True) if step]
-    return f"first different: {'; '.join(shown)}" if shown else ""
+    return tuple(_make_difference(name, step, given) for name, step in zip(names, found, strict=True) if step)
 
 
 @dataclass
@@ -81,17 +81,18 @@ def _first_unmatched(steps: list[NumberedEquation], other: set[str]) -> Numbered
     return None
 
 
-def _describe_step(step: NumberedEquation, given: Mapping[str, str]) -> str:
-    """Describe an equation: primitive, source line, named inputs and constants.
-
-    An equation inside a library's own jit is described by the line of the call.
-    """
+def _make_difference(port: str, step: NumberedEquation, given: Mapping[str, str]) -> FirstDifference:
     place, ins, _ = step
-    lines = [line for line in map(source_line, reversed(place)) if line and not line.startswith(" in ")]
     literals = [item.val for item in place[-1].invars if isinstance(item, core.Literal)]
-    operands = [given[term] for term in ins if term in given]
-    operands += [f"{float(value):.6g}" for value in literals if np.ndim(value) == 0 and np.isreal(value)]
-    given_text = f" with {', '.join(dict.fromkeys(operands))}" if operands else ""
-    own = next(filter(None, map(user_source_line, reversed(place))), "")
-    called = f", called at {own}" if lines and own and not lines[0].startswith(f"{own}:") else ""
-    return f"{place[-1].primitive.name}{f' at {lines[0]}' if lines else ''}{given_text}{called}"
+    constants = [f"{float(value):.6g}" for value in literals if np.ndim(value) == 0 and np.isreal(value)]
+    location, user_line, name_stack = locate_equation(place)
+    own = location and user_line and location.short == user_line.short
+    return FirstDifference(
+        port,
+        place[-1].primitive.name,
+        tuple(dict.fromkeys(given[term] for term in ins if term in given)),
+        tuple(dict.fromkeys(constants)),
+        location,
+        None if own else user_line,
+        name_stack,
+    )

@@ -1,8 +1,9 @@
 """Why a candidate differs: which port is likely wrong, and the likely cause, both derived from the findings alone."""
 
+from equiv.core.first_difference import FirstDifference
 from equiv.core.headline import severity
 from equiv.core.results import CaseResult, CheckResult, Finding
-from equiv.report.findings.source_lines import DifferenceSite, ReportedEquation, difference_sites
+from equiv.report.findings.source_lines import DifferenceSite, difference_sites
 
 FAILED_GRADES = ("refuted", "error")
 
@@ -79,7 +80,7 @@ def describe_first_lost_value(case: CaseResult, candidate: str) -> str:
     for points in walks[:1]:
         at = next((index for index, point in enumerate(points) if point.lost), None)
         if at is not None:
-            line = f" ({points[at].where})" if points[at].where else ""
+            line = f" ({location.short})" if (location := points[at].location) else ""
             before = (
                 f"the first {at} of {len(points)} intermediate values are equal"
                 if at
@@ -118,15 +119,15 @@ def _likely_cause(case: CaseResult, check: CheckResult, finding: Finding) -> tup
     if check.check == "structure" or finding.grade == "error" or finding.error is None:
         return _escape_braces(f"{place}: {finding.note}" if finding.note else place), place
     relation = finding.spread.relation if finding.spread else ""
-    if relation == "all zero" and ": gradient " in place:
+    if relation == "all zero" and finding.output is not None and finding.output.kind == "gradient":
         sentence = f"no gradient reaches {{}} in {who} (0 everywhere): a `stop_gradient` follows it, "
-        return sentence + "or it is not among the differentiated parameters", place.partition(": gradient ")[2]
+        return sentence + "or it is not among the differentiated parameters", finding.leaf or finding.output.path
     if relation == "unchanged by every step":
         sentence = f"{who}'s training never changes {{}}: the update is dropped, or the old value is returned"
-        return sentence, place.removeprefix("train: ")
+        return sentence, finding.output.text if finding.output else place
     if relation:
         return f"{who} gives {_escape_braces(relation)} at {{}}", place
-    return _escape_braces(cause_from_sites(difference_sites(case, finding.source, who))), place
+    return _escape_braces(cause_from_sites(difference_sites(case, finding, who))), place
 
 
 def _escape_braces(text: str) -> str:
@@ -139,35 +140,35 @@ def cause_from_sites(pair: tuple[DifferenceSite, ...]) -> str:
         return ""
     left, right = (site.equation for site in pair)
     at = _site_suffix(pair[1])
-    if left.operation != right.operation:
-        ours, theirs = _operation_words(left), _operation_words(right)
-        return f"different operations: {ours} in {left.backend}, {theirs} in {right.backend}{at}"
-    if left.names != right.names and left.names and right.names:
+    if left.primitive != right.primitive:
+        ours, theirs = _equation_words(left), _equation_words(right)
+        return f"different operations: {ours} in {left.port}, {theirs} in {right.port}{at}"
+    if left.operands != right.operands and left.operands and right.operands:
         ours, theirs = (
-            join_words(tuple(item for item in one.names if item not in other.names))
+            join_words(tuple(item for item in one.operands if item not in other.operands))
             for one, other in ((left, right), (right, left))
         )
         return (
-            f"different leaves at the same place: {left.operation} takes {ours} in {left.backend}, {theirs} in "
-            f"{right.backend}: two leaves are swapped in the code or in the layer table{at}"
+            f"different leaves at the same place: {left.primitive} takes {ours} in {left.port}, {theirs} in "
+            f"{right.port}: two leaves are swapped in the code or in the layer table{at}"
         )
-    if left.numbers != right.numbers and left.numbers and right.numbers:
-        ours, theirs = (join_words(one.numbers) for one in (left, right))
-        return f"different constants in {left.operation}: {ours} in {left.backend}, {theirs} in {right.backend}{at}"
+    if left.constants != right.constants and left.constants and right.constants:
+        ours, theirs = (join_words(one.constants) for one in (left, right))
+        return f"different constants in {left.primitive}: {ours} in {left.port}, {theirs} in {right.port}{at}"
     return ""
 
 
 def _site_suffix(site: DifferenceSite) -> str:
     """Return the layer and the source line, as the end of a sentence."""
     layer = f"layer {site.layer}" if site.layer else ""
-    line = f"{site.equation.file}:{site.equation.line}" if site.equation.line else ""
+    line = site.equation.user_line.short if site.equation.user_line else ""
     code = f" `{site.code}`" if site.code else ""
     text = ", ".join(filter(None, (layer, f"{line}{code}".strip())))
     return f"; {text}" if text else ""
 
 
-def _operation_words(equation: ReportedEquation) -> str:
-    return f"{equation.operation} of {join_words(equation.operands)}" if equation.operands else equation.operation
+def _equation_words(equation: FirstDifference) -> str:
+    return f"{equation.primitive} of {join_words(equation.inputs)}" if equation.inputs else equation.primitive
 
 
 def join_words(words: tuple[str, ...]) -> str:

@@ -19,7 +19,7 @@ GLOSSARY = (
     ("blocked", "not checked, because an earlier check failed"),
     ("not run", "not checked on this machine, for the reason given"),
     ("probe", "the inputs of a run: variables and batch, every leaf randomised; cold: with freshly initialised state"),
-    ("planted fault", "a bug inserted on purpose, to test that the checks notice it"),
+    ("mutant", "a candidate with a bug planted on purpose; killed if a check notices it, as it should"),
     ("ulp", "unit in the last place: the distance to the next representable number of the dtype"),
 )
 """Terms and meanings, in the order in which a reader meets them."""

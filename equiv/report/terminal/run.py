@@ -12,9 +12,9 @@ from equiv.core.checks import CHECK_NAMES
 from equiv.core.environment import library_distributions
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.headline import headline_finding, place_words, severity, verdict_reason, verdict_words
-from equiv.core.results import CaseResult, CheckResult, Finding, RunResult
+from equiv.core.results import CaseResult, CheckResult, Finding, ProbeTrial, RunResult, TrialKind
 from equiv.core.selfcheck_results import OUTCOMES
-from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_finding
+from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_conditions, describe_finding
 from equiv.report.terminal.initial_values import describe_initial_values
 
 VERDICT_COLOURS = {"same": "green", "different": "red", "inconclusive": "yellow", "error": "magenta"}
@@ -41,7 +41,7 @@ def print_run(result: RunResult, console: Console, explain: bool = False) -> Non
     if compared := [case for case in result.cases if case.candidates]:
         _print_check_table(compared, console)
         say(f"[dim]{_findings_line(result)}[/]")
-        if tried := [finding for case in result.cases for finding in case.probes]:
+        if tried := [trial for case in result.cases for trial in case.trials]:
             say(f"[dim]{_probes_line(tried)}[/]")
         say(_faults_line(compared))
         for case in compared:
@@ -111,22 +111,22 @@ def _findings_line(result: RunResult) -> str:
     )
 
 
-def _probes_line(tried: list[Finding]) -> str:
+def _probes_line(tried: list[ProbeTrial]) -> str:
     """Summarise how sensitive the probes are: changed leaves, swapped leaves and mutated proofs that they notice."""
-    moved = [finding for finding in tried if finding.place.startswith("moving ")]
-    swapped = [finding for finding in tried if finding.place.startswith("swapping ")]
-    mutated = [finding for finding in tried if finding.place.startswith("tampering ")]
-    undetected = [finding.place for finding in tried if finding.grade == "unidentifiable"]
-    noticed = [sum(finding.grade == "exact" for finding in group) for group in (moved, swapped, mutated)]
-    longer = [finding.place for finding in tried if finding.place.startswith("lengthening ")]
-    missed = f"; not noticed: {', '.join(map(escape, undetected))}" if undetected else ""
-    changed = "".join(f"; environment: {escape(finding.note)}" for finding in tried if finding.place == "environment")
-    missed += changed
-    missed += "".join(f"; batch size increased: {escape(place.removeprefix('lengthening '))}" for place in longer)
-    return (
-        f"probes: {noticed[0]} of {len(moved)} changed leaves and "
-        f"{noticed[1]} of {len(swapped)} swapped leaf pairs noticed; "
-        f"{noticed[2]} of {len(mutated)} proofs fail, as they should, when an equation is changed{missed}"
+
+    def count(kind: TrialKind) -> str:
+        found = [trial.detected for trial in tried if trial.kind == kind]
+        return f"{sum(found)} of {len(found)}"
+
+    undetected = [escape(trial.title) for trial in tried if not trial.detected]
+    rest = [f"not noticed: {', '.join(undetected)}"] if undetected else []
+    rest += [escape(condition) for condition in describe_conditions(tried)]
+    return "; ".join(
+        (
+            f"probes: {count('moved')} changed leaves and {count('swapped')} swapped leaf pairs noticed",
+            f"{count('mutated proof')} proofs fail, as they should, when an equation is changed",
+            *rest,
+        )
     )
 
 
@@ -143,7 +143,7 @@ def _faults_line(cases: list[CaseResult]) -> str:
     trouble = "".join(
         f"; {escape(case.name)}: {escape(case.faults.problem)}" for case in tried if case.faults and case.faults.problem
     )
-    text = f"faults: {found['noticed']} of {found.total()} planted faults noticed, {rest}{trouble}"
+    text = f"faults: {found['killed']} of {found.total()} mutants killed, {rest}{trouble}"
     return f"[red]✗ {text}[/]" if found["survived"] or trouble else f"[dim]{text}[/]"
 
 

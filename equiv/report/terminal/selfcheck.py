@@ -1,4 +1,4 @@
-"""Print a selfcheck in the terminal: how many faults were noticed, then a table of fault kinds by case."""
+"""Print a selfcheck in the terminal: how many mutants were killed, then a table of fault kinds by case."""
 
 import re
 from collections import Counter
@@ -18,10 +18,10 @@ from equiv.core.selfcheck_results import (
     selfcheck_exit_code,
 )
 
-OUTCOME_COLOURS = {"noticed": "green", "equivalent": "cyan", "unidentifiable": "yellow", "survived": "red"}
+OUTCOME_COLOURS = {"killed": "green", "equivalent": "cyan", "unidentifiable": "yellow", "survived": "red"}
 
 OUTCOME_MEANINGS = {
-    "noticed": "noticed by a check",
+    "killed": "killed: noticed by a check",
     "equivalent": "equivalent: proved to change nothing",
     "unidentifiable": "unidentifiable: no probe can show it",
     "survived": "survived: within the budget, not noticed",

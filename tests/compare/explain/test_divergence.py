@@ -55,7 +55,7 @@ def test_another_constant_is_lost_from_where_it_is_added():
     first = next(index for index, point in enumerate(points) if point.lost)
     assert names[first] == "add"
     assert [point.name for point in points if point.lost] == ["add", "rsqrt", "mul", "tanh"]
-    assert points[first].where.startswith("tests/compare/explain/test_divergence.py:")
+    assert points[first].location.file == "tests/compare/explain/test_divergence.py"
 
 
 def test_another_way_to_the_same_is_not_lost():

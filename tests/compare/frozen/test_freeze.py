@@ -54,7 +54,9 @@ def test_every_finding_is_the_living_ones(name):
     """Place by place: the same grade and the same rewrites."""
 
     def told(result):
-        return {(c.check, c.candidate, f.place): (f.grade, f.note) for c in result.checks for f in c.findings}
+        return {
+            (c.check, c.candidate, f.place): (f.grade, f.note, f.rewrites) for c in result.checks for f in c.findings
+        }
 
     ours, theirs = told(compare_with_frozen(loaded(name), bundle(name))), told(living(name))
     # What the guide prints of the frozen library is its own affair.
@@ -110,7 +112,7 @@ def test_the_frozen_library_need_not_be_installed(tmp_path):
 def test_what_changed_in_the_environment_is_named():
     before = {**bundle("counter").environment, "jax": "0.1.0"}
     result = compare_with_frozen(loaded("counter"), replace(bundle("counter"), environment=before))
-    (told,) = [finding.note for finding in result.probes if finding.place == "environment"]
+    (told,) = [trial.note for trial in result.trials if trial.kind == "environment"]
     assert told.startswith("jax: 0.1.0, now ")
     assert environment_changes({"a": "1", "b": "2"}, {"a": "1", "c": "3"}) == ("b: 2, now unknown", "c: unknown, now 3")
 

@@ -73,13 +73,13 @@ def planted_at(candidate: str, site: str) -> kills.MutantResult:
 def test_a_wrong_hyperparameter_is_noticed_on_its_layer(candidate, site, check, place) -> None:
     """By the check that looks there, in all three libraries."""
     kill = planted_at(candidate, site)
-    assert (kill.outcome, kill.check, kill.place, kill.program) == ("noticed", check, place, "builder")
+    assert (kill.outcome, kill.check, kill.place, kill.program) == ("killed", check, place, "builder")
 
 
 def test_a_model_that_cannot_be_built_is_noticed_with_message() -> None:
     """A mode that is given twice in Linen, an axis that does not fit in NNX."""
     twice = planted_at("linen", "bn: use_running_average True for None")
-    assert (twice.outcome, twice.check, twice.place) == ("noticed", "structure", "model")
+    assert (twice.outcome, twice.check, twice.place) == ("killed", "structure", "model")
     assert twice.reason.startswith("linen: building the model raised ValueError: Parameter")
     assert planted_at("nnx", "bn: axis -2 for -1").reason.startswith("nnx: tracing raised TypeError: cannot reshape")
 
@@ -132,7 +132,7 @@ def test_an_error_while_changing_a_layer_is_no_noticed_fault() -> None:
 
 def test_none_survives() -> None:
     """In none of the three libraries."""
-    assert {kill.outcome for name in LIBRARIES for kill in planted(name)} <= {"noticed", "equivalent", "unidentifiable"}
+    assert {kill.outcome for name in LIBRARIES for kill in planted(name)} <= {"killed", "equivalent", "unidentifiable"}
 
 
 def test_a_check_that_is_blind_leaves_survivors() -> None:
@@ -169,7 +169,7 @@ def test_an_activation_in_a_sequence_is_exchanged(library) -> None:
     """An element of a list or tuple of functions counts by itself."""
     (kill,) = in_builders(two_layers(library), "builder: other activation")
     assert kill.site.endswith("gelu for relu")
-    assert (kill.outcome, kill.place) == ("noticed", "call __call__: output")
+    assert (kill.outcome, kill.place) == ("killed", "call __call__: output")
 
 
 def test_one_fault_in_several_layers_is_planted_once_with_count() -> None:
@@ -322,12 +322,12 @@ def test_the_command_lists_faults_in_programs_and_in_builders() -> None:
     kill = partial(kills.MutantResult, "nnx", "builder: other eps", "builder", "LayerNorm a: eps 1e-06 for 1e-05")
     moved = "moves eval: output by 1.8e-15, changing with the rounding: the same in real numbers on every probe"
     found = (
-        kill("noticed"),
+        kill("killed"),
         kill("survived", reason="moves eval: output by 1e-9, within the budget of 1e-8"),
         kills.MutantResult(
             "nnx", "builder: flag", "builder", "BatchNorm b: use_fast_variance", "unidentifiable", reason=moved
         ),
-        kills.MutantResult("nnx", "eps x 10", "step", "add", "noticed"),
+        kills.MutantResult("nnx", "eps x 10", "step", "add", "killed"),
     )
     console = Console(file=io.StringIO(), width=120, color_system=None)
     print_selfcheck(
@@ -335,7 +335,7 @@ def test_the_command_lists_faults_in_programs_and_in_builders() -> None:
     )
     lines = console.file.getvalue().splitlines()
     assert lines[:2] == [
-        "✗ 2 of 4 faults noticed, 0 equivalent, 1 unidentifiable, 1 survived",
+        "✗ 2 of 4 mutants killed, 0 equivalent, 1 unidentifiable, 1 survived",
         "1 in programs: ✓ 1; 3 in builders: ✓ 1 ? 1 ✗ 1",
     ]
     assert lines[-2:] == [

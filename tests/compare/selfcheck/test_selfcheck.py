@@ -11,7 +11,7 @@ from jax.extend.core import jaxpr_as_fun
 from rich.console import Console
 
 from equiv.compare.selfcheck.selfcheck import run_selfcheck
-from equiv.core import results
+from equiv.core import results, results_json
 from equiv.core import selfcheck_results as kills
 from equiv.frontends.cli.main import main
 from equiv.programs.mutation.mutate import FAULTS, generate_mutants, mutate_randomly
@@ -44,10 +44,10 @@ def test_every_planted_fault_is_noticed_or_has_a_reason(name: str) -> None:
     """None is hidden by the budget."""
     result = planted(name)
     found = kills.count_outcomes(result.mutants)
-    assert found["noticed"] > 100
+    assert found["killed"] > 100
     assert found["survived"] == 0
-    assert all(kill.reason for kill in result.mutants if kill.outcome != "noticed")
-    assert all(kill.place for kill in result.mutants if kill.outcome == "noticed")
+    assert all(kill.reason for kill in result.mutants if kill.outcome != "killed")
+    assert all(kill.place for kill in result.mutants if kill.outcome == "killed")
 
 
 def test_fresh_leaves_and_a_batch_of_ones_notice_fewer() -> None:
@@ -55,7 +55,7 @@ def test_fresh_leaves_and_a_batch_of_ones_notice_fewer() -> None:
     share = {}
     for fresh in (False, True):
         found = kills.count_outcomes(planted("rnn_scan", fresh).mutants)
-        share[fresh] = found["noticed"] / found.total()
+        share[fresh] = found["killed"] / found.total()
     assert share[True] < share[False]
 
 
@@ -106,11 +106,11 @@ def test_a_run_with_selfcheck_keeps_the_counts_and_says_them(tmp_path) -> None:
     ran = CliRunner().invoke(
         main, ["run", str(helpers.CASES / "custom_linear.py"), "--selfcheck", "--reports", str(tmp_path)]
     )
-    (case,) = results.read(tmp_path / "results.json").cases
+    (case,) = results_json.read_results(tmp_path / "results.json").cases
     found = kills.count_outcomes(planted("custom_linear").mutants)
     assert case.faults == replace(kills.fault_matrix(planted("custom_linear")), seconds=case.faults.seconds)
     assert sum(sum(row.outcomes.values()) for row in case.faults.rows) == found.total()
-    assert f"\nfaults: {found['noticed']} of {found.total()} planted faults noticed, " in ran.stdout
+    assert f"\nfaults: {found['killed']} of {found.total()} mutants killed, " in ran.stdout
     assert ran.exit_code == 0
 
 
@@ -122,11 +122,11 @@ def test_a_run_without_selfcheck_says_so() -> None:
 
 def test_a_fault_that_survives_is_seen_in_the_run() -> None:
     """With a sign, not by colour alone; and so is trouble in planting."""
-    row = kills.FaultRow("linen", "eps x 10", {"noticed": 2, "survived": 1}, {"outputs": 2})
-    assert "\n✗ faults: 2 of 3 planted faults noticed, 0 equivalent, 0 unidentifiable, 1 survived\n" in show_run(
+    row = kills.FaultRow("linen", "eps x 10", {"killed": 2, "survived": 1}, {"outputs": 2})
+    assert "\n✗ faults: 2 of 3 mutants killed, 0 equivalent, 0 unidentifiable, 1 survived\n" in show_run(
         kills.FaultMatrix((row,))
     )
-    assert "✗ faults: 0 of 0 planted faults noticed, 0 equivalent, 0 unidentifiable, 0 survived; some: no float64" in (
+    assert "✗ faults: 0 of 0 mutants killed, 0 equivalent, 0 unidentifiable, 0 survived; some: no float64" in (
         show_run(kills.FaultMatrix((), problem="no float64 run"))
     )
 

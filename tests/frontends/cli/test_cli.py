@@ -175,7 +175,7 @@ UNUSABLE = {
     "half_a_file": (["report", "half.json"], "equiv: half.json: not a results file of equiv: "),
     "other_schema": (
         ["report", "newer.json"],
-        "equiv: newer.json: results schema 99, this version reads 1. Regenerate it ",
+        "equiv: newer.json: results schema 99, this version reads 1 and 2. Regenerate it ",
     ),
     "output": (
         ["report", "good.json", "-o", "empty"],
@@ -198,7 +198,7 @@ def test_bad_usage_is_one_message_on_stderr_and_trouble(
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "other.json").write_text("[]")
     (tmp_path / "half.json").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "newer.json").write_bytes(whole.replace(b'"schema": 1', b'"schema": 99'))
+    (tmp_path / "newer.json").write_bytes(whole.replace(b'"schema": 2', b'"schema": 99'))
     ran = invoke(*arguments)
     assert message in ran.stderr
     assert ran.stdout == ""

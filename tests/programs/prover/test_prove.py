@@ -27,7 +27,7 @@ from equiv.frontends.cli.main import main
 from equiv.programs.built_case import build_case
 from equiv.programs.program import Programs
 from equiv.programs.prover.algebra import MASKS, REORDERED_PRODUCTS
-from equiv.programs.prover.first_difference import first_difference
+from equiv.programs.prover.first_difference import find_first_differences
 from equiv.programs.prover.proof import FLOAT64_CONSTANTS, Proof
 from equiv.programs.prover.prove import NumberedPort, all_programs, input_dependencies, prove
 from equiv.programs.traced_port import trace_port
@@ -262,8 +262,8 @@ def line_of(name, text, builder):
     return next(index for index in range(first, len(lines)) if text in lines[index]) + 1
 
 
-def source_of_fault(name, candidate, place, *replacements):
-    """What is said of a refused place of a port with a planted fault."""
+def differences_at_fault(name, candidate, place, *replacements):
+    """The first differences of a refuted place of a port with a planted fault, by port."""
     case = helpers.with_candidate(name, candidate, helpers.patched(name, *replacements))
     built_case = build_case(case)
     assert not built_case.problems
@@ -272,24 +272,29 @@ def source_of_fault(name, candidate, place, *replacements):
     assert (output, output, False) not in prove_all(left, {candidate: right})[candidate]
     findings = (Finding(place, "refuted", output=output), Finding(place, "exact", output=output))
     (check,) = add_first_differences([CheckResult("outputs", candidate, "refuted", "", findings)], left, right)
-    assert check.findings[1].source == ""
-    return check.findings[0].source
+    assert check.findings[1].first_differences == ()
+    return {one.port: one for one in check.findings[0].first_differences}
 
 
 @pytest.mark.parametrize("candidate", ["linen", "nnx"])
-def test_another_activation_is_named_with_its_line_in_both_ports(candidate):
-    text = source_of_fault("batch_norm", candidate, "eval __call__: output", ("jax.nn.relu", "jax.nn.gelu"))
-    haiku, _, other = text.removeprefix("first different: ").partition("; ")
-    assert haiku.startswith(f"haiku max at cases/batch_norm.py:{line_of('batch_norm', 'jax.nn.relu', 'haiku')}:")
-    line = line_of("batch_norm", "jax.nn.relu", candidate)
-    assert other.startswith(f"{candidate} integer_pow at batch_norm.py (patched):{line}:")
-
-
-@pytest.mark.parametrize("candidate", ["linen", "nnx"])
-def test_another_activation_in_a_loop_is_named_with_its_line(candidate):
-    text = source_of_fault("rnn_scan", candidate, "call __call__: output", ("jax.nn.relu", "jax.numpy.tanh"))
-    assert f"haiku max at cases/rnn_scan.py:{line_of('rnn_scan', 'jax.nn.relu', 'haiku')}:" in text
-    assert f"{candidate} tanh at rnn_scan.py (patched):{line_of('rnn_scan', 'jax.nn.relu', candidate)}:" in text
+@pytest.mark.parametrize(
+    ("name", "place", "new", "primitive"),
+    [
+        ("batch_norm", "eval __call__: output", "jax.nn.gelu", "integer_pow"),
+        ("rnn_scan", "call __call__: output", "jax.numpy.tanh", "tanh"),
+    ],
+    ids=["straight", "in_a_loop"],
+)
+def test_another_activation_is_named_with_its_line(candidate, name, place, new, primitive):
+    found = differences_at_fault(name, candidate, place, ("jax.nn.relu", new))
+    assert list(found) == ["haiku", candidate]
+    assert [one.primitive for one in found.values()] == ["max", primitive]
+    lines = [line_of(name, "jax.nn.relu", port) for port in ("haiku", candidate)]
+    assert [one.location.short for one in found.values()] == [
+        f"cases/{name}.py:{lines[0]}",
+        f"{name}.py (patched):{lines[1]}",
+    ]
+    assert [one.call_site for one in found.values()] == [None, None]
 
 
 EPSILON = {
@@ -300,36 +305,40 @@ EPSILON = {
 
 @pytest.mark.parametrize("candidate", EPSILON)
 def test_another_epsilon_is_named_where_it_is_added(candidate):
-    text = source_of_fault("batch_norm", candidate, "eval __call__: output", EPSILON[candidate])
-    haiku, _, other = text.removeprefix("first different: ").partition("; ")
-    assert haiku.startswith("haiku add at ")
-    assert "haiku/_src/batch_norm.py:" in haiku
-    assert "model/block/batch_norm" in haiku
-    assert other.startswith(f"{candidate} add at ")
-    assert f"flax/{candidate}" in other
-    assert "normalization.py:" in other
+    """With both constants, the line in the library, its module, and the line of the user's call."""
+    found = differences_at_fault("batch_norm", candidate, "eval __call__: output", EPSILON[candidate])
+    haiku, other = found["haiku"], found[candidate]
+    assert (haiku.primitive, haiku.operands, haiku.constants) == ("add", ("block.norm/var",), ("1e-05",))
+    assert (other.primitive, other.operands, other.constants) == ("add", ("block.norm/var",), ("0.001",))
+    assert haiku.location.file.endswith("haiku/_src/batch_norm.py")
+    assert haiku.location.function == "BatchNorm.__call__"
+    assert haiku.module_path == "model/block/batch_norm"
+    assert haiku.user_line.short == f"cases/batch_norm.py:{line_of('batch_norm', 'hk.BatchNorm(', 'haiku')}"
+    assert f"flax/{candidate}" in other.location.file
+    assert other.location.file.endswith("normalization.py")
+    assert other.user_line.file == "batch_norm.py (patched)"
 
 
 @pytest.mark.parametrize("candidate", ["linen", "nnx"])
 def test_another_momentum_is_named_where_the_average_moves(candidate):
     place = "train __call__: state block.norm/mean"
-    text = source_of_fault("batch_norm", candidate, place, ("momentum=0.99", "momentum=0.9"))
-    assert "moving_averages.py:" in text
-    assert f"{candidate} mul at " in text
-    assert "normalization.py:" in text
+    found = differences_at_fault("batch_norm", candidate, place, ("momentum=0.99", "momentum=0.9"))
+    assert found["haiku"].location.file.endswith("moving_averages.py")
+    assert found[candidate].primitive == "mul"
+    assert found[candidate].location.file.endswith("normalization.py")
 
 
 @pytest.mark.parametrize(("candidate", "old"), [("linen", "x @ w + b"), ("nnx", "x @ self.w + self.b")])
 def test_an_addition_that_one_port_lacks_is_named(candidate, old):
     """Where the other port has it."""
-    text = source_of_fault("custom_linear", candidate, "call __call__: output", (old, old.rpartition(" + ")[0]))
-    line = line_of("custom_linear", "x @ w + b", "haiku")
-    assert text.startswith(f"first different: haiku add at cases/custom_linear.py:{line}:")
+    found = differences_at_fault("custom_linear", candidate, "call __call__: output", (old, old.rpartition(" + ")[0]))
+    assert found["haiku"].primitive == "add"
+    assert found["haiku"].location.short == f"cases/custom_linear.py:{line_of('custom_linear', 'x @ w + b', 'haiku')}"
 
 
 def test_nothing_is_named_where_the_programs_are_one():
     one, other = port().programs.parts[0], port().programs.parts[0]
-    assert first_difference(one, other, {}, ("haiku", "nnx")) == ""
+    assert find_first_differences(one, other, {}, ("haiku", "nnx")) == ()
 
 
 # What proofs may decide.
@@ -384,9 +393,9 @@ def test_a_refusal_by_shape_or_dtype_stands_beside_a_proof(proof):
 @pytest.mark.parametrize("grade", ["exact", "float64", "rounding", "vacuous", "unidentifiable"])
 def test_a_proof_gives_its_grade_and_rewrites(grade):
     assert compared(PROOF, grade=grade).grade == "proved"
-    assert (compared(MODULO, grade=grade).grade, compared(MODULO, grade=grade).note) == (
+    assert (compared(MODULO, grade=grade).grade, compared(MODULO, grade=grade).rewrites) == (
         "proved modulo",
-        REORDERED_PRODUCTS,
+        (REORDERED_PRODUCTS,),
     )
     assert compared(None, grade=grade).grade == grade
 

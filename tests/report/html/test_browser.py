@@ -166,7 +166,7 @@ def test_without_scripts_the_first_failing_case_stands_there_whole(visit: Any, t
     path.write_text(render_page([run(parted(real("batch_norm", Random(0))))]))
     text = visit(path=path, scripts=False).inner_text("main")
     for words in (
-        "another constant in add: 1e-05 in haiku, 0.001 in nnx",
+        "different constants in add: 1e-05 in haiku, 0.001 in nnx",
         "class Block(nnx.Module):",
         "block0.linear0/kernel",
     ):

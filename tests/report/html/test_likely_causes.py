@@ -4,20 +4,20 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from pages import PARTED, measured, parted, real
+from pages import PARTED_PORTS, measured, parted, real
 
+from equiv.core.first_difference import FirstDifference, SourceLine
 from equiv.core.results import CaseResult, CheckResult, Finding, Intermediate, Spread
 from equiv.report.findings.likely_causes import describe_first_lost_value, describe_side, failed_findings, likely_causes
-from equiv.report.findings.source_lines import difference_sites, parse_equations
+from equiv.report.findings.source_lines import difference_sites
 
-BACKENDS = ("haiku", "nnx")
 PARTS = real("batch_norm", Random(0))
 
 
-def refuted(place: str, relation: str = "", source: str = "", **fields: object) -> Finding:
+def refuted(place: str, relation: str = "", *equations: FirstDifference, **fields: object) -> Finding:
     """A refused finding by numbers."""
     spread = Spread(relation=relation, rounded=(1.0, 2.0))
-    return measured(place, Random(0), grade="refuted", ratio=50.0, spread=spread, source=source, **fields)
+    return measured(place, Random(0), grade="refuted", ratio=50.0, spread=spread, first_differences=equations, **fields)
 
 
 def with_finding(check: str, finding: Finding, candidate: str = "nnx", case: CaseResult = PARTS) -> CaseResult:
@@ -26,41 +26,13 @@ def with_finding(check: str, finding: Finding, candidate: str = "nnx", case: Cas
     return replace(case, checks=(*others, CheckResult(check, candidate, finding.grade, "", (finding,))))
 
 
-def test_a_sentence_of_the_run_is_parsed():
-    """Operation, operands, numbers, place, module, and the user's own line."""
-    left, right = parse_equations(PARTED.format(line=111), BACKENDS)
-    assert (left.backend, left.operation, left.names, left.numbers) == ("haiku", "add", ("block.norm/var",), ("1e-05",))
-    assert (left.file, left.line, left.scope) == ("cases/batch_norm.py", 23, "model/block/batch_norm")
-    assert (right.backend, right.numbers, right.line, right.scope) == ("nnx", ("0.001",), 111, "")
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("", []),
-        ("another sentence", []),
-        ("first different: nnx tanh at a/b.py:3:1 (f) in g", [("nnx", "tanh", "a/b.py", 3)]),
-        ("first different: haiku add; nnx mul with 2", [("haiku", "add", "", 0), ("nnx", "mul", "", 0)]),
-        (
-            "first different: haiku add at /x y/(p).py:7 (nnx of it); nnx mul at b.py:1:2 (g), called at c.py:9",
-            [("haiku", "add", "/x y/(p).py", 7), ("nnx", "mul", "c.py", 9)],
-        ),
-    ],
-    ids=["empty", "other", "one", "bare", "odd"],
-)
-def test_any_sentence_can_be_parsed(source: str, expected: list[tuple[str, str, str, int]]):
-    """What it does not say is empty."""
-    found = parse_equations(source, BACKENDS)
-    assert [(one.backend, one.operation, one.file, one.line) for one in found] == expected
-
-
 def test_a_site_has_the_source_line_and_the_layer():
     """From the sources and the layer table of the case."""
     first = PARTS.leaves[0]
     leaf = replace(first, leaf="block.norm/scale", places={"haiku": "model/block/batch_norm/scale (params)"})
     case = parted(replace(PARTS, leaves=(leaf, *PARTS.leaves[1:])))
     _, finding = failed_findings(case, "nnx")[0]
-    left, right = difference_sites(case, finding.source, "nnx")
+    left, right = difference_sites(case, finding, "nnx")
     assert left.code.startswith("x = hk.BatchNorm(create_scale=True")
     assert right.code == "x = self.batchnorm(x)"
     assert (left.layer, right.layer) == ("block.norm", "block.norm")
@@ -70,15 +42,17 @@ def test_a_site_has_the_source_line_and_the_layer():
 def test_a_line_with_equal_results_is_no_first_difference(lost: bool):
     """As the way through the network shows."""
     case = parted(PARTS)
-    point = Intermediate("add", "cases/batch_norm.py:23", 9.0, 0.1, lost)
+    finding = refuted("eval f: output", "", *PARTED_PORTS)
+    point = Intermediate("add", 9.0, 0.1, lost, location=SourceLine("cases/batch_norm.py", 23))
     checks = tuple(replace(check, intermediates=(point,)) if check.intermediates else check for check in case.checks)
-    assert len(difference_sites(case, PARTED.format(line=111), "nnx")) == 2
-    assert len(difference_sites(replace(case, checks=checks), PARTED.format(line=111), "nnx")) == 2 * lost
+    assert len(difference_sites(case, finding, "nnx")) == 2
+    assert len(difference_sites(replace(case, checks=checks), finding, "nnx")) == 2 * lost
 
 
 def test_one_port_alone_is_no_place_where_both_part():
     """What the other has nothing like is left out."""
-    assert difference_sites(PARTS, "first different: nnx tanh at a.py:3:1 (f)", "nnx") == ()
+    alone = FirstDifference("nnx", "tanh", location=SourceLine("a.py", 3, 1, "f"))
+    assert difference_sites(PARTS, refuted("eval f: output", "", alone), "nnx") == ()
 
 
 @pytest.mark.parametrize(
@@ -102,19 +76,22 @@ def test_one_port_alone_is_no_place_where_both_part():
         ),
         (
             "outputs",
-            refuted("eval f: output", source=PARTED.format(line=111)),
+            refuted("eval f: output", "", *PARTED_PORTS),
             "different constants in add: 1e-05 in haiku, 0.001 in nnx; ",
         ),
         (
             "outputs",
             refuted(
-                "eval f: output", source="first different: haiku dot_general with x, a/w; nnx dot_general with x, b/w"
+                "eval f: output",
+                "",
+                FirstDifference("haiku", "dot_general", ("x", "a/w")),
+                FirstDifference("nnx", "dot_general", ("x", "b/w")),
             ),
             "different leaves at the same place: dot_general takes a/w in haiku, b/w in nnx: two leaves are swapped",
         ),
         (
             "outputs",
-            refuted("eval f: output", source="first different: haiku max with 0; nnx erf"),
+            refuted("eval f: output", "", FirstDifference("haiku", "max", (), ("0",)), FirstDifference("nnx", "erf")),
             "different operations: max of 0 in haiku, erf in nnx",
         ),
     ],
@@ -136,21 +113,16 @@ def test_places_of_one_cause_are_grouped():
 
 def test_a_brace_in_a_line_of_code_stays_one():
     """The sentences are templates."""
-    source = (
-        "first different: haiku add at a.py:1 with 1, called at {x}.py:3; nnx add at a.py:1 with 2, called at {x}.py:3"
-    )
-    (told,) = likely_causes(with_finding("outputs", refuted("eval f: output", source=source)), "nnx")
+    at = SourceLine("a.py", 1), SourceLine("{x}.py", 3)
+    pair = FirstDifference("haiku", "add", (), ("1",), *at), FirstDifference("nnx", "add", (), ("2",), *at)
+    (told,) = likely_causes(with_finding("outputs", refuted("eval f: output", "", *pair)), "nnx")
     assert told.endswith("; {x}.py:3")
 
 
 def test_without_evidence_no_cause_is_named():
     """Two equations that differ in nothing that is known say nothing."""
-    assert (
-        likely_causes(
-            with_finding("outputs", refuted("eval f: output", source="first different: haiku mul; nnx mul")), "nnx"
-        )
-        == ()
-    )
+    pair = FirstDifference("haiku", "mul"), FirstDifference("nnx", "mul")
+    assert likely_causes(with_finding("outputs", refuted("eval f: output", "", *pair)), "nnx") == ()
     assert likely_causes(PARTS, "nnx") == ()
 
 
@@ -184,9 +156,9 @@ def test_each_ports_own_float64_run_separates_formula_from_rounding():
 def test_the_way_parts_at_the_first_value_that_is_lost():
     """Not at one that is only another way to the same."""
     way = (
-        Intermediate("mul", "a.py:1", 9.0, 0.1),
-        Intermediate("add in norm", "a.py:2", 0.0, 0.1),
-        Intermediate("dot_general in out", "a.py:3", 50.0, 0.1, lost=True),
+        Intermediate("mul", 9.0, 0.1),
+        Intermediate("add", 0.0, 0.1, module_path="norm"),
+        Intermediate("dot_general", 50.0, 0.1, True, "out", location=SourceLine("a.py", 3)),
     )
     case = replace(PARTS, checks=(CheckResult("outputs", "nnx", "refuted", "", (), way),))
     assert (

@@ -125,7 +125,7 @@ def test_a_same_run_says_how_that_is_known():
 def test_what_was_not_run_is_listed_with_its_command():
     """And is no longer said where it was."""
     without, tried = words(render_page([RUNS["same"]])), words(text())
-    for told in ("not tried planted faults noticed", "not timed step time", "equiv bench measures"):
+    for told in ("not tried mutants killed", "not timed step time", "equiv bench measures"):
         assert told not in tried
     assert "not tried" in without
     assert "run equiv run --selfcheck" in without
@@ -139,10 +139,10 @@ def test_tiles_count_comparisons_leaves_faults_proofs_time_and_platforms():
     for told in (
         "comparisons the same 23 / 24 1 different",
         "leaves mapped 72 / 72 0 not mapped",
-        r"planted faults noticed \d+ / \d+ 0 survived, 12 unidentifiable",
+        r"mutants killed \d+ / \d+ 0 survived, 12 unidentifiable",
         r"findings proved \d+ / 480 valid for every input; \d+ of them use named rewrites",
         r"step time, port / reference 1\.\d\d. \[1\.\d\d, 1\.\d\d\]: the largest of \d+ slower, of 33 timed: ",
-        "platforms cpu gpu, tpu not run; jax 0.10.2, flax 0.12.8, haiku 0.0.17",
+        "platforms cpu gpu, tpu not run; jax 0.10.2, haiku 0.0.17, flax 0.12.8",
     ):
         assert re.search(told, tiles), told
 

@@ -56,7 +56,7 @@ def network_plot(case: CaseResult) -> Plot | None:
         {"layer": [*([floor] if floors else []), points, *budget_line()]},
         ("candidate", "#", "value", "line", "error / budget", "kind", "effect of one ulp"),
         [
-            (who, str(index), point.name, point.where, *_value_cells(point), format_ratio(point.floor))
+            (who, str(index), point.name, _line_text(point), *_value_cells(point), format_ratio(point.floor))
             for who, index, point in numbered
         ],
     )
@@ -79,6 +79,10 @@ def _value_cells(point: Intermediate) -> tuple[str, str]:
     return format_ratio(point.ratio), VALUE_KINDS[point.lost, point.ratio > 1]
 
 
+def _line_text(point: Intermediate) -> str:
+    return point.location.short if point.location else ""
+
+
 def _describe_lost_value(who: str, points: tuple[Intermediate, ...]) -> str:
     """Describe the first value from which on the candidate differs."""
     at = next((index for index, point in enumerate(points) if point.lost), None)
@@ -86,7 +90,7 @@ def _describe_lost_value(who: str, points: tuple[Intermediate, ...]) -> str:
         return f"{who}: nowhere in {len(points)} values."
     point = points[at]
     over = "no counterpart" if point.ratio is None else f"{format_ratio(point.ratio)} x budget"
-    line = f" at {point.where}" if point.where else ""
+    line = f" at {_line_text(point)}" if point.location else ""
     return f"{who}: at value {at + 1} of {len(points)}, {point.name}{line} ({over}); earlier values are equal."
 
 
@@ -99,7 +103,7 @@ MAX_STEP_TICKS = 10
 def step_plot(case: CaseResult) -> Plot | None:
     """Plot error / budget after each train step, for each candidate's worst two leaves that are not proved."""
     lines = {
-        f"{candidate}: {finding.place.removeprefix('train: ')}": (finding, finding.spread.ratios)
+        f"{candidate}: {finding.output.text if finding.output else finding.place}": (finding, finding.spread.ratios)
         for candidate in case.candidates
         for finding in _worst_trained(case, candidate)
         if finding.spread

@@ -74,18 +74,17 @@ def _line_marks(case: CaseResult, backend: str, notes: tuple[DeviationNote, ...]
     first_differences: dict[int, tuple[str, str]] = {}
     for candidate in case.candidates if backend == case.reference else (backend,):
         for check, finding in failed_findings(case, candidate):
-            for site in difference_sites(case, finding.source, candidate):
-                if site.code and site.equation.backend == backend:
-                    why = f"first difference for {check.check}, {finding.place}: {site.equation.operation}"
-                    first_differences.setdefault(site.equation.line, ("differs", why))
+            for site in difference_sites(case, finding, candidate):
+                if site.code and (line := site.equation.user_line) and site.equation.port == backend:
+                    why = f"first difference for {check.check}, {finding.place}: {site.equation.primitive}"
+                    first_differences.setdefault(line.line, ("differs", why))
         lost = next(
             (point for check in _candidate_checks(case, candidate) for point in check.intermediates if point.lost), None
         )
-        if lost and backend == case.reference:
-            file, _, line = lost.where.rpartition(":")
-            if line.isdigit() and is_same_file(file, case.sources[backend].file):
-                why = f"values of {candidate} differ from here on: {lost.name}"
-                first_differences.setdefault(int(line), ("differs", why))
+        line = lost.location if lost and backend == case.reference else None
+        if lost and line and is_same_file(line.file, case.sources[backend].file):
+            why = f"values of {candidate} differ from here on: {lost.name}"
+            first_differences.setdefault(line.line, ("differs", why))
     return marks | first_differences
 
 

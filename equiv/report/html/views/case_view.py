@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from equiv.core.headline import verdict_reason, verdict_words
+from equiv.core.results import TrialKind
 from equiv.core.selfcheck_results import OUTCOME_SIGNS, OUTCOMES, FaultMatrix, MutantResult
-from equiv.report.cells import VERDICT_SIGNS
+from equiv.report.cells import VERDICT_SIGNS, describe_conditions
 from equiv.report.findings.likely_causes import describe_side, failed_findings, likely_causes
 from equiv.report.html.anchors import anchor
 from equiv.report.html.plots.case_plots import case_plots
@@ -155,20 +156,21 @@ def _candidate_view(entry: MergedCase, name: str) -> CandidateView:
 
 def _probe_summary(entry: MergedCase) -> tuple[str, tuple[str, ...]]:
     """Return how many of the tried changes the probes notice, and those that they do not."""
-    tried: Counter[str] = Counter()
-    noticed: Counter[str] = Counter()
-    for finding in entry.case.probes:
-        kind = finding.place.partition(" ")[0]
-        tried[kind] += 1
-        noticed[kind] += finding.grade == "exact"
-    words = {
-        "moving": "changed leaves",
-        "swapping": "swaps of leaves of the same shape",
-        "tampering": "proofs that fail when an equation is changed",
-    }
-    counted = [f"{noticed[kind]} of {tried[kind]} {words.get(kind, kind)}" for kind in tried]
-    undetected = tuple(f"{one.place}: {one.note}" for one in entry.case.probes if one.grade == "unidentifiable")
-    return ", ".join(counted), undetected
+    trials = entry.case.trials
+    counted = []
+    for kind, words in TRIAL_WORDS.items():
+        if found := [trial.detected for trial in trials if trial.kind == kind]:
+            counted.append(f"{sum(found)} of {len(found)} {words}")
+    undetected = tuple(f"{trial.title}: {trial.note}" for trial in trials if not trial.detected)
+    return "; ".join(filter(None, (", ".join(counted), *describe_conditions(trials)))), undetected
+
+
+TRIAL_WORDS: dict[TrialKind, str] = {
+    "moved": "changed leaves",
+    "swapped": "swaps of leaves of the same shape",
+    "mutated proof": "proofs that fail when an equation is changed",
+}
+"""Kinds of trial that are counted, and what is counted."""
 
 
 def _fault_lines(faults: FaultMatrix, candidates: tuple[str, ...]) -> Iterator[FaultLine]:

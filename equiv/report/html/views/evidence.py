@@ -1,10 +1,10 @@
 """Evidence for the equality of a case: places decided numerically, known differences, and the prover's rewrites."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from equiv.core.results import CaseResult
-from equiv.report.findings.source_lines import DifferenceSite, difference_sites
+from equiv.report.findings.source_lines import DifferenceSite, SiteKey, difference_sites, site_key
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,13 @@ class UnprovedGroup:
 
 def unproved_groups(case: CaseResult) -> tuple[UnprovedGroup, ...]:
     """Group the places that are equal numerically but not proved, by candidate and first different equations."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    known: dict[tuple[str, ...], tuple[DifferenceSite, ...]] = {}
+    groups: dict[tuple[str, tuple[SiteKey, ...]], list[str]] = {}
+    known: dict[tuple[str, tuple[SiteKey, ...]], tuple[DifferenceSite, ...]] = {}
     for check in case.checks:
         for finding in check.findings:
             if finding.grade in ("float64", "rounding"):
-                found = difference_sites(case, finding.source, check.candidate)
-                parts = (f"{site.equation.operation} {site.equation.file} {site.equation.line}" for site in found)
-                key = (check.candidate, *parts)
+                found = difference_sites(case, finding, check.candidate)
+                key = (check.candidate, tuple(map(site_key, found)))
                 known.setdefault(key, found)
                 groups.setdefault(key, []).append(finding.place)
     return tuple(UnprovedGroup(key[0], known[key], tuple(places)) for key, places in groups.items())
@@ -52,18 +51,11 @@ class RewriteUse:
 def rewrite_uses(case: CaseResult, conditions: dict[str, str]) -> tuple[RewriteUse, ...]:
     """Return the rewrites that the proofs of a case use."""
     uses: dict[str, dict[str, int]] = {}
-    for candidate, note in _rewrite_notes(case):
-        for name in note.split("; "):
+    for check in case.checks:
+        for name in (name for finding in check.findings for name in finding.rewrites):
             by = uses.setdefault(name, {})
-            by[candidate] = by.get(candidate, 0) + 1
+            by[check.candidate] = by.get(check.candidate, 0) + 1
     return tuple(
         RewriteUse(name, conditions.get(name, ""), ", ".join(f"{candidate} {count}" for candidate, count in by.items()))
         for name, by in uses.items()
     )
-
-
-def _rewrite_notes(case: CaseResult) -> Iterator[tuple[str, str]]:
-    for check in case.checks:
-        for finding in check.findings:
-            if finding.grade == "proved modulo":
-                yield check.candidate, finding.note

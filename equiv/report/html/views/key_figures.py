@@ -64,12 +64,10 @@ def _fault_tile(merged: MergedRuns) -> Tile:
         for row in entry.case.faults.rows if entry.case.faults else ():
             outcomes.update(row.outcomes)
     if not outcomes:
-        return Tile("not tried", "planted faults noticed", "run equiv run --selfcheck", "none")
+        return Tile("not tried", "mutants killed", "run equiv run --selfcheck", "none")
     real = outcomes.total() - outcomes["equivalent"]
     more = f"{outcomes['survived']} survived, {outcomes['unidentifiable']} unidentifiable"
-    return Tile(
-        f"{outcomes['noticed']} / {real}", "planted faults noticed", more, "bad" if outcomes["survived"] else "good"
-    )
+    return Tile(f"{outcomes['killed']} / {real}", "mutants killed", more, "bad" if outcomes["survived"] else "good")
 
 
 def _proof_tile(merged: MergedRuns) -> Tile:

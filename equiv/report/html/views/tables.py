@@ -1,7 +1,7 @@
 """The tables of a case: leaves with their location in each library, findings about other outputs, divergences."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.headline import severity
@@ -9,7 +9,7 @@ from equiv.core.results import CaseResult, CheckResult, Finding, LeafResult
 from equiv.core.verdict import check_grade
 from equiv.report.cells import GRADE_SIGNS, describe_finding, format_ratio
 from equiv.report.findings.likely_causes import failed_findings
-from equiv.report.findings.source_lines import DifferenceSite, difference_sites
+from equiv.report.findings.source_lines import DifferenceSite, SiteKey, difference_sites, site_key
 from equiv.report.html.views.overview import grade_state
 
 MANY_LEAVES = 60
@@ -98,20 +98,9 @@ def _findings_by_leaf(case: CaseResult, candidate: str) -> dict[str, list[Checke
         for finding in check.findings if check.candidate == candidate else ():
             # Presence of the leaf in both ports says nothing about its values.
             bare = check.check == "structure" and finding.grade in EQUAL_GRADES
-            if (leaf := leaf_of_place(finding.place)) in leaves and not bare:
+            if (leaf := finding.leaf) in leaves and not bare:
                 found.setdefault(leaf, []).append((check, finding))
     return found
-
-
-def leaf_of_place(place: str) -> str:
-    """Return the leaf of a place: `a/kernel` for `gradient __call__: gradient a/kernel`; empty where there is none."""
-    program, _, output = place.partition(": ")
-    if not output:
-        return program.removeprefix("leaf ") if program.startswith("leaf ") else ""
-    for prefix in ("gradient ", "state "):
-        if output.startswith(prefix):
-            return output.removeprefix(prefix)
-    return output if program == "train" else ""
 
 
 def _weakest_cell(found: list[CheckedFinding]) -> GradeCell | None:
@@ -149,7 +138,7 @@ def finding_rows(case: CaseResult) -> tuple[FindingRow, ...]:
     found: dict[tuple[str, str], dict[str, Finding]] = {}
     for check in case.checks:
         for finding in check.findings:
-            if leaf_of_place(finding.place) not in leaves:
+            if finding.leaf not in leaves:
                 found.setdefault((check.check, finding.place), {})[check.candidate] = finding
     return tuple(
         FindingRow(*key, tuple(grade_cell(by[who]) if who in by else None for who in case.candidates))
@@ -184,20 +173,16 @@ class Divergence:
 def divergences(case: CaseResult, candidate: str) -> tuple[Divergence, ...]:
     """Group the failed places of a candidate by first different equations, most informative first."""
     groups: dict[tuple[DifferenceSite, ...], list[tuple[CheckResult, Finding]]] = {}
-    keys: dict[tuple[str, ...], tuple[DifferenceSite, ...]] = {}
+    keys: dict[tuple[SiteKey, ...], tuple[DifferenceSite, ...]] = {}
     for check, finding in failed_findings(case, candidate):
-        found = difference_sites(case, finding.source, candidate)
-        key = tuple(f"{site.equation.operation} {site.equation.file} {site.equation.line}" for site in found)
+        found = difference_sites(case, finding, candidate)
+        key = tuple(map(site_key, found))
         groups.setdefault(keys.setdefault(key, found), []).append((check, finding))
     return tuple(
         Divergence(
             found,
             tuple(FailedPlace(check.check, finding.place, grade_cell(finding).words) for check, finding in places),
-            tuple(
-                line
-                for line in describe_finding(places[0][1], case.reference, candidate)
-                if line != places[0][1].source
-            ),
+            tuple(describe_finding(replace(places[0][1], first_differences=()), case.reference, candidate)),
         )
         for found, places in groups.items()
     )
