@@ -38,7 +38,7 @@ ANY = range(256)
 
 def install(session: nox.Session, *groups: str, options: tuple[str, ...] = ()) -> None:
     """Install the project as it stands and the named dependency groups of pyproject.toml."""
-    session.install(*options, "-e", ".", *nox.project.dependency_groups(PROJECT, *groups))
+    session.install(*options, "-e", ".[all]", *nox.project.dependency_groups(PROJECT, *groups))
 
 
 @nox.session
@@ -90,7 +90,7 @@ def parity(session: nox.Session, jax: str, platform: str, devices: int = 1, flag
         devices: how many there must be, at least.
         flags: XLA_FLAGS.
     """
-    session.install("-e", ".", jax)
+    session.install("-e", ".[haiku]", jax)
     folder = REPORTS / session.name
     variables = {"JAX_PLATFORMS": platform} | ({"XLA_FLAGS": flags} if flags else {})
     session.run("equiv", "run", *(session.posargs or ["cases"]), "--reports", str(folder), env=variables)
@@ -158,7 +158,8 @@ def matrix(session: nox.Session, jax: str, flax: str) -> None:
     folder.mkdir(parents=True)
     session.notify("matrix-report")
     pins = [name if release == NEWEST else f"{name}=={release}.*" for name, release in (("jax", jax), ("flax", flax))]
-    others = [name for name in PROJECT["project"]["dependencies"] if not re.match(r"(jax|flax)\b", name)]
+    extras = PROJECT["project"]["optional-dependencies"]["haiku"]
+    others = [name for name in (*PROJECT["project"]["dependencies"], *extras) if not re.match(r"(jax|flax)\b", name)]
     said = [session.install(*pins, *others, silent=True, success_codes=ANY)]
     said += [session.install("--no-deps", "-e", ".", silent=True, success_codes=ANY)]
     command = ("equiv", "run", *(session.posargs or ["cases"]), "--reports", str(folder))

@@ -1,18 +1,79 @@
-"""equiv: shows that a model in Haiku, Flax Linen and Flax NNX is one and the same, or where it first is not."""
+"""equiv: shows that a model in Haiku, Flax Linen and Flax NNX is one and the same, or where it first is not.
 
+Every public name is imported when it is asked for: a case file needs no pytest, a report no JAX.
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from equiv.frontends.pytest_plugin.failures import Mismatch, NotCompared
+    from equiv import layers as layers
+    from equiv import layouts as layouts
+    from equiv.case import Case as Case
+    from equiv.case import Depths as Depths
+    from equiv.case import Deviation as Deviation
+    from equiv.case import KnownDifference as KnownDifference
+    from equiv.case import Layer as Layer
+    from equiv.case import zero_debias as zero_debias
+    from equiv.core.results import CaseResult as CaseResult
+    from equiv.core.results import CheckResult as CheckResult
+    from equiv.core.results import Finding as Finding
+    from equiv.core.results import RunResult as RunResult
+    from equiv.core.results_json import read_results as read_results
+    from equiv.errors import CaseError as CaseError
+    from equiv.errors import EquivError as EquivError
+    from equiv.errors import NotRun as NotRun
+    from equiv.errors import PortError as PortError
+    from equiv.frontends.pytest_plugin.failures import Mismatch as Mismatch
+    from equiv.frontends.pytest_plugin.failures import NotCompared as NotCompared
 
+    __version__: str
 
-__all__ = ["Mismatch", "NotCompared"]
+PUBLIC_MODULES = {
+    "equiv.case": ("Case", "Depths", "Deviation", "KnownDifference", "Layer", "zero_debias"),
+    "equiv.core.results": ("CaseResult", "CheckResult", "Finding", "RunResult"),
+    "equiv.core.results_json": ("read_results",),
+    "equiv.errors": ("CaseError", "EquivError", "NotRun", "PortError"),
+    "equiv.frontends.pytest_plugin.failures": ("Mismatch", "NotCompared"),
+}
+"""Module to the public names that it has."""
+
+__all__ = [
+    "Case",
+    "CaseError",
+    "CaseResult",
+    "CheckResult",
+    "Depths",
+    "Deviation",
+    "EquivError",
+    "Finding",
+    "KnownDifference",
+    "Layer",
+    "Mismatch",
+    "NotCompared",
+    "NotRun",
+    "PortError",
+    "RunResult",
+    "layers",
+    "layouts",
+    "read_results",
+    "zero_debias",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """The exceptions of the pytest fixture, imported when they are asked for."""
-    if name not in __all__:
-        raise AttributeError(f"module 'equiv' has no attribute {name!r}")
-    from equiv.frontends.pytest_plugin import failures as outcome
+    """A public name, imported from its module; modules themselves are found as ever."""
+    if name == "__version__":
+        from importlib.metadata import version
 
-    return getattr(outcome, name)
+        return version("equiv")
+    if name in ("layers", "layouts"):
+        return import_module(f"equiv.{name}")
+    home = next((module for module, names in PUBLIC_MODULES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module 'equiv' has no attribute {name!r}")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

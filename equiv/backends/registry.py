@@ -46,8 +46,9 @@ def load_backend(name: str, port: str = "") -> ModuleType:
     try:
         return importlib.import_module(f"equiv.backends.{name}.build")
     except ModuleNotFoundError as missing:
+        needed = load_library(name).distributions[0]
         raise NotRun(
-            f"{port or name}: {missing.name} is not installed here. Install it to compare this port."
+            f"{port or name}: {missing.name} is not installed here. Install {needed} to compare this port."
         ) from missing
 
 

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
+from equiv.errors import NotRun
 from equiv.report.junit import NON_XML
 
 SVG_NAMESPACE = "{http://www.w3.org/2000/svg}"
@@ -58,8 +59,17 @@ def render_svg(spec: dict[str, Any], title: str) -> Markup:
     Args:
         spec: Vega-Lite specification, without configuration.
         title: label for screen readers.
+
+    Raises:
+        NotRun: vl-convert-python is not installed.
     """
-    import vl_convert  # starts a JavaScript engine: only where a chart is drawn
+    try:
+        import vl_convert  # starts a JavaScript engine: only where a chart is drawn
+    except ModuleNotFoundError as missing:
+        raise NotRun(
+            "the HTML report draws its charts with vl-convert-python, which is not installed here. "
+            "Install it: pip install 'equiv[html]'. Markdown and JUnit need nothing more."
+        ) from missing
 
     whole = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", "config": VEGA_CONFIG, **_printable(spec)}
     root = ElementTree.fromstring(vl_convert.vegalite_to_svg(whole))
