@@ -4,6 +4,7 @@ import io
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 
 import helpers
 import jax
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from equiv import backends
 from equiv.backends import hyperparameters as own
 from equiv.backends import registry
 from equiv.backends.build import port_spec
@@ -311,10 +313,14 @@ def test_kinds_of_both_catalogues_have_names_of_their_own() -> None:
     assert all(rule.stands_for for rule in HYPERPARAMETER_RULES)
 
 
-def test_a_backend_that_has_no_such_file_has_none() -> None:
-    """It is left out, not an error; and the files are no backends."""
-    assert registry.load_hyperparameters("base") is None
+def test_a_backend_that_has_no_such_file_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left out, not an error; and files beside the folders are no backends."""
     assert registry.backend_names() == LIBRARIES
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "__init__.py").touch()
+    monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path)])
+    assert registry.backend_names() == tuple(sorted((*LIBRARIES, "bare")))
+    assert registry.load_hyperparameters("bare") is None
 
 
 def test_the_command_lists_faults_in_programs_and_in_builders() -> None:

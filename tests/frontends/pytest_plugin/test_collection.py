@@ -178,7 +178,8 @@ def test_an_ordinary_run_loads_the_stub_and_nothing_else(tmp_path, cases):
         write_case(tmp_path / "cases" / "same.py")
     done = python_in(tmp_path, "-c", LOADED, "tests")
     assert done.returncode == 0, done.stdout
-    assert "loaded: equiv equiv.pytest_plugin\n" in done.stdout
+    plugin = "equiv.frontends.pytest_plugin"
+    assert f"loaded: equiv equiv.frontends {plugin} {plugin}.hooks\n" in done.stdout
     assert "equiv:" not in done.stdout
     assert "= equiv =" not in done.stdout
 
