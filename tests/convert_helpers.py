@@ -165,7 +165,9 @@ def restored(file: Path, name: str, backend: str, optimizer: str = ""):
     """Restore a converted orbax checkpoint with orbax into the pytree of the library's own objects."""
     like = trained(name, backend, optimizer)
     with ocp.StandardCheckpointer() as checkpointer:
-        found = checkpointer.restore(file, jax.tree.map(ocp.utils.to_shape_dtype_struct, saved_form(like)))
+        found = checkpointer.restore(
+            file, jax.tree.map(ocp.utils.to_shape_dtype_struct, saved_form(like, load_library(backend).training_parts))
+        )
     return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(found))
 
 
@@ -173,5 +175,8 @@ def loaded_npz(file: Path, name: str, backend: str, optimizer: str = ""):
     """Load a converted npz file with numpy into the pytree of the library's own objects."""
     like = trained(name, backend, optimizer)
     with np.load(file) as arrays:
-        assert set(arrays.files) == set(leaves_of(saved_form(like)))
-        return jax.tree.unflatten(jax.tree.structure(like), [arrays[path] for path in leaves_of(saved_form(like))])
+        assert set(arrays.files) == set(leaves_of(saved_form(like, load_library(backend).training_parts)))
+        return jax.tree.unflatten(
+            jax.tree.structure(like),
+            [arrays[path] for path in leaves_of(saved_form(like, load_library(backend).training_parts))],
+        )

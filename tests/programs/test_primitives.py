@@ -23,7 +23,7 @@ NOT_CLASSIFIED = {
         ppermute ppermute_done ppermute_start precv preduced psend psum psum_done psum_invariant psum_invariant_start
         psum_start ragged_all_to_all reduce_scatter reduce_scatter_done reduce_scatter_start reduced_vary_cast_p
         shard_map unreduced_psum unreduced_psum_start unreduced_reduce_scatter unreduced_reduce_scatter_start
-        vary_unreduced_cast_p
+        vary_unreduced_cast_p global_array_to_host_local_array host_local_array_to_global_array
     """,
     "a mutable array, box or log, with an effect": """
         accum_grad_in_ref addupdate box_get box_set empty_ref free_ref freeze get log_extend log_read new_box new_log

@@ -208,8 +208,8 @@ def test_results_of_another_release_are_refused(same: Path) -> None:
     results = marked(same, environment={**stored(same).environment, "flax": "0.0.1"})
     ran = bench(same, "--results", results)
     assert ran.exit_code == 2
-    assert ran.stderr.startswith("equiv: the results are of flax 0.0.1, here it is ")
-    assert ran.stderr.endswith("Leave out --results, and the cases are judged here.\n")
+    assert ran.stderr.startswith("equiv: --results was recorded with flax 0.0.1, this environment has ")
+    assert ran.stderr.endswith("Leave out --results, and the cases are compared first.\n")
 
 
 def test_under_xdist_nothing_is_timed(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_a_page_that_cannot_be_made_is_reported(project):
     (project / "conftest.py").unlink()
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "1 passed" in done.stdout
-    assert "results: still.json\nequiv: --equiv-html needs jinja2, which is not installed here." in done.stdout
+    assert "results: still.json\nequiv: --equiv-html needs jinja2, which is not installed." in done.stdout
 
 
 def test_what_failed_is_rerun_by_lf_and_whole_in_ci(project, ran):

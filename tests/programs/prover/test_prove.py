@@ -374,7 +374,7 @@ def test_float64_numbers_that_contradict_a_proof_modulo_are_errors(precision):
 def test_a_native_run_over_budget_stays_refused_if_proved_modulo():
     found = compared(MODULO, grade="refuted", precision="native", note="too far")
     assert found.grade == "refuted"
-    assert found.note == f"too far; proved the same function modulo {REORDERED_PRODUCTS}"
+    assert (found.note, found.rewrites) == ("too far", (REORDERED_PRODUCTS,))
 
 
 @pytest.mark.parametrize("proof", [PROOF, MODULO])
