@@ -5,8 +5,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from equiv.core.output_name import InputKind, OutputKind, ProgramKind
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "equiv").rglob("*.py"))
@@ -62,6 +65,72 @@ def test_a_framework_is_imported_in_its_own_backend_only(path):
 
 def test_the_backends_that_may_import_a_framework_are_there():
     assert all((ROOT / home).is_dir() for homes in HOMES.values() for home in homes)
+
+
+KINDS = {*get_args(ProgramKind), *get_args(InputKind), *get_args(OutputKind), "opt_state", "step output"}
+NAME_PARTS = (": ", "after training, ", *(f"{kind}{mark}" for kind in sorted(KINDS) for mark in (" ", "/", ":")))
+"""What the text of a program's, input's or output's name is made of, and what code would look for to read it."""
+
+TEXT_METHODS = ("startswith", "endswith", "removeprefix", "removesuffix", "partition", "rpartition", "split", "rsplit")
+READS_TEXTS = {"equiv/core/results_v1.py": "results of schema 1 have names as texts only"}
+"""File to why it may take names apart."""
+
+
+def text_constants(node):
+    """The constant texts that an argument begins with: of a text, an f-string, or each text of a tuple."""
+    if isinstance(node, ast.Tuple):
+        return [text for one in node.elts for text in text_constants(one)]
+    first = node.values[0] if isinstance(node, ast.JoinedStr) else node
+    return [first.value] if isinstance(first, ast.Constant) and isinstance(first.value, str) else []
+
+
+def name_reads(tree):
+    """The lines that take a name apart by text: `place.startswith("state ")`, `": gradient " in place`."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in TEXT_METHODS:
+            texts = [text for argument in node.args for text in text_constants(argument)]
+            # What ends with a colon is a sentence; a name has it in the middle.
+            if ": " in texts and node.func.attr in ("endswith", "removesuffix"):
+                continue
+        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
+            # `"train step" in programs` looks for a whole name in a list.
+            texts = [text for text in text_constants(node.left) if text.endswith((" ", "/", ":"))]
+        else:
+            continue
+        if any(text.startswith(NAME_PARTS) or text.lstrip(": ").startswith(NAME_PARTS) for text in texts):
+            found.add(node.lineno)
+    return sorted(found)
+
+
+@every_source
+def test_no_code_takes_a_name_apart_by_text(path):
+    """`equiv.core.output_name` has types for them: ask for `output.kind`, `output.leaf`, `output.program`."""
+    if relative(path) not in READS_TEXTS:
+        assert name_reads(ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'place.startswith("train: ")',
+        'program, _, output = place.partition(": ")',
+        'name.startswith(("batch/", "draw/"))',
+        'output.removeprefix("state ")',
+        'name.startswith(f"gradient {leaf}")',
+        '": gradient " in place',
+        'path.removeprefix("opt_state/")',
+        'place.removeprefix("after training, ")',
+        'program.startswith(("eval ", "call "))',
+    ],
+)
+def test_code_that_takes_a_name_apart_is_found(line):
+    assert name_reads(ast.parse(line)) == [1]
+
+
+@pytest.mark.parametrize("path", READS_TEXTS)
+def test_a_file_that_may_read_names_does(path):
+    assert name_reads(ast.parse((ROOT / path).read_text()))
 
 
 @every_source

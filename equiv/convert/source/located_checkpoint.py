@@ -8,7 +8,7 @@ import numpy as np
 
 from equiv.convert.formats.checkpoint import Checkpoint, CheckpointError
 from equiv.convert.formats.tree_paths import TreePath, path_text
-from equiv.convert.source.expected_leaves import OPTIMIZER, Slot
+from equiv.convert.source.expected_leaves import Slot
 from equiv.convert.source.locate import TemplateMatch
 from equiv.convert.source.validate import is_count
 from equiv.core.leaves import MappedLeaf
@@ -90,7 +90,7 @@ class LocatedCheckpoint:
         return {
             name: self.count(name)
             for name, place in self.places.items()
-            if is_count(place.slot) and name.startswith(OPTIMIZER) and name.endswith("/count")
+            if place.slot.role == "optimizer" and is_count(place.slot) and name.endswith("/count")
         }
 
 
