@@ -82,7 +82,7 @@ def _start_file(file: CaseFile, progress: ReportProgress, options: RunOptions) -
     if (frozen := options.against) is None:
         started = _catch_problems(file, lambda: start_case(load_case(file), progress, options.prove_only))
     else:
-        started = _catch_problems(file, lambda: compare_with_frozen(load_case(file), frozen, progress))
+        started = _catch_problems(file, lambda: compare_with_frozen(load_case(file, least_models=1), frozen, progress))
     spent = time.perf_counter() - clock
 
     def finish() -> CaseResult:

@@ -107,11 +107,15 @@ def matches_expression(expression: str, name: str) -> bool:
     return bool(eval(compile(tree, "-k", "eval"), {"__builtins__": {}}))
 
 
-def load_case(file: CaseFile) -> LoadedCase:
+def load_case(file: CaseFile, least_models: int = 2) -> LoadedCase:
     """Load one case file.
 
+    Args:
+        file: the case file.
+        least_models: how many models the case needs: one where it is frozen, or compared with a frozen reference.
+
     Raises:
-        CaseError: the file cannot be imported or has no `CASE`.
+        CaseError: the file cannot be imported, has no `CASE`, or its case has too few models.
     """
     name = "equiv_case_" + re.sub(r"\W", "_", file.path.resolve().as_posix())
     spec = importlib.util.spec_from_file_location(name, file.path)
@@ -131,10 +135,9 @@ def load_case(file: CaseFile) -> LoadedCase:
         got = "has no CASE" if case is None else f"has a CASE that is {_describe_value(case)}"
         raise CaseError(f"{file.path}: {got}. End the file with CASE = Case(...), from equiv.core.case.")
     _check_fields(file.path, case)
-    if len(case.models) < 2:
-        raise CaseError(
-            f"{file.path}: the case has {len(case.models)} model. Give it two: a reference and a candidate."
-        )
+    if len(case.models) < least_models:
+        wanted = "two: a reference and a candidate" if least_models > 1 else "one"
+        raise CaseError(f"{file.path}: the case has {len(case.models)} model. Give it {wanted}.")
     lesson = (module.__doc__ or "").strip().partition("\n")[0]
     return LoadedCase(
         file.name, lesson, case, _relative_to_cwd(file.path), _builder_sources(case), digest_sources(file.path)

@@ -29,7 +29,7 @@ def _write_bundle(path: Path, output: Path | None) -> int:
         from equiv.compare.frozen.bundle import encode_bundle
         from equiv.compare.frozen.freeze import freeze_reference as keep
 
-        frozen = keep(load_case(files[0]), status.update)
+        frozen = keep(load_case(files[0], least_models=1), status.update)
     output = output or Path(f"{files[0].path.stem}.equiv")
     write_file(output, encode_bundle(frozen), "Give another file with -o.")
     unnoticed = [trial.title for trial in frozen.sensitivity if not trial.detected]

@@ -153,6 +153,57 @@ def test_a_missing_leaf_is_refuted_and_blocks_the_rest():
     assert {grade for (_, check), grade in grades(result).items() if check != "structure"} == {"blocked"}
 
 
+ALONE = '''"""One model of the two, the other is not there."""
+
+from equiv import Case
+from equiv.layers import linear
+
+
+def {name}():
+    {imports}
+    {model}
+
+
+CASE = Case(
+    guide="none",
+    models={{"{name}": {name}}},
+    batch={{"x": "float32[4,7]"}},
+    layers=(linear("dense", old="dense", new="{scope}"),),
+)
+'''
+OLD = {
+    "name": "old",
+    "scope": "dense",
+    "imports": "import haiku as hk",
+    "model": "return hk.transform(lambda x: hk.Linear(3, name='dense')(x))",
+}
+NEW = {
+    "name": "new",
+    "scope": "layers_0",
+    "imports": "import flax.linen as nn",
+    "model": "return nn.Sequential([nn.Dense(3), {after}])",
+}
+
+
+@pytest.mark.parametrize(("after", "code"), [("lambda x: x", 0), ("nn.relu", 1)])
+def test_each_model_may_be_alone_in_its_case(tmp_path, after, code):
+    """The old one is frozen, and the new one compared with it where the old library cannot be imported."""
+    for values, path in ((OLD, tmp_path / "a" / "port.py"), (NEW, tmp_path / "b" / "port.py")):
+        path.parent.mkdir()
+        path.write_text(ALONE.format(**{**values, "model": values["model"].format(after=after)}))
+    bundle_path = tmp_path / "port.equiv"
+    ran = CliRunner().invoke(main, ["freeze", str(tmp_path / "a" / "port.py"), "-o", str(bundle_path)])
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    script = (
+        "import sys\nsys.modules['haiku'] = None\n"
+        "from equiv.frontends.cli.main import main\nmain(sys.argv[1:], prog_name='equiv')"
+    )
+    arguments = ["run", str(tmp_path / "b" / "port.py"), "--against", str(bundle_path), "--reports", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "port, new / frozen old" in done.stdout
+
+
 def broken(data: bytes) -> dict[str, bytes]:
     # Raw fields: the keys of some maps are names of outputs, which are maps themselves.
     frozen = msgspec.msgpack.decode(data, type=dict[str, msgspec.Raw])
