@@ -24,9 +24,12 @@ from equiv.compare.observation import (
 from equiv.compare.proofs import needed_in_float64, prove_all
 from equiv.compare.sensitivity.probe_sensitivity import measure_sensitivity
 from equiv.compare.sensitivity.proof_mutation import mutate_proofs
+from equiv.core.case_files import LoadedCase
 from equiv.core.checks import CHECK_NAMES
+from equiv.core.leaves import LeafTable, MappedLeaf
 from equiv.core.output_name import ProgramName
-from equiv.core.results import CheckResult, Finding, ProbeTrial
+from equiv.core.results import CaseResult, CheckResult, DeviationResult, Finding, LeafResult, ProbeTrial
+from equiv.core.verdict import verdict_of
 from equiv.errors import EquivError, NotRun
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.probes import Probe
@@ -266,3 +269,68 @@ def _reference_samples(
 def _all_finite(given: Sample) -> bool:
     arrays = [array for array in given.native.values() if "float" in str(array.dtype)]
     return all(np.isfinite(array.astype("float64")).all() for array in arrays)
+
+
+def make_case_result(
+    loaded: LoadedCase,
+    reference: str,
+    built_case: BuiltCase,
+    checks: Sequence[CheckResult],
+    trials: tuple[ProbeTrial, ...],
+    tables: Mapping[str, LeafTable],
+) -> CaseResult:
+    """Put everything that was found of a case under its verdicts.
+
+    Args:
+        loaded: the case.
+        reference: what the results call the reference.
+        built_case: its built ports.
+        checks: of every candidate, in any order.
+        trials: of the probes and proofs.
+        tables: port to leaf table, the reference's included.
+    """
+    case = loaded.case
+    candidates = tuple(name for name in built_case.case.models if name != reference)
+    ordered = tuple(sort_checks(checks, candidates))
+    return CaseResult(
+        name=loaded.name,
+        lesson=loaded.lesson,
+        guide=case.guide,
+        reference=reference,
+        candidates=candidates,
+        verdicts={who: verdict_of(tuple(item for item in ordered if item.candidate == who)) for who in candidates},
+        checks=ordered,
+        leaves=_leaf_results(tables),
+        trials=trials,
+        unmapped_leaves=sum(_count_unmapped(built_case, name) for name in built_case.built),
+        deviations=tuple(DeviationResult(**vars(deviation)) for deviation in case.deviations),
+        path=loaded.path,
+        sources=dict(loaded.sources),
+        source_digest=loaded.source_digest,
+    )
+
+
+def _leaf_results(tables: Mapping[str, LeafTable]) -> tuple[LeafResult, ...]:
+    """List every canonical leaf with its path, shape and layout in each port."""
+    rows: dict[str, dict[str, MappedLeaf]] = {}
+    for port, table in tables.items():
+        for leaf in table.leaves:
+            rows.setdefault(leaf.name, {})[port] = leaf
+    return tuple(_leaf_result(name, leaves) for name, leaves in rows.items())
+
+
+def _leaf_result(name: str, leaves: Mapping[str, MappedLeaf]) -> LeafResult:
+    spec = next(iter(leaves.values())).spec
+    return LeafResult(
+        name,
+        spec.shape,
+        spec.dtype,
+        places={port: str(leaf.key) for port, leaf in leaves.items()},
+        shapes={port: leaf.native_shape for port, leaf in leaves.items()},
+        layouts={port: leaf.storage_description for port, leaf in leaves.items() if leaf.storage_description},
+    )
+
+
+def _count_unmapped(built_case: BuiltCase, port: str) -> int:
+    mapped = {leaf.key for leaf in built_case.built[port].table.leaves}
+    return len(set(describe_port(built_case, port).native_paths) - mapped)

@@ -12,7 +12,7 @@ from equiv.backends.environment import describe_environment
 from equiv.compare.candidates import (
     RunningComparison,
     compare_candidates,
-    sort_checks,
+    make_case_result,
     split_by_structure,
     start_candidates,
 )
@@ -25,10 +25,8 @@ from equiv.compare.prove_only import prove_candidates
 from equiv.compare.selfcheck.selfcheck import run_selfcheck
 from equiv.core.case_files import CaseFile, LoadedCase, load_case
 from equiv.core.headline import summarise_run
-from equiv.core.leaves import MappedLeaf
-from equiv.core.results import CaseResult, CheckResult, DeviationResult, LeafResult, ProbeTrial, RunResult
+from equiv.core.results import CaseResult, CheckResult, ProbeTrial, RunResult
 from equiv.core.selfcheck_results import FaultMatrix, fault_matrix
-from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError
 from equiv.programs.built_case import BuiltCase, build_case
 from equiv.programs.prover.algebra import CONDITIONS
@@ -191,8 +189,8 @@ def start_case(loaded: LoadedCase, progress: ReportProgress = lambda _: None, pr
 def finish_case(started: StartedCase, progress: ReportProgress = lambda _: None) -> CaseResult:
     """Run the second half of `run_case`: wait for the compiled ports, run and check them."""
     loaded, built_case, checks = started.loaded, started.built_case, list(started.checks)
-    case, name = loaded.case, loaded.name
-    reference, *candidates = case.models
+    name = loaded.name
+    reference = next(iter(loaded.case.models))
     trials: tuple[ProbeTrial, ...] = ()
     if started.running is not None:
 
@@ -202,46 +200,5 @@ def finish_case(started: StartedCase, progress: ReportProgress = lambda _: None)
         found = compare_candidates(started.running, stage)
         found, trials = compare_on_longer_batch(built_case, list(started.running.traced), found, stage)
         checks += found
-    checks = sort_checks(checks, candidates)
-    return CaseResult(
-        name=name,
-        lesson=loaded.lesson,
-        guide=case.guide,
-        reference=reference,
-        candidates=tuple(candidates),
-        verdicts={who: verdict_of(tuple(item for item in checks if item.candidate == who)) for who in candidates},
-        checks=tuple(checks),
-        leaves=_leaf_results(built_case),
-        trials=trials,
-        unmapped_leaves=sum(_left_over(built_case, backend) for backend in built_case.built),
-        deviations=tuple(DeviationResult(**vars(deviation)) for deviation in case.deviations),
-        path=loaded.path,
-        sources=dict(loaded.sources),
-        source_digest=loaded.source_digest,
-    )
-
-
-def _leaf_results(built_case: BuiltCase) -> tuple[LeafResult, ...]:
-    """List every canonical leaf with its path, shape and layout in each library."""
-    rows: dict[str, dict[str, MappedLeaf]] = {}
-    for backend, built in built_case.built.items():
-        for leaf in built.table.leaves:
-            rows.setdefault(leaf.name, {})[backend] = leaf
-    return tuple(_leaf_result(name, leaves) for name, leaves in rows.items())
-
-
-def _leaf_result(name: str, leaves: dict[str, MappedLeaf]) -> LeafResult:
-    spec = next(iter(leaves.values())).spec
-    return LeafResult(
-        name,
-        spec.shape,
-        spec.dtype,
-        places={backend: str(leaf.key) for backend, leaf in leaves.items()},
-        shapes={backend: leaf.native_shape for backend, leaf in leaves.items()},
-        layouts={backend: leaf.storage_description for backend, leaf in leaves.items() if leaf.storage_description},
-    )
-
-
-def _left_over(built_case: BuiltCase, backend: str) -> int:
-    covered = {leaf.key for leaf in built_case.built[backend].table.leaves}
-    return len(set(describe_port(built_case, backend).native_paths) - covered)
+    tables = {name: built.table for name, built in built_case.built.items()}
+    return make_case_result(loaded, reference, built_case, checks, trials, tables)

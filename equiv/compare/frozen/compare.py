@@ -9,7 +9,7 @@ from equiv.compare.candidates import (
     ReportStage,
     check_candidate,
     failed_checks,
-    sort_checks,
+    make_case_result,
     split_by_structure,
     trace_candidates,
 )
@@ -21,8 +21,7 @@ from equiv.compare.sensitivity.proof_mutation import mutate_proofs
 from equiv.core.case_files import LoadedCase
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafTable, MappedLeaf
-from equiv.core.results import CaseResult, CheckResult, LeafResult, ProbeTrial
-from equiv.core.verdict import verdict_of
+from equiv.core.results import CaseResult, CheckResult, ProbeTrial
 from equiv.errors import CaseError, EquivError
 from equiv.programs.built_case import BuiltCase, build_case
 from equiv.programs.probes import Probe
@@ -57,23 +56,12 @@ def compare_with_frozen(
     reference = restore_reference(frozen)
     ready, checks = split_by_structure(built_case, reference.observed, candidates)
     found, trials = _compare_ports(built_case, frozen, reference, ready, lambda stage: progress(f"{name}: {stage}"))
-    checks = sort_checks((*checks, *found), candidates)
     changed = environment_changes(frozen.environment, describe_environment())
     note = "; ".join(changed) or "the same as when it was frozen"
-    return CaseResult(
-        name=name,
-        lesson=loaded.lesson,
-        guide=case.guide,
-        reference=f"frozen {frozen.port}",
-        candidates=tuple(candidates),
-        verdicts={who: verdict_of(tuple(item for item in checks if item.candidate == who)) for who in candidates},
-        checks=tuple(checks),
-        leaves=tuple(
-            LeafResult(leaf.name, leaf.spec.shape, leaf.spec.dtype, {f"frozen {frozen.port}": str(leaf.key)})
-            for leaf in frozen.leaves
-        ),
-        trials=(*frozen.sensitivity, *trials, ProbeTrial("environment", note=note)),
-    )
+    trials = (*frozen.sensitivity, *trials, ProbeTrial("environment", note=note))
+    shown = f"frozen {frozen.port}"
+    tables = {shown: reference.observed.table, **{who: built.table for who, built in built_case.built.items()}}
+    return make_case_result(loaded, shown, built_case, [*checks, *found], trials, tables)
 
 
 def restore_reference(frozen: FrozenReference) -> Reference:

@@ -144,6 +144,18 @@ def test_a_case_without_another_model_is_refused():
         compare_with_frozen(replace(loaded("counter"), case=alone), bundle("counter"))
 
 
+def test_a_result_has_all_that_a_run_has():
+    """Its file, builders, digest, errata and the places of every leaf: the report shows them as of a run."""
+    case = replace(loaded("mlp"), path="cases/mlp.py")
+    against, run = compare_with_frozen(case, bundle("mlp")), run_case(case)
+    for name in ("name", "lesson", "guide", "path", "sources", "source_digest", "deviations", "unmapped_leaves"):
+        assert getattr(against, name) == getattr(run, name), name
+    assert against.sources
+    for theirs, ours in zip(against.leaves, run.leaves, strict=True):
+        assert theirs.places.pop("frozen haiku") == ours.places.pop("haiku")
+        assert (theirs.leaf, theirs.places) == (ours.leaf, ours.places)
+
+
 def test_a_missing_leaf_is_refuted_and_blocks_the_rest():
     """A leaf that the bundle has and the port has not."""
     frozen = bundle("custom_linear")
