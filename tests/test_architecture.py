@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from equiv.backends.registry import all_libraries, load_library
 from equiv.core.output_name import InputKind, OutputKind, ProgramKind
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +61,45 @@ def test_a_framework_is_imported_in_its_own_backend_only(path):
     imported = {alias.name.partition(".")[0] for node in nodes(path, ast.Import) for alias in node.names}
     imported |= {(node.module or "").partition(".")[0] for node in nodes(path, ast.ImportFrom) if node.level == 0}
     assert {name for name, homes in HOMES.items() if name in imported and not here.startswith(homes)} == set()
+
+
+NAMES_OF_LIBRARIES = {name for one in all_libraries() for name in (one.name, *one.distributions, *one.modules)}
+SPEAK_OF_LIBRARIES = (
+    "equiv/core/layer_catalogue.py",  # pairs of layers, one of each library
+    "equiv/report/layer_catalogue.py",  # and the table of these pairs
+    "equiv/case.py",  # what a case file may import, a known difference of one library among it
+)
+
+
+def names_of_libraries(path):
+    """The libraries that code names, as a whole text or in an import; docstrings and sentences are no code."""
+    texts = {node.value for node in nodes(path, ast.Constant) if isinstance(node.value, str)}
+    modules = {node.module or "" for node in nodes(path, ast.ImportFrom)}
+    modules |= {alias.name for node in nodes(path, ast.Import) for alias in node.names}
+    words = {text.removeprefix("equiv.backends.").split(".")[0] for text in texts | modules if " " not in text}
+    return words.union(texts) & NAMES_OF_LIBRARIES
+
+
+@every_source
+def test_no_library_is_named_outside_its_own_folder(path):
+    """Every fact of a library is in its `library.py`, so that a new one is a folder and nothing else."""
+    here = path.relative_to(ROOT)
+    if here.as_posix() not in SPEAK_OF_LIBRARIES:
+        own = {here.parts[2]} if here.match("equiv/backends/*/*.py") else set()
+        known = own and {*load_library(*own).distributions, *load_library(*own).modules}
+        roots = {one.split(".")[0] for one in known}
+        assert names_of_libraries(path) <= own | known | roots
+
+
+@pytest.mark.parametrize(
+    "code",
+    ['port.library == "haiku"', '{"flax": 1}', "from equiv.backends.nnx.build import build", "import flax.linen"],
+)
+def test_a_library_named_in_code_is_noticed(code, tmp_path):
+    (tmp_path / "one.py").write_text(f'"""Haiku and `nnx` in words."""\n{code}\n')
+    assert names_of_libraries(tmp_path / "one.py")
+    (tmp_path / "two.py").write_text('"""Haiku and `nnx` in words."""\nSAID = "give a haiku of linen"\n')
+    assert not names_of_libraries(tmp_path / "two.py")
 
 
 def test_the_backends_that_may_import_a_framework_are_there():

@@ -1,6 +1,6 @@
 """Compare candidates with the reference: proofs first, numbers for the rest, then every check."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from equiv.compare.observation import (
 from equiv.compare.proofs import needed_in_float64, prove_all
 from equiv.compare.sensitivity.probe_sensitivity import measure_sensitivity
 from equiv.compare.sensitivity.proof_mutation import mutate_proofs
+from equiv.core.case import Case
 from equiv.core.case_files import LoadedCase
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.leaves import LeafTable, MappedLeaf
@@ -303,11 +304,19 @@ def make_case_result(
         leaves=_leaf_results(tables),
         trials=trials,
         unmapped_leaves=sum(_count_unmapped(built_case, name) for name in built_case.built),
-        deviations=tuple(DeviationResult(**vars(deviation)) for deviation in case.deviations),
+        deviations=tuple(_deviation_results(case, tables)),
         path=loaded.path,
         sources=dict(loaded.sources),
         source_digest=loaded.source_digest,
     )
+
+
+def _deviation_results(case: Case, tables: Mapping[str, LeafTable]) -> Iterator[DeviationResult]:
+    """Yield every deviation by port: one of a library holds for each port of it."""
+    for one in case.deviations:
+        ports = [table.port for table in tables.values() if one.backend in (table.port, table.library)]
+        for port in ports or [one.backend]:  # a port that could not be built has no table
+            yield DeviationResult(**{**vars(one), "backend": port})
 
 
 def _leaf_results(tables: Mapping[str, LeafTable]) -> tuple[LeafResult, ...]:

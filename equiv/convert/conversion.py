@@ -29,9 +29,9 @@ class ConversionRequest:
     Attributes:
         checkpoint: the old checkpoint.
         loaded: the case whose layer table is used.
-        target: library of the new checkpoint.
+        target: port of the new checkpoint.
         out: path of the new checkpoint.
-        origin: library of the old checkpoint; None: inferred from its leaves.
+        origin: port of the old checkpoint; None: inferred from its leaves.
         format: format of the new checkpoint; None: by the suffix of `out`.
         choices: see `Choices`; leaves that an earlier conversion preserved are added.
         drop: parts of paths that are left out.
@@ -131,7 +131,7 @@ def _identify_library(
         except EquivError as error:
             errors.append(error)
     if not found:
-        # The library with the most matching leaves is the likeliest to have been meant.
+        # The port with the most matching leaves is the likeliest to have been meant.
         raise max(errors, key=lambda error: error.found if isinstance(error, TemplateMismatch) else math.inf)
     recorded = [one for one in found if former and one.model.port.name == former.target.backend]
     best = max(one.exact_names for one in found)

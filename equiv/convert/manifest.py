@@ -44,7 +44,7 @@ class LeafRecord:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """The old or the new checkpoint: its file name, format and library."""
+    """The old or the new checkpoint: its file name, format and port."""
 
     file: str
     format: str

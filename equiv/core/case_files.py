@@ -175,7 +175,7 @@ def _is_mapping_of(value: Any, accepts: Callable[[Any], bool]) -> bool:
 
 CASE_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("guide", lambda value: isinstance(value, str), "text"),
-    ("models", lambda value: _is_mapping_of(value, callable), 'backend names to builders: {"haiku": ..., "nnx": ...}'),
+    ("models", lambda value: _is_mapping_of(value, callable), 'names of ports to builders: {"old": ..., "new": ...}'),
     (
         "batch",
         lambda value: _is_mapping_of(value, lambda text: isinstance(text, str)),
@@ -190,14 +190,14 @@ CASE_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
         "printed",
         lambda value: _is_mapping_of(value, lambda paths: isinstance(paths, Mapping)),
-        "backend names to paths and shapes",
+        "names of ports to paths and shapes",
     ),
     ("known_differences", lambda value: _is_sequence_of(KnownDifference, value), "a tuple of KnownDifference"),
     ("deviations", lambda value: _is_sequence_of(Deviation, value), "a tuple of Deviation"),
     (
         "depths",
         lambda value: value is None or isinstance(value, Depths),
-        "Depths(unrolled={...}, scanned={...}), each of backend names to builders with num_layers",
+        "Depths(unrolled={...}, scanned={...}), each of names of ports to builders with num_layers",
     ),
     ("steps", lambda value: type(value) is int and value > 0, "a whole number from 1 on"),
 )

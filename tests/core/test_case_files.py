@@ -186,7 +186,7 @@ def test_two_cases_of_one_name_are_both_kept(tmp_path):
         ("import sys\nsys.exit(3)", r"importing it raised SystemExit: 3\. Fix .*case\.py:2"),
         (GOOD.replace('"haiku": print, ', ""), r"the case has 1 model\. Give it two: a reference and a candidate"),
         (GOOD.replace('{"haiku": print, "nnx": print}', "{}"), r"the case has 0 model\. Give it two"),
-        (GOOD.replace('"nnx": print', '"nnx": 3'), r"the case's models is \{.*\}, wanted backend names to builders"),
+        (GOOD.replace('"nnx": print', '"nnx": 3'), r"the case's models is \{.*\}, wanted names of ports to builders"),
         (GOOD.replace("layers=()", "layers=3"), r"the case's layers is 3, wanted a tuple of rows: .* Fix layers"),
         (GOOD.replace('"float32[2]"', "(2,)"), r"the case's batch is \{'x': \(2,\)\}, wanted names to text"),
         (

@@ -3,6 +3,7 @@
 from functools import cache
 from pathlib import Path
 
+import haiku as hk
 import infer_models
 import jax
 import pytest
@@ -194,3 +195,21 @@ def test_items_of_a_stack_have_rows_of_their_own():
     scopes = {row.layer.scopes["haiku"]: row.layer.scopes["nnx"] for row in found.rows}
     assert scopes["__layer_stack_no_per_layer/wide[1]"] == "blocks.1.wide"
     assert {row.function for row in found.rows} == {"linear"}
+
+
+def test_channels_first_is_said_of_one_of_two_ports():
+    """Of one library: which of its layers have the channels first is said port by port."""
+
+    def first():
+        return hk.transform(lambda x: hk.Conv2D(4, 3, data_format="NCHW", name="conv")(x))
+
+    def last():
+        return hk.transform(lambda x: hk.Conv2D(4, 3, name="conv")(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
+
+    # Where both store the same shape, a plain row already says that the leaves are equal.
+    said = {(first, last): {"channels_first": {"old": 2}}, (last, first): {"channels_first": {"new": 2}}}
+    for builders, expected in (said | {(first, first): {}, (last, last): {}}).items():
+        located = (LocatedBuilder(ImportPath("m", "model", None), "haiku", one, "", "{name}()") for one in builders)
+        found = infer_layers(tuple(located), {"x": "float32[2,3,5,5]"})
+        assert found.covered
+        assert [(row.function, dict(row.arguments)) for row in found.rows] == [("conv", expected)]

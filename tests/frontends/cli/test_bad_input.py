@@ -153,8 +153,8 @@ UNUSABLE = {
     "leaves_the_program": ([("import random", "raise SystemExit(0)")], ["bad.py", "SystemExit: 0", "bad.py:"]),
     "unknown_field": ([("guide=", "giude=")], ["TypeError", "unexpected keyword argument 'giude'", "bad.py:"]),
     "one_model": ([(MODELS, '{"linen": linen}')], ["bad.py", "has 1 model", "Give it two"]),
-    "no_models": ([(MODELS, "None")], ["the case's models is None", '{"haiku": ..., "nnx": ...}', "Fix models"]),
-    "list_of_models": ([(MODELS, "[haiku, linen]")], ["the case's models is", "wanted backend names to builders"]),
+    "no_models": ([(MODELS, "None")], ["the case's models is None", '{"old": ..., "new": ...}', "Fix models"]),
+    "list_of_models": ([(MODELS, "[haiku, linen]")], ["the case's models is", "wanted names of ports to builders"]),
     "model_for_a_builder": ([(MODELS, '{"haiku": haiku, "linen": 3}')], ["the case's models is", "to builders"]),
     "one_row_for_a_tuple": (
         [("layers=(linear", "layers=linear"), ('nnx=""),)', 'nnx="")')],
