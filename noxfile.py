@@ -61,7 +61,7 @@ def minimums(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """Planted faults: every check must notice its own."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "tests/compare/test_planted_faults.py", *session.posargs)
+    session.run("python", "-m", "pytest", "tests/comparison/test_planted_faults.py", *session.posargs)
 
 
 @nox.session

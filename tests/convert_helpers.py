@@ -14,11 +14,11 @@ from flax import nnx, serialization
 
 from equiv.backends.base import Port
 from equiv.backends.registry import load_library
-from equiv.convert.conversion import ConversionRequest, convert_checkpoint
-from equiv.convert.manifest import Manifest
-from equiv.convert.plan.plan import Choices
-from equiv.convert.plan.random_state import parse_random_policy
-from equiv.convert.source.expected_leaves import LibraryModel, build_library_model, saved_form
+from equiv.conversion.convert import ConversionRequest, convert_checkpoint
+from equiv.conversion.manifest import Manifest
+from equiv.conversion.plan.plan import Choices
+from equiv.conversion.plan.random_state import parse_random_policy
+from equiv.conversion.source.expected_leaves import LibraryModel, build_library_model, saved_form
 from equiv.core.batch_spec import parse_batch
 from equiv.core.case import Case
 from equiv.core.case_files import LoadedCase

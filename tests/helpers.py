@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from equiv.compare.candidates import Reference, check_candidate, run_reference
-from equiv.compare.checks import CHECKS
-from equiv.compare.numeric.run_port import CompiledPort, compile_port, describe_port
-from equiv.compare.observation import Comparison, RoundingNoise
-from equiv.compare.proofs import prove_all
+from equiv.comparison.candidates import Reference, check_candidate, run_reference
+from equiv.comparison.checks import CHECKS
+from equiv.comparison.numeric.run_port import CompiledPort, compile_port, describe_port
+from equiv.comparison.observation import Comparison, RoundingNoise
+from equiv.comparison.proofs import prove_all
 from equiv.core.case import Case
 from equiv.core.case_files import CaseFile, LoadedCase, load_case
 from equiv.core.results import CheckResult, Finding

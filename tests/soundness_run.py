@@ -22,7 +22,7 @@ from helpers import CASES, loaded
 from jax.extend import core
 from soundness_programs import random_inputs, random_program
 
-from equiv.compare.selfcheck.eager_port import open_eager_port
+from equiv.comparison.selfcheck.eager_port import open_eager_port
 from equiv.core.output_name import STEP, OutputName
 from equiv.errors import EquivError
 from equiv.programs import eager

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from equiv.backends.environment import describe_environment
 from equiv.bench.case_costs import measure_costs, refuse_under_xdist
 from equiv.bench.depth_scaling import measure_growth
-from equiv.compare.pipeline import make_run_result, run_cases
+from equiv.comparison.pipeline import make_run_result, run_cases
 from equiv.core.case_files import CaseFile, LoadedCase, load_case
 from equiv.core.environment import library_distributions
 from equiv.core.headline import verdict_reason

@@ -1,7 +1,7 @@
 """The checks that are made of every candidate: what each is called and asks. One line per check.
 
-A check is added by its line here and by its module, `equiv/compare/checks/<name>.py`, which `equiv.compare.checks`
-loads. Reports, the pytest plugin and the README follow this list.
+A check is added by its line here and by its module, `equiv/comparison/checks/<name>.py`, which
+`equiv.comparison.checks` loads. Reports, the pytest plugin and the README follow this list.
 """
 
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ class InitialValues:
         leaf: canonical name.
         candidate: the port that is compared with the reference.
         same: whether both can be samples of one distribution, at the significance level of
-            `equiv.compare.initial_values` over all leaves.
+            `equiv.comparison.initial_values` over all leaves.
         p_value: of the two-sample Kolmogorov-Smirnov test; for two constants 1.0 if they are equal, else 0.0.
         reference: family, mean and standard deviation, e.g. `truncated normal, mean 0, sd 0.0313`.
         candidate_values: the same of the candidate.

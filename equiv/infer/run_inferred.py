@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from equiv.compare.pipeline import RunOptions, make_run_result, run_cases
+from equiv.comparison.pipeline import RunOptions, make_run_result, run_cases
 from equiv.core.case_files import CaseFile
 from equiv.core.grades import Verdict
 from equiv.core.leaves import NativeKey

@@ -67,8 +67,8 @@ def case_of(layers: int):
 
 def one(source: Path, format: str, folder: Path, layers: int, rounds: int) -> dict[str, float]:
     """Convert and copy, one after the other; called in a process of its own."""
-    from equiv.convert.conversion import ConversionRequest, convert_checkpoint
-    from equiv.convert.formats.registry import open_checkpoint
+    from equiv.conversion.convert import ConversionRequest, convert_checkpoint
+    from equiv.conversion.formats.registry import open_checkpoint
     from equiv.core.case_files import LoadedCase
 
     loaded = LoadedCase("bench", "", case_of(layers))
@@ -152,9 +152,9 @@ def make(folder: Path, layers: int, formats: list[str]) -> None:
     """The same random checkpoint in every format that is read."""
     import numpy as np
 
-    from equiv.convert.formats.checkpoint import OutgoingCheckpoint, OutgoingLeaf
-    from equiv.convert.formats.registry import write_checkpoint
-    from equiv.convert.formats.tree_paths import nest
+    from equiv.conversion.formats.checkpoint import OutgoingCheckpoint, OutgoingLeaf
+    from equiv.conversion.formats.registry import write_checkpoint
+    from equiv.conversion.formats.tree_paths import nest
     from equiv.core.leaves import LeafSpec
 
     rng = np.random.default_rng(0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from equiv.compare.checks import CHECKS
+from equiv.comparison.checks import CHECKS
 from equiv.core.checks import CHECK_KINDS, CHECK_NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -12,7 +12,7 @@ HELPERS = {"__init__", "coverage"}
 
 
 def test_every_module_of_a_check_has_its_line():
-    modules = {file.stem for file in (ROOT / "equiv/compare/checks").glob("*.py")} - HELPERS
+    modules = {file.stem for file in (ROOT / "equiv/comparison/checks").glob("*.py")} - HELPERS
     assert modules == set(CHECK_NAMES) == set(CHECKS)
 
 

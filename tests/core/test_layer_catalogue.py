@@ -19,10 +19,10 @@ from flax import nnx
 
 from equiv.backends import registry
 from equiv.backends.leaf_table import map_port, to_canonical_variables, to_native_leaves
-from equiv.compare.checks import CHECKS
-from equiv.compare.numeric.run_port import describe_port
-from equiv.compare.observation import Comparison, RoundingNoise
-from equiv.compare.prove_only import prove_candidates
+from equiv.comparison.checks import CHECKS
+from equiv.comparison.numeric.run_port import describe_port
+from equiv.comparison.observation import Comparison, RoundingNoise
+from equiv.comparison.prove_only import prove_candidates
 from equiv.core.case import Case, Layer
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.layer_catalogue import LAYER_PAIRS, pair_of

@@ -19,9 +19,9 @@ from equiv.errors import EquivError
 from equiv.frontends.cli.base import open_console, run_and_exit
 
 if TYPE_CHECKING:
-    from equiv.convert.conversion import ConversionRequest
-    from equiv.convert.manifest import Manifest
-    from equiv.convert.plan.plan import Plan
+    from equiv.conversion.convert import ConversionRequest
+    from equiv.conversion.manifest import Manifest
+    from equiv.conversion.plan.plan import Plan
 
 
 PATH_TYPE = click.Path(path_type=Path)
@@ -65,9 +65,9 @@ def convert_command(
     """Convert CHECKPOINT to another library: parameters, state, optimizer and step, with the mapping of a case."""
 
     def request() -> "ConversionRequest":
-        from equiv.convert.conversion import ConversionRequest
-        from equiv.convert.plan.plan import Choices
-        from equiv.convert.plan.random_state import parse_random_policy
+        from equiv.conversion.convert import ConversionRequest
+        from equiv.conversion.plan.plan import Choices
+        from equiv.conversion.plan.random_state import parse_random_policy
 
         return ConversionRequest(
             checkpoint,
@@ -102,24 +102,22 @@ def _run_conversion(request: "Callable[[], ConversionRequest]", dry: bool, as_js
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
     ):
         task = bar.add_task("importing jax", total=None)
-        from equiv.convert import conversion
-        from equiv.convert.manifest import encode_manifest
-        from equiv.convert.verify import ConversionMismatch
+        from equiv.conversion.convert import convert_checkpoint, size_of_plan
+        from equiv.conversion.manifest import encode_manifest
+        from equiv.conversion.verify import ConversionMismatch
         from equiv.core.verdict import verdict_exit_code
 
         def begin(plan: "Plan") -> Callable[[int], None]:
-            bar.update(task, description="converting", total=conversion.size_of_plan(plan))
+            bar.update(task, description="converting", total=size_of_plan(plan))
             return lambda size: bar.advance(task, size)
 
         try:
             asked = request()
-            plan, manifest = conversion.convert_checkpoint(
-                asked, lambda text: bar.update(task, description=text), begin, dry
-            )
+            plan, manifest = convert_checkpoint(asked, lambda text: bar.update(task, description=text), begin, dry)
         except ConversionMismatch as error:
             click.echo(f"equiv: {error}", err=True)
             return verdict_exit_code(error.verdict)
-        size = conversion.size_of_plan(plan)
+        size = size_of_plan(plan)
     if manifest is None:
         _show_plan(plan, size, open_console())
     elif as_json:
@@ -142,8 +140,8 @@ def _show_manifest(manifest: "Manifest", size: int, out: Path, console: Console)
 
 
 def _show_plan(plan: "Plan", size: int, console: Console) -> None:
-    from equiv.convert.formats.tree_paths import path_text
-    from equiv.convert.plan.optimizer import describe_optimizer_effects
+    from equiv.conversion.formats.tree_paths import path_text
+    from equiv.conversion.plan.optimizer import describe_optimizer_effects
 
     backends = plan.source.backend, plan.target.port.name
     console.print(

@@ -26,8 +26,8 @@ def _write_bundle(path: Path, output: Path | None) -> int:
     if len(files) != 1:
         raise EquivError(f"{path}: holds {len(files)} cases; one is frozen at a time. Give a case file.")
     with redirect_stdout(sys.stderr), open_console(stderr=True).status("importing jax") as status:
-        from equiv.compare.frozen.bundle import encode_bundle
-        from equiv.compare.frozen.freeze import freeze_reference as keep
+        from equiv.comparison.frozen.bundle import encode_bundle
+        from equiv.comparison.frozen.freeze import freeze_reference as keep
 
         frozen = keep(load_case(files[0], least_models=1), status.update)
     output = output or Path(f"{files[0].path.stem}.equiv")

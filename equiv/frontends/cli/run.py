@@ -27,8 +27,8 @@ from equiv.frontends.cli.base import (
 from equiv.report.terminal.run import print_run
 
 if TYPE_CHECKING:
-    from equiv.compare.frozen.bundle import FrozenReference
-    from equiv.compare.pipeline import ReportProgress as Report
+    from equiv.comparison.frozen.bundle import FrozenReference
+    from equiv.comparison.pipeline import ReportProgress as Report
 
 
 @click.command("run")
@@ -78,7 +78,7 @@ def run_command(
             return _run_files(files, {"prove_only": prove_only, "faults": selfcheck, "initial_values": initial})
         if prove_only or selfcheck or initial:
             raise EquivError("--against runs without --prove-only, --selfcheck and --initial. Leave them out.")
-        from equiv.compare.frozen.bundle import read_bundle
+        from equiv.comparison.frozen.bundle import read_bundle
 
         frozen = read_bundle(against)
         return _run_files(_frozen_case(files, frozen), {"against": frozen})
@@ -116,7 +116,7 @@ def _write_result(
 
 
 def _run_files(files: list[CaseFile], options: Mapping[str, Any]) -> RunResult:
-    """Run every case; `options` holds the fields of `equiv.compare.pipeline.RunOptions`."""
+    """Run every case; `options` holds the fields of `equiv.comparison.pipeline.RunOptions`."""
     started, clock = datetime.now(UTC), time.perf_counter()
     columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     finished: list[CaseResult] = []
@@ -128,7 +128,7 @@ def _run_files(files: list[CaseFile], options: Mapping[str, Any]) -> RunResult:
     ):
         task = bar.add_task("importing jax", total=len(files))
         from equiv.backends.environment import describe_environment
-        from equiv.compare.pipeline import RunOptions, make_run_result, run_cases
+        from equiv.comparison.pipeline import RunOptions, make_run_result, run_cases
 
         describe_environment()  # fails early where there is no device
         report: Report = lambda text: bar.update(task, description=text)  # noqa: E731

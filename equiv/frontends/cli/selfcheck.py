@@ -29,7 +29,7 @@ def _run_selfchecks(files: list[CaseFile], as_json: bool, fresh: bool) -> int:
     done = []
     with redirect_stdout(sys.stderr), open_console(stderr=True).status("importing jax") as status:
         from equiv.backends.environment import describe_environment
-        from equiv.compare.selfcheck.selfcheck import run_selfcheck as plant
+        from equiv.comparison.selfcheck.selfcheck import run_selfcheck as plant
 
         describe_environment()
         for file in files:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from equiv.backends.build import identify_library
-from equiv.compare.pipeline import make_run_result, run_case
+from equiv.comparison.pipeline import make_run_result, run_case
 from equiv.core.case import Builder, Case, KnownDifference, Layer
 from equiv.core.case_files import CASE_FIELDS, LoadedCase
 from equiv.core.checks import CHECK_NAMES

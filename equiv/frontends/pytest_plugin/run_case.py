@@ -22,7 +22,7 @@ def run_loaded_case(loaded: LoadedCase, require: str) -> RunResult:
     """
     started, clock, found = datetime.now(UTC), time.perf_counter(), {}
     try:
-        from equiv.compare.pipeline import make_run_result, run_case
+        from equiv.comparison.pipeline import make_run_result, run_case
 
         found, problem = check_platform(require)
         if not problem:

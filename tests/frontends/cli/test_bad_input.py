@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import equiv.compare.pipeline
-from equiv.compare.pipeline import make_run_result, run_cases
+import equiv.comparison.pipeline
+from equiv.comparison.pipeline import make_run_result, run_cases
 from equiv.core.case_files import CaseFile
 from equiv.core.results import CaseResult, Finding, RunResult
 from equiv.core.results_json import decode_results, encode_results
@@ -492,8 +492,8 @@ def test_an_internal_error_is_reported_and_other_cases_finish(tmp_path: Path, mo
             raise RuntimeError("planted")
         return workshop(case)
 
-    workshop = equiv.compare.pipeline.build_case
-    monkeypatch.setattr(equiv.compare.pipeline, "build_case", fail)
+    workshop = equiv.comparison.pipeline.build_case
+    monkeypatch.setattr(equiv.comparison.pipeline, "build_case", fail)
     result = run_files(write(tmp_path, ('"none"', '"broken"'), name="broken"), write(tmp_path, name="good"))
     assert result.cases[0].problem.startswith("equiv itself failed with RuntimeError: planted")
     assert result.cases[0].problem.endswith("Please report it with the case file.")
@@ -507,8 +507,8 @@ def test_an_interrupt_keeps_finished_results_and_names_the_rest(tmp_path: Path, 
             raise KeyboardInterrupt
         return finish_case(begun, *rest)
 
-    finish_case = equiv.compare.pipeline.finish_case
-    monkeypatch.setattr(equiv.compare.pipeline, "finish_case", interrupted)
+    finish_case = equiv.comparison.pipeline.finish_case
+    monkeypatch.setattr(equiv.comparison.pipeline, "finish_case", interrupted)
     for name in "abc":
         write(tmp_path, name=name)
     ran = CliRunner().invoke(main, ["run", str(tmp_path), "--reports", str(tmp_path / "reports")])

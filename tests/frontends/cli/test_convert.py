@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from equiv.convert.formats import npz, registry
-from equiv.convert.formats.checkpoint import CheckpointError, bytes_of
-from equiv.convert.formats.registry import open_checkpoint
+from equiv.conversion.formats import npz, registry
+from equiv.conversion.formats.checkpoint import CheckpointError, bytes_of
+from equiv.conversion.formats.registry import open_checkpoint
 from equiv.frontends.cli.main import main
 
 NAME, OPTIMIZER = "layers/linear", "adam"

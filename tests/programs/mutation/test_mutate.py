@@ -17,7 +17,7 @@ from jax.extend import core
 from named import make_program
 from soundness_programs import random_program
 
-from equiv.compare.selfcheck.eager_port import all_outputs, measure_eager_noise, open_eager_port
+from equiv.comparison.selfcheck.eager_port import all_outputs, measure_eager_noise, open_eager_port
 from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.output_name import TRAINING
 from equiv.errors import EquivError

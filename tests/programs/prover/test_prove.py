@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 from named import make_program, output_named
 
-from equiv.compare.explain.locate import add_first_differences
-from equiv.compare.numeric.difference import apply_proof
-from equiv.compare.observation import Comparison, PortOutputs, RoundingNoise, Sample
-from equiv.compare.pipeline import run_case
-from equiv.compare.proofs import needed_in_float64, prove_all
+from equiv.comparison.explain.locate import add_first_differences
+from equiv.comparison.numeric.difference import apply_proof
+from equiv.comparison.observation import Comparison, PortOutputs, RoundingNoise, Sample
+from equiv.comparison.pipeline import run_case
+from equiv.comparison.proofs import needed_in_float64, prove_all
 from equiv.core.case_files import CaseFile, LoadedCase
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey

@@ -1,0 +1,56 @@
+"""Select the outputs that a check compares: all that either port returns, none left out."""
+
+from dataclasses import dataclass
+
+from equiv.comparison.numeric.difference import compare_output
+from equiv.comparison.observation import Comparison, PortOutputs
+from equiv.core.output_name import OutputName
+from equiv.core.results import Finding
+
+
+@dataclass(frozen=True)
+class CheckAnswer:
+    """What a check says of a candidate.
+
+    Attributes:
+        findings: one per compared leaf, output or property.
+        summary: in words; empty: the number of findings per grade.
+    """
+
+    findings: tuple[Finding, ...]
+    summary: str = ""
+
+
+SelectedOutputs = dict[OutputName, None]
+"""Outputs in order."""
+
+
+def select_compared(observed: PortOutputs, check: str) -> SelectedOutputs:
+    """List the outputs of a port that a check compares, in order."""
+    found: SelectedOutputs = {}
+    for sample in observed.samples.values():
+        found |= dict.fromkeys(output for output in sample.native if output.check == check)
+    return found
+
+
+def compare_all(comparison: Comparison, check: str) -> CheckAnswer | None:
+    """Compare all outputs that a check compares, of either port; None where neither has any."""
+    left, right = (select_compared(side, check) for side in (comparison.reference, comparison.candidate))
+    findings = tuple(compare_either(comparison, output, left, right) for output in {**left, **right})
+    return CheckAnswer(findings) if findings else None
+
+
+def compare_either(
+    comparison: Comparison, output: OutputName, left: SelectedOutputs, right: SelectedOutputs
+) -> Finding:
+    """Compare one output, which either port may lack."""
+    if output in left and output in right:
+        return compare_output(comparison, output)
+    lacking = comparison.candidate if output in left else comparison.reference
+    return Finding(str(output), "refuted", note=f"{lacking.table.port} does not return it", output=output)
+
+
+def summarise_grades(findings: tuple[Finding, ...]) -> str:
+    """Count the findings of each grade."""
+    grades = dict.fromkeys(finding.grade for finding in findings)
+    return ", ".join(f"{sum(item.grade == grade for item in findings)} {grade}" for grade in grades)

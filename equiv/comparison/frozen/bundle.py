@@ -1,0 +1,205 @@
+"""A frozen reference: all that candidates are compared with, so that its library can be uninstalled.
+
+A bundle is one MessagePack file: names, numbers and arrays, no code. No jax is imported here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from equiv.core.leaves import LeafSpec, NativeKey
+from equiv.core.output_name import InputName, OutputName, ProgramName
+from equiv.core.results import ProbeTrial
+from equiv.errors import EquivError
+from equiv.programs.program import Draw
+
+SCHEMA_VERSION = 3
+
+FrozenArrays = dict[str, np.ndarray]
+
+
+FrozenOutputs = dict[OutputName, np.ndarray]
+
+
+@dataclass(frozen=True)
+class FrozenLeaf:
+    """One leaf of the reference; see `equiv.core.leaves.MappedLeaf`."""
+
+    name: str
+    key: NativeKey
+    spec: LeafSpec
+    native_shape: tuple[int, ...]
+    mirrors: str | None
+    fixed_value: int | None
+
+
+@dataclass(frozen=True)
+class FrozenProgram:
+    """A program without its equations.
+
+    Attributes:
+        name: see `equiv.programs.program.Program`; so are `inputs`, `outputs` and `draws`.
+        inputs: by name.
+        outputs: by name.
+        draws: what it draws.
+        needs: for every output the numbers of the inputs that it can depend on.
+    """
+
+    name: ProgramName
+    inputs: tuple[InputName, ...]
+    outputs: tuple[OutputName, ...]
+    draws: tuple[Draw, ...]
+    needs: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class FrozenNames:
+    """The prover's names of a program's outputs under a set of rewrites: equal names mean equal computations.
+
+    Attributes:
+        program: name of the program.
+        float64: whether in float64.
+        rules: the rewrites applied.
+        outputs: output to name.
+    """
+
+    program: ProgramName
+    float64: bool
+    rules: tuple[str, ...]
+    outputs: dict[OutputName, str]
+
+
+@dataclass(frozen=True)
+class FrozenProbe:
+    """A probe, and the outputs of the reference on it; see `equiv.programs.probes.Probe`
+    and `equiv.comparison.observation.Sample`."""
+
+    name: str
+    seed: int
+    variables: FrozenArrays
+    batches: FrozenArrays
+    native: FrozenOutputs
+    float64: FrozenOutputs | None
+
+
+@dataclass(frozen=True)
+class FrozenReference:
+    """A reference with its probes, outputs, draws, rounding and the names of its outputs.
+
+    Attributes:
+        case: name of the case.
+        port: name of the port.
+        library: of the port.
+        environment: versions and device with which it was frozen.
+        prover: fingerprint of the prover that computed the names; names of another prover cannot be compared.
+        has_modes: whether train and eval mode differ.
+        steps: number of train steps.
+        batch: see `equiv.core.case.Case`.
+        leaves: its leaf table.
+        random: number of leaves of random state.
+        native_paths: native keys and shapes.
+        parts: its forward and gradient programs.
+        begin: variables to the carry of training.
+        step: the train step.
+        names: of every program's outputs.
+        probes: with the outputs of the reference.
+        noise: probe to output to the response to one ulp in every input.
+        float64_noise: likewise in float64.
+        depth: output to rounded operations in a row.
+        fresh: the state leaves as its library initialises them.
+        reused: pairs of independent native draws that gave the same bits.
+        drawn: number of native draws looked at.
+        why_no_float64: why there is no float64 run.
+        sensitivity: trials of its probes.
+        schema: version of this format.
+    """
+
+    case: str
+    port: str
+    library: str
+    environment: dict[str, str]
+    prover: str
+    has_modes: bool
+    steps: int
+    batch: dict[str, str]
+    leaves: tuple[FrozenLeaf, ...]
+    random: int
+    native_paths: tuple[tuple[NativeKey, tuple[int, ...]], ...]
+    parts: tuple[FrozenProgram, ...]
+    begin: FrozenProgram
+    step: FrozenProgram
+    names: tuple[FrozenNames, ...]
+    probes: tuple[FrozenProbe, ...]
+    noise: dict[str, dict[OutputName, float]]
+    float64_noise: dict[str, dict[OutputName, float]]
+    depth: dict[OutputName, int]
+    fresh: FrozenArrays
+    reused: tuple[str, ...]
+    drawn: int
+    why_no_float64: str
+    sensitivity: tuple[ProbeTrial, ...]
+    schema: int = SCHEMA_VERSION
+
+
+def encode_bundle(frozen: FrozenReference) -> bytes:
+    """Encode a bundle; arrays as dtype, shape and little-endian bytes."""
+    return msgspec.msgpack.encode(frozen, enc_hook=_encode_array)
+
+
+def decode_bundle(data: bytes, source: str) -> FrozenReference:
+    """Decode a bundle.
+
+    Raises:
+        EquivError: it is not a bundle, is cut off, or has another schema version.
+    """
+    fix = "Regenerate it with equiv freeze."
+    try:
+        version = msgspec.msgpack.decode(data, type=_SchemaOnly).schema
+        if version != SCHEMA_VERSION:
+            raise EquivError(f"{source}: bundle schema {version}, this version reads {SCHEMA_VERSION}. {fix}")
+        return msgspec.msgpack.decode(data, type=FrozenReference, dec_hook=_decode_array)
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, TypeError) as error:
+        raise EquivError(f"{source}: not a bundle of equiv freeze: {error}. {fix}") from error
+
+
+def read_bundle(path: Path) -> FrozenReference:
+    """Read a bundle from a file.
+
+    Raises:
+        EquivError: it cannot be read, or is not a bundle.
+    """
+    try:
+        return decode_bundle(path.read_bytes(), str(path))
+    except OSError as error:
+        raise EquivError(f"{path}: cannot be read: {error.strerror}. Give a file of equiv freeze.") from error
+
+
+def environment_changes(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
+    """List what differs between two environments: `jax: 0.10.2, now 0.11.2`."""
+    return tuple(
+        f"{name}: {before.get(name, 'unknown')}, now {now.get(name, 'unknown')}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    )
+
+
+@dataclass(frozen=True)
+class _SchemaOnly:
+    schema: int
+
+
+def _encode_array(value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        raise NotImplementedError(f"no form for {type(value).__name__}")
+    little = value.astype(value.dtype.newbyteorder("<"))
+    return {"dtype": str(value.dtype), "shape": value.shape, "data": little.tobytes()}
+
+
+def _decode_array(kind: type, value: Any) -> Any:
+    if kind is not np.ndarray or not isinstance(value, dict) or set(value) != {"dtype", "shape", "data"}:
+        raise ValueError("an array is stored as dtype, shape and data")
+    return np.frombuffer(value["data"], np.dtype(value["dtype"])).reshape(value["shape"])

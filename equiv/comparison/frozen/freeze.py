@@ -1,0 +1,112 @@
+"""Freeze a case's reference as a bundle, so that its library can be uninstalled."""
+
+from collections.abc import Callable, Iterator
+from itertools import chain, combinations
+
+from equiv.backends.environment import describe_environment
+from equiv.comparison.candidates import Reference, run_reference
+from equiv.comparison.frozen.bundle import FrozenLeaf, FrozenNames, FrozenProbe, FrozenProgram, FrozenReference
+from equiv.comparison.numeric.run_port import CompiledPort, compile_port
+from equiv.comparison.observation import Sample
+from equiv.comparison.proofs import prover_side
+from equiv.comparison.sensitivity.probe_sensitivity import measure_sensitivity
+from equiv.core.case_files import LoadedCase
+from equiv.core.leaves import MappedLeaf
+from equiv.core.results import ProbeTrial
+from equiv.errors import CaseError
+from equiv.programs.built_case import BuiltCase, build_case
+from equiv.programs.probes import Probe
+from equiv.programs.program import Program
+from equiv.programs.prover.prove import ALL_REWRITES, NumberedPort, all_programs
+from equiv.programs.prover.version import fingerprint
+from equiv.programs.traced_port import trace_port
+
+
+def freeze_reference(loaded: LoadedCase, progress: Callable[[str], None] = lambda _: None) -> FrozenReference:
+    """Trace, run and measure the first model of a case, and keep all that others are compared with.
+
+    Args:
+        loaded: the case.
+        progress: called with a text for every stage.
+
+    Raises:
+        EquivError: the reference cannot be built, traced, compiled or run.
+    """
+    name = next(iter(loaded.case.models))
+    built_case = build_case(loaded.case)
+    if problem := built_case.problems.get(name):
+        raise CaseError(f"{problem} The reference is {name}: without it nothing can be frozen.")
+    progress(f"{loaded.name}: tracing")
+    traced = trace_port(built_case, name)
+    progress(f"{loaded.name}: compiling {name}")
+    compiled = compile_port(built_case, traced)()
+    progress(f"{loaded.name}: running {name}")
+    reference = run_reference(built_case, compiled)
+    given = reference.observed.samples["0"].native
+    trials = measure_sensitivity(compiled, reference.probes, given, reference.noise, built_case.case.budget_factor)
+    progress(f"{loaded.name}: naming")
+    return _make_bundle(loaded.name, built_case, compiled, reference, trials)
+
+
+def _make_bundle(
+    name: str, built_case: BuiltCase, compiled: CompiledPort, reference: Reference, trials: tuple[ProbeTrial, ...]
+) -> FrozenReference:
+    traced, observed, noise = compiled.traced, reference.observed, reference.noise
+    begin, step, case = traced.programs.begin, traced.programs.step, built_case.case
+    assert begin is not None  # a port that was traced has both
+    assert step is not None
+    side = prover_side(traced)
+    return FrozenReference(
+        case=name,
+        port=traced.port.name,
+        library=traced.port.library,
+        environment=describe_environment(),
+        prover=fingerprint(),
+        has_modes=built_case.has_modes,
+        steps=case.steps,
+        batch=dict(case.batch),
+        leaves=tuple(map(_freeze_leaf, traced.table.leaves)),
+        random=observed.random,
+        native_paths=tuple(observed.native_paths.items()),
+        parts=tuple(_freeze_program(side, part) for part in traced.programs.parts),
+        begin=_freeze_program(side, begin),
+        step=_freeze_program(side, step),
+        names=tuple(_freeze_names(side)),
+        probes=tuple(_freeze_probe(probe, observed.samples[probe.name]) for probe in reference.probes),
+        noise={probe: dict(known) for probe, known in noise.native.items()},
+        float64_noise={probe: dict(known) for probe, known in noise.float64.items()},
+        depth=dict(noise.depth),
+        fresh=dict(traced.fresh),
+        reused=observed.reused,
+        drawn=observed.drawn,
+        why_no_float64=observed.why_no_float64,
+        sensitivity=trials,
+    )
+
+
+def _freeze_leaf(leaf: MappedLeaf) -> FrozenLeaf:
+    return FrozenLeaf(leaf.name, leaf.key, leaf.spec, leaf.native_shape, leaf.mirrors, leaf.fixed_value)
+
+
+def _freeze_probe(probe: Probe, given: Sample) -> FrozenProbe:
+    float64 = None if given.float64 is None else dict(given.float64)
+    return FrozenProbe(probe.name, probe.seed, probe.variables, probe.batches, dict(given.native), float64)
+
+
+def _freeze_program(side: NumberedPort, program: Program) -> FrozenProgram:
+    number = {name: index for index, name in enumerate(program.inputs)}
+    needs = side.dependencies(program)
+    numbers = tuple(tuple(sorted(number[name] for name in needs[output])) for output in program.outputs)
+    return FrozenProgram(program.name, program.inputs, program.outputs, program.draws, numbers)
+
+
+def _freeze_names(side: NumberedPort) -> Iterator[FrozenNames]:
+    """Yield names under every set of rewrites that applies, so that a proof can name those it needs."""
+    for float64 in (False, True):
+        for part in all_programs(side.programs):
+            if any(side.name(output, float64, ALL_REWRITES) for output in part.outputs):
+                applied = sorted(side.applied[float64, part.name])
+                for rules in chain.from_iterable(combinations(applied, size) for size in range(len(applied) + 1)):
+                    named = {output: side.name(output, float64, frozenset(rules)) for output in part.outputs}
+                    outputs = {output: name for output, name in named.items() if name is not None}
+                    yield FrozenNames(part.name, float64, rules, outputs)

@@ -1,0 +1,77 @@
+"""Compare two arrays without a budget: shape, dtype, non-finite values, integers."""
+
+import numpy as np
+
+from equiv.comparison.observation import Sample
+from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.output_name import OutputName
+from equiv.core.results import Finding
+
+ArrayPair = tuple[np.ndarray, np.ndarray]
+"""One output of the reference, and of the candidate."""
+
+
+def float64_pair(ours: Sample, theirs: Sample, output: OutputName, other: OutputName) -> ArrayPair | None:
+    """Both arrays of the float64 runs; None where a port has no such run or does not return the output in it."""
+    if ours.float64 is None or theirs.float64 is None or output not in ours.float64 or other not in theirs.float64:
+        return None
+    return ours.float64[output], theirs.float64[other]
+
+
+def type_mismatch(left: np.ndarray, right: np.ndarray) -> Finding | None:
+    """Compare shapes, then dtypes, without broadcasting or casting; None where both are equal."""
+    for what, one, two in (("shape", list(left.shape), list(right.shape)), ("dtype", left.dtype, right.dtype)):
+        if one != two:
+            return Finding("", "refuted", reference=str(one), candidate=str(two), note=f"{what} differs")
+    return None
+
+
+def count_nonfinite(array: np.ndarray) -> int:
+    """Count NaN and infinite values."""
+    return int(np.sum(~np.isfinite(array.astype("float64")))) if str(array.dtype) in FLOAT_DTYPES else 0
+
+
+def nonfinite_finding(arrays: ArrayPair, names: tuple[str, str]) -> Finding:
+    """Judge non-finite values: refuted where only one port has one at an element, else an error."""
+    values = [array.astype("float64") for array in arrays]
+    masks = [~np.isfinite(array) for array in values]
+    counts = int(masks[0].sum()), int(masks[1].sum())
+    shown = f"{names[0]} {counts[0]} of {values[0].size}, {names[1]} {counts[1]} of {values[1].size}"
+    alone = masks[0] != masks[1]
+    index = tuple(int(axis) for axis in np.argwhere(alone if alone.any() else masks[0])[0])
+    if alone.any():
+        side = names[0] if masks[0][index] else names[1]
+        note = f"{side} gives values that are not finite where the other does not ({shown})"
+    else:
+        note = (
+            f"both ports give values that are not finite ({shown}): nothing can be compared there. "
+            "Keep the model finite: no root of a negative number, no step that is too large."
+        )
+    return Finding(
+        "",
+        "refuted" if alone.any() else "error",
+        reference=str(arrays[0][index]),
+        candidate=str(arrays[1][index]),
+        index=index,
+        nonfinite=counts,
+        note=note,
+    )
+
+
+def compare_integers(left: np.ndarray, right: np.ndarray) -> Finding:
+    """Compare integers or booleans: equal or not."""
+    unequal = np.argwhere(left != right)
+    if not len(unequal):
+        return Finding("", "exact", error=0.0, budget=0.0, ratio=0.0, precision="native")
+    index = tuple(int(axis) for axis in unequal[0])
+    return Finding(
+        "",
+        "refuted",
+        error=float(abs(int(left[index]) - int(right[index]))),
+        budget=0.0,
+        precision="native",
+        reference=str(left[index]),
+        candidate=str(right[index]),
+        index=index,
+        note=f"{len(unequal)} of {left.size} whole numbers differ",
+    )

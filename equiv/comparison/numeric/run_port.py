@@ -1,0 +1,156 @@
+"""Compile a traced port and run it on the probes."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from equiv.backends.base import Port
+from equiv.backends.build import call_user_code
+from equiv.comparison.numeric.probe_set import make_probes
+from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS, PortOutputs, Sample
+from equiv.core.leaves import LeafTable
+from equiv.core.output_name import TRAINING, ProgramName, trained_leaf
+from equiv.errors import PortError
+from equiv.programs import compile_thread as background
+from equiv.programs import key_reuse as randomness
+from equiv.programs.built_case import BuiltCase
+from equiv.programs.compiled import Executable, NamedOutputs, lower_programs, run_executable
+from equiv.programs.probes import NamedArrays, Probe
+from equiv.programs.traced_port import TracedPort, trace_port_float64
+
+
+@dataclass(frozen=True)
+class CompiledPort:
+    """One port, ready to run: its compiled programs, native and, where needed and possible, in float64.
+
+    Attributes:
+        traced: the port.
+        native: its programs in its own precision.
+        float64: its programs in float64; None: there is no float64 run.
+        why_no_float64: why there is no float64 run.
+        reused: pairs of independent native draws that gave the same bits.
+        drawn: number of native draws looked at.
+    """
+
+    traced: TracedPort
+    native: Executable
+    float64: Executable | None
+    why_no_float64: str
+    reused: tuple[str, ...]
+    drawn: int
+
+    @property
+    def table(self) -> LeafTable:
+        """Its leaf table."""
+        return self.traced.table
+
+
+def compile_port(
+    built_case: BuiltCase, traced: TracedPort, needed: frozenset[ProgramName] | None = None, quick: bool = False
+) -> Callable[[], CompiledPort]:
+    """Start to compile one port in a background thread: all programs natively, and those needed in float64.
+
+    A port that cannot be traced or compiled in float64 is judged by its native run alone, and its grade says so.
+
+    Args:
+        built_case: the case.
+        traced: the port.
+        needed: names of the programs that need a float64 run; None: all.
+        quick: the native run only double-checks proofs.
+
+    Returns:
+        A function that waits for the compiled port.
+
+    Raises:
+        PortError: it cannot be compiled in its own precision; raised here or by the returned function.
+    """
+    table, steps, name = traced.table, built_case.case.steps, traced.port.name
+    probe = make_probes(built_case, table)[0]
+
+    def start(what: str, lower: Callable[[], Callable[[], Any]]) -> Callable[[], Any]:
+        return partial(call_user_code, name, what, background.run_in_background(call_user_code(name, what, lower)))
+
+    native = start("compiling", partial(lower_programs, traced.programs, table, steps, probe, quick))
+    draws = start("drawing", partial(randomness.lower_draws, traced.raw_step, traced.random))
+    programs = "" if needed == frozenset() else trace_port_float64(traced, needed)
+    float64: Callable[[], Executable] | str = programs if isinstance(programs, str) else ""
+    if not isinstance(programs, str):
+        try:
+            float64 = start("compiling in float64", partial(lower_programs, programs, table, steps, probe))
+        except PortError as error:
+            float64 = f"no float64 run: {error}"
+
+    def wait() -> CompiledPort:
+        try:
+            executable, why = (None, float64) if isinstance(float64, str) else (float64(), "")
+        except PortError as error:
+            executable, why = None, f"no float64 run: {error}"
+        return CompiledPort(traced, native(), executable, why, *draws())
+
+    return wait
+
+
+def run_on_probe(
+    compiled: CompiledPort, probe: Probe, reference: Sample | None = None, converted: Iterable[str] = ()
+) -> Sample:
+    """Run a port on a probe: every program, then the eval programs again with the trained variables.
+
+    Args:
+        compiled: the port.
+        probe: the probe; `FRESH_STATE` takes the library's own initial state.
+        reference: the outputs of the reference on it, needed where leaves are converted.
+        converted: leaves that differ by a known formula: the eval after training takes them from the reference.
+    """
+    own = compiled.traced.fresh if probe.name == FRESH_STATE else {}
+    runs = [(compiled.native, reference.native if reference else None)]
+    if compiled.float64 is not None:
+        runs.append((compiled.float64, reference.float64 if reference else None))
+    outputs = []
+    for executable, theirs in runs:
+        taken = {} if theirs is None else {leaf: theirs[trained_leaf(leaf)][-1] for leaf in converted}
+        outputs.append(run_then_eval(executable, probe, own, taken))
+    return Sample(outputs[0], outputs[1] if len(outputs) > 1 else None)
+
+
+def _run_once(executable: Executable, probe: Probe, own: NamedArrays) -> NamedOutputs:
+    return call_user_code(executable.programs.port, "running", partial(run_executable, executable, probe, own))
+
+
+def run_then_eval(executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays) -> NamedOutputs:
+    """Run all programs, then eval with the trained variables and `taken`, as `after training, ...`."""
+    table = executable.table
+    outputs = _run_once(executable, probe, own)
+    if probe.name == LARGE_INPUTS:
+        return {name: value for name, value in outputs.items() if name.program != TRAINING}
+    if not table.names("state") or executable.programs.step is None:
+        return outputs
+    trained = {name: outputs[trained_leaf(name)][-1] for name in table.names()} | taken
+    again = _run_once(executable, replace(probe, variables={}), trained)
+    after = {replace(name, after_training=True): value for name, value in again.items() if name.program.is_evaluation}
+    kept = {name: value for name, value in outputs.items() if probe.name != FRESH_STATE or name.program == TRAINING}
+    return {**kept, **after}
+
+
+def describe_port(built_case: BuiltCase, backend: str) -> PortOutputs:
+    """Describe a port that has not run: its leaves, without outputs."""
+    return _port_leaves(built_case.built[backend].port, built_case.built[backend].table)
+
+
+def collect_outputs(compiled: CompiledPort, samples: Mapping[str, Sample]) -> PortOutputs:
+    """Collect the outputs of a port and all else that checks read."""
+    programs = compiled.native.programs
+    every = [*programs.parts, *(part for part in (programs.step,) if part is not None)]
+    return replace(
+        _port_leaves(compiled.traced.port, compiled.table),
+        samples=samples,
+        draws={program.name: program.draws for program in every},
+        why_no_float64=compiled.why_no_float64,
+        reused=compiled.reused,
+        drawn=compiled.drawn,
+    )
+
+
+def _port_leaves(port: Port, table: LeafTable) -> PortOutputs:
+    kept = {key: tuple(leaf.shape) for key, leaf in port.leaves.items() if port.collections[key] != "random"}
+    return PortOutputs(table, len(port.leaves) - len(kept), {}, {}, kept)

@@ -1,0 +1,214 @@
+"""Verify a conversion: run both models, each from its own checkpoint, and compare them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
+
+from equiv.comparison.checks import CHECKS
+from equiv.comparison.numeric.rounding import measure_noise
+from equiv.comparison.numeric.run_port import collect_outputs, compile_port, run_on_probe
+from equiv.comparison.observation import Comparison
+from equiv.comparison.proofs import needed_in_float64, prove_all
+from equiv.comparison.prove_only import prove_candidates
+from equiv.conversion.formats.checkpoint import CheckpointError
+from equiv.conversion.formats.registry import open_checkpoint
+from equiv.conversion.formats.tree_paths import path_text
+from equiv.conversion.manifest import LeafRecord, sha256_of
+from equiv.conversion.plan.plan import Plan
+from equiv.conversion.source.locate import match_template
+from equiv.conversion.source.located_checkpoint import LocatedCheckpoint
+from equiv.core.case import Case
+from equiv.core.grades import EQUAL_GRADES, Verdict
+from equiv.core.leaves import LeafTable
+from equiv.core.output_name import BEGIN, STEP, ProgramName
+from equiv.core.results import CheckResult, Finding
+from equiv.core.verdict import check_grade, verdict_of
+from equiv.programs.built_case import BuiltCase, build_case
+from equiv.programs.probes import NamedArrays, Probe, make_probe
+from equiv.programs.trace import NamedInputs, NamedOutputs, trace_function
+from equiv.programs.traced_port import TracedPort, trace_port
+
+BATCH_SEEDS = {"0": 11, "1": 12}
+"""Probe name to the seed of its batches."""
+
+
+class ConversionMismatch(CheckpointError):
+    """The converted model is different from the original, or the comparison is inconclusive.
+
+    Attributes:
+        verdict: `different` or `inconclusive`.
+    """
+
+    def __init__(self, text: str, verdict: Verdict) -> None:
+        super().__init__(text)
+        self.verdict: Verdict = verdict
+
+
+def check_training(case: Case, plan: Plan) -> str:
+    """Check that training does not depend on the layout of parameters in the other library: by proof, or else by a run.
+
+    Returns:
+        A note of the result; empty where every parameter has the same layout, so that no optimizer can depend on it.
+
+    Raises:
+        ConversionMismatch: it does depend on the layout.
+    """
+    if set(plan.relations) <= {"same"}:
+        return ""
+    moved = ", ".join(f"{leaf} is {relation}" for relation, leaf in plan.relations.items() if relation != "same")
+    ours, theirs = plan.source.backend, plan.target.port.name
+    built = _build_pair(case, ours, theirs)
+    found = _optimizer_check(plan, prove_candidates(built, [theirs]))
+    if found.grade in EQUAL_GRADES:
+        return (
+            f"{moved}: the optimizer does not depend on it, train steps of both libraries are the same: {found.grade}"
+        )
+    steps = [_step_only(trace_port(built, backend)) for backend in (ours, theirs)]
+    left, right = steps
+    given = [make_probe(name, seed, left.table, built.entries, case.steps) for name, seed in BATCH_SEEDS.items()]
+    run = _run_checks(built, (left, right), (given, given), frozenset((STEP,)), ("train",))
+    found = _optimizer_check(plan, run)
+    if found.grade not in EQUAL_GRADES:
+        where = next((item for item in found.findings if item.grade == found.grade), None)
+        raise ConversionMismatch(
+            f"{plan.source.checkpoint.file}: the optimizer's state cannot be converted: in {theirs} {moved}, and "
+            f"train steps of both libraries are {found.grade}{f' at {where.place}, {where.note}' if where else ''}. "
+            "Pass --drop opt_state to start with a new one.",
+            "different" if found.grade == "refuted" else "inconclusive",
+        )
+    return f"{moved}: the optimizer does not depend on it, train steps of both libraries agree: {found.grade}"
+
+
+def _build_pair(case: Case, ours: str, theirs: str) -> BuiltCase:
+    """Build the two libraries of a conversion, the old one as the reference.
+
+    Known differences are left out: they are about training from a new state.
+    """
+    pair = {name: case.models[name] for name in (ours, theirs)}
+    built = build_case(replace(case, models=pair, known_differences=()))
+    for problem in built.problems.values():
+        raise problem
+    return built
+
+
+def _step_only(traced: TracedPort) -> TracedPort:
+    return replace(traced, programs=replace(traced.programs, parts=()))
+
+
+def _optimizer_check(plan: Plan, checks: Sequence[CheckResult]) -> CheckResult:
+    """The check of training, restricted to parameters and optimizer state."""
+    (check,) = [check for check in checks if check.check == "train"]
+    params = {leaf.name for leaf in plan.target.table.leaves if leaf.spec.collection == "params"}
+    return _keep_findings(
+        check, lambda item: item.output is not None and (item.output.kind == "optimizer" or item.leaf in params)
+    )
+
+
+def _keep_findings(result: CheckResult, wanted: Callable[[Finding], bool]) -> CheckResult:
+    """Some findings of a check, and the grade that these have."""
+    kept = tuple(item for item in result.findings if wanted(item))
+    return replace(result, grade=check_grade(kept), findings=kept)
+
+
+def verify(case: Case, plan: Plan, new: Path, records: Sequence[LeafRecord]) -> str:
+    """Read the new checkpoint back, and run and compare both models, each from its own checkpoint.
+
+    Raises:
+        ConversionMismatch: they differ, or the comparison is inconclusive.
+        CheckpointError: a leaf is not what was written.
+    """
+    with closing(open_checkpoint(new)) as checkpoint:
+        converted = LocatedCheckpoint(checkpoint, match_template(checkpoint, plan.target), nonfinite=True)
+        by_path = {record.path: record for record in records}
+        for slot_path, path in converted.located.places.items():
+            record = by_path[path_text(slot_path)]
+            if sha256_of(converted.read(path)) != record.sha256:
+                raise CheckpointError(
+                    f"{new.name}: leaf {record.path!r} was read back with other bytes than were written."
+                )
+        if plan.source.backend == plan.target.port.name:
+            return "every leaf read back as it was written; both are of one library"
+        found = _compare_checkpoints(case, plan.source, converted)
+    verdict = verdict_of(tuple(found))
+    grades = ", ".join(f"{check.check} {check.grade}" for check in found)
+    if verdict != "same":
+        unequal = [check for check in found if check.grade not in EQUAL_GRADES]
+        where = next((item for check in unequal for item in check.findings if item.grade == check.grade), None)
+        raise ConversionMismatch(
+            f"{new.name}: the converted model is {verdict}: {grades}"
+            f"{f'; first at {where.place}: {where.note}' if where else ''}. It is not kept.",
+            "inconclusive" if verdict == "inconclusive" else "different",
+        )
+    return f"same: {grades}, run from what the two checkpoints hold"
+
+
+def _compare_checkpoints(case: Case, ours: LocatedCheckpoint, theirs: LocatedCheckpoint) -> list[CheckResult]:
+    built = _build_pair(case, ours.backend, theirs.backend)
+    left, right = (_resume_from_checkpoint(trace_port(built, side.backend), side) for side in (ours, theirs))
+    proofs = prove_all(left, {theirs.backend: right})
+    # A float64 step would start with a new optimizer state: the step is compared in its own dtype, from the checkpoint.
+    needed = needed_in_float64(left.table, left.programs, proofs)[theirs.backend] - {STEP}
+    probes = (_checkpoint_probes(built, left.table, ours), _checkpoint_probes(built, right.table, theirs))
+    return _run_checks(built, (left, right), probes, needed, ("outputs", "gradients", "state", "train"))
+
+
+def _checkpoint_probes(built: BuiltCase, table: LeafTable, source: LocatedCheckpoint) -> list[Probe]:
+    """The checkpoint's own variables with two different batches for each step."""
+    variables: NamedArrays = {leaf.name: source.canonical(leaf.name) for leaf in table.leaves if not leaf.library_only}
+    made = [make_probe(name, seed, table, built.entries, built.case.steps) for name, seed in BATCH_SEEDS.items()]
+    return [replace(probe, variables=variables) for probe in made]
+
+
+def _run_checks(
+    built: BuiltCase,
+    traced: tuple[TracedPort, TracedPort],
+    probes: tuple[Sequence[Probe], Sequence[Probe]],
+    needed: frozenset[ProgramName],
+    names: Sequence[str],
+) -> list[CheckResult]:
+    """Run both ports, each from its own variables, and compare their outputs numerically.
+
+    Proofs do not apply: they assume equal variables, and whether these are equal is the question.
+
+    Args:
+        built: the case.
+        traced: reference and candidate.
+        probes: those of each port.
+        needed: programs that are also run in float64.
+        names: the checks to run.
+    """
+    waits = [compile_port(built, one, needed, quick=not needed) for one in traced]
+    left, right = (ready() for ready in waits)
+    given = {probe.name: run_on_probe(left, probe) for probe in probes[0]}
+    taken = {probe.name: run_on_probe(right, probe) for probe in probes[1]}
+    noise = measure_noise(left, given, list(probes[0]))
+    comparison = Comparison(built.case, collect_outputs(left, given), collect_outputs(right, taken), noise)
+    own = {leaf.name for one in traced for leaf in one.table.leaves if leaf.library_only}
+    results = [result for name in names if (result := CHECKS[name].run(comparison)) is not None]
+    return [_keep_findings(result, lambda item: item.leaf not in own) for result in results]
+
+
+def _resume_from_checkpoint(traced: TracedPort, source: LocatedCheckpoint) -> TracedPort:
+    """A port whose training resumes from its checkpoint, with the optimizer state stored there."""
+    begin = traced.programs.begin
+    if begin is None:
+        return traced
+    known = {
+        name: source.canonical(name)
+        for name, place in source.places.items()
+        if place.slot.role in ("optimizer", "bookkeeping")
+    }
+
+    def run(inputs: NamedInputs) -> NamedOutputs:
+        made = jaxpr_as_fun(begin.jaxpr)(*(inputs[name] for name in begin.inputs))
+        return {
+            name: jnp.asarray(known[name.text], value.dtype) if name.text in known else value
+            for name, value in zip(begin.outputs, made, strict=True)
+        }
+
+    specs = dict(zip(begin.inputs, begin.jaxpr.in_avals, strict=True))
+    return replace(traced, programs=replace(traced.programs, begin=trace_function(BEGIN, run, specs)))

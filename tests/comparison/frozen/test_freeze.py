@@ -1,0 +1,290 @@
+"""A frozen reference judges ports as the living one does, without its library."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+
+import helpers
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from helpers import CASES, loaded
+
+from equiv.comparison.frozen.bundle import (
+    SCHEMA_VERSION,
+    FrozenReference,
+    decode_bundle,
+    encode_bundle,
+    environment_changes,
+)
+from equiv.comparison.frozen.compare import compare_with_frozen, restore_reference
+from equiv.comparison.frozen.freeze import freeze_reference
+from equiv.comparison.pipeline import run_case
+from equiv.core.case_files import CaseFile, load_case
+from equiv.core.results import CaseResult
+from equiv.core.results_json import read_results
+from equiv.errors import CaseError, EquivError
+from equiv.frontends.cli.main import main
+
+NAMES = ("mlp", "custom_linear", "counter")
+
+
+@cache
+def bundle(name: str) -> FrozenReference:
+    """The reference of a case, frozen and thawed once."""
+    return decode_bundle(encode_bundle(freeze_reference(loaded(name))), name)
+
+
+@cache
+def living(name: str) -> CaseResult:
+    return run_case(loaded(name))
+
+
+def grades(result: CaseResult) -> dict[tuple[str, str], str]:
+    return {(check.candidate, check.check): check.grade for check in result.checks}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bundle_gives_every_check_the_living_references_grade(name):
+    result = compare_with_frozen(loaded(name), bundle(name))
+    assert grades(result) == grades(living(name))
+    assert result.verdicts == living(name).verdicts
+    assert result.reference == f"frozen {bundle(name).port}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_finding_is_the_living_ones(name):
+    """Place by place: the same grade and the same rewrites."""
+
+    def told(result):
+        return {
+            (c.check, c.candidate, f.place): (f.grade, f.note, f.rewrites) for c in result.checks for f in c.findings
+        }
+
+    ours, theirs = told(compare_with_frozen(loaded(name), bundle(name))), told(living(name))
+    # What the guide prints of the frozen library is its own affair.
+    assert ours == {key: value for key, value in theirs.items() if f"{bundle(name).port} prints" not in key[2]} | {
+        key: value for key, value in ours.items() if f"{bundle(name).port} prints" in key[2]
+    }
+
+
+def test_a_bundle_is_the_same_after_writing_and_reading():
+    frozen = bundle("mlp")
+    again = decode_bundle(encode_bundle(frozen), "again")
+    assert encode_bundle(again) == encode_bundle(frozen)
+    for one, other in zip(frozen.probes, again.probes, strict=True):
+        for ours, theirs in (
+            (one.native, other.native),
+            (one.float64, other.float64),
+            (one.variables, other.variables),
+        ):
+            assert ours.keys() == theirs.keys()
+            assert all(ours[name].dtype == theirs[name].dtype for name in ours)
+            assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_fault_in_a_port_is_found_at_its_place():
+    case = helpers.patched("mlp", ("nnx.gelu(", "nnx.relu("))
+    result = compare_with_frozen(replace(loaded("mlp"), case=case), bundle("mlp"))
+    assert result.verdicts == {"linen": "same", "nnx": "different"}
+    refuted = [f.place for c in result.checks for f in c.findings if f.grade == "refuted" and c.check == "outputs"]
+    assert refuted[0] == "eval __call__: output"
+
+
+def test_names_of_another_prover_prove_nothing_and_numbers_decide():
+    result = compare_with_frozen(loaded("custom_linear"), replace(bundle("custom_linear"), prover="another"))
+    assert set(result.verdicts.values()) == {"same"}
+    of_numbers = {grade for (_, check), grade in grades(result).items() if check in ("outputs", "gradients", "train")}
+    assert of_numbers == {"float64", "exact"}
+
+
+def test_the_frozen_library_need_not_be_installed(tmp_path):
+    """In a process that cannot import it, and from a case file that still holds its builder."""
+    (tmp_path / "bundle").write_bytes(encode_bundle(bundle("custom_linear")))
+    program = (
+        "import sys\nsys.modules['haiku'] = None\nfrom equiv.frontends.cli.main import main\n"
+        f"main(['run', {str(CASES / 'custom_linear.py')!r}, '--against', 'bundle', '--reports', '.'])"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    assert ran.stdout.startswith("✓ Same: all 2 comparisons of 1 case.\n"), ran.stderr
+    assert ran.returncode == 0
+    (case,) = read_results(tmp_path / "results.json").cases
+    assert case.reference == "frozen haiku"
+
+
+def test_what_changed_in_the_environment_is_named():
+    before = {**bundle("counter").environment, "jax": "0.1.0"}
+    result = compare_with_frozen(loaded("counter"), replace(bundle("counter"), environment=before))
+    (told,) = [trial.note for trial in result.trials if trial.kind == "environment"]
+    assert told.startswith("jax: 0.1.0, now ")
+    assert environment_changes({"a": "1", "b": "2"}, {"a": "1", "c": "3"}) == ("b: 2, now unknown", "c: unknown, now 3")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"batch": {"x": "float32[9,9]"}}, r"counter: batch \{'x': 'float32\[9,9\]'\} in the case, .* in the bundle"),
+        ({"steps": 7}, r"counter: steps 7 in the case, 5 in the bundle\. Freeze the reference again"),
+    ],
+    ids=["batch", "steps"],
+)
+def test_a_bundle_of_other_questions_is_refused(changed, message):
+    other = replace(loaded("counter"), case=replace(loaded("counter").case, **changed))
+    with pytest.raises(CaseError, match=message):
+        compare_with_frozen(other, bundle("counter"))
+
+
+def test_a_case_without_another_model_is_refused():
+    case = loaded("counter").case
+    alone = replace(case, models={"haiku": case.models["haiku"]})
+    with pytest.raises(CaseError, match=r"the case has no model but haiku, which is frozen\. Add the port"):
+        compare_with_frozen(replace(loaded("counter"), case=alone), bundle("counter"))
+
+
+def test_a_result_has_all_that_a_run_has():
+    """Its file, builders, digest, errata and the places of every leaf: the report shows them as of a run."""
+    case = replace(loaded("mlp"), path="cases/mlp.py")
+    against, run = compare_with_frozen(case, bundle("mlp")), run_case(case)
+    for name in ("name", "lesson", "guide", "path", "sources", "source_digest", "deviations", "unmapped_leaves"):
+        assert getattr(against, name) == getattr(run, name), name
+    assert against.sources
+    for theirs, ours in zip(against.leaves, run.leaves, strict=True):
+        assert theirs.places.pop("frozen haiku") == ours.places.pop("haiku")
+        assert (theirs.leaf, theirs.places) == (ours.leaf, ours.places)
+
+
+def test_a_missing_leaf_is_refuted_and_blocks_the_rest():
+    """A leaf that the bundle has and the port has not."""
+    frozen = bundle("custom_linear")
+    extra = replace(frozen.leaves[0], name="more/kernel")
+    result = compare_with_frozen(loaded("custom_linear"), replace(frozen, leaves=(*frozen.leaves, extra)))
+    assert {grade for (_, check), grade in grades(result).items() if check == "structure"} == {"refuted"}
+    assert {grade for (_, check), grade in grades(result).items() if check != "structure"} == {"blocked"}
+
+
+ALONE = '''"""One model of the two, the other is not there."""
+
+from equiv import Case
+from equiv.layers import linear
+
+
+def {name}():
+    {imports}
+    {model}
+
+
+CASE = Case(
+    guide="none",
+    models={{"{name}": {name}}},
+    batch={{"x": "float32[4,7]"}},
+    layers=(linear("dense", old="dense", new="{scope}"),),
+)
+'''
+OLD = {
+    "name": "old",
+    "scope": "dense",
+    "imports": "import haiku as hk",
+    "model": "return hk.transform(lambda x: hk.Linear(3, name='dense')(x))",
+}
+NEW = {
+    "name": "new",
+    "scope": "layers_0",
+    "imports": "import flax.linen as nn",
+    "model": "return nn.Sequential([nn.Dense(3), {after}])",
+}
+
+
+@pytest.mark.parametrize(("after", "code"), [("lambda x: x", 0), ("nn.relu", 1)])
+def test_each_model_may_be_alone_in_its_case(tmp_path, after, code):
+    """The old one is frozen, and the new one compared with it where the old library cannot be imported."""
+    for values, path in ((OLD, tmp_path / "a" / "port.py"), (NEW, tmp_path / "b" / "port.py")):
+        path.parent.mkdir()
+        path.write_text(ALONE.format(**{**values, "model": values["model"].format(after=after)}))
+    bundle_path = tmp_path / "port.equiv"
+    ran = CliRunner().invoke(main, ["freeze", str(tmp_path / "a" / "port.py"), "-o", str(bundle_path)])
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    script = (
+        "import sys\nsys.modules['haiku'] = None\n"
+        "from equiv.frontends.cli.main import main\nmain(sys.argv[1:], prog_name='equiv')"
+    )
+    arguments = ["run", str(tmp_path / "b" / "port.py"), "--against", str(bundle_path), "--reports", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "port, new / frozen old" in done.stdout
+
+
+def broken(data: bytes) -> dict[str, bytes]:
+    # Raw fields: the keys of some maps are names of outputs, which are maps themselves.
+    frozen = msgspec.msgpack.decode(data, type=dict[str, msgspec.Raw])
+    shape = {**frozen, "fresh": {"a": {"dtype": "float32", "shape": [3], "data": b"12345678"}}}
+    dtype = {**frozen, "fresh": {"a": {"dtype": "object", "shape": [1], "data": b"12345678"}}}
+    return {
+        "cut off": data[: len(data) // 2],
+        "empty": b"",
+        "no bundle": msgspec.msgpack.encode([1, 2]),
+        "json": b'{"schema": 1}',
+        "newer": msgspec.msgpack.encode({**frozen, "schema": 99}),
+        "a field lacks": msgspec.msgpack.encode({key: value for key, value in frozen.items() if key != "noise"}),
+        "a field of another kind": msgspec.msgpack.encode({**frozen, "steps": "five"}),
+        "an array of another size": msgspec.msgpack.encode(shape),
+        "an array of objects": msgspec.msgpack.encode(dtype),
+        "an array that is none": msgspec.msgpack.encode({**frozen, "fresh": {"a": 3}}),
+    }
+
+
+@pytest.mark.parametrize("what", list(broken(msgspec.msgpack.encode({"schema": 1}))))
+def test_a_broken_bundle_is_one_message(what, tmp_path):
+    path = tmp_path / "it.equiv"
+    path.write_bytes(broken(encode_bundle(bundle("counter")))[what])
+    ran = CliRunner().invoke(main, ["run", str(CASES / "counter.py"), "--against", str(path)])
+    says = (
+        f"bundle schema 99, this version reads {SCHEMA_VERSION}"
+        if what == "newer"
+        else "not a bundle of equiv freeze: "
+    )
+    assert ran.stderr.startswith(f"equiv: {path}: {says}")
+    assert ran.stderr.endswith("Regenerate it with equiv freeze.\n")
+    assert (ran.exit_code, ran.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--against", "none"), "equiv: none: cannot be read: No such file or directory. Give a file of equiv freeze."),
+        (("--against", "it", "--prove-only"), "equiv: --against runs without --prove-only"),
+    ],
+    ids=["no file", "prove only"],
+)
+def test_what_cannot_be_asked_is_said(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = CliRunner().invoke(main, ["run", str(CASES / "counter.py"), *arguments])
+    assert ran.stderr.startswith(message)
+    assert ran.exit_code == 2
+
+
+def test_a_bundle_finds_its_case_among_others(tmp_path):
+    (tmp_path / "it").write_bytes(encode_bundle(replace(bundle("counter"), case="nobody")))
+    ran = CliRunner().invoke(main, ["run", str(CASES), "--against", str(tmp_path / "it")])
+    assert ran.stderr.startswith("equiv: none of ")
+    assert ran.stderr.endswith("cases is 'nobody', of which the bundle was made. Give its file.\n")
+
+
+def test_the_freeze_command_writes_the_bundle_and_lists_its_content(tmp_path):
+    path = tmp_path / "there" / "counter.equiv"
+    ran = CliRunner().invoke(main, ["freeze", str(CASES / "counter.py"), "-o", str(path)])
+    assert ran.stdout.startswith(f"✓ {path}: haiku of counter, ")
+    assert ran.exit_code == 0
+    assert restore_reference(decode_bundle(path.read_bytes(), "it")).observed.table.port == "haiku"
+    many = CliRunner().invoke(main, ["freeze", str(CASES)])
+    assert "cases; one is frozen at a time. Give a case file." in many.stderr
+    assert many.exit_code == 2
+
+
+def test_a_reference_that_cannot_be_built_is_not_frozen(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text((CASES / "counter.py").read_text().replace("def haiku():", "def haiku():\n    raise OSError('no')"))
+    with pytest.raises(EquivError, match=r"haiku: building the model raised OSError: no\..*nothing can be frozen"):
+        freeze_reference(load_case(CaseFile("broken", path)))

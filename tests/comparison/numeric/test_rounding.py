@@ -1,0 +1,58 @@
+"""Rounding noise: what one ulp in every input does, measured alike for compiled and for eager ports."""
+
+import numpy as np
+import pytest
+from helpers import reference, workshop_of
+
+from equiv.comparison.numeric.rounding import measure_responses
+from equiv.comparison.selfcheck.eager_port import measure_eager_noise, open_eager_port
+from equiv.core.budget import rounding_response
+from equiv.programs.probes import Probe
+
+X = np.array([1.0, 2.0, -4.0], "float32")
+PROBES = [Probe("0", 1, {"w": X}, {}), Probe("1", 2, {"w": X}, {})]
+
+
+def responses(run, in_float64=False):
+    return measure_responses(run, {probe.name: run(probe) for probe in PROBES}, PROBES, in_float64)
+
+
+@pytest.mark.parametrize(("in_float64", "ulp"), [(False, 2.0**-23), (True, 2.0**-52)])
+def test_a_linear_output_moves_by_its_coefficient_in_ulps(in_float64, ulp):
+    found = responses(lambda probe: {"y": 3.0 * probe.variables["w"].astype("float64")}, in_float64)
+    assert found["0"]["y"] == found["1"]["y"] == pytest.approx(3 * 4 * ulp, rel=1e-6)
+
+
+def test_integers_and_what_depends_on_no_input_do_not_move():
+    found = responses(lambda _: {"count": np.arange(3), "constant": X})
+    assert found == {"0": {"constant": 0.0}, "1": {"constant": 0.0}}
+
+
+def test_a_difference_between_two_equal_runs_is_noise():
+    """On the first probe, the inputs of which are also run on as they are."""
+    runs = iter(range(100))
+
+    def run(probe):
+        return {"y": np.array([float(next(runs) == 2)])}
+
+    assert responses(run) == {"0": {"y": 1.0}, "1": {"y": 0.0}}
+
+
+def test_values_that_are_not_finite_are_left_out():
+    found = responses(lambda probe: {"y": np.append(probe.variables["w"], np.float32("inf"))})
+    assert 0 < found["0"]["y"] < 1e-5
+
+
+@pytest.mark.parametrize("name", ["counter", "rnn_scan"])
+def test_compiled_and_eager_ports_have_the_same_noise(name):
+    """To a factor: both are the largest of few random directions, and a compiler may fuse operations."""
+    case = workshop_of(name)
+    eager = measure_eager_noise(open_eager_port(case, next(iter(case.case.models)), False))
+    compiled = reference(name)
+    assert eager.depth == compiled.noise.depth
+    for probe, outputs in eager.native.items():
+        arrays, measured = compiled.observed.samples[probe].float64, compiled.noise.float64[probe]
+        for place in outputs.keys() & arrays.keys():
+            largest = np.max(np.abs(arrays[place]), initial=0.0)
+            one, other = (rounding_response(noise[place], 2.0**-52, largest) for noise in (outputs, measured))
+            assert max(one, other) <= 16 * min(one, other), (probe, place)
