@@ -7,16 +7,21 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from equiv.comparison.candidates import Reference, check_candidate, run_reference
-from equiv.comparison.checks import CHECKS
-from equiv.comparison.numeric.run_port import CompiledPort, compile_port, describe_port
-from equiv.comparison.observation import Comparison, RoundingNoise
-from equiv.comparison.proofs import prove_all
+from equiv.comparison.numeric.run_port import CompiledPort
+from equiv.comparison.stages import (
+    check_candidates,
+    check_structure,
+    open_case,
+    prove_ports,
+    run_reference,
+    start_compiling,
+    trace_ports,
+)
+from equiv.comparison.state import CaseState, Reference, advance
 from equiv.core.case import Case
 from equiv.core.case_files import CaseFile, LoadedCase, load_case
 from equiv.core.results import CheckResult, Finding
-from equiv.programs.built_case import BuiltCase, build_case
-from equiv.programs.traced_port import trace_port
+from equiv.programs.built_case import BuiltCase
 
 CASES = Path(__file__).parent.parent / "cases"
 COUNTER = itertools.count()
@@ -53,23 +58,32 @@ def case_from(source: str, name: str) -> Case:
 
 
 @cache
+def opened(name: str) -> CaseState:
+    """Build a case of the suite, and trace its reference, once for all tests."""
+    return trace_ports(replace(open_case(loaded(name).case), candidates=()))
+
+
 def workshop_of(name: str) -> BuiltCase:
-    """Build the ports of a case of the suite, once for all tests."""
-    return build_case(loaded(name).case)
+    """The built ports of a case of the suite."""
+    return opened(name).built_case
 
 
 @cache
 def compiled_reference(name: str) -> CompiledPort:
     """Compile the reference of a case of the suite, once for all tests."""
-    workshop = workshop_of(name)
-    return compile_port(workshop, trace_port(workshop, next(iter(workshop.case.models))))()
+    state = opened(name)
+    return start_compiling(state).compiling[state.reference]()
 
 
 @cache
 def reference(name: str, seed: int = 0) -> Reference:
     """Run the reference of a case of the suite on the probes of a seed (0: those of a run)."""
     seeds = {"0": 1, "1": 2} if seed == 0 else {"0": 1000 + 2 * seed, "1": 1001 + 2 * seed}
-    return run_reference(workshop_of(name), compiled_reference(name), seeds)
+    state = opened(name)
+    compiling = {state.reference: lambda: compiled_reference(name)}
+    observed = run_reference(replace(state, compiling=compiling, seeds=seeds)).observed
+    assert observed is not None
+    return observed
 
 
 def with_candidate(name: str, candidate: str, case: Case) -> Case:
@@ -84,24 +98,17 @@ def judge(name: str, candidate: str, case: Case, seeds: tuple[int, ...] = (0,)) 
 
     Where structure refutes a leaf, it is the only check.
     """
-    workshop = build_case(with_candidate(name, candidate, case))
-    if problem := workshop.problems.get(candidate):
+    state = check_structure(open_case(with_candidate(name, candidate, case)))
+    if problem := state.built_case.problems.get(candidate):
         raise problem
-    first = next(iter(workshop.case.models))
-    comparison = Comparison(
-        workshop.case, describe_port(workshop, first), describe_port(workshop, candidate), RoundingNoise({}, {}, {})
-    )
-    shape = CHECKS["structure"].run(comparison)
-    results = {"structure": shape}
-    if any(finding.grade == "refuted" and finding.structure for finding in shape.findings):
+    results = {check.check: check for check in state.checks if check.grade != "blocked"}
+    if not state.candidates:
         return results
-    traced = trace_port(workshop, candidate)
-    prepared = compile_port(workshop, traced)()
-    proofs = prove_all(compiled_reference(name).traced, {candidate: traced})[candidate]
+    known = replace(state, traced=opened(name).traced, observed=reference(name, seeds[0]), checks=())
+    ready = advance(known, (trace_ports, prove_ports, start_compiling))
     for seed in seeds:
-        for result in check_candidate(workshop, reference(name, seed), prepared, proofs):
-            known = results.get(result.check)
-            if known is None or result.grade in ("refuted", "error"):
+        for result in check_candidates(replace(ready, observed=reference(name, seed))).checks:
+            if result.check not in results or result.grade in ("refuted", "error"):
                 results[result.check] = result
     return results
 

@@ -38,6 +38,7 @@ from equiv.programs.program import Program
 from equiv.programs.prover.algebra import CONDITIONS, POSITIVE, Algebra
 from equiv.programs.prover.prove import all_programs
 from equiv.programs.prover.value_numbering import Numbering, number_program
+from equiv.programs.traced_port import trace_port
 
 RULES = (frozenset(), frozenset(CONDITIONS) - {POSITIVE}, frozenset(CONDITIONS))
 COMPARISONS = ("eq", "ne", "gt", "ge", "lt", "le", "max", "min")
@@ -194,7 +195,7 @@ def compare(known, mutant, counts):
 def case_programs(name, largest=10**9):
     """Every float64 program of a case's candidates with its inputs, and the reference's program of the same name."""
     workshop = build_case(loaded(name).case)
-    trials = [open_eager_port(workshop, backend, fresh=False) for backend in workshop.case.models]
+    trials = [open_eager_port(workshop, trace_port(workshop, backend), fresh=False) for backend in workshop.case.models]
     found = []
     for trial in trials[1:]:
         for program in all_programs(trial.programs):

@@ -3,46 +3,41 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from equiv.comparison.candidates import ReportStage, compare_candidates, start_candidates
+from equiv.comparison.stages import open_case
+from equiv.comparison.state import STRUCTURE, CaseState, Stage, advance
 from equiv.core.batch_spec import BatchEntry, parse_batch
 from equiv.core.case import Case
 from equiv.core.grades import REFUSAL_GRADES
-from equiv.core.results import CheckResult, ProbeTrial
+from equiv.core.results import ProbeTrial
 from equiv.errors import EquivError
-from equiv.programs.built_case import BuiltCase, build_case
-
-ChecksAndTrials = tuple[list[CheckResult], tuple[ProbeTrial, ...]]
-"""Checks, and trials of the probes and proofs."""
+from equiv.programs.built_case import BuiltCase
 
 
-def compare_on_longer_batch(
-    built_case: BuiltCase, candidates: list[str], found: ChecksAndTrials, stage: ReportStage
-) -> ChecksAndTrials:
+def try_longer_batch(state: CaseState, stages: Sequence[Stage]) -> CaseState:
     """Compare on a longer batch, if its probes distinguish leaves that those of the case's own batch do not.
 
     Args:
-        built_case: the case.
-        candidates: those that were compared.
-        found: the result with the case's own batch, returned unchanged where it refutes or no longer batch helps.
-        stage: called with a text for every stage.
+        state: the case, compared on its own batch; returned unchanged where that refutes or no longer batch helps.
+        stages: those of a comparison after structure.
     """
-    checks, trials = found
-    if any(check.grade in REFUSAL_GRADES for check in checks):
-        return found
-    blind = _unnoticed_trials(trials)
-    for changed, case in longer_batches(built_case.case) if blind else ():
-        stage(f"trying {', '.join(changed)}")
+    earlier = tuple(one for one in state.checks if one.check == STRUCTURE or one.candidate not in state.candidates)
+    if any(check.grade in REFUSAL_GRADES for check in state.checks if check not in earlier):
+        return state
+    blind = _unnoticed_trials(state.trials)
+    for changed, case in longer_batches(state.built_case.case) if blind else ():
+        state.progress(f"trying {', '.join(changed)}")
         try:
-            other = build_case(case)
-            if not _same_leaves(built_case, other):
+            opened = open_case(case, state.progress)
+            if not _same_leaves(state.built_case, opened.built_case):
                 continue
-            more, more_trials = compare_candidates(start_candidates(other, candidates, stage), stage)
+            found = advance(replace(opened, candidates=state.candidates), stages)
         except EquivError:
             continue  # a model may be written for one shape only; the result of the own batch stands
-        if _unnoticed_trials(more_trials) < blind:
-            note = f"not noticed on the case's own batch: {', '.join(sorted(blind - _unnoticed_trials(more_trials)))}"
-            return more, (*more_trials, ProbeTrial("longer batch", changed, note=note))
-    return found
+        if _unnoticed_trials(found.trials) < blind:
+            note = f"not noticed on the case's own batch: {', '.join(sorted(blind - _unnoticed_trials(found.trials)))}"
+            trials = (*found.trials, ProbeTrial("longer batch", changed, note=note))
+            return replace(state, checks=(*earlier, *found.checks), trials=trials)
+    return state
 
 
 def longer_batches(case: Case) -> Iterator[tuple[tuple[str, ...], Case]]:

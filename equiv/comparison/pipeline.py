@@ -1,4 +1,4 @@
-"""Run cases: build, structure, trace, prove, compile, run, check; and give a verdict."""
+"""Run cases: the stages that a run chooses, in order; what runs them, and the verdict of all."""
 
 import time
 from collections import deque
@@ -9,35 +9,51 @@ from functools import partial
 from typing import TypeVar
 
 from equiv.backends.environment import describe_environment
-from equiv.comparison.candidates import (
-    RunningComparison,
-    compare_candidates,
-    make_case_result,
-    split_by_structure,
-    start_candidates,
-)
+from equiv.comparison.case_result import make_case_result
+from equiv.comparison.frozen.against import add_frozen_trials, open_against
 from equiv.comparison.frozen.bundle import FrozenReference
-from equiv.comparison.frozen.compare import compare_with_frozen
 from equiv.comparison.initial_values import compare_initial_values
-from equiv.comparison.longer_batch import compare_on_longer_batch
-from equiv.comparison.numeric.run_port import describe_port
-from equiv.comparison.prove_only import prove_candidates
-from equiv.comparison.selfcheck.selfcheck import run_selfcheck
+from equiv.comparison.longer_batch import try_longer_batch
+from equiv.comparison.prove_only import check_by_proof
+from equiv.comparison.selfcheck.selfcheck import plant_faults
+from equiv.comparison.stages import (
+    break_proofs,
+    check_candidates,
+    check_structure,
+    explain_differences,
+    open_case,
+    prove_ports,
+    run_reference,
+    start_compiling,
+    trace_ports,
+    try_probes,
+)
+from equiv.comparison.state import CaseState, ReportStage, advance
 from equiv.core.case_files import CaseFile, LoadedCase, load_case
 from equiv.core.headline import summarise_run
-from equiv.core.results import CaseResult, CheckResult, ProbeTrial, RunResult
-from equiv.core.selfcheck_results import FaultMatrix, fault_matrix
-from equiv.errors import CaseError, EquivError
-from equiv.programs.built_case import BuiltCase, build_case
+from equiv.core.results import CaseResult, RunResult
+from equiv.core.selfcheck_results import fault_matrix
+from equiv.errors import EquivError
 from equiv.programs.prover.algebra import CONDITIONS
 from equiv.programs.prover.proof import FLOAT64_CONSTANTS
-
-ReportProgress = Callable[[str], None]
 
 Returned = TypeVar("Returned")
 
 CASES_AHEAD = 2
 """Number of cases that are started before the first of them is finished."""
+
+
+START = (trace_ports, prove_ports, start_compiling, break_proofs)
+"""Up to the compiled programs, after the structure."""
+
+COMPARE = (run_reference, check_candidates, explain_differences, try_probes)
+"""What needs compiled programs."""
+
+FINISH = (*COMPARE, partial(try_longer_batch, stages=(*START, *COMPARE)))
+"""What a run does once its programs are compiled."""
+
+PROVE_ONLY = (trace_ports, prove_ports, check_by_proof)
+"""Instead of `START` and `FINISH`: nothing is compiled or run."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,7 @@ class RunOptions:
 
 
 def run_cases(
-    files: list[CaseFile], progress: ReportProgress = lambda _: None, options: RunOptions | None = None
+    files: list[CaseFile], progress: ReportStage = lambda _: None, options: RunOptions | None = None
 ) -> Iterator[CaseResult]:
     """Run cases and yield their results in order; a case that cannot be used is a result too.
 
@@ -73,37 +89,26 @@ def run_cases(
         yield begun.popleft()()
 
 
-def _start_file(file: CaseFile, progress: ReportProgress, options: RunOptions) -> Callable[[], CaseResult]:
+def _start_file(file: CaseFile, progress: ReportStage, options: RunOptions) -> Callable[[], CaseResult]:
     """Start a case and return the function that finishes it. Its seconds leave out the time in between."""
     clock = time.perf_counter()
     progress(file.name)
-    if (frozen := options.against) is None:
-        started = _catch_problems(file, lambda: start_case(load_case(file), progress, options.prove_only))
-    else:
-        started = _catch_problems(file, lambda: compare_with_frozen(load_case(file, least_models=1), frozen, progress))
+
+    def load_and_start() -> tuple[LoadedCase, CaseState]:
+        loaded = load_case(file, least_models=1 if options.against else 2)
+        return loaded, start_case(loaded, progress, options)
+
+    started = _catch_problems(file, load_and_start)
     spent = time.perf_counter() - clock
 
     def finish() -> CaseResult:
         clock, result = time.perf_counter(), started
-        if isinstance(started, StartedCase):
-            result = _catch_problems(file, partial(finish_case, started, progress))
+        if not isinstance(started, CaseResult):
+            result = _catch_problems(file, partial(finish_case, *started, options))
         assert isinstance(result, CaseResult)
-        if options.initial_values and isinstance(started, StartedCase):
-            progress(f"{file.name}: comparing initial values")
-            result = replace(result, initial_values=compare_initial_values(started.built_case))
-        if options.faults and isinstance(started, StartedCase):
-            progress(f"{file.name}: planting faults")
-            result = replace(result, faults=_plant_faults(started.loaded))
         return replace(result, seconds=round(spent + time.perf_counter() - clock, 3))
 
     return finish
-
-
-def _plant_faults(loaded: LoadedCase) -> FaultMatrix:
-    try:
-        return fault_matrix(run_selfcheck(loaded))
-    except EquivError as error:
-        return FaultMatrix((), problem=str(error))
 
 
 def _catch_problems(file: CaseFile, function: Callable[[], Returned]) -> Returned | CaseResult:
@@ -139,66 +144,44 @@ def _rewrite_conditions(cases: list[CaseResult]) -> dict[str, str]:
     return {name: condition for name, condition in (CONDITIONS | constants).items() if name in used}
 
 
-@dataclass(frozen=True)
-class StartedCase:
-    """A case whose ports are built, traced and proved, and compile in the background.
-
-    Attributes:
-        loaded: the case.
-        built_case: its built ports.
-        checks: those that are complete already.
-        running: the comparison of the candidates that can be run; None where there are none, or with `prove_only`.
-    """
-
-    loaded: LoadedCase
-    built_case: BuiltCase
-    checks: tuple[CheckResult, ...]
-    running: RunningComparison | None
-
-
-def run_case(loaded: LoadedCase, progress: ReportProgress = lambda _: None, prove_only: bool = False) -> CaseResult:
+def run_case(
+    loaded: LoadedCase, progress: ReportStage = lambda _: None, options: RunOptions | None = None
+) -> CaseResult:
     """Compare every candidate of a case with the reference. An error in one candidate does not affect the others.
 
     Args:
         loaded: the case.
         progress: called with a text for every stage.
-        prove_only: prove what can be proved, and run nothing.
+        options: what else to do, or to leave out.
 
     Raises:
         CaseError: the case as a whole cannot be used: its batch, its methods, its reference.
     """
-    return finish_case(start_case(loaded, progress, prove_only), progress)
+    options = options or RunOptions()
+    return finish_case(loaded, start_case(loaded, progress, options), options)
 
 
-def start_case(loaded: LoadedCase, progress: ReportProgress = lambda _: None, prove_only: bool = False) -> StartedCase:
-    """Run the first half of `run_case`: all that needs no compiled program."""
-    case, name = loaded.case, loaded.name
-    reference, *candidates = case.models
-    built_case = build_case(case)
-    if problem := built_case.problems.get(reference):
-        raise CaseError(f"{problem} The reference is {reference}: without it nothing can be compared.")
-    ready, checks = split_by_structure(built_case, describe_port(built_case, reference), candidates)
-    if ready and prove_only:
-        checks += prove_candidates(built_case, ready)
-    started = None
-    if ready and not prove_only:
-        started = start_candidates(built_case, ready, lambda stage: progress(f"{name}: {stage}"))
-    return StartedCase(loaded, built_case, tuple(checks), started)
+def start_case(loaded: LoadedCase, progress: ReportStage, options: RunOptions) -> CaseState:
+    """Run the stages that need no compiled program, and start to compile; arguments as of `run_case`."""
+
+    def tell(stage: str) -> None:
+        progress(f"{loaded.name}: {stage}")
+
+    frozen = options.against
+    state = check_structure(open_case(loaded.case, tell) if frozen is None else open_against(loaded, frozen, tell))
+    return advance(state, (PROVE_ONLY if options.prove_only else START) if state.candidates else ())
 
 
-def finish_case(started: StartedCase, progress: ReportProgress = lambda _: None) -> CaseResult:
-    """Run the second half of `run_case`: wait for the compiled ports, run and check them."""
-    loaded, built_case, checks = started.loaded, started.built_case, list(started.checks)
-    name = loaded.name
-    reference = next(iter(loaded.case.models))
-    trials: tuple[ProbeTrial, ...] = ()
-    if started.running is not None:
-
-        def stage(text: str) -> None:
-            progress(f"{name}: {text}")
-
-        found = compare_candidates(started.running, stage)
-        found, trials = compare_on_longer_batch(built_case, list(started.running.traced), found, stage)
-        checks += found
-    tables = {name: built.table for name, built in built_case.built.items()}
-    return make_case_result(loaded, reference, built_case, checks, trials, tables)
+def finish_case(loaded: LoadedCase, started: CaseState, options: RunOptions) -> CaseResult:
+    """Run the stages that need compiled programs, and give the verdict; arguments as of `run_case`."""
+    if options.against is not None:
+        return make_case_result(loaded, add_frozen_trials(check_candidates(started), options.against))
+    state = advance(started, FINISH if started.compiling else ())
+    result = make_case_result(loaded, state)
+    if options.initial_values:
+        state.progress("comparing initial values")
+        result = replace(result, initial_values=compare_initial_values(state.built_case))
+    if options.faults:
+        state.progress("planting faults")
+        result = replace(result, faults=fault_matrix(plant_faults(loaded.name, state)))
+    return result

@@ -1,7 +1,7 @@
 """Prove outputs of traced ports equal for every input, and list the programs that need numbers."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,16 +15,15 @@ from equiv.programs.prover.prove import NumberedPort, prove
 from equiv.programs.traced_port import TracedPort, trace_program_float64
 
 
-def prove_all(reference: TracedPort, candidates: Mapping[str, TracedPort]) -> dict[str, Proofs]:
-    """Prove every candidate against the reference."""
-    left = prover_side(reference)
-    return {
-        name: prove(left, prover_side(traced), equal_fresh_state(reference.fresh, traced.fresh))
-        for name, traced in candidates.items()
-    }
+@dataclass(frozen=True)
+class ProverSide:
+    """What candidates are proved against: the programs of a port, numbered, and its fresh state."""
+
+    numbered: NumberedPort
+    fresh: NamedArrays
 
 
-def prover_side(traced: TracedPort) -> NumberedPort:
+def prover_side(traced: TracedPort) -> ProverSide:
     """Make the prover's view of a port."""
 
     def lift(program: ProgramName) -> Program | None:
@@ -33,7 +32,16 @@ def prover_side(traced: TracedPort) -> NumberedPort:
         except EquivError:
             return None  # the float64 run reports why
 
-    return NumberedPort(traced.programs, traced.table, lift)
+    return ProverSide(NumberedPort(traced.programs, traced.table, lift), traced.fresh)
+
+
+def prove_all(left: ProverSide, candidates: Mapping[str, TracedPort]) -> dict[str, Proofs]:
+    """Prove every candidate against the reference."""
+    sides = {name: prover_side(traced) for name, traced in candidates.items()}
+    return {
+        name: prove(left.numbered, right.numbered, equal_fresh_state(left.fresh, right.fresh))
+        for name, right in sides.items()
+    }
 
 
 def equal_fresh_state(ours: NamedArrays, theirs: NamedArrays) -> frozenset[str]:

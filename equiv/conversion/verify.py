@@ -1,6 +1,6 @@
 """Verify a conversion: run both models, each from its own checkpoint, and compare them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +8,16 @@ from pathlib import Path
 import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
-from equiv.comparison.checks import CHECKS
-from equiv.comparison.numeric.rounding import measure_noise
-from equiv.comparison.numeric.run_port import collect_outputs, compile_port, run_on_probe
-from equiv.comparison.observation import Comparison
-from equiv.comparison.proofs import needed_in_float64, prove_all
-from equiv.comparison.prove_only import prove_candidates
+from equiv.comparison.pipeline import PROVE_ONLY
+from equiv.comparison.stages import (
+    check_candidates,
+    open_case,
+    prove_ports,
+    run_reference,
+    start_compiling,
+    trace_ports,
+)
+from equiv.comparison.state import CaseState, advance
 from equiv.conversion.formats.checkpoint import CheckpointError
 from equiv.conversion.formats.registry import open_checkpoint
 from equiv.conversion.formats.tree_paths import path_text
@@ -27,10 +31,11 @@ from equiv.core.leaves import LeafTable
 from equiv.core.output_name import BEGIN, STEP, ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade, verdict_of
-from equiv.programs.built_case import BuiltCase, build_case
+from equiv.errors import PortError
+from equiv.programs.built_case import BuiltCase
 from equiv.programs.probes import NamedArrays, Probe, make_probe
 from equiv.programs.trace import NamedInputs, NamedOutputs, trace_function
-from equiv.programs.traced_port import TracedPort, trace_port
+from equiv.programs.traced_port import TracedPort
 
 BATCH_SEEDS = {"0": 11, "1": 12}
 """Probe name to the seed of its batches."""
@@ -61,16 +66,17 @@ def check_training(case: Case, plan: Plan) -> str:
         return ""
     moved = ", ".join(f"{leaf} is {relation}" for relation, leaf in plan.relations.items() if relation != "same")
     ours, theirs = plan.source.backend, plan.target.port.name
-    built = _build_pair(case, ours, theirs)
-    found = _optimizer_check(plan, prove_candidates(built, [theirs]))
+    proved = advance(_open_pair(case, ours, theirs), PROVE_ONLY)
+    found = _optimizer_check(plan, proved.checks)
     if found.grade in EQUAL_GRADES:
         return (
             f"{moved}: the optimizer does not depend on it, train steps of both libraries are the same: {found.grade}"
         )
-    steps = [_step_only(trace_port(built, backend)) for backend in (ours, theirs)]
-    left, right = steps
-    given = [make_probe(name, seed, left.table, built.entries, case.steps) for name, seed in BATCH_SEEDS.items()]
-    run = _run_checks(built, (left, right), (given, given), frozenset((STEP,)), ("train",))
+    steps = {name: replace(one, programs=replace(one.programs, parts=())) for name, one in proved.traced.items()}
+    table = steps[ours].table
+    given = [make_probe(name, seed, table, proved.built_case.entries, case.steps) for name, seed in BATCH_SEEDS.items()]
+    both = {ours: given, theirs: given}
+    run = _run_checks(replace(proved, traced=steps, checks=()), both, frozenset((STEP,)), ("train",))
     found = _optimizer_check(plan, run)
     if found.grade not in EQUAL_GRADES:
         where = next((item for item in found.findings if item.grade == found.grade), None)
@@ -83,20 +89,15 @@ def check_training(case: Case, plan: Plan) -> str:
     return f"{moved}: the optimizer does not depend on it, train steps of both libraries agree: {found.grade}"
 
 
-def _build_pair(case: Case, ours: str, theirs: str) -> BuiltCase:
+def _open_pair(case: Case, ours: str, theirs: str) -> CaseState:
     """Build the two libraries of a conversion, the old one as the reference.
 
     Known differences are left out: they are about training from a new state.
     """
-    pair = {name: case.models[name] for name in (ours, theirs)}
-    built = build_case(replace(case, models=pair, known_differences=()))
-    for problem in built.problems.values():
+    state = open_case(replace(case, models={name: case.models[name] for name in (ours, theirs)}, known_differences=()))
+    for problem in state.built_case.problems.values():
         raise problem
-    return built
-
-
-def _step_only(traced: TracedPort) -> TracedPort:
-    return replace(traced, programs=replace(traced.programs, parts=()))
+    return state
 
 
 def _optimizer_check(plan: Plan, checks: Sequence[CheckResult]) -> CheckResult:
@@ -146,14 +147,15 @@ def verify(case: Case, plan: Plan, new: Path, records: Sequence[LeafRecord]) -> 
     return f"same: {grades}, run from what the two checkpoints hold"
 
 
-def _compare_checkpoints(case: Case, ours: LocatedCheckpoint, theirs: LocatedCheckpoint) -> list[CheckResult]:
-    built = _build_pair(case, ours.backend, theirs.backend)
-    left, right = (_resume_from_checkpoint(trace_port(built, side.backend), side) for side in (ours, theirs))
-    proofs = prove_all(left, {theirs.backend: right})
+def _compare_checkpoints(case: Case, ours: LocatedCheckpoint, theirs: LocatedCheckpoint) -> Sequence[CheckResult]:
+    state = trace_ports(_open_pair(case, ours.backend, theirs.backend))
+    sides = {side.backend: side for side in (ours, theirs)}
+    resumed = {name: _resume_from_checkpoint(traced, sides[name]) for name, traced in state.traced.items()}
+    state = prove_ports(replace(state, traced=resumed))
     # A float64 step would start with a new optimizer state: the step is compared in its own dtype, from the checkpoint.
-    needed = needed_in_float64(left.table, left.programs, proofs)[theirs.backend] - {STEP}
-    probes = (_checkpoint_probes(built, left.table, ours), _checkpoint_probes(built, right.table, theirs))
-    return _run_checks(built, (left, right), probes, needed, ("outputs", "gradients", "state", "train"))
+    needed = state.in_float64[theirs.backend] - {STEP}
+    probes = {name: _checkpoint_probes(state.built_case, traced.table, sides[name]) for name, traced in resumed.items()}
+    return _run_checks(state, probes, needed, ("outputs", "gradients", "state", "train"))
 
 
 def _checkpoint_probes(built: BuiltCase, table: LeafTable, source: LocatedCheckpoint) -> list[Probe]:
@@ -164,32 +166,28 @@ def _checkpoint_probes(built: BuiltCase, table: LeafTable, source: LocatedCheckp
 
 
 def _run_checks(
-    built: BuiltCase,
-    traced: tuple[TracedPort, TracedPort],
-    probes: tuple[Sequence[Probe], Sequence[Probe]],
-    needed: frozenset[ProgramName],
-    names: Sequence[str],
-) -> list[CheckResult]:
+    state: CaseState, probes: Mapping[str, Sequence[Probe]], needed: frozenset[ProgramName], names: Sequence[str]
+) -> Sequence[CheckResult]:
     """Run both ports, each from its own variables, and compare their outputs numerically.
 
     Proofs do not apply: they assume equal variables, and whether these are equal is the question.
 
     Args:
-        built: the case.
-        traced: reference and candidate.
+        state: the case, traced.
         probes: those of each port.
         needed: programs that are also run in float64.
         names: the checks to run.
+
+    Raises:
+        EquivError: a port cannot be traced, compiled or run.
     """
-    waits = [compile_port(built, one, needed, quick=not needed) for one in traced]
-    left, right = (ready() for ready in waits)
-    given = {probe.name: run_on_probe(left, probe) for probe in probes[0]}
-    taken = {probe.name: run_on_probe(right, probe) for probe in probes[1]}
-    noise = measure_noise(left, given, list(probes[0]))
-    comparison = Comparison(built.case, collect_outputs(left, given), collect_outputs(right, taken), noise)
-    own = {leaf.name for one in traced for leaf in one.table.leaves if leaf.library_only}
-    results = [result for name in names if (result := CHECKS[name].run(comparison)) is not None]
-    return [_keep_findings(result, lambda item: item.leaf not in own) for result in results]
+    asked = replace(state, proofs={}, probes=probes, in_float64=dict.fromkeys(probes, needed), wanted=names)
+    found = advance(asked, (start_compiling, run_reference, check_candidates)).checks
+    for check in found:
+        if check.grade == "error":
+            raise PortError(check.summary)
+    own = {leaf.name for one in state.traced.values() for leaf in one.table.leaves if leaf.library_only}
+    return [_keep_findings(result, lambda item: item.leaf not in own) for result in found]
 
 
 def _resume_from_checkpoint(traced: TracedPort, source: LocatedCheckpoint) -> TracedPort:

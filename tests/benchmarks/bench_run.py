@@ -26,17 +26,17 @@ SIX = ("dropout", "batch_norm", "auto_encoder", "rnn_scan", "scan_over_layers", 
 FLOOR = """
 import sys
 from pathlib import Path
-from equiv.evidence.execute import lower_programs, run
-from equiv.load import CaseFile, load
-from equiv.traced import trace_programs
-from equiv.probe import make_probe
-from equiv.program import Programs
-from equiv.trace import Tracer
-from equiv.workshop import build_port, request_of
+from equiv.core.case_files import CaseFile, load_case
+from equiv.programs.compiled import lower_programs, run_executable
+from equiv.programs.probes import make_probe
+from equiv.programs.program import Programs
+from equiv.programs.traced_port import trace_programs
+from equiv.backends.build import build_port, port_spec
+from equiv.programs.trace import Tracer
 fused = sys.argv[1] == "fused"
 for name in sys.argv[2:]:
-    case = load(CaseFile(name, Path("cases") / f"{name}.py")).case
-    request, entries = request_of(case)
+    case = load_case(CaseFile(name, Path("cases") / f"{name}.py")).case
+    request, entries = port_spec(case)
     ports = [build_port(case, backend, request) for backend in case.models]
     has_modes = any(built.port.has_modes for built in ports)
     probe = make_probe("0", 1, ports[0].table, entries, case.steps)
@@ -45,7 +45,7 @@ for name in sys.argv[2:]:
         alone = [Programs(programs.port, False, (part,), None, None) for part in programs.parts]
         alone.append(Programs(programs.port, False, (), programs.begin, programs.step))
         for part in [programs] if fused else alone:
-            run(lower_programs(part, built.table, case.steps, probe)(), probe)
+            run_executable(lower_programs(part, built.table, case.steps, probe)(), probe)
 """
 
 STAGES = """
@@ -53,12 +53,10 @@ import gc, json, sys, time
 from pathlib import Path
 import haiku, flax.linen, optax
 from flax import nnx
-from equiv.commands.base import COLLECT_EVERY
-from equiv.load import CaseFile, load
-from equiv.proofs import prove_all
-from equiv.traced import trace_port
-from equiv.workshop import open_workshop
-gc.set_threshold(*COLLECT_EVERY)
+from equiv.comparison.stages import open_case, prove_ports, trace_ports
+from equiv.core.case_files import CaseFile, load_case
+from equiv.frontends.cli.base import GC_THRESHOLDS
+gc.set_threshold(*GC_THRESHOLDS)
 taken = dict.fromkeys(("map", "trace", "prove"), 0.0)
 def timed(stage, function):
     started = time.perf_counter()
@@ -66,10 +64,10 @@ def timed(stage, function):
     taken[stage] += time.perf_counter() - started
     return result
 for name in sys.argv[1:]:
-    case = load(CaseFile(name, Path("cases") / f"{name}.py")).case
-    workshop = timed("map", lambda: open_workshop(case))
-    left, *others = (timed("trace", lambda: trace_port(workshop, backend)) for backend in case.models)
-    timed("prove", lambda: prove_all(left, {other.port.name: other for other in others}))
+    case = load_case(CaseFile(name, Path("cases") / f"{name}.py")).case
+    opened = timed("map", lambda: open_case(case))
+    traced = timed("trace", lambda: trace_ports(opened))
+    timed("prove", lambda: prove_ports(traced))
 print(json.dumps({**taken, "all": sum(taken.values())}))
 """
 

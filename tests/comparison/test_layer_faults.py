@@ -9,19 +9,21 @@ import optax
 import pytest
 
 from equiv.backends import registry
-from equiv.comparison.candidates import Reference, check_candidate, run_reference
-from equiv.comparison.checks import CHECKS
-from equiv.comparison.numeric.run_port import CompiledPort, compile_port, describe_port
-from equiv.comparison.observation import Comparison, RoundingNoise
+from equiv.comparison.stages import (
+    check_candidates,
+    check_structure,
+    open_case,
+    run_reference,
+    start_compiling,
+    trace_ports,
+)
+from equiv.comparison.state import CaseState, Reference, advance
 from equiv.core.case import Case
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.layers import conv
 from equiv.core.layouts import Chain, Flip, Layout, MergeAxes, Shift, SwapAxes
 from equiv.core.leaves import NativeLeaf
 from equiv.core.packing import Gate
-from equiv.core.results import CheckResult
-from equiv.programs.built_case import BuiltCase, build_case
-from equiv.programs.traced_port import trace_port
 
 Change = Callable[[Case, str], Case]
 """Case and candidate to the case with the fault in that candidate."""
@@ -174,29 +176,33 @@ def case_of(fault: Fault) -> Case:
     return helpers.loaded(f"layers/{fault.case}").case
 
 
-def prepared_of(workshop: BuiltCase, backend: str, training: bool) -> CompiledPort:
-    """A port compiled quickly and in its own precision; a layout shows without training."""
-    traced = trace_port(workshop, backend)
+def traced_quickly(state: CaseState, training: bool) -> CaseState:
+    """Its ports, to be run in their own precision only; a layout shows without training."""
+    state = trace_ports(state)
+    traced = dict(state.traced)
     if not training:
-        traced = replace(traced, programs=replace(traced.programs, begin=None, step=None))
-    return compile_port(workshop, traced, frozenset(), quick=True)()
+        for name, one in traced.items():
+            traced[name] = replace(one, programs=replace(one.programs, begin=None, step=None))
+    return replace(state, traced=traced, in_float64=dict.fromkeys(traced, frozenset()))
 
 
 @cache
 def reference_of(name: str, training: bool) -> Reference:
     """Haiku's port of a case, run once for all its faults."""
-    workshop = helpers.workshop_of(f"layers/{name}")
-    return run_reference(workshop, prepared_of(workshop, "haiku", training))
+    state = replace(open_case(helpers.loaded(f"layers/{name}").case), candidates=(), reference="haiku")
+    observed = advance(traced_quickly(state, training), (start_compiling, run_reference)).observed
+    assert observed is not None
+    return observed
 
 
 def refused(fault: Fault, case: Case) -> set[str]:
     """The places that are not equal in a candidate."""
     both = {name: case.models[name] for name in ("haiku", fault.candidate)}
-    workshop = build_case(replace(case, models=both))
-    assert not workshop.problems
-    candidate = prepared_of(workshop, fault.candidate, fault.training)
-    results: list[CheckResult] = check_candidate(workshop, reference_of(fault.case, fault.training), candidate)
-    return {finding.place for result in results for finding in result.findings if finding.grade not in EQUAL_GRADES}
+    state = open_case(replace(case, models=both))
+    assert not state.built_case.problems
+    known = replace(traced_quickly(state, fault.training), observed=reference_of(fault.case, fault.training))
+    checks = advance(known, (start_compiling, check_candidates)).checks
+    return {finding.place for check in checks for finding in check.findings if finding.grade not in EQUAL_GRADES}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -219,10 +225,8 @@ def test_a_channels_first_bias_taken_unchanged_has_another_shape():
     """What no layout hides is said before anything runs."""
     case = helpers.loaded("layers/conv_channels_first").case
     row = conv("conv", **case.layers[0].scopes)
-    workshop = build_case(replace(case, layers=(row,)))
-    sides = describe_port(workshop, "haiku"), describe_port(workshop, "linen")
-    findings = CHECKS["structure"].run(Comparison(workshop.case, *sides, RoundingNoise({}, {}, {}))).findings
-    (wrong,) = [item for item in findings if item.grade == "refuted"]
+    state = check_structure(replace(open_case(replace(case, layers=(row,))), candidates=("linen",)))
+    (wrong,) = [item for item in state.checks[0].findings if item.grade == "refuted"]
     assert (wrong.place, wrong.note) == ("leaf conv/bias", "shape differs")
     assert (wrong.reference, wrong.candidate) == ("(6, 1, 1)", "(6,)")
 
@@ -230,10 +234,9 @@ def test_a_channels_first_bias_taken_unchanged_has_another_shape():
 def test_what_adam_keeps_of_a_shifted_bias_is_not_shifted():
     """The 1 that Haiku hides in its code is no part of a momentum."""
     case = replace(helpers.loaded("layers/rnn_lstm").case, optimizer=lambda: optax.adam(0.01))
-    workshop = build_case(replace(case, models={name: case.models[name] for name in ("linen", "haiku")}))
-    left, right = (prepared_of(workshop, name, training=True) for name in ("linen", "haiku"))
-    results = check_candidate(workshop, run_reference(workshop, left), right)
-    (train,) = [result for result in results if result.check == "train"]
+    state = open_case(replace(case, models={name: case.models[name] for name in ("linen", "haiku")}))
+    ran = advance(traced_quickly(state, training=True), (start_compiling, run_reference, check_candidates))
+    (train,) = [check for check in ran.checks if check.check == "train"]
     kept = {finding.place: finding.grade for finding in train.findings if finding.place.endswith("lstm/hf/bias")}
     assert set(kept) == {"train: lstm/hf/bias", *(f"train: opt_state/0/{slot}/lstm/hf/bias" for slot in ("mu", "nu"))}
     assert set(kept.values()) <= set(EQUAL_GRADES)

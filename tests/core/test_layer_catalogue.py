@@ -19,10 +19,9 @@ from flax import nnx
 
 from equiv.backends import registry
 from equiv.backends.leaf_table import map_port, to_canonical_variables, to_native_leaves
-from equiv.comparison.checks import CHECKS
-from equiv.comparison.numeric.run_port import describe_port
-from equiv.comparison.observation import Comparison, RoundingNoise
-from equiv.comparison.prove_only import prove_candidates
+from equiv.comparison.pipeline import PROVE_ONLY
+from equiv.comparison.stages import check_structure, open_case
+from equiv.comparison.state import advance
 from equiv.core.case import Case, Layer
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.layer_catalogue import LAYER_PAIRS, pair_of
@@ -31,7 +30,7 @@ from equiv.core.layers import linear, lstm
 from equiv.core.layouts import SwapAxes
 from equiv.core.results import CaseResult, CheckResult
 from equiv.errors import CaseError
-from equiv.programs.built_case import BuiltCase, build_case
+from equiv.programs.built_case import BuiltCase
 from equiv.programs.traced_port import trace_port
 from equiv.report.cells import NOT_APPLICABLE
 from equiv.report.layer_catalogue import catalogue_rows
@@ -128,18 +127,9 @@ def test_every_port_loads_what_another_gives_bit_for_bit(name):
 @cache
 def proved(name: str) -> tuple[CheckResult, ...]:
     """Structure and proofs of every candidate of a case."""
-    workshop = workshop_of(name)
-    reference, *candidates = workshop.case.models
-    comparisons = [
-        Comparison(
-            workshop.case,
-            describe_port(workshop, reference),
-            describe_port(workshop, candidate),
-            RoundingNoise({}, {}, {}),
-        )
-        for candidate in candidates
-    ]
-    return (*map(CHECKS["structure"].run, comparisons), *prove_candidates(workshop, candidates))
+    candidates = tuple(helpers.loaded(f"layers/{name}").case.models)[1:]
+    state = check_structure(replace(helpers.opened(f"layers/{name}"), candidates=candidates))
+    return advance(state, PROVE_ONLY).checks
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - BY_NUMBERS))
@@ -254,10 +244,9 @@ def test_a_model_without_any_leaf_can_be_traced_and_trained():
         "haiku": lambda: hk.without_apply_rng(hk.transform(lambda x: hk.max_pool(x, (1, 2, 1), (1, 2, 1), "VALID"))),
         "linen": lambda: Pool(),
     }
-    workshop = build_case(Case("none", bare, {"x": "float32[5,4,3]"}, ()))
-    assert not workshop.problems
-    proofs = prove_candidates(workshop, ["linen"])
-    assert {check.check: check.grade for check in proofs} == {
+    state = open_case(Case("none", bare, {"x": "float32[5,4,3]"}, ()))
+    assert not state.built_case.problems
+    assert {check.check: check.grade for check in advance(state, PROVE_ONLY).checks} == {
         "outputs": "proved",
         "gradients": "proved",
         "train": "proved",

@@ -1,28 +1,24 @@
 """Freeze a case's reference as a bundle, so that its library can be uninstalled."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, combinations
 
 from equiv.backends.environment import describe_environment
-from equiv.comparison.candidates import Reference, run_reference
 from equiv.comparison.frozen.bundle import FrozenLeaf, FrozenNames, FrozenProbe, FrozenProgram, FrozenReference
-from equiv.comparison.numeric.run_port import CompiledPort, compile_port
 from equiv.comparison.observation import Sample
 from equiv.comparison.proofs import prover_side
-from equiv.comparison.sensitivity.probe_sensitivity import measure_sensitivity
+from equiv.comparison.stages import open_case, run_reference, start_compiling, trace_ports, try_probes
+from equiv.comparison.state import CaseState, ReportStage, advance
 from equiv.core.case_files import LoadedCase
 from equiv.core.leaves import MappedLeaf
-from equiv.core.results import ProbeTrial
-from equiv.errors import CaseError
-from equiv.programs.built_case import BuiltCase, build_case
 from equiv.programs.probes import Probe
 from equiv.programs.program import Program
 from equiv.programs.prover.prove import ALL_REWRITES, NumberedPort, all_programs
 from equiv.programs.prover.version import fingerprint
-from equiv.programs.traced_port import trace_port
 
 
-def freeze_reference(loaded: LoadedCase, progress: Callable[[str], None] = lambda _: None) -> FrozenReference:
+def freeze_reference(loaded: LoadedCase, progress: ReportStage = lambda _: None) -> FrozenReference:
     """Trace, run and measure the first model of a case, and keep all that others are compared with.
 
     Args:
@@ -32,37 +28,27 @@ def freeze_reference(loaded: LoadedCase, progress: Callable[[str], None] = lambd
     Raises:
         EquivError: the reference cannot be built, traced, compiled or run.
     """
-    name = next(iter(loaded.case.models))
-    built_case = build_case(loaded.case)
-    if problem := built_case.problems.get(name):
-        raise CaseError(f"{problem} The reference is {name}: without it nothing can be frozen.")
-    progress(f"{loaded.name}: tracing")
-    traced = trace_port(built_case, name)
-    progress(f"{loaded.name}: compiling {name}")
-    compiled = compile_port(built_case, traced)()
-    progress(f"{loaded.name}: running {name}")
-    reference = run_reference(built_case, compiled)
-    given = reference.observed.samples["0"].native
-    trials = measure_sensitivity(compiled, reference.probes, given, reference.noise, built_case.case.budget_factor)
-    progress(f"{loaded.name}: naming")
-    return _make_bundle(loaded.name, built_case, compiled, reference, trials)
+    state = replace(open_case(loaded.case, lambda stage: progress(f"{loaded.name}: {stage}")), candidates=())
+    state = advance(state, (trace_ports, start_compiling, run_reference, try_probes))
+    state.progress("naming")
+    return _make_bundle(loaded.name, state)
 
 
-def _make_bundle(
-    name: str, built_case: BuiltCase, compiled: CompiledPort, reference: Reference, trials: tuple[ProbeTrial, ...]
-) -> FrozenReference:
-    traced, observed, noise = compiled.traced, reference.observed, reference.noise
-    begin, step, case = traced.programs.begin, traced.programs.step, built_case.case
+def _make_bundle(name: str, state: CaseState) -> FrozenReference:
+    traced, reference, case = state.traced[state.reference], state.observed, state.built_case.case
+    assert reference is not None, "it was run"
+    observed, noise = reference.observed, reference.noise
+    begin, step = traced.programs.begin, traced.programs.step
     assert begin is not None  # a port that was traced has both
     assert step is not None
-    side = prover_side(traced)
+    side = prover_side(traced).numbered
     return FrozenReference(
         case=name,
         port=traced.port.name,
         library=traced.port.library,
         environment=describe_environment(),
         prover=fingerprint(),
-        has_modes=built_case.has_modes,
+        has_modes=state.built_case.has_modes,
         steps=case.steps,
         batch=dict(case.batch),
         leaves=tuple(map(_freeze_leaf, traced.table.leaves)),
@@ -80,7 +66,7 @@ def _make_bundle(
         reused=observed.reused,
         drawn=observed.drawn,
         why_no_float64=observed.why_no_float64,
-        sensitivity=trials,
+        sensitivity=state.trials,
     )
 
 

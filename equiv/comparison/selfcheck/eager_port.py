@@ -23,7 +23,7 @@ from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.probes import NamedArrays, Probe, to_float64
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.prove import all_programs
-from equiv.programs.traced_port import TracedPort, trace_port, trace_port_float64
+from equiv.programs.traced_port import TracedPort, trace_port_float64
 
 StepOutputs = dict[tuple[ProgramName, int], Outputs]
 """`(program, step)` to outputs."""
@@ -85,24 +85,21 @@ def _evaluate_program(program: Program, named: Mapping[Any, Any]) -> dict[Output
     return dict(zip(program.outputs, results, strict=True))
 
 
-def open_eager_port(built_case: BuiltCase, backend: str, fresh: bool, in_float64: bool = True) -> EagerPort:
-    """Trace one port for eager runs, with the probes of a run.
+def open_eager_port(built_case: BuiltCase, traced: TracedPort, fresh: bool, in_float64: bool = True) -> EagerPort:
+    """Prepare a traced port for eager runs, with the probes of a run.
 
     Args:
         built_case: the case.
-        backend: the port.
+        traced: the port.
         fresh: use default-initialised parameters and an all-ones batch.
         in_float64: in float64, else in the port's own precision.
 
     Raises:
         EquivError: it cannot be traced so.
     """
-    if problem := built_case.problems.get(backend):
-        raise problem
-    traced = trace_port(built_case, backend)
     programs = trace_port_float64(traced) if in_float64 else traced.programs
     if isinstance(programs, str):
-        raise PortError(f"{backend}: {programs}")
+        raise PortError(f"{traced.port.name}: {programs}")
     table = built_case.built[next(iter(built_case.case.models))].table
     made = (
         [_fresh_probe(probe, table) for probe in make_probes(built_case, table)[:2]]

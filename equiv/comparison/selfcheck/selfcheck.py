@@ -12,10 +12,12 @@ from equiv.comparison.selfcheck.detection import Detector, detect, explain_undet
 from equiv.comparison.selfcheck.eager_port import measure_eager_noise, open_eager_port
 from equiv.comparison.selfcheck.hyperparameter_faults import plant_in_builder
 from equiv.comparison.selfcheck.wrong_values import HYPERPARAMETER_RULES, HyperparameterRule
+from equiv.comparison.stages import open_case, trace_ports
+from equiv.comparison.state import CaseState
 from equiv.core.case_files import LoadedCase
 from equiv.core.selfcheck_results import MutantResult, SelfcheckResult
 from equiv.errors import EquivError
-from equiv.programs.built_case import BuiltCase, build_case
+from equiv.programs.built_case import BuiltCase
 from equiv.programs.mutation.equations import iterate_equations
 from equiv.programs.mutation.mutate import FAULTS, Fault, Mutation, generate_mutants
 from equiv.programs.program import Program
@@ -34,39 +36,55 @@ def run_selfcheck(
     fresh: bool = False,
     rules: Sequence[HyperparameterRule] = HYPERPARAMETER_RULES,
 ) -> SelfcheckResult:
-    """Plant faults in every candidate of a case.
+    """Plant faults in every candidate of a case; arguments as of `plant_faults`.
+
+    Raises:
+        EquivError: the case or its reference cannot be used.
+    """
+    return plant_faults(loaded.name, trace_ports(open_case(loaded.case)), faults, fresh, rules)
+
+
+def plant_faults(
+    name: str,
+    state: CaseState,
+    faults: Sequence[Fault] = FAULTS,
+    fresh: bool = False,
+    rules: Sequence[HyperparameterRule] = HYPERPARAMETER_RULES,
+) -> SelfcheckResult:
+    """Plant faults in every traced candidate.
 
     Args:
-        loaded: the case.
+        name: of the case.
+        state: the case, its ports traced.
         faults: kinds of fault in a program.
         fresh: use default-initialised parameters and an all-ones batch, as a baseline.
         rules: kinds of fault in a builder.
     """
     started = time.perf_counter()
     results: list[MutantResult] = []
-    problems: list[str] = []
-    built_case = build_case(loaded.case)
-    reference, *candidates = loaded.case.models
+    problems = list(dict.fromkeys(check.summary for check in state.checks if check.grade == "error"))
+    built_case, traced = state.built_case, state.traced
 
     @cache
     def noise(in_float64: bool) -> RoundingNoise:
-        return measure_eager_noise(open_eager_port(built_case, reference, fresh, in_float64))
+        return measure_eager_noise(open_eager_port(built_case, traced[state.reference], fresh, in_float64))
 
     def detector(candidate: str, in_float64: bool) -> Detector:
-        return open_detector(open_eager_port(built_case, candidate, fresh, in_float64), built_case, noise(in_float64))
+        port = open_eager_port(built_case, traced[candidate], fresh, in_float64)
+        return open_detector(port, built_case, noise(in_float64))
 
     try:
         noise(True)
     except EquivError as error:
-        return SelfcheckResult(loaded.name, fresh, problem=str(error))
-    for candidate in candidates:
+        return SelfcheckResult(name, fresh, problem=str(error))
+    for candidate in state.candidates:
         try:
             results += _plant_all(built_case, partial(detector, candidate), faults, rules)
         except EquivError as error:
             problems.append(str(error))
     kinds = tuple(dict.fromkeys(kind.kind for kind in (*faults, *rules)))
     seconds = round(time.perf_counter() - started, 3)
-    return SelfcheckResult(loaded.name, fresh, tuple(results), kinds, "; ".join(problems), seconds)
+    return SelfcheckResult(name, fresh, tuple(results), kinds, "; ".join(problems), seconds)
 
 
 def _plant_all(

@@ -28,7 +28,7 @@ from equiv.report.terminal.run import print_run
 
 if TYPE_CHECKING:
     from equiv.comparison.frozen.bundle import FrozenReference
-    from equiv.comparison.pipeline import ReportProgress as Report
+    from equiv.comparison.state import ReportStage
 
 
 @click.command("run")
@@ -131,7 +131,7 @@ def _run_files(files: list[CaseFile], options: Mapping[str, Any]) -> RunResult:
         from equiv.comparison.pipeline import RunOptions, make_run_result, run_cases
 
         describe_environment()  # fails early where there is no device
-        report: Report = lambda text: bar.update(task, description=text)  # noqa: E731
+        report: ReportStage = lambda text: bar.update(task, description=text)  # noqa: E731
         try:
             for case in run_cases(files, report, RunOptions(**options)):
                 finished.append(case)

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from helpers import CASES, loaded
 
+from equiv.comparison.frozen.against import restore_reference
 from equiv.comparison.frozen.bundle import (
     SCHEMA_VERSION,
     FrozenReference,
@@ -20,10 +21,9 @@ from equiv.comparison.frozen.bundle import (
     encode_bundle,
     environment_changes,
 )
-from equiv.comparison.frozen.compare import compare_with_frozen, restore_reference
 from equiv.comparison.frozen.freeze import freeze_reference
-from equiv.comparison.pipeline import run_case
-from equiv.core.case_files import CaseFile, load_case
+from equiv.comparison.pipeline import RunOptions, run_case
+from equiv.core.case_files import CaseFile, LoadedCase, load_case
 from equiv.core.results import CaseResult
 from equiv.core.results_json import read_results
 from equiv.errors import CaseError, EquivError
@@ -41,6 +41,10 @@ def bundle(name: str) -> FrozenReference:
 @cache
 def living(name: str) -> CaseResult:
     return run_case(loaded(name))
+
+
+def compare_with_frozen(case: LoadedCase, frozen: FrozenReference) -> CaseResult:
+    return run_case(case, options=RunOptions(against=frozen))
 
 
 def grades(result: CaseResult) -> dict[tuple[str, str], str]:
@@ -286,5 +290,5 @@ def test_the_freeze_command_writes_the_bundle_and_lists_its_content(tmp_path):
 def test_a_reference_that_cannot_be_built_is_not_frozen(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text((CASES / "counter.py").read_text().replace("def haiku():", "def haiku():\n    raise OSError('no')"))
-    with pytest.raises(EquivError, match=r"haiku: building the model raised OSError: no\..*nothing can be frozen"):
+    with pytest.raises(EquivError, match=r"haiku: building the model raised OSError: no\..*nothing can be compared"):
         freeze_reference(load_case(CaseFile("broken", path)))

@@ -8,6 +8,7 @@ from equiv.comparison.numeric.rounding import measure_responses
 from equiv.comparison.selfcheck.eager_port import measure_eager_noise, open_eager_port
 from equiv.core.budget import rounding_response
 from equiv.programs.probes import Probe
+from equiv.programs.traced_port import trace_port
 
 X = np.array([1.0, 2.0, -4.0], "float32")
 PROBES = [Probe("0", 1, {"w": X}, {}), Probe("1", 2, {"w": X}, {})]
@@ -47,7 +48,7 @@ def test_values_that_are_not_finite_are_left_out():
 def test_compiled_and_eager_ports_have_the_same_noise(name):
     """To a factor: both are the largest of few random directions, and a compiler may fuse operations."""
     case = workshop_of(name)
-    eager = measure_eager_noise(open_eager_port(case, next(iter(case.case.models)), False))
+    eager = measure_eager_noise(open_eager_port(case, trace_port(case, next(iter(case.case.models))), False))
     compiled = reference(name)
     assert eager.depth == compiled.noise.depth
     for probe, outputs in eager.native.items():

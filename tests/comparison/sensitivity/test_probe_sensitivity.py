@@ -1,14 +1,13 @@
 """Probe sensitivity: a leaf without effect, or two that only enter as a sum, are unidentifiable."""
 
+from dataclasses import replace
+
 import helpers
 import pytest
 
-from equiv.comparison.candidates import run_reference
-from equiv.comparison.numeric.probe_set import PROBE_SEEDS
-from equiv.comparison.numeric.run_port import compile_port
 from equiv.comparison.sensitivity.probe_sensitivity import measure_sensitivity
-from equiv.programs.built_case import build_case
-from equiv.programs.traced_port import trace_port
+from equiv.comparison.stages import open_case, run_reference, start_compiling, trace_ports, try_probes
+from equiv.comparison.state import advance
 
 SOURCE = """
 from equiv.case import Case
@@ -41,12 +40,9 @@ CASE = Case(
 
 def detected(formula: str, factor: float = 1.0) -> dict[tuple[str, ...], bool]:
     """Changed leaves to whether an output shows the change, for a model of three leaves."""
-    workshop = build_case(helpers.case_from(SOURCE.replace("FORMULA", formula), "adequate"))
-    assert not workshop.problems
-    prepared = compile_port(workshop, trace_port(workshop, "linen"), frozenset())()
-    reference = run_reference(workshop, prepared, PROBE_SEEDS)
-    given = reference.observed.samples["0"].native
-    trials = measure_sensitivity(prepared, reference.probes, given, reference.noise, factor)
+    case = replace(helpers.case_from(SOURCE.replace("FORMULA", formula), "adequate"), budget_factor=factor)
+    state = replace(open_case(case), in_float64={"linen": frozenset()}, candidates=())
+    trials = advance(state, (trace_ports, start_compiling, run_reference, try_probes)).trials
     assert [trial.kind for trial in trials] == ["moved" if len(trial.subject) == 1 else "swapped" for trial in trials]
     return {trial.subject: trial.detected for trial in trials}
 

@@ -4,7 +4,7 @@ import helpers
 import pytest
 from named import output_named
 
-from equiv.comparison.proofs import prove_all
+from equiv.comparison.proofs import prove_all, prover_side
 from equiv.comparison.sensitivity.proof_mutation import mutate_proofs
 from equiv.programs.prover.proof import Proof
 from equiv.programs.traced_port import trace_port
@@ -15,7 +15,7 @@ def test_every_proof_breaks_when_an_equation_is_changed() -> None:
     workshop = helpers.workshop_of("rnn_scan")
     left = trace_port(workshop, "haiku")
     traced = {name: trace_port(workshop, name) for name in ("linen", "nnx")}
-    found = mutate_proofs(traced, prove_all(left, traced))
+    found = mutate_proofs(traced, prove_all(prover_side(left), traced))
     assert {trial.subject for trial in found} >= {
         (name, part) for name in traced for part in ("call __call__", "gradient __call__", "step")
     }

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import equiv.comparison.pipeline
+from equiv.comparison import stages
 from equiv.comparison.pipeline import make_run_result, run_cases
 from equiv.core.case_files import CaseFile
 from equiv.core.results import CaseResult, Finding, RunResult
@@ -492,8 +493,8 @@ def test_an_internal_error_is_reported_and_other_cases_finish(tmp_path: Path, mo
             raise RuntimeError("planted")
         return workshop(case)
 
-    workshop = equiv.comparison.pipeline.build_case
-    monkeypatch.setattr(equiv.comparison.pipeline, "build_case", fail)
+    workshop = stages.build_case
+    monkeypatch.setattr(stages, "build_case", fail)
     result = run_files(write(tmp_path, ('"none"', '"broken"'), name="broken"), write(tmp_path, name="good"))
     assert result.cases[0].problem.startswith("equiv itself failed with RuntimeError: planted")
     assert result.cases[0].problem.endswith("Please report it with the case file.")
@@ -502,10 +503,10 @@ def test_an_internal_error_is_reported_and_other_cases_finish(tmp_path: Path, mo
 
 
 def test_an_interrupt_keeps_finished_results_and_names_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def interrupted(begun, *rest):
-        if begun.loaded.name == "b":
+    def interrupted(loaded, *rest):
+        if loaded.name == "b":
             raise KeyboardInterrupt
-        return finish_case(begun, *rest)
+        return finish_case(loaded, *rest)
 
     finish_case = equiv.comparison.pipeline.finish_case
     monkeypatch.setattr(equiv.comparison.pipeline, "finish_case", interrupted)

@@ -33,6 +33,7 @@ from equiv.programs.program import Draw
 from equiv.programs.prover import loops
 from equiv.programs.prover import rules as rewrites
 from equiv.programs.prover.prove import all_programs
+from equiv.programs.traced_port import trace_port
 
 NAMES = tuple(sorted(path.stem for path in CASES.glob("*.py")))
 ELSEWHERE = {
@@ -45,7 +46,8 @@ ELSEWHERE = {
 def eager_port(name):
     """The float64 programs of a case's last candidate."""
     case = loaded(name).case
-    return open_eager_port(build_case(case), list(case.models)[-1], fresh=False)
+    built = build_case(case)
+    return open_eager_port(built, trace_port(built, list(case.models)[-1]), fresh=False)
 
 
 def cell():

@@ -14,8 +14,8 @@ from named import make_program, output_named
 from equiv.comparison.explain.locate import add_first_differences
 from equiv.comparison.numeric.difference import apply_proof
 from equiv.comparison.observation import Comparison, PortOutputs, RoundingNoise, Sample
-from equiv.comparison.pipeline import run_case
-from equiv.comparison.proofs import needed_in_float64, prove_all
+from equiv.comparison.pipeline import RunOptions, run_case
+from equiv.comparison.proofs import needed_in_float64, prove_all, prover_side
 from equiv.core.case_files import CaseFile, LoadedCase
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey
@@ -194,7 +194,7 @@ def suite(name):
     built_case = build_case(helpers.loaded(name).case)
     assert not built_case.problems
     reference, *candidates = (trace_port(built_case, backend) for backend in built_case.case.models)
-    return reference, prove_all(reference, {one.port.name: one for one in candidates})
+    return reference, prove_all(prover_side(reference), {one.port.name: one for one in candidates})
 
 
 def wanted_places(reference):
@@ -247,7 +247,7 @@ def test_linen_and_nnx_are_one_program_in_every_case(name):
     known = tuple(one for one in case.known_differences if one.backend in models)
     built_case = build_case(dataclasses.replace(case, models=models, known_differences=known))
     left, right = (trace_port(built_case, backend) for backend in models)
-    proofs = prove_all(left, {"nnx": right})["nnx"]
+    proofs = prove_all(prover_side(left), {"nnx": right})["nnx"]
     assert wanted_places(left) <= {place for place, _, cold in proofs if not cold}
     assert set(proofs.values()) == {Proof("proved")}
 
@@ -269,7 +269,7 @@ def differences_at_fault(name, candidate, place, *replacements):
     assert not built_case.problems
     left, right = trace_port(built_case, "haiku"), trace_port(built_case, candidate)
     output = output_named(place)
-    assert (output, output, False) not in prove_all(left, {candidate: right})[candidate]
+    assert (output, output, False) not in prove_all(prover_side(left), {candidate: right})[candidate]
     findings = (Finding(place, "refuted", output=output), Finding(place, "exact", output=output))
     (check,) = add_first_differences([CheckResult("outputs", candidate, "refuted", "", findings)], left, right)
     assert check.findings[1].first_differences == ()
@@ -410,7 +410,7 @@ def test_a_proof_of_the_warm_run_excludes_the_cold_one():
 @cache
 def proved_only(name):
     loaded = helpers.loaded(name)
-    return run_case(LoadedCase(loaded.name, loaded.lesson, loaded.case), prove_only=True)
+    return run_case(LoadedCase(loaded.name, loaded.lesson, loaded.case), options=RunOptions(prove_only=True))
 
 
 def test_proofs_alone_are_enough_for_identical_programs():
@@ -435,7 +435,7 @@ def test_a_fault_is_never_the_same_by_proof_alone():
     case = helpers.with_candidate(
         "counter", "nnx", helpers.patched("counter", ("x + self.multiplier", "x - self.multiplier"))
     )
-    result = run_case(LoadedCase("counter", "A lesson.", case), prove_only=True)
+    result = run_case(LoadedCase("counter", "A lesson.", case), options=RunOptions(prove_only=True))
     assert result.verdicts == {"nnx": "inconclusive"}
 
 

@@ -1,40 +1,26 @@
 """Compare ports with a frozen reference, whose library need not be installed."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from equiv.backends.environment import describe_environment
-from equiv.comparison.candidates import (
-    Reference,
-    ReportStage,
-    check_candidate,
-    failed_checks,
-    make_case_result,
-    split_by_structure,
-    trace_candidates,
-)
 from equiv.comparison.frozen.bundle import FrozenProgram, FrozenReference, environment_changes
-from equiv.comparison.numeric.run_port import compile_port
 from equiv.comparison.observation import PortOutputs, RoundingNoise, Sample
-from equiv.comparison.proofs import equal_fresh_state, needed_in_float64, prover_side
-from equiv.comparison.sensitivity.proof_mutation import mutate_proofs
+from equiv.comparison.proofs import ProverSide
+from equiv.comparison.state import CaseState, Reference, ReportStage
 from equiv.core.case_files import LoadedCase
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafTable, MappedLeaf
-from equiv.core.results import CaseResult, CheckResult, ProbeTrial
-from equiv.errors import CaseError, EquivError
-from equiv.programs.built_case import BuiltCase, build_case
+from equiv.core.results import ProbeTrial
+from equiv.errors import CaseError
+from equiv.programs.built_case import build_case
 from equiv.programs.probes import Probe
 from equiv.programs.program import Program, Programs
-from equiv.programs.prover.proof import Proofs
-from equiv.programs.prover.prove import NumberedPort, prove
+from equiv.programs.prover.prove import NumberedPort
 from equiv.programs.prover.version import fingerprint
 
 
-def compare_with_frozen(
-    loaded: LoadedCase, frozen: FrozenReference, progress: Callable[[str], None] = lambda _: None
-) -> CaseResult:
-    """Compare every model of a case but the frozen one with the frozen reference.
+def open_against(loaded: LoadedCase, frozen: FrozenReference, progress: ReportStage = lambda _: None) -> CaseState:
+    """Build every model of a case but the frozen one, which is the reference.
 
     Args:
         loaded: the case; it need not have the builder of the frozen library.
@@ -44,9 +30,9 @@ def compare_with_frozen(
     Raises:
         CaseError: batch or number of steps of the case differ from the bundle's, or no other model is in the case.
     """
-    case, name = loaded.case, loaded.name
+    case = loaded.case
     _check_batch_and_steps(loaded, frozen)
-    candidates = [name for name in case.models if name != frozen.port]
+    candidates = tuple(name for name in case.models if name != frozen.port)
     if not candidates:
         raise CaseError(
             f"the case has no model but {frozen.port}, which is frozen. Add the port to be checked to its models."
@@ -54,14 +40,15 @@ def compare_with_frozen(
     built_case = build_case(replace(case, models={name: case.models[name] for name in candidates}))
     built_case = replace(built_case, has_modes=built_case.has_modes or frozen.has_modes)
     reference = restore_reference(frozen)
-    ready, checks = split_by_structure(built_case, reference.observed, candidates)
-    found, trials = _compare_ports(built_case, frozen, reference, ready, lambda stage: progress(f"{name}: {stage}"))
+    side = ProverSide(_number_frozen(frozen, reference.observed.table), frozen.fresh)
+    return CaseState(built_case, frozen.port, candidates, progress, prover_side=side, observed=reference)
+
+
+def add_frozen_trials(state: CaseState, frozen: FrozenReference) -> CaseState:
+    """Add the trials that the bundle holds, and which versions changed since."""
     changed = environment_changes(frozen.environment, describe_environment())
     note = "; ".join(changed) or "the same as when it was frozen"
-    trials = (*frozen.sensitivity, *trials, ProbeTrial("environment", note=note))
-    shown = f"frozen {frozen.port}"
-    tables = {shown: reference.observed.table, **{who: built.table for who, built in built_case.built.items()}}
-    return make_case_result(loaded, shown, built_case, [*checks, *found], trials, tables)
+    return replace(state, trials=(*frozen.sensitivity, *state.trials, ProbeTrial("environment", note=note)))
 
 
 def restore_reference(frozen: FrozenReference) -> Reference:
@@ -95,30 +82,7 @@ def _check_batch_and_steps(loaded: LoadedCase, frozen: FrozenReference) -> None:
             )
 
 
-def _compare_ports(
-    built_case: BuiltCase, frozen: FrozenReference, reference: Reference, candidates: list[str], stage: ReportStage
-) -> tuple[list[CheckResult], tuple[ProbeTrial, ...]]:
-    stage("tracing")
-    checks: list[CheckResult] = []
-    ready = trace_candidates(built_case, candidates, checks)
-    stage("proving")
-    left, table = _frozen_side(frozen, reference.observed.table), reference.observed.table
-    proofs: dict[str, Proofs] = {
-        name: prove(left, prover_side(traced), equal_fresh_state(frozen.fresh, traced.fresh))
-        for name, traced in ready.items()
-    }
-    needed = needed_in_float64(table, left.programs, proofs)
-    for name, traced in ready.items():
-        stage(f"compiling {name}")
-        try:
-            compiled = compile_port(built_case, traced, needed[name], quick=not needed[name])()
-            checks += check_candidate(built_case, reference, compiled, proofs[name])
-        except EquivError as error:
-            checks += failed_checks(name, error)
-    return checks, mutate_proofs(ready, proofs)
-
-
-def _frozen_side(frozen: FrozenReference, table: LeafTable) -> NumberedPort:
+def _number_frozen(frozen: FrozenReference, table: LeafTable) -> NumberedPort:
     """Make the prover's view of the frozen reference; without names where another prover computed them."""
     programs = Programs(
         frozen.port,

@@ -1,0 +1,80 @@
+"""Put everything that was found of a case under its verdicts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from equiv.comparison.numeric.run_port import describe_port
+from equiv.comparison.state import CaseState
+from equiv.core.case import Case
+from equiv.core.case_files import LoadedCase
+from equiv.core.checks import CHECK_NAMES
+from equiv.core.leaves import LeafTable, MappedLeaf
+from equiv.core.results import CaseResult, CheckResult, DeviationResult, LeafResult
+from equiv.core.verdict import verdict_of
+from equiv.programs.built_case import BuiltCase
+
+
+def make_case_result(loaded: LoadedCase, state: CaseState) -> CaseResult:
+    """Put everything that was found of a case under its verdicts; a frozen reference is called so."""
+    case, built_case, reference = loaded.case, state.built_case, state.reference
+    candidates = tuple(name for name in built_case.case.models if name != reference)
+    checks = sort_checks(state.checks, candidates)
+    tables = {name: built.table for name, built in built_case.built.items()}
+    if reference not in built_case.case.models:
+        assert state.observed is not None, "a frozen reference has its outputs"
+        reference = f"frozen {reference}"
+        tables = {reference: state.observed.observed.table, **tables}
+    return CaseResult(
+        name=loaded.name,
+        lesson=loaded.lesson,
+        guide=case.guide,
+        reference=reference,
+        candidates=candidates,
+        verdicts={who: verdict_of(tuple(item for item in checks if item.candidate == who)) for who in candidates},
+        checks=checks,
+        leaves=_leaf_results(tables),
+        trials=state.trials,
+        unmapped_leaves=sum(_count_unmapped(built_case, name) for name in built_case.built),
+        deviations=tuple(_deviation_results(case, tables)),
+        path=loaded.path,
+        sources=dict(loaded.sources),
+        source_digest=loaded.source_digest,
+    )
+
+
+def sort_checks(checks: Sequence[CheckResult], candidates: Sequence[str]) -> tuple[CheckResult, ...]:
+    """Sort checks by candidate, then as in `equiv.core.checks.CHECK_NAMES`."""
+    return tuple(sorted(checks, key=lambda check: (candidates.index(check.candidate), CHECK_NAMES.index(check.check))))
+
+
+def _deviation_results(case: Case, tables: Mapping[str, LeafTable]) -> Iterator[DeviationResult]:
+    """Yield every deviation by port: one of a library holds for each port of it."""
+    for one in case.deviations:
+        ports = [table.port for table in tables.values() if one.backend in (table.port, table.library)]
+        for port in ports or [one.backend]:  # a port that could not be built has no table
+            yield DeviationResult(**{**vars(one), "backend": port})
+
+
+def _leaf_results(tables: Mapping[str, LeafTable]) -> tuple[LeafResult, ...]:
+    """List every canonical leaf with its path, shape and layout in each port."""
+    rows: dict[str, dict[str, MappedLeaf]] = {}
+    for port, table in tables.items():
+        for leaf in table.leaves:
+            rows.setdefault(leaf.name, {})[port] = leaf
+    return tuple(_leaf_result(name, leaves) for name, leaves in rows.items())
+
+
+def _leaf_result(name: str, leaves: Mapping[str, MappedLeaf]) -> LeafResult:
+    spec = next(iter(leaves.values())).spec
+    return LeafResult(
+        name,
+        spec.shape,
+        spec.dtype,
+        places={port: str(leaf.key) for port, leaf in leaves.items()},
+        shapes={port: leaf.native_shape for port, leaf in leaves.items()},
+        layouts={port: leaf.storage_description for port, leaf in leaves.items() if leaf.storage_description},
+    )
+
+
+def _count_unmapped(built_case: BuiltCase, port: str) -> int:
+    mapped = {leaf.key for leaf in built_case.built[port].table.leaves}
+    return len(set(describe_port(built_case, port).native_paths) - mapped)

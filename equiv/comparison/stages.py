@@ -1,0 +1,253 @@
+"""The stages of a comparison: build, structure, trace, prove, compile, run, check, explain, sensitivity.
+
+Who compares chooses from them; see `equiv.comparison.pipeline`. Nothing else builds, traces, proves or compiles ports
+to compare them.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from equiv.comparison.checks import CHECKS
+from equiv.comparison.explain.divergence import add_divergence
+from equiv.comparison.explain.locate import add_first_differences
+from equiv.comparison.numeric.difference_map import add_spreads
+from equiv.comparison.numeric.probe_set import make_probes
+from equiv.comparison.numeric.rounding import measure_noise
+from equiv.comparison.numeric.run_port import (
+    CompiledPort,
+    collect_outputs,
+    compile_port,
+    describe_port,
+    run_on_probe,
+)
+from equiv.comparison.observation import (
+    FRESH_STATE,
+    LARGE_INPUTS,
+    Comparison,
+    RoundingNoise,
+    Sample,
+    find_known_differences,
+)
+from equiv.comparison.proofs import needed_in_float64, prove_all, prover_side
+from equiv.comparison.sensitivity.probe_sensitivity import measure_sensitivity
+from equiv.comparison.sensitivity.proof_mutation import mutate_proofs
+from equiv.comparison.state import (
+    LATER_CHECKS,
+    STRUCTURE,
+    CaseState,
+    Reference,
+    ReportStage,
+    failed_checks,
+)
+from equiv.core.case import Case
+from equiv.core.output_name import ProgramName
+from equiv.core.results import CheckResult, Finding
+from equiv.errors import CaseError, EquivError, NotRun
+from equiv.programs.built_case import build_case
+from equiv.programs.probes import Probe
+from equiv.programs.traced_port import trace_port
+
+PARAMETER_SCALES = (1.0, 0.5, 0.25, 0.125)
+"""Factors on the probe's parameters, tried one after the other until the reference's outputs are finite."""
+
+
+def open_case(case: Case, progress: ReportStage = lambda _: None) -> CaseState:
+    """Build the ports of a case, whose first model is the reference.
+
+    Raises:
+        CaseError: the case as a whole cannot be used: its batch, its methods, its reference.
+    """
+    reference, *candidates = case.models
+    built_case = build_case(case)
+    if problem := built_case.problems.get(reference):
+        raise CaseError(f"{problem} The reference is {reference}: without it nothing can be compared.")
+    return CaseState(built_case, reference, tuple(candidates), progress)
+
+
+def check_structure(state: CaseState) -> CaseState:
+    """Compare the leaves of every candidate with those of the reference.
+
+    A candidate that could not be built, or whose leaves differ, gets its later checks as `blocked` and is not run.
+    """
+    reference = state.observed.observed if state.observed else describe_port(state.built_case, state.reference)
+    ready: list[str] = []
+    checks = list(state.checks)
+    for candidate in state.candidates:
+        if problem := state.built_case.problems.get(candidate):
+            checks += _structure_failure(candidate, problem)
+            continue
+        described = describe_port(state.built_case, candidate)
+        comparison = Comparison(state.built_case.case, reference, described, RoundingNoise({}, {}, {}))
+        result = CHECKS[STRUCTURE].run(comparison)
+        assert result is not None, "every model has a structure"
+        checks.append(result)
+        if broken := [item for item in result.findings if item.grade == "refuted" and item.structure]:
+            note = f"{broken[0].place}: {broken[0].note}"
+            checks += [CheckResult(later, candidate, "blocked", note) for later in LATER_CHECKS]
+        else:
+            ready.append(candidate)
+    return replace(state, candidates=tuple(ready), checks=tuple(checks))
+
+
+def _structure_failure(candidate: str, problem: EquivError) -> list[CheckResult]:
+    grade = "not run" if isinstance(problem, NotRun) else "error"
+    blocked = [CheckResult(later, candidate, "blocked", f"{STRUCTURE}: {problem}") for later in LATER_CHECKS]
+    finding = Finding(candidate, grade, note=str(problem))
+    return [CheckResult(STRUCTURE, candidate, grade, str(problem), (finding,)), *blocked]
+
+
+def trace_ports(state: CaseState) -> CaseState:
+    """Trace every port; a candidate that cannot be traced gets its later checks as errors.
+
+    Raises:
+        EquivError: the reference cannot be traced.
+    """
+    state.progress("tracing")
+    traced = dict(state.traced)
+    if state.prover_side is None and state.reference not in traced:
+        traced[state.reference] = trace_port(state.built_case, state.reference)
+    checks = state.checks
+    for candidate in state.candidates:
+        try:
+            if problem := state.built_case.problems.get(candidate):
+                raise problem
+            traced[candidate] = trace_port(state.built_case, candidate)
+        except EquivError as error:
+            checks += failed_checks(candidate, error)
+    candidates = tuple(name for name in state.candidates if name in traced)
+    return replace(state, traced=traced, candidates=candidates, checks=checks)
+
+
+def prove_ports(state: CaseState) -> CaseState:
+    """Prove outputs of every candidate equal to the reference's; what has no proof is run in float64 too."""
+    state.progress("proving")
+    left = state.prover_side or prover_side(state.traced[state.reference])
+    proofs = prove_all(left, {name: state.traced[name] for name in state.candidates})
+    needed = needed_in_float64(left.numbered.table, left.numbered.programs, proofs)
+    every = {state.reference: frozenset[ProgramName]().union(*needed.values())}
+    return replace(state, prover_side=left, proofs=proofs, in_float64=every | needed)
+
+
+def start_compiling(state: CaseState) -> CaseState:
+    """Start to compile every port in a background thread; a reference whose outputs are known is left out.
+
+    Raises:
+        EquivError: the reference cannot be lowered.
+    """
+    compiling = dict(state.compiling)
+    checks = state.checks
+    for name in (*(() if state.observed else (state.reference,)), *state.candidates):
+        programs = state.in_float64.get(name)
+        try:
+            compiling[name] = compile_port(
+                state.built_case, state.traced[name], programs, quick=programs is not None and not programs
+            )
+        except EquivError as error:
+            if name == state.reference:
+                raise
+            checks += failed_checks(name, error)
+    return replace(state, compiling=compiling, checks=checks)
+
+
+def break_proofs(state: CaseState) -> CaseState:
+    """Change one equation of every proved program, which must break its proof."""
+    traced = {name: state.traced[name] for name in state.candidates}
+    return replace(state, trials=(*state.trials, *mutate_proofs(traced, state.proofs)))
+
+
+def run_reference(state: CaseState) -> CaseState:
+    """Wait for the reference, run it on its probes, and measure its rounding.
+
+    Raises:
+        EquivError: it cannot be compiled or run.
+    """
+    state.progress(f"compiling {state.reference}")
+    compiled = state.compiling[state.reference]()
+    given, used = _reference_samples(state, compiled)
+    state.progress("measuring rounding")
+    observed = Reference(collect_outputs(compiled, given), tuple(used), measure_noise(compiled, given, used))
+    return replace(state, compiled_reference=compiled, observed=observed)
+
+
+def _reference_samples(state: CaseState, compiled: CompiledPort) -> tuple[dict[str, Sample], list[Probe]]:
+    given: dict[str, Sample] = {}
+    used = list(state.probes.get(state.reference, ()))
+    if used:
+        return {probe.name: run_on_probe(compiled, probe) for probe in used}, used
+    for spread in PARAMETER_SCALES:
+        used = make_probes(state.built_case, compiled.table, spread, state.seeds, state.proved)
+        given = {probe.name: run_on_probe(compiled, probe) for probe in used}
+        if LARGE_INPUTS in given and not _all_finite(given[LARGE_INPUTS]):
+            # The reference itself overflows there: its outputs cannot be compared.
+            used, given = [one for one in used if one.name != LARGE_INPUTS], {**given}
+            del given[LARGE_INPUTS]
+        if all(_all_finite(one) for one in given.values()):
+            break
+    return given, used
+
+
+def _all_finite(given: Sample) -> bool:
+    arrays = [array for array in given.native.values() if "float" in str(array.dtype)]
+    return all(np.isfinite(array.astype("float64")).all() for array in arrays)
+
+
+def check_candidates(state: CaseState) -> CaseState:
+    """Wait for every candidate, run it, and make every check after structure."""
+    checks = state.checks
+    for candidate in state.candidates:
+        if candidate not in state.compiling:
+            continue  # it could not be lowered, and its checks say so
+        state.progress(f"compiling {candidate}")
+        try:
+            checks += tuple(_check_candidate(state, state.compiling[candidate]()))
+        except EquivError as error:
+            checks += failed_checks(candidate, error)
+    return replace(state, checks=checks)
+
+
+def _check_candidate(state: CaseState, candidate: CompiledPort) -> list[CheckResult]:
+    reference, case, name = state.observed, state.built_case.case, candidate.traced.port.name
+    assert reference is not None, "run_reference comes before"
+    given = reference.observed.samples
+    differences = find_known_differences(case, reference.observed.table, candidate.table)
+    converted = {leaf for leaf in differences if leaf in candidate.table.names()}
+    samples = {
+        probe.name: run_on_probe(candidate, probe, given[probe.name] if probe.name == FRESH_STATE else None, converted)
+        for probe in state.probes.get(name, reference.probes)
+    }
+    comparison = Comparison(
+        case,
+        reference.observed,
+        collect_outputs(candidate, samples),
+        reference.noise,
+        state.proofs.get(name, {}),
+    )
+    results = [CHECKS[check].run(comparison) for check in state.wanted]
+    return [add_spreads(comparison, result) for result in results if result is not None]
+
+
+def explain_differences(state: CaseState) -> CaseState:
+    """Add the first different equations and values of both ports to what is not proved."""
+    checks = [check for check in state.checks if check.candidate not in state.candidates or check.check == STRUCTURE]
+    assert state.observed is not None, "run_reference comes before"
+    left, probe, steps = state.traced[state.reference], state.observed.probes[0], state.built_case.case.steps
+    for candidate in state.candidates:
+        found = [check for check in state.checks if check.candidate == candidate and check.check != STRUCTURE]
+        right = state.traced[candidate]
+        try:
+            checks += add_divergence(add_first_differences(found, left, right), left, right, probe, steps)
+        except EquivError as error:
+            checks += failed_checks(candidate, error)
+    return replace(state, checks=tuple(checks))
+
+
+def try_probes(state: CaseState) -> CaseState:
+    """Measure whether the probes would show a change of each leaf, and a swap of two."""
+    state.progress("measuring the sensitivity of the probes")
+    reference, compiled = state.observed, state.compiled_reference
+    assert reference is not None, "run_reference comes before"
+    assert compiled is not None, "a frozen reference has its trials already"
+    base, factor = reference.observed.samples["0"].native, state.built_case.case.budget_factor
+    trials = measure_sensitivity(compiled, reference.probes, base, reference.noise, factor)
+    return replace(state, trials=(*trials, *state.trials))

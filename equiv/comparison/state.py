@@ -1,0 +1,103 @@
+"""A case on its way to its verdict, and how stages take it further."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from equiv.comparison.numeric.probe_set import PROBE_SEEDS
+from equiv.comparison.numeric.run_port import CompiledPort
+from equiv.comparison.observation import PortOutputs, RoundingNoise
+from equiv.comparison.proofs import ProverSide
+from equiv.core.checks import CHECK_NAMES
+from equiv.core.output_name import ProgramName
+from equiv.core.results import CheckResult, Finding, ProbeTrial
+from equiv.errors import EquivError
+from equiv.programs.built_case import BuiltCase
+from equiv.programs.probes import Probe
+from equiv.programs.prover.proof import Proofs
+from equiv.programs.traced_port import TracedPort
+
+STRUCTURE, *LATER_CHECKS = CHECK_NAMES
+"""The check that runs nothing, and those that need its leaves to agree."""
+
+ReportStage = Callable[[str], None]
+"""Called with a text for every stage of the work."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The outputs of the reference and the response of its rounding; shared by all candidates.
+
+    Attributes:
+        observed: outputs on every probe.
+        probes: those probes.
+        noise: from which budgets are computed.
+    """
+
+    observed: PortOutputs
+    probes: tuple[Probe, ...]
+    noise: RoundingNoise
+
+
+@dataclass(frozen=True)
+class CaseState:
+    """A case on its way to its verdict; every stage returns it with more filled in.
+
+    A caller may fill in what it has already, such as a frozen reference: stages leave that out.
+
+    Attributes:
+        built_case: the case, its ports built.
+        reference: name of the reference.
+        candidates: names of the candidates that are still compared.
+        progress: called with a text for every stage.
+        checks: those that are complete.
+        trials: of the probes and proofs.
+        traced: port to its programs.
+        prover_side: what candidates are proved against.
+        proofs: candidate to its proofs.
+        in_float64: port to the programs that are also run in float64; a port that is missing runs all.
+        compiling: port to a function that waits for its compilation.
+        compiled_reference: the reference, compiled.
+        probes: port to its own probes; a port that is missing runs on those of the reference.
+        seeds: name to seed of the probes that are made.
+        wanted: names of the checks after structure.
+        observed: what the reference gave.
+    """
+
+    built_case: BuiltCase
+    reference: str
+    candidates: tuple[str, ...]
+    progress: ReportStage = lambda _: None
+    checks: tuple[CheckResult, ...] = ()
+    trials: tuple[ProbeTrial, ...] = ()
+    traced: Mapping[str, TracedPort] = field(default_factory=dict)
+    prover_side: ProverSide | None = None
+    proofs: Mapping[str, Proofs] = field(default_factory=dict)
+    in_float64: Mapping[str, frozenset[ProgramName]] = field(default_factory=dict)
+    compiling: Mapping[str, Callable[[], CompiledPort]] = field(default_factory=dict)
+    compiled_reference: CompiledPort | None = None
+    probes: Mapping[str, Sequence[Probe]] = field(default_factory=dict)
+    seeds: Mapping[str, int] = field(default_factory=lambda: PROBE_SEEDS)
+    wanted: Sequence[str] = tuple(LATER_CHECKS)
+    observed: Reference | None = None
+
+    @property
+    def proved(self) -> bool:
+        """Whether every output of every candidate is proved, so that numbers only double-check."""
+        return self.in_float64.get(self.reference) == frozenset()
+
+
+Stage = Callable[[CaseState], CaseState]
+"""One step towards the verdict."""
+
+
+def advance(state: CaseState, stages: Sequence[Stage]) -> CaseState:
+    """Take a case through stages, in order."""
+    for stage in stages:
+        state = stage(state)
+    return state
+
+
+def failed_checks(candidate: str, error: EquivError) -> tuple[CheckResult, ...]:
+    """Give every check after structure as an error, for a candidate that cannot be traced, compiled or run."""
+    finding = Finding(candidate, "error", note=str(error))
+    return tuple(CheckResult(name, candidate, "error", str(error), (finding,)) for name in LATER_CHECKS)
