@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from equiv.errors import EquivError as EquivError
     from equiv.errors import NotRun as NotRun
     from equiv.errors import PortError as PortError
+    from equiv.frontends.functions import compare as compare
+    from equiv.frontends.functions import convert as convert
+    from equiv.frontends.functions import freeze as freeze
+    from equiv.frontends.functions import infer_layers as infer_layers
+    from equiv.frontends.functions import run as run
     from equiv.frontends.pytest_plugin.failures import Mismatch as Mismatch
     from equiv.frontends.pytest_plugin.failures import NotCompared as NotCompared
 
@@ -34,6 +39,7 @@ PUBLIC_MODULES = {
     "equiv.core.results": ("CaseResult", "CheckResult", "Finding", "RunResult"),
     "equiv.core.results_json": ("read_results",),
     "equiv.errors": ("CaseError", "EquivError", "NotRun", "PortError"),
+    "equiv.frontends.functions": ("compare", "convert", "freeze", "infer_layers", "run"),
     "equiv.frontends.pytest_plugin.failures": ("Mismatch", "NotCompared"),
 }
 """Module to the public names that it has."""
@@ -54,9 +60,14 @@ __all__ = [
     "NotRun",
     "PortError",
     "RunResult",
+    "compare",
+    "convert",
+    "freeze",
+    "infer_layers",
     "layers",
     "layouts",
     "read_results",
+    "run",
     "zero_debias",
 ]
 

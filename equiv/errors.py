@@ -3,10 +3,36 @@
 import sysconfig
 import traceback
 from pathlib import Path
+from typing import Any
 
 
 class EquivError(Exception):
-    """Base class of every error that this package raises on purpose; its message is meant for the user."""
+    """Base class of every error that this package raises on purpose; its message is meant for the user.
+
+    Args:
+        problem: who, what, where, and both values.
+        fix: the sentence that says what to do, which ends the message; empty: the problem says it all.
+        port: name of the port that it is about; empty: none, or several.
+        leaf: the leaf that it is about, as the message names it; likewise.
+
+    Attributes:
+        problem, fix, port, leaf: likewise.
+    """
+
+    def __init__(self, problem: str = "", *, fix: str = "", port: str = "", leaf: str = "") -> None:
+        super().__init__(f"{problem} {fix}" if fix else problem)
+        self.problem, self.fix, self.port, self.leaf = problem, fix, port, leaf
+
+    def __reduce__(self) -> Any:
+        """What pickle keeps: pytest-xdist sends errors from one process to another."""
+        return _restore_error, (type(self), str(self), dict(vars(self)))
+
+
+def _restore_error(kind: type[EquivError], message: str, attributes: dict[str, Any]) -> EquivError:
+    error = kind.__new__(kind, message)
+    error.args = (message,)
+    vars(error).update(attributes)
+    return error
 
 
 class CaseError(EquivError):

@@ -156,7 +156,7 @@ def take_over(
     """Convert a checkpoint to another library through a case of the suite, and return the manifest."""
     loaded = LoadedCase(name, "", case_of(name, optimizer))
     choices = Choices(parse_random_policy(random) if random else None, step)
-    _, manifest = convert_checkpoint(ConversionRequest(file, loaded, to, out, choices=choices, **options))
+    manifest = convert_checkpoint(ConversionRequest(file, loaded, to, out, choices=choices, **options))
     assert manifest is not None
     return manifest
 

@@ -164,8 +164,9 @@ def unpack_builder_result(port: str, returned: Any, model_types: tuple[type, ...
     if not 1 <= len(parts) <= 3 or not isinstance(parts[0], model_types) or not all(map(callable, parts[1:])):
         shown = ", ".join(f"the class {p.__name__}" if isinstance(p, type) else type(p).__name__ for p in parts)
         raise CaseError(
-            f"{port}: the builder returned ({shown}), wanted {expected}. "
-            "Return model, (model, train_step) or (model, train_step, create)."
+            f"{port}: the builder returned ({shown}), wanted {expected}.",
+            fix="Return model, (model, train_step) or (model, train_step, create).",
+            port=port,
         )
     return BuilderResult(*parts, *(None,) * (3 - len(parts)))
 
@@ -190,7 +191,9 @@ def bind_arguments(port: str, function: Callable[..., Any], available: Mapping[s
             function_name = getattr(function, "__name__", "a function")
             raise CaseError(
                 f"{port}: {function_name} has the parameter {name!r}, for which there is no value; "
-                f"available are: {', '.join(sorted(available))}. Rename the parameter, or add {name!r} to the batch."
+                f"available are: {', '.join(sorted(available))}.",
+                fix=f"Rename the parameter, or add {name!r} to the batch.",
+                port=port,
             )
     return arguments
 
@@ -212,8 +215,9 @@ def check_leaves(port: str, function: str, before: Mapping[NativeKey, Any], afte
     ):
         if extra:
             raise PortError(
-                f"{port}: {function} {verb} {min(extra)}{rest}. "
-                "Create every variable when the model is built or initialised."
+                f"{port}: {function} {verb} {min(extra)}{rest}.",
+                fix="Create every variable when the model is built or initialised.",
+                port=port,
             )
 
 
@@ -256,8 +260,9 @@ def functional_training(
         results = (result,) if is_single else tuple(result)
         if len(results) < len(carried):
             raise CaseError(
-                f"{port}: train_step returns {len(results)} values but takes {', '.join(carried)}. "
-                "Return the updated values of these arguments in their order, then any outputs."
+                f"{port}: train_step returns {len(results)} values but takes {', '.join(carried)}.",
+                fix="Return the updated values of these arguments in their order, then any outputs.",
+                port=port,
             )
         return {**carry, **dict(zip(carried, results, strict=False))}, results[len(carried) :]
 

@@ -34,20 +34,22 @@ def port_spec(case: Case) -> tuple[PortSpec, Mapping[str, BatchEntry]]:
     """
     entries = parse_batch(case.batch)
     if not entries:
-        raise CaseError('the batch is empty: nothing would be compared. Give it an entry, e.g. "float32[8,784]".')
+        raise CaseError(
+            "the batch is empty: nothing would be compared.", fix='Give it an entry, e.g. "float32[8,784]".'
+        )
     inputs = tuple(name for name in entries if name not in ("labels", "targets", "y"))
     methods = dict(case.methods or {"__call__": inputs})
     for method, names in methods.items():
         if unknown := [name for name in names if name not in entries]:
             raise CaseError(
-                f"method {method} takes batch entry {unknown[0]!r}, the batch has {', '.join(entries)}. "
-                "Fix the case's methods or batch."
+                f"method {method} takes batch entry {unknown[0]!r}, the batch has {', '.join(entries)}.",
+                fix="Fix the case's methods or batch.",
             )
     for name, entry in entries.items():
         if (dtype := str(jax.dtypes.canonicalize_dtype(entry.spec.dtype))) != entry.spec.dtype:
             raise CaseError(
-                f"batch entry {name!r}: {entry.spec.dtype} becomes {dtype}, as 64-bit types are disabled in JAX. "
-                f"Write {dtype}, or set JAX_ENABLE_X64=1."
+                f"batch entry {name!r}: {entry.spec.dtype} becomes {dtype}, as 64-bit types are disabled in JAX.",
+                fix=f"Write {dtype}, or set JAX_ENABLE_X64=1.",
             )
     structs = {name: jax.ShapeDtypeStruct(entry.spec.shape, entry.spec.dtype) for name, entry in entries.items()}
     return PortSpec(methods, structs, case.loss or _mean_square, case.optimizer or _sgd), entries
@@ -77,10 +79,14 @@ def call_user_code(port: str, action: str, function: Callable[[], Any]) -> Any:
         raise
     except ModuleNotFoundError as missing:
         library = missing.name or missing
-        raise NotRun(f"{port}: {action} needs {library}, which is not installed here. Install it.") from missing
+        raise NotRun(
+            f"{port}: {action} needs {library}, which is not installed here.", fix="Install it.", port=port
+        ) from missing
     except (Exception, SystemExit) as error:
         raise PortError(
-            f"{port}: {action} raised {error_summary(error)}. Fix {user_code_location(error, 'the case')}."
+            f"{port}: {action} raised {error_summary(error)}.",
+            fix=f"Fix {user_code_location(error, 'the case')}.",
+            port=port,
         ) from error
 
 
@@ -105,18 +111,21 @@ def identify_library(port: str, builder: Builder) -> Library:
         shown = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
         if library is None:
             raise CaseError(
-                f"{port}: the builder returned {shown}, which is no model of a known library. "
-                f"Give {describe_builders()}."
+                f"{port}: the builder returned {shown}, which is no model of a known library.",
+                fix=f"Give {describe_builders()}.",
+                port=port,
             )
         if library.builder_arguments:
             raise CaseError(
-                f"{port}: the builder takes no argument and returned {shown}, whose parameters all builds would "
-                f"share. Make it {library.builder_result}."
+                f"{port}: the builder takes no argument and returned {shown}, whose parameters all builds would share.",
+                fix=f"Make it {library.builder_result}.",
+                port=port,
             )
     if port in backend_names() and port != library.name:
         raise CaseError(
-            f"{port}: the builder is one of {library.name}. "
-            f"Rename the key in the case's models: {library.name!r}, or any name that is no library's."
+            f"{port}: the builder is one of {library.name}.",
+            fix=f"Rename the key in the case's models: {library.name!r}, or any name that is no library's.",
+            port=port,
         )
     return library
 

@@ -30,8 +30,8 @@ def describe_environment() -> dict[str, str]:
     except Exception as error:
         platforms = os.environ.get("JAX_PLATFORMS", "")
         raise NotRun(
-            f"JAX finds no device for JAX_PLATFORMS={platforms!r}: {error_summary(error)}. "
-            "Install the plugin, or unset it."
+            f"JAX finds no device for JAX_PLATFORMS={platforms!r}: {error_summary(error)}.",
+            fix="Install the plugin, or unset it.",
         ) from error
     return {
         "python": platform.python_version(),

@@ -62,7 +62,9 @@ def library_by_arguments(port: str, builder: Callable[..., Any]) -> Library | No
         libraries = " and ".join(library.name for library in takers)
         raise CaseError(
             f"{port}: builders of {libraries} take the same argument, so the library of this one cannot be told "
-            f"without calling it. Name the port after its library in the case's models, e.g. {takers[0].name!r}."
+            "without calling it.",
+            fix=f"Name the port after its library in the case's models, e.g. {takers[0].name!r}.",
+            port=port,
         )
     return takers[0]
 

@@ -28,8 +28,9 @@ def map_port(layers: tuple[Layer, ...], port: Port, library: Library) -> LeafTab
             others = mapped.setdefault(leaf.key, [])
             if others and (leaf.region is None or others[0].region is None):
                 raise CaseError(
-                    f"{port.name}: {leaf.key} is covered twice, by {others[0].name} and {leaf.name}. "
-                    "Give each layer its own scope."
+                    f"{port.name}: {leaf.key} is covered twice, by {others[0].name} and {leaf.name}.",
+                    fix="Give each layer its own scope.",
+                    port=port.name,
                 )
             others.append(leaf)
     for key, blocks in mapped.items():
@@ -41,8 +42,9 @@ def map_port(layers: tuple[Layer, ...], port: Port, library: Library) -> LeafTab
     if twice := [name for name in names if names.count(name) > 1]:
         keys = " and ".join(str(leaf.key) for leaf in found if leaf.name == twice[0])
         raise CaseError(
-            f"{port.name}: {twice[0]} is the name of two leaves, {keys}; only one would be compared. "
-            "Give each row of the layer table its own path."
+            f"{port.name}: {twice[0]} is the name of two leaves, {keys}; only one would be compared.",
+            fix="Give each row of the layer table its own path.",
+            port=port.name,
         )
     uncovered = [key for key in port.leaves if key not in mapped and port.collections[key] != "random"]
     if uncovered:
@@ -50,8 +52,9 @@ def map_port(layers: tuple[Layer, ...], port: Port, library: Library) -> LeafTab
             ", ..." if len(uncovered) > 3 else ""
         )
         raise CaseError(
-            f"{port.name}: no row of the layer table covers {shown} "
-            f"({len(uncovered)} of {len(port.leaves)} leaves). Add a row to the case's layers."
+            f"{port.name}: no row of the layer table covers {shown} ({len(uncovered)} of {len(port.leaves)} leaves).",
+            fix="Add a row to the case's layers.",
+            port=port.name,
         )
     return LeafTable(port.name, tuple(found), port.library)
 
@@ -59,11 +62,16 @@ def map_port(layers: tuple[Layer, ...], port: Port, library: Library) -> LeafTab
 def _map_row(layer: Layer, port: Port, library: Library) -> list[MappedLeaf]:
     full_scope = setting_for(layer.scopes, port.name, port.library)
     if full_scope is None:
-        raise CaseError(f'{port.name}: row {layer.path} has no scope for it. Add {port.name}="..." to the row.')
+        raise CaseError(
+            f"{port.name}: row {layer.path} has no scope for it.",
+            fix=f'Add {port.name}="..." to the row.',
+            port=port.name,
+        )
     if layer.kind not in library.leaves:
         raise CaseError(
             f"{port.name}: row {layer.path} has the kind {layer.kind!r}, which {library.name} does not have; "
-            f"it has {', '.join(sorted(library.leaves))}."
+            f"it has {', '.join(sorted(library.leaves))}.",
+            port=port.name,
         )
     natives = _native_forms(layer, library)
     scope, item, columns = _parse_scope(full_scope)
@@ -76,7 +84,9 @@ def _map_row(layer: Layer, port: Port, library: Library) -> list[MappedLeaf]:
     if unknown := sorted(set(row_layouts) - {name for name, _ in natives}):
         raise CaseError(
             f"{port.name}: row {layer.path} has a layout for {unknown[0]!r}, a leaf that it does not have; "
-            f"it has {', '.join(sorted({repr(name) for name, _ in natives}))}. Fix the row's packing."
+            f"it has {', '.join(sorted({repr(name) for name, _ in natives}))}.",
+            fix="Fix the row's packing.",
+            port=port.name,
         )
     return [
         _map_leaf(layer, port, key, name, _apply_row_layout(layer, port, native, row_layouts.get(name), columns), item)
@@ -116,7 +126,9 @@ def _apply_row_layout(
     if columns is not None and native.part is not None:
         raise CaseError(
             f"{port.name}: row {layer.path} takes {columns} of {native.name!r}, which the kind {layer.kind!r} "
-            "splits already. Remove the columns from the scope."
+            "splits already.",
+            fix="Remove the columns from the scope.",
+            port=port.name,
         )
     return replace(native, layout=layout or native.layout, part=columns or native.part)
 
@@ -126,7 +138,9 @@ def _map_leaf(layer: Layer, port: Port, key: NativeKey, name: str, native: Nativ
     if item is not None and item >= (struct.shape or (0,))[0]:
         raise CaseError(
             f"{port.name}: row {layer.path} says {setting_for(layer.scopes, port.name, port.library)!r}, "
-            f"but {key} is {_native_spec(port, key)}. Fix the index, which counts from 0 on the first axis."
+            f"but {key} is {_native_spec(port, key)}.",
+            fix="Fix the index, which counts from 0 on the first axis.",
+            port=port.name,
         )
     if isinstance(native.part, packing.Columns):
         _check_columns(layer, port, key, native.part, 0 if item is None else 1)
@@ -149,7 +163,9 @@ def _check_columns(layer: Layer, port: Port, key: NativeKey, columns: packing.Co
     if not shape or not columns.start < columns.stop <= shape[-1]:
         raise CaseError(
             f"{port.name}: row {layer.path} says {setting_for(layer.scopes, port.name, port.library)!r}, "
-            f"but {key} is {_native_spec(port, key)}. Fix the columns: start and stop index on the last axis."
+            f"but {key} is {_native_spec(port, key)}.",
+            fix="Fix the columns: start and stop index on the last axis.",
+            port=port.name,
         )
 
 
@@ -184,17 +200,24 @@ def to_native_leaves(table: LeafTable, variables: Mapping[str, Any], float64: bo
         PortError: a variable is missing or unknown, or has another shape or dtype.
     """
     if unknown := sorted(set(variables) - set(table.names())):
-        raise PortError(f"{table.port}: cannot load {unknown[0]}: the model has no such leaf. Remove it.")
+        raise PortError(
+            f"{table.port}: cannot load {unknown[0]}: the model has no such leaf.", fix="Remove it.", port=table.port
+        )
     for leaf in table.leaves:
         if leaf.name not in variables:
-            raise PortError(f"{table.port}: cannot load: {leaf.name} {leaf.spec} is missing. Give it a value.")
+            raise PortError(
+                f"{table.port}: cannot load: {leaf.name} {leaf.spec} is missing.",
+                fix="Give it a value.",
+                port=table.port,
+            )
         array = variables[leaf.name]
         dtype = to_float64_dtype(leaf.spec.dtype) if float64 else leaf.spec.dtype
         if tuple(array.shape) != leaf.spec.shape or str(array.dtype) != dtype:
             got = LeafSpec(tuple(array.shape), str(array.dtype))
             raise PortError(
-                f"{table.port}: cannot load {leaf.name}: got {got}, the model has "
-                f"{LeafSpec(leaf.spec.shape, dtype)}. Fix the layout or the row in the layer table."
+                f"{table.port}: cannot load {leaf.name}: got {got}, the model has {LeafSpec(leaf.spec.shape, dtype)}.",
+                fix="Fix the layout or the row in the layer table.",
+                port=table.port,
             )
     return {key: packing.assemble_native_leaf(leaves, variables) for key, leaves in leaves_by_native_key(table).items()}
 

@@ -48,7 +48,9 @@ def load_backend(name: str, port: str = "") -> ModuleType:
     except ModuleNotFoundError as missing:
         needed = load_library(name).distributions[0]
         raise NotRun(
-            f"{port or name}: {missing.name} is not installed here. Install {needed} to compare this port."
+            f"{port or name}: {missing.name} is not installed here.",
+            fix=f"Install {needed} to compare this port.",
+            port=port or name,
         ) from missing
 
 
@@ -63,5 +65,6 @@ def load_hyperparameters(name: str) -> ModuleType | None:
 def _check_name(name: str) -> None:
     if name not in backend_names():
         raise CaseError(
-            f"{name}: no such backend; there are: {', '.join(backend_names())}. Rename the key in the case's models."
+            f"{name}: no such backend; there are: {', '.join(backend_names())}.",
+            fix="Rename the key in the case's models.",
         )

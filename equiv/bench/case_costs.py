@@ -72,7 +72,9 @@ def refuse_under_xdist() -> None:
         NotRun: always in such a worker.
     """
     if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-        raise NotRun(f"timing: the pytest-xdist worker {worker} shares the machine with others. Run it without -n.")
+        raise NotRun(
+            f"timing: the pytest-xdist worker {worker} shares the machine with others.", fix="Run it without -n."
+        )
 
 
 def _load() -> tuple[float, ...]:

@@ -79,7 +79,8 @@ def _usable(stored: RunResult | None) -> dict[str, CaseResult]:
         if (there := stored.environment.get(name, "unknown")) != here[name]:
             raise EquivError(
                 f"--results was recorded with {name} {there}, this environment has {here[name]}: its verdicts do not "
-                "apply here. Leave out --results, and the cases are compared first."
+                "apply here.",
+                fix="Leave out --results, and the cases are compared first.",
             )
     return {case.name: case for case in stored.cases}
 

@@ -67,7 +67,9 @@ class Bench:
         """
         write = self.ports[backend].user_programs
         if write is None:
-            raise PortError(f"{backend}: its backend defines no programs to time. Set `written` of its Port.")
+            raise PortError(
+                f"{backend}: its backend defines no programs to time.", fix="Set `written` of its Port.", port=backend
+            )
         return [one for one in write(self.native[backend], self.batch, self.key) if one.program == program]
 
 

@@ -61,7 +61,8 @@ def open_case(case: Case, progress: ReportStage = lambda _: None) -> CaseState:
     reference, *candidates = case.models
     built_case = build_case(case)
     if problem := built_case.problems.get(reference):
-        raise CaseError(f"{problem} The reference is {reference}: without it nothing can be compared.")
+        why = f"The reference is {reference}: without it nothing can be compared."
+        raise CaseError(f"{problem} {why}", port=reference, leaf=problem.leaf)
     return CaseState(built_case, reference, tuple(candidates), progress)
 
 

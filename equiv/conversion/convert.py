@@ -58,7 +58,7 @@ def convert_checkpoint(
     stage: Callable[[str], None] = lambda _: None,
     begin: Callable[[Plan], WriteProgress] = lambda _: lambda _: None,
     dry: bool = False,
-) -> tuple[Plan, Manifest | None]:
+) -> Manifest | None:
     """Convert a checkpoint to another library.
 
     Args:
@@ -67,6 +67,9 @@ def convert_checkpoint(
         begin: called with the plan before anything is written; returns the callback for the progress.
         dry: stop at the plan.
 
+    Returns:
+        The manifest; None: a dry run.
+
     Raises:
         CheckpointError: the checkpoint cannot be converted; nothing has been written.
         EquivError: the case cannot be used.
@@ -74,7 +77,9 @@ def convert_checkpoint(
     case, name = request.loaded.case, request.loaded.name
     for asked in (request.target, request.origin):
         if asked is not None and asked not in case.models:
-            raise EquivError(f"{name}: the case has no {asked}; it has {', '.join(case.models)}. Give another library.")
+            raise EquivError(
+                f"{name}: the case has no {asked}; it has {', '.join(case.models)}.", fix="Give another library."
+            )
     format = format_for(request.out, request.format)
     if not dry:
         check_output_path(request.out, request.checkpoint)
@@ -93,12 +98,13 @@ def convert_checkpoint(
         kept = former.kept if former else ()
         plan = make_plan(source, target, replace(request.choices, kept=(*request.choices.kept, *kept)))
         if dry:
-            return plan, None
+            begin(plan)
+            return None
         stage("trying the optimizer")
         tried = check_training(case, plan)
         plan = replace(plan, notes=(*plan.notes, *((tried,) if tried else ())))
         checked = partial(_verify_written, stage, case, plan) if request.verify else None
-        return plan, execute_plan(plan, request.out, format, name, begin(plan), checked)
+        return execute_plan(plan, request.out, format, name, begin(plan), checked)
     finally:
         checkpoint.close()
 
@@ -138,5 +144,5 @@ def _identify_library(
     likely = recorded or [one for one in found if one.exact_names == best]
     if len(likely) > 1:
         names = " and ".join(one.model.port.name for one in likely)
-        raise CheckpointError(f"{checkpoint.file}: its leaves fit {names}. Pass --from with one of them.")
+        raise CheckpointError(f"{checkpoint.file}: its leaves fit {names}.", fix="Pass --from with one of them.")
     return likely[0]

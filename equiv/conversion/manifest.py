@@ -92,13 +92,13 @@ def read_manifest(checkpoint: Path) -> Manifest | None:
         return None
     if not file.is_file():
         raise CheckpointError(
-            f"{file}: not the manifest of a conversion: it is no file. Move it away to convert without it."
+            f"{file}: not the manifest of a conversion: it is no file.", fix="Move it away to convert without it."
         )
     try:
         return msgspec.json.decode(file.read_bytes(), type=Manifest)
     except (OSError, msgspec.MsgspecError) as error:
         raise CheckpointError(
-            f"{file}: not the manifest of a conversion: {error}. Move it away to convert without it."
+            f"{file}: not the manifest of a conversion: {error}.", fix="Move it away to convert without it."
         ) from error
 
 

@@ -48,8 +48,8 @@ class ConversionMismatch(CheckpointError):
         verdict: `different` or `inconclusive`.
     """
 
-    def __init__(self, text: str, verdict: Verdict) -> None:
-        super().__init__(text)
+    def __init__(self, problem: str, verdict: Verdict, *, fix: str = "", port: str = "", leaf: str = "") -> None:
+        super().__init__(problem, fix=fix, port=port, leaf=leaf)
         self.verdict: Verdict = verdict
 
 
@@ -82,9 +82,9 @@ def check_training(case: Case, plan: Plan) -> str:
         where = next((item for item in found.findings if item.grade == found.grade), None)
         raise ConversionMismatch(
             f"{plan.source.checkpoint.file}: the optimizer's state cannot be converted: in {theirs} {moved}, and "
-            f"train steps of both libraries are {found.grade}{f' at {where.place}, {where.note}' if where else ''}. "
-            "Pass --drop opt_state to start with a new one.",
+            f"train steps of both libraries are {found.grade}{f' at {where.place}, {where.note}' if where else ''}.",
             "different" if found.grade == "refuted" else "inconclusive",
+            fix="Pass --drop opt_state to start with a new one.",
         )
     return f"{moved}: the optimizer does not depend on it, train steps of both libraries agree: {found.grade}"
 
@@ -129,7 +129,8 @@ def verify(case: Case, plan: Plan, new: Path, records: Sequence[LeafRecord]) -> 
             record = by_path[path_text(slot_path)]
             if sha256_of(converted.read(path)) != record.sha256:
                 raise CheckpointError(
-                    f"{new.name}: leaf {record.path!r} was read back with other bytes than were written."
+                    f"{new.name}: leaf {record.path!r} was read back with other bytes than were written.",
+                    leaf=record.path,
                 )
         if plan.source.backend == plan.target.port.name:
             return "every leaf read back as it was written; both are of one library"

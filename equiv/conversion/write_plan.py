@@ -78,7 +78,9 @@ def execute_plan(
             _publish(new, out, new_manifest)
             return manifest
     except OSError as error:
-        raise CheckpointError(f"{out}: cannot be written: {error.strerror}. Give another path with -o.") from error
+        raise CheckpointError(
+            f"{out}: cannot be written: {error.strerror}.", fix="Give another path with -o."
+        ) from error
 
 
 def _write(plan: Plan, new: Path, format: str, progress: WriteProgress, out: Path) -> tuple[LeafRecord, ...]:
@@ -90,7 +92,7 @@ def _write(plan: Plan, new: Path, format: str, progress: WriteProgress, out: Pat
                 new, format, OutgoingCheckpoint(leaves, plan.template.empties, partial(_native_tree, plan))
             )
         except CheckpointError as error:
-            raise CheckpointError(str(error).replace(str(new), str(out))) from error
+            raise CheckpointError(error.problem.replace(str(new), str(out)), fix=error.fix, leaf=error.leaf) from error
         _check_written(plan, new, out)
         return recorder.records()
 
@@ -102,12 +104,16 @@ def check_output_path(out: Path, old: Path) -> None:
         CheckpointError: the path exists, its folder does not, or it is inside of the old checkpoint.
     """
     if not out.parent.is_dir():
-        raise CheckpointError(f"{out}: the folder {out.parent} does not exist. Create it first.")
+        raise CheckpointError(f"{out}: the folder {out.parent} does not exist.", fix="Create it first.")
     for file in (out, manifests.manifest_path(out)):
         if os.path.lexists(file):
-            raise CheckpointError(f"{file}: the file exists, and nothing is overwritten. Give another path with -o.")
+            raise CheckpointError(
+                f"{file}: the file exists, and nothing is overwritten.", fix="Give another path with -o."
+            )
     if out.resolve().is_relative_to(old.resolve()):
-        raise CheckpointError(f"{out}: the path is inside of the old checkpoint, {old}. Give another path with -o.")
+        raise CheckpointError(
+            f"{out}: the path is inside of the old checkpoint, {old}.", fix="Give another path with -o."
+        )
 
 
 def _check_room(plan: Plan, out: Path, format: Format) -> None:
@@ -115,7 +121,7 @@ def _check_room(plan: Plan, out: Path, format: Format) -> None:
     wanted = copies * sum(size_of(key_data(row.slot.spec)) for row in plan.planned_leaves)
     free = shutil.disk_usage(out.parent).free
     if free < wanted:
-        raise CheckpointError(f"{out}: it takes {wanted} bytes, and {free} are free. Give another path with -o.")
+        raise CheckpointError(f"{out}: it takes {wanted} bytes, and {free} are free.", fix="Give another path with -o.")
 
 
 class _LeafRecorder:
@@ -134,7 +140,9 @@ class _LeafRecorder:
         array, spec = row.make(), key_data(row.slot.spec)
         if (got := spec_of(array)) != replace(spec, collection=got.collection):
             raise CheckpointError(
-                f"leaf {path_text(row.slot.path)!r} was computed as {got}, expected {spec}. Please report it."
+                f"leaf {path_text(row.slot.path)!r} was computed as {got}, expected {spec}.",
+                fix="Please report it.",
+                leaf=path_text(row.slot.path),
             )
         if len(self.hashes) >= HASHED_AT_ONCE:
             self.hashes[-HASHED_AT_ONCE][1].result()
@@ -171,7 +179,9 @@ def _check_written(plan: Plan, new: Path, out: Path) -> None:
     finally:
         checkpoint.close()
     if found != {path: (spec.shape, spec.dtype) for path, spec in planned.items()}:
-        raise CheckpointError(f"{out}: the written leaves differ from the plan; it is not kept. Please report it.")
+        raise CheckpointError(
+            f"{out}: the written leaves differ from the plan; it is not kept.", fix="Please report it."
+        )
 
 
 def _publish(new: Path, out: Path, manifest: Path) -> None:

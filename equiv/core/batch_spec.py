@@ -34,15 +34,23 @@ def parse_batch(batch: Mapping[str, str]) -> dict[str, BatchEntry]:
 def _parse_entry(name: str, text: str) -> BatchEntry:
     match = BATCH_ENTRY.fullmatch(text.strip())
     if not match:
-        raise CaseError(f'batch entry {name!r}: cannot parse {text!r}. Write "float32[8,784]" or "int32[8]:10".')
+        raise CaseError(f"batch entry {name!r}: cannot parse {text!r}.", fix='Write "float32[8,784]" or "int32[8]:10".')
     shape = tuple(int(size) for size in match["shape"].split(",") if size.strip())
     dtype, bound = match["dtype"], match["bound"]
     if dtype not in (*FLOAT_DTYPES, "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"):
-        raise CaseError(f"batch entry {name!r}: no dtype {dtype!r}. Write a numpy dtype name, e.g. float32 or int32.")
+        raise CaseError(
+            f"batch entry {name!r}: no dtype {dtype!r}.", fix="Write a numpy dtype name, e.g. float32 or int32."
+        )
     if 0 in shape:
-        raise CaseError(f"batch entry {name!r}: {text!r} is empty: nothing would be compared. Give every axis a size.")
+        raise CaseError(
+            f"batch entry {name!r}: {text!r} is empty: nothing would be compared.", fix="Give every axis a size."
+        )
     if "int" in dtype and not int(bound or 0):
-        raise CaseError(f'batch entry {name!r}: {text!r} has no upper bound. Write e.g. "{dtype}{list(shape)}:10".')
+        raise CaseError(
+            f"batch entry {name!r}: {text!r} has no upper bound.", fix=f'Write e.g. "{dtype}{list(shape)}:10".'
+        )
     if "int" in dtype and int(bound) > np.iinfo(dtype).max:
-        raise CaseError(f"batch entry {name!r}: {text!r} does not fit. Write a bound up to {np.iinfo(dtype).max}.")
+        raise CaseError(
+            f"batch entry {name!r}: {text!r} does not fit.", fix=f"Write a bound up to {np.iinfo(dtype).max}."
+        )
     return BatchEntry(LeafSpec(shape, dtype), int(bound or 2))

@@ -70,12 +70,14 @@ def find_case_files(paths: tuple[Path, ...], expression: str = "") -> list[CaseF
             on_request = {mark.parent for mark in path.rglob(ON_REQUEST)} - {path}
             files = [file for file in files if on_request.isdisjoint(file.parents)]
             if not files:
-                raise EquivError(f"{path}: no case files (*.py) in this folder. Give a folder or file with a CASE.")
+                raise EquivError(
+                    f"{path}: no case files (*.py) in this folder.", fix="Give a folder or file with a CASE."
+                )
             found += [CaseFile(file.relative_to(path).with_suffix("").as_posix(), file) for file in files]
         elif path.is_file():
             found.append(CaseFile(path.stem, path))
         else:
-            raise EquivError(f"{path}: no such file or folder. Give a case file, or a folder of them.")
+            raise EquivError(f"{path}: no such file or folder.", fix="Give a case file, or a folder of them.")
     unique = {file.path.resolve(): file for file in found}
     return [file for file in unique.values() if matches_expression(expression, file.name)]
 
@@ -103,7 +105,9 @@ def matches_expression(expression: str, name: str) -> bool:
         tree = None
     # `a (b)` and `()` are valid Python, but not boolean expressions of words.
     if tree is None or not all(isinstance(node, EXPRESSION_NODES) for node in ast.walk(tree)):
-        raise EquivError(f'-k {expression!r}: cannot be parsed. Write words with and, or, not: "dropout or rnn".')
+        raise EquivError(
+            f"-k {expression!r}: cannot be parsed.", fix='Write words with and, or, not: "dropout or rnn".'
+        )
     return bool(eval(compile(tree, "-k", "eval"), {"__builtins__": {}}))
 
 
@@ -120,7 +124,7 @@ def load_case(file: CaseFile, least_models: int = 2) -> LoadedCase:
     name = "equiv_case_" + re.sub(r"\W", "_", file.path.resolve().as_posix())
     spec = importlib.util.spec_from_file_location(name, file.path)
     if spec is None or spec.loader is None:
-        raise CaseError(f"{file.path}: not a Python file. Give a .py file with a CASE.")
+        raise CaseError(f"{file.path}: not a Python file.", fix="Give a .py file with a CASE.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up by name
     if (folder := str(file.path.parent.resolve())) not in sys.path:
@@ -129,25 +133,25 @@ def load_case(file: CaseFile, least_models: int = 2) -> LoadedCase:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         where = user_code_location(error, "the file")
-        raise CaseError(f"{file.path}: importing it raised {error_summary(error)}. Fix {where}.") from error
+        raise CaseError(f"{file.path}: importing it raised {error_summary(error)}.", fix=f"Fix {where}.") from error
     case = getattr(module, "CASE", None)
     if not isinstance(case, Case):
         got = "has no CASE" if case is None else f"has a CASE that is {_describe_value(case)}"
-        raise CaseError(f"{file.path}: {got}. End the file with CASE = Case(...), from equiv.core.case.")
-    _check_fields(file.path, case)
+        raise CaseError(f"{file.path}: {got}.", fix="End the file with CASE = Case(...), from equiv.core.case.")
+    check_fields(f"{file.path}: the case's", case, " in the file")
     if len(case.models) < least_models:
         wanted = "two: a reference and a candidate" if least_models > 1 else "one"
-        raise CaseError(f"{file.path}: the case has {len(case.models)} model. Give it {wanted}.")
+        raise CaseError(f"{file.path}: the case has {len(case.models)} model.", fix=f"Give it {wanted}.")
     lesson = (module.__doc__ or "").strip().partition("\n")[0]
     return LoadedCase(
-        file.name, lesson, case, _relative_to_cwd(file.path), _builder_sources(case), digest_sources(file.path)
+        file.name, lesson, case, _relative_to_cwd(file.path), builder_sources(case.models), digest_sources(file.path)
     )
 
 
-def _builder_sources(case: Case) -> dict[str, BuilderSource]:
+def builder_sources(models: Mapping[str, Any]) -> dict[str, BuilderSource]:
     """The source code of each builder; one without source (a partial, a class written in C) is left out."""
     found = {}
-    for backend, builder in case.models.items():
+    for backend, builder in models.items():
         try:
             lines, first = inspect.getsourcelines(builder)
             file = inspect.getsourcefile(builder) or ""
@@ -204,12 +208,20 @@ CASE_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 """Field of `Case`, whether a value is valid, and the description of a valid value: cases are written by hand."""
 
 
-def _check_fields(path: Path, case: Case) -> None:
+def check_fields(where: str, case: Case, place: str = "") -> None:
+    """Check that every field of a case is of the right kind.
+
+    Args:
+        where: what the message begins with.
+        case: the case.
+        place: what the fix ends with.
+
+    Raises:
+        CaseError: one is not.
+    """
     for name, is_valid, wanted in CASE_FIELDS:
         if not is_valid(value := getattr(case, name)):
-            raise CaseError(
-                f"{path}: the case's {name} is {_describe_value(value)}, wanted {wanted}. Fix {name} in the file."
-            )
+            raise CaseError(f"{where} {name} is {_describe_value(value)}, wanted {wanted}.", fix=f"Fix {name}{place}.")
 
 
 def _describe_value(value: Any) -> str:

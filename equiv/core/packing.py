@@ -89,10 +89,14 @@ def check_regions(leaf: str, shape: ArrayShape, regions: Sequence[Region]) -> No
     size = math.prod(shape)
     if covered != size:
         raise CaseError(
-            f"{leaf}: the rows cover {covered} of its {size} elements. Give every part of it exactly one row."
+            f"{leaf}: the rows cover {covered} of its {size} elements.",
+            fix="Give every part of it exactly one row.",
+            leaf=leaf,
         )
     if not _is_grid(tuple((0, length) for length in shape), list(regions)):
-        raise CaseError(f"{leaf}: the rows that share it overlap. Give every part of it exactly one row.")
+        raise CaseError(
+            f"{leaf}: the rows that share it overlap.", fix="Give every part of it exactly one row.", leaf=leaf
+        )
 
 
 def _is_grid(whole: Region, regions: list[Region], axis: int = 0) -> bool:

@@ -34,12 +34,14 @@ def decode_results(data: bytes, source: str) -> RunResult:
             return msgspec.convert(upgrade_results(msgspec.json.decode(data)), type=RunResult)
         if version != RESULTS_SCHEMA_VERSION:
             raise EquivError(
-                f"{source}: results schema {version}, this version reads 1 and {RESULTS_SCHEMA_VERSION}. "
-                "Regenerate it with equiv run."
+                f"{source}: results schema {version}, this version reads 1 and {RESULTS_SCHEMA_VERSION}.",
+                fix="Regenerate it with equiv run.",
             )
         return msgspec.json.decode(data, type=RunResult)
     except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise EquivError(f"{source}: not a results file of equiv: {error}. Regenerate it with equiv run.") from error
+        raise EquivError(
+            f"{source}: not a results file of equiv: {error}.", fix="Regenerate it with equiv run."
+        ) from error
 
 
 def read_results(path: Path) -> RunResult:
@@ -52,5 +54,5 @@ def read_results(path: Path) -> RunResult:
         return decode_results(path.read_bytes(), str(path))
     except OSError as error:
         raise EquivError(
-            f"{path}: cannot be read: {error.strerror}. Give the JSON file that equiv run wrote."
+            f"{path}: cannot be read: {error.strerror}.", fix="Give the JSON file that equiv run wrote."
         ) from error

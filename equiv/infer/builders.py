@@ -35,6 +35,7 @@ class LocatedBuilder:
         builder: the function that a case's `models` takes.
         argument: name of its argument; empty: it takes none.
         code: what it returns, as source text with `{name}` for the attribute.
+        defined: what was imported: the function, the class, or the class of the instance.
     """
 
     import_path: ImportPath
@@ -42,33 +43,46 @@ class LocatedBuilder:
     builder: Builder
     argument: str
     code: str
+    defined: Any
 
 
-def locate_builder(given: str) -> LocatedBuilder:
-    """Import a builder and identify its library.
+def locate_builder(given: str | Any, side: str = "") -> LocatedBuilder:
+    """Import a builder, where its import path is given, and identify its library.
+
+    Args:
+        given: the builder, or its import path.
+        side: what messages call a builder that is given itself.
 
     Raises:
         EquivError: it cannot be imported or called, or its library cannot be identified.
     """
-    where = parse_import_path(given)
-    found = import_attribute(given, where)
+    if isinstance(given, str):
+        where = parse_import_path(given)
+        return _identify(given, where, import_attribute(given, where))
+    named = inspect.unwrap(given) if callable(given) else type(given)
+    where = ImportPath(getattr(named, "__module__", ""), getattr(named, "__qualname__", side), None)
+    return _identify(side, where, given)
+
+
+def _identify(given: str, where: ImportPath, found: Any) -> LocatedBuilder:
     if inspect.isclass(found):
         library = library_of(found)
         if library is None:
             raise CaseError(
-                f"{given}: the class {found.__name__} is no model of a known library. Give {describe_builders()}."
+                f"{given}: the class {found.__name__} is no model of a known library.",
+                fix=f"Give {describe_builders()}.",
             )
         return _located(given, where, library, found)
     # A model itself was given. A description of one can be shared; one that holds its parameters cannot.
     if not inspect.isroutine(found) and (library := library_of(model_of(found))) is not None:
         if library.builder_arguments:
             raise CaseError(
-                f"{given}: got a {type(found).__name__} instance; all builds would share its parameters. "
-                f"Give {library.builder_result}."
+                f"{given}: got a {type(found).__name__} instance; all builds would share its parameters.",
+                fix=f"Give {library.builder_result}.",
             )
-        return LocatedBuilder(where, library.name, lambda: found, "", "{name}")
+        return LocatedBuilder(where, library.name, lambda: found, "", "{name}", type(found))
     if not callable(found):
-        raise CaseError(f"{given}: got {describe_object(found)}. Give {describe_builders()}.")
+        raise CaseError(f"{given}: got {describe_object(found)}.", fix=f"Give {describe_builders()}.")
     # Calling a builder that takes an argument, to see what it returns, would need that argument.
     library = library_by_arguments(given, found) or _library_by_call(given, found)
     return _located(given, where, library, found)
@@ -79,12 +93,12 @@ def _library_by_call(given: str, found: Callable[[], Any]) -> Library:
         model = model_of(found())
     except (Exception, SystemExit) as error:
         raise EquivError(
-            f"{given}: calling it raised {error_summary(error)}. Fix {user_code_location(error, given)}."
+            f"{given}: calling it raised {error_summary(error)}.", fix=f"Fix {user_code_location(error, given)}."
         ) from error
     library = library_of(model)
     if library is None or library.builder_arguments:
         more = f" of {library.name}, without an argument" if library else ""
-        raise CaseError(f"{given}: it returned {describe_object(model)}{more}. Give {describe_builders()}.")
+        raise CaseError(f"{given}: it returned {describe_object(model)}{more}.", fix=f"Give {describe_builders()}.")
     return library
 
 
@@ -93,18 +107,18 @@ def _located(given: str, where: ImportPath, library: Library, function: Callable
     takes = library.builder_arguments
     if others := [one.name for one in required_parameters(function) if one.name not in takes]:
         raise CaseError(
-            f"{given}: it requires the arguments {', '.join(map(repr, others))}, which equiv does not pass. "
-            f"Give {library.builder_result}, which sets the rest."
+            f"{given}: it requires the arguments {', '.join(map(repr, others))}, which equiv does not pass.",
+            fix=f"Give {library.builder_result}, which sets the rest.",
         )
     if not takes:
-        return LocatedBuilder(where, library.name, function, "", "{name}()")
+        return LocatedBuilder(where, library.name, function, "", "{name}()", function)
     parameters = builder_parameters(function)
     name = next((one.name for one in parameters if one.name in takes), takes[0])
     first = parameters[0] if parameters else None
     if first is not None and first.name == name and first.kind is not inspect.Parameter.KEYWORD_ONLY:
-        return LocatedBuilder(where, library.name, function, name, f"{{name}}({name})")
+        return LocatedBuilder(where, library.name, function, name, f"{{name}}({name})", function)
     return LocatedBuilder(
-        where, library.name, lambda argument: function(**{name: argument}), name, f"{{name}}({name}={name})"
+        where, library.name, lambda argument: function(**{name: argument}), name, f"{{name}}({name}={name})", function
     )
 
 

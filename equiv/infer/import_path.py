@@ -38,12 +38,12 @@ def parse_import_path(given: str) -> ImportPath:
     """
     module, colon, name = given.rpartition(":")
     if not colon or not module or not name:
-        raise EquivError(f"{given!r}: cannot be read. Write module:attribute or file.py:function.")
+        raise EquivError(f"{given!r}: cannot be read.", fix="Write module:attribute or file.py:function.")
     if not module.endswith(".py"):
         return ImportPath(module, name, _import_root(module))
     file = Path(module)
     if not file.is_file():
-        raise EquivError(f"{module}: no such file. Give file.py:function, with the path from here.")
+        raise EquivError(f"{module}: no such file.", fix="Give file.py:function, with the path from here.")
     return ImportPath(file.stem, name, file.resolve().parent)
 
 
@@ -71,13 +71,15 @@ def import_attribute(given: str, where: ImportPath) -> Any:
         # The same error comes from a wrong name and from an import within the module: the fixes differ.
         if missing.name and where.module.startswith(missing.name):
             raise EquivError(
-                f"{given}: there is no module {missing.name!r}, here or installed. "
-                "Fix its name, or give file.py:function."
+                f"{given}: there is no module {missing.name!r}, here or installed.",
+                fix="Fix its name, or give file.py:function.",
             ) from missing
-        raise EquivError(f"{given}: importing it needs {missing.name}, which is not installed here.") from missing
+        raise EquivError(
+            f"{given}: importing it needs {missing.name}, which is not installed here.", fix="Install it."
+        ) from missing
     except (Exception, SystemExit) as error:
         raise EquivError(
-            f"{given}: importing it raised {error_summary(error)}. Fix {user_code_location(error, given)}."
+            f"{given}: importing it raised {error_summary(error)}.", fix=f"Fix {user_code_location(error, given)}."
         ) from error
     found: Any = module
     for name in where.attribute.split("."):
@@ -85,7 +87,8 @@ def import_attribute(given: str, where: ImportPath) -> Any:
             own = [item for item in vars(module) if not item.startswith("_") and callable(getattr(module, item))]
             there = ", ".join(own[:8]) or "nothing to call"
             raise EquivError(
-                f"{given}: {where.module} has no {where.attribute!r}; it has {there}. Fix the name after the colon."
+                f"{given}: {where.module} has no {where.attribute!r}; it has {there}.",
+                fix="Fix the name after the colon.",
             )
         found = getattr(found, name)
     return found
@@ -100,8 +103,8 @@ def _check_not_shadowed(given: str, where: ImportPath) -> None:
     known = getattr(loaded, "__file__", None) or (spec.origin if spec else None)
     if known and not Path(known).resolve().is_relative_to(where.folder.resolve()):
         raise EquivError(
-            f"{given}: another {Path(known).name} is called {where.module!r} too and is imported in its place. "
-            "Rename the file."
+            f"{given}: another {Path(known).name} is called {where.module!r} too and is imported in its place.",
+            fix="Rename the file.",
         )
 
 
@@ -116,13 +119,13 @@ def read_batch_specs(given: str) -> dict[str, str]:
         returned = function()
     except (Exception, SystemExit) as error:
         raise EquivError(
-            f"{given}: calling it raised {error_summary(error)}. Fix {user_code_location(error, given)}."
+            f"{given}: calling it raised {error_summary(error)}.", fix=f"Fix {user_code_location(error, given)}."
         ) from error
     entries = returned if isinstance(returned, Mapping) else {"x": returned}
     wrong = [name for name, array in entries.items() if not hasattr(array, "shape") or not hasattr(array, "dtype")]
     if wrong or not entries:
         got = f"{wrong[0]!r} is {describe_object(entries[wrong[0]])}" if wrong else "it is empty"
-        raise EquivError(f"{given}: {got}. Return an array, or a dictionary of names to arrays.")
+        raise EquivError(f"{given}: {got}.", fix="Return an array, or a dictionary of names to arrays.")
     return {str(name): _batch_spec_text(given, str(name), array) for name, array in entries.items()}
 
 
@@ -132,7 +135,8 @@ def _batch_spec_text(given: str, name: str, array: Any) -> str:
         return text
     if not hasattr(array, "__array__"):
         raise EquivError(
-            f"{given}: {name!r} is {text} without values, so its upper bound is unknown. Return an array with values."
+            f"{given}: {name!r} is {text} without values, so its upper bound is unknown.",
+            fix="Return an array with values.",
         )
     return f"{text}:{int(np.max(np.asarray(array), initial=0)) + 1}"
 

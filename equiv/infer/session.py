@@ -55,6 +55,7 @@ def infer_layers(
     builders: tuple[LocatedBuilder, LocatedBuilder],
     batch: Mapping[str, str],
     methods: Mapping[str, tuple[str, ...]] | None = None,
+    names: tuple[str, str] | None = None,
 ) -> InferredLayers:
     """Infer the layer table of two builders.
 
@@ -62,6 +63,7 @@ def infer_layers(
         builders: of the reference and of the candidate.
         batch: entry to `"dtype[shape]"`.
         methods: public method to batch entries; None: `__call__` with every entry but labels.
+        names: of the ports; None: see `equiv.infer.builders.port_names`.
 
     Raises:
         CaseError: the builders, the batch or the methods cannot be used.
@@ -70,7 +72,7 @@ def infer_layers(
     """
     began = time.perf_counter()
     left, right = builders
-    names = port_names(builders)
+    names = names or port_names(builders)
     models = {name: one.builder for name, one in zip(names, builders, strict=True)}
     request, entries = port_spec(Case(guide="", models=models, batch=batch, layers=(), methods=methods))
     # The probe machinery draws what a batch entry allows (bounds of integers, dtypes), without any leaves.
@@ -79,7 +81,7 @@ def infer_layers(
         ports = _build_port(names[0], left, request), _build_port(names[1], right, request)
         proposal = propose(ports, request, {name: array[0] for name, array in probe.batches.items()})
     except PortError as error:
-        raise PortError(f"{error} {_describe_call(request)}") from error
+        raise PortError(f"{error} {_describe_call(request)}", port=error.port, leaf=error.leaf) from error
     found, problems = infer_rows(proposal)
     # Dead leaves that a row holds, as Haiku's counter of a batch norm, are part of their
     # layer. Others are named in the file, and the case cannot be run without a row for them.

@@ -88,7 +88,8 @@ def _check_port_names(case: Case) -> None:
             ports = ", ".join(case.models)
             raise CaseError(
                 f"{field} names {name!r}, which is no port and no library; the ports are {ports}, the libraries "
-                f"{', '.join(backend_names())}. Rename it in {field}."
+                f"{', '.join(backend_names())}.",
+                fix=f"Rename it in {field}.",
             )
 
 
@@ -99,8 +100,9 @@ def _check_module_leaves(case: Case, built: Mapping[str, MappedPort]) -> None:
         for leaf in layer.leaves:
             if built and canonical_name(layer, leaf) not in has:
                 raise CaseError(
-                    f"row {layer.path} names the leaf {leaf!r}, which no port has. "
-                    "Fix the name, or remove the leaf from the row."
+                    f"row {layer.path} names the leaf {leaf!r}, which no port has.",
+                    fix="Fix the name, or remove the leaf from the row.",
+                    leaf=leaf,
                 )
 
 
@@ -113,7 +115,9 @@ def _check_known_differences(case: Case, built: Mapping[str, MappedPort]) -> Non
                 close = difflib.get_close_matches(known.leaf, has, n=1, cutoff=0.0) or ["nothing"]
                 raise CaseError(
                     f"known_differences names the leaf {known.leaf!r}, which {name} does not have; "
-                    f"closest is {close[0]!r}. Fix the name in known_differences."
+                    f"closest is {close[0]!r}.",
+                    fix="Fix the name in known_differences.",
+                    leaf=known.leaf,
                 )
 
 
@@ -123,8 +127,9 @@ def _check_deterministic(tracer: Tracer, other: Tracer) -> None:
     traced = [call_user_code(name, "tracing", partial(trace_forward, one, program)) for one in (tracer, other)]
     if _program_text(traced[0].jaxpr) != _program_text(traced[1].jaxpr):
         raise CaseError(
-            f"{name}: the builder is not deterministic: two calls gave two different models. "
-            "Remove randomness and global state from it; initial values may be random, the model may not."
+            f"{name}: the builder is not deterministic: two calls gave two different models.",
+            fix="Remove randomness and global state from it; initial values may be random, the model may not.",
+            port=name,
         )
 
 

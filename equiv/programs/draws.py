@@ -62,7 +62,8 @@ class _DrawFinder(Interpreter[str]):
         elif any(map(count_draws, inner_jaxprs(eqn))):
             raise PortError(
                 f"a random draw inside {name} at {source_line(eqn)} cannot be replayed: how often it runs is not known "
-                "beforehand. Draw outside the loop, or use jax.lax.scan."
+                "beforehand.",
+                fix="Draw outside the loop, or use jax.lax.scan.",
             )
         return outs
 

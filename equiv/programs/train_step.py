@@ -56,7 +56,9 @@ def trace_training(tracer: Tracer) -> tuple[Program, Program]:
         if lost := [leaf.name for held in leaves for leaf in held if leaf.name not in returned]:
             raise PortError(
                 f"{tracer.port.name}: train_step was given {lost[0]} and does not return it "
-                f"({len(lost)} of {len(leaves)} leaves). Return the whole carry, in the order of its arguments."
+                f"({len(lost)} of {len(leaves)} leaves).",
+                fix="Return the whole carry, in the order of its arguments.",
+                port=tracer.port.name,
             )
         return {**carried, **flatten_outputs(STEP, outputs)}
 

@@ -114,7 +114,8 @@ def _check_no_random_input(program: Program) -> Program:
         users = _users_of_input(program, left[0])
         raise PortError(
             f"{program.name}: the result depends on {left[0]} other than through random bits ({users}), "
-            "so its randomness cannot be replayed. Use jax.random functions that draw through random_bits."
+            "so its randomness cannot be replayed.",
+            fix="Use jax.random functions that draw through random_bits.",
         )
     return program
 

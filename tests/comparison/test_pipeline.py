@@ -75,7 +75,7 @@ def test_every_choice_of_stages_gives_a_run_its_verdict(options):
     assert bool(result.initial_values) == options.initial_values
 
 
-def test_a_candidate_that_is_not_traced_does_not_stop_the_others(monkeypatch):
+def test_an_untraced_candidate_does_not_stop_the_others(monkeypatch):
     """Its checks say why; the other candidate has its verdict."""
 
     def fail(built_case, name):

@@ -170,7 +170,7 @@ def take_over(case: Case, tmp_path, **options):
     request = ConversionRequest(
         tmp_path / "old.npz", LoadedCase("shifted", "", case), "linen", tmp_path / "new.npz", **options
     )
-    return carry, convert_checkpoint(request)[1]
+    return carry, convert_checkpoint(request)
 
 
 def test_adam_goes_on_where_only_the_bias_is_one_larger(tmp_path) -> None:
@@ -182,7 +182,7 @@ def test_adam_goes_on_where_only_the_bias_is_one_larger(tmp_path) -> None:
         assert np.array_equal(found["params/bias"], carry["params"]["layer"]["b"] + np.float32(1))
         assert np.array_equal(found["opt_state/0/mu/bias"], carry["opt_state"][0].mu["layer"]["b"])
     request = ConversionRequest(tmp_path / "new.npz", LoadedCase("shifted", "", case), "haiku", tmp_path / "back.npz")
-    origins = {leaf.path: leaf.origin for leaf in convert_checkpoint(request)[1].leaves}
+    origins = {leaf.path: leaf.origin for leaf in convert_checkpoint(request).leaves}
     assert origins["params/layer/b"] == "preserved"
     with np.load(tmp_path / "back.npz") as back:
         assert back["params/layer/b"].tobytes() == np.asarray(carry["params"]["layer"]["b"]).tobytes()

@@ -122,8 +122,8 @@ def _apply_functions(model: Any, spec: PortSpec) -> _ApplyFunctions:
     if missing := [method for method in spec.methods if method not in functions]:
         raise CaseError(
             f"{spec.port}: no apply function for {', '.join(missing)}: the case asks for "
-            f"{', '.join(spec.methods)}, the transformed function has {len(functions)}. "
-            "Return the missing ones from hk.multi_transform, in the order of the case's methods."
+            f"{', '.join(spec.methods)}, the transformed function has {len(functions)}.",
+            fix="Return the missing ones from hk.multi_transform, in the order of the case's methods.",
         )
     stateful = isinstance(model, hk.TransformedWithState | hk.MultiTransformedWithState)
     return _ApplyFunctions(functions, model.init, stateful)

@@ -108,8 +108,9 @@ def _linen_functions(
 def _linen_method(port: str, model: nn.Module, method: str) -> Callable[..., Any]:
     if not callable(getattr(model, method, None)):
         raise CaseError(
-            f"{port}: {type(model).__name__} has no method {method!r}, which the case's methods name. "
-            "Add it to the model, or remove it from the case's methods."
+            f"{port}: {type(model).__name__} has no method {method!r}, which the case's methods name.",
+            fix="Add it to the model, or remove it from the case's methods.",
+            port=port,
         )
     return getattr(model, method)
 

@@ -86,8 +86,9 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
 def _check_method(port: str, model: nnx.Module, method: str) -> None:
     if not callable(getattr(model, method, None)):
         raise CaseError(
-            f"{port}: {type(model).__name__} has no method {method!r}, which the case's methods name. "
-            "Add it to the model, or remove it from the case's methods."
+            f"{port}: {type(model).__name__} has no method {method!r}, which the case's methods name.",
+            fix="Add it to the model, or remove it from the case's methods.",
+            port=port,
         )
 
 

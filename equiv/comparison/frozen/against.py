@@ -35,7 +35,8 @@ def open_against(loaded: LoadedCase, frozen: FrozenReference, progress: ReportSt
     candidates = tuple(name for name in case.models if name != frozen.port)
     if not candidates:
         raise CaseError(
-            f"the case has no model but {frozen.port}, which is frozen. Add the port to be checked to its models."
+            f"the case has no model but {frozen.port}, which is frozen.",
+            fix="Add the port to be checked to its models.",
         )
     built_case = build_case(replace(case, models={name: case.models[name] for name in candidates}))
     built_case = replace(built_case, has_modes=built_case.has_modes or frozen.has_modes)
@@ -77,8 +78,8 @@ def _check_batch_and_steps(loaded: LoadedCase, frozen: FrozenReference) -> None:
     for what, before, given in zip(("batch", "steps"), (frozen.batch, frozen.steps), now, strict=True):
         if before != given:
             raise CaseError(
-                f"{loaded.name}: {what} {given} in the case, {before} in the bundle. "
-                "Freeze the reference again, or change the case to the bundle's."
+                f"{loaded.name}: {what} {given} in the case, {before} in the bundle.",
+                fix="Freeze the reference again, or change the case to the bundle's.",
             )
 
 

@@ -160,10 +160,10 @@ def decode_bundle(data: bytes, source: str) -> FrozenReference:
     try:
         version = msgspec.msgpack.decode(data, type=_SchemaOnly).schema
         if version != SCHEMA_VERSION:
-            raise EquivError(f"{source}: bundle schema {version}, this version reads {SCHEMA_VERSION}. {fix}")
+            raise EquivError(f"{source}: bundle schema {version}, this version reads {SCHEMA_VERSION}.", fix=fix)
         return msgspec.msgpack.decode(data, type=FrozenReference, dec_hook=_decode_array)
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, TypeError) as error:
-        raise EquivError(f"{source}: not a bundle of equiv freeze: {error}. {fix}") from error
+        raise EquivError(f"{source}: not a bundle of equiv freeze: {error}.", fix=fix) from error
 
 
 def read_bundle(path: Path) -> FrozenReference:
@@ -175,7 +175,7 @@ def read_bundle(path: Path) -> FrozenReference:
     try:
         return decode_bundle(path.read_bytes(), str(path))
     except OSError as error:
-        raise EquivError(f"{path}: cannot be read: {error.strerror}. Give a file of equiv freeze.") from error
+        raise EquivError(f"{path}: cannot be read: {error.strerror}.", fix="Give a file of equiv freeze.") from error
 
 
 def environment_changes(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def open_eager_port(built_case: BuiltCase, traced: TracedPort, fresh: bool, in_f
     """
     programs = trace_port_float64(traced) if in_float64 else traced.programs
     if isinstance(programs, str):
-        raise PortError(f"{traced.port.name}: {programs}")
+        raise PortError(f"{traced.port.name}: {programs}", port=traced.port.name)
     table = built_case.built[next(iter(built_case.case.models))].table
     made = (
         [_fresh_probe(probe, table) for probe in make_probes(built_case, table)[:2]]

@@ -30,8 +30,8 @@ class TemplateMismatch(CheckpointError):
         found: number of the library's leaves that it has.
     """
 
-    def __init__(self, text: str, found: int) -> None:
-        super().__init__(text)
+    def __init__(self, problem: str, found: int, *, fix: str = "", port: str = "", leaf: str = "") -> None:
+        super().__init__(problem, fix=fix, port=port, leaf=leaf)
         self.found = found
 
 
@@ -115,7 +115,7 @@ def dtype_named(name: str) -> np.dtype:
         return np.dtype(getattr(ml_dtypes, name)) if name == "bfloat16" or name in SMALL_FLOATS else np.dtype(name)
     except TypeError as error:
         raise CheckpointError(
-            f"there is no dtype {name!r}. Save the leaf as one that numpy or ml_dtypes has."
+            f"there is no dtype {name!r}.", fix="Save the leaf as one that numpy or ml_dtypes has."
         ) from error
 
 
@@ -146,9 +146,9 @@ def naming_checkpoint(file: Path, doing: str) -> Iterator[None]:
     except EquivError as error:
         if str(error).startswith(str(file)):
             raise
-        raise CheckpointError(f"{file}: {error}") from error
+        raise CheckpointError(f"{file}: {error.problem}", fix=error.fix, port=error.port, leaf=error.leaf) from error
     except OSError as error:
         raise CheckpointError(f"{file}: {doing} failed: {error.strerror or error_summary(error)}.") from error
     except Exception as error:
-        fix = "Give another file or format" if doing.startswith("writing") else "Give a complete file of that format"
-        raise CheckpointError(f"{file}: {doing} failed with {error_summary(error)}. {fix}.") from error
+        fix = "Give another file or format." if doing.startswith("writing") else "Give a complete file of that format."
+        raise CheckpointError(f"{file}: {doing} failed with {error_summary(error)}.", fix=fix) from error

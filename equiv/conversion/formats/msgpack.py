@@ -76,7 +76,7 @@ def read(file: Path) -> Checkpoint:
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             tree, end = _MsgpackReader(data).value(0)
             if end != len(data):
-                raise CheckpointError(f"extra data after the end, at byte {end} of {len(data)}. Save it again.")
+                raise CheckpointError(f"extra data after the end, at byte {end} of {len(data)}.", fix="Save it again.")
         found = {path: leaf for path, leaf in flatten(tree, _children).items() if not isinstance(leaf, Empty)}
         leaves = {path: _stored_spec(path, leaf) for path, leaf in found.items()}
 
@@ -97,9 +97,9 @@ class _MsgpackReader:
     def value(self, at: int, depth: int = 0) -> tuple[Any, int]:
         """The value that begins at a byte, and the offset after it."""
         if depth > MAX_DEPTH:
-            raise CheckpointError(f"nested more than {MAX_DEPTH} deep. Give the checkpoint of a model.")
+            raise CheckpointError(f"nested more than {MAX_DEPTH} deep.", fix="Give the checkpoint of a model.")
         if at >= len(self.data):
-            raise CheckpointError(f"the file is truncated at byte {at}. Save it again.")
+            raise CheckpointError(f"the file is truncated at byte {at}.", fix="Save it again.")
         first = self.data[at]
         if 0x80 <= first < 0x90 or first in (0xDE, 0xDF):
             return self._items(at, depth, msgpack.Unpacker.read_map_header, self._pair)
@@ -122,17 +122,19 @@ class _MsgpackReader:
         for index in range(count):
             self.entries += 1
             if self.entries > 2 * MAX_LEAVES:  # maps within maps count too
-                raise CheckpointError(f"more than {2 * MAX_LEAVES} entries. Give the checkpoint of a model.")
+                raise CheckpointError(f"more than {2 * MAX_LEAVES} entries.", fix="Give the checkpoint of a model.")
             (key, value), at = item(index, at, depth + 1)
             if key in found:
-                raise CheckpointError(f"two leaves are called {key!r} in one map. Leave one out.")
+                raise CheckpointError(f"two leaves are called {key!r} in one map.", fix="Leave one out.")
             found[key] = value
         return found, at
 
     def _pair(self, index: int, at: int, depth: int) -> tuple[tuple[str, Any], int]:
         key, at = self.value(at, depth)
         if not isinstance(key, str | int):
-            raise CheckpointError(f"a key is {key!r}, expected text or an integer. Save it with flax.serialization.")
+            raise CheckpointError(
+                f"a key is {key!r}, expected text or an integer.", fix="Save it with flax.serialization."
+            )
         value, at = self.value(at, depth)
         return (str(key), value), at
 
@@ -147,16 +149,20 @@ class _MsgpackReader:
         length = counted if bytes_of_length else 2 ** (self.data[at] - 0xD4)
         end = start + length
         if end > len(self.data):
-            raise CheckpointError(f"the file is truncated at byte {len(self.data)}, inside a leaf. Save it again.")
+            raise CheckpointError(
+                f"the file is truncated at byte {len(self.data)}, inside a leaf.", fix="Save it again."
+            )
         if (kind := self.data[start - 1]) not in (NDARRAY, SCALAR):
-            raise CheckpointError(f"an extension of type {kind}, which is no array. Save it with flax.serialization.")
+            raise CheckpointError(
+                f"an extension of type {kind}, which is no array.", fix="Save it with flax.serialization."
+            )
         unpacker = self._unpacker(start)
         parts = unpacker.read_array_header()
         spec = LeafSpec(tuple(unpacker.unpack()), unpacker.unpack())
         begin = end - size_of(spec)
         # Between the dtype's name and the bytes is a header of two, three or five bytes.
         if parts != 3 or begin - start - unpacker.tell() not in (2, 3, 5):
-            raise CheckpointError(f"a leaf of {length} bytes is declared as {spec}. Save it again.")
+            raise CheckpointError(f"a leaf of {length} bytes is declared as {spec}.", fix="Save it again.")
         return StoredArray(spec, begin), end
 
 
@@ -177,12 +183,16 @@ def _stored_spec(path: TreePath, leaf: Any) -> LeafSpec:
         spec = LeafSpec(shape, chunks[0].spec.dtype)
         if size_of(spec) != sum(size_of(chunk.spec) for chunk in chunks):
             raise CheckpointError(
-                f"leaf {path_text(path)!r} is declared as {spec}, and its chunks have another size. Save it again."
+                f"leaf {path_text(path)!r} is declared as {spec}, and its chunks have another size.",
+                fix="Save it again.",
+                leaf=path_text(path),
             )
         return spec
     if isinstance(leaf, bool | int | float):
         return spec_of(np.asarray(leaf))
-    raise CheckpointError(f"leaf {path_text(path)!r} is {str(leaf)[:40]!r}, which is no array. Leave it out.")
+    raise CheckpointError(
+        f"leaf {path_text(path)!r} is {str(leaf)[:40]!r}, which is no array.", fix="Leave it out.", leaf=path_text(path)
+    )
 
 
 def _read_value(file: Path, leaf: Any) -> np.ndarray:

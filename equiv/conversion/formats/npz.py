@@ -57,9 +57,9 @@ def _members(archive: zipfile.ZipFile) -> Mapping[TreePath, zipfile.ZipInfo]:
     for member in archive.infolist():
         path = (member.filename.removesuffix(".npy"),)
         if path in members:
-            raise CheckpointError(f"two leaves are called {path_text(path)!r}. Leave one out.")
+            raise CheckpointError(f"two leaves are called {path_text(path)!r}.", fix="Leave one out.")
         if len(members) >= MAX_LEAVES:
-            raise CheckpointError(f"more than {MAX_LEAVES} leaves. Give the checkpoint of a model.")
+            raise CheckpointError(f"more than {MAX_LEAVES} leaves.", fix="Give the checkpoint of a model.")
         members[path] = member
     return members
 
@@ -73,11 +73,16 @@ def _header_spec(stream: IO[bytes], path: TreePath) -> LeafSpec:
     version = np.lib.format.read_magic(stream)
     shape, _, dtype = HEADER_READERS[version](stream) if version in HEADER_READERS else ((), False, None)
     if dtype is None or dtype.names is not None:  # version 3 is for field names in Unicode
-        raise CheckpointError(f"leaf {path_text(path)!r} has fields, which no array of JAX has. Save plain arrays.")
+        raise CheckpointError(
+            f"leaf {path_text(path)!r} has fields, which no array of JAX has.",
+            fix="Save plain arrays.",
+            leaf=path_text(path),
+        )
     if dtype.hasobject:
         raise CheckpointError(
-            f"leaf {path_text(path)!r} is a pickled object, which could run code. "
-            "Save the arrays one by one: numpy.savez(file, **{name: array})."
+            f"leaf {path_text(path)!r} is a pickled object, which could run code.",
+            fix="Save the arrays one by one: numpy.savez(file, **{name: array}).",
+            leaf=path_text(path),
         )
     return LeafSpec(shape, "bfloat16" if dtype == np.dtype("V2") else str(dtype))
 
@@ -85,7 +90,9 @@ def _header_spec(stream: IO[bytes], path: TreePath) -> LeafSpec:
 def _read_member(stream: IO[bytes], path: TreePath) -> np.ndarray:
     array = np.lib.format.read_array(stream, allow_pickle=False)
     if stream.read(1):  # zipfile checks the CRC only when the end is read
-        raise CheckpointError(f"leaf {path_text(path)!r} has extra data after its array. Save it again.")
+        raise CheckpointError(
+            f"leaf {path_text(path)!r} has extra data after its array.", fix="Save it again.", leaf=path_text(path)
+        )
     return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype("V2") else array
 
 
@@ -103,7 +110,9 @@ def _check_dtype(leaf: OutgoingLeaf) -> None:
     dtype = dtype_named(leaf.spec.dtype)
     if dtype.type.__module__ == "ml_dtypes" and leaf.spec.dtype != "bfloat16":
         raise CheckpointError(
-            f"leaf {path_text(leaf.path)!r} is {leaf.spec}, which npz does not support. Use another format."
+            f"leaf {path_text(leaf.path)!r} is {leaf.spec}, which npz does not support.",
+            fix="Use another format.",
+            leaf=path_text(leaf.path),
         )
 
 

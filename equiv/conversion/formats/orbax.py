@@ -42,7 +42,7 @@ def folder_of(folder: Path) -> Path:
     for entry in folder.rglob("*"):
         if entry.is_symlink() and not entry.resolve().is_relative_to(folder.resolve()):
             raise CheckpointError(
-                f"{folder}: {entry.name} is a link to a file outside of it. Copy the files themselves."
+                f"{folder}: {entry.name} is a link to a file outside of it.", fix="Copy the files themselves."
             )
     if (folder / METADATA_FILE).is_file():
         return folder
@@ -51,7 +51,7 @@ def folder_of(folder: Path) -> Path:
         return inside[0]
     found = ", ".join(str(item.relative_to(folder)) for item in inside[:5]) or f"no {METADATA_FILE}"
     raise CheckpointError(
-        f"{folder}: expected one checkpoint of orbax in it, found {found}. Give the folder of one item."
+        f"{folder}: expected one checkpoint of orbax in it, found {found}.", fix="Give the folder of one item."
     )
 
 
@@ -69,7 +69,7 @@ def read(folder: Path) -> Checkpoint:
         _check_small(place)
         metadata = handler.metadata(place.absolute()).item_metadata
         if metadata is None:  # orbax only logs the reason
-            raise CheckpointError("orbax cannot read its metadata, which is incomplete. Copy the folder again.")
+            raise CheckpointError("orbax cannot read its metadata, which is incomplete.", fix="Copy the folder again.")
         tree = getattr(metadata, "tree", metadata)
         found = flatten(tree)
         leaves = {path: _metadata_spec(path, leaf) for path, leaf in found.items() if not isinstance(leaf, Empty)}
@@ -104,13 +104,19 @@ def _zarr_shape(array: str, header: dict[str, Any]) -> list[int]:
     shape = header["shape"]
     chunk = header["chunks"] if "chunks" in header else header["chunk_grid"]["configuration"]["chunk_shape"]
     if any(part > max(1, size) for part, size in zip(chunk, shape, strict=True)):
-        raise CheckpointError(f"array {array!r} of shape {shape} is in chunks of {chunk}. Copy the folder again.")
+        raise CheckpointError(
+            f"array {array!r} of shape {shape} is in chunks of {chunk}.", fix="Copy the folder again."
+        )
     return shape
 
 
 def _metadata_spec(path: TreePath, leaf: Any) -> LeafSpec:
     if getattr(leaf, "dtype", None) is None:
-        raise CheckpointError(f"leaf {path_text(path)!r} is {type(leaf).__name__}, which is no array. Leave it out.")
+        raise CheckpointError(
+            f"leaf {path_text(path)!r} is {type(leaf).__name__}, which is no array.",
+            fix="Leave it out.",
+            leaf=path_text(path),
+        )
     return LeafSpec(tuple(getattr(leaf, "shape", ())), str(np.dtype(leaf.dtype)))
 
 

@@ -111,7 +111,7 @@ class _Unpickler(pickle.Unpickler):
         if (kind := _optax_state(module, name)) is not None:
             return _Sealed(name, (tuple,), {"__slots__": (), "__new__": _new_named_tuple, "_fields": kind._fields})
         raise CheckpointError(
-            f"it refers to {module}.{name}, which is no array. Do not load it, or save its arrays as npz."
+            f"it refers to {module}.{name}, which is no array.", fix="Do not load it, or save its arrays as npz."
         )
 
 
@@ -138,7 +138,7 @@ def read(file: Path) -> Checkpoint:
     with naming_checkpoint(file, "reading as pickle"), file.open("rb") as stream:
         tree = _Unpickler(stream).load()
         if stream.read(1):
-            raise CheckpointError("extra data after the end. Save one tree in it.")
+            raise CheckpointError("extra data after the end.", fix="Save one tree in it.")
         arrays = {path: _leaf_array(path, leaf) for path, leaf in flatten(tree).items() if not isinstance(leaf, Empty)}
     return Checkpoint(file, "pickle", {path: spec_of(array) for path, array in arrays.items()}, arrays.__getitem__)
 
@@ -148,7 +148,11 @@ def _leaf_array(path: TreePath, leaf: Any) -> np.ndarray:
         return leaf.array
     if isinstance(leaf, np.generic | bool | int | float):
         return np.asarray(leaf)
-    raise CheckpointError(f"leaf {path_text(path)!r} is {type(leaf).__name__}, which is no array. Leave it out.")
+    raise CheckpointError(
+        f"leaf {path_text(path)!r} is {type(leaf).__name__}, which is no array.",
+        fix="Leave it out.",
+        leaf=path_text(path),
+    )
 
 
 PICKLE = Format(

@@ -37,8 +37,11 @@ def format_for(file: Path, asked: str | None) -> Format:
         if format.name == asked if asked else suffix in format.suffixes:
             return format
     raise CheckpointError(
-        f"{file}: cannot write {asked or suffix.removeprefix('.')!r}. Pass --format with one of "
-        f"{', '.join(format.name for format in written)}, or give a path with such a suffix."
+        f"{file}: cannot write {asked or suffix.removeprefix('.')!r}.",
+        fix=(
+            "Pass --format with one of "
+            f"{', '.join(format.name for format in written)}, or give a path with such a suffix."
+        ),
     )
 
 
@@ -65,8 +68,10 @@ def open_checkpoint(file: Path, allow_pickle: bool = False) -> Checkpoint:
     format = format_of(file)
     if format.can_run_code and not allow_pickle:
         raise CheckpointError(
-            f"{file}: it is a {format.name}, which can run code. Pass --allow-pickle if you trust its origin; "
-            "the restricted unpickler then creates nothing but arrays."
+            f"{file}: it is a {format.name}, which can run code.",
+            fix=(
+                "Pass --allow-pickle if you trust its origin; the restricted unpickler then creates nothing but arrays."
+            ),
         )
     return format.read(file)
 
@@ -82,16 +87,16 @@ def format_of(file: Path) -> Format:
         if stat.S_ISDIR(kind):
             return next(format for format in FORMATS if format.is_folder)
         if not stat.S_ISREG(kind):
-            raise CheckpointError(f"{file}: neither a file nor a folder. Give a checkpoint.")
+            raise CheckpointError(f"{file}: neither a file nor a folder.", fix="Give a checkpoint.")
         with file.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
     except OSError as error:
-        raise CheckpointError(f"{file}: cannot be opened: {error.strerror}. Give a checkpoint.") from error
+        raise CheckpointError(f"{file}: cannot be opened: {error.strerror}.", fix="Give a checkpoint.") from error
     if not head:
-        raise CheckpointError(f"{file}: it is empty. Give a checkpoint.")
+        raise CheckpointError(f"{file}: it is empty.", fix="Give a checkpoint.")
     if found := next((name for begin, name in FOREIGN_MAGIC.items() if head.startswith(begin)), None):
         *names, last = (format.name for format in FORMATS)
-        raise CheckpointError(f"{file}: it is {found}. Give {', '.join(names)} or {last}.")
+        raise CheckpointError(f"{file}: it is {found}.", fix=f"Give {', '.join(names)} or {last}.")
     files = [format for format in FORMATS if not format.is_folder]
     recognised = [format for format in files if format.recognise(head)]
     by_suffix = [format for format in files if file.suffix.lower() in format.suffixes]

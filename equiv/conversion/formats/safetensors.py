@@ -77,7 +77,7 @@ def _check_names(file: Path) -> None:
         found: dict[str, Any] = {}
         for name, value in pairs:
             if name in found:
-                raise CheckpointError(f"two leaves are called {name!r}. Leave one out.")
+                raise CheckpointError(f"two leaves are called {name!r}.", fix="Leave one out.")
             found[name] = value
         return found
 
@@ -117,7 +117,9 @@ def header(ordered: Sequence[OutgoingLeaf]) -> bytes:
     for leaf in ordered:
         if leaf.spec.dtype not in CODES:
             raise CheckpointError(
-                f"leaf {path_text(leaf.path)!r} is {leaf.spec}, which safetensors does not support. Use another format."
+                f"leaf {path_text(leaf.path)!r} is {leaf.spec}, which safetensors does not support.",
+                fix="Use another format.",
+                leaf=path_text(leaf.path),
             )
         start, end = end, end + size_of(leaf.spec)
         entries[path_text(leaf.path)] = {

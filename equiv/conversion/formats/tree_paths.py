@@ -64,9 +64,9 @@ def flatten(tree: Any, children: Callable[[Any], Sequence[tuple[Any, Any]] | Non
     found: dict[TreePath, Any] = {}
     for path, leaf in _iter_leaves(tree, (), children):
         if path in found:
-            raise EquivError(f"two leaves are called {path_text(path)!r}. Leave one out.")
+            raise EquivError(f"two leaves are called {path_text(path)!r}.", fix="Leave one out.")
         if len(found) >= MAX_LEAVES:
-            raise EquivError(f"more than {MAX_LEAVES} leaves. Give the checkpoint of a model.")
+            raise EquivError(f"more than {MAX_LEAVES} leaves.", fix="Give the checkpoint of a model.")
         found[path] = leaf
     return found
 
@@ -74,7 +74,7 @@ def flatten(tree: Any, children: Callable[[Any], Sequence[tuple[Any, Any]] | Non
 def _iter_leaves(node: Any, path: TreePath, children: Callable[[Any], Any]) -> Iterator[tuple[TreePath, Any]]:
     if len(path) > MAX_DEPTH:
         raise EquivError(
-            f"nested more than {MAX_DEPTH} deep, at {path_text(path[:4])!r}. Give the checkpoint of a model."
+            f"nested more than {MAX_DEPTH} deep, at {path_text(path[:4])!r}.", fix="Give the checkpoint of a model."
         )
     if node is None:
         yield path, Empty(none=True)

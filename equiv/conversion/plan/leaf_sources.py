@@ -62,8 +62,8 @@ def plan_leaf(
     if not missing:
         if slot.role == "bookkeeping" and step is not None:
             raise CheckpointError(
-                f"{source.checkpoint.file}: its {slot.held[0].name} is {source.count(slot.held[0].name)}. "
-                f"Leave out --step {step}."
+                f"{source.checkpoint.file}: its {slot.held[0].name} is {source.count(slot.held[0].name)}.",
+                fix=f"Leave out --step {step}.",
             )
         return _converted_leaf(source, backend, slot)
     leaf = missing[0]
@@ -73,7 +73,9 @@ def plan_leaf(
         return _step_leaf(source, backend, slot, step)
     raise CheckpointError(
         f"{source.checkpoint.file}: {backend} has {leaf.name} {leaf.spec}, which {source.backend} has not. "
-        "The two have different models or optimizers: make them equal in the case, or pass --drop opt_state."
+        "The two have different models or optimizers.",
+        fix="Make them equal in the case, or pass --drop opt_state.",
+        leaf=leaf.name,
     )
 
 
@@ -106,21 +108,22 @@ def _check_convertible(
     name, (ours, theirs) = leaves[1].name, (slot.spec.dtype for slot in slots)
     if ours != theirs:
         raise CheckpointError(
-            f"{source.checkpoint.file}: {name} is {ours} in {source.backend} and {theirs} in {backend}. "
-            "Give both models one dtype: nothing is cast."
+            f"{source.checkpoint.file}: {name} is {ours} in {source.backend} and {theirs} in {backend}.",
+            fix="Give both models one dtype: nothing is cast.",
         )
     if _same_form(*leaves):
         return
     if all(slot.whole for slot in slots) and leaves[0].spec.shape != leaves[1].spec.shape:
         raise CheckpointError(
             f"{source.checkpoint.file}: {name} is {leaves[0].spec} in {source.backend} and {leaves[1].spec} in "
-            f"{backend}. Fix the case: its row names two different layers, or the models differ."
+            f"{backend}.",
+            fix="Fix the case: its row names two different layers, or the models differ.",
         )
     if not all(slot.whole for slot in slots):
         raise CheckpointError(
             f"{source.checkpoint.file}: {name} is {slots[0].spec} in {source.backend} and {slots[1].spec} in "
-            f"{backend}: it does not have the layout of its parameter, so it cannot be converted. "
-            "Pass --drop opt_state."
+            f"{backend}: it does not have the layout of its parameter, so it cannot be converted.",
+            fix="Pass --drop opt_state.",
         )
 
 
@@ -137,7 +140,8 @@ def _integer_array(source: LocatedCheckpoint, slot: Slot, value: int) -> np.ndar
     dtype = dtype_named(slot.spec.dtype)
     if not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
         raise CheckpointError(
-            f"{source.checkpoint.file}: {slot.held[0].name} is {value}, which {dtype} cannot hold. Fix the count."
+            f"{source.checkpoint.file}: {slot.held[0].name} is {value}, which {dtype} cannot hold.",
+            fix="Fix the count.",
         )
     return np.full(slot.spec.shape, value, dtype)
 
@@ -164,7 +168,8 @@ def _step_leaf(source: LocatedCheckpoint, backend: str, slot: Slot, step: int | 
         found = ", ".join(f"{key} = {value}" for key, value in counts.items()) or "there is none"
         raise CheckpointError(
             f"{source.checkpoint.file}: {backend} stores {name!r}, which the checkpoint lacks, and the optimizer's own "
-            f"counts do not determine it: {found}. Pass --step N."
+            f"counts do not determine it: {found}.",
+            fix="Pass --step N.",
         )
     first, value = next(iter(counts.items()))
     rule = f"= {value}, the value of {first}"

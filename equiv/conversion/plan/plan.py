@@ -59,7 +59,7 @@ def make_plan(source: LocatedCheckpoint, target: LibraryModel, choices: Choices)
     located = source.located
     template = target.training if located.template is located.model.training else target.variables
     if choices.step is not None and not any(slot.role == "bookkeeping" for slot in template.slots):
-        raise CheckpointError(f"--step {choices.step}: {template.port} stores no step here. Leave it out.")
+        raise CheckpointError(f"--step {choices.step}: {template.port} stores no step here.", fix="Leave it out.")
     random = _planned_random(source, target, template, choices)
     rows = []
     for slot in template.slots:
@@ -86,13 +86,16 @@ def _planned_random(
         return choices.random.planned_leaves(source, target, template)
     if theirs:
         raise CheckpointError(
-            f"{target.port.name} stores random state ({_shortened(theirs)}). Pass --random seed:N to initialise it, "
-            "--random keep to take it from a checkpoint of the same library, or --random omit to leave it out."
+            f"{target.port.name} stores random state ({_shortened(theirs)}).",
+            fix=(
+                "Pass --random seed:N to initialise it, "
+                "--random keep to take it from a checkpoint of the same library, or --random omit to leave it out."
+            ),
         )
     if ours:
         raise CheckpointError(
-            f"{source.checkpoint.file}: its random state ({_shortened(ours)}) has no place in {target.port.name}. "
-            "Pass --random omit to leave it out."
+            f"{source.checkpoint.file}: its random state ({_shortened(ours)}) has no place in {target.port.name}.",
+            fix="Pass --random omit to leave it out.",
         )
     return {}
 
@@ -135,8 +138,8 @@ def _no_place_error(
     source: LocatedCheckpoint, template: CheckpointTemplate, path: TreePath, said: str
 ) -> CheckpointError:
     return CheckpointError(
-        f"{source.checkpoint.file}: {path_text(path)!r} {said} has no place in {template.port}. "
-        f"Make the models or optimizers equal in the case, or pass --drop {path_text(path)}."
+        f"{source.checkpoint.file}: {path_text(path)!r} {said} has no place in {template.port}.",
+        fix=f"Make the models or optimizers equal in the case, or pass --drop {path_text(path)}.",
     )
 
 

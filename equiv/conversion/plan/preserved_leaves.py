@@ -48,7 +48,8 @@ class PreservedLeaf:
             return np.frombuffer(base64.b64decode(self.data), dtype_named(self.dtype)).reshape(self.shape)
         except ValueError as error:
             raise CheckpointError(
-                f"the manifest's copy of {self.place} is incomplete. Move the manifest away to convert without it."
+                f"the manifest's copy of {self.place} is incomplete.",
+                fix="Move the manifest away to convert without it.",
             ) from error
 
     def fits(self, source: LocatedCheckpoint, slot: Slot) -> bool:

@@ -52,8 +52,8 @@ class RandomPolicy:
         name = slot.held[0].name
         if source.backend != target.port.name or name not in source.places:
             raise CheckpointError(
-                f"{source.checkpoint.file}: it has no {path_text(slot.path)!r} to keep. "
-                "Pass --random seed:N or --random omit."
+                f"{source.checkpoint.file}: it has no {path_text(slot.path)!r} to keep.",
+                fix="Pass --random seed:N or --random omit.",
             )
         path = source.places[name].path
         return PlannedLeaf(slot, "unchanged", (path,), "", partial(source.read, path))
@@ -82,7 +82,7 @@ def parse_random_policy(text: str) -> RandomPolicy:
         return RandomPolicy(text)
     policy, _, seed = text.partition(":")
     if policy != "seed" or not seed.isascii() or not seed.isdigit():
-        raise CheckpointError(f"--random {text!r}: no such policy. Pass seed:N, keep or omit.")
+        raise CheckpointError(f"--random {text!r}: no such policy.", fix="Pass seed:N, keep or omit.")
     return RandomPolicy("seed", int(seed))
 
 

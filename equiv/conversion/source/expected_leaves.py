@@ -168,8 +168,9 @@ def _training_template(tracer: Tracer, root: Any, parts: Sequence[str]) -> Check
     if lost := [leaf.name for leaf in tracer.table.leaves if leaf.name not in kept]:
         raise EquivError(
             f"{tracer.port.name}: the carry of the case's train step does not hold {lost[0]} "
-            f"({len(lost)} of {len(tracer.table.leaves)} leaves). "
-            "Add it to the carry, or a checkpoint of training loses it."
+            f"({len(lost)} of {len(tracer.table.leaves)} leaves).",
+            fix="Add it to the carry, or a checkpoint of training loses it.",
+            port=tracer.port.name,
         )
     with_empties = jax.tree_util.tree_flatten_with_path(root, is_leaf=_is_empty)[0]
     empties = {_text_path(path): Empty(none=node is None) for path, node in with_empties if _is_empty(node)}

@@ -59,8 +59,8 @@ def match_template(checkpoint: Checkpoint, model: LibraryModel, drop: Sequence[s
         if not any(_contains_words(path_words(path), part) for path in checkpoint.leaves):
             first = path_text(next(iter(checkpoint.leaves), ()))
             raise CheckpointError(
-                f"{checkpoint.file}: --drop {option}: no leaf has that in its path; the first leaf is {first!r}. "
-                "Leave the option out."
+                f"{checkpoint.file}: --drop {option}: no leaf has that in its path; the first leaf is {first!r}.",
+                fix="Leave the option out.",
             )
     without = any(OPTIMIZER in part for part in asked.values())
     dropped = tuple(
@@ -156,7 +156,8 @@ def _match_paths(
         if first != candidate.path:
             raise CheckpointError(
                 f"{checkpoint.file}: {path_text(first)!r} and {path_text(candidate.path)!r} are both "
-                f"{slot_names(candidate.slot)}. Pass --drop with one of them."
+                f"{slot_names(candidate.slot)}.",
+                fix="Pass --drop with one of them.",
             )
     return places
 
@@ -195,7 +196,7 @@ def _group_prefixes(checkpoint: Checkpoint, found: Sequence[_MatchCandidate]) ->
         if others and others[0][1] == most:
             both = " and ".join(repr(path_text(before) or ".") for before in (first, others[0][0]))
             raise CheckpointError(
-                f"{checkpoint.file}: {both} hold {most} leaves of {group} each. Pass --drop with one of them."
+                f"{checkpoint.file}: {both} hold {most} leaves of {group} each.", fix="Pass --drop with one of them."
             )
         chosen[group] = first
     return chosen

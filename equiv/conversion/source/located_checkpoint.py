@@ -109,5 +109,5 @@ def check_finite(what: str, array: np.ndarray) -> None:
             first = start + int(np.argmin(fine))
             index = list(map(int, np.unravel_index(first, array.shape)))
             raise CheckpointError(
-                f"{what} is {flat[first]} at {index}. Use an earlier checkpoint, or pass --allow-nonfinite."
+                f"{what} is {flat[first]} at {index}.", fix="Use an earlier checkpoint, or pass --allow-nonfinite."
             )

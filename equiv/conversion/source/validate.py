@@ -35,9 +35,9 @@ def check_complete(
     if not used:
         raise TemplateMismatch(
             f"{checkpoint.file}: none of its {_leaf_count(len(paths))}, first {_first_path(paths)}, is one of the "
-            f"{len(template.slots)} of {template.port}, first {path_text(template.slots[0].path)!r}. "
-            "Give the case of this checkpoint.",
+            f"{len(template.slots)} of {template.port}, first {path_text(template.slots[0].path)!r}.",
             0,
+            fix="Give the case of this checkpoint.",
         )
     problems = []
     if missing:
@@ -59,7 +59,7 @@ def check_complete(
         fix = "Fix the case, or pass --drop with what is to be left out."
     if extra and OPTIMIZER in path_words(extra[0]) and not any(slot.role == "optimizer" for slot in template.slots):
         fix = f"Give the case the optimizer that it was trained with, or pass --drop {OPTIMIZER}."
-    raise TemplateMismatch(f"{checkpoint.file}: {'; '.join(problems)}. {fix}", len(used))
+    raise TemplateMismatch(f"{checkpoint.file}: {'; '.join(problems)}.", len(used), fix=fix)
 
 
 def _leaf_count(count: int) -> str:
@@ -79,11 +79,12 @@ def check_spec(checkpoint: Checkpoint, slot: Slot, path: TreePath, template: Che
     there, wanted = checkpoint.leaves[path], key_data(slot.spec)
     if there.shape == wanted.shape and (there.dtype == wanted.dtype or (is_count(slot) and is_number(there))):
         return
-    fix = "Save it as that dtype" if there.shape == wanted.shape else "Give the case the sizes of the checkpoint"
+    fix = "Save it as that dtype." if there.shape == wanted.shape else "Give the case the sizes of the checkpoint."
     raise TemplateMismatch(
-        f"{checkpoint.file}: leaf {path_text(path)!r} is {there}, {template.port} has {wanted} "
-        f"({slot_names(slot)}). {fix}.",
+        f"{checkpoint.file}: leaf {path_text(path)!r} is {there}, {template.port} has {wanted} ({slot_names(slot)}).",
         len(template.slots),
+        fix=fix,
+        leaf=path_text(path),
     )
 
 

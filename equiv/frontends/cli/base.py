@@ -41,16 +41,3 @@ def run_and_exit(function: Callable[[], int]) -> None:
 def open_console(stderr: bool = False) -> Console:
     """Open a console; where NO_COLOR is set, without any escape codes, bold and dim included."""
     return Console(stderr=stderr, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
-
-
-def write_file(path: Path, data: bytes, fix: str) -> None:
-    """Write a file, and create its parent folders.
-
-    Raises:
-        EquivError: it cannot be written; `fix` says what to do.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        raise EquivError(f"{path}: cannot be written: {error.strerror}. {fix}") from error

@@ -18,8 +18,8 @@ from equiv.frontends.cli.base import (
     PATHS_ARGUMENT,
     open_console,
     run_and_exit,
-    write_file,
 )
+from equiv.frontends.files import write_file
 from equiv.report.terminal.timings import print_bench
 
 

@@ -1,21 +1,21 @@
 """`equiv check`: compare two builders without a case file."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from equiv.core.results import RunResult
+from equiv.core.case import Case
 from equiv.core.results_json import encode_results
 from equiv.core.verdict import verdict_exit_code
-from equiv.frontends.cli.base import open_console, run_and_exit, write_file
+from equiv.frontends.cli.base import open_console, run_and_exit
 from equiv.frontends.cli.inferred_case import (
     BuilderArguments,
     builder_arguments,
-    infer_map,
-    run_inferred_case,
+    parse_methods,
+    read_batch,
     show_progress,
 )
+from equiv.frontends.files import write_file
 from equiv.report.terminal.run import print_run
 
 
@@ -42,17 +42,10 @@ def check_command(
 
 def _check_builders(given: BuilderArguments, as_json: bool, reports: Path | None) -> int:
     with show_progress() as progress:
-        found = infer_map(given, progress)
-        if found.covered:
-            result = run_inferred_case(found, None, progress)
-        else:
-            from equiv.backends.environment import describe_environment
-            from equiv.infer.run_inferred import verdict_without_run
+        from equiv.frontends.functions import compare_inferred
 
-            verdict, headline = verdict_without_run(found)
-            result = RunResult(
-                verdict, headline, describe_environment(), (), datetime.now(UTC).isoformat(), found.seconds
-            )
+        case = Case("", {}, read_batch(given), (), methods=parse_methods(given.methods))
+        result, found = compare_inferred(given.left, given.right, case, progress=progress)
     if reports is not None:
         write_file(reports / "results.json", encode_results(result), "Give another folder with --reports.")
         click.echo(f"results: {reports / 'results.json'}", err=True)

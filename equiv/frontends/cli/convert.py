@@ -2,10 +2,10 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -14,12 +14,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
-from equiv.core.case_files import LoadedCase, find_case_files, load_case
-from equiv.errors import EquivError
 from equiv.frontends.cli.base import open_console, run_and_exit
 
 if TYPE_CHECKING:
-    from equiv.conversion.convert import ConversionRequest
     from equiv.conversion.manifest import Manifest
     from equiv.conversion.plan.plan import Plan
 
@@ -64,66 +61,62 @@ def convert_command(
 ) -> None:
     """Convert CHECKPOINT to another library: parameters, state, optimizer and step, with the mapping of a case."""
 
-    def request() -> "ConversionRequest":
-        from equiv.conversion.convert import ConversionRequest
-        from equiv.conversion.plan.plan import Choices
-        from equiv.conversion.plan.random_state import parse_random_policy
-
-        return ConversionRequest(
-            checkpoint,
-            _load_one_case(case),
-            target,
-            output,
-            origin=origin,
-            format=file_format,
-            choices=Choices(parse_random_policy(random) if random else None, step),
-            drop=drop,
-            allow_pickle=allow_pickle,
-            nonfinite=allow_nonfinite,
-            verify=verify,
-        )
-
-    run_and_exit(lambda: _run_conversion(request, dry_run, as_json))
+    options = {
+        "case": case,
+        "to": target,
+        "origin": origin,
+        "format": file_format,
+        "random": random,
+        "step": step,
+        "drop": drop,
+        "allow_pickle": allow_pickle,
+        "allow_nonfinite": allow_nonfinite,
+        "verify": verify,
+        "dry_run": dry_run,
+    }
+    run_and_exit(lambda: _run_conversion(checkpoint, output, options, as_json))
 
 
-def _load_one_case(case: Path) -> LoadedCase:
-    files = find_case_files((case,))
-    if len(files) != 1:
-        raise EquivError(f"{case}: holds {len(files)} cases. Give one case file with --case.")
-    return load_case(files[0])
-
-
-def _run_conversion(request: "Callable[[], ConversionRequest]", dry: bool, as_json: bool) -> int:
+def _run_conversion(checkpoint: Path, output: Path, options: Mapping[str, Any], as_json: bool) -> int:
+    """Convert with a bar of the progress; `options` are those of `equiv.convert`."""
     columns = (TextColumn("{task.description:40}"), BarColumn(), DownloadColumn())
     console = open_console(stderr=True)
+    plans: list[Plan] = []
     # What a case prints is not part of the results.
     with (
         redirect_stdout(sys.stderr),
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
     ):
         task = bar.add_task("importing jax", total=None)
-        from equiv.conversion.convert import convert_checkpoint, size_of_plan
+        from equiv.conversion.convert import size_of_plan
         from equiv.conversion.manifest import encode_manifest
         from equiv.conversion.verify import ConversionMismatch
         from equiv.core.verdict import verdict_exit_code
+        from equiv.frontends.functions import convert
 
         def begin(plan: "Plan") -> Callable[[int], None]:
+            plans.append(plan)
             bar.update(task, description="converting", total=size_of_plan(plan))
             return lambda size: bar.advance(task, size)
 
         try:
-            asked = request()
-            plan, manifest = convert_checkpoint(asked, lambda text: bar.update(task, description=text), begin, dry)
+            manifest = convert(
+                checkpoint,
+                output,
+                **options,
+                progress=lambda text: bar.update(task, description=text),
+                planned=begin,
+            )
         except ConversionMismatch as error:
             click.echo(f"equiv: {error}", err=True)
             return verdict_exit_code(error.verdict)
-        size = size_of_plan(plan)
+        size = size_of_plan(plans[0])
     if manifest is None:
-        _show_plan(plan, size, open_console())
+        _show_plan(plans[0], size, open_console())
     elif as_json:
         click.echo(encode_manifest(manifest), nl=False)
     else:
-        _show_manifest(manifest, size, asked.out, open_console())
+        _show_manifest(manifest, size, output, open_console())
     return 0
 
 

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from equiv.core.case_files import find_case_files, load_case
-from equiv.errors import EquivError
-from equiv.frontends.cli.base import EXIT_TROUBLE, open_console, run_and_exit, write_file
+from equiv.frontends.cli.base import EXIT_TROUBLE, open_console, run_and_exit
 
 
 @click.command("freeze")
@@ -22,16 +20,11 @@ def freeze_command(path: Path, output: Path | None) -> None:
 
 
 def _write_bundle(path: Path, output: Path | None) -> int:
-    files = find_case_files((path,))
-    if len(files) != 1:
-        raise EquivError(f"{path}: holds {len(files)} cases; one is frozen at a time. Give a case file.")
+    output = output or Path(f"{path.stem}.equiv")
     with redirect_stdout(sys.stderr), open_console(stderr=True).status("importing jax") as status:
-        from equiv.comparison.frozen.bundle import encode_bundle
-        from equiv.comparison.frozen.freeze import freeze_reference as keep
+        from equiv.frontends.functions import freeze
 
-        frozen = keep(load_case(files[0], least_models=1), status.update)
-    output = output or Path(f"{files[0].path.stem}.equiv")
-    write_file(output, encode_bundle(frozen), "Give another file with -o.")
+        frozen = freeze(path, output, progress=status.update)
     unnoticed = [trial.title for trial in frozen.sensitivity if not trial.detected]
     click.echo(f"✓ {output}: {frozen.port} of {frozen.case}, {len(frozen.leaves)} leaves, {len(frozen.probes)} probes")
     for title in unnoticed:

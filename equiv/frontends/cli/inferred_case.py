@@ -2,7 +2,6 @@
 
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from equiv.errors import EquivError
-from equiv.frontends.cli.base import open_console, write_file
+from equiv.frontends.cli.base import open_console
+from equiv.frontends.files import write_file
 
 if TYPE_CHECKING:
-    from equiv.core.results import RunResult
     from equiv.infer.session import InferredLayers
 
 
@@ -73,15 +72,17 @@ def parse_inputs(inputs: Sequence[str]) -> dict[str, str]:
         EquivError: no entry, or two of one name.
     """
     if not inputs:
-        raise EquivError("no batch: nothing can be traced. Give --input 'float32[8,784]' or --batch file.py:function.")
+        raise EquivError(
+            "no batch: nothing can be traced.", fix="Give --input 'float32[8,784]' or --batch file.py:function."
+        )
     found: dict[str, str] = {}
     for number, given in enumerate(inputs):
         name, equals, spec = given.partition("=")
         name, spec = (name.strip(), spec) if equals else (f"x{number or ''}", given)
         if not name.isidentifier():
-            raise EquivError(f"--input {given!r}: {name!r} is not an identifier. Write name=float32[8,784].")
+            raise EquivError(f"--input {given!r}: {name!r} is not an identifier.", fix="Write name=float32[8,784].")
         if name in found:
-            raise EquivError(f"--input {given!r}: {name} is given twice, first as {found[name]!r}. Rename one.")
+            raise EquivError(f"--input {given!r}: {name} is given twice, first as {found[name]!r}.", fix="Rename one.")
         found[name] = spec.strip()
     return found
 
@@ -96,7 +97,7 @@ def parse_methods(given: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
     for text in given:
         match = METHOD_PATTERN.fullmatch(text.strip())
         if match is None:
-            raise EquivError(f"--method {text!r}: cannot be read. Write its batch entries: 'encode(x)'.")
+            raise EquivError(f"--method {text!r}: cannot be read.", fix="Write its batch entries: 'encode(x)'.")
         found[match["name"]] = tuple(name.strip() for name in match["entries"].split(",") if name.strip())
     return found or None
 
@@ -107,17 +108,23 @@ def infer_map(given: BuilderArguments, progress: Callable[[str], None]) -> "Infe
     Raises:
         EquivError: they, or their batch, cannot be used.
     """
-    from equiv.backends.environment import describe_environment
-    from equiv.infer.builders import locate_builder
-    from equiv.infer.import_path import read_batch_specs
-    from equiv.infer.session import infer_layers
+    from equiv.frontends.functions import infer_layers
 
-    describe_environment()
-    if given.batch and given.inputs:
-        raise EquivError(f"--batch {given.batch} and --input {given.inputs[0]!r} are both given. Leave one out.")
-    batch = read_batch_specs(given.batch) if given.batch else parse_inputs(given.inputs)
     progress("reading both ports")
-    return infer_layers((locate_builder(given.left), locate_builder(given.right)), batch, parse_methods(given.methods))
+    return infer_layers(given.left, given.right, batch=read_batch(given), methods=parse_methods(given.methods))
+
+
+def read_batch(given: BuilderArguments) -> dict[str, str]:
+    """Read the entries of the batch, name to spec.
+
+    Raises:
+        EquivError: there are none, or they cannot be read.
+    """
+    from equiv.infer.import_path import read_batch_specs
+
+    if given.batch and given.inputs:
+        raise EquivError(f"--batch {given.batch} and --input {given.inputs[0]!r} are both given.", fix="Leave one out.")
+    return read_batch_specs(given.batch) if given.batch else parse_inputs(given.inputs)
 
 
 @contextmanager
@@ -125,16 +132,6 @@ def show_progress() -> Iterator[Callable[[str], None]]:
     """Show progress on standard error; what a builder prints goes there too."""
     with redirect_stdout(sys.stderr), open_console(stderr=True).status("importing jax") as status:
         yield status.update
-
-
-def run_inferred_case(found: "InferredLayers", output: Path | None, progress: Callable[[str], None]) -> "RunResult":
-    """Write and run the inferred case file; without `output` it is deleted afterwards."""
-    from equiv.infer.run_inferred import run_case_file
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = output or Path(folder) / "inferred.py"
-        write_case(found, path)
-        return run_case_file(path, progress)
 
 
 def write_case(found: "InferredLayers", path: Path) -> None:

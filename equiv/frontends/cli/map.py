@@ -8,13 +8,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from equiv.core.case import Case
+from equiv.core.case_files import LoadedCase
 from equiv.core.verdict import verdict_exit_code
 from equiv.frontends.cli.base import open_console, run_and_exit
 from equiv.frontends.cli.inferred_case import (
     BuilderArguments,
     builder_arguments,
     infer_map,
-    run_inferred_case,
     show_progress,
     write_case,
 )
@@ -58,7 +59,13 @@ def _infer_and_show(given: BuilderArguments, output: Path | None, no_run: bool, 
         found = infer_map(given, progress)
         if output is not None:
             write_case(found, output)
-        result = run_inferred_case(found, output, progress) if found.covered and not no_run else None
+        result = None
+        if found.covered and not no_run:
+            from equiv.frontends.functions import compare_through, run
+
+            case = Case("", {}, found.draft.batch, (), methods=found.draft.methods)
+            loaded = LoadedCase("inferred", found.draft.lesson, case)
+            result = run([output], progress=progress) if output else compare_through(found, loaded, progress)
     print_map(found, console, leaves)
     if output is not None:
         click.echo(f"case: {output}", err=True)

@@ -33,7 +33,7 @@ def new_command(
 
 def _write_new_case(given: BuilderArguments, output: Path, force: bool) -> int:
     if output.exists() and not force:
-        raise EquivError(f"{output}: the file exists. Give another with -o, or pass --force to overwrite it.")
+        raise EquivError(f"{output}: the file exists.", fix="Give another with -o, or pass --force to overwrite it.")
     with show_progress() as progress:
         found = infer_map(given, progress)
         write_case(found, output)

@@ -8,7 +8,8 @@ import click
 from equiv.core.results import RunResult
 from equiv.core.results_json import read_results
 from equiv.errors import EquivError
-from equiv.frontends.cli.base import run_and_exit, write_file
+from equiv.frontends.cli.base import run_and_exit
+from equiv.frontends.files import write_file
 from equiv.report.junit import render_junit
 from equiv.report.markdown import render_markdown
 
@@ -58,7 +59,7 @@ def _document_writer(output: Path | None, since: Path | None) -> DocumentWriter:
     """Choose the document writer by the suffix of a file."""
     suffix = output.suffix.lower() if output else ".md"
     if since is not None and suffix not in (".html", ".htm"):
-        raise EquivError(f"--since {since}: only HTML lists changes. Give -o FILE.html, or use equiv diff.")
+        raise EquivError(f"--since {since}: only HTML lists changes.", fix="Give -o FILE.html, or use equiv diff.")
     if suffix in (".html", ".htm"):
         from equiv.report.html.page import render_page  # templates and plots: not for the other formats
 
@@ -68,4 +69,4 @@ def _document_writer(output: Path | None, since: Path | None) -> DocumentWriter:
         return render_markdown
     if suffix == ".xml":
         return render_junit
-    raise EquivError(f"{output}: {suffix} is not a known format. Give a file that ends in {DOCUMENT_SUFFIXES}.")
+    raise EquivError(f"{output}: {suffix} is not a known format.", fix=f"Give a file that ends in {DOCUMENT_SUFFIXES}.")

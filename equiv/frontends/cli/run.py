@@ -1,18 +1,17 @@
 """`equiv run`: compare cases and give a verdict."""
 
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from equiv.core.case_files import CaseFile, find_case_files
-from equiv.core.results import CaseResult, RunResult
+from equiv.core.case_files import find_case_files
+from equiv.core.results import RunResult
 from equiv.core.results_json import encode_results
 from equiv.core.verdict import verdict_exit_code
 from equiv.errors import EquivError
@@ -22,13 +21,9 @@ from equiv.frontends.cli.base import (
     PATHS_ARGUMENT,
     open_console,
     run_and_exit,
-    write_file,
 )
+from equiv.frontends.files import write_file
 from equiv.report.terminal.run import print_run
-
-if TYPE_CHECKING:
-    from equiv.comparison.frozen.bundle import FrozenReference
-    from equiv.comparison.state import ReportStage
 
 
 @click.command("run")
@@ -72,26 +67,9 @@ def run_command(
         else:
             print_run(result, open_console(), explain_budget)
 
-    def run_files() -> RunResult:
-        files = find_case_files(paths or (Path("cases"),), expression)
-        if against is None:
-            return _run_files(files, {"prove_only": prove_only, "faults": selfcheck, "initial_values": initial})
-        if prove_only or selfcheck or initial:
-            raise EquivError("--against runs without --prove-only, --selfcheck and --initial. Leave them out.")
-        from equiv.comparison.frozen.bundle import read_bundle
-
-        frozen = read_bundle(against)
-        return _run_files(_frozen_case(files, frozen), {"against": frozen})
-
-    run_and_exit(lambda: _write_result(run_files, reports, html, print_result))
-
-
-def _frozen_case(files: list[CaseFile], frozen: "FrozenReference") -> list[CaseFile]:
-    """Find the case that was frozen; a single file is taken whatever its name."""
-    found = files if len(files) == 1 else [file for file in files if file.name == frozen.case]
-    if len(found) != 1:
-        raise EquivError(f"none of {len(files)} cases is {frozen.case!r}, of which the bundle was made. Give its file.")
-    return found
+    options = {"prove_only": prove_only, "selfcheck": selfcheck, "initial": initial, "against": against}
+    given = paths or (Path("cases"),)
+    run_and_exit(lambda: _write_result(partial(_run_files, given, expression, options), reports, html, print_result))
 
 
 def _write_result(
@@ -115,29 +93,23 @@ def _write_result(
     return code
 
 
-def _run_files(files: list[CaseFile], options: Mapping[str, Any]) -> RunResult:
-    """Run every case; `options` holds the fields of `equiv.comparison.pipeline.RunOptions`."""
-    started, clock = datetime.now(UTC), time.perf_counter()
+def _run_files(paths: tuple[Path, ...], expression: str, options: Mapping[str, Any]) -> RunResult:
+    """Run every case with a bar of the progress; `options` are those of `equiv.run`."""
+    files = find_case_files(paths, expression)
     columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    finished: list[CaseResult] = []
     console = open_console(stderr=True)
     # What a case prints is not part of the results.
     with (
         redirect_stdout(sys.stderr),
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
     ):
-        task = bar.add_task("importing jax", total=len(files))
-        from equiv.backends.environment import describe_environment
-        from equiv.comparison.pipeline import RunOptions, make_run_result, run_cases
+        task = bar.add_task("importing jax", total=1 if options["against"] else len(files))
+        from equiv.frontends.functions import run
 
-        describe_environment()  # fails early where there is no device
-        report: ReportStage = lambda text: bar.update(task, description=text)  # noqa: E731
-        try:
-            for case in run_cases(files, report, RunOptions(**options)):
-                finished.append(case)
-                bar.advance(task)
-        except KeyboardInterrupt:
-            # Finished cases are kept; the others are recorded as missing.
-            for file in files[len(finished) :]:
-                finished.append(CaseResult(file.name, "", "", "", (), {}, (), problem="not run: interrupted"))
-    return make_run_result(finished, started, time.perf_counter() - clock)
+        return run(
+            paths,
+            expression,
+            **options,
+            progress=lambda text: bar.update(task, description=text),
+            finished=lambda _: bar.advance(task),
+        )

@@ -1,25 +1,22 @@
 """The fixture: compare two builders of one model inside any test."""
 
 import inspect
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from equiv.backends.build import identify_library
-from equiv.comparison.pipeline import make_run_result, run_case
 from equiv.core.case import Builder, Case, KnownDifference, Layer
-from equiv.core.case_files import CASE_FIELDS, LoadedCase
+from equiv.core.case_files import LoadedCase, check_fields
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.grades import EQUAL_GRADES, Verdict
 from equiv.core.headline import severity
 from equiv.core.results import CaseResult, CheckResult, RunResult
 from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError, NotRun
-from equiv.frontends.pytest_plugin.failures import Mismatch, NotCompared, Unequal, make_failure
+from equiv.frontends.functions import compare_through, compare_with_layers, infer_layers
+from equiv.frontends.pytest_plugin.failures import Mismatch, NotCompared, Unequal, make_failure, no_case_failure
 from equiv.frontends.pytest_plugin.run_case import check_platform
 from equiv.frontends.pytest_plugin.session import Session
 from equiv.frontends.pytest_plugin.worker_results import single_case_run
@@ -70,7 +67,7 @@ class Checker:
         right: Builder,
         *,
         batch: Mapping[str, str],
-        layers: Sequence[Layer],
+        layers: Sequence[Layer] | None = None,
         loss: Callable[[Any, Mapping[str, Any]], Any] | None = None,
         methods: Mapping[str, tuple[str, ...]] | None = None,
         optimizer: Callable[[], Any] | None = None,
@@ -80,14 +77,14 @@ class Checker:
         names: tuple[str, str] | None = None,
         checks: Sequence[str] | None = None,
     ) -> CheckedResult:
-        """Compare two builders of one model, as a case of two ports.
+        """Compare two builders of one model, as `equiv.compare` does.
 
         Args:
             left: builder of the reference: returns `model`, `(model, train_step)` or `(model, train_step, create)`.
             right: builder of the candidate.
             batch: see `equiv.core.case.Case`, as for `layers`, `loss`, `methods`, `optimizer`, `known_differences`,
                 `steps` and `budget_factor`.
-            layers: one row per layer, one keyword per port.
+            layers: one row per layer, one keyword per port; None: they are inferred.
             loss: `(outputs, batch)` to a scalar.
             methods: public method to batch entries.
             optimizer: returns an optax transformation.
@@ -105,12 +102,11 @@ class Checker:
         __tracebackhide__ = True
         try:
             wanted = _wanted_checks(self._marked.get("checks") if checks is None else checks)
-            reference, candidate = names or _port_names(left, right)
             case = Case(
                 guide=self._test.nodeid,
-                models={reference: left, candidate: right},
+                models={},
                 batch=batch,
-                layers=tuple(layers),
+                layers=() if layers is None else layers,  # pyright: ignore[reportArgumentType] - checked before use
                 methods=methods,
                 loss=loss,
                 optimizer=optimizer,
@@ -118,31 +114,36 @@ class Checker:
                 steps=steps,
                 budget_factor=budget_factor,
             )
-            run = self._run(case)
+            run = self._run(left, right, case, names, inferred=layers is None)
+            run = replace(run, cases=tuple(CheckedResult(**vars(one)) for one in run.cases))
         except EquivError as error:
             raise error.with_traceback(
                 None
             ) from None  # the message says where; a traceback through equiv does not help
+        if not run.cases:
+            raise no_case_failure(run)
         if (refusal := _deciding_failure(run, wanted)) is not None:
             refusal.key = self._key()
             raise refusal
         self._session.keep(self._key(), run)
-        return CheckedResult(**vars(run.cases[0]))
+        (result,) = run.cases
+        assert isinstance(result, CheckedResult)
+        return result
 
-    def _run(self, case: Case) -> RunResult:
-        for field, fits, wanted in CASE_FIELDS:
-            if not fits(given := getattr(case, field)):
-                raise CaseError(f"equiv.check: {field} is {type(given).__name__}, wanted {wanted}. Fix {field}.")
+    def _run(
+        self, left: Builder, right: Builder, case: Case, names: tuple[str, str] | None, inferred: bool
+    ) -> RunResult:
         _, problem = check_platform(self._marked.get("require") or self._session.require)
         if problem:
             raise NotRun(problem)
         self._count += 1
         name = self._test.name if self._count == 1 else f"{self._test.name}-{self._count}"
         lesson = (inspect.getdoc(getattr(self._test, "obj", None)) or "").partition("\n")[0]
-        started, clock = datetime.now(UTC), time.perf_counter()
-        result = CheckedResult(**vars(run_case(LoadedCase(name, lesson, case))))
-        seconds = round(time.perf_counter() - clock, 3)
-        return make_run_result([replace(result, seconds=seconds)], started, seconds)
+        loaded = LoadedCase(name, lesson, case)
+        if not inferred:
+            return compare_with_layers(left, right, loaded, names)
+        check_fields(f"{name}:", case)
+        return compare_through(infer_layers(left, right, batch=case.batch, methods=case.methods, names=names), loaded)
 
     def _key(self) -> str:
         return self._test.nodeid if self._count == 1 else f"{self._test.nodeid}-{self._count}"
@@ -153,22 +154,8 @@ def _wanted_checks(given: Sequence[str] | None) -> tuple[str, ...]:
         return ()
     unknown = [name for name in given if name not in CHECK_NAMES]
     if isinstance(given, str) or unknown or not given:
-        raise CaseError(f"checks is {given!r}, wanted some of: {', '.join(CHECK_NAMES)}. Fix checks.")
+        raise CaseError(f"checks is {given!r}, wanted some of: {', '.join(CHECK_NAMES)}.", fix="Fix checks.")
     return tuple(given)
-
-
-def _port_names(left: Builder, right: Builder) -> tuple[str, str]:
-    """The libraries of the two builders; `left` and `right` where both are of one.
-
-    Raises:
-        CaseError: one is no builder, or of no known library.
-    """
-    sides = {"left": left, "right": right}
-    for side, builder in sides.items():
-        if not callable(builder):
-            raise CaseError(f"{side} is {type(builder).__name__}, wanted a builder: a function that returns the model.")
-    one, two = (identify_library(side, builder).name for side, builder in sides.items())
-    return (one, two) if one != two else ("left", "right")
 
 
 def _deciding_failure(run: RunResult, wanted: tuple[str, ...]) -> Unequal | None:

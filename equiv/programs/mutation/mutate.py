@@ -97,4 +97,4 @@ def mutate_randomly(
     for index in np.random.default_rng(seed).permutation(len(faults)):
         for mutation, mutant in generate_mutants(program, faults[index], seed, places):
             return mutation, mutant
-    raise EquivError(f"{program.name}: none of {len(faults)} faults applies. Pass a program with equations.")
+    raise EquivError(f"{program.name}: none of {len(faults)} faults applies.", fix="Pass a program with equations.")

@@ -283,7 +283,7 @@ def test_the_freeze_command_writes_the_bundle_and_lists_its_content(tmp_path):
     assert ran.exit_code == 0
     assert restore_reference(decode_bundle(path.read_bytes(), "it")).observed.table.port == "haiku"
     many = CliRunner().invoke(main, ["freeze", str(CASES)])
-    assert "cases; one is frozen at a time. Give a case file." in many.stderr
+    assert "cases, wanted one. Give a case file." in many.stderr
     assert many.exit_code == 2
 
 

@@ -68,7 +68,7 @@ def test_the_manifest_is_printed_as_json_on_request(old, tmp_path) -> None:
         (("--to", "nnx", "--random", "seed:x"), "equiv: --random 'seed:x': no such policy. Pass seed:N, keep or omit."),
         (("--to", "nnx", "--format", "torch"), "cannot write 'torch'. Pass --format with one of npz, safetensors"),
         (("--to", "nnx", "--case", "nowhere.py"), "equiv: nowhere.py: no such file or folder"),
-        (("--to", "nnx", "--case", str(helpers.CASES / "layers")), "cases. Give one case file with --case."),
+        (("--to", "nnx", "--case", str(helpers.CASES / "layers")), "cases, wanted one. Give a case file."),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_two(old, tmp_path, arguments, message) -> None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
+import equiv
 from equiv.errors import EquivError
 from equiv.frontends.cli.inferred_case import parse_inputs, parse_methods
 from equiv.frontends.cli.main import main
 from equiv.infer.builders import locate_builder
 from equiv.infer.import_path import read_batch_specs
-from equiv.infer.run_inferred import run_case_file
 from equiv.infer.session import infer_layers
 from equiv.infer.table.case_writer import case_text
 
@@ -236,7 +236,7 @@ def test_a_planted_wrong_map_is_refuted(folder, places, kind):
         written = case_text(replace(inferred.draft, rows=swapped), folder)
     path = folder / f"case_{kind}.py"
     path.write_text(written)
-    assert run_case_file(path).verdict == "different"
+    assert equiv.run([path]).verdict == "different"
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ def render_svg(spec: dict[str, Any], title: str) -> Markup:
         import vl_convert  # starts a JavaScript engine: only where a chart is drawn
     except ModuleNotFoundError as missing:
         raise NotRun(
-            "the HTML report draws its charts with vl-convert-python, which is not installed here. "
-            "Install it: pip install 'equiv[html]'. Markdown and JUnit need nothing more."
+            "the HTML report draws its charts with vl-convert-python, which is not installed here.",
+            fix="Install it: pip install 'equiv[html]'. Markdown and JUnit need nothing more.",
         ) from missing
 
     whole = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", "config": VEGA_CONFIG, **_printable(spec)}

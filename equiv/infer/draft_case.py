@@ -1,29 +1,31 @@
-"""Check an inferred layer table: load and run the written case file like any other."""
+"""What becomes of an inferred layer table: a case, or a verdict where it lacks leaves."""
 
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import replace
 
-from equiv.comparison.pipeline import RunOptions, make_run_result, run_cases
-from equiv.core.case_files import CaseFile
+from equiv import case as public
+from equiv.core.case import Case
 from equiv.core.grades import Verdict
 from equiv.core.leaves import NativeKey
-from equiv.core.results import RunResult
 from equiv.infer.matching.proposal import Proposal
 from equiv.infer.session import InferredLayers
+from equiv.infer.table.case_writer import CaseDraft
 
 
-def run_case_file(path: Path, progress: Callable[[str], None] = lambda _: None) -> RunResult:
-    """Run a case file.
+def draft_case(draft: CaseDraft, given: Case) -> Case:
+    """The case that `equiv.infer.table.case_writer.case_text` writes, in memory.
 
     Args:
-        path: the file.
-        progress: called with a line of text for every stage.
+        draft: its models, layer table and known differences.
+        given: everything else.
     """
-    started, clock = datetime.now(UTC), time.perf_counter()
-    found = list(run_cases([CaseFile(path.stem, path)], progress, RunOptions()))
-    return make_run_result(found, started, time.perf_counter() - clock)
+    known = [one for name, path, decay in draft.known_differences for one in getattr(public, name)(path, decay=decay)]
+    return replace(
+        given,
+        guide="my own port",
+        models={name: located.builder for name, located in zip(draft.names, draft.builders, strict=True)},
+        layers=tuple(row.layer for row in draft.rows),
+        known_differences=(*given.known_differences, *known),
+    )
 
 
 def verdict_without_run(inferred: InferredLayers) -> tuple[Verdict, str]:

@@ -1,0 +1,325 @@
+"""What the command line does, from Python: `equiv.compare`, `run`, `infer_layers`, `freeze` and `convert`.
+
+The commands and the pytest fixture call these functions.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from equiv.backends.build import identify_library
+from equiv.backends.environment import describe_environment
+from equiv.comparison.frozen.bundle import FrozenReference, encode_bundle, read_bundle
+from equiv.comparison.frozen.freeze import freeze_reference
+from equiv.comparison.pipeline import RunOptions, make_run_result, run_case, run_cases
+from equiv.comparison.state import ReportStage
+from equiv.conversion.convert import ConversionRequest, convert_checkpoint
+from equiv.conversion.manifest import Manifest
+from equiv.conversion.plan.plan import Choices, Plan
+from equiv.conversion.plan.random_state import parse_random_policy
+from equiv.conversion.write_plan import WriteProgress
+from equiv.core.case import Builder, Case, KnownDifference, Layer
+from equiv.core.case_files import CaseFile, LoadedCase, builder_sources, check_fields, find_case_files, load_case
+from equiv.core.results import CaseResult, RunResult
+from equiv.errors import CaseError, EquivError
+from equiv.frontends.files import write_file
+from equiv.infer.builders import locate_builder
+from equiv.infer.draft_case import draft_case, verdict_without_run
+from equiv.infer.session import InferredLayers
+from equiv.infer.session import infer_layers as infer_between
+
+
+def _say_nothing(_: object) -> None:
+    """The callback of a caller that shows no progress."""
+
+
+def run(
+    paths: Sequence[str | Path] = ("cases",),
+    expression: str = "",
+    *,
+    prove_only: bool = False,
+    selfcheck: bool = False,
+    initial: bool = False,
+    against: str | Path | None = None,
+    progress: ReportStage = _say_nothing,
+    finished: Callable[[CaseResult], None] = _say_nothing,
+) -> RunResult:
+    """Compare every case under some paths, as `equiv run` does; a case that cannot be used is a result too.
+
+    Args:
+        paths: case files, or folders of them.
+        expression: words with `and`, `or`, `not` that select cases by name.
+        prove_only: prove what can be proved, and run nothing.
+        selfcheck: also plant faults in every candidate, and record which are noticed.
+        initial: also compare the distributions of initial parameter values.
+        against: a bundle of `freeze`, used instead of the reference of the case that it was made of.
+        progress: called with a text for every stage.
+        finished: called with the result of every case.
+
+    Returns:
+        The results, with a verdict. An interrupt keeps the finished ones, and the others are named.
+
+    Raises:
+        EquivError: there are no cases, or options exclude each other.
+    """
+    files = find_case_files(tuple(map(Path, paths)), expression)
+    options = RunOptions(prove_only, selfcheck, initial)
+    if against is not None:
+        if prove_only or selfcheck or initial:
+            raise EquivError("--against runs without --prove-only, --selfcheck and --initial.", fix="Leave them out.")
+        options = RunOptions(against=read_bundle(Path(against)))
+        files = _frozen_case(files, options.against)
+    started, clock = datetime.now(UTC), time.perf_counter()
+    describe_environment()  # fails early where there is no device
+    results: list[CaseResult] = []
+    try:
+        for case in run_cases(files, progress, options):
+            results.append(case)
+            finished(case)
+    except KeyboardInterrupt:
+        for file in files[len(results) :]:
+            results.append(CaseResult(file.name, "", "", "", (), {}, (), problem="not run: interrupted"))
+    return make_run_result(results, started, time.perf_counter() - clock)
+
+
+def _frozen_case(files: list[CaseFile], frozen: FrozenReference | None) -> list[CaseFile]:
+    """Find the case that was frozen; a single file is taken whatever its name."""
+    assert frozen is not None
+    found = files if len(files) == 1 else [file for file in files if file.name == frozen.case]
+    if len(found) != 1:
+        raise EquivError(
+            f"none of {len(files)} cases is {frozen.case!r}, of which the bundle was made.", fix="Give its file."
+        )
+    return found
+
+
+def compare(
+    left: Builder | str,
+    right: Builder | str,
+    *,
+    batch: Mapping[str, str],
+    layers: Sequence[Layer] | None = None,
+    methods: Mapping[str, tuple[str, ...]] | None = None,
+    loss: Callable[[Any, Mapping[str, Any]], Any] | None = None,
+    optimizer: Callable[[], Any] | None = None,
+    known_differences: Sequence[KnownDifference] = (),
+    steps: int = 5,
+    budget_factor: float = 1.0,
+    names: tuple[str, str] | None = None,
+    progress: ReportStage = _say_nothing,
+) -> RunResult:
+    """Compare two models, as `equiv check` and the pytest fixture `equiv` do.
+
+    Args:
+        left: the reference: a function that returns `model`, `(model, train_step)` or `(model, train_step, create)`;
+            or its import path, `module:attribute` or `file.py:function`.
+        right: the candidate, likewise.
+        batch: see `equiv.Case`, as for `layers`, `loss`, `methods`, `optimizer`, `known_differences`, `steps` and
+            `budget_factor`.
+        layers: one row per layer, one keyword per port; None: they are inferred.
+        methods: public method to batch entries.
+        loss: `(outputs, batch)` to a scalar.
+        optimizer: returns an optax transformation.
+        known_differences: formulas for leaves that differ by design.
+        steps: number of train steps.
+        budget_factor: a factor on every derived budget, shown with every number.
+        names: of the two ports, as in `layers`; None: their libraries, or `left` and `right` if both are of one.
+        progress: called with a text for every stage.
+
+    Returns:
+        The results, with a verdict: `same`, `different`, `inconclusive` or `error`.
+
+    Raises:
+        EquivError: an argument cannot be used.
+    """
+    case = Case("", {}, batch, tuple(layers or ()), methods=methods, loss=loss, optimizer=optimizer)
+    case = replace(case, known_differences=tuple(known_differences), steps=steps, budget_factor=budget_factor)
+    if layers is None:
+        return compare_inferred(left, right, case, names, progress)[0]
+    return compare_with_layers(left, right, LoadedCase("compare", "", case), names, progress)
+
+
+def compare_with_layers(
+    left: Builder | str,
+    right: Builder | str,
+    loaded: LoadedCase,
+    names: tuple[str, str] | None = None,
+    progress: ReportStage = _say_nothing,
+) -> RunResult:
+    """Compare two models through the layer table of a case without models; arguments as of `compare`.
+
+    Raises:
+        EquivError: an argument cannot be used.
+    """
+    started, clock = datetime.now(UTC), time.perf_counter()
+    builders = [locate_builder(one).builder if isinstance(one, str) else one for one in (left, right)]
+    ports = names or _port_names(*builders)
+    case = replace(loaded.case, models=dict(zip(ports, builders, strict=True)))
+    check_fields(f"{loaded.name}:", case)
+    result = run_case(replace(loaded, case=case, sources=builder_sources(case.models)), progress)
+    seconds = round(time.perf_counter() - clock, 3)
+    return make_run_result([replace(result, seconds=seconds)], started, seconds)
+
+
+def compare_inferred(
+    left: Builder | str,
+    right: Builder | str,
+    case: Case,
+    names: tuple[str, str] | None = None,
+    progress: ReportStage = _say_nothing,
+) -> tuple[RunResult, InferredLayers]:
+    """Infer the layer table of two models, and compare them through it; arguments as of `compare`.
+
+    Args:
+        left: the reference.
+        right: the candidate.
+        case: all but models and layers.
+        names: of the two ports; None: see `equiv.infer.builders.port_names`.
+        progress: called with a text for every stage.
+
+    Raises:
+        EquivError: an argument cannot be used.
+    """
+    check_fields("compare:", case)
+    progress("reading both ports")
+    found = infer_layers(left, right, batch=case.batch, methods=case.methods, names=names)
+    return compare_through(found, LoadedCase("inferred", found.draft.lesson, case), progress), found
+
+
+def compare_through(found: InferredLayers, loaded: LoadedCase, progress: ReportStage = _say_nothing) -> RunResult:
+    """Compare two models through their inferred layer table; where it lacks leaves, nothing is run.
+
+    Args:
+        found: the layer table.
+        loaded: the case, all but models and layers.
+        progress: called with a text for every stage.
+    """
+    started, clock = datetime.now(UTC), time.perf_counter()
+    if not found.covered:
+        verdict, headline = verdict_without_run(found)
+        return RunResult(verdict, headline, describe_environment(), (), started.isoformat(), found.seconds)
+    defined = {name: one.defined for name, one in zip(found.draft.names, found.draft.builders, strict=True)}
+    drafted = replace(loaded, case=draft_case(found.draft, loaded.case), sources=builder_sources(defined))
+    result = run_case(drafted, progress)
+    seconds = round(time.perf_counter() - clock, 3)
+    return make_run_result([replace(result, seconds=seconds)], started, seconds)
+
+
+def _port_names(left: Builder, right: Builder) -> tuple[str, str]:
+    """The libraries of the two builders; `left` and `right` where both are of one.
+
+    Raises:
+        CaseError: one is no builder, or of no known library.
+    """
+    sides = {"left": left, "right": right}
+    for side, builder in sides.items():
+        if not callable(builder):
+            raise CaseError(
+                f"{side} is {type(builder).__name__}, wanted a builder: a function that returns the model.",
+                fix=f"Fix {side}.",
+            )
+    one, two = (identify_library(side, builder).name for side, builder in sides.items())
+    return (one, two) if one != two else ("left", "right")
+
+
+def infer_layers(
+    left: Builder | str,
+    right: Builder | str,
+    *,
+    batch: Mapping[str, str],
+    methods: Mapping[str, tuple[str, ...]] | None = None,
+    names: tuple[str, str] | None = None,
+) -> InferredLayers:
+    """Infer the layer table of two models, as `equiv map` does; arguments as of `compare`.
+
+    Raises:
+        EquivError: an argument cannot be used, or a model cannot be built or traced.
+    """
+    describe_environment()  # fails early where there is no device
+    builders = locate_builder(left, "left"), locate_builder(right, "right")
+    return infer_between(builders, batch, methods, names)
+
+
+def freeze(path: str | Path, output: str | Path, *, progress: ReportStage = _say_nothing) -> FrozenReference:
+    """Save the first model of a case as a bundle for `run(against=...)`, as `equiv freeze` does.
+
+    Args:
+        path: the case file.
+        output: the file to write.
+        progress: called with a text for every stage.
+
+    Raises:
+        EquivError: it is no case, its first model cannot be run, or the file cannot be written.
+    """
+    frozen = freeze_reference(_load_one_case(Path(path), 1), progress)
+    write_file(Path(output), encode_bundle(frozen), "Give another file with -o.")
+    return frozen
+
+
+def convert(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    case: str | Path,
+    to: str,
+    origin: str | None = None,
+    format: str | None = None,
+    random: str | None = None,
+    step: int | None = None,
+    drop: Sequence[str] = (),
+    allow_pickle: bool = False,
+    allow_nonfinite: bool = False,
+    verify: bool = False,
+    dry_run: bool = False,
+    progress: ReportStage = _say_nothing,
+    planned: Callable[[Plan], WriteProgress] = lambda _: _say_nothing,
+) -> Manifest | None:
+    """Convert a checkpoint to another library, as `equiv convert` does.
+
+    Args:
+        checkpoint: the old checkpoint.
+        output: the new one; it must not exist.
+        case: the case file whose layer table is used.
+        to: port of the new checkpoint.
+        origin: port of the old one; None: recognised by its leaves.
+        format: of the new checkpoint; None: by the suffix of `output`.
+        random: what becomes of random state: `seed:N`, `keep` or `omit`.
+        step: number of steps taken, for a library that stores it where the other does not.
+        drop: parts of paths that are left out.
+        allow_pickle: read a pickle.
+        allow_nonfinite: accept NaN and infinite values.
+        verify: run both models, each from its own checkpoint, and compare them.
+        dry_run: stop at the plan.
+        progress: called with a text for every stage.
+        planned: called with the plan, before anything is written; returns what is called with every size written.
+
+    Returns:
+        The manifest, which is written beside the new checkpoint, too; None: a dry run.
+
+    Raises:
+        EquivError: it cannot be converted, and nothing has been written; or the converted model is different.
+    """
+    request = ConversionRequest(
+        Path(checkpoint),
+        _load_one_case(Path(case)),
+        to,
+        Path(output),
+        origin=origin,
+        format=format,
+        choices=Choices(parse_random_policy(random) if random else None, step),
+        drop=tuple(drop),
+        allow_pickle=allow_pickle,
+        nonfinite=allow_nonfinite,
+        verify=verify,
+    )
+    return convert_checkpoint(request, progress, planned, dry_run)
+
+
+def _load_one_case(path: Path, least_models: int = 2) -> LoadedCase:
+    files = find_case_files((path,))
+    if len(files) != 1:
+        raise EquivError(f"{path}: holds {len(files)} cases, wanted one.", fix="Give a case file.")
+    return load_case(files[0], least_models)

@@ -1,0 +1,185 @@
+"""`equiv.compare`, `run`, `infer_layers`, `freeze` and `convert`: what the command line does, from Python."""
+
+import json
+from dataclasses import replace
+
+import helpers
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import equiv
+import equiv.comparison
+from equiv.conversion.manifest import read_manifest
+from equiv.frontends.cli.main import main
+from equiv.infer.draft_case import draft_case
+from equiv.infer.table.case_writer import case_text
+from equiv.layers import linear
+
+BATCH = {"x": "float32[4,5]"}
+ROWS = (linear("hidden", linen="hidden", nnx="hidden"), linear("out", linen="out", nnx="out"))
+
+
+def linen(scale=1):
+    import flax.linen as nn
+    import jax
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3, name="out")(jax.nn.relu(nn.Dense(6, name="hidden")(x))) * scale
+
+    return Model()
+
+
+def nnx(rngs):
+    import jax
+    from flax import nnx
+
+    class Model(nnx.Module):
+        def __init__(self):
+            self.hidden, self.out = nnx.Linear(5, 6, rngs=rngs), nnx.Linear(6, 3, rngs=rngs)
+
+        def __call__(self, x):
+            return self.out(jax.nn.relu(self.hidden(x)))
+
+    return Model()
+
+
+def doubled():
+    return linen(scale=2)
+
+
+def grades(run):
+    return {(check.candidate, check.check): check.grade for case in run.cases for check in case.checks}
+
+
+def test_the_functions_are_public_beside_their_packages():
+    """`import equiv.comparison` must not hide a function: packages have other names."""
+    assert all(callable(getattr(equiv, name)) for name in ("compare", "run", "infer_layers", "freeze", "convert"))
+
+
+def test_two_models_are_compared_without_a_layer_table():
+    run = equiv.compare(linen, nnx, batch=BATCH)
+    assert run.verdict == "same"
+    assert {row.leaf for row in run.cases[0].leaves} == {"hidden/kernel", "hidden/bias", "out/kernel", "out/bias"}
+
+
+def test_an_inferred_table_and_a_given_one_give_the_same_grades():
+    given = equiv.compare(linen, nnx, batch=BATCH, layers=ROWS)
+    assert grades(given) == grades(equiv.compare(linen, nnx, batch=BATCH))
+
+
+def test_a_fault_is_found_with_either_table():
+    for layers in (None, ROWS):
+        run = equiv.compare(doubled, nnx, batch=BATCH, layers=layers)
+        assert run.verdict == "different"
+        assert grades(run)["nnx", "outputs"] == "refuted"
+
+
+def test_names_of_two_models_of_one_library_are_free():
+    run = equiv.compare(linen, doubled, batch=BATCH, names=("old", "new"))
+    assert (run.cases[0].reference, run.cases[0].candidates, run.verdict) == ("old", ("new",), "different")
+
+
+def test_command_function_and_file_give_the_same_grades(tmp_path, monkeypatch):
+    """`equiv check`, `equiv.compare` and the case file that `equiv new` writes."""
+    monkeypatch.chdir(helpers.CASES.parent)
+    places = [f"tests/frontends/test_functions.py:{name}" for name in ("linen", "nnx")]
+    printed = CliRunner().invoke(main, ["check", *places, "--input", "float32[4,5]", "--json"])
+    assert printed.exit_code == 0, printed.output
+    checked = {
+        (check["candidate"], check["check"]): check["grade"]
+        for case in json.loads(printed.stdout)["cases"]
+        for check in case["checks"]
+    }
+    assert checked == grades(equiv.compare(*places, batch=BATCH))
+    written = tmp_path / "case.py"
+    assert CliRunner().invoke(main, ["new", *places, "--input", "float32[4,5]", "-o", str(written)]).exit_code == 0
+    assert checked == grades(equiv.run([written]))
+
+
+def test_a_drafted_case_is_the_one_that_is_written(tmp_path):
+    found = equiv.infer_layers(linen, nnx, batch=BATCH)
+    assert found.complete
+    drafted = draft_case(found.draft, equiv.Case("", {}, BATCH, ()))
+    written = helpers.case_from(case_text(replace(found.draft, builders=found.draft.builders), tmp_path), "written")
+    assert (drafted.layers, drafted.known_differences, drafted.batch) == (
+        written.layers,
+        written.known_differences,
+        written.batch,
+    )
+    assert list(drafted.models) == list(written.models)
+
+
+def test_the_users_own_builder_is_the_source_of_its_port():
+    (case,) = equiv.compare(linen, nnx, batch=BATCH).cases
+    assert case.sources["linen"].text.startswith("def linen(scale=1):")
+    assert case.sources["nnx"].file.endswith("tests/frontends/test_functions.py")
+
+
+def test_models_without_the_same_leaves_are_different_without_a_run():
+    def with_gain(rngs):
+        import jax.numpy as jnp
+        from flax import nnx as nnx_library
+
+        class Model(nnx_library.Module):
+            def __init__(self):
+                self.inner, self.gain = nnx(rngs), nnx_library.Param(jnp.ones(3))
+
+            def __call__(self, x):
+                return self.inner(x) * self.gain[...]
+
+        return Model()
+
+    run = equiv.compare(linen, with_gain, batch=BATCH)
+    assert (run.verdict, run.cases) == ("different", ())
+    assert "has no corresponding leaf" in run.headline
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"batch": {"x": 3}}, r"compare: batch is \{'x': 3\}, wanted names to text"),
+        ({"batch": {"x": 3}, "layers": ROWS}, r"compare: batch is \{'x': 3\}, wanted names to text"),
+        ({"steps": 0}, "compare: steps is 0, wanted a whole number"),
+        ({"left": 3}, "left: got 3. Give a function"),
+        ({"left": 3, "layers": ROWS}, "left is int, wanted a builder"),
+        ({"left": "nowhere.py:model"}, "no such file. Give file.py:function"),
+    ],
+)
+def test_what_cannot_be_used_is_an_error_of_ours(changed, match):
+    with pytest.raises(equiv.EquivError, match=match):
+        equiv.compare(**({"left": linen, "right": nnx, "batch": BATCH} | changed))
+
+
+def test_a_run_of_files_reports_each_as_it_finishes():
+    told = []
+    run = equiv.run(["cases/counter.py"], prove_only=True, finished=lambda case: told.append(case.name))
+    assert (run.verdict, told) == ("same", ["counter"])
+
+
+def test_options_that_exclude_each_other_are_refused():
+    with pytest.raises(equiv.EquivError, match="--against runs without --prove-only"):
+        equiv.run(["cases/counter.py"], prove_only=True, against="counter.equiv")
+
+
+def test_a_frozen_reference_is_written_and_compared_with(tmp_path):
+    frozen = equiv.freeze("cases/counter.py", tmp_path / "counter.equiv")
+    assert (frozen.port, frozen.case) == ("haiku", "counter")
+    run = equiv.run(["cases/counter.py"], against=tmp_path / "counter.equiv")
+    assert (run.verdict, run.cases[0].reference) == ("same", "frozen haiku")
+
+
+def test_a_checkpoint_is_converted(tmp_path):
+    old = {"hidden/kernel": (5, 6), "hidden/bias": (6,), "out/kernel": (6, 3), "out/bias": (3,)}
+    arrays = {f"params/{name}": np.full(shape, 0.5, "float32") for name, shape in old.items()}
+    np.savez(tmp_path / "old.npz", **arrays)
+    written = tmp_path / "case.py"
+    place = "tests/frontends/test_functions.py"
+    CliRunner().invoke(main, ["new", f"{place}:linen", f"{place}:nnx", "--input", "float32[4,5]", "-o", str(written)])
+    manifest = equiv.convert(tmp_path / "old.npz", tmp_path / "new.npz", case=written, to="nnx", verify=True)
+    assert manifest is not None
+    assert manifest == read_manifest(tmp_path / "new.npz")
+    assert manifest.verified.startswith("same: ")
+    assert equiv.convert(tmp_path / "old.npz", tmp_path / "x.npz", case=written, to="nnx", dry_run=True) is None
