@@ -35,7 +35,7 @@ class LocatedBuilder:
         builder: the function that a case's `models` takes.
         argument: name of its argument; empty: it takes none.
         code: what it returns, as source text with `{name}` for the attribute.
-        defined: what was imported: the function, the class, or the class of the instance.
+        defined: what was imported: the function, the class, or the class of the instance; None: unknown.
     """
 
     import_path: ImportPath
@@ -43,7 +43,7 @@ class LocatedBuilder:
     builder: Builder
     argument: str
     code: str
-    defined: Any
+    defined: Any = None
 
 
 def locate_builder(given: str | Any, side: str = "") -> LocatedBuilder:

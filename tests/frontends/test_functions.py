@@ -65,7 +65,7 @@ def test_two_models_are_compared_without_a_layer_table():
     assert {row.leaf for row in run.cases[0].leaves} == {"hidden/kernel", "hidden/bias", "out/kernel", "out/bias"}
 
 
-def test_an_inferred_table_and_a_given_one_give_the_same_grades():
+def test_an_inferred_table_gives_a_given_ones_grades():
     given = equiv.compare(linen, nnx, batch=BATCH, layers=ROWS)
     assert grades(given) == grades(equiv.compare(linen, nnx, batch=BATCH))
 

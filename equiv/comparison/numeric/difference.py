@@ -64,6 +64,9 @@ def compare_output(
     return worst_finding(output, findings)
 
 
+ROUNDS_MORE = "the same function, but the candidate rounds more than its dtype explains"
+
+
 def apply_proof(comparison: Comparison, finding: Finding, other: OutputName) -> Finding:
     """Give a numeric finding the grade of its proof, if there is one; `other` is the candidate's output."""
     proof = _proof_of(comparison, finding.output, other, finding.probe)
@@ -72,7 +75,8 @@ def apply_proof(comparison: Comparison, finding: Finding, other: OutputName) -> 
     if finding.grade != "refuted":
         return replace(finding, grade=proof.grade, note="", rewrites=proof.rewrites)
     if proof.grade == "proved modulo" and finding.precision == "native":
-        return replace(finding, rewrites=proof.rewrites)
+        # The same in real numbers, as the proof has it: what is left is how each port rounds.
+        return replace(finding, note=ROUNDS_MORE, rewrites=proof.rewrites)
     return replace(
         finding, grade="error", note="proved equal, yet the numbers differ: an error of equiv, please report"
     )
@@ -210,7 +214,7 @@ def _grade(native: Difference, float64: Difference | None, comparison: Compariso
     if judge.ratio > 1:
         return "refuted", "no rounding explains this difference"
     if native.ratio > 1:
-        return "refuted", "the same function, but the candidate rounds more than its dtype explains"
+        return "refuted", ROUNDS_MORE
     if native.error == 0:
         return "exact", ""
     if float64 is not None:
