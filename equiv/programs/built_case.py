@@ -1,13 +1,10 @@
 """A case with every model built and its parameters mapped to canonical leaves."""
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-
-import numpy as np
 
 from equiv.backends.base import PortSpec
 from equiv.backends.build import MappedPort, build_port, call_user_code, port_spec
@@ -17,6 +14,7 @@ from equiv.core.case import Case
 from equiv.core.layer_kinds import canonical_name
 from equiv.core.output_name import ProgramName
 from equiv.errors import CaseError, EquivError
+from equiv.programs.content import ContentReader, digest, name_by_code
 from equiv.programs.trace import Tracer, trace_forward
 
 
@@ -125,7 +123,7 @@ def _check_deterministic(tracer: Tracer, other: Tracer) -> None:
     """Check that calling the builder twice gives the same program."""
     name, program = tracer.port.name, ProgramName(tracer.modes()[0], next(iter(tracer.request.methods)))
     traced = [call_user_code(name, "tracing", partial(trace_forward, one, program)) for one in (tracer, other)]
-    if _program_text(traced[0].jaxpr) != _program_text(traced[1].jaxpr):
+    if _describe_program(traced[0].jaxpr) != _describe_program(traced[1].jaxpr):
         raise CaseError(
             f"{name}: the builder is not deterministic: two calls gave two different models.",
             fix="Remove randomness and global state from it; initial values may be random, the model may not.",
@@ -133,6 +131,6 @@ def _check_deterministic(tracer: Tracer, other: Tracer) -> None:
         )
 
 
-def _program_text(closed: Any) -> tuple[str, list[bytes]]:
-    """The printed jaxpr without memory addresses, and the bytes of its constants."""
-    return re.sub(r"0x[0-9a-f]+", "", str(closed.jaxpr)), [np.asarray(const).tobytes() for const in closed.consts]
+def _describe_program(closed: Any) -> str:
+    """Hash a jaxpr with its constants; functions, which each call of a builder makes anew, by their code."""
+    return digest(ContentReader(name_by_code).read(closed))

@@ -1,6 +1,5 @@
 """The random draws of a program, found in its jaxpr, and which of them use the same key."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from equiv.errors import PortError
+from equiv.programs.content import ContentReader, digest, read_operation
 from equiv.programs.jaxpr import Interpreter, inner_jaxprs, open_jaxpr, read_scan, source_line, visit_equations
 from equiv.programs.primitives import RANDOM_BITS
 from equiv.programs.program import Draw
@@ -30,7 +30,7 @@ def find_draws(closed: Any) -> tuple[list[Draw], list[int]]:
     if not count_draws(closed):
         return [], []
     finder = _DrawFinder()
-    finder.run(closed, [_hash_parts("input", index) for index in range(len(open_jaxpr(closed)[0].invars))])
+    finder.run(closed, [digest("input", index) for index in range(len(open_jaxpr(closed)[0].invars))])
     found = finder.found
     order = list(dict.fromkeys(ident for ident, _ in found))
     first = dict(reversed(found))
@@ -47,15 +47,14 @@ class _DrawFinder(Interpreter[str]):
         self.found: list[tuple[str, Draw]] = []
 
     def literal(self, atom: Any) -> str:
-        return _hash_parts("literal", repr(atom.val))
+        return digest("literal", ContentReader().read(np.asarray(atom.val, atom.aval.dtype)))
 
     def constant(self, array: Any) -> str:
-        return _hash_parts("const", _constant_content(array))
+        return digest("const", ContentReader().read(array))
 
     def equation(self, eqn: Any, ins: list[str]) -> list[str]:
-        name, params = eqn.primitive.name, eqn.params
-        plain = sorted((key, str(value)) for key, value in params.items())
-        outs = [_hash_parts(name, plain, ins, index) for index in range(len(eqn.outvars))]
+        name, params, operation = eqn.primitive.name, eqn.params, read_operation(eqn)
+        outs = [digest(operation, ins, index) for index in range(len(eqn.outvars))]
         if name == RANDOM_BITS:
             draw = Draw(tuple(eqn.outvars[0].aval.shape), params["bit_width"], source_line(eqn))
             self.found.append((outs[0], draw))
@@ -79,7 +78,7 @@ class _DrawFinder(Interpreter[str]):
 
     def cond(self, eqn: Any, ins: list[str]) -> list[str]:
         outs = [self.run(branch, ins[1:]) for branch in eqn.params["branches"]]
-        return [_hash_parts("cond", ins[0], ways) for ways in zip(*outs, strict=True)]
+        return [digest("cond", ins[0], ways) for ways in zip(*outs, strict=True)]
 
     def scan(self, eqn: Any, ins: list[str]) -> list[str]:
         """Names of a scan's outputs, and its draws.
@@ -89,27 +88,19 @@ class _DrawFinder(Interpreter[str]):
         """
         loop, inner = read_scan(eqn), _DrawFinder()
         fixed, start, scanned = loop.split(ins)
-        ident = _hash_parts(str(open_jaxpr(loop.body)[0]), ins, loop.reverse)
-        carry = [_hash_parts("carry", index, ident) for index in range(len(start))]
+        ident = digest(ContentReader().read(loop.body), ins, loop.reverse)
+        carry = [digest("carry", index, ident) for index in range(len(start))]
         slices = [
-            name.removeprefix(STACK_PREFIX) if name.startswith(STACK_PREFIX) else _hash_parts("slice", name)
+            name.removeprefix(STACK_PREFIX) if name.startswith(STACK_PREFIX) else digest("slice", name)
             for name in scanned
         ]
         outs = inner.run(loop.body, [*fixed, *carry, *slices])
         self.found += [
-            (_hash_parts(name, loop.length), Draw((loop.length, *draw.shape), draw.bit_width, draw.where, ident))
+            (digest(name, loop.length), Draw((loop.length, *draw.shape), draw.bit_width, draw.where, ident))
             for name, draw in inner.found
         ]
-        last = [_hash_parts("last", index, loop.length, ident) for index in range(len(start))]
-        return [*last, *(f"{STACK_PREFIX}{name}" for name in outs[len(start) :])]
-
-
-def _constant_content(const: Any) -> Any:
-    return const.tobytes() if isinstance(const, np.ndarray) else id(const)
-
-
-def _hash_parts(*parts: Any) -> str:
-    return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+        last = [digest("last", index, loop.length, ident) for index in range(len(start))]
+        return [*last, *(STACK_PREFIX + name for name in outs[len(start) :])]
 
 
 def draw_bits(draw: Draw, seed: Sequence[int]) -> np.ndarray:

@@ -234,7 +234,9 @@ def _float64_params(eqn: Any, ins: list[Any]) -> dict[str, Any]:
     for key in DTYPE_PARAMETERS:
         if str(params.get(key)) in NARROW_FLOAT_DTYPES:
             params[key] = jnp.dtype("float64")
-    if "precision" in params:  # "bfloat16", `DotAlgorithmPreset.BF16_BF16_F32`: float64 operands would be rounded
+    # `DotAlgorithmPreset.BF16_BF16_F32` would round float64 operands. A precision is about float32 only, and is kept:
+    # which operand has it is part of the operation's name.
+    if isinstance(params.get("precision"), jax.lax.DotAlgorithm | jax.lax.DotAlgorithmPreset):
         params["precision"] = None
     if any(str(getattr(value, "dtype", "")) == "float64" for value in ins):
         for key, value in params.items():

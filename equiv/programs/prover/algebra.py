@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from equiv.programs.prover.terms import TermView, apply_elementwise, constant_view, digest, on_term, seen_through
+from equiv.programs.content import digest
+from equiv.programs.prover.terms import TermView, apply_elementwise, constant_view, on_term, seen_through
 
 REORDERED_PRODUCTS = "products in another order"
 

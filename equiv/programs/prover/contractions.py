@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from equiv.programs.prover.terms import TermView, digest, dtype_name, relevant_params
+from jax import lax
+
+from equiv.programs.content import ContentReader, digest
+from equiv.programs.prover.terms import TermView, dtype_name, relevant_params
 
 OperandAxis = tuple[Any, int | None]
 """The operand (0, 1 or `batch`) and the axis of its term."""
@@ -33,9 +36,24 @@ def number_dot_general(params: dict[str, Any], ins: Sequence[TermView], aval: An
     written: list[OperandAxis] = [("batch", left.axes[axis]) for axis in left_batch]
     written += [(side, axis) for side in (0, 1) for axis in free[side]]
     axes = tuple(None if axis is None else order.index((side, axis)) for side, axis in written)
-    kept = relevant_params(params, "dimension_numbers", "preferred_element_type")
-    dtypes = (dtype_name(aval.dtype), *sorted((left.dtype, right.dtype)))
-    return TermView(digest("dot", key, kept, dtypes), axes, tuple(aval.shape), dtype_name(aval.dtype))
+    kept = relevant_params(params, "dimension_numbers", "preferred_element_type", "precision")
+    # Each operand has its own dtype and its own precision.
+    precision = _swap_precision(params["precision"]) if swap else params["precision"]
+    dtypes = (right.dtype, left.dtype) if swap else (left.dtype, right.dtype)
+    term = digest("dot", key, kept, ContentReader().read(precision), dtypes, dtype_name(aval.dtype))
+    return TermView(term, axes, tuple(aval.shape), dtype_name(aval.dtype))
+
+
+def _swap_precision(precision: Any) -> Any:
+    if isinstance(precision, lax.DotAlgorithm):
+        return precision._replace(
+            lhs_precision_type=precision.rhs_precision_type,
+            rhs_precision_type=precision.lhs_precision_type,
+            lhs_component_count=precision.rhs_component_count,
+            rhs_component_count=precision.lhs_component_count,
+        )
+    # A preset treats both operands alike, as None does.
+    return precision[::-1] if isinstance(precision, tuple) else precision
 
 
 def _axis_pairs(left: TermView, right: TermView, ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int]]:

@@ -9,14 +9,15 @@ slices it, the slice is the first loop's own value at that index, so that residu
 in the backward scan. Indices are those of one loop; a nested loop has its own, so all names carry their loop's depth.
 """
 
-import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from equiv.programs.content import digest
+from equiv.programs.identity import fresh_symbol
 from equiv.programs.jaxpr import ScanLoop, WhileLoop
-from equiv.programs.prover.terms import TermView, digest, new_term
+from equiv.programs.prover.terms import TermView, new_term
 
 NumberBody = Callable[[Any, list[TermView]], list[TermView]]
 """Numbers a loop body: `(jaxpr, inputs)` to outputs, as term views."""
@@ -69,7 +70,7 @@ def _refine_carries(
     """Name the carries of a loop, and number its body with them. A carry that never changes is its initial value."""
     number = len(start)
     # Fresh names, so that a nested loop does not confuse the outer loop's carry with its own.
-    carry = [new_term(digest("carry", next(FRESH_IDS)), value.shape, value.dtype) for value in start]
+    carry = [new_term(digest("carry", fresh_symbol()), value.shape, value.dtype) for value in start]
     outs = once(carry)
     unchanged = [outs[index].name == carry[index].name for index in range(number)]
     # A carry that the body returns unchanged keeps its initial value; the rounds below refine the others.
@@ -141,7 +142,3 @@ def number_cond(eqn: Any, ins: list[TermView], number_body: NumberBody) -> list[
         new_term(digest("cond", ins[0].name, [value.name for value in values]), aval.shape, aval.dtype)
         for aval, values in zip(avals, zip(*branches, strict=True), strict=True)
     ]
-
-
-# In one process a name with a fresh number equals no other: what it stands for is proved equal to nothing else.
-FRESH_IDS = itertools.count()

@@ -5,13 +5,14 @@ the value the axis of the term, or None where it is broadcast. Reshapes that onl
 transposes change the view and leave the term alone.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
+
+from equiv.programs.content import Content, ContentReader, digest, encode, is_key, read_key
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,7 @@ class TermView:
 @cache
 def dtype_name(dtype: Any) -> str:
     """A dtype's name; cached, since it is asked for so often."""
-    return str(dtype)
-
-
-def digest(*parts: Any) -> str:
-    """Hash parts to a name."""
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+    return dtype if isinstance(dtype, str) else dtype.name
 
 
 def new_term(name: str, shape: Sequence[int], dtype: Any) -> TermView:
@@ -65,9 +61,8 @@ def new_term(name: str, shape: Sequence[int], dtype: Any) -> TermView:
 
 def literal_view(array: Any) -> TermView:
     """Make the view of a constant array; if all elements are equal it is a broadcast scalar."""
-    # A key's numbers cannot be read like an array's: only the same object counts as the same key.
-    if "key<" in dtype_name(getattr(array, "dtype", None)):
-        return new_term(digest("key", id(array)), array.shape, array.dtype)
+    if is_key(array):
+        return new_term(digest(read_key(array)), array.shape, array.dtype)
     numbers = np.asarray(array)
     first = numbers.reshape(-1)[0] if numbers.size else None
     # Bytes, not `==`: zero and minus zero differ, and a NaN is equal to itself.
@@ -148,9 +143,10 @@ def apply_elementwise(
 
     # Sorted, so that the order in which operands are written does not decide the order of axes.
     # Axes of equal signature keep the program's order: at worst an equality is missed.
-    def signature(axis: int) -> str:
-        rows = zip(operands, views, marks, strict=True)
-        return repr(sorted((value.term, repr(mark), repr(view[axis])) for value, view, mark in rows))
+    def signature(axis: int) -> list[bytes]:
+        return sorted(
+            encode(value.term, mark, view[axis]) for value, view, mark in zip(operands, views, marks, strict=True)
+        )
 
     # The order of the result's axes is a view: (a + b).T and a.T + b.T are one term.
     if len(axes) > 1:
@@ -178,12 +174,14 @@ def seen_through(view: TermView, own: TermView) -> TermView:
     return TermView(own.term, axes, view.shape, own.dtype, own.constant)
 
 
-IGNORED_PARAMS = frozenset(("sharding", "out_sharding", "weak_type", "name", "accuracy", "ctx_mesh", "debug_info"))
-"""Parameters that do not affect the value, only where or how it is computed."""
+IGNORED_PARAMS = frozenset(("sharding", "out_sharding", "weak_type", "ctx_mesh", "debug_info", "computation"))
+"""Parameters of jax's primitives that do not affect the value, only where it is computed.
+
+`computation` is the function of a `reduce`, which its jaxpr says as well.
+"""
 
 
-def relevant_params(params: dict[str, Any], *without: str) -> list[tuple[str, str]]:
-    """An equation's parameters, without those that do not affect the value."""
-    return sorted(
-        (key, str(value)) for key, value in params.items() if key not in IGNORED_PARAMS and key not in without
-    )
+def relevant_params(params: dict[str, Any], *without: str) -> list[tuple[str, Content]]:
+    """Read the parameters of one of jax's primitives, without those that do not affect the value."""
+    kept = {key: value for key, value in params.items() if key not in IGNORED_PARAMS and key not in without}
+    return ContentReader().read_parameters(kept)

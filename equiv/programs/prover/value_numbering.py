@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 
 from equiv.core.output_name import InputName, OutputName
-from equiv.programs.jaxpr import Interpreter, inner_jaxprs, open_jaxpr, read_scan, read_while
+from equiv.programs.content import digest, is_jax_primitive, read_operation
+from equiv.programs.jaxpr import Interpreter, read_scan, read_while
 from equiv.programs.primitives import COMMUTATIVE, ELEMENTWISE, IDENTITIES, NUMPY_FUNCTIONS, REDUCTIONS
 from equiv.programs.program import Program
 from equiv.programs.prover import contractions, loops, rules
 from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.terms import (
+    IGNORED_PARAMS,
     TermView,
     apply_elementwise,
     broadcast_term,
     constant_view,
-    digest,
     dtype_name,
     literal_view,
     new_term,
@@ -57,6 +58,8 @@ class Numbering(Interpreter[TermView]):
     def equation(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
         """Name the results of an equation that is no call and no loop."""
         name = eqn.primitive.name
+        if not is_jax_primitive(eqn.primitive):
+            return number_opaque(eqn, ins)
         if name in IDENTITIES:
             return ins
         if len(eqn.outvars) == 1:
@@ -101,14 +104,12 @@ def number_program(
 
 def input_term(name: InputName) -> str:
     """The term of a program's input; a leaf and a batch entry that read alike have different terms."""
-    return digest("input", name)
+    return digest("input", name.kind, name.path, name.leaf)
 
 
 def number_opaque(eqn: Any, ins: Sequence[TermView]) -> list[TermView]:
     """Number an operation with an unknown primitive."""
-    key = [eqn.primitive.name, relevant_params(eqn.params), [value.name for value in ins]]
-    if any(len(open_jaxpr(body)[1]) for body in inner_jaxprs(eqn)):
-        key.append(next(loops.FRESH_IDS))  # constants that the printed parameters do not show
+    key = [read_operation(eqn, IGNORED_PARAMS), [value.name for value in ins]]
     avals = [var.aval for var in eqn.outvars]
     return [
         new_term(digest("opaque", key, index, aval.shape, dtype_name(aval.dtype)), aval.shape, aval.dtype)
