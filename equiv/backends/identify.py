@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from equiv.backends.library import Library
@@ -29,9 +30,15 @@ def model_of(returned: Any) -> Any:
 
 
 def builder_parameters(builder: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The parameters of a function, or of a class's `__init__`, which a metaclass can hide; no `*args`."""
+    """The parameters of a function, or of a class's `__init__`, which a metaclass can hide; no `*args`.
+
+    Of a `functools.partial` those that it leaves open.
+    """
     if inspect.isclass(builder):
         found = list(inspect.signature(builder.__init__).parameters.values())[1:]
+    elif isinstance(builder, partial) and inspect.isclass(builder.func):
+        open_parameters = builder_parameters(builder.func)[len(builder.args) :]
+        found = [one for one in open_parameters if one.name not in builder.keywords]
     else:
         found = list(inspect.signature(builder).parameters.values())
     return [one for one in found if one.kind not in VARIADIC]

@@ -62,7 +62,7 @@ def open_case(case: Case, progress: ReportStage = lambda _: None) -> CaseState:
     built_case = build_case(case)
     if problem := built_case.problems.get(reference):
         why = f"The reference is {reference}: without it nothing can be compared."
-        raise CaseError(f"{problem} {why}", port=reference, leaf=problem.leaf)
+        raise CaseError(f"{problem.problem} {why}", fix=problem.fix, port=reference, leaf=problem.leaf)
     return CaseState(built_case, reference, tuple(candidates), progress)
 
 

@@ -78,7 +78,7 @@ def convert_checkpoint(
     for asked in (request.target, request.origin):
         if asked is not None and asked not in case.models:
             raise EquivError(
-                f"{name}: the case has no {asked}; it has {', '.join(case.models)}.", fix="Give another library."
+                f"{name}: the case has no {asked}; it has {', '.join(case.models)}.", fix="Give one of them."
             )
     format = format_for(request.out, request.format)
     if not dry:

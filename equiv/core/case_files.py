@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import inspect
+import math
 import re
 import sys
 import textwrap
@@ -204,6 +205,13 @@ CASE_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "Depths(unrolled={...}, scanned={...}), each of names of ports to builders with num_layers",
     ),
     ("steps", lambda value: type(value) is int and value > 0, "a whole number from 1 on"),
+    ("loss", lambda value: value is None or callable(value), "a function of outputs and batch"),
+    ("optimizer", lambda value: value is None or callable(value), "a function that returns an optax transformation"),
+    (
+        "budget_factor",
+        lambda value: isinstance(value, int | float) and 0 < value < math.inf,
+        "a number above 0 that is not infinite",
+    ),
 )
 """Field of `Case`, whether a value is valid, and the description of a valid value: cases are written by hand."""
 

@@ -3,6 +3,7 @@
 The commands and the pytest fixture call these functions.
 """
 
+import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -24,10 +25,11 @@ from equiv.conversion.write_plan import WriteProgress
 from equiv.core.case import Builder, Case, KnownDifference, Layer
 from equiv.core.case_files import CaseFile, LoadedCase, builder_sources, check_fields, find_case_files, load_case
 from equiv.core.results import CaseResult, RunResult
+from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError
 from equiv.frontends.files import write_file
 from equiv.infer.builders import locate_builder
-from equiv.infer.draft_case import draft_case, verdict_without_run
+from equiv.infer.draft_case import check_without_run, draft_case
 from equiv.infer.session import InferredLayers
 from equiv.infer.session import infer_layers as infer_between
 
@@ -37,7 +39,7 @@ def _say_nothing(_: object) -> None:
 
 
 def run(
-    paths: Sequence[str | Path] = ("cases",),
+    paths: Sequence[str | Path] | str | Path = ("cases",),
     expression: str = "",
     *,
     prove_only: bool = False,
@@ -50,7 +52,7 @@ def run(
     """Compare every case under some paths, as `equiv run` does; a case that cannot be used is a result too.
 
     Args:
-        paths: case files, or folders of them.
+        paths: case files, or folders of them; one, or several.
         expression: words with `and`, `or`, `not` that select cases by name.
         prove_only: prove what can be proved, and run nothing.
         selfcheck: also plant faults in every candidate, and record which are noticed.
@@ -65,12 +67,13 @@ def run(
     Raises:
         EquivError: there are no cases, or options exclude each other.
     """
-    files = find_case_files(tuple(map(Path, paths)), expression)
+    several = paths if isinstance(paths, tuple | list) else (paths,)
+    files = find_case_files(tuple(_path("paths", one) for one in several), expression)
     options = RunOptions(prove_only, selfcheck, initial)
     if against is not None:
         if prove_only or selfcheck or initial:
             raise EquivError("--against runs without --prove-only, --selfcheck and --initial.", fix="Leave them out.")
-        options = RunOptions(against=read_bundle(Path(against)))
+        options = RunOptions(against=read_bundle(_path("against", against)))
         files = _frozen_case(files, options.against)
     started, clock = datetime.now(UTC), time.perf_counter()
     describe_environment()  # fails early where there is no device
@@ -126,7 +129,8 @@ def compare(
         known_differences: formulas for leaves that differ by design.
         steps: number of train steps.
         budget_factor: a factor on every derived budget, shown with every number.
-        names: of the two ports, as in `layers`; None: their libraries, or `left` and `right` if both are of one.
+        names: of the two ports, as in `layers`. None: their libraries; where both are of one `left` and `right`, or,
+            without `layers`, the names of the two functions.
         progress: called with a text for every stage.
 
     Returns:
@@ -135,8 +139,18 @@ def compare(
     Raises:
         EquivError: an argument cannot be used.
     """
-    case = Case("", {}, batch, tuple(layers or ()), methods=methods, loss=loss, optimizer=optimizer)
-    case = replace(case, known_differences=tuple(known_differences), steps=steps, budget_factor=budget_factor)
+    case = Case(
+        guide="",
+        models={},
+        batch=batch,
+        layers=() if layers is None else layers,  # pyright: ignore[reportArgumentType] - its kind is checked below
+        methods=methods,
+        loss=loss,
+        optimizer=optimizer,
+        known_differences=known_differences,  # pyright: ignore[reportArgumentType] - likewise
+        steps=steps,
+        budget_factor=budget_factor,
+    )
     if layers is None:
         return compare_inferred(left, right, case, names, progress)[0]
     return compare_with_layers(left, right, LoadedCase("compare", "", case), names, progress)
@@ -155,10 +169,15 @@ def compare_with_layers(
         EquivError: an argument cannot be used.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
-    builders = [locate_builder(one).builder if isinstance(one, str) else one for one in (left, right)]
+    check_fields(f"{loaded.name}:", loaded.case)
+    _check_names(loaded.name, names)
+    # A function is a builder as it stands; what a class, an instance or an import path stands for is found out.
+    builders = [
+        one if inspect.isroutine(one) else locate_builder(one, side).builder
+        for side, one in (("left", left), ("right", right))
+    ]
     ports = names or _port_names(*builders)
     case = replace(loaded.case, models=dict(zip(ports, builders, strict=True)))
-    check_fields(f"{loaded.name}:", case)
     result = run_case(replace(loaded, case=case, sources=builder_sources(case.models)), progress)
     seconds = round(time.perf_counter() - clock, 3)
     return make_run_result([replace(result, seconds=seconds)], started, seconds)
@@ -199,8 +218,11 @@ def compare_through(found: InferredLayers, loaded: LoadedCase, progress: ReportS
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     if not found.covered:
-        verdict, headline = verdict_without_run(found)
-        return RunResult(verdict, headline, describe_environment(), (), started.isoformat(), found.seconds)
+        checks, (left, right) = check_without_run(found), found.draft.names
+        result = CaseResult(
+            loaded.name, loaded.lesson, loaded.case.guide, left, (right,), {right: verdict_of(checks)}, checks
+        )
+        return make_run_result([replace(result, seconds=round(found.seconds, 3))], started, found.seconds)
     defined = {name: one.defined for name, one in zip(found.draft.names, found.draft.builders, strict=True)}
     drafted = replace(loaded, case=draft_case(found.draft, loaded.case), sources=builder_sources(defined))
     result = run_case(drafted, progress)
@@ -212,17 +234,19 @@ def _port_names(left: Builder, right: Builder) -> tuple[str, str]:
     """The libraries of the two builders; `left` and `right` where both are of one.
 
     Raises:
-        CaseError: one is no builder, or of no known library.
+        CaseError: one is of no known library.
     """
     sides = {"left": left, "right": right}
-    for side, builder in sides.items():
-        if not callable(builder):
-            raise CaseError(
-                f"{side} is {type(builder).__name__}, wanted a builder: a function that returns the model.",
-                fix=f"Fix {side}.",
-            )
     one, two = (identify_library(side, builder).name for side, builder in sides.items())
     return (one, two) if one != two else ("left", "right")
+
+
+def _check_names(where: str, names: object) -> None:
+    if names is None:
+        return
+    given = names if isinstance(names, tuple | list) else ()
+    if len(set(map(str, given))) != 2 or len(given) != 2 or not all(isinstance(one, str) and one for one in given):
+        raise CaseError(f"{where}: names is {names!r}, wanted two different names of ports.", fix="Fix names.")
 
 
 def infer_layers(
@@ -238,6 +262,9 @@ def infer_layers(
     Raises:
         EquivError: an argument cannot be used, or a model cannot be built or traced.
     """
+    case = Case("", {}, batch, (), methods=methods)
+    check_fields("infer_layers:", case)
+    _check_names("infer_layers", names)
     describe_environment()  # fails early where there is no device
     builders = locate_builder(left, "left"), locate_builder(right, "right")
     return infer_between(builders, batch, methods, names)
@@ -254,8 +281,8 @@ def freeze(path: str | Path, output: str | Path, *, progress: ReportStage = _say
     Raises:
         EquivError: it is no case, its first model cannot be run, or the file cannot be written.
     """
-    frozen = freeze_reference(_load_one_case(Path(path), 1), progress)
-    write_file(Path(output), encode_bundle(frozen), "Give another file with -o.")
+    frozen = freeze_reference(_load_one_case(_path("path", path), 1), progress)
+    write_file(_path("output", output), encode_bundle(frozen), "Give another file with -o.")
     return frozen
 
 
@@ -303,19 +330,25 @@ def convert(
         EquivError: it cannot be converted, and nothing has been written; or the converted model is different.
     """
     request = ConversionRequest(
-        Path(checkpoint),
-        _load_one_case(Path(case)),
+        _path("checkpoint", checkpoint),
+        _load_one_case(_path("case", case)),
         to,
-        Path(output),
+        _path("output", output),
         origin=origin,
         format=format,
-        choices=Choices(parse_random_policy(random) if random else None, step),
+        choices=Choices(parse_random_policy(str(random)) if random else None, step),
         drop=tuple(drop),
         allow_pickle=allow_pickle,
         nonfinite=allow_nonfinite,
         verify=verify,
     )
     return convert_checkpoint(request, progress, planned, dry_run)
+
+
+def _path(name: str, given: object) -> Path:
+    if not isinstance(given, str | Path):
+        raise EquivError(f"{name} is {given!r}, wanted a path.", fix=f"Fix {name}.")
+    return Path(given)
 
 
 def _load_one_case(path: Path, least_models: int = 2) -> LoadedCase:

@@ -18,7 +18,7 @@ from equiv.backends.library import Library
 from equiv.backends.registry import all_libraries
 from equiv.core import layers
 from equiv.core.case import Builder
-from equiv.errors import CaseError, EquivError, error_summary, user_code_location
+from equiv.errors import CaseError, EquivError, NotRun, error_summary, user_code_location
 from equiv.infer.import_path import ImportPath, describe_object, import_attribute, parse_import_path
 
 RESERVED_NAMES = ("Case", "CASE", "Path", "sys", "path", "channels_first", "layouts", "spatial", "transpose_kernel")
@@ -61,7 +61,11 @@ def locate_builder(given: str | Any, side: str = "") -> LocatedBuilder:
         return _identify(given, where, import_attribute(given, where))
     named = inspect.unwrap(given) if callable(given) else type(given)
     where = ImportPath(getattr(named, "__module__", ""), getattr(named, "__qualname__", side), None)
-    return _identify(side, where, given)
+    try:
+        return _identify(side, where, given)
+    except EquivError as error:
+        error.port = error.port or side
+        raise
 
 
 def _identify(given: str, where: ImportPath, found: Any) -> LocatedBuilder:
@@ -91,6 +95,11 @@ def _identify(given: str, where: ImportPath, found: Any) -> LocatedBuilder:
 def _library_by_call(given: str, found: Callable[[], Any]) -> Library:
     try:
         model = model_of(found())
+    except ModuleNotFoundError as missing:
+        raise NotRun(
+            f"{given}: building the model needs {missing.name or missing}, which is not installed here.",
+            fix="Install it.",
+        ) from missing
     except (Exception, SystemExit) as error:
         raise EquivError(
             f"{given}: calling it raised {error_summary(error)}.", fix=f"Fix {user_code_location(error, given)}."

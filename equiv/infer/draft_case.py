@@ -1,12 +1,12 @@
-"""What becomes of an inferred layer table: a case, or a verdict where it lacks leaves."""
+"""What becomes of an inferred layer table: a case, or the checks of a candidate where it lacks leaves."""
 
 from dataclasses import replace
 
 from equiv import case as public
 from equiv.core.case import Case
-from equiv.core.grades import Verdict
-from equiv.core.leaves import NativeKey
-from equiv.infer.matching.proposal import Proposal
+from equiv.core.checks import CHECK_NAMES
+from equiv.core.results import CheckResult, Finding
+from equiv.core.verdict import check_grade
 from equiv.infer.session import InferredLayers
 from equiv.infer.table.case_writer import CaseDraft
 
@@ -28,27 +28,36 @@ def draft_case(draft: CaseDraft, given: Case) -> Case:
     )
 
 
-def verdict_without_run(inferred: InferredLayers) -> tuple[Verdict, str]:
-    """The verdict where no case can be run because the layer table lacks leaves.
+def check_without_run(inferred: InferredLayers) -> tuple[CheckResult, ...]:
+    """The checks of the candidate where no case can be run because the layer table lacks leaves.
 
     An unpaired leaf makes the ports different only if the other port has no unpaired leaf that it could correspond to.
     """
-    names = tuple(port.name for port in inferred.proposal.ports)
+    proposal = inferred.proposal
+    names = tuple(port.name for port in proposal.ports)
     live = [one for one in inferred.unpaired if not one.dead]
     sides = {one.side for one in live}
     # Unpaired leaves on both sides may be each other's, and a pair
     # that no row expresses may be equal. Then it is not known.
-    if len(sides) == 1 and not inferred.problems and not inferred.proposal.notes:
-        side = sides.pop()
-        first, more = live[0], f" ({len(live)} such leaves)" if len(live) > 1 else ""
-        return "different", (
-            f"Not the same: {names[side]} has {_describe_native_leaf(inferred.proposal, first.side, first.key)}, "
-            f"{names[1 - side]} has no corresponding leaf{more}."
+    alone = len(sides) == 1 and not inferred.problems and not proposal.notes
+    findings = [Finding(names[1], "unidentifiable", note=problem) for problem in inferred.problems]
+    for one in live if alone else inferred.unpaired:
+        struct = proposal.ports[one.side].leaves[one.key]
+        shape = f"{struct.dtype}{list(struct.shape)}"
+        note = f"{names[1 - one.side]} has no corresponding leaf" if alone else one.reason
+        findings.append(
+            Finding(
+                f"{names[one.side]} {one.key}",
+                "refuted" if alone else "unidentifiable",
+                reference="none" if one.side else shape,
+                candidate=shape if one.side else "none",
+                note=note,
+            )
         )
-    missing = [*inferred.problems, *(f"{names[one.side]} {one.key}: {one.reason}" for one in inferred.unpaired)]
-    return "inconclusive", f"Inconclusive: {len(missing)} leaves are missing from the layer table. First: {missing[0]}."
-
-
-def _describe_native_leaf(proposal: Proposal, side: int, key: NativeKey) -> str:
-    struct = proposal.ports[side].leaves[key]
-    return f"{key} {struct.dtype}{list(struct.shape)}"
+    structure, *later = CHECK_NAMES
+    found = tuple(findings)
+    why = f"{structure}: {found[0].place}: {found[0].note}"
+    return (
+        CheckResult(structure, names[1], check_grade(found), f"{len(found)} leaves not mapped", found),
+        *(CheckResult(name, names[1], "blocked", why) for name in later),
+    )

@@ -81,7 +81,9 @@ def infer_layers(
         ports = _build_port(names[0], left, request), _build_port(names[1], right, request)
         proposal = propose(ports, request, {name: array[0] for name, array in probe.batches.items()})
     except PortError as error:
-        raise PortError(f"{error} {_describe_call(request)}", port=error.port, leaf=error.leaf) from error
+        fix = "Set the batch with --input or --batch, and each method's arguments with --method."
+        why = f"{error.problem} It was called as {_describe_calls(request)}."
+        raise PortError(why, fix=f"{error.fix} {fix}".strip(), port=error.port, leaf=error.leaf) from error
     found, problems = infer_rows(proposal)
     # Dead leaves that a row holds, as Haiku's counter of a batch norm, are part of their
     # layer. Others are named in the file, and the case cannot be run without a row for them.
@@ -103,16 +105,13 @@ def infer_layers(
     return InferredLayers(proposal, found, problems, alone, covered, draft, time.perf_counter() - began)
 
 
-def _describe_call(request: PortSpec) -> str:
+def _describe_calls(request: PortSpec) -> str:
     """The calls that were traced: an error in a builder may be caused by the batch."""
     calls = []
     for method, names in request.methods.items():
         given = [f"{name} {one.dtype}{list(one.shape)}" for name, one in request.batch.items() if name in names]
         calls.append(f"{method}({', '.join(given)})")
-    return (
-        f"It was called as {' and '.join(calls)}; set the batch with --input or --batch, "
-        "and each method's arguments with --method."
-    )
+    return " and ".join(calls)
 
 
 def _build_port(name: str, located: LocatedBuilder, request: PortSpec) -> Port:

@@ -77,6 +77,9 @@ def _check_port_names(case: Case) -> None:
 
     A port of the layer table need not be among the models: its library may no longer be installed.
     """
+    for name in case.models:
+        if name != name.strip() or not name.isprintable() or not name:
+            raise CaseError(f"models has the name {name!r}, which cannot be printed.", fix="Rename it.")
     known = {*case.models, *(name for layer in case.layers for name in layer.scopes), *backend_names()}
     named = dict.fromkeys(case.printed, "printed") | {
         one.backend: "known_differences" for one in case.known_differences

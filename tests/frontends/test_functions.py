@@ -133,8 +133,9 @@ def test_models_without_the_same_leaves_are_different_without_a_run():
         return Model()
 
     run = equiv.compare(linen, with_gain, batch=BATCH)
-    assert (run.verdict, run.cases) == ("different", ())
-    assert "has no corresponding leaf" in run.headline
+    assert run.verdict == "different"
+    assert {check.grade for check in run.cases[0].checks} == {"refuted", "blocked"}
+    assert "nnx gain (params): linen none, nnx float32[3]: linen has no corresponding leaf" in run.headline
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_models_without_the_same_leaves_are_different_without_a_run():
         ({"batch": {"x": 3}, "layers": ROWS}, r"compare: batch is \{'x': 3\}, wanted names to text"),
         ({"steps": 0}, "compare: steps is 0, wanted a whole number"),
         ({"left": 3}, "left: got 3. Give a function"),
-        ({"left": 3, "layers": ROWS}, "left is int, wanted a builder"),
+        ({"left": 3, "layers": ROWS}, "left: got 3. Give a function"),
         ({"left": "nowhere.py:model"}, "no such file. Give file.py:function"),
     ],
 )
@@ -183,3 +184,58 @@ def test_a_checkpoint_is_converted(tmp_path):
     assert manifest == read_manifest(tmp_path / "new.npz")
     assert manifest.verified.startswith("same: ")
     assert equiv.convert(tmp_path / "old.npz", tmp_path / "x.npz", case=written, to="nnx", dry_run=True) is None
+
+
+def test_a_partial_of_a_class_is_a_builder():
+    from functools import partial
+
+    from flax import nnx as nnx_library
+
+    class Model(nnx_library.Module):
+        def __init__(self, width, *, rngs):
+            self.hidden, self.out = (
+                nnx_library.Linear(5, width, rngs=rngs),
+                nnx_library.Linear(width, 3, rngs=rngs),
+            )
+
+        def __call__(self, x):
+            return self.out(nnx_library.relu(self.hidden(x)))
+
+    assert equiv.compare(linen, partial(Model, 6), batch=BATCH).verdict == "same"
+
+
+def test_an_instance_is_taken_with_and_without_a_table():
+    for layers in (None, ROWS):
+        assert equiv.compare(linen(), nnx, batch=BATCH, layers=layers).verdict == "same"
+
+
+def test_a_missing_library_is_named_as_such():
+    def missing():
+        import nonexistent_library  # noqa: F401
+
+    with pytest.raises(equiv.NotRun, match=r"needs nonexistent_library, which is not installed here\. Install it\."):
+        equiv.compare(linen, missing, batch=BATCH)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: equiv.compare(linen, nnx, batch=BATCH, names=("a", "a")), "wanted two different names"),
+        (lambda: equiv.compare(linen, nnx, batch=BATCH, names=("a", None)), "wanted two different names"),
+        (lambda: equiv.compare(linen, nnx, batch=BATCH, names=5), "wanted two different names"),
+        (lambda: equiv.compare(linen, nnx, batch=BATCH, layers=3), "layers is 3, wanted a tuple of rows"),
+        (lambda: equiv.compare(linen, nnx, batch=BATCH, layers=ROWS[0]), "layers is a Layer, wanted a tuple of rows"),
+        (lambda: equiv.compare(linen, nnx, batch=BATCH, known_differences=3), "known_differences is 3, wanted"),
+        (lambda: equiv.compare(linen, nnx, batch=BATCH, budget_factor="2"), "budget_factor is '2', wanted a number"),
+        (lambda: equiv.compare(linen, nnx, batch=BATCH, budget_factor=float("inf")), "budget_factor is inf, wanted"),
+        (lambda: equiv.compare(linen, nnx, batch=BATCH, loss=3), "loss is 3, wanted a function"),
+        (lambda: equiv.infer_layers(linen, nnx, batch=None), "batch is None, wanted names to text"),
+        (lambda: equiv.infer_layers(linen, nnx, batch=BATCH, methods="x"), "methods is 'x', wanted method names"),
+        (lambda: equiv.run(None), "paths is None, wanted a path"),
+        (lambda: equiv.freeze(None, "x"), "path is None, wanted a path"),
+        (lambda: equiv.run("cases/counter.py", against=3), "against is 3, wanted a path"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_its_value(call, match):
+    with pytest.raises(equiv.EquivError, match=match):
+        call()

@@ -66,13 +66,6 @@ def make_failure(run: RunResult, check: CheckResult | None = None, where: str = 
     return NotCompared(_one_line(": ".join(filter(None, (check.grade, place, reason))), where), run)
 
 
-def no_case_failure(run: RunResult) -> Unequal:
-    """Make the exception for two models whose layer table lacks leaves, so that no case could be run."""
-    kind = Mismatch if run.verdict == "different" else NotCompared
-    result = CaseResult("compare", "", "", "", (), {}, (), problem=run.headline)
-    return kind(run.headline, replace(run, cases=(result,)))
-
-
 def worst_of(check: CheckResult) -> Finding | None:
     """Select the finding that decides a check's grade, with the largest ratio; None where it has no findings."""
     return max((item for item in check.findings if item.grade == check.grade), key=severity, default=None)

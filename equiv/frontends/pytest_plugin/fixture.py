@@ -16,7 +16,7 @@ from equiv.core.results import CaseResult, CheckResult, RunResult
 from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError, NotRun
 from equiv.frontends.functions import compare_through, compare_with_layers, infer_layers
-from equiv.frontends.pytest_plugin.failures import Mismatch, NotCompared, Unequal, make_failure, no_case_failure
+from equiv.frontends.pytest_plugin.failures import Mismatch, NotCompared, Unequal, make_failure
 from equiv.frontends.pytest_plugin.run_case import check_platform
 from equiv.frontends.pytest_plugin.session import Session
 from equiv.frontends.pytest_plugin.worker_results import single_case_run
@@ -110,7 +110,7 @@ class Checker:
                 methods=methods,
                 loss=loss,
                 optimizer=optimizer,
-                known_differences=tuple(known_differences),
+                known_differences=known_differences,  # pyright: ignore[reportArgumentType] - likewise
                 steps=steps,
                 budget_factor=budget_factor,
             )
@@ -120,8 +120,6 @@ class Checker:
             raise error.with_traceback(
                 None
             ) from None  # the message says where; a traceback through equiv does not help
-        if not run.cases:
-            raise no_case_failure(run)
         if (refusal := _deciding_failure(run, wanted)) is not None:
             refusal.key = self._key()
             raise refusal

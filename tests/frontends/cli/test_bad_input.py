@@ -479,7 +479,8 @@ def test_a_message_names_the_line_of_the_case_file(tmp_path: Path, changes: list
     path = tmp_path / "bad.py"
     lines = enumerate(path.read_text().splitlines(), 1)
     number = next(number for number, text in lines if "raise ValueError('planted')" in text)
-    told(case.problem, f"raised ValueError: planted. Fix {path}:{number}.")
+    told(case.problem, "raised ValueError: planted.")
+    told(case.problem, f"Fix {path}:{number}.")
 
 
 def test_the_deepest_line_of_the_case_file_is_named(tmp_path: Path):

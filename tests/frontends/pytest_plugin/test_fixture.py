@@ -119,7 +119,7 @@ def test_required(equiv):
 
 
 BAD = [
-    (dict(left=3, right=nnx), "left is int, wanted a builder"),
+    (dict(left=3, right=nnx), "left: got 3. Give a function"),
     (dict(left=lambda: 3, right=nnx), "left: the builder returned int, which is no model of a known library."),
     (dict(left=linen, right=nnx, checks="outputs"), "checks is 'outputs', wanted some of: structure, "),
     (dict(left=linen, right=nnx, checks=["output"]), "checks is .'output'., wanted some of: structure, "),
