@@ -45,6 +45,7 @@ from equiv.core.output_name import ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.errors import CaseError, EquivError, NotRun
 from equiv.programs.built_case import build_case
+from equiv.programs.content import calls_foreign_code
 from equiv.programs.probes import Probe
 from equiv.programs.traced_port import trace_port
 
@@ -176,10 +177,15 @@ def _reference_samples(state: CaseState, compiled: CompiledPort) -> tuple[dict[s
     used = list(state.probes.get(state.reference, ()))
     if used:
         return {probe.name: run_on_probe(compiled, probe) for probe in used}, used
+    parts = (part for traced in state.traced.values() for part in traced.programs.parts)
+    foreign = any(calls_foreign_code(part.jaxpr) for part in parts)
     for spread in PARAMETER_SCALES:
-        used = make_probes(state.built_case, compiled.table, spread, state.seeds, state.proved)
-        given = {probe.name: run_on_probe(compiled, probe) for probe in used}
-        if LARGE_INPUTS in given and not _all_finite(given[LARGE_INPUTS]):
+        for far in (True, False) if foreign else (False,):
+            used = make_probes(state.built_case, compiled.table, spread, state.seeds, state.proved, far)
+            given = {probe.name: run_on_probe(compiled, probe) for probe in used}
+            if LARGE_INPUTS not in given or _all_finite(given[LARGE_INPUTS]):
+                break
+        else:
             # The reference itself overflows there: its outputs cannot be compared.
             used, given = [one for one in used if one.name != LARGE_INPUTS], {**given}
             del given[LARGE_INPUTS]

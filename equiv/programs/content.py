@@ -29,8 +29,8 @@ from jax.core import ShapedArray, Tracer
 from jax.extend import core
 
 from equiv.programs.identity import fresh_symbol, name_object
-from equiv.programs.jaxpr import called_jaxpr, open_jaxpr, read_scan, read_while
-from equiv.programs.primitives import CALLS
+from equiv.programs.jaxpr import called_jaxpr, open_jaxpr, read_scan, read_while, visit_equations
+from equiv.programs.primitives import CALLS, FOREIGN_CALLS
 
 Content = Any
 """None, a truth value, number, text or bytes, or a tuple or list of such."""
@@ -164,6 +164,12 @@ def is_jax_primitive(primitive: Any) -> bool:
     """Whether a primitive is one of jax's own; anybody can make another of the same name."""
     modules = [module for name, module in sys.modules.copy().items() if name.partition(".")[0] == "jax"]
     return any(primitive is value for module in modules for value in tuple(vars(module).values()))
+
+
+def calls_foreign_code(jaxpr: Any) -> bool:
+    """Whether a program calls something that its jaxpr does not show: a host function, or a user's own primitive."""
+    primitives = {eqn.primitive for _, eqn in visit_equations(jaxpr)}
+    return any(one.name in FOREIGN_CALLS or not is_jax_primitive(one) for one in primitives)
 
 
 def _read_int(_: ContentReader, value: int) -> Content:

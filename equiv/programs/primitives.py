@@ -84,6 +84,10 @@ CONSTANTS = _names("empty empty2 iota iota_2x32_shape zeros_like")
 """Arrays made from parameters alone."""
 
 
+FOREIGN_CALLS = _names("call_exported core_map cudnn_fusion ffi_call io_callback pure_callback")
+"""Calls of code that no jaxpr shows, as of a host function: neither what it does nor where it branches is known."""
+
+
 CALLS = {
     "jit": "jaxpr",
     "closed_call": "call_jaxpr",

@@ -22,7 +22,7 @@ def unproved_groups(case: CaseResult) -> tuple[UnprovedGroup, ...]:
     known: dict[tuple[str, tuple[SiteKey, ...]], tuple[DifferenceSite, ...]] = {}
     for check in case.checks:
         for finding in check.findings:
-            if finding.grade in ("float64", "rounding"):
+            if finding.grade in ("float64", "rounding") or (finding.grade == "exact" and finding.first_differences):
                 found = difference_sites(case, finding, check.candidate)
                 key = (check.candidate, tuple(map(site_key, found)))
                 known.setdefault(key, found)
