@@ -279,7 +279,8 @@ def _read_aval(reader: ContentReader, aval: Any) -> Content:
 
 def is_key(value: Any) -> bool:
     """Whether a constant is a key of `jax.random`, whose numbers no array shows."""
-    return not isinstance(value, np.ndarray) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    dtype = None if isinstance(value, np.ndarray) else getattr(value, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def _read_parts(*names: str) -> Callable[[ContentReader, Any], Content]:

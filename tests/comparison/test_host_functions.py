@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from equiv.case import Case
+from equiv.comparison.frozen.freeze import freeze_reference
 from equiv.comparison.numeric.probe_set import FAR_INPUT_FACTOR, LARGE_INPUT_FACTOR, make_probes
-from equiv.comparison.pipeline import run_case
+from equiv.comparison.pipeline import RunOptions, run_case
 from equiv.core.case_files import LoadedCase
 from equiv.layers import linear
+from equiv.programs import identity
 from equiv.programs.content import calls_foreign_code
 
 
@@ -31,8 +33,8 @@ def called(host, y):
     return y + jax.pure_callback(host, jax.ShapeDtypeStruct(y.shape, y.dtype), jax.lax.stop_gradient(y))
 
 
-def result_of(left, right):
-    """The result for two models that apply these host functions to the same linear layer."""
+def case_of(left, right):
+    """Two models that apply these host functions to the same linear layer."""
 
     def linen():
         import flax.linen as nn
@@ -50,7 +52,11 @@ def result_of(left, right):
         return hk.transform(lambda x: called(right, hk.Linear(3, name="l")(x)))
 
     models, layers = {"linen": linen, "haiku": haiku}, (linear("l", linen="l", haiku="l"),)
-    return run_case(LoadedCase("host", "", Case(guide="g", models=models, batch={"x": "float32[5,4]"}, layers=layers)))
+    return LoadedCase("host", "", Case(guide="g", models=models, batch={"x": "float32[5,4]"}, layers=layers))
+
+
+def result_of(left, right):
+    return run_case(case_of(left, right))
 
 
 def grades(result):
@@ -70,6 +76,17 @@ def test_one_host_function_in_both_ports_is_proved():
     result = result_of(host, host)
     assert result.verdicts == {"haiku": "same"}
     assert grades(result) == {"exact", "proved"}
+
+
+def test_a_host_function_is_not_proved_against_another_process(monkeypatch):
+    """The code of the function may have changed since the reference was frozen."""
+    case = case_of(*2 * [Host(50.0)])
+    frozen = freeze_reference(case)
+    here = run_case(case, options=RunOptions(against=frozen))
+    monkeypatch.setattr(identity, "_PROCESS_TOKEN", "another process")
+    there = run_case(case, options=RunOptions(against=frozen))
+    assert (grades(here), grades(there)) == ({"exact", "proved"}, {"exact"})
+    assert here.verdicts == there.verdicts == {"haiku": "same"}
 
 
 def test_two_equal_host_functions_are_the_same_by_numbers():

@@ -303,6 +303,8 @@ ACROSS_PROCESSES = {
     "primitive": lambda x: SHARED.bind(x),
     "effect": lambda x: io_callback(same_host, jax.ShapeDtypeStruct(x.shape, x.dtype), x),
     "keys": keyed(1),
+    "seeds": lambda x: x + jax.random.normal(jax.random.fold_in(jax.random.key(3), 1), x.shape),
+    "other keys": lambda x: x + jax.random.normal(jax.random.key(3, impl="rbg"), x.shape),
     "shard_map": jitted(3),
     "solver": SAME["a solver"][0],
     "product": dotted((HIGH, LOW)),
