@@ -8,7 +8,7 @@ import numpy as np
 from equiv.core.case import Case, KnownDifference
 from equiv.core.leaves import LeafTable, MappedLeaf, NativeKey, one_sided_leaves
 from equiv.core.output_name import OutputName, ProgramName
-from equiv.programs.program import Draw
+from equiv.programs.program import Draw, KeyReuse
 from equiv.programs.prover.proof import Proofs
 
 Outputs = Mapping[OutputName, np.ndarray]
@@ -44,8 +44,8 @@ class PortOutputs:
         draws: program to its random draws.
         native_paths: native path to shape, as the library prints them.
         why_no_float64: why there is no float64 run; empty where there is one.
-        reused: pairs of independent draws that gave the same bits without replay.
-        drawn: number of independent draws looked at.
+        reused: draws of one program that use one key, without replay.
+        drawn: number of keys looked at.
     """
 
     table: LeafTable
@@ -54,7 +54,7 @@ class PortOutputs:
     draws: Mapping[ProgramName, tuple[Draw, ...]]
     native_paths: Mapping[NativeKey, tuple[int, ...]]
     why_no_float64: str = ""
-    reused: tuple[str, ...] = ()
+    reused: tuple[KeyReuse, ...] = ()
     drawn: int = 0
 
     def table_collection(self, key: NativeKey) -> str:

@@ -1,6 +1,6 @@
 """The data types of a traced port: a program is a jaxpr whose inputs and outputs have canonical names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -13,36 +13,69 @@ class Draw:
     """One random draw of a program; it becomes an input of the program.
 
     Attributes:
-        shape: shape of the bits; inside a scan with the scan's length on axis 0.
+        shape: shape of the bits; inside a scan that changes the key with the scan's length on axis 0.
         bit_width: 8, 16, 32 or 64.
         where: source line and module path of the draw.
-        loop: identifier of the outermost scan around it; empty outside of loops.
+        loop: identifier of the outermost scan whose iterations draw other bits; empty where none does.
+        inside: identifier of the outermost loop around it; empty outside of loops.
     """
 
     shape: tuple[int, ...]
     bit_width: int
     where: str
     loop: str = ""
+    inside: str = ""
 
 
 def iteration_numbers(draws: Sequence[Draw]) -> list[tuple[int, ...]]:
     """For every draw the numbers of its iterations, in the order in which the unrolled loop would draw.
 
-    A scan over five layers that draws twice has the numbers 0, 2, 4, 6, 8 and 1, 3, 5, 7, 9.
+    A scan over five layers that draws twice has the numbers 0, 2, 4, 6, 8 and 1, 3, 5, 7, 9. A draw that all iterations
+    share is made in the first one.
     """
-    numbers: list[tuple[int, ...]] = []
+    numbers: list[list[int]] = [[] for _ in draws]
     done = 0
-    for loop, group in groupby(draws, key=lambda draw: draw.loop):
+    for around, group in groupby(range(len(draws)), key=lambda index: draws[index].inside):
+        members = list(group)
+        changing = [index for index in members if around and draws[index].loop == around]
+        length = draws[changing[0]].shape[0] if changing else 1
+        for index in (*_first_iteration(draws, members, around), *changing * (length - 1)):
+            numbers[index].append(done)
+            done += 1
+    return list(map(tuple, numbers))
+
+
+def _first_iteration(draws: Sequence[Draw], members: Sequence[int], around: str) -> Iterator[int]:
+    """Indices of the draws in the first iteration of a loop; a loop inside it whose draws all share is unrolled."""
+    for loop, group in groupby(members, key=lambda index: draws[index].loop):
         together = list(group)
-        length, width = (together[0].shape[0], len(together)) if loop else (len(together), 1)
-        if loop:
-            numbers += [
-                tuple(done + iteration * width + place for iteration in range(length)) for place in range(width)
-            ]
-        else:
-            numbers += [(done + place,) for place in range(length)]
-        done += length * width
-    return numbers
+        yield from together * (draws[together[0]].shape[0] if loop and loop != around else 1)
+
+
+DrawPlace = tuple[int, int]
+"""Number of the step and of the draw in it: the same in a scan over layers and in an unrolled loop."""
+
+
+@dataclass(frozen=True)
+class KeyReuse:
+    """Two draws of one program that use one key.
+
+    Attributes:
+        program: the program.
+        first: the earlier draw.
+        second: the later one; the same as `first` where an array of keys holds a key twice.
+        text: both, for people.
+    """
+
+    program: ProgramName
+    first: DrawPlace
+    second: DrawPlace
+    text: str
+
+    @property
+    def places(self) -> tuple[ProgramName, DrawPlace, DrawPlace]:
+        """What it has in common with the same reuse in another port."""
+        return self.program, self.first, self.second
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,13 @@ from equiv.programs.program import Program, Programs
 from equiv.programs.prover.value_numbering import input_term, number_program
 from equiv.programs.trace import Tracer, random_input, trace_forward, trace_function, trace_gradient
 from equiv.programs.train_step import trace_training
-from equiv.programs.transform import drop_random_outputs, make_draws_inputs, select_outputs
+from equiv.programs.transform import (
+    KeyedProgram,
+    drop_random_outputs,
+    make_draws_inputs,
+    replay_draws,
+    select_outputs,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +49,13 @@ class TracedPort:
     Attributes:
         tracer: the tracer that traced it.
         programs: its programs, with their draws as inputs.
-        raw_step: the train step as traced, with its own keys.
+        keyed: its programs with their own keys, but for `begin`.
         initialise: gives the library's own initial values of state leaves and random state.
     """
 
     tracer: Tracer
     programs: Programs
-    raw_step: Program
+    keyed: tuple[KeyedProgram, ...]
     initialise: Callable[[], Mapping[InputName, Any]]
 
     @property
@@ -75,12 +81,14 @@ class TracedPort:
         return call_user_code(self.port.name, "initialising", self.initialise)
 
 
-def trace_programs(tracer: Tracer) -> tuple[Programs, Program]:
-    """Trace all programs of a port, with their draws as inputs, and the train step with its own keys."""
-    parts = tuple(make_draws_inputs(trace(), tracer.float64) for trace in _program_tracers(tracer).values())
+def trace_programs(tracer: Tracer) -> tuple[Programs, tuple[KeyedProgram, ...]]:
+    """Trace all programs of a port, with their draws as inputs, and with their own keys."""
+    parts = [replay_draws(trace(), tracer.float64) for trace in _program_tracers(tracer).values()]
     begin, step = trace_training(tracer)
-    ready = (make_draws_inputs(begin, tracer.float64), make_draws_inputs(step, tracer.float64))
-    return Programs(tracer.port.name, tracer.float64, parts, *ready), step
+    parts.append(replay_draws(step, tracer.float64))
+    *replayed, last = (program for program, _ in parts)
+    ready = Programs(tracer.port.name, tracer.float64, tuple(replayed), make_draws_inputs(begin, tracer.float64), last)
+    return ready, tuple(keyed for _, keyed in parts)
 
 
 def _program_tracers(tracer: Tracer) -> dict[ProgramName, Callable[[], Program]]:
@@ -114,9 +122,9 @@ def trace_port(built_case: BuiltCase, backend: str) -> TracedPort:
         PortError: it cannot be traced.
     """
     tracer = built_case.tracers[backend]
-    programs, raw_step = call_user_code(backend, "tracing", partial(trace_programs, tracer))
+    programs, keyed = call_user_code(backend, "tracing", partial(trace_programs, tracer))
     return TracedPort(
-        tracer, programs, raw_step, call_user_code(backend, "initialising", partial(_lower_initial_values, tracer))
+        tracer, programs, keyed, call_user_code(backend, "initialising", partial(_lower_initial_values, tracer))
     )
 
 

@@ -3,32 +3,53 @@
 No library is patched and no source is edited: the jaxpr is evaluated under a new trace, equation by equation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend import core
 from jax.extend.source_info_util import current_name_stack, user_context
 from jax.interpreters import partial_eval
 
 from equiv.core.output_name import InputName, OutputName, draw_input
 from equiv.errors import PortError
-from equiv.programs import draws as drawing
-from equiv.programs.draws import count_draws
+from equiv.programs.draws import DrawSite, Path, count_draws, find_draws
 from equiv.programs.jaxpr import Interpreter, inner_jaxprs, open_jaxpr, read_scan, read_while
-from equiv.programs.primitives import RANDOM_BITS
-from equiv.programs.program import Program
+from equiv.programs.primitives import ELEMENTWISE, MOVES, RANDOM_BITS, RANDOMNESS, VIEWS
+from equiv.programs.program import Draw, Program
 
 NARROW_FLOAT_DTYPES = ("float32", "float16", "bfloat16")
+
+WIDEST = 64
+"""Bits of the widest draw: only programs traced in float64 have it."""
 
 DTYPE_PARAMETERS = ("new_dtype", "dtype", "preferred_element_type", "out_dtype", "accumulator_dtype")
 
 
+@dataclass(frozen=True)
+class KeyedProgram:
+    """A program as traced, with its own keys, and those of its draws on which an output depends.
+
+    Attributes:
+        program: the program, without outputs of random state.
+        next_state: the program with nothing but these outputs.
+        draws: its draws.
+        sites: the equations that make them, by their path.
+    """
+
+    program: Program
+    next_state: Program
+    draws: tuple[Draw, ...] = ()
+    sites: Mapping[Path, DrawSite] = field(default_factory=dict)
+
+
 def make_draws_inputs(program: Program, float64: bool) -> Program:
-    """Replace keys and random state by `draw/i` inputs; with `float64`, every float by a float64.
+    """Replace what depends on keys and random state by `draw/i` inputs; with `float64`, every float by a float64.
 
     Call it inside `jax.enable_x64(True)` for a float64 program, which must have been traced there too.
 
@@ -36,13 +57,21 @@ def make_draws_inputs(program: Program, float64: bool) -> Program:
         PortError: the result still depends on a key, because something draws other than by `random_bits`; or the
             program has complex64 values, which have no float64 counterpart here.
     """
+    return replay_draws(program, float64)[0]
+
+
+def replay_draws(program: Program, float64: bool = False) -> tuple[Program, KeyedProgram]:
+    """Make draws inputs, as `make_draws_inputs` does, and say where the program with its own keys makes them."""
+    next_state = select_outputs(program, tuple(name for name in program.outputs if name.kind == "random"))
     program = drop_random_outputs(program)
-    found, indices = drawing.find_draws(program.jaxpr)
-    if not found and not float64:
-        return _check_no_random_input(program)
+    # A call that is not opened may still take a key that nothing in it needs.
+    if not float64 and not count_draws(program.jaxpr) and not any(name.is_random for name in program.inputs):
+        return _check_no_random_input(program), KeyedProgram(program, next_state)
+    found, sites = find_draws(program)
 
     def run(arrays: list[Any], bits: list[Any]) -> list[Any]:
-        return _BitReplay(BitSource([bits[index] for index in indices]), float64).run(program.jaxpr, arrays)
+        given = {path: GivenBits(bits[site.draw], site.varies) for path, site in sites.items()}
+        return DrawReplay(given, float64).run(program.jaxpr, arrays)
 
     structs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in program.jaxpr.in_avals]
     bits = [jax.ShapeDtypeStruct(draw.shape, f"uint{draw.bit_width}") for draw in found]
@@ -52,45 +81,20 @@ def make_draws_inputs(program: Program, float64: bool) -> Program:
         raise PortError(
             f"{program.name}: complex64 values are not converted, so a float64 run would be less precise than it says."
         )
-    return _check_no_random_input(
-        drop_random_outputs(replace(program, jaxpr=retraced, inputs=inputs, draws=tuple(found)))
+    optional = tuple(name for name in inputs if name.is_random or name.kind == "draw")
+    replayed = _prune(replace(program, jaxpr=retraced, inputs=inputs), program.outputs, optional)
+    # A draw on which no output depends is none; where it was inside a call, that shows only now.
+    live = [index for index in range(len(found)) if draw_input(index) in replayed.inputs]
+    number = {draw_input(index): draw_input(place) for place, index in enumerate(live)}
+    draws = tuple(found[index] for index in live)
+    renamed = tuple(number.get(name, name) for name in replayed.inputs)
+    keyed = KeyedProgram(
+        program,
+        next_state,
+        draws,
+        {path: replace(site, draw=live.index(site.draw)) for path, site in sites.items() if site.draw in live},
     )
-
-
-@dataclass
-class BitSource:
-    """Where random bits come from: `given`, in program order; if that is None they are drawn and recorded."""
-
-    given: list[Any] | None = None
-    drawn: list[Any] = field(default_factory=list)
-
-    def take(self, eqn: Any, ins: list[Any]) -> Any:
-        """Return the bits of one `random_bits` equation."""
-        if self.given is not None:
-            return self.given.pop(0)
-        self.drawn.append(eqn.primitive.bind(*ins, **eqn.params))
-        return self.drawn[-1]
-
-    def split(self, number: int) -> list[Any] | None:
-        """Take the next `number` given draws, for a body that draws."""
-        return None if self.given is None else [self.given.pop(0) for _ in range(number)]
-
-
-def output_draws(program: Program) -> Program:
-    """Return a program that outputs what it draws with its own keys, as `draw/0`, ..., and its next random state."""
-    number = count_draws(program.jaxpr)
-    kept = [name.kind == "random" for name in program.outputs]
-
-    def run(*arrays: Any) -> list[Any]:
-        source = BitSource()
-        outs = _BitReplay(source, float64=False).run(program.jaxpr, arrays)
-        return [*source.drawn, *(out for out, keep in zip(outs, kept, strict=True) if keep)]
-
-    structs = (jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in program.jaxpr.in_avals)
-    retraced = jax.make_jaxpr(run)(*structs)
-    drawn = (OutputName(program.name, "draw", str(index)) for index in range(number))
-    names = (*drawn, *(name for name, keep in zip(program.outputs, kept, strict=True) if keep))
-    return replace(program, jaxpr=retraced, outputs=names)
+    return _check_no_random_input(replace(replayed, inputs=renamed, draws=draws)), keyed
 
 
 def drop_random_outputs(program: Program) -> Program:
@@ -100,13 +104,22 @@ def drop_random_outputs(program: Program) -> Program:
 
 def select_outputs(program: Program, outputs: tuple[OutputName, ...]) -> Program:
     """Keep some outputs of a program; remove dead equations and random inputs that nothing depends on."""
+    return _prune(program, outputs, tuple(name for name in program.inputs if name.is_random))
+
+
+def _prune(program: Program, outputs: tuple[OutputName, ...], optional: tuple[InputName, ...]) -> Program:
+    """Keep some outputs; remove dead equations, and those of the optional inputs that nothing depends on."""
     keep = [name in outputs for name in program.outputs]
-    jaxpr, consts = open_jaxpr(program.jaxpr)
-    wanted = [not name.is_random for name in program.inputs]
-    pruned, used = partial_eval.dce_jaxpr(jaxpr, keep, wanted)
-    closed = core.ClosedJaxpr(pruned, consts) if len(pruned.constvars) == len(consts) else pruned
+    closed, used = _remove_dead(program.jaxpr, keep, [name not in optional for name in program.inputs])
     inputs = tuple(name for name, use in zip(program.inputs, used, strict=True) if use)
     return replace(program, jaxpr=closed, inputs=inputs, outputs=outputs)
+
+
+def _remove_dead(closed: Any, keep: list[bool], wanted: list[bool]) -> tuple[Any, list[bool]]:
+    """Remove dead equations: the jaxpr, and which inputs are left; those that are `wanted` stay in any case."""
+    jaxpr, consts = open_jaxpr(closed)
+    pruned, used = partial_eval.dce_jaxpr(jaxpr, keep, wanted)
+    return (core.ClosedJaxpr(pruned, consts) if len(pruned.constvars) == len(consts) else pruned), used
 
 
 def _check_no_random_input(program: Program) -> Program:
@@ -126,29 +139,49 @@ def _users_of_input(program: Program, name: InputName) -> str:
     return ", ".join(sorted({eqn.primitive.name for eqn in jaxpr.eqns if variable in eqn.invars})) or "an output"
 
 
-@dataclass
-class _BitReplay(Interpreter[Any]):
-    """Evaluation under the current trace that takes every draw from `bits`; with `float64`, in float64."""
+@dataclass(frozen=True)
+class GivenBits:
+    """Bits for one `random_bits` equation.
 
-    bits: BitSource
+    Attributes:
+        bits: those of all iterations of the enclosing loops, or of a loop's current one inside its body.
+        varies: for each loop around that, outermost first, whether its iterations have different bits on axis 0.
+    """
+
+    bits: Any
+    varies: tuple[bool, ...]
+
+
+@dataclass
+class DrawReplay(Interpreter[Any]):
+    """Evaluation under the current trace that takes every draw from `given`; with `float64`, in float64.
+
+    What is computed from constant keys alone is computed now, so that a program has the keys from which it draws.
+    """
+
+    given: Mapping[Path, GivenBits]
     float64: bool
 
     def literal(self, atom: Any) -> Any:
+        """A literal itself."""
         return self.constant(atom.val)
 
     def constant(self, array: Any) -> Any:
+        """A constant itself, in float64 the number that it was before the trace rounded it."""
         return _constant_as_float64(array) if self.float64 else array
 
     def step(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        """Evaluate one equation of any kind, under its own source line."""
         info = eqn.source_info
         with user_context(info.traceback, name_stack=current_name_stack() + info.name_stack):  # keeps file and line
             outs = super().step(eqn, ins)
         return list(map(_as_float64, outs)) if self.float64 else outs
 
     def equation(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        """Evaluate an equation that is no call."""
         name, params = eqn.primitive.name, eqn.params
         if name == RANDOM_BITS:
-            return [self.bits.take(eqn, ins)]
+            return [self.draw(eqn, ins)]
         if self.float64 and name == "reduce_precision":
             return [ins[0]]
         if self.float64 and name == "bitcast_convert_type":
@@ -156,63 +189,102 @@ class _BitReplay(Interpreter[Any]):
             ins = [jnp.asarray(value, atom.aval.dtype) for value, atom in zip(ins, eqn.invars, strict=True)]
         elif self.float64:
             params = _float64_params(eqn, ins)
-        outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(params))
+        with jax.ensure_compile_time_eval() if _makes_constant_keys(eqn, ins) else nullcontext():
+            outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(params))
         return outs if eqn.primitive.multiple_results else [outs]
+
+    def draw(self, eqn: Any, ins: list[Any]) -> Any:
+        """The bits of one `random_bits` equation: those given, or, of a constant key, its own."""
+        if self.path in self.given:
+            return self.given[self.path].bits
+        params = eqn.params
+        if not self.float64 or params["bit_width"] != WIDEST:
+            return eqn.primitive.bind(*ins, **params)
+        # The program in its own precision draws half as many bits: other ones, and so other numbers.
+        narrow = eqn.primitive.bind(*ins, **{**params, "bit_width": WIDEST // 2}).astype(f"uint{WIDEST}")
+        return (narrow << np.uint64(WIDEST // 2)) | narrow
 
     def _is_kept(self, eqn: Any) -> bool:
         """Whether a loop stays as it is: no draw inside, nothing to convert."""
         return not self.float64 and not any(map(count_draws, inner_jaxprs(eqn)))
 
+    def _inside(self, path: Path) -> dict[Path, GivenBits]:
+        """The bits for equations inside a loop."""
+        return {place: one for place, one in self.given.items() if place[: len(path)] == path}
+
     def scan(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        """Evaluate a `scan`; bits that differ between iterations are scanned too."""
         if self._is_kept(eqn):
             return self.equation(eqn, ins)
-        loop = read_scan(eqn)
+        loop, path = read_scan(eqn), self.path
         fixed, start, scanned = loop.split(ins)
+        given = self._inside(path)
+        changing = {place: one.bits for place, one in given.items() if one.varies[0]}
 
-        def step(carry: tuple[Any, ...], slices: tuple[list[Any], list[Any] | None]) -> tuple[Any, Any]:
-            source = BitSource(None if slices[1] is None else list(slices[1]))
-            outs = _BitReplay(source, self.float64).run(loop.body, [*fixed, *carry, *slices[0]])
-            return tuple(outs[: loop.carries]), (*outs[loop.carries :], *source.drawn)
+        def step(carry: tuple[Any, ...], slices: tuple[list[Any], list[Any]]) -> tuple[Any, Any]:
+            bits = {place: one.bits for place, one in given.items()} | dict(zip(changing, slices[1], strict=True))
+            now = {place: GivenBits(bits[place], one.varies[1:]) for place, one in given.items()}
+            outs = DrawReplay(now, self.float64).run(loop.body, [*fixed, *carry, *slices[0]], path)
+            return tuple(outs[: loop.carries]), tuple(outs[loop.carries :])
 
         carry, stacked = jax.lax.scan(
             step,
             tuple(start),
-            (scanned, self.bits.split(count_draws(loop.body))),
+            (scanned, list(changing.values())),
             length=loop.length,
             reverse=loop.reverse,
             unroll=eqn.params["unroll"],
         )
-        stacks = len(eqn.outvars) - loop.carries
-        self.bits.drawn += stacked[stacks:]
-        return [*carry, *stacked[:stacks]]
+        return [*carry, *stacked]
 
     def while_loop(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        """Evaluate a `while_loop`; every iteration has the same bits."""
         if self._is_kept(eqn):
             return self.equation(eqn, ins)
-        loop = read_while(eqn)
+        loop, path = read_while(eqn), self.path
         for_test, for_body, start = loop.split(ins)
-        return jax.lax.while_loop(
-            lambda carry: self.run(loop.test, [*for_test, *carry])[0],
-            lambda carry: tuple(self.run(loop.body, [*for_body, *carry])),
-            tuple(start),
-        )
+        given = {place: GivenBits(one.bits, one.varies[1:]) for place, one in self._inside(path).items()}
+        inner = DrawReplay(given, self.float64)
+        test = _close_body(lambda carry: inner.run(loop.test, [*for_test, *carry], (*path, 0)), start)
+        body = _close_body(lambda carry: inner.run(loop.body, [*for_body, *carry], (*path, 1)), start)
+        return jax.lax.while_loop(lambda carry: test(carry)[0], lambda carry: tuple(body(carry)), tuple(start))
 
     def cond(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        """Evaluate a `cond` or `switch`."""
         if self._is_kept(eqn):
             return self.equation(eqn, ins)
-        branches = eqn.params["branches"]
-        if self.bits.given is None:
-            # To record what every branch draws, all of them run.
-            results = [self.run(closed, ins[1:]) for closed in branches]
-            return jax.lax.switch(
-                ins[0], [lambda *given, index=index: given[index] for index in range(len(results))], *results
-            )
+        path = self.path
 
-        def branch(closed: Any) -> Callable[..., Any]:
-            bits = self.bits.split(count_draws(closed)) or []
-            return lambda *operands: tuple(_BitReplay(BitSource(list(bits)), self.float64).run(closed, operands))
+        def branch(number: int, closed: Any) -> Callable[..., Any]:
+            return lambda *operands: DrawReplay(self.given, self.float64).run(closed, operands, (*path, number))
 
-        return jax.lax.switch(ins[0], list(map(branch, branches)), *ins[1:])
+        return jax.lax.switch(ins[0], [branch(*pair) for pair in enumerate(eqn.params["branches"])], *ins[1:])
+
+
+def _close_body(body: Callable[[list[Any]], list[Any]], start: Sequence[Any]) -> Callable[[Sequence[Any]], list[Any]]:
+    """Trace a loop body, so that it is given only what it needs: jax keeps every operand of a `while`, keys too."""
+    avals = [jax.typeof(value) for value in start]
+    closed = jax.make_jaxpr(lambda *carry: body(list(carry)))(*avals)
+    pruned, _ = _remove_dead(closed, [True] * len(closed.out_avals), [True] * len(avals))
+    return lambda carry: core.jaxpr_as_fun(pruned)(*carry)
+
+
+KEY_ARITHMETIC = RANDOMNESS | ELEMENTWISE | VIEWS | MOVES
+"""Primitives that make keys, and that take them from arrays of keys."""
+
+SMALL_CONSTANT = 64
+"""Number of elements up to which whole numbers made of constants are computed: raw keys, seeds, what is folded in."""
+
+
+def _makes_constant_keys(eqn: Any, ins: Sequence[Any]) -> bool:
+    """Whether an equation makes keys, or the whole numbers that keys consist of, from constants alone."""
+    if eqn.primitive.name not in KEY_ARITHMETIC or not ins or any(isinstance(one, Tracer) for one in ins):
+        return False
+    return all(
+        jnp.issubdtype(var.aval.dtype, jax.dtypes.prng_key)
+        or (jnp.issubdtype(var.aval.dtype, np.integer) and var.aval.size <= SMALL_CONSTANT)
+        for var in eqn.outvars
+    )
 
 
 def _as_float64(value: Any) -> Any:
@@ -251,5 +323,5 @@ def _float64_jaxpr(value: Any) -> Any:
         jax.ShapeDtypeStruct(v.aval.shape, "float64" if str(v.aval.dtype) in NARROW_FLOAT_DTYPES else v.aval.dtype)
         for v in jaxpr.invars
     ]
-    closed = jax.make_jaxpr(lambda *arrays: _BitReplay(BitSource([]), float64=True).run(value, arrays))(*structs)
+    closed = jax.make_jaxpr(lambda *arrays: DrawReplay({}, float64=True).run(value, arrays))(*structs)
     return closed if isinstance(value, core.ClosedJaxpr) else closed.jaxpr

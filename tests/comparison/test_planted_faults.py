@@ -532,15 +532,15 @@ FAULTS = (
         ('"dropout": True', '"dropout": False'),
         "randomness",
         "step: draw/1",
-        "structure outputs",
+        "structure",
     ),
     fault(
         "one_key_for_all_steps",
         "dropout/linen",
         ('rngs={"dropout": key}', 'rngs={"dropout": jax.random.key(0)}'),
         "randomness",
-        "linen draws new bits",
-        "structure outputs gradients train",
+        "step: draw/0",
+        "structure outputs gradients",
     ),
     fault(
         "count_of_draws_not_kept",

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from named import make_program
 
 from equiv.errors import PortError
 from equiv.programs.draws import count_draws, draw_bits, find_draws
-from equiv.programs.program import Draw
+from equiv.programs.program import Draw, iteration_numbers
 
 X = jax.ShapeDtypeStruct((3, 4), "float32")
 KEY = jax.eval_shape(lambda: jax.random.key(0))
@@ -64,7 +65,10 @@ def either(key, x):
 
 
 def found(function):
-    return find_draws(jax.make_jaxpr(function)(KEY, X))
+    """The draws of a function of a key and an array, and for each equation that draws the number of its draw."""
+    outputs = [f"output/{index}" for index in range(len(jax.tree.leaves(jax.eval_shape(function, KEY, X))))]
+    drawn, sites = find_draws(make_program("p", jax.make_jaxpr(function)(KEY, X), ("key", "batch/x"), outputs))
+    return drawn, [site.draw for site in sites.values()]
 
 
 def shapes(function):
@@ -106,7 +110,7 @@ def test_a_draw_says_where_it_stands_in_the_users_file():
 
 
 def test_a_program_that_draws_nothing_has_no_draws():
-    assert found(lambda key, x: x) == ([], [])
+    assert found(lambda key, x: x) == ((), [])
     assert count_draws(jax.make_jaxpr(lambda key, x: jax.random.split(key))(KEY, X)) == 0
 
 
@@ -144,7 +148,6 @@ def derived(transform):
 @pytest.mark.parametrize(
     "function",
     [
-        lambda key, x: dropout(jax.random.key(1), x) + dropout(jax.random.key(2), x) + dropout(key, x)[:0].sum(),
         lambda key, x: sum(dropout(one, x) for one in jax.random.split(key)),
         derived(lambda key, x, number: jax.random.fold_in(key, number)),
         derived(lambda key, x, number: jax.jit(jax.random.fold_in, static_argnums=1)(key, number)),
@@ -167,11 +170,158 @@ def derived(transform):
         lambda key, x: layers(key, x) + carried(key, x),
         lambda key, x: dropout(key, x) + jax.random.normal(key, (2,)).sum(),
     ],
-    ids=["constant", "split", "fold", "jit", "scan", "cond", "while", "layers", "layers-carried", "shape"],
+    ids=["split", "fold", "jit", "scan", "cond", "while", "layers", "layers-carried", "shape"],
 )
 def test_draws_with_different_keys_or_shapes_stay_different(function):
     drawn, indices = found(function)
     assert len(drawn) == max(indices) + 1 >= 2
+
+
+CONSTANT_KEY = jax.random.key(5)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda key, x: dropout(jax.random.key(1), x) + dropout(jax.random.key(2), x),
+        lambda key, x: dropout(CONSTANT_KEY, x),
+        lambda key, x: dropout(jax.random.PRNGKey(1), x),
+        lambda key, x: layers(jax.random.key(1), x),
+        lambda key, x: carried(CONSTANT_KEY, x),
+        lambda key, x: dropout(jax.random.fold_in(CONSTANT_KEY, x[0, 0].astype(int)), x),
+        lambda key, x: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: dropout(CONSTANT_KEY, x) + 1, x),
+        gradient(remat(lambda key, x: dropout(CONSTANT_KEY, x))),
+    ],
+    ids=["made-inside", "made-outside", "raw", "scan", "scan-carry", "folded-with-an-input", "while", "grad-of-remat"],
+)
+def test_what_a_constant_key_draws_is_no_draw(function):
+    assert found(function) == ((), [])
+    assert len(found(lambda key, x: (function(key, x), dropout(key, x)))[0]) == 1
+
+
+def test_a_bank_of_keys_chosen_at_random_is_one_draw():
+    """Which of four fixed keys is drawn with the run's key; what they draw is fixed."""
+
+    def function(key, x):
+        return dropout(jax.random.split(CONSTANT_KEY, 4)[jax.random.randint(key, (), 0, 4)], x)
+
+    assert shapes(function) == [(), ()]  # `randint` draws an upper and a lower half
+
+
+def unrolled(key, x):
+    return dropout(key, dropout(key, x))
+
+
+def held(key, x, body=dropout):
+    """Dropout in five layers that all have one key."""
+    return jax.lax.scan(lambda h, _: (body(key, h), None), x, None, length=5)[0]
+
+
+def copied(key, x, body=dropout):
+    """The same, from an array of equal keys."""
+    return jax.lax.scan(lambda h, key: (body(key, h), None), x, jnp.broadcast_to(key, 5))[0]
+
+
+def handed_on(key, x, body=dropout):
+    """The same; the key is in the carry, and stays what it is."""
+    return jax.lax.scan(lambda carry, _: ((body(carry[1], carry[0]), carry[1]), None), (x, key), None, length=5)[0][0]
+
+
+def raw(key, x, body=dropout):
+    """The same, from the numbers of equal keys."""
+    keys = jnp.stack([jax.random.key_data(key)] * 5)
+    return jax.lax.scan(lambda h, one: (body(jax.random.wrap_key_data(one), h), None), x, keys)[0]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        unrolled,
+        held,
+        copied,
+        handed_on,
+        raw,
+        lambda key, x: held(key, x, held),
+        gradient(lambda key, x: held(key, x, remat(dropout))),
+        gradient(lambda key, x: handed_on(key, x, remat(dropout))),
+        lambda key, x: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: dropout(key, x) + 1, x),
+        lambda key, x: jax.lax.fori_loop(0, jnp.int32(x[0, 0]), lambda i, x: dropout(key, x), x),
+        lambda key, x: dropout(key, x) + held(key, x),
+    ],
+    ids=[
+        *("unrolled", "held", "copied", "carried", "raw", "nested", "grad-of-remat", "grad-of-carried-remat"),
+        *("while", "fori", "also-before-the-loop"),
+    ],
+)
+def test_a_key_that_a_loop_does_not_change_draws_once(function):
+    assert shapes(function) == [(3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (lambda key, x: layers(key, x, held), (5, 3, 4)),
+        (lambda key, x: held(key, x, layers), (5, 3, 4)),
+        (
+            lambda key, x: jax.lax.scan(
+                lambda carry, _: ((dropout(carry[1], carry[0]), carry[2], carry[1]), None),
+                (x, *jax.random.split(key)),
+                None,
+                length=5,
+            )[0][0],
+            (5, 3, 4),
+        ),
+    ],
+    ids=["outer-loop-changes-it", "inner-loop-changes-it", "two-keys-in-turn"],
+)
+def test_a_draw_has_axes_of_loops_that_change_its_key(function, shape):
+    assert shapes(function) == [shape]
+
+
+def test_square_nests_with_keys_exchanged_are_two_draws():
+    """Keys of the outer row and of the inner one, folded in either order: equal lengths must not make them one."""
+
+    def nest(first):
+        def function(key, x):
+            rows = jax.random.randint(key, (3,), 0, 9)
+
+            def turn(h, inner):
+                def inner_turn(h, outer):
+                    one, other = (inner, outer) if first else (outer, inner)
+                    return dropout(jax.random.fold_in(jax.random.fold_in(key, one), other), h), None
+
+                return jax.lax.scan(inner_turn, h, rows)[0], None
+
+            return jax.lax.scan(turn, x, rows)[0]
+
+        return function
+
+    assert shapes(lambda key, x: nest(True)(key, x) + nest(False)(key, x))[-2:] == [(3, 3, 3, 4)] * 2
+
+
+def mixed(key, x):
+    """Five layers, each with a draw of its own before and after one that all of them share."""
+
+    def body(mine, h):
+        first, last = jax.random.split(mine)
+        return dropout(last, dropout(key, dropout(first, h)))
+
+    return layers(jax.random.fold_in(key, 1), x, body)
+
+
+@pytest.mark.parametrize(
+    ("function", "numbers"),
+    [
+        (layers, [(0, 1, 2, 3, 4)]),
+        (held, [(0,)]),
+        (lambda key, x: dropout(jax.random.fold_in(key, 2), layers(key, x)), [(0, 1, 2, 3, 4), (5,)]),
+        (mixed, [(0, 3, 5, 7, 9), (1,), (2, 4, 6, 8, 10)]),
+        (lambda key, x: held(key, x, layers), [(0, 1, 2, 3, 4)]),
+    ],
+    ids=["own-keys", "one-key", "one-after", "mixed", "inner-loop"],
+)
+def test_draws_of_a_loop_are_numbered_as_unrolled(function, numbers):
+    assert iteration_numbers(found(function)[0]) == numbers
 
 
 def test_draws_are_listed_in_program_order():
@@ -182,14 +332,22 @@ def test_draws_are_listed_in_program_order():
     assert shapes(function) == [(2,), (5,), (3, 4)]
 
 
+def until(key, x):
+    """Dropout with a new key in every iteration, for as long as it takes."""
+
+    def turn(carry):
+        key, mine = jax.random.split(carry[1])
+        return dropout(mine, carry[0]) + 1, key
+
+    return jax.lax.while_loop(lambda carry: carry[0].sum() < 9, turn, (x, key))[0]
+
+
 @pytest.mark.parametrize(
     "loop",
     [
-        lambda key, x: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: dropout(key, x) + 1, x),
-        lambda key, x: jax.lax.fori_loop(0, jnp.int32(x[0, 0]), lambda i, x: dropout(key, x), x),
-        lambda key, x: layers(
-            key, x, lambda key, x: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: dropout(key, x) + 1, x)
-        ),
+        until,
+        lambda key, x: jax.lax.fori_loop(0, jnp.int32(x[0, 0]), lambda i, x: dropout(jax.random.fold_in(key, i), x), x),
+        lambda key, x: layers(key, x, until),
     ],
     ids=["while", "fori", "scan-of-while"],
 )
@@ -217,10 +375,25 @@ def uniform(random):
 @settings(deadline=None, max_examples=20)
 @given(SEEDS)
 def test_bits_are_the_same_uniform_in_32_and_64_bits(seed):
+    """To the spacing of float32: what is below it is drawn too."""
     narrow, wide = uniform(draw_bits(DRAW[32], seed)), uniform(draw_bits(DRAW[64], seed))
-    np.testing.assert_array_equal(narrow.astype("float64"), wide)
+    assert np.max(np.abs(wide - narrow.astype("float64"))) < np.finfo("float32").eps
     assert narrow.min() > 0
     assert narrow.max() < 1
+
+
+@pytest.mark.parametrize("width", [8, 16, 32, 64])
+def test_every_replayed_bit_is_zero_and_one_equally_often(width):
+    ones = np.unpackbits(draw_bits(DRAW[width], (1, 2)).view("uint8").reshape(4096, -1), axis=1).sum(0).astype(int)
+    spread = 6 * (4096 / 4) ** 0.5  # six standard deviations
+    assert len(ones) == width
+    assert np.max(np.abs(ones - 2048)) < spread
+
+
+def test_lower_bits_are_the_same_in_32_and_64_bits():
+    """So that `randint` below a power of two is the same number in both."""
+    narrow, wide = draw_bits(DRAW[32], (3,)), draw_bits(DRAW[64], (3,))
+    np.testing.assert_array_equal(wide.astype("uint32"), narrow)
 
 
 def test_bits_are_spread_evenly():
@@ -238,7 +411,7 @@ def test_a_narrow_draws_bits_are_a_wider_ones_upper_bits(seed, width):
 
 
 @settings(deadline=None, max_examples=20)
-@given(SEEDS, st.sampled_from([0.1, 0.25, 0.3, 0.5, 0.9]))
+@given(SEEDS, st.sampled_from([0.1, 0.125, 0.25, 0.3, 1 / 3, 0.5, 0.625, 0.9, 0.995]))
 def test_dropout_masks_agree_across_widths(seed, rate):
     masks = []
     for width, dtype in ((32, np.float32), (64, np.float64)):
@@ -252,7 +425,9 @@ def test_dropout_masks_agree_across_widths(seed, rate):
 def test_no_number_equals_a_short_rate(width):
     """So that `u < rate` and `u <= rate` are one mask."""
     number = uniform(draw_bits(Draw((2**20,), width, ""), (1, 2)))
-    assert not np.isin(number, np.arange(1, 256) / 256).any()
+    for denominator in (256, 360, 1000):
+        near = np.abs(number * denominator - np.round(number * denominator)) / denominator
+        assert near.min() > 4 * np.finfo("float32").eps
 
 
 def test_bits_repeat_for_a_seed_and_differ_between_seeds():

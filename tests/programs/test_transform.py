@@ -9,9 +9,12 @@ from named import trace_named
 
 from equiv.errors import PortError
 from equiv.programs.compiled import FAST_COMPILE_OPTIONS
-from equiv.programs.draws import count_draws, draw_bits, find_draws
+from equiv.programs.draws import draw_bits
 from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr
-from equiv.programs.transform import drop_random_outputs, make_draws_inputs, output_draws
+from equiv.programs.key_reuse import record_keys
+from equiv.programs.primitives import RANDOM_BITS
+from equiv.programs.prover.value_numbering import number_program
+from equiv.programs.transform import drop_random_outputs, make_draws_inputs, replay_draws
 
 KEY = jax.random.key(7)
 X = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
@@ -35,6 +38,36 @@ def carried(key, x, body=dropout):
         return (jnp.sin(body(mine, carry[0])) + x, key), None
 
     return jax.lax.scan(turn, (x, key), None, length=4)[0][0]
+
+
+def held(key, x, body=dropout):
+    """Dropout in four layers that have one key."""
+    return jax.lax.scan(lambda h, _: (jnp.sin(body(key, h)) + x, None), x, None, length=4)[0]
+
+
+def handed_on(key, x):
+    """The same; the key is in the carry, and stays what it is."""
+    return jax.lax.scan(lambda carry, _: ((dropout(carry[1], carry[0]), carry[1]), None), (x, key), None, length=4)[0][
+        0
+    ]
+
+
+def mixed(key, x):
+    """Four layers that draw with the key of all, with one of their own, and with a constant one."""
+
+    def body(mine, h):
+        return dropout(jax.random.key(3), dropout(key, h, 0.3) + dropout(mine, h, 0.4), 0.1)
+
+    return layers(jax.random.fold_in(key, 1), x, body)
+
+
+def repeated(key, x):
+    """Dropout with one key until the sum is large."""
+
+    def turn(h):
+        return dropout(jax.random.fold_in(key, 1), h, 0.1) + 1
+
+    return jax.lax.while_loop(lambda h: h.sum() < 60, turn, x)
 
 
 def remat(function):
@@ -62,6 +95,19 @@ noisy_backward.defvjp(
 )
 
 
+@jax.custom_jvp
+def _pair(key, x):
+    return x * 2, dropout(key, x)
+
+
+_pair.defjvp(lambda primals, tangents: (_pair(*primals), _pair(primals[0], tangents[1])))
+
+
+def never_used(key, x):
+    """A draw inside a call that jax does not look into when it removes dead equations."""
+    return _pair(key, x)[0]
+
+
 def program_of(function, *arrays, key=True):
     """A function of a key and arrays as a program; an input `x0` for each array."""
     specs = {f"x{index}": jax.ShapeDtypeStruct(array.shape, array.dtype) for index, array in enumerate(arrays)}
@@ -77,14 +123,18 @@ def compiled(program):
 
 def native_bits(program, *arrays):
     """What a program draws with its own key, each draw once, as `draw/i` wants it."""
-    tapped = output_draws(program)
-    number = count_draws(program.jaxpr)
-    assert [name.text for name in tapped.outputs] == [f"draw/{index}" for index in range(number)]
-    drawn = compiled(tapped)(*arrays, KEY)
-    found, indices = find_draws(program.jaxpr)
-    for place, index in enumerate(indices):
-        np.testing.assert_array_equal(drawn[place], drawn[indices.index(index)])
-    return [drawn[indices.index(index)] for index in range(len(found))]
+    keyed = replay_draws(program)[1]
+    given = dict(zip(program.inputs, (*arrays, KEY), strict=True))
+    keys = jax.jit(lambda inputs: record_keys(keyed, inputs))([given[name] for name in keyed.program.inputs])
+    return [_bits_of_keys(np.asarray(numbers), draw) for numbers, draw in zip(keys, keyed.draws, strict=True)]
+
+
+def _bits_of_keys(numbers, draw):
+    """Bits of many keys: the axes of loops and of keys come first, then those of one key's draw."""
+    own = draw.shape[numbers.ndim - 1 :]
+    keys = jax.random.wrap_key_data(numbers.reshape(-1, numbers.shape[-1]))
+    bits = [np.asarray(jax.random.bits(key, own, f"uint{draw.bit_width}")) for key in keys]
+    return np.stack(bits).reshape(draw.shape)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +151,14 @@ def native_bits(program, *arrays):
         carried,
         gradient(carried),
         lambda key, x: layers(key, x, layers),
+        held,
+        handed_on,
+        lambda key, x: layers(key, x, held),
+        lambda key, x: held(key, x, layers),
+        gradient(lambda key, x: held(key, x, remat(dropout))),
+        mixed,
+        lambda key, x: held(key, x, either),
+        repeated,
         gradient(lambda key, x: layers(key, x, remat(dropout))),
         gradient(lambda key, x: carried(key, x, remat(dropout))),
         gradient(remat(layers)),
@@ -118,6 +176,14 @@ def native_bits(program, *arrays):
         *(
             "grad-of-scan-carry",
             "nested-scan",
+            "scan-of-one-key",
+            "scan-of-one-key-carried",
+            "scan-of-scan-of-one-key",
+            "scan-of-one-key-of-scan",
+            "grad-of-scan-of-one-key-of-remat",
+            "scan-of-mixed-keys",
+            "scan-of-one-key-of-cond",
+            "while-of-one-key",
             "grad-of-scan-of-remat",
             "grad-of-carry-of-remat",
             "grad-of-remat-of-scan",
@@ -179,19 +245,99 @@ def test_random_state_is_no_output_and_no_input():
     assert list(map(str, drop_random_outputs(counting).inputs)) == ["x"]
 
 
-def test_tapping_keeps_the_next_random_state():
+def test_the_next_random_state_is_a_program_of_its_own():
     specs = {"random/count": jax.ShapeDtypeStruct((), "uint32"), "key": jax.eval_shape(lambda: KEY)}
 
     def step(named):
         drawn = jax.random.uniform(jax.random.fold_in(named["key"], named["random/count"]), (2,))
         return {"output": drawn, "random/count": named["random/count"] + 1}
 
-    tapped = output_draws(trace_named("p", step, specs))
-    assert [name.text for name in tapped.outputs] == ["draw/0", "random/count"]
-    first, count_after = jaxpr_as_fun(tapped.jaxpr)(jnp.uint32(0), KEY)
-    second, _ = jaxpr_as_fun(tapped.jaxpr)(count_after, KEY)
-    assert int(count_after) == 1
-    assert not np.array_equal(first, second)
+    replayed, keyed = replay_draws(trace_named("p", step, specs))
+    assert list(map(str, replayed.inputs)) == ["draw/0"]
+    assert [name.text for name in keyed.next_state.outputs] == ["random/count"]
+    assert int(jaxpr_as_fun(keyed.next_state.jaxpr)(jnp.uint32(4))[0]) == 5
+
+
+CONSTANT_KEY = jax.random.key(42)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: jax.random.normal(jax.random.key(42), (4,)),
+        lambda: jax.random.normal(CONSTANT_KEY, (4,)),
+        lambda: jax.random.normal(jax.random.PRNGKey(42), (4,)),
+        lambda: jax.random.normal(jax.random.wrap_key_data(jnp.array([0, 42], "uint32")), (4,)),
+    ],
+    ids=["made-inside", "made-outside", "raw", "wrapped"],
+)
+def test_a_constant_key_however_made_gives_one_name(draw):
+    (name,), (other,) = (
+        [value.name for value in number_program(make_draws_inputs(program_of(one, X), float64=False)).values()]
+        for one in (lambda key, x: x * draw(), lambda key, x: x * jax.random.normal(jax.random.key(42), (4,)))
+    )
+    assert name == other
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: jax.random.normal(jax.random.key(43), (4,)),
+        lambda: jax.random.normal(jax.random.fold_in(CONSTANT_KEY, 0), (4,)),
+        lambda: jax.random.normal(jax.random.split(CONSTANT_KEY)[0], (4,)),
+        lambda: jax.random.normal(jax.random.key(42, impl="rbg"), (4,)),
+    ],
+    ids=["other-seed", "folded", "split", "other-generator"],
+)
+def test_another_constant_key_gives_another_name(draw):
+    (name,), (other,) = (
+        [value.name for value in number_program(make_draws_inputs(program_of(one, X), float64=False)).values()]
+        for one in (lambda key, x: x * draw(), lambda key, x: x * jax.random.normal(jax.random.key(42), (4,)))
+    )
+    assert name != other
+
+
+@pytest.mark.parametrize("float64", [False, True])
+def test_a_constant_key_draws_its_own_bits_in_both_precisions(float64):
+    """A float64 program draws 64 bits for each number: the upper ones are those of the port's own precision."""
+    x = np.ones((3, 4), "float64" if float64 else "float32")
+    with jax.enable_x64(float64):
+        program = make_draws_inputs(program_of(lambda key, x: x * jax.random.uniform(CONSTANT_KEY, (4,)), x), float64)
+        (output,) = jaxpr_as_fun(program.jaxpr)(x)
+    assert any(name == RANDOM_BITS for name, _ in avals(program.jaxpr))
+    assert program.draws == ()
+    wanted = np.broadcast_to(jax.random.uniform(CONSTANT_KEY, (4,)), (3, 4))
+    assert np.max(np.abs(np.asarray(output) - wanted)) <= np.finfo("float32").eps
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda key, x: (dropout(key, x), x * 2)[1],
+        lambda key, x: jax.jit(lambda x: (x * 2, dropout(key, x)))(x)[0],
+        lambda key, x: never_used(key, x),
+        lambda key, x: jax.lax.scan(lambda h, key: (h * 2, dropout(key, h)), x, jax.random.split(key, 3))[0],
+        lambda key, x: jax.lax.scan(lambda h, _: ((h[0] * 2, dropout(key, h[1])), None), (x, x), None, 3)[0][0],
+    ],
+    ids=["plain", "jit", "custom_jvp", "scan", "scan-carry"],
+)
+def test_a_draw_that_no_output_depends_on_is_none(function):
+    replayed, keyed = replay_draws(program_of(function, X))
+    assert (replayed.draws, keyed.draws, keyed.sites) == ((), (), {})
+    assert list(map(str, replayed.inputs)) == ["x0"]
+
+
+def test_a_dead_draw_leaves_the_others_their_order():
+    def function(key, x):
+        first, dead, last = jax.random.split(key, 3)
+        return jnp.sum(never_used(dead, dropout(first, x))) + jax.random.normal(last, (2,))
+
+    program = program_of(function, X)
+    replayed = make_draws_inputs(program, float64=False)
+    assert [draw.shape for draw in replayed.draws] == [(3, 4), (2,)]
+    assert list(map(str, replayed.inputs)) == ["x0", "draw/0", "draw/1"]
+    again, native = compiled(replayed)(X, *native_bits(program, X)), compiled(program)(X, KEY)
+    np.testing.assert_array_equal(again[0], native[0])
 
 
 @pytest.mark.parametrize(

@@ -1,35 +1,43 @@
-"""Do both ports draw the same number and shape of random bits, and, without replay, new bits every time?"""
+"""Do both ports draw the same number and shape of random bits, and, without replay, from new keys at the same draws?"""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from equiv.comparison.checks.coverage import CheckAnswer
-from equiv.comparison.observation import Comparison
+from equiv.comparison.observation import Comparison, PortOutputs
 from equiv.core.output_name import OutputName, ProgramName
 from equiv.core.results import Finding
 from equiv.programs.program import Draw, iteration_numbers
 
 
 def check(comparison: Comparison) -> CheckAnswer | None:
-    """Compare the draws of every program; refute a draw that gives the same bits twice. None where nothing is drawn."""
+    """Compare the draws of every program; refute a key that only one port uses twice. None where nothing is drawn."""
     reference, candidate = comparison.reference, comparison.candidate
     findings: list[Finding] = []
-    for program, left in reference.draws.items():
-        findings += _compare_draws(program, left, candidate.draws.get(program, ()))
-    for side in (reference, candidate):
-        backend = side.table.port
-        if side.reused:
-            findings += [
-                Finding(f"{backend} draws new bits", "refuted", note=f"the same bits twice: {pair}")
-                for pair in side.reused
-            ]
-        elif side.drawn:
-            note = f"{side.drawn} draws over layers and steps, no two equal"
-            findings.append(Finding(f"{backend} draws new bits", "statistical", note=note))
+    for program in {**reference.draws, **candidate.draws}:
+        findings += _compare_draws(program, reference.draws.get(program, ()), candidate.draws.get(program, ()))
+    for side, other in ((reference, candidate), (candidate, reference)):
+        findings += _compare_keys(side, other)
     if not findings:
         return None
     replayed = sum(map(len, reference.draws.values()))
-    summary = f"{replayed} draws replayed; {candidate.drawn} native draws looked at, {len(candidate.reused)} repeated"
+    summary = f"{replayed} draws replayed; {candidate.drawn} keys looked at, {len(candidate.reused)} of them used again"
     return CheckAnswer(tuple(findings), summary)
+
+
+def _compare_keys(side: PortOutputs, other: PortOutputs) -> Iterator[Finding]:
+    """Yield what one port's keys show. Keys that both ports use twice at the same draws are how the model is."""
+    if not side.drawn:
+        return
+    place, known = f"{side.table.port} draws new bits", {pair.places for pair in other.reused}
+    alone = [pair for pair in side.reused if pair.places not in known]
+    if alone:
+        first, *more = alone
+        others = f", and {len(more)} more" if more else ""
+        yield Finding(place, "refuted", note=f"one key twice: {first.program}: {first.text}{others}")
+        return
+    shared = f"{len(side.reused)} of them used again, as in {other.table.port}" if side.reused else "no two equal"
+    yield Finding(place, "statistical", note=f"{side.drawn} keys over draws, layers and steps, {shared}")
 
 
 def _unroll(draws: tuple[Draw, ...]) -> list[Draw]:

@@ -15,9 +15,9 @@ from equiv.core.leaves import LeafSpec, NativeKey
 from equiv.core.output_name import InputName, OutputName, ProgramName
 from equiv.core.results import ProbeTrial
 from equiv.errors import EquivError
-from equiv.programs.program import Draw
+from equiv.programs.program import Draw, KeyReuse
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 FrozenArrays = dict[str, np.ndarray]
 
@@ -111,8 +111,8 @@ class FrozenReference:
         float64_noise: likewise in float64.
         depth: output to rounded operations in a row.
         fresh: the state leaves as its library initialises them.
-        reused: pairs of independent native draws that gave the same bits.
-        drawn: number of native draws looked at.
+        reused: draws of one program that use one key.
+        drawn: number of keys looked at.
         why_no_float64: why there is no float64 run.
         sensitivity: trials of its probes.
         schema: version of this format.
@@ -138,7 +138,7 @@ class FrozenReference:
     float64_noise: dict[str, dict[OutputName, float]]
     depth: dict[OutputName, int]
     fresh: FrozenArrays
-    reused: tuple[str, ...]
+    reused: tuple[KeyReuse, ...]
     drawn: int
     why_no_float64: str
     sensitivity: tuple[ProbeTrial, ...]

@@ -13,10 +13,11 @@ from equiv.core.leaves import LeafTable
 from equiv.core.output_name import TRAINING, ProgramName, trained_leaf
 from equiv.errors import PortError
 from equiv.programs import compile_thread as background
-from equiv.programs import key_reuse as randomness
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.compiled import Executable, NamedOutputs, lower_programs, run_executable
+from equiv.programs.key_reuse import lower_keys
 from equiv.programs.probes import NamedArrays, Probe
+from equiv.programs.program import KeyReuse
 from equiv.programs.traced_port import TracedPort, trace_port_float64
 
 
@@ -29,15 +30,15 @@ class CompiledPort:
         native: its programs in its own precision.
         float64: its programs in float64; None: there is no float64 run.
         why_no_float64: why there is no float64 run.
-        reused: pairs of independent native draws that gave the same bits.
-        drawn: number of native draws looked at.
+        reused: draws of one program that use one key, without replay.
+        drawn: number of keys looked at.
     """
 
     traced: TracedPort
     native: Executable
     float64: Executable | None
     why_no_float64: str
-    reused: tuple[str, ...]
+    reused: tuple[KeyReuse, ...]
     drawn: int
 
     @property
@@ -72,7 +73,7 @@ def compile_port(
         return partial(call_user_code, name, what, background.run_in_background(call_user_code(name, what, lower)))
 
     native = start("compiling", partial(lower_programs, traced.programs, table, steps, probe, quick))
-    draws = start("drawing", partial(randomness.lower_draws, traced.raw_step, traced.random))
+    keys = start("deriving keys", partial(lower_keys, traced.keyed, traced.random))
     programs = "" if needed == frozenset() else trace_port_float64(traced, needed)
     float64: Callable[[], Executable] | str = programs if isinstance(programs, str) else ""
     if not isinstance(programs, str):
@@ -86,7 +87,7 @@ def compile_port(
             executable, why = (None, float64) if isinstance(float64, str) else (float64(), "")
         except PortError as error:
             executable, why = None, f"no float64 run: {error}"
-        return CompiledPort(traced, native(), executable, why, *draws())
+        return CompiledPort(traced, native(), executable, why, *keys())
 
     return wait
 
