@@ -9,8 +9,10 @@ from equiv.core.case_files import LoadedCase
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.leaves import LeafTable, MappedLeaf
 from equiv.core.results import CaseResult, CheckResult, DeviationResult, LeafResult
+from equiv.core.scope import Scope
 from equiv.core.verdict import verdict_of
 from equiv.programs.built_case import BuiltCase
+from equiv.programs.exercise import list_unexercised
 
 
 def make_case_result(loaded: LoadedCase, state: CaseState) -> CaseResult:
@@ -38,6 +40,24 @@ def make_case_result(loaded: LoadedCase, state: CaseState) -> CaseResult:
         path=loaded.path,
         sources=dict(loaded.sources),
         source_digest=loaded.source_digest,
+        scope=describe_scope(state),
+    )
+
+
+def describe_scope(state: CaseState) -> Scope:
+    """What the verdicts of a case hold for."""
+    case, request = state.built_case.case, state.built_case.request
+    return Scope(
+        batch=dict(case.batch),
+        methods={name: tuple(entries) for name, entries in request.methods.items()},
+        modes=("eval", "train") if state.built_case.has_modes else ("call",),
+        steps=case.steps,
+        default_optimizer=case.optimizer is None,
+        budget_factor=case.budget_factor,
+        proved=state.proved,
+        unexercised=()
+        if state.proved
+        else tuple(one for port, observed in state.exercised.items() for one in list_unexercised(port, observed)),
     )
 
 

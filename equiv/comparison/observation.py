@@ -8,6 +8,7 @@ import numpy as np
 from equiv.core.case import Case, KnownDifference
 from equiv.core.leaves import LeafTable, MappedLeaf, NativeKey, one_sided_leaves
 from equiv.core.output_name import OutputName, ProgramName
+from equiv.programs.exercise import Observed
 from equiv.programs.program import Draw, KeyReuse
 from equiv.programs.prover.proof import Proofs
 
@@ -27,10 +28,12 @@ class Sample:
     Attributes:
         native: in the dtypes of the port.
         float64: the same programs in float64; None: there is no float64 run.
+        exercised: what the native run exercised of its program.
     """
 
     native: Outputs
     float64: Outputs | None
+    exercised: Observed = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

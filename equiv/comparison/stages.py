@@ -4,6 +4,7 @@ Who compares chooses from them; see `equiv.comparison.pipeline`. Nothing else bu
 to compare them.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +47,7 @@ from equiv.core.results import CheckResult, Finding
 from equiv.errors import CaseError, EquivError, NotRun
 from equiv.programs.built_case import build_case
 from equiv.programs.content import calls_foreign_code
+from equiv.programs.exercise import Observed, merge_observed
 from equiv.programs.probes import Probe
 from equiv.programs.traced_port import trace_port
 
@@ -169,7 +171,12 @@ def run_reference(state: CaseState) -> CaseState:
     given, used = _reference_samples(state, compiled)
     state.progress("measuring rounding")
     observed = Reference(collect_outputs(compiled, given), tuple(used), measure_noise(compiled, given, used))
-    return replace(state, compiled_reference=compiled, observed=observed)
+    exercised = {**state.exercised, state.reference: _merge_samples(given)}
+    return replace(state, compiled_reference=compiled, observed=observed, exercised=exercised)
+
+
+def _merge_samples(samples: Mapping[str, Sample]) -> Observed:
+    return merge_observed([sample.exercised for sample in samples.values()])
 
 
 def _reference_samples(state: CaseState, compiled: CompiledPort) -> tuple[dict[str, Sample], list[Probe]]:
@@ -201,19 +208,20 @@ def _all_finite(given: Sample) -> bool:
 
 def check_candidates(state: CaseState) -> CaseState:
     """Wait for every candidate, run it, and make every check after structure."""
-    checks = state.checks
+    checks, exercised = state.checks, dict(state.exercised)
     for candidate in state.candidates:
         if candidate not in state.compiling:
             continue  # it could not be lowered, and its checks say so
         state.progress(f"compiling {candidate}")
         try:
-            checks += tuple(_check_candidate(state, state.compiling[candidate]()))
+            found, exercised[candidate] = _check_candidate(state, state.compiling[candidate]())
+            checks += tuple(found)
         except EquivError as error:
             checks += failed_checks(candidate, error)
-    return replace(state, checks=checks)
+    return replace(state, checks=checks, exercised=exercised)
 
 
-def _check_candidate(state: CaseState, candidate: CompiledPort) -> list[CheckResult]:
+def _check_candidate(state: CaseState, candidate: CompiledPort) -> tuple[list[CheckResult], Observed]:
     reference, case, name = state.observed, state.built_case.case, candidate.traced.port.name
     assert reference is not None, "run_reference comes before"
     given = reference.observed.samples
@@ -231,7 +239,8 @@ def _check_candidate(state: CaseState, candidate: CompiledPort) -> list[CheckRes
         state.proofs.get(name, {}),
     )
     results = [CHECKS[check].run(comparison) for check in state.wanted]
-    return [add_spreads(comparison, result) for result in results if result is not None]
+    checks = [add_spreads(comparison, result) for result in results if result is not None]
+    return checks, _merge_samples(samples)
 
 
 def explain_differences(state: CaseState) -> CaseState:

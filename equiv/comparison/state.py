@@ -12,6 +12,7 @@ from equiv.core.output_name import ProgramName
 from equiv.core.results import CheckResult, Finding, ProbeTrial
 from equiv.errors import EquivError
 from equiv.programs.built_case import BuiltCase
+from equiv.programs.exercise import Observed
 from equiv.programs.probes import Probe
 from equiv.programs.prover.proof import Proofs
 from equiv.programs.traced_port import TracedPort
@@ -61,6 +62,7 @@ class CaseState:
         seeds: name to seed of the probes that are made.
         wanted: names of the checks after structure.
         observed: what the reference gave.
+        exercised: port to what all of its probes exercised.
     """
 
     built_case: BuiltCase
@@ -79,6 +81,7 @@ class CaseState:
     seeds: Mapping[str, int] = field(default_factory=lambda: PROBE_SEEDS)
     wanted: Sequence[str] = tuple(LATER_CHECKS)
     observed: Reference | None = None
+    exercised: Mapping[str, Observed] = field(default_factory=dict)
 
     @property
     def proved(self) -> bool:

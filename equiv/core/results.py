@@ -6,6 +6,7 @@ from typing import Literal
 from equiv.core.first_difference import FirstDifference, SourceLine
 from equiv.core.grades import Grade, Verdict
 from equiv.core.output_name import OutputName
+from equiv.core.scope import Scope
 from equiv.core.selfcheck_results import FaultMatrix
 from equiv.core.timings import CaseCosts
 
@@ -267,6 +268,7 @@ class CaseResult:
         path: the case file, relative to the working directory.
         sources: backend to its builder.
         source_digest: a hash of the case file and of the user's own modules that it imports.
+        scope: what the verdicts hold for; None: nothing was compared, or the results are of an older equiv.
     """
 
     name: str
@@ -288,6 +290,7 @@ class CaseResult:
     sources: dict[str, BuilderSource] = field(default_factory=dict)
     source_digest: str = ""
     seconds: float = 0.0
+    scope: Scope | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from jax.extend.core import jaxpr_as_fun
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import TRAINING, InputName, OutputName, batch_input, draw_input, leaf_input
 from equiv.programs.draws import draw_bits
+from equiv.programs.exercise import Observed, Site, merge_observed, observe_program
 from equiv.programs.jaxpr import count_equations
 from equiv.programs.probes import NamedArrays, Probe, add_library_only_leaves, to_float64
 from equiv.programs.program import Program, Programs, iteration_numbers
@@ -33,12 +34,21 @@ FUSION_EQUATION_LIMIT = 4000
 
 @dataclass(frozen=True)
 class Executable:
-    """The programs of one port as one compiled function, with what is needed to make its inputs."""
+    """The programs of one port as one compiled function, with what is needed to make its inputs.
+
+    Attributes:
+        programs: the programs.
+        table: the port's leaf table.
+        steps: number of train steps.
+        compiled: inputs to outputs, and to the statistics of every site.
+        sites: places that are observed; none in float64.
+    """
 
     programs: Programs
     table: LeafTable
     steps: int
-    compiled: Callable[[Any], dict[OutputName, Any]]
+    compiled: Callable[[Any], tuple[dict[OutputName, Any], list[Any]]]
+    sites: tuple[Site, ...]
 
 
 def probe_inputs(
@@ -109,13 +119,14 @@ def lower_programs(
     """
     inputs = probe_inputs(programs, table, steps, probe)
     structs = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), inputs)
+    sites: list[Site] = []
     with jax.enable_x64(programs.float64):
-        lowered = jax.jit(_join_programs(programs)).lower(structs)
+        lowered = jax.jit(_join_programs(programs, sites)).lower(structs)
 
     def compile_it() -> Executable:
         with jax.enable_x64(programs.float64):
             compiled = lowered.compile(compiler_options=_compiler_options(programs, quick))
-        return Executable(programs, table, steps, compiled)
+        return Executable(programs, table, steps, compiled, tuple(sites))
 
     return compile_it
 
@@ -134,10 +145,17 @@ def _compiler_options(programs: Programs, quick: bool) -> dict[str, str | bool] 
 
 def run_executable(executable: Executable, probe: Probe, own: NamedArrays | None = None) -> NamedOutputs:
     """Run all programs on one probe; outputs of training have the step on axis 0."""
+    return run_observed(executable, probe, own)[0]
+
+
+def run_observed(executable: Executable, probe: Probe, own: NamedArrays | None = None) -> tuple[NamedOutputs, Observed]:
+    """Run all programs on one probe: their outputs, and what they exercise; arguments as of `run_executable`."""
     inputs = probe_inputs(executable.programs, executable.table, executable.steps, probe, own)
     with jax.enable_x64(executable.programs.float64):
-        outputs = jax.device_get(executable.compiled(inputs))
-    return {name: np.asarray(value) for name, value in outputs.items()}
+        outputs, statistics = jax.device_get(executable.compiled(inputs))
+    # A site is observed by every program and in every call of a function: one line of code is one place.
+    found = [{site: np.asarray(one)} for site, one in zip(executable.sites, statistics, strict=True)]
+    return {name: np.asarray(value) for name, value in outputs.items()}, merge_observed(found)
 
 
 def part_inputs(program: Program, inputs: Mapping[str, Any], step: int = 0) -> dict[InputName, Any]:
@@ -161,14 +179,26 @@ def number_draws(draws: Sequence[Any]) -> dict[InputName, Any]:
     return {draw_input(index): bits for index, bits in enumerate(draws)}
 
 
-def _join_programs(programs: Programs) -> Callable[[Mapping[str, Any]], dict[OutputName, Any]]:
-    def fused(inputs: Mapping[str, Any]) -> dict[OutputName, Any]:
+def _join_programs(
+    programs: Programs, sites: list[Site]
+) -> Callable[[Mapping[str, Any]], tuple[dict[OutputName, Any], list[Any]]]:
+    """All programs as one function; `sites` gets the places that it observes, in the order of their statistics."""
+
+    def fused(inputs: Mapping[str, Any]) -> tuple[dict[OutputName, Any], list[Any]]:
         outputs: dict[OutputName, Any] = {}
+        observed: list[tuple[Site, Any]] = []
         for program in programs.parts:
-            outputs |= _call_program(program, part_inputs(program, inputs))
+            given = part_inputs(program, inputs)
+            if programs.float64 or program.name.kind == "gradient":
+                outputs |= _call_program(program, given)
+            else:
+                found, more = observe_program(program, [given[name] for name in program.inputs])
+                outputs |= found
+                observed += more
+        sites[:] = [site for site, _ in observed]
         if programs.begin is not None and programs.step is not None:
             outputs |= _scan_train_steps(programs.begin, programs.step, inputs)
-        return outputs
+        return outputs, [statistics for _, statistics in observed]
 
     return fused
 

@@ -8,6 +8,7 @@ from tabulate import tabulate
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.headline import headline_finding, place_words, verdict_reason, verdict_words
 from equiv.core.results import CaseResult, LeafResult, RunResult
+from equiv.core.scope import group_by_port
 from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_finding
 from equiv.report.layer_catalogue import CATALOGUE_HEADERS, catalogue_rows
 
@@ -46,11 +47,20 @@ def _run_sections(result: RunResult) -> Iterable[str]:
     if layers := catalogue_rows(result.cases):
         yield "## Layer catalogue"
         yield _markdown_table(CATALOGUE_HEADERS, layers)
+    if scopes := list(_scope_lines(result.cases)):
+        yield "\n".join(["## What the verdicts hold for", "", *(f"- {_escape_markdown(line)}" for line in scopes)])
     if mapped := [case for case in result.cases if case.leaves]:
         yield "## Layers"
         yield from map(_leaf_table, mapped)
     yield "## Environment"
     yield _markdown_table(["", ""], sorted(result.environment.items()))
+
+
+def _scope_lines(cases: Sequence[CaseResult]) -> Iterable[str]:
+    for case in cases:
+        if case.scope is not None:
+            yield f"{case.name}: {case.scope.text}"
+            yield from (f"{case.name}, exercised in part: {place}" for place in group_by_port(case.scope.unexercised))
 
 
 def _erratum_row(case: CaseResult, index: int) -> list[str]:

@@ -60,7 +60,7 @@ def measure_noise(compiled: CompiledPort, given: Mapping[str, Sample], probes: S
     """Measure the rounding noise of a compiled port in both precisions; `given` are its outputs on the probes."""
 
     def run(executable: Executable, probe: Probe) -> Outputs:
-        return run_then_eval(executable, probe, compiled.traced.fresh if probe.name == FRESH_STATE else {}, {})
+        return run_then_eval(executable, probe, compiled.traced.fresh if probe.name == FRESH_STATE else {}, {})[0]
 
     native = {name: sample.native for name, sample in given.items()}
     responses = measure_responses(partial(run, compiled.native), native, probes, in_float64=False)

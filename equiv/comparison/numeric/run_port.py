@@ -14,7 +14,8 @@ from equiv.core.output_name import TRAINING, ProgramName, trained_leaf
 from equiv.errors import PortError
 from equiv.programs import compile_thread as background
 from equiv.programs.built_case import BuiltCase
-from equiv.programs.compiled import Executable, NamedOutputs, lower_programs, run_executable
+from equiv.programs.compiled import Executable, NamedOutputs, lower_programs, run_observed
+from equiv.programs.exercise import Observed
 from equiv.programs.key_reuse import lower_keys
 from equiv.programs.probes import NamedArrays, Probe
 from equiv.programs.program import KeyReuse
@@ -107,30 +108,38 @@ def run_on_probe(
     runs = [(compiled.native, reference.native if reference else None)]
     if compiled.float64 is not None:
         runs.append((compiled.float64, reference.float64 if reference else None))
-    outputs = []
+    outputs, exercised = [], list[Observed]()
     for executable, theirs in runs:
         taken = {} if theirs is None else {leaf: theirs[trained_leaf(leaf)][-1] for leaf in converted}
-        outputs.append(run_then_eval(executable, probe, own, taken))
-    return Sample(outputs[0], outputs[1] if len(outputs) > 1 else None)
+        found, observed = run_then_eval(executable, probe, own, taken)
+        outputs.append(found)
+        exercised.append(observed)
+    return Sample(outputs[0], outputs[1] if len(outputs) > 1 else None, exercised[0])
 
 
-def _run_once(executable: Executable, probe: Probe, own: NamedArrays) -> NamedOutputs:
-    return call_user_code(executable.programs.port, "running", partial(run_executable, executable, probe, own))
+def _run_once(executable: Executable, probe: Probe, own: NamedArrays) -> tuple[NamedOutputs, Observed]:
+    return call_user_code(executable.programs.port, "running", partial(run_observed, executable, probe, own))
 
 
-def run_then_eval(executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays) -> NamedOutputs:
-    """Run all programs, then eval with the trained variables and `taken`, as `after training, ...`."""
+def run_then_eval(
+    executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays
+) -> tuple[NamedOutputs, Observed]:
+    """Run all programs, then eval with the trained variables and `taken`, as `after training, ...`.
+
+    Returns:
+        Their outputs, and what the first run exercised.
+    """
     table = executable.table
-    outputs = _run_once(executable, probe, own)
+    outputs, exercised = _run_once(executable, probe, own)
     if probe.name == LARGE_INPUTS:
-        return {name: value for name, value in outputs.items() if name.program != TRAINING}
+        return {name: value for name, value in outputs.items() if name.program != TRAINING}, exercised
     if not table.names("state") or executable.programs.step is None:
-        return outputs
+        return outputs, exercised
     trained = {name: outputs[trained_leaf(name)][-1] for name in table.names()} | taken
-    again = _run_once(executable, replace(probe, variables={}), trained)
+    again, _ = _run_once(executable, replace(probe, variables={}), trained)
     after = {replace(name, after_training=True): value for name, value in again.items() if name.program.is_evaluation}
     kept = {name: value for name, value in outputs.items() if probe.name != FRESH_STATE or name.program == TRAINING}
-    return {**kept, **after}
+    return {**kept, **after}, exercised
 
 
 def describe_port(built_case: BuiltCase, backend: str) -> PortOutputs:

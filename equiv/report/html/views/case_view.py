@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from equiv.core.headline import verdict_reason, verdict_words
 from equiv.core.results import TrialKind
+from equiv.core.scope import group_by_port
 from equiv.core.selfcheck_results import OUTCOME_SIGNS, OUTCOMES, FaultMatrix, MutantResult
 from equiv.report.cells import VERDICT_SIGNS, describe_conditions
 from equiv.report.findings.likely_causes import describe_side, failed_findings, likely_causes
@@ -73,6 +74,8 @@ class CaseView:
     rewritings: tuple[RewriteUse, ...]
     probes: str
     undetected_changes: tuple[str, ...]
+    scope: str
+    unexercised: tuple[str, ...]
     faults: tuple[FaultLine, ...]
     missed: tuple[MutantResult, ...]
     fault_words: str
@@ -117,6 +120,8 @@ def build_case_view(entry: MergedCase) -> CaseView:
         rewritings=rewrite_uses(case, entry.run.rewrites),
         probes=probes,
         undetected_changes=undetected,
+        scope=case.scope.text if case.scope else "",
+        unexercised=tuple(group_by_port(case.scope.unexercised)) if case.scope else (),
         faults=tuple(_fault_lines(case.faults, case.candidates)) if case.faults else (),
         missed=case.faults.missed if case.faults else (),
         fault_words=_fault_summary(case.faults),

@@ -1,0 +1,88 @@
+"""What a verdict holds for: shapes, dtypes, methods, modes and steps, and what no probe exercised."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+ExerciseKind = Literal["rows", "branch", "threshold", "loop"]
+"""`rows` of a table that are looked up, a `branch` of `cond` or `switch`, a `threshold` that values are compared with,
+the number of turns of a `while_loop`."""
+
+
+@dataclass(frozen=True)
+class Unexercised:
+    """Part of a program that no probe exercised: another model could differ there unnoticed by numbers.
+
+    Attributes:
+        port: name of the port.
+        kind: of the place.
+        where: `FILE:LINE` of the user's code; empty if unknown.
+        seen: what the probes exercised: the number of rows; the numbers of the branches; the smallest and the largest
+            value, or number of turns.
+        bound: the number of rows or branches there are; the threshold.
+        relation: what is asked of the threshold: `>`, `>=`, `<` or `<=`.
+    """
+
+    port: str
+    kind: ExerciseKind
+    where: str
+    seen: tuple[float, ...]
+    bound: float = 0.0
+    relation: str = ""
+
+    @property
+    def text(self) -> str:
+        """It in words, without the port."""
+        seen, bound = [f"{one:.4g}" for one in self.seen], f"{self.bound:.6g}"
+        told = {
+            "rows": f"{seen[0]} of {bound} rows read",
+            "branch": f"of {bound} branches only {' and '.join(seen)} taken",
+            "threshold": f"{self.relation} {bound} asked of values from {seen[0]} to {seen[-1]} only",
+            "loop": f"while_loop of {seen[0]} to {seen[-1]} turns",
+        }[self.kind]
+        return f"{told} at {self.where}" if self.where else told
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What the verdicts of a case hold for.
+
+    Attributes:
+        batch: entry to dtype and shape.
+        methods: public method to batch entries.
+        modes: of the forward programs: `eval` and `train`, or `call` where there is no difference.
+        steps: number of train steps.
+        default_optimizer: whether the case has no optimizer, so that `optax.sgd(0.1)` trains a port without a step.
+        budget_factor: the case's own factor on every budget.
+        proved: whether every output of every candidate is proved: for every input, not only for the probes.
+        unexercised: what no probe exercised; empty where everything is proved.
+    """
+
+    batch: dict[str, str]
+    methods: dict[str, tuple[str, ...]]
+    modes: tuple[str, ...]
+    steps: int
+    default_optimizer: bool = False
+    budget_factor: float = 1.0
+    proved: bool = False
+    unexercised: tuple[Unexercised, ...] = field(default_factory=tuple)
+
+    @property
+    def text(self) -> str:
+        """It in words, without what is unexercised."""
+        shapes = ", ".join(f"{name} {spec}" for name, spec in self.batch.items())
+        methods = ", ".join(f"{name}({', '.join(entries)})" for name, entries in self.methods.items())
+        modes = f" in {' and '.join(self.modes)} mode" if self.modes != ("call",) else ""
+        optimizer = ", default optimizer sgd(0.1)" if self.default_optimizer else ""
+        if self.budget_factor != 1:
+            optimizer += f"; every budget times {self.budget_factor:g}"
+        values = "every value of" if self.proved else "the probes' values of"
+        return f"{values} these shapes and dtypes: {shapes}; {methods}{modes}; {self.steps} train steps{optimizer}"
+
+
+def group_by_port(places: Sequence[Unexercised]) -> Iterator[str]:
+    """Yield every place in words after the ports that have it."""
+    ports: dict[str, list[str]] = {}
+    for place in places:
+        ports.setdefault(place.text, []).append(place.port)
+    return (f"{', '.join(names)}: {text}" for text, names in ports.items())

@@ -1,0 +1,256 @@
+"""Observe what a run exercises: rows that are looked up, branches that are taken, sides of a threshold that are seen.
+
+A program is interpreted once more while it is traced for compilation, and small statistics become outputs beside its
+own: nothing is run twice. Only what depends on the program's inputs is observed: a branch that a constant decides can
+never be taken.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import jaxpr_as_fun
+
+from equiv.core.output_name import OutputName
+from equiv.core.scope import ExerciseKind, Unexercised
+from equiv.programs.jaxpr import Interpreter, locate_equation, read_scan, read_while
+from equiv.programs.program import Program
+
+COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "max": ">", "min": "<"}
+"""Primitive to the question that it decides about its first operand, where the second is a threshold."""
+
+MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
+
+SAME_ELEMENTS = ("broadcast_in_dim", "reshape", "squeeze", "copy", "convert_element_type", "stop_gradient")
+"""Primitives whose result is one number wherever their operand is."""
+
+MAX_FLOAT = float(np.finfo("float32").max)
+
+MAX_ROWS = 100_000
+"""Largest table whose rows are marked one by one; of a larger one only the number is told."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place that may be exercised in part.
+
+    Attributes:
+        kind: of the place.
+        where: `FILE:LINE` of the user's code; empty if unknown.
+        bound: the number of rows or branches there are; the threshold.
+        relation: what is asked of the threshold: `>`, `>=`, `<` or `<=`.
+    """
+
+    kind: ExerciseKind
+    where: str
+    bound: float = 0.0
+    relation: str = ""
+
+
+Observed = Mapping[Site, np.ndarray]
+"""Site to what a run exercised there: a mark per row or branch, else the smallest and the largest value."""
+
+
+@dataclass(frozen=True)
+class _Value:
+    """An array, whether it depends on the program's inputs, and its one element where that is known."""
+
+    array: Any
+    varies: bool
+    element: float | None = None
+
+
+class _Observer(Interpreter[_Value]):
+    """An interpretation under a trace of jax that computes the program, and what it exercises on the way.
+
+    Attributes:
+        found: site to statistics, one for every place and turn of a loop around it.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[tuple[Site, Any]] = []
+
+    def literal(self, atom: Any) -> _Value:
+        return self.constant(np.asarray(atom.val, atom.aval.dtype))
+
+    def constant(self, array: Any) -> _Value:
+        return _Value(array, False, _element(array))
+
+    def equation(self, eqn: Any, ins: list[_Value]) -> Sequence[_Value]:
+        name, varies = eqn.primitive.name, any(one.varies for one in ins)
+        if varies:
+            self._observe(eqn, name, ins)
+        outs = eqn.primitive.bind(*(one.array for one in ins), **eqn.primitive.get_bind_params(eqn.params))
+        element = ins[0].element if name in SAME_ELEMENTS and ins else None
+        return [_Value(out, varies, element) for out in (outs if eqn.primitive.multiple_results else [outs])]
+
+    def scan(self, eqn: Any, ins: list[_Value]) -> Sequence[_Value]:
+        loop, varies = read_scan(eqn), any(one.varies for one in ins)
+        fixed, carries, scanned = loop.split(ins)
+        sites: list[Site] = []
+
+        def turn(carry: list[Any], slices: list[Any]) -> tuple[list[Any], tuple[list[Any], list[Any]]]:
+            inner = self._inside(eqn)
+            given = [*fixed, *(_Value(one, varies) for one in carry), *(_Value(one, varies) for one in slices)]
+            outs = [one.array for one in inner.run(loop.body, given)]
+            sites[:] = [site for site, _ in inner.found]
+            return outs[: loop.carries], (outs[loop.carries :], [one for _, one in inner.found])
+
+        given = [[one.array for one in part] for part in (carries, scanned)]
+        carry, (stacked, seen) = jax.lax.scan(turn, *given, length=loop.length, reverse=loop.reverse)
+        for site, statistics in zip(sites, seen, strict=True):
+            if loop.length:
+                self.found.append((site, _merge(site, statistics)))
+        return [_Value(one, varies) for one in (*carry, *stacked)]
+
+    def while_loop(self, eqn: Any, ins: list[_Value]) -> Sequence[_Value]:
+        loop, varies = read_while(eqn), any(one.varies for one in ins)
+        for_test, for_body, carry = loop.split([one.array for one in ins])
+        test, body = jaxpr_as_fun(loop.test), jaxpr_as_fun(loop.body)
+        turns, outs = jax.lax.while_loop(
+            lambda state: test(*for_test, *state[1])[0],
+            lambda state: (state[0] + 1, body(*for_body, *state[1])),
+            (jnp.int32(0), list(carry)),
+        )
+        if varies:
+            self.found.append((Site("loop", self._where(eqn)), jnp.stack([turns, turns])))
+        return [_Value(one, varies) for one in outs]
+
+    def cond(self, eqn: Any, ins: list[_Value]) -> Sequence[_Value]:
+        if ins[0].varies:
+            count = len(eqn.params["branches"])
+            taken = jnp.arange(count) == jnp.clip(jnp.asarray(ins[0].array, "int32"), 0, count - 1)
+            self.found.append((Site("branch", self._where(eqn), count), taken))
+        return self.equation(eqn, ins)
+
+    def _inside(self, eqn: Any) -> "_Observer":
+        inner = _Observer()
+        inner.calls = (*self.calls, eqn)
+        return inner
+
+    def _where(self, eqn: Any) -> str:
+        line, user_line, _ = locate_equation((*self.calls, eqn))
+        found = user_line or line
+        return found.short if found else ""
+
+    def _observe(self, eqn: Any, name: str, ins: list[_Value]) -> None:
+        if name == "gather":
+            self._observe_rows(eqn, ins)
+        elif name in COMPARISONS and not _is_index_wrap(name, ins):
+            relation = COMPARISONS[name]
+            for value, threshold, asked in ((ins[0], ins[1], relation), (ins[1], ins[0], MIRRORED[relation])):
+                self._observe_range(eqn, value, threshold, asked)
+        elif name == "clamp" and not _is_index(ins[1]):
+            self._observe_range(eqn, ins[1], ins[0], "<")
+            self._observe_range(eqn, ins[1], ins[2], ">")
+
+    def _observe_range(self, eqn: Any, value: _Value, threshold: _Value, relation: str) -> None:
+        bound = threshold.element
+        # Infinities and the largest float are where a maximum starts: no value lies beyond them.
+        if bound is None or abs(bound) >= MAX_FLOAT or threshold.varies or not value.varies or _is_in_draw(eqn):
+            return
+        if jnp.size(value.array):
+            numbers = jnp.asarray(value.array, "float32")
+            site = Site("threshold", self._where(eqn), bound, relation)
+            self.found.append((site, jnp.stack([numbers.min(), numbers.max()])))
+
+    def _observe_rows(self, eqn: Any, ins: list[_Value]) -> None:
+        """Mark the rows that a lookup reads: one axis is indexed, and one element of it is taken at a time."""
+        axes, table = eqn.params["dimension_numbers"].start_index_map, jnp.shape(ins[0].array)
+        if len(axes) != 1 or not ins[1].varies or eqn.params["slice_sizes"][axes[0]] != 1:
+            return
+        rows = table[axes[0]]
+        if not 1 < rows <= MAX_ROWS:
+            return
+        indices = jnp.clip(jnp.asarray(ins[1].array, "int32").reshape(-1), 0, rows - 1)
+        marked = jnp.zeros(rows, bool).at[indices].set(True)
+        self.found.append((Site("rows", self._where(eqn), rows), marked))
+
+
+def _is_index(value: _Value) -> bool:
+    """Whether a value is one whole number: jax clamps the index of a switch and the start of a slice."""
+    return jnp.ndim(value.array) == 0 and jnp.issubdtype(jnp.result_type(value.array), jnp.integer)
+
+
+def _is_index_wrap(name: str, ins: Sequence[_Value]) -> bool:
+    """Whether a comparison is how jax wraps a negative index: `index < 0`, of whole numbers."""
+    return name == "lt" and ins[1].element == 0 and jnp.issubdtype(jnp.result_type(ins[0].array), jnp.integer)
+
+
+def _is_in_draw(eqn: Any) -> bool:
+    """Whether an equation keeps a draw of `jax.random` in its bounds, as in `uniform`: no choice of the model."""
+    traceback = eqn.source_info.traceback
+    return (
+        eqn.primitive.name in ("max", "min", "clamp")
+        and traceback is not None
+        and any("jax/_src/random" in one.file_name for one in traceback.frames)
+    )
+
+
+def _element(array: Any) -> float | None:
+    """The one number that an array consists of; None where there are several, or it is no number."""
+    if array.size != 1 or jnp.issubdtype(array.dtype, jax.dtypes.extended) or jnp.iscomplexobj(array):
+        return None
+    return float(np.asarray(array).reshape(()))
+
+
+def _merge(site: Site, statistics: Any) -> Any:
+    """Merge the statistics of several turns or runs, on axis 0."""
+    if site.kind in ("rows", "branch"):
+        return statistics.any(axis=0)
+    return jnp.stack([statistics[:, 0].min(), statistics[:, 1].max()])
+
+
+def observe_program(program: Program, given: Sequence[Any]) -> tuple[dict[OutputName, Any], list[tuple[Site, Any]]]:
+    """Compute a program under a trace of jax: its outputs, and what it exercises.
+
+    Args:
+        program: the program.
+        given: its inputs, in their order.
+    """
+    observer = _Observer()
+    outs = observer.run(program.jaxpr, [_Value(one, True) for one in given])
+    return dict(zip(program.outputs, (one.array for one in outs), strict=True)), observer.found
+
+
+def merge_observed(runs: Sequence[Observed]) -> dict[Site, np.ndarray]:
+    """Merge what several runs of one port exercised."""
+    merged: dict[Site, list[np.ndarray]] = {}
+    for run in runs:
+        for site, statistics in run.items():
+            merged.setdefault(site, []).append(statistics)
+    return {site: np.asarray(_merge(site, np.stack(found))) for site, found in merged.items()}
+
+
+def list_unexercised(port: str, observed: Observed) -> tuple[Unexercised, ...]:
+    """List the places that no run exercised whole.
+
+    Args:
+        port: name of the port.
+        observed: merged over all runs.
+    """
+    return tuple(
+        Unexercised(port, site.kind, site.where, seen, site.bound, site.relation)
+        for site, statistics in observed.items()
+        if (seen := _exercised_in_part(site, statistics))
+    )
+
+
+def _exercised_in_part(site: Site, statistics: np.ndarray) -> tuple[float, ...]:
+    """What was exercised; empty where it is everything."""
+    if site.kind == "rows":
+        return () if statistics.all() else (float(statistics.sum()),)
+    if site.kind == "branch":
+        return () if statistics.all() else tuple(map(float, np.flatnonzero(statistics)))
+    low, high = (float(one) for one in statistics)
+    if site.kind == "loop":
+        return low, high
+    below, above = (
+        (low < site.bound, high >= site.bound)
+        if site.relation in ("<", ">=")
+        else (low <= site.bound, high > site.bound)
+    )
+    return () if below and above else (low, high)

@@ -1,0 +1,113 @@
+"""The scope of a verdict: shapes, dtypes, methods, modes, steps, and what no probe exercised."""
+
+from datetime import UTC, datetime
+
+import pytest
+from helpers import case_from, loaded
+
+from equiv.comparison.pipeline import RunOptions, make_run_result, run_case
+from equiv.core.case_files import LoadedCase
+from equiv.core.scope import Scope, Unexercised, group_by_port
+from equiv.report.markdown import render_markdown
+
+SOURCE = """
+from equiv.case import Case
+from equiv.layers import linear, parameter
+
+
+def build(change):
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, ids, x):
+            table = self.param("table", nn.initializers.normal(), (1000, 3))
+            y = table[ids] + nn.Dense(3, name="d")(x)
+            return change(y, jnp)
+
+    return Model()
+
+
+def old():
+    return build(OLD)
+
+
+def new():
+    return build(NEW)
+
+
+CASE = Case(
+    guide="none",
+    models={"old": old, "new": new},
+    batch={"ids": "int32[5]:1000", "x": "float32[5,4]"},
+    layers=(linear("d", old="d", new="d"), parameter("table", old="table", new="table")),
+    steps=2,
+)
+"""
+CLIPPED = "lambda y, jnp: jnp.where(y > 300, 0.0, y)"
+OTHER = "lambda y, jnp: jnp.where(y > 400, 1.0, y)"
+
+
+def compared(old, new):
+    case = case_from(SOURCE.replace("OLD", old).replace("NEW", new), "scope")
+    return run_case(LoadedCase("scope", "Scope.", case))
+
+
+def test_what_is_proved_holds_for_every_value_of_its_shapes():
+    result = compared(CLIPPED, CLIPPED)
+    assert result.scope.proved
+    assert result.scope.unexercised == ()
+    assert result.scope.text == (
+        "every value of these shapes and dtypes: ids int32[5]:1000, x float32[5,4]; __call__(ids, x); 2 train steps, "
+        "default optimizer sgd(0.1)"
+    )
+
+
+def test_a_difference_beyond_the_probes_is_said_to_be_possible():
+    """The ports differ where y > 300, which no probe reaches: that place is named in both."""
+    result = compared(CLIPPED, OTHER)
+    assert result.verdicts == {"new": "same"}
+    assert not result.scope.proved
+    places = [(one.port, one.relation, one.bound) for one in result.scope.unexercised if one.kind == "threshold"]
+    assert places == [("old", ">", 300), ("new", ">", 400)]
+    rows = {one.port: one for one in result.scope.unexercised if one.kind == "rows"}
+    assert set(rows) == {"old", "new"}
+    assert all(one.bound == 1000 and 0 < one.seen[0] <= 10 for one in rows.values())
+
+
+def test_the_scope_is_in_markdown():
+    result = compared(CLIPPED, OTHER)
+    text = render_markdown([make_run_result([result], datetime.now(UTC), 0.0)])
+    assert "## What the verdicts hold for" in text
+    assert "the probes' values of these shapes and dtypes: ids int32" in text
+    assert "new: &gt; 400 asked of values from" in text or "new: > 400 asked of values from" in text
+
+
+def test_modes_and_methods_of_a_guide_case_are_said():
+    scope = run_case(loaded("batch_norm"), options=RunOptions(prove_only=True)).scope
+    assert scope.modes == ("eval", "train")
+    assert " in eval and train mode; " in scope.text
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        (Unexercised("a", "rows", "m.py:3", (13.0,), 1000), "13 of 1000 rows read at m.py:3"),
+        (Unexercised("a", "branch", "m.py:3", (0.0, 2.0), 4), "of 4 branches only 0 and 2 taken at m.py:3"),
+        (Unexercised("a", "threshold", "", (-1.0, 2.0), 60, ">"), "> 60 asked of values from -1 to 2 only"),
+        (Unexercised("a", "loop", "m.py:3", (3.0, 5.0)), "while_loop of 3 to 5 turns at m.py:3"),
+    ],
+)
+def test_a_place_in_words(place, text):
+    assert place.text == text
+
+
+def test_ports_with_one_place_share_a_line():
+    same = [Unexercised(port, "rows", "m.py:3", (13.0,), 1000) for port in ("old", "new")]
+    assert list(group_by_port(same)) == ["old, new: 13 of 1000 rows read at m.py:3"]
+
+
+def test_a_widened_budget_is_part_of_the_scope():
+    assert "every budget times 10" in Scope({"x": "float32[2]"}, {"f": ("x",)}, ("call",), 5, budget_factor=10.0).text
