@@ -127,6 +127,8 @@ class Port:
         step: `(carry, batch, key)` to `(carry, outputs)`.
         init: `key` to the leaves as the library initialises them.
         default_step: whether the train step is the default one, not the case's own.
+        step_left_out: whether its builder returns a train step that is not used, as the port that it is compared with
+            has none.
         user_programs: `(leaves, batch, key)` to the programs as users of the library write them, newly jitted; None
             if they cannot be timed.
     """
@@ -142,6 +144,7 @@ class Port:
     init: Callable[[Any], Leaves]
     default_step: bool
     user_programs: "Callable[[Leaves, Mapping[str, Any], Any], tuple[UserProgram, ...]] | None" = None
+    step_left_out: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,41 @@ from equiv.core.case import Builder, Case
 from equiv.core.leaves import LeafTable
 from equiv.errors import CaseError, EquivError, NotRun, PortError, error_summary, user_code_location
 
+DEFAULT_RATE = 0.1
+"""Rate of the default optimizer, unless training blows up with it."""
+
+
+@dataclass(frozen=True)
+class DefaultSgd:
+    """The optimizer of the default train step: plain gradient descent."""
+
+    rate: float = DEFAULT_RATE
+
+    def __call__(self) -> Any:
+        """Make the optax transformation."""
+        import optax
+
+        return optax.sgd(self.rate)
+
+    def __str__(self) -> str:
+        return f"optax.sgd({self.rate:g})"
+
+
+@dataclass(frozen=True)
+class ModelOnly:
+    """A builder of the model alone, without the train step that it returns too."""
+
+    builder: Builder
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Build the model."""
+        return model_of(self.builder(*arguments, **keywords))
+
+    @property
+    def __wrapped__(self) -> Builder:
+        """The builder, whose signature `inspect` reads."""
+        return self.builder
+
 
 @dataclass(frozen=True)
 class MappedPort:
@@ -52,18 +87,12 @@ def port_spec(case: Case) -> tuple[PortSpec, Mapping[str, BatchEntry]]:
                 fix=f"Write {dtype}, or set JAX_ENABLE_X64=1.",
             )
     structs = {name: jax.ShapeDtypeStruct(entry.spec.shape, entry.spec.dtype) for name, entry in entries.items()}
-    return PortSpec(methods, structs, case.loss or _mean_square, case.optimizer or _sgd), entries
+    return PortSpec(methods, structs, case.loss or _mean_square, case.optimizer or DefaultSgd()), entries
 
 
 def _mean_square(outputs: Any, batch: Mapping[str, Any]) -> Any:
     leaves = [leaf for leaf in jax.tree.leaves(outputs) if "float" in str(leaf.dtype)]
     return sum((leaf**2).mean() for leaf in leaves)
-
-
-def _sgd() -> Any:
-    import optax
-
-    return optax.sgd(0.1)
 
 
 def call_user_code(port: str, action: str, function: Callable[[], Any]) -> Any:
@@ -148,4 +177,5 @@ def build_port(case: Case, name: str, spec: PortSpec, library: str = "") -> Mapp
     known = load_library(library) if library else identify_library(name, builder)
     build = load_backend(known.name, name).build
     port = call_user_code(name, "building the model", partial(build, builder, replace(spec, port=name)))
+    port = replace(port, step_left_out=isinstance(builder, ModelOnly))
     return MappedPort(port, map_port(case.layers, port, known))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from equiv.backends.build import DefaultSgd
 from equiv.comparison.numeric.run_port import describe_port
 from equiv.comparison.state import CaseState
 from equiv.core.case import Case
@@ -52,13 +53,20 @@ def describe_scope(state: CaseState) -> Scope:
         methods={name: tuple(entries) for name, entries in request.methods.items()},
         modes=("eval", "train") if state.built_case.has_modes else ("call",),
         steps=case.steps,
-        default_optimizer=case.optimizer is None,
+        default_rate=_default_rate(state.built_case),
         budget_factor=case.budget_factor,
         proved=state.proved,
         unexercised=()
         if state.proved
         else tuple(one for port, observed in state.exercised.items() for one in list_unexercised(port, observed)),
     )
+
+
+def _default_rate(built_case: BuiltCase) -> float:
+    """The rate of the default optimizer, where it trains a port; 0: none."""
+    optimizer = built_case.case.optimizer or DefaultSgd()
+    trains = any(one.port.default_step for one in built_case.built.values())
+    return optimizer.rate if trains and isinstance(optimizer, DefaultSgd) else 0.0
 
 
 def sort_checks(checks: Sequence[CheckResult], candidates: Sequence[str]) -> tuple[CheckResult, ...]:

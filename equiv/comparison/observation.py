@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,11 @@ LARGE_INPUTS = "wide"
 
 FRESH_STATE = "cold"
 """Name of the probe that starts training from the library's own fresh state."""
+
+
+TrainStepKind = Literal["own", "default", "left out"]
+"""Whose train step a port is trained with: that of its builder, or the default one; `left out`: the default one, though
+its builder has one, as the other port has none."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class PortOutputs:
         why_no_float64: why there is no float64 run; empty where there is one.
         reused: draws of one program that use one key, without replay.
         drawn: number of keys looked at.
+        train_step: see `TrainStepKind`.
     """
 
     table: LeafTable
@@ -59,6 +66,7 @@ class PortOutputs:
     why_no_float64: str = ""
     reused: tuple[KeyReuse, ...] = ()
     drawn: int = 0
+    train_step: TrainStepKind = "own"
 
     def table_collection(self, key: NativeKey) -> str:
         """`params` or `state`, for one of the port's native leaves."""
@@ -91,13 +99,23 @@ def find_known_differences(case: Case, left: LeafTable, right: LeafTable) -> dic
 
 @dataclass(frozen=True)
 class Comparison:
-    """One candidate and the reference: the input of every check."""
+    """One candidate and the reference: the input of every check.
+
+    Attributes:
+        case: the case.
+        reference: what the reference gave.
+        candidate: what the candidate gave.
+        noise: the response of the reference to rounding.
+        proofs: of outputs.
+        idle: what one port alone carries through training, and on which nothing depends that both have, to the port.
+    """
 
     case: Case
     reference: PortOutputs
     candidate: PortOutputs
     noise: RoundingNoise
     proofs: Proofs = field(default_factory=dict)
+    idle: Mapping[OutputName, str] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, str]:

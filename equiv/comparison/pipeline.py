@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from equiv.backends.environment import describe_environment
 from equiv.comparison.case_result import make_case_result
+from equiv.comparison.default_rate import lower_default_rate
 from equiv.comparison.frozen.against import add_frozen_trials, open_against
 from equiv.comparison.frozen.bundle import FrozenReference
 from equiv.comparison.initial_values import compare_initial_values
@@ -46,7 +47,13 @@ CASES_AHEAD = 2
 START = (trace_ports, prove_ports, start_compiling, break_proofs)
 """Up to the compiled programs, after the structure."""
 
-COMPARE = (run_reference, check_candidates, explain_differences, try_probes)
+COMPARE = (
+    run_reference,
+    partial(lower_default_rate, stages=(*START, run_reference)),
+    check_candidates,
+    explain_differences,
+    try_probes,
+)
 """What needs compiled programs."""
 
 FINISH = (*COMPARE, partial(try_longer_batch, stages=(*START, *COMPARE)))

@@ -1,39 +1,80 @@
 """Check by proof alone, in a fraction of the time. What is not proved gets the grade `not run`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+import numpy as np
+
+from equiv.comparison.numeric.run_port import train_step_kind
 from equiv.comparison.state import CaseState
+from equiv.comparison.training import (
+    TrainStepKinds,
+    describe_idle_slots,
+    describe_train_step,
+    find_idle_slots,
+    is_training_shared,
+    lone_step_findings,
+)
 from equiv.core.leaves import one_sided_leaves
 from equiv.core.output_name import TRAINING, OutputName
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
+from equiv.programs.program import Programs
 from equiv.programs.prover.proof import Proofs
-from equiv.programs.traced_port import TracedPort
 
 NOT_PROVED_NOTE = "not proved, and nothing is run with --prove-only. Run without it."
 
 
 def check_by_proof(state: CaseState) -> CaseState:
     """Check outputs, gradients, state and training of every candidate by proof alone."""
-    left = state.traced[state.reference]
-    found = [
-        check for name in state.candidates for check in _proved_checks(left, state.traced[name], state.proofs[name])
-    ]
+    found = [check for name in state.candidates for check in _proved_checks(state, name)]
     return replace(state, checks=(*state.checks, *found))
 
 
-def _proved_checks(left: TracedPort, right: TracedPort, proofs: Proofs) -> Iterator[CheckResult]:
-    wanted: dict[str, list[OutputName]] = {"outputs": [], "gradients": [], "state": [], "train": []}
+def _proved_checks(state: CaseState, candidate: str) -> Iterator[CheckResult]:
+    left, right, proofs = state.traced[state.reference], state.traced[candidate], state.proofs[candidate]
+    wanted: dict[str, list[OutputName]] = {"outputs": [], "gradients": [], "state": []}
     own = one_sided_leaves(left.table, right.table)
     for part in left.programs.parts:
         for output in part.outputs:
             if not (output.is_leaf and output.leaf in own):
                 wanted[output.check].append(output)
-    for output in left.programs.step.outputs if left.programs.step is not None else ():
-        if not (output.is_leaf and output.leaf in own):
-            wanted["train"].append(output.of(TRAINING))
-    return (_proved_check(check, right.port.name, outputs, proofs) for check, outputs in wanted.items() if outputs)
+    for check, outputs in wanted.items():
+        if outputs:
+            yield _proved_check(check, candidate, outputs, proofs)
+    if training := _training_check(state, candidate):
+        yield training
+
+
+def _training_check(state: CaseState, candidate: str) -> CheckResult | None:
+    left, right = state.traced[state.reference], state.traced[candidate]
+    ports = (left.port.name, candidate)
+    kinds: TrainStepKinds = (train_step_kind(left.port), train_step_kind(right.port))
+    lone, remarks = lone_step_findings(ports, kinds), describe_train_step(state.built_case.case, kinds)
+    outputs: list[OutputName] = []
+    if is_training_shared(kinds) and left.programs.step is not None:
+        own, idle = one_sided_leaves(left.table, right.table), find_idle_slots(state, candidate)
+        for output in left.programs.step.outputs:
+            if not (output.is_leaf and output.leaf in own) and output.of(TRAINING) not in idle:
+                outputs.append(output.of(TRAINING))
+        remarks += describe_idle_slots(ports, _without_counts(idle, (left.programs, right.programs)))
+    if not outputs and not lone:
+        return None
+    found = _proved_check("train", candidate, outputs, state.proofs[candidate])
+    findings = (*lone, *found.findings)
+    summary = lone[0].note if lone else found.summary
+    return replace(found, grade=check_grade(findings), summary=summary, findings=findings, remarks=remarks)
+
+
+def _without_counts(idle: Mapping[OutputName, str], sides: tuple[Programs, Programs]) -> dict[OutputName, str]:
+    """The slots that are no counts of steps, which libraries keep or do not, as they like."""
+    steps = [side.step for side in sides if side.step is not None]
+    dtypes = {
+        name.of(TRAINING): aval.dtype
+        for step in steps
+        for name, aval in zip(step.outputs, step.jaxpr.out_avals, strict=True)
+    }
+    return {name: port for name, port in idle.items() if not np.issubdtype(dtypes[name], np.integer)}
 
 
 def _proved_check(check: str, candidate: str, outputs: list[OutputName], proofs: Proofs) -> CheckResult:

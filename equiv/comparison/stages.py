@@ -12,6 +12,7 @@ import numpy as np
 from equiv.comparison.checks import CHECKS
 from equiv.comparison.explain.divergence import add_divergence
 from equiv.comparison.explain.locate import add_first_differences
+from equiv.comparison.explain.updates import add_optimizer_difference
 from equiv.comparison.numeric.difference_map import add_spreads
 from equiv.comparison.numeric.probe_set import make_probes
 from equiv.comparison.numeric.rounding import measure_noise
@@ -26,6 +27,7 @@ from equiv.comparison.observation import (
     FRESH_STATE,
     LARGE_INPUTS,
     Comparison,
+    PortOutputs,
     RoundingNoise,
     Sample,
     find_known_differences,
@@ -41,11 +43,12 @@ from equiv.comparison.state import (
     ReportStage,
     failed_checks,
 )
+from equiv.comparison.training import find_idle_slots, is_training_shared
 from equiv.core.case import Case
-from equiv.core.output_name import ProgramName
+from equiv.core.output_name import STEP, ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.errors import CaseError, EquivError, NotRun
-from equiv.programs.built_case import build_case
+from equiv.programs.built_case import build_case, share_train_step
 from equiv.programs.content import calls_foreign_code
 from equiv.programs.exercise import Observed, merge_observed
 from equiv.programs.probes import Probe
@@ -55,14 +58,19 @@ PARAMETER_SCALES = (1.0, 0.5, 0.25, 0.125)
 """Factors on the probe's parameters, tried one after the other until the reference's outputs are finite."""
 
 
-def open_case(case: Case, progress: ReportStage = lambda _: None) -> CaseState:
+def open_case(case: Case, progress: ReportStage = lambda _: None, own_steps: bool = False) -> CaseState:
     """Build the ports of a case, whose first model is the reference.
+
+    Args:
+        case: the case.
+        progress: called with a text for every stage.
+        own_steps: keep a train step that only one port has, though it cannot be compared.
 
     Raises:
         CaseError: the case as a whole cannot be used: its batch, its methods, its reference.
     """
     reference, *candidates = case.models
-    built_case = build_case(case)
+    built_case = build_case(case) if own_steps else share_train_step(build_case(case))
     if problem := built_case.problems.get(reference):
         why = f"The reference is {reference}: without it nothing can be compared."
         raise CaseError(f"{problem.problem} {why}", fix=problem.fix, port=reference, leaf=problem.leaf)
@@ -231,16 +239,26 @@ def _check_candidate(state: CaseState, candidate: CompiledPort) -> tuple[list[Ch
         probe.name: run_on_probe(candidate, probe, given[probe.name] if probe.name == FRESH_STATE else None, converted)
         for probe in state.probes.get(name, reference.probes)
     }
+    ours, theirs = reference.observed, collect_outputs(candidate, samples)
+    if not is_training_shared((ours.train_step, theirs.train_step)):
+        ours, theirs = _without_step_draws(ours), _without_step_draws(theirs)
     comparison = Comparison(
         case,
-        reference.observed,
-        collect_outputs(candidate, samples),
+        ours,
+        theirs,
         reference.noise,
         state.proofs.get(name, {}),
+        find_idle_slots(state, name),
     )
     results = [CHECKS[check].run(comparison) for check in state.wanted]
     checks = [add_spreads(comparison, result) for result in results if result is not None]
     return checks, _merge_samples(samples)
+
+
+def _without_step_draws(observed: PortOutputs) -> PortOutputs:
+    """Leave out the draws of a train step that is not compared."""
+    draws = {name: draws for name, draws in observed.draws.items() if name != STEP}
+    return replace(observed, draws=draws, reused=tuple(one for one in observed.reused if one.program != STEP))
 
 
 def explain_differences(state: CaseState) -> CaseState:
@@ -252,7 +270,9 @@ def explain_differences(state: CaseState) -> CaseState:
         found = [check for check in state.checks if check.candidate == candidate and check.check != STRUCTURE]
         right = state.traced[candidate]
         try:
-            checks += add_divergence(add_first_differences(found, left, right), left, right, probe, steps)
+            located = add_first_differences(found, left, right)
+            explained = add_optimizer_difference(located, left, right, probe, steps)
+            checks += add_divergence(explained, left, right, probe, steps)
         except EquivError as error:
             checks += failed_checks(candidate, error)
     return replace(state, checks=tuple(checks))

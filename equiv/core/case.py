@@ -120,7 +120,8 @@ class Case:
         methods: public method to the batch entries that are its positional arguments.
             None: `__call__` with every entry but `labels`, `targets` and `y`.
         loss: `(outputs of the first method, batch)` to a scalar; None: the mean square of the outputs.
-        optimizer: for a case without a train step of its own, returns an optax transformation; None: `optax.sgd(0.1)`.
+        optimizer: for a case without a train step of its own, returns an optax transformation; None: `optax.sgd(0.1)`,
+            with a lower rate where training blows up with that.
         printed: port or library to native leaf path to shape, exactly as the guide prints its parameters.
         known_differences: formulas for what differs by design.
         deviations: where the case deviates from the guide, and why.

@@ -39,7 +39,19 @@ def verdict_words(case: CaseResult, candidate: str) -> str:
     verdict = case.verdicts[candidate]
     grades = {check.check: check.grade for check in case.checks if check.candidate == candidate}
     refuted = {check for check, grade in grades.items() if grade == "refuted"}
+    refuted -= {check.check for check in case.checks if check.candidate == candidate and follows_training(check)}
     return DIFFERENT_TRAINING if verdict == "different" and refuted == {"train"} else verdict
+
+
+def follows_training(check: CheckResult) -> bool:
+    """Whether all that it refutes is what trained models compute, of which another training is the cause."""
+    failed = [finding for finding in check.findings if finding.grade in ("refuted", "error")]
+    return bool(failed) and all(finding.output is not None and finding.output.after_training for finding in failed)
+
+
+def causes_first(checks: Sequence[CheckResult]) -> list[CheckResult]:
+    """Sort checks so that what only follows from training comes after it; otherwise they stay as they are."""
+    return sorted(checks, key=follows_training)
 
 
 def headline_finding(
@@ -47,7 +59,7 @@ def headline_finding(
 ) -> tuple[CaseResult, CheckResult, Finding] | None:
     """The finding with the largest ratio in the first check with one of the grades, in the order of the checks."""
     for case in cases:
-        for check in case.checks:
+        for check in causes_first(case.checks):
             if check.grade not in grades:
                 continue
             found = [finding for finding in check.findings if finding.grade in grades]
@@ -71,7 +83,7 @@ def place_words(case: CaseResult, check: CheckResult, finding: Finding) -> str:
 
 def verdict_reason(case: CaseResult, candidate: str) -> str:
     """Why a candidate is not the same, in one line: the place, both values, and the ratio or note."""
-    checks = [check for check in case.checks if check.candidate == candidate]
+    checks = causes_first([check for check in case.checks if check.candidate == candidate])
     grades = {"different": ("refuted",), "error": ("error",)}.get(case.verdicts[candidate], ())
     for check in checks:
         if found := [finding for finding in check.findings if finding.grade in grades]:

@@ -100,6 +100,37 @@ def leaf_input(leaf: str) -> InputName:
     return InputName("leaf", leaf=leaf)
 
 
+def optimizer_slot(role: str, leaf: str, number: int = 1) -> InputName:
+    """The input that is the optimizer's slot of a parameter, `opt_state/mu/block.linear/kernel`.
+
+    Args:
+        role: what it holds, as optax calls it: `mu`, `nu`, `trace`; empty where nothing says so.
+        leaf: canonical name of the parameter.
+        number: of several with this role and parameter, from 1.
+    """
+    return InputName("optimizer", _optimizer_path(number, role), leaf)
+
+
+def optimizer_count(role: str, beside: tuple[str, ...] = (), number: int = 1) -> InputName:
+    """The input that is in the optimizer's state and belongs to no parameter, `opt_state/mu,nu/count`.
+
+    Args:
+        role: what it is called there: `count`.
+        beside: the roles of the slots that it is kept with.
+        number: of several such, from 1.
+    """
+    return InputName("optimizer", f"{_optimizer_path(number, ','.join(beside))}{role}")
+
+
+def bookkeeping_input(role: str, number: int = 1) -> InputName:
+    """The input that is in the carry of training, but neither a leaf nor in the optimizer's state."""
+    return InputName("bookkeeping", role if number == 1 else f"{number}/{role}")
+
+
+def _optimizer_path(number: int, *words: str) -> str:
+    return "".join(f"{word}/" for word in ("opt_state", str(number) if number > 1 else "", *words) if word)
+
+
 def batch_input(entry: str) -> InputName:
     """The input that is a batch entry."""
     return InputName("batch", entry)

@@ -217,6 +217,7 @@ class CheckResult:
         summary: number of findings per grade, in words.
         findings: one per compared leaf, output or property.
         intermediates: intermediate values of both programs, if the check is not proved.
+        remarks: what the check as a whole rests on or leaves out, one sentence each without a full stop.
     """
 
     check: str
@@ -225,6 +226,7 @@ class CheckResult:
     summary: str
     findings: tuple[Finding, ...] = ()
     intermediates: tuple[Intermediate, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Scope:
         methods: public method to batch entries.
         modes: of the forward programs: `eval` and `train`, or `call` where there is no difference.
         steps: number of train steps.
-        default_optimizer: whether the case has no optimizer, so that `optax.sgd(0.1)` trains a port without a step.
+        default_rate: of the default optimizer, where it trains a port; 0: none.
         budget_factor: the case's own factor on every budget.
         proved: whether every output of every candidate is proved: for every input, not only for the probes.
         unexercised: what no probe exercised; empty where everything is proved.
@@ -62,7 +62,7 @@ class Scope:
     methods: dict[str, tuple[str, ...]]
     modes: tuple[str, ...]
     steps: int
-    default_optimizer: bool = False
+    default_rate: float = 0.0
     budget_factor: float = 1.0
     proved: bool = False
     unexercised: tuple[Unexercised, ...] = field(default_factory=tuple)
@@ -73,7 +73,7 @@ class Scope:
         shapes = ", ".join(f"{name} {spec}" for name, spec in self.batch.items())
         methods = ", ".join(f"{name}({', '.join(entries)})" for name, entries in self.methods.items())
         modes = f" in {' and '.join(self.modes)} mode" if self.modes != ("call",) else ""
-        optimizer = ", default optimizer sgd(0.1)" if self.default_optimizer else ""
+        optimizer = f", default optimizer sgd({self.default_rate:g})" if self.default_rate else ""
         if self.budget_factor != 1:
             optimizer += f"; every budget times {self.budget_factor:g}"
         values = "every value of" if self.proved else "the probes' values of"

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from equiv.backends.base import PortSpec
-from equiv.backends.build import MappedPort, build_port, call_user_code, port_spec
+from equiv.backends.build import MappedPort, ModelOnly, build_port, call_user_code, port_spec
 from equiv.backends.registry import backend_names
 from equiv.core.batch_spec import BatchEntry
 from equiv.core.case import Case
@@ -16,6 +16,7 @@ from equiv.core.output_name import ProgramName
 from equiv.errors import CaseError, EquivError
 from equiv.programs.content import ContentReader, digest, name_by_code
 from equiv.programs.trace import Tracer, trace_forward
+from equiv.programs.train_step import trace_training
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,40 @@ def build_case(case: Case) -> BuiltCase:
             problems[name] = error
             del built[name]
     return BuiltCase(case, request, entries, built, problems, has_modes, tracers)
+
+
+def share_train_step(built_case: BuiltCase, reference_has_step: bool | None = None) -> BuiltCase:
+    """Train with the default step what has a train step of its own that no other port's can be compared with.
+
+    A step is compared with the reference's: without one there, or in any candidate, both are trained with the default.
+
+    Args:
+        built_case: the case.
+        reference_has_step: whether a frozen reference has a train step of its own; None: the reference is in the case.
+
+    Returns:
+        The case, in which a port is a problem if its own train step, though left out, cannot be used.
+    """
+    case, own = built_case.case, {name for name, one in built_case.built.items() if not one.port.default_step}
+    reference = next(iter(case.models)) if reference_has_step is None else ""
+    if reference_has_step or (reference in own and len(own) > 1):
+        return built_case
+    if not own:
+        return built_case
+    problems = {name: error for name in own if (error := _step_problem(built_case.tracers[name])) is not None}
+    models = {name: ModelOnly(builder) if name in own else builder for name, builder in case.models.items()}
+    shared = build_case(replace(case, models=models))
+    built = {name: one for name, one in shared.built.items() if name not in problems}
+    return replace(shared, built=built, problems={**shared.problems, **problems})
+
+
+def _step_problem(tracer: Tracer) -> EquivError | None:
+    """Why a train step cannot be used, which is said even where it is not compared; None: it can."""
+    try:
+        call_user_code(tracer.port.name, "tracing", partial(trace_training, tracer))
+    except EquivError as error:
+        return error
+    return None
 
 
 def _check_port_names(case: Case) -> None:

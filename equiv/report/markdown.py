@@ -11,6 +11,7 @@ from equiv.core.results import CaseResult, LeafResult, RunResult
 from equiv.core.scope import group_by_port
 from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_finding
 from equiv.report.layer_catalogue import CATALOGUE_HEADERS, catalogue_rows
+from equiv.report.remarks import describe_remarks
 
 
 def render_markdown(results: Sequence[RunResult]) -> str:
@@ -29,6 +30,8 @@ def _run_sections(result: RunResult) -> Iterable[str]:
     ]
     if rows:
         yield _markdown_table(["case", "candidate / reference", *CHECK_NAMES, "verdict"], rows)
+    if remarks := describe_remarks(result.cases):
+        yield "\n".join(f"- {_escape_markdown(remark)}" for remark in remarks)
     problems = [f"{case.name}: {case.problem}" for case in result.cases if case.problem]
     if problems := [*problems, *result.problems]:
         yield "\n".join(["## Not compared", "", *(f"- {_escape_markdown(problem)}" for problem in problems)])

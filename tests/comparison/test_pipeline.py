@@ -21,7 +21,7 @@ from equiv.errors import PortError
 ASSEMBLED = ("compile_port", "prove_all", "measure_noise", "run_on_probe", "measure_sensitivity", "mutate_proofs")
 """What only stages call: who else did would assemble the pipeline again."""
 
-NAME = "counter"
+NAME = "stateful_linear"
 
 
 def grades(result: CaseResult) -> dict[tuple[str, str], str]:

@@ -773,7 +773,7 @@ FAULTS = (
         "optimizer_adam/linen",
         ("optax.adam(1e-3)", "optax.adam(1e-3, b1=0.8)"),
         "train",
-        f"{STEP}opt_state/0/mu/linear1/w",
+        f"{STEP}opt_state/mu/linear1/w",
         f"{TRAIN_ONLY} randomness",
     ),
     fault(
@@ -797,7 +797,7 @@ FAULTS = (
         "optimizer_adam/linen",
         ("updates, opt_state = tx.update", "updates, _ = tx.update"),
         "train",
-        f"{STEP}opt_state/0/mu/linear1/w",
+        f"{STEP}opt_state/mu/linear1/w",
         f"{TRAIN_ONLY} randomness",
     ),
     fault(

@@ -361,7 +361,7 @@ BAD = {
     "two trees of parameters": (with_two_trees, r"'ema' and 'params' hold 2 leaves|'params' and 'ema' hold 2 leaves"),
     "a count that does not fit": (
         npz(opt_state__0__count=np.int64(2**40)),
-        r"opt_state/0/count is 1099511627776, which int32 cannot hold",
+        r"opt_state/mu,nu/count is 1099511627776, which int32 cannot hold",
     ),
     "another optimizer": (npz(opt_state__0__trace__linear__w=np.ones((3, 4), "f4")), r"'opt_state/0/trace/linear/w'"),
     "part of an optimizer": (npz(opt_state__0__nu__linear__w=None), r"missing, first 'opt_state/0/nu/linear/w'"),

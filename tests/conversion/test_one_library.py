@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+import trained_ports
 
 from equiv.conversion.convert import ConversionRequest, convert_checkpoint
 from equiv.conversion.source.expected_leaves import build_library_model, saved_form
@@ -63,3 +64,13 @@ def test_a_new_model_that_differs_is_refused(tmp_path):
     with pytest.raises(ConversionMismatch, match="output"):
         take_over(lambda: Renamed(nn.gelu), tmp_path)
     assert not (tmp_path / "new.npz").exists()
+
+
+def test_a_train_step_of_one_model_keeps_no_weights_back(tmp_path):
+    """Its training is not compared, which is no fault of the checkpoint; all that the weights give is."""
+    case = trained_ports.case_of(linen=trained_ports.linen_port(optax.adam(0.1)), nnx=trained_ports.nnx_port(None))
+    port = build_library_model(case, "linen").port
+    leaves = port.init(jax.random.key(0))
+    file = h.save_npz(tmp_path / "old.npz", {"params": {"fc": {key.path[3:]: leaf for key, leaf in leaves.items()}}})
+    request = ConversionRequest(file, LoadedCase("case", "", case), "nnx", tmp_path / "new.npz", verify=True)
+    assert convert_checkpoint(request).verified.startswith("same: outputs exact, gradients exact")

@@ -1,6 +1,7 @@
 """The headline: one verdict, the counts, and the first place where something is wrong."""
 
 import pytest
+from named import output_named
 
 from equiv.core.headline import DIFFERENT_TRAINING, headline_finding, severity, summarise_run, verdict_words
 from equiv.core.results import CaseResult, CheckResult, Finding
@@ -138,6 +139,38 @@ def test_different_training_is_said_of_the_candidate_that_differs():
 def test_equal_functions_that_train_differently_are_still_different():
     apart = case("mlp", check("outputs", "exact"), check("train", "refuted", OFF))
     assert summarise_run([apart])[0] == "different"
+
+
+LATER = Finding(
+    "after training, eval __call__: output",
+    "refuted",
+    ratio=1e9,
+    output=output_named("after training, eval __call__: output"),
+)
+BETWEEN = Finding(
+    "train __call__: state a/mean", "refuted", ratio=3.0, output=output_named("train __call__: state a/mean")
+)
+STEPPED = Finding("train: a/kernel", "refuted", ratio=7.0, output=output_named("train: a/kernel"))
+
+
+def test_what_trained_models_compute_speaks_after_their_training():
+    """It has the larger number, and the training is its cause."""
+    apart = case("mlp", check("outputs", "exact"), check("state", "refuted", LATER), check("train", "refuted", STEPPED))
+    assert "First: mlp-nnx, train, train: a/kernel: 7 x budget" in summarise_run([apart])[1]
+    assert headline_finding([apart], ("refuted",))[2] == STEPPED
+    assert verdict_words(apart, "nnx") == DIFFERENT_TRAINING
+
+
+def test_another_state_after_a_call_speaks_before_training():
+    apart = case("mlp", check("state", "refuted", BETWEEN, LATER), check("train", "refuted", STEPPED))
+    assert "First: mlp-nnx, state, " in summarise_run([apart])[1]
+    assert verdict_words(apart, "nnx") == "different"
+
+
+def test_trained_models_that_differ_without_a_cause_are_different():
+    apart = case("mlp", check("state", "refuted", LATER), check("train", "exact"))
+    assert headline_finding([apart], ("refuted",))[2] == LATER
+    assert verdict_words(apart, "nnx") == "different"
 
 
 def test_the_worst_finding_of_the_first_such_check_speaks():

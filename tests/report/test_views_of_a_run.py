@@ -16,6 +16,7 @@ from equiv.core.results import CaseResult, CheckResult, DeviationResult, Finding
 from equiv.core.results_json import decode_results, encode_results
 from equiv.core.verdict import verdict_of
 from equiv.report.cells import GRADE_SIGNS, NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_finding
+from equiv.report.html.page import render_page
 from equiv.report.markdown import render_markdown
 from equiv.report.terminal.run import print_run
 
@@ -354,3 +355,25 @@ def test_code_in_backticks_stays_code():
         [result(case("a", lesson="Write `nnx.Param(x) # __call__ <b> a|b` in __init__.", leaves=(LEAF,)))]
     )
     assert "### a: Write `nnx.Param(x) # __call__ <b> a\\|b` in \\_\\_init\\_\\_.\n" in text
+
+
+REMARK = "both ports are trained with `sgd`"
+
+
+def remarked(name: str) -> CaseResult:
+    """A case whose check of training has a remark."""
+    return case(name, replace(check("train", NEAR), remarks=(REMARK,)))
+
+
+def test_a_remark_is_among_the_first_lines_of_every_view():
+    """Once for all cases, with the first of their names where there are several."""
+    cases = [remarked(name) for name in ("mlp", "rnn", "gru", "lstm", "cnn")]
+    several, single = result(*cases), result(cases[0])
+    for view in (shown(several), render_markdown([several]), render_page([several])):
+        assert "(mlp, rnn, gru and 2 more)" in view
+    assert f"\ntrain: {REMARK}\n" in shown(single)
+    assert f"\n- train: {REMARK}\n" in render_markdown([single])
+
+
+def test_a_remark_is_the_same_after_writing_and_reading():
+    assert decode_results(encode_results(result(remarked("mlp"))), "results") == result(remarked("mlp"))

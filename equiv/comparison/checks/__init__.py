@@ -26,7 +26,8 @@ class Check:
             return None
         findings, candidate = answer.findings, comparison.candidate.table.port
         summary = answer.summary or summarise_grades(findings)
-        return CheckResult(self.name, candidate, check_grade(findings), summary, findings)
+        grade = check_grade(findings)
+        return CheckResult(self.name, candidate, grade, summary, findings, remarks=answer.remarks)
 
 
 CHECKS = {name: Check(name) for name in CHECK_NAMES}

@@ -15,10 +15,12 @@ class CheckAnswer:
     Attributes:
         findings: one per compared leaf, output or property.
         summary: in words; empty: the number of findings per grade.
+        remarks: see `equiv.core.results.CheckResult`.
     """
 
     findings: tuple[Finding, ...]
     summary: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 SelectedOutputs = dict[OutputName, None]

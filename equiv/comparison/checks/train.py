@@ -9,6 +9,12 @@ import numpy as np
 from equiv.comparison.checks.coverage import CheckAnswer, select_compared
 from equiv.comparison.numeric.difference import apply_proof, compare_arrays, compare_output, worst_finding
 from equiv.comparison.observation import FRESH_STATE, Comparison, Outputs, PortOutputs
+from equiv.comparison.training import (
+    describe_idle_slots,
+    describe_train_step,
+    is_training_shared,
+    lone_step_findings,
+)
 from equiv.core.case import KnownDifference
 from equiv.core.output_name import OutputName, trained_leaf
 from equiv.core.results import Finding
@@ -16,14 +22,20 @@ from equiv.core.results import Finding
 
 def check(comparison: Comparison) -> CheckAnswer | None:
     """Compare the carry of training after every step, from the probes and from fresh state."""
+    kinds = (comparison.reference.train_step, comparison.candidate.train_step)
+    lone, remarks = lone_step_findings(comparison.names, kinds), describe_train_step(comparison.case, kinds)
+    if not is_training_shared(kinds):
+        return CheckAnswer(lone, lone[0].note)
     left, right = (select_compared(side, "train") for side in (comparison.reference, comparison.candidate))
     if not left and not right:
         return None
     known = comparison.known_differences
-    findings: list[Finding] = []
+    findings: list[Finding] = [*lone]
     for output in {**left, **right}:
         findings += _compare_trained(comparison, output, known, output in left, output in right)
-    return CheckAnswer(tuple(findings))
+    idle = {output: port for output, port in comparison.idle.items() if _is_idle(comparison, output)}
+    remarks += describe_idle_slots(comparison.names, idle)
+    return CheckAnswer(tuple(findings), lone[0].note if lone else "", remarks)
 
 
 def _compare_trained(
@@ -34,6 +46,8 @@ def _compare_trained(
         return [_library_only_finding(output, known)]
     if _is_step_count(comparison, output):
         return [_compare_step_counts(comparison, output)] if in_left and in_right else []
+    if _is_idle(comparison, output):
+        return []
     if not (in_left and in_right):
         lacking = comparison.candidate if in_left else comparison.reference
         return [Finding(str(output), "refuted", note=f"{lacking.table.port} does not train it", output=output)]
@@ -43,6 +57,11 @@ def _compare_trained(
         compare_output(comparison, output, probes=comparison.ordinary_probes),
         _check_formula(comparison, known[leaf]),
     ]
+
+
+def _is_idle(comparison: Comparison, output: OutputName) -> bool:
+    """Whether one port alone has it, without a trace in what both have; a step count is left out silently."""
+    return output in comparison.idle and not _is_step_count(comparison, output)
 
 
 def _is_step_count(comparison: Comparison, output: OutputName) -> bool:

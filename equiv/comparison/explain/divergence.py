@@ -37,7 +37,11 @@ class ComputedValue:
 
 
 def walk_values(
-    reference: Program, candidate: Program, inputs: tuple[InputArrays, InputArrays], nudged: Sequence[InputArrays]
+    reference: Program,
+    candidate: Program,
+    inputs: tuple[InputArrays, InputArrays],
+    nudged: Sequence[InputArrays],
+    whole: bool = False,
 ) -> tuple[Intermediate, ...]:
     """List the reference's values in order, each with the error of the candidate's nearest value over its budget.
 
@@ -48,6 +52,7 @@ def walk_values(
         candidate: the candidate's, of the same name.
         inputs: what each is run on.
         nudged: the reference's inputs moved by one ulp, several times.
+        whole: list all values, not only the first ones.
     """
     values = _computed_values(reference, inputs[0])
     moved = [_computed_values(reference, one) for one in nudged]
@@ -67,7 +72,9 @@ def walk_values(
         floors.append(response / budget if budget else 0.0)
     lost = _stays_over_budget(values, [ratio is None or ratio > 1 for ratio in ratios])
     rows = zip(values, ratios, floors, lost, strict=True)
-    return tuple(_make_intermediate(value.place, ratio, floor, gone) for value, ratio, floor, gone in rows)[:MAX_VALUES]
+    return tuple(_make_intermediate(value.place, ratio, floor, gone) for value, ratio, floor, gone in rows)[
+        : None if whole else MAX_VALUES
+    ]
 
 
 def _stays_over_budget(values: Sequence[ComputedValue], over: Sequence[bool]) -> list[bool]:

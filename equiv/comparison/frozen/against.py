@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from equiv.backends.build import DefaultSgd
 from equiv.backends.environment import describe_environment
 from equiv.comparison.frozen.bundle import FrozenProgram, FrozenReference, environment_changes
 from equiv.comparison.observation import PortOutputs, RoundingNoise, Sample
@@ -12,7 +13,7 @@ from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafTable, MappedLeaf
 from equiv.core.results import ProbeTrial
 from equiv.errors import CaseError
-from equiv.programs.built_case import build_case
+from equiv.programs.built_case import build_case, share_train_step
 from equiv.programs.probes import Probe
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.prove import NumberedPort
@@ -38,7 +39,10 @@ def open_against(loaded: LoadedCase, frozen: FrozenReference, progress: ReportSt
             f"the case has no model but {frozen.port}, which is frozen.",
             fix="Add the port to be checked to its models.",
         )
-    built_case = build_case(replace(case, models={name: case.models[name] for name in candidates}))
+    optimizer = case.optimizer or DefaultSgd(frozen.default_rate)
+    case = replace(case, models={name: case.models[name] for name in candidates}, optimizer=optimizer)
+    built_case = build_case(case)
+    built_case = share_train_step(built_case, frozen.train_step == "own")
     built_case = replace(built_case, has_modes=built_case.has_modes or frozen.has_modes)
     reference = restore_reference(frozen)
     side = ProverSide(_number_frozen(frozen, reference.observed.table), frozen.fresh)
@@ -67,6 +71,7 @@ def restore_reference(frozen: FrozenReference) -> Reference:
         frozen.why_no_float64,
         frozen.reused,
         frozen.drawn,
+        frozen.train_step,
     )
     probes = tuple(Probe(one.name, one.seed, one.variables, one.batches) for one in frozen.probes)
     return Reference(observed, probes, RoundingNoise(frozen.noise, frozen.float64_noise, frozen.depth))

@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from equiv.comparison.observation import TrainStepKind
 from equiv.core.leaves import LeafSpec, NativeKey
 from equiv.core.output_name import InputName, OutputName, ProgramName
 from equiv.core.results import ProbeTrial
 from equiv.errors import EquivError
 from equiv.programs.program import Draw, KeyReuse
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 FrozenArrays = dict[str, np.ndarray]
 
@@ -115,6 +116,8 @@ class FrozenReference:
         drawn: number of keys looked at.
         why_no_float64: why there is no float64 run.
         sensitivity: trials of its probes.
+        train_step: whose train step it was trained with.
+        default_rate: of the default train step, where it was trained with that.
         schema: version of this format.
     """
 
@@ -142,6 +145,8 @@ class FrozenReference:
     drawn: int
     why_no_float64: str
     sensitivity: tuple[ProbeTrial, ...]
+    train_step: TrainStepKind
+    default_rate: float
     schema: int = SCHEMA_VERSION
 
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import chain, combinations
 
+from equiv.backends.build import DEFAULT_RATE, DefaultSgd
 from equiv.backends.environment import describe_environment
+from equiv.comparison.default_rate import lower_default_rate
 from equiv.comparison.frozen.bundle import FrozenLeaf, FrozenNames, FrozenProbe, FrozenProgram, FrozenReference
 from equiv.comparison.observation import Sample
 from equiv.comparison.proofs import prover_side
@@ -28,8 +31,11 @@ def freeze_reference(loaded: LoadedCase, progress: ReportStage = lambda _: None)
     Raises:
         EquivError: the reference cannot be built, traced, compiled or run.
     """
-    state = replace(open_case(loaded.case, lambda stage: progress(f"{loaded.name}: {stage}")), candidates=())
-    state = advance(state, (trace_ports, start_compiling, run_reference, try_probes))
+    state = replace(
+        open_case(loaded.case, lambda stage: progress(f"{loaded.name}: {stage}"), own_steps=True), candidates=()
+    )
+    run = (trace_ports, start_compiling, run_reference)
+    state = advance(state, (*run, partial(lower_default_rate, stages=run), try_probes))
     state.progress("naming")
     return _make_bundle(loaded.name, state)
 
@@ -67,6 +73,8 @@ def _make_bundle(name: str, state: CaseState) -> FrozenReference:
         drawn=observed.drawn,
         why_no_float64=observed.why_no_float64,
         sensitivity=state.trials,
+        train_step=observed.train_step,
+        default_rate=case.optimizer.rate if isinstance(case.optimizer, DefaultSgd) else DEFAULT_RATE,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from equiv.backends.base import Port
 from equiv.backends.build import call_user_code
 from equiv.comparison.numeric.probe_set import make_probes
-from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS, PortOutputs, Sample
+from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS, PortOutputs, Sample, TrainStepKind
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import TRAINING, ProgramName, trained_leaf
 from equiv.errors import PortError
@@ -163,4 +163,9 @@ def collect_outputs(compiled: CompiledPort, samples: Mapping[str, Sample]) -> Po
 
 def _port_leaves(port: Port, table: LeafTable) -> PortOutputs:
     kept = {key: tuple(leaf.shape) for key, leaf in port.leaves.items() if port.collections[key] != "random"}
-    return PortOutputs(table, len(port.leaves) - len(kept), {}, {}, kept)
+    return PortOutputs(table, len(port.leaves) - len(kept), {}, {}, kept, train_step=train_step_kind(port))
+
+
+def train_step_kind(port: Port) -> TrainStepKind:
+    """Whose train step a port is trained with."""
+    return "left out" if port.step_left_out else "default" if port.default_step else "own"

@@ -20,13 +20,13 @@ from equiv.core.case import Case
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey
 from equiv.errors import EquivError
+from equiv.programs.carry import OPTIMIZER_STATE, CarryLeafParts, map_carry_leaves
 from equiv.programs.trace import Tracer
-from equiv.programs.train_step import CarryLeafParts, map_carry_leaves
 
 Role = Literal["variable", "optimizer", "bookkeeping", "random"]
 """Parameters and state; optimizer state of optax; counts outside of it, such as `step`; the library's random state."""
 
-OPTIMIZER = "opt_state"
+OPTIMIZER = OPTIMIZER_STATE
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
-from equiv.core.first_difference import FirstDifference
-from equiv.core.output_name import InputName
+from equiv.core.first_difference import FirstDifference, is_backward
+from equiv.core.output_name import InputName, OutputName
 from equiv.programs.jaxpr import locate_equation
 from equiv.programs.primitives import CALLS
 from equiv.programs.program import Program
@@ -36,11 +36,7 @@ def find_first_differences(
     Returns:
         That of the reference, then that of the candidate; a port without such an equation is left out.
     """
-    sides = []
-    for program in (left, right):
-        numbering = _RecordedNumbering(Algebra(frozenset(CONDITIONS)))
-        number_program(program, numbering, aliases)
-        sides.append(numbering.steps)
+    sides = [_number_equations(program, aliases)[1] for program in (left, right)]
     terms = [{term for _, ins, outs in steps for term in (*ins, *outs)} for steps in sides]
     # If no such equation exists, a port uses an input that the other does not use: inputs count as shared then.
     given = {
@@ -53,6 +49,46 @@ def find_first_differences(
         for steps, other in zip(sides, reversed(terms), strict=True)
     ]
     return tuple(_make_difference(name, step, given) for name, step in zip(names, found, strict=True) if step)
+
+
+def find_other_updates(left: Program, right: Program, aliases: Mapping[InputName, InputName]) -> frozenset[OutputName]:
+    """Find what two train steps compute otherwise from gradients that are proved to be the same.
+
+    The gradients of a program are what its backward pass leaves to the rest of it.
+
+    Args:
+        left: the reference's train step.
+        right: the candidate's.
+        aliases: see `number_program`.
+
+    Returns:
+        Outputs that both have; none where gradients are not the same, or where one has no backward pass that can be
+        seen, as in a loop over small batches.
+    """
+    sides = [_number_equations(program, aliases) for program in (left, right)]
+    gradients = [_gradient_terms(steps) for _, steps in sides]
+    terms = [{term for _, _, outs in steps for term in outs} for _, steps in sides]
+    if not (all(gradients) and gradients[0] <= terms[1] and gradients[1] <= terms[0]):
+        return frozenset()
+    ours, theirs = (values for values, _ in sides)
+    return frozenset(name for name in ours if name in theirs and ours[name].term != theirs[name].term)
+
+
+def _number_equations(
+    program: Program, aliases: Mapping[InputName, InputName]
+) -> tuple[Mapping[OutputName, TermView], list[NumberedEquation]]:
+    """Number a program under all rewrites: its outputs, and every equation that is no call."""
+    numbering = _RecordedNumbering(Algebra(frozenset(CONDITIONS)))
+    return number_program(program, numbering, aliases), numbering.steps
+
+
+def _gradient_terms(steps: list[NumberedEquation]) -> set[str]:
+    """Terms of the backward pass that an equation outside of it takes."""
+    backward = [any(is_backward(str(eqn.source_info.name_stack)) for eqn in place) for place, _, _ in steps]
+    made = {term for (_, _, outs), inside in zip(steps, backward, strict=True) if inside for term in outs}
+    return made.intersection(
+        term for (_, ins, _), inside in zip(steps, backward, strict=True) if not inside for term in ins
+    )
 
 
 @dataclass

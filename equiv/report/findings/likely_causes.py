@@ -1,7 +1,7 @@
 """Why a candidate differs: which port is likely wrong, and the likely cause, both derived from the findings alone."""
 
 from equiv.core.first_difference import FirstDifference
-from equiv.core.headline import severity
+from equiv.core.headline import follows_training, severity
 from equiv.core.results import CaseResult, CheckResult, Finding
 from equiv.report.findings.source_lines import DifferenceSite, difference_sites
 
@@ -22,7 +22,13 @@ def failed_findings(case: CaseResult, candidate: str) -> list[tuple[CheckResult,
     ]
     checks = list(dict.fromkeys(check.check for check in case.checks))
     return sorted(
-        found, key=lambda pair: (checks.index(pair[0].check), _program_rank(pair[1].place), -severity(pair[1]))
+        found,
+        key=lambda pair: (
+            follows_training(pair[0]),
+            checks.index(pair[0].check),
+            _program_rank(pair[1].place),
+            -severity(pair[1]),
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from equiv.core.results import CaseResult, CheckResult, Finding, ProbeTrial, Run
 from equiv.core.scope import group_by_port
 from equiv.core.selfcheck_results import OUTCOMES
 from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_conditions, describe_finding
+from equiv.report.remarks import describe_remarks
 from equiv.report.terminal.initial_values import describe_initial_values
 
 VERDICT_COLOURS = {"same": "green", "different": "red", "inconclusive": "yellow", "error": "magenta"}
@@ -41,6 +42,8 @@ def print_run(result: RunResult, console: Console, explain: bool = False) -> Non
     say(f"[dim]{escape(device_and_versions(result))}[/]")
     if compared := [case for case in result.cases if case.candidates]:
         _print_check_table(compared, console)
+        for remark in describe_remarks(compared):
+            say(escape(remark))
         say(f"[dim]{_findings_line(result)}[/]")
         if tried := [trial for case in result.cases for trial in case.trials]:
             say(f"[dim]{_probes_line(tried)}[/]")

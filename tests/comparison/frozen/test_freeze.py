@@ -9,7 +9,9 @@ from functools import cache
 import helpers
 import msgspec
 import numpy as np
+import optax
 import pytest
+import trained_ports
 from click.testing import CliRunner
 from helpers import CASES, loaded
 
@@ -292,3 +294,40 @@ def test_a_reference_that_cannot_be_built_is_not_frozen(tmp_path):
     path.write_text((CASES / "counter.py").read_text().replace("def haiku():", "def haiku():\n    raise OSError('no')"))
     with pytest.raises(EquivError, match=r"haiku: building the model raised OSError: no\..*nothing can be compared"):
         freeze_reference(load_case(CaseFile("broken", path)))
+
+
+ADAM, NONE = optax.adam(0.1), None
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "verdict", "places"),
+    [
+        (ADAM, ADAM, "same", 7),
+        (NONE, NONE, "same", 3),
+        (ADAM, NONE, "inconclusive", 1),
+        (NONE, ADAM, "inconclusive", 4),
+    ],
+    ids=["own", "default", "only-frozen", "only-new"],
+)
+def test_a_one_sided_step_is_not_compared_with_a_bundle(ours, theirs, verdict, places):
+    """The frozen step cannot be replaced by the default one; that of the other port can."""
+    case = trained_ports.loaded_case(linen=trained_ports.linen_port(ours), nnx=trained_ports.nnx_port(theirs))
+    frozen = decode_bundle(encode_bundle(freeze_reference(case)), "trained")
+    found = compare_with_frozen(case, frozen)
+    assert found.verdicts == {"nnx": verdict}
+    (train,) = [check for check in found.checks if check.check == "train"]
+    assert len(train.findings) == places
+    if verdict == "inconclusive":
+        having = "linen" if ours else "nnx"
+        assert train.summary.startswith(f"training is not compared: only {having} has a train step of its own.")
+
+
+def test_a_lowered_default_rate_is_that_of_the_bundle():
+    models = {"linen": trained_ports.linen_port(None), "nnx": trained_ports.nnx_port(None)}
+    case = replace(trained_ports.case_of(**models), loss=lambda outputs, _: 1e4 * (outputs**2).mean())
+    frozen = freeze_reference(LoadedCase("trained", "", case))
+    assert frozen.default_rate < 0.1
+    found = compare_with_frozen(LoadedCase("trained", "", case), frozen)
+    assert found.verdicts == {"nnx": "same"}
+    (remark,) = [check.remarks[0] for check in found.checks if check.check == "train"]
+    assert f"optax.sgd({frozen.default_rate:g})" in remark

@@ -11,6 +11,7 @@ from equiv.core.results import CheckResult, Finding
 from equiv.report.cells import VERDICT_SIGNS, format_ratio
 from equiv.report.findings.likely_causes import describe_first_lost_value, describe_side, failed_findings, likely_causes
 from equiv.report.html.anchors import anchor
+from equiv.report.remarks import describe_remarks
 from equiv.report.runs.merge import MergedCase, MergedRuns, platform_of
 
 PLATFORMS = ("cpu", "gpu", "tpu")
@@ -58,7 +59,7 @@ def build_banner(merged: MergedRuns, ranked: Sequence[MergedCase]) -> Banner:
     """
     verdict, _ = summarise_run(merged.cases)
     found = count_verdicts(merged)
-    facts = [*_facts(verdict, ranked), Fact("Not run", _not_run_text(merged, found))]
+    facts = [*_facts(verdict, ranked), *_remark_facts(merged), Fact("Not run", _not_run_text(merged, found))]
     return Banner(verdict, VERDICT_SIGNS[verdict], verdict_sentence(verdict, merged, found), tuple(facts))
 
 
@@ -183,6 +184,11 @@ def _equality_facts(ranked: Sequence[MergedCase]) -> Iterator[Fact]:
     if formula:
         names = ", ".join(dict.fromkeys(entry.case.name for entry in formula))
         yield Fact("Known differences", f"differ exactly as the case declares: {names}")
+
+
+def _remark_facts(merged: MergedRuns) -> Iterator[Fact]:
+    for number, remark in enumerate(describe_remarks(merged.cases)):
+        yield Fact("" if number else "Remarks", remark)
 
 
 def _not_run_text(merged: MergedRuns, found: Counter[str]) -> str:

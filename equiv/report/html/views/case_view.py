@@ -20,6 +20,7 @@ from equiv.report.html.views.evidence import RewriteUse, UnprovedGroup, known_fo
 from equiv.report.html.views.overview import VERDICT_STATES
 from equiv.report.html.views.tables import Divergence, FindingRow, LeafRow, divergences, finding_rows, leaf_rows
 from equiv.report.html.views.timing_tables import CostRow, PartRow, ProgramRow, cost_rows, part_rows, program_rows
+from equiv.report.remarks import case_remarks
 from equiv.report.runs.merge import MergedCase
 
 
@@ -66,6 +67,7 @@ class CaseView:
     state: str
     verdict: str
     candidates: tuple[CandidateView, ...]
+    remarks: tuple[str, ...]
     columns: tuple[BuilderColumn, ...]
     leaves: tuple[LeafRow, ...]
     places: tuple[FindingRow, ...]
@@ -112,6 +114,7 @@ def build_case_view(entry: MergedCase) -> CaseView:
         state=state,
         verdict=f"{VERDICT_SIGNS['error']} not usable" if case.problem else _joint_verdict(candidates),
         candidates=tuple(candidates),
+        remarks=case_remarks(case),
         columns=builder_columns(case),
         leaves=leaf_rows(case),
         places=finding_rows(case),
