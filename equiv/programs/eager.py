@@ -7,8 +7,10 @@ overhead per operation is ten times smaller; everything else runs in jax, one pr
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+from equiv.programs.content import is_key
 from equiv.programs.jaxpr import Interpreter, read_scan, read_while
 from equiv.programs.primitives import CALLS, NUMPY_FUNCTIONS
 
@@ -33,6 +35,8 @@ class _EagerEvaluation(Interpreter[Any]):
 
     def equation(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         name = eqn.primitive.name
+        if any(map(is_key, ins)):
+            return self._bind(eqn, ins)
         if name in NUMPY_FUNCTIONS and (name != "div" or "float" in str(eqn.outvars[0].aval.dtype)):
             return [NUMPY_FUNCTIONS[name](*ins)]
         if name in NUMPY_RULES:
@@ -41,13 +45,16 @@ class _EagerEvaluation(Interpreter[Any]):
             return [np.where(ins[0], ins[2], ins[1])]
         if name == "concatenate":
             return [np.concatenate(list(map(np.asarray, ins)), axis=eqn.params["dimension"])]
+        return self._bind(eqn, ins)
+
+    def _bind(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(eqn.params))
         return outs if eqn.primitive.multiple_results else [outs]
 
     def scan(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         loop, body = read_scan(eqn), _EagerEvaluation()
         fixed, carry, scanned = loop.split(ins)
-        slices = [np.asarray(value) for value in scanned]
+        slices = [value if is_key(value) else np.asarray(value) for value in scanned]
         stacked: list[list[Any]] = []
         for iteration in loop.iterations:
             outs = body.run(loop.body, [*fixed, *carry, *(value[iteration] for value in slices)])
@@ -55,8 +62,9 @@ class _EagerEvaluation(Interpreter[Any]):
             stacked.append(outs[loop.carries :])
         if loop.reverse:
             stacked.reverse()
-        empty = [np.zeros(var.aval.shape, var.aval.dtype) for var in eqn.outvars[loop.carries :]]
-        return [*carry, *(list(map(np.stack, zip(*stacked, strict=True))) if stacked else empty)]
+        if not stacked:
+            return [*carry, *(jnp.zeros(var.aval.shape, var.aval.dtype) for var in eqn.outvars[loop.carries :])]
+        return [*carry, *map(_stack, zip(*stacked, strict=True))]
 
     def while_loop(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         loop, body = read_while(eqn), _EagerEvaluation()
@@ -68,6 +76,10 @@ class _EagerEvaluation(Interpreter[Any]):
     def cond(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         branches = eqn.params["branches"]
         return _EagerEvaluation().run(branches[min(max(int(np.asarray(ins[0])), 0), len(branches) - 1)], ins[1:])
+
+
+def _stack(values: Sequence[Any]) -> Any:
+    return (jnp if is_key(values[0]) else np).stack(values)
 
 
 class _ObservedEvaluation(_EagerEvaluation):

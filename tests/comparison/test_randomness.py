@@ -92,7 +92,11 @@ SAME = {
         scan_of(lambda _, i: jax.random.fold_in(FIXED, i)),
         scan_of(lambda _, i: jax.random.fold_in(jax.random.key(42), i)),
     ),
-    "fixed-scalar-and-big-mask": (of_key(lambda: FIXED, (5, 4)), of_key(lambda: FIXED, (5, 4))),
+    "fixed-keys-in-an-array": (
+        lambda y, _: scan_of(lambda keys, i: keys[i])(y, jax.random.split(FIXED, 3)),
+        lambda y, _: scan_of(lambda keys, i: keys[i])(y, jax.random.split(jax.random.key(42), 3)),
+    ),
+    "fixed-big-mask": (of_key(lambda: FIXED, (5, 4)), of_key(lambda: FIXED, (5, 4))),
     "one-key-twice-in-both": (reuse, reuse),
     "dead-draw": (dead, lambda y, key: y * jax.random.normal(key, y.shape)),
     "one-mask-for-all-turns": (
@@ -109,6 +113,10 @@ DIFFERENT = {
     "fixed-keys-of-a-loop": (
         scan_of(lambda _, i: jax.random.fold_in(FIXED, i)),
         scan_of(lambda _, i: jax.random.fold_in(FIXED, i + 1)),
+    ),
+    "fixed-keys-in-an-array": (
+        lambda y, _: scan_of(lambda keys, i: keys[i])(y, jax.random.split(FIXED, 3)),
+        lambda y, _: scan_of(lambda keys, i: keys[i])(y, jax.random.split(jax.random.key(43), 3)),
     ),
     "one-mask-for-all-turns": (
         scan_of(lambda key, _: key),

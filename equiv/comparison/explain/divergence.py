@@ -14,6 +14,7 @@ from equiv.core.output_name import InputName, ProgramName
 from equiv.core.results import CheckResult, Intermediate
 from equiv.errors import EquivError
 from equiv.programs.compiled import part_inputs, probe_inputs
+from equiv.programs.content import is_key
 from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.jaxpr import locate_equation
 from equiv.programs.primitives import EXACT
@@ -96,6 +97,9 @@ def _computed_values(program: Program, inputs: InputArrays) -> list[ComputedValu
         parents = frozenset[int]().union(*(made.get(id(value), frozenset()) for value in ins))
         kept.extend(outs)
         for out in outs:
+            if is_key(out):  # an array cannot show its numbers
+                made[id(out)] = parents
+                continue
             array = np.asarray(out)
             rounded = place[-1].primitive.name not in EXACT and str(array.dtype) in FLOAT_DTYPES and array.size > 1
             made[id(out)] = frozenset([len(found)]) if rounded else parents

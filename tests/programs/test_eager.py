@@ -1,0 +1,59 @@
+"""Evaluation operation by operation gives what the compiled program gives, with keys among its values too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxpr_as_fun
+from named import trace_named
+
+from equiv.programs.compiled import FAST_COMPILE_OPTIONS
+from equiv.programs.eager import evaluate_eagerly
+from equiv.programs.transform import make_draws_inputs
+
+X = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+FIXED = jax.random.key(42)
+
+
+def normal(key, *shape):
+    return jax.random.normal(key, shape)
+
+
+def looped(x):
+    """A loop over keys that hands keys on, and one that makes them."""
+
+    def turn(h, key):
+        one, two = jax.random.split(key)
+        return h * normal(one, 4), two
+
+    h, keys = jax.lax.scan(turn, x, jax.random.split(FIXED, 3))
+    return jax.lax.fori_loop(0, 2, lambda i, h: h + normal(jax.random.fold_in(keys[i], i), 4), h)
+
+
+def reversed_loop(x):
+    return jax.lax.scan(lambda h, key: (h * normal(key, 4), key), x, jax.random.split(FIXED, 3), reverse=True)[0]
+
+
+def chosen(x):
+    """A key that is chosen by what the model computes, and one in a branch."""
+    bank = jnp.stack([FIXED, jax.random.key(3), jax.random.fold_in(FIXED, 1)])
+    key = bank[jnp.argmax(x[:, 0])]
+    return jax.lax.cond(x.sum() > 0, lambda x: x * normal(key, 4), lambda x: x + normal(key), x)
+
+
+def rearranged(x):
+    bank = jnp.concatenate([jax.random.split(FIXED, 4).reshape(2, 2).T, jax.random.split(FIXED, (1, 2))])
+    return x * jax.vmap(jax.vmap(lambda key: normal(key)))(bank).sum()
+
+
+@pytest.mark.parametrize("float64", [False, True], ids=["native", "float64"])
+@pytest.mark.parametrize("function", [looped, reversed_loop, chosen, rearranged])
+def test_a_program_with_keys_among_its_values_is_evaluated(function, float64):
+    x = X.astype("float64") if float64 else X
+    with jax.enable_x64(float64):
+        program = trace_named("p", lambda given: {"output": function(given["x"])}, {"x": jax.eval_shape(lambda: x)})
+        program = make_draws_inputs(program, float64)
+        compiled = np.asarray(jax.jit(jaxpr_as_fun(program.jaxpr), compiler_options=FAST_COMPILE_OPTIONS)(x)[0])
+        (eager,) = evaluate_eagerly(program.jaxpr, [x])
+    assert eager.dtype == compiled.dtype
+    assert np.max(np.abs(eager - compiled)) < 64 * np.finfo(x.dtype).eps * np.max(np.abs(compiled))
