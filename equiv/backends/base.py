@@ -131,6 +131,7 @@ class Port:
             has none.
         user_programs: `(leaves, batch, key)` to the programs as users of the library write them, newly jitted; None
             if they cannot be timed.
+        patched: what its builder changed outside of the model, in words; it is in force for this port only.
     """
 
     name: str
@@ -145,6 +146,7 @@ class Port:
     default_step: bool
     user_programs: "Callable[[Leaves, Mapping[str, Any], Any], tuple[UserProgram, ...]] | None" = None
     step_left_out: bool = False
+    patched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from equiv.backends.base import Port, PortSpec
 from equiv.backends.identify import describe_builders, library_by_arguments, library_of, model_of
 from equiv.backends.leaf_table import map_port
 from equiv.backends.library import Library
+from equiv.backends.patches import keep_patches, with_own_patches
 from equiv.backends.registry import backend_names, load_backend, load_library
 from equiv.core.batch_spec import BatchEntry, parse_batch
 from equiv.core.case import Builder, Case
@@ -133,7 +134,8 @@ def identify_library(port: str, builder: Builder) -> Library:
     """
     library = library_by_arguments(port, builder)
     if library is None:
-        model = model_of(call_user_code(port, "building the model", builder))
+        with with_own_patches(builder):
+            model = model_of(call_user_code(port, "building the model", builder))
         library = library_of(model)
         if library is None and port in backend_names():
             return load_library(port)  # its `build` says what it wants instead
@@ -175,7 +177,20 @@ def build_port(case: Case, name: str, spec: PortSpec, library: str = "") -> Mapp
     """
     builder = case.models[name]
     known = load_library(library) if library else identify_library(name, builder)
-    build = load_backend(known.name, name).build
-    port = call_user_code(name, "building the model", partial(build, builder, replace(spec, port=name)))
+    port = build_unmapped(name, builder, known.name, spec)
     port = replace(port, step_left_out=isinstance(builder, ModelOnly))
     return MappedPort(port, map_port(case.layers, port, known))
+
+
+def build_unmapped(name: str, builder: Builder, library: str, spec: PortSpec) -> Port:
+    """Build one port of a known library; what its builder changes outside of the model stays with the port.
+
+    Raises:
+        CaseError: the builder is invalid.
+        NotRun: a library is missing.
+        PortError: the builder raised.
+    """
+    build = partial(load_backend(library, name).build, builder, replace(spec, port=name))
+    with with_own_patches(builder):
+        port = call_user_code(name, "building the model", build)
+    return keep_patches(port, builder)

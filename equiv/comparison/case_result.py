@@ -56,6 +56,7 @@ def describe_scope(state: CaseState) -> Scope:
         default_rate=_default_rate(state.built_case),
         budget_factor=case.budget_factor,
         proved=state.proved,
+        patched={name: one.port.patched for name, one in state.built_case.built.items() if one.port.patched},
         unexercised=()
         if state.proved
         else tuple(one for port, observed in state.exercised.items() for one in list_unexercised(port, observed)),

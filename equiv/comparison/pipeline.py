@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from equiv.backends.environment import describe_environment
+from equiv.backends.patches import only_for
 from equiv.comparison.case_result import make_case_result
 from equiv.comparison.default_rate import lower_default_rate
 from equiv.comparison.frozen.against import add_frozen_trials, open_against
@@ -102,7 +103,10 @@ def _start_file(file: CaseFile, progress: ReportStage, options: RunOptions) -> C
     progress(file.name)
 
     def load_and_start() -> tuple[LoadedCase, CaseState]:
-        loaded = load_case(file, least_models=1 if options.against else 2)
+        builders: list[Any] = []
+        with only_for(builders):
+            loaded = load_case(file, least_models=1 if options.against else 2)
+            builders += loaded.case.models.values()
         return loaded, start_case(loaded, progress, options)
 
     started = _catch_problems(file, load_and_start)

@@ -56,6 +56,7 @@ class Scope:
         budget_factor: the case's own factor on every budget.
         proved: whether every output of every candidate is proved: for every input, not only for the probes.
         unexercised: what no probe exercised; empty where everything is proved.
+        patched: port to what its builder changed outside of its model, which was in force for this port only.
     """
 
     batch: dict[str, str]
@@ -66,6 +67,15 @@ class Scope:
     budget_factor: float = 1.0
     proved: bool = False
     unexercised: tuple[Unexercised, ...] = field(default_factory=tuple)
+    patched: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def patches(self) -> tuple[str, ...]:
+        """What each builder changed outside of its model, in words."""
+        return tuple(
+            f"{port} changes {', '.join(changes)}: in force for this port only"
+            for port, changes in self.patched.items()
+        )
 
     @property
     def text(self) -> str:

@@ -15,6 +15,7 @@ from equiv.backends.identify import (
     required_parameters,
 )
 from equiv.backends.library import Library
+from equiv.backends.patches import find_patches, read_state, remember_patches
 from equiv.backends.registry import all_libraries
 from equiv.core import layers
 from equiv.core.case import Builder
@@ -58,7 +59,16 @@ def locate_builder(given: str | Any, side: str = "") -> LocatedBuilder:
     """
     if isinstance(given, str):
         where = parse_import_path(given)
-        return _identify(given, where, import_attribute(given, where))
+        before = read_state()
+        found = import_attribute(given, where)
+        patches = find_patches(before)
+        try:
+            located = _identify(given, where, found)
+        finally:
+            for patch in reversed(patches):
+                patch.put(patch.before)
+        remember_patches(located.builder, patches)
+        return located
     named = inspect.unwrap(given) if callable(given) else type(given)
     where = ImportPath(getattr(named, "__module__", ""), getattr(named, "__qualname__", side), None)
     try:

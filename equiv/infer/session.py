@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 from equiv.backends.base import Port, PortSpec
-from equiv.backends.build import call_user_code, port_spec
-from equiv.backends.registry import load_backend, load_library
+from equiv.backends.build import build_unmapped, port_spec
+from equiv.backends.registry import load_library
 from equiv.core.case import Case
 from equiv.core.leaves import LeafTable, NativeKey
 from equiv.errors import PortError
@@ -115,5 +114,4 @@ def _describe_calls(request: PortSpec) -> str:
 
 
 def _build_port(name: str, located: LocatedBuilder, request: PortSpec) -> Port:
-    build = partial(load_backend(located.library, name).build, located.builder, replace(request, port=name))
-    return call_user_code(name, "building the model", build)
+    return build_unmapped(name, located.builder, located.library, request)

@@ -434,9 +434,10 @@ def test_a_train_step_that_cannot_be_used_says_why(tmp_path: Path, step: str, wo
     assert code == 2
 
 
-LOOP = """y = y + jax.lax.while_loop(
+LOOP = """key = self.make_rng("dropout")
+            y = y + jax.lax.while_loop(
                 lambda carry: carry[0] < 2,
-                lambda carry: (carry[0] + 1, jax.random.normal(self.make_rng("dropout"), (4, 3))),
+                lambda carry: (carry[0] + 1, jax.random.normal(jax.random.fold_in(key, carry[0]), (4, 3))),
                 (0, jnp.zeros((4, 3))),
             )[1]
             return y
