@@ -72,7 +72,10 @@ class Patch:
 
 
 _PATCHES: "WeakKeyDictionary[Any, tuple[Patch, ...]]" = WeakKeyDictionary()
-"""Builder, without what wraps it, to what it has changed. A module is imported once: later builds change nothing any more, and need it."""
+"""Builder, without what wraps it, to what it has changed.
+
+A module is imported once: later builds change nothing any more, and need it.
+"""
 
 
 @dataclass(frozen=True)
