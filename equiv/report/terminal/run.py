@@ -13,10 +13,10 @@ from equiv.core.environment import library_distributions
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.headline import headline_finding, place_words, severity, verdict_reason, verdict_words
 from equiv.core.results import CaseResult, CheckResult, Finding, ProbeTrial, RunResult, TrialKind
-from equiv.core.scope import group_by_port
 from equiv.core.selfcheck_results import OUTCOMES
 from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_conditions, describe_finding
 from equiv.report.remarks import describe_remarks
+from equiv.report.scopes import describe_scopes
 from equiv.report.terminal.initial_values import describe_initial_values
 
 VERDICT_COLOURS = {"same": "green", "different": "red", "inconclusive": "yellow", "error": "magenta"}
@@ -48,7 +48,7 @@ def print_run(result: RunResult, console: Console, explain: bool = False) -> Non
         if tried := [trial for case in result.cases for trial in case.trials]:
             say(f"[dim]{_probes_line(tried)}[/]")
         say(_faults_line(compared))
-        for line in _scope_lines(compared):
+        for line in describe_scopes(compared):
             say(f"[dim]{escape(line)}[/]")
         for case in compared:
             if case.initial_values:
@@ -64,30 +64,6 @@ def print_run(result: RunResult, console: Console, explain: bool = False) -> Non
         say(f"[{VERDICT_COLOURS[verdict]}]{VERDICT_SIGNS[verdict]}[/] {escape(verdict_reason(case, who))}")
     for line in _budget_lines(result) if explain else _first_finding_lines(result):
         say(line)
-
-
-MAX_UNEXERCISED = 3
-"""Most places that no probe exercised that are printed; the results and the page have all."""
-
-
-def _scope_lines(cases: list[CaseResult]) -> Iterator[str]:
-    """Say what the verdicts hold for, and what no probe exercised; of many cases, how many places there are."""
-    known = [(case, case.scope) for case in cases if case.scope is not None]
-    if len(known) > MAX_UNEXERCISED:
-        count = sum(len(list(group_by_port(scope.unexercised))) for _, scope in known)
-        some = f"; {count} places exercised in part, see the page of --html" if count else ""
-        yield f"each holds for its case's shapes, dtypes, methods, modes and steps{some}"
-        yield from (f"{case.name}: {patch}" for case, scope in known for patch in scope.patches)
-        return
-    for case, scope in known:
-        name = f"{case.name}: " if len(cases) > 1 else ""
-        yield f"{name}holds for {scope.text}"
-        yield from (f"{name}{patch}" for patch in scope.patches)
-        if scope.unexercised:
-            places = list(group_by_port(scope.unexercised))
-            more = len(places) - MAX_UNEXERCISED
-            rest = f"; and {more} more" if more > 0 else ""
-            yield f"{name}exercised in part: {'; '.join(places[:MAX_UNEXERCISED])}{rest}"
 
 
 def device_and_versions(result: RunResult) -> str:

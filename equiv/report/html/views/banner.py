@@ -13,6 +13,7 @@ from equiv.report.findings.likely_causes import describe_first_lost_value, descr
 from equiv.report.html.anchors import anchor
 from equiv.report.remarks import describe_remarks
 from equiv.report.runs.merge import MergedCase, MergedRuns, platform_of
+from equiv.report.scopes import describe_scopes
 
 PLATFORMS = ("cpu", "gpu", "tpu")
 """JAX platform names that a run can select."""
@@ -59,7 +60,8 @@ def build_banner(merged: MergedRuns, ranked: Sequence[MergedCase]) -> Banner:
     """
     verdict, _ = summarise_run(merged.cases)
     found = count_verdicts(merged)
-    facts = [*_facts(verdict, ranked), *_remark_facts(merged), Fact("Not run", _not_run_text(merged, found))]
+    scopes = [Fact("Scope", line) for line in dict.fromkeys(describe_scopes([entry.case for entry in ranked]))]
+    facts = [*_facts(verdict, ranked), *_remark_facts(merged), *scopes, Fact("Not run", _not_run_text(merged, found))]
     return Banner(verdict, VERDICT_SIGNS[verdict], verdict_sentence(verdict, merged, found), tuple(facts))
 
 

@@ -1,0 +1,29 @@
+"""What the verdicts of a run hold for, in a few lines: for the terminal and the banner of the page."""
+
+from collections.abc import Iterator, Sequence
+
+from equiv.core.results import CaseResult
+from equiv.core.scope import group_by_port
+
+MAX_UNEXERCISED = 3
+"""Most places that no probe exercised that are named; the results, and the page below each case, have all."""
+
+
+def describe_scopes(cases: Sequence[CaseResult]) -> Iterator[str]:
+    """Say what the verdicts hold for, and what no probe exercised; of many cases, how many places there are."""
+    known = [(case, case.scope) for case in cases if case.scope is not None]
+    if len(known) > MAX_UNEXERCISED:
+        count = sum(len(list(group_by_port(scope.unexercised))) for _, scope in known)
+        some = f"; {count} places exercised in part: the page has them below each case" if count else ""
+        yield f"each holds for its case's shapes, dtypes, methods, modes and steps{some}"
+        yield from (f"{case.name}: {patch}" for case, scope in known for patch in scope.patches)
+        return
+    for case, scope in known:
+        name = f"{case.name}: " if len(cases) > 1 else ""
+        yield f"{name}holds for {scope.text}"
+        yield from (f"{name}{patch}" for patch in scope.patches)
+        if scope.unexercised:
+            places = list(group_by_port(scope.unexercised))
+            more = len(places) - MAX_UNEXERCISED
+            rest = f"; and {more} more" if more > 0 else ""
+            yield f"{name}exercised in part: {'; '.join(places[:MAX_UNEXERCISED])}{rest}"
