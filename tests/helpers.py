@@ -105,6 +105,7 @@ def judge(name: str, candidate: str, case: Case, seeds: tuple[int, ...] = (0,)) 
     if not state.candidates:
         return results
     known = replace(state, traced=opened(name).traced, observed=reference(name, seeds[0]), checks=())
+    known = replace(known, compiled_reference=compiled_reference(name))
     ready = advance(known, (trace_ports, prove_ports, start_compiling))
     for seed in seeds:
         for result in check_candidates(replace(ready, observed=reference(name, seed))).checks:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from equiv.core.budget import Responses
 from equiv.core.case import Case, KnownDifference
 from equiv.core.leaves import LeafTable, MappedLeaf, NativeKey, one_sided_leaves
 from equiv.core.output_name import OutputName, ProgramName
@@ -75,16 +76,16 @@ class PortOutputs:
 
 @dataclass(frozen=True)
 class RoundingNoise:
-    """The response of the reference to rounding.
+    """The response of a port to rounding.
 
     Attributes:
-        native: probe to output to the largest change when each input moves by one ulp of its dtype.
+        native: probe to output to how far it moves when each input moves by one ulp of its dtype.
         float64: likewise in float64.
         depth: output to the number of rounded operations in a row.
     """
 
-    native: Mapping[str, Mapping[OutputName, float]]
-    float64: Mapping[str, Mapping[OutputName, float]]
+    native: Mapping[str, Mapping[OutputName, Responses]]
+    float64: Mapping[str, Mapping[OutputName, Responses]]
     depth: Mapping[OutputName, int]
 
 
@@ -108,6 +109,8 @@ class Comparison:
         noise: the response of the reference to rounding.
         proofs: of outputs.
         idle: what one port alone carries through training, and on which nothing depends that both have, to the port.
+        own_rounding: how far the reference and the candidate move when each of their operations rounds otherwise; None:
+            not measured, since nothing needs it.
     """
 
     case: Case
@@ -116,6 +119,7 @@ class Comparison:
     noise: RoundingNoise
     proofs: Proofs = field(default_factory=dict)
     idle: Mapping[OutputName, str] = field(default_factory=dict)
+    own_rounding: tuple[RoundingNoise | None, RoundingNoise | None] = (None, None)
 
     @property
     def names(self) -> tuple[str, str]:

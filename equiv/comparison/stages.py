@@ -4,7 +4,7 @@ Who compares chooses from them; see `equiv.comparison.pipeline`. Nothing else bu
 to compare them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from equiv.comparison.explain.divergence import add_divergence
 from equiv.comparison.explain.locate import add_first_differences
 from equiv.comparison.explain.updates import add_optimizer_difference
 from equiv.comparison.numeric.difference_map import add_spreads
+from equiv.comparison.numeric.own_rounding import OPERATION_NUDGES, doubted_programs, nudge_port
 from equiv.comparison.numeric.probe_set import make_probes
 from equiv.comparison.numeric.rounding import measure_noise
 from equiv.comparison.numeric.run_port import (
@@ -188,30 +189,41 @@ def _merge_samples(samples: Mapping[str, Sample]) -> Observed:
 
 
 def _reference_samples(state: CaseState, compiled: CompiledPort) -> tuple[dict[str, Sample], list[Probe]]:
-    given: dict[str, Sample] = {}
     used = list(state.probes.get(state.reference, ()))
     if used:
         return {probe.name: run_on_probe(compiled, probe) for probe in used}, used
     parts = (part for traced in state.traced.values() for part in traced.programs.parts)
     foreign = any(calls_foreign_code(part.jaxpr) for part in parts)
+    tries: list[tuple[int, dict[str, Sample], list[Probe]]] = []
     for spread in PARAMETER_SCALES:
         for far in (True, False) if foreign else (False,):
             used = make_probes(state.built_case, compiled.table, spread, state.seeds, state.proved, far)
             given = {probe.name: run_on_probe(compiled, probe) for probe in used}
-            if LARGE_INPUTS not in given or _all_finite(given[LARGE_INPUTS]):
+            if LARGE_INPUTS in given and _overflows(given[LARGE_INPUTS], given[used[0].name]):
+                # The reference itself overflows there: its outputs cannot be compared.
+                used = [one for one in used if one.name != LARGE_INPUTS]
+                given = {probe.name: given[probe.name] for probe in used}
+            counts = [_count_nonfinite(one) for name, one in given.items() if name != LARGE_INPUTS]
+            tries.append((sum(counts), given, used))
+            if LARGE_INPUTS in given or state.proved:
                 break
-        else:
-            # The reference itself overflows there: its outputs cannot be compared.
-            used, given = [one for one in used if one.name != LARGE_INPUTS], {**given}
-            del given[LARGE_INPUTS]
-        if all(_all_finite(one) for one in given.values()):
+        if not tries[-1][0]:
             break
+    # A mask of -inf is in every try, and no reason for small parameters.
+    _, given, used = min(tries, key=lambda one: (one[0], -len(one[2])))
     return given, used
 
 
-def _all_finite(given: Sample) -> bool:
-    arrays = [array for array in given.native.values() if "float" in str(array.dtype)]
-    return all(np.isfinite(array.astype("float64")).all() for array in arrays)
+def _count_nonfinite(given: Sample) -> int:
+    return sum(int(np.sum(~np.isfinite(array))) for array in given.native.values())
+
+
+def _overflows(large: Sample, ordinary: Sample) -> bool:
+    """Whether a native output has values that are not finite where it has finite ones on an ordinary probe."""
+    return any(
+        bool(np.any(~np.isfinite(array) & np.isfinite(ordinary.native[output])))
+        for output, array in large.native.items()
+    )
 
 
 def check_candidates(state: CaseState) -> CaseState:
@@ -250,9 +262,40 @@ def _check_candidate(state: CaseState, candidate: CompiledPort) -> tuple[list[Ch
         state.proofs.get(name, {}),
         find_idle_slots(state, name),
     )
-    results = [CHECKS[check].run(comparison) for check in state.wanted]
-    checks = [add_spreads(comparison, result) for result in results if result is not None]
-    return checks, _merge_samples(samples)
+    results = _run_checks(state, comparison)
+    if names := doubted_programs(comparison, results):
+        comparison = replace(comparison, own_rounding=_measure_own_rounding(state, candidate, comparison, names))
+        results = _run_checks(state, comparison)
+    return [add_spreads(comparison, result) for result in results], _merge_samples(samples)
+
+
+def _run_checks(state: CaseState, comparison: Comparison) -> list[CheckResult]:
+    results = (CHECKS[check].run(comparison) for check in state.wanted)
+    return [result for result in results if result is not None]
+
+
+def _measure_own_rounding(
+    state: CaseState, candidate: CompiledPort, comparison: Comparison, names: frozenset[ProgramName]
+) -> tuple[RoundingNoise | None, RoundingNoise | None]:
+    """Measure what the operations of both ports round; of a frozen reference, and where they cannot be run, None."""
+    state.progress(f"measuring what {' and '.join(comparison.names)} round")
+    assert state.observed is not None, "run_reference comes before"
+    found: list[RoundingNoise | None] = []
+    for compiled, side in ((state.compiled_reference, comparison.reference), (candidate, comparison.candidate)):
+        probes = state.probes.get(side.table.port, state.observed.probes)
+        try:
+            found.append(None if compiled is None else _measure_operations(compiled, probes, names))
+        except EquivError:
+            found.append(None)
+    return found[0], found[1]
+
+
+def _measure_operations(
+    compiled: CompiledPort, probes: Sequence[Probe], names: frozenset[ProgramName]
+) -> RoundingNoise:
+    nudged = nudge_port(compiled, probes[0], names)
+    given = {probe.name: run_on_probe(nudged, probe) for probe in probes}
+    return measure_noise(nudged, given, probes, OPERATION_NUDGES)
 
 
 def _without_step_draws(observed: PortOutputs) -> PortOutputs:

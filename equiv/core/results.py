@@ -124,8 +124,9 @@ class Finding:
     Attributes:
         place: program and leaf, e.g. `train __call__: state block.norm/mean`.
         grade: how equality is established, or why it is not.
-        error: largest absolute difference; of the float64 runs if `precision` is `float64`.
-        budget: the largest difference that rounding can explain.
+        error: absolute difference at the worst element, the one with the largest error / budget; of the float64 runs if
+            `precision` is `float64`.
+        budget: the largest difference that rounding can explain there.
         ratio: error / budget; 1 is the limit.
         precision: the run that was compared, `native` or `float64`.
         reference: the reference's value at the worst element.
@@ -134,7 +135,7 @@ class Finding:
         probe: which probe: `0`, `1` or `cold` (training from the library's own initial state).
         nonfinite: number of NaN and infinite values in the reference and in the candidate.
         note: a remark, in a sentence.
-        response: the change of the reference when each of its inputs changes by one ulp.
+        response: how far elements of that size change when each input changes by one ulp.
         depth: length of the longest chain of rounded operations.
         factor: the case's `budget_factor`, by which its derived budgets are multiplied.
         rewrites: those that the proof needs; of a refuted native run, those modulo which both are the same function.

@@ -617,7 +617,7 @@ FAULTS = (
         ("x = jax.nn.relu(x)", "x = jax.nn.relu(x).astype('float16').astype('float32')"),
         "outputs",
         EVAL,
-        "structure state train",
+        "structure state",
     ),
     fault(
         "output_is_float16",

@@ -1,5 +1,7 @@
 """Find where a refuted candidate diverges from the reference: the first value that it does not compute too."""
 
+import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,8 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from equiv.comparison.numeric.blocks import element_responses, finite_difference, measure_blocks
+from equiv.comparison.numeric.budgets import limit_finite, over_budget
 from equiv.core.batch_spec import FLOAT_DTYPES
-from equiv.core.budget import rounding_growth, rounding_response
+from equiv.core.budget import rounding_growth
 from equiv.core.first_difference import is_backward, strip_transforms
 from equiv.core.output_name import InputName, ProgramName
 from equiv.core.results import CheckResult, Intermediate
@@ -18,12 +22,15 @@ from equiv.programs.content import is_key
 from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.jaxpr import locate_equation
 from equiv.programs.primitives import EXACT
-from equiv.programs.probes import Probe, perturb_by_ulp, ulp
+from equiv.programs.probes import Probe, perturb_by_ulp
 from equiv.programs.program import Program
 from equiv.programs.traced_port import TracedPort, trace_program_float64
 
 MAX_VALUES = 400
 """Most values of a program that are compared: the first ones, where the divergence begins."""
+
+LARGEST_RATIO = sys.float_info.max
+"""Stands for an infinite ratio, which JSON lacks: NaN in one value only, or an error where there is no budget."""
 
 InputArrays = Mapping[InputName, Any]
 
@@ -63,14 +70,14 @@ def walk_values(
     ratios, floors = list[float | None](), list[float]()
     for index, value in enumerate(values):
         array = value.array
-        measured = max((_largest_difference(array, other[index].array) for other in moved), default=0.0)
-        response = rounding_response(measured, ulp(array.dtype), float(np.max(np.abs(array))))
-        budget = response * rounding_growth(index + 1)
+        growth = rounding_growth(index + 1)
+        responses = element_responses(measure_blocks(array, [other[index].array for other in moved]), array)
+        budgets = limit_finite(growth, responses)
         nearest = min(
-            (_largest_difference(array, other) for other in others.get(_size_and_dtype(array), ())), default=None
+            (_worst_ratio(array, other, budgets) for other in others.get(_size_and_dtype(array), ())), default=None
         )
-        ratios.append(None if nearest is None else nearest / budget if budget else 0.0)
-        floors.append(response / budget if budget else 0.0)
+        ratios.append(nearest)
+        floors.append(1 / growth if budgets.any() else 0.0)
     lost = _stays_over_budget(values, [ratio is None or ratio > 1 for ratio in ratios])
     rows = zip(values, ratios, floors, lost, strict=True)
     return tuple(_make_intermediate(value.place, ratio, floor, gone) for value, ratio, floor, gone in rows)[
@@ -115,8 +122,10 @@ def _size_and_dtype(array: np.ndarray) -> tuple[Any, ...]:
     return array.size, str(array.dtype)
 
 
-def _largest_difference(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.max(np.abs(one.ravel().astype("float64") - other.ravel().astype("float64"))))
+def _worst_ratio(one: np.ndarray, other: np.ndarray, budgets: np.ndarray) -> float:
+    difference = finite_difference(one.ravel().astype("float64"), other.ravel().astype("float64"))
+    ratio = float(np.max(over_budget(difference, budgets.ravel())))
+    return ratio if math.isfinite(ratio) else LARGEST_RATIO
 
 
 def _make_intermediate(place: tuple[Any, ...], ratio: float | None, floor: float, lost: bool) -> Intermediate:

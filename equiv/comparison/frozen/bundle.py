@@ -12,13 +12,14 @@ import msgspec
 import numpy as np
 
 from equiv.comparison.observation import TrainStepKind
+from equiv.core.budget import Responses
 from equiv.core.leaves import LeafSpec, NativeKey
 from equiv.core.output_name import InputName, OutputName, ProgramName
 from equiv.core.results import ProbeTrial
 from equiv.errors import EquivError
 from equiv.programs.program import Draw, KeyReuse
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 FrozenArrays = dict[str, np.ndarray]
 
@@ -108,7 +109,7 @@ class FrozenReference:
         step: the train step.
         names: of every program's outputs.
         probes: with the outputs of the reference.
-        noise: probe to output to the response to one ulp in every input.
+        noise: probe to output to its responses to one ulp in every input.
         float64_noise: likewise in float64.
         depth: output to rounded operations in a row.
         fresh: the state leaves as its library initialises them.
@@ -137,8 +138,8 @@ class FrozenReference:
     step: FrozenProgram
     names: tuple[FrozenNames, ...]
     probes: tuple[FrozenProbe, ...]
-    noise: dict[str, dict[OutputName, float]]
-    float64_noise: dict[str, dict[OutputName, float]]
+    noise: dict[str, dict[OutputName, Responses]]
+    float64_noise: dict[str, dict[OutputName, Responses]]
     depth: dict[OutputName, int]
     fresh: FrozenArrays
     reused: tuple[KeyReuse, ...]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from equiv.comparison.numeric.blocks import equal_values
 from equiv.comparison.observation import Sample
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.output_name import OutputName
@@ -26,30 +27,39 @@ def type_mismatch(left: np.ndarray, right: np.ndarray) -> Finding | None:
     return None
 
 
-def count_nonfinite(array: np.ndarray) -> int:
-    """Count NaN and infinite values."""
-    return int(np.sum(~np.isfinite(array.astype("float64")))) if str(array.dtype) in FLOAT_DTYPES else 0
+def nonfinite_finding(arrays: ArrayPair, names: tuple[str, str]) -> Finding | None:
+    """Judge values that are not finite; None where both ports have the same ones at the same elements.
 
+    Refuted where one port has another value at an element. An error where neither has a finite value: equal NaNs
+    everywhere say nothing.
 
-def nonfinite_finding(arrays: ArrayPair, names: tuple[str, str]) -> Finding:
-    """Judge non-finite values: refuted where only one port has one at an element, else an error."""
-    values = [array.astype("float64") for array in arrays]
-    masks = [~np.isfinite(array) for array in values]
+    Args:
+        arrays: of one shape and dtype.
+        names: of the reference and the candidate.
+    """
+    if str(arrays[0].dtype) not in FLOAT_DTYPES:
+        return None
+    one, other = (array.astype("float64") for array in arrays)
+    masks = ~np.isfinite(one), ~np.isfinite(other)
     counts = int(masks[0].sum()), int(masks[1].sum())
-    shown = f"{names[0]} {counts[0]} of {values[0].size}, {names[1]} {counts[1]} of {values[1].size}"
-    alone = masks[0] != masks[1]
-    index = tuple(int(axis) for axis in np.argwhere(alone if alone.any() else masks[0])[0])
-    if alone.any():
-        side = names[0] if masks[0][index] else names[1]
-        note = f"{side} gives values that are not finite where the other does not ({shown})"
-    else:
+    apart = (masks[0] | masks[1]) & ~equal_values(one, other)
+    if not apart.any() and (not one.size or counts[0] < one.size):
+        return None
+    shown = f"{names[0]} {counts[0]} of {one.size}, {names[1]} {counts[1]} of {one.size}"
+    index = tuple(int(axis) for axis in np.argwhere(apart if apart.any() else masks[0])[0])
+    if not apart.any():
         note = (
             f"both ports give values that are not finite ({shown}): nothing can be compared there. "
             "Keep the model finite: no root of a negative number, no step that is too large."
         )
+    elif masks[0][index] and masks[1][index]:
+        note = f"both give values that are not finite, but other ones ({shown})"
+    else:
+        side = names[0] if masks[0][index] else names[1]
+        note = f"{side} gives values that are not finite where the other does not ({shown})"
     return Finding(
         "",
-        "refuted" if alone.any() else "error",
+        "refuted" if apart.any() else "error",
         reference=str(arrays[0][index]),
         candidate=str(arrays[1][index]),
         index=index,

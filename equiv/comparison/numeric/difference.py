@@ -10,27 +10,38 @@ import numpy as np
 
 from equiv.comparison.numeric import arrays as plain
 from equiv.comparison.numeric.arrays import ArrayPair
-from equiv.comparison.observation import FRESH_STATE, Comparison, Sample
+from equiv.comparison.numeric.blocks import element_responses, finite_difference, largest_finite, measure_blocks
+from equiv.comparison.numeric.budgets import Budgets, find_responses, limit_finite, output_budgets, over_budget
+from equiv.comparison.observation import FRESH_STATE, Comparison
 from equiv.core.batch_spec import FLOAT_DTYPES
-from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.grades import EQUAL_GRADES, Grade
 from equiv.core.output_name import OutputName
 from equiv.core.results import Finding
 from equiv.core.verdict import check_grade
-from equiv.programs.probes import ulp
 from equiv.programs.prover.proof import FLOAT64_CONSTANTS, Proof
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of one output on one probe, in one precision."""
+    """The worst element of one output on one probe, in one precision: the one with the largest error over its budget.
+
+    Attributes:
+        error: the difference there.
+        budget: of that element.
+        response: likewise.
+        index: of the element.
+        reference: its value in the reference.
+        candidate: its value in the candidate.
+        zero: a gradient up to this size is zero in theory.
+        largest: the largest finite value of the output in both ports.
+    """
 
     error: float
     budget: float
+    response: float
     index: tuple[int, ...]
     reference: str
     candidate: str
-    response: float
     zero: float
     largest: float
 
@@ -114,9 +125,37 @@ def _compare_on_probe(comparison: Comparison, probe: str, output: OutputName, ot
 def compare_arrays(
     comparison: Comparison, probe: str, output: OutputName, native: ArrayPair, float64: ArrayPair | None
 ) -> Finding:
-    """Compare native and float64 arrays on one probe, with the budget of `output`."""
-    finding = _compare_values(comparison, probe, output, native, float64)
+    """Compare native and float64 arrays on one probe, with the budget of `output`.
+
+    What the reference's response to its inputs does not explain is compared once more with what each port's operations
+    round, where that was measured. It must leave something to compare: a budget below the largest value.
+    """
+    strict = replace(comparison, own_rounding=(None, None))
+    finding = _compare_values(strict, probe, output, native, float64)
+    if finding.grade == "refuted" and finding.error is not None and comparison.own_rounding != (None, None):
+        again = _compare_values(comparison, probe, output, native, float64)
+        if again.grade in EQUAL_GRADES and (again.budget or 0.0) < max(map(largest_finite, float64 or native)):
+            note = _describe_own_rounding(comparison, probe, output, again, float64 or native)
+            finding = replace(again, grade="rounding", note=note)
+        elif again.grade == "refuted":
+            finding = again
     return replace(finding, place=str(output), probe=probe, output=output)
+
+
+def _describe_own_rounding(
+    comparison: Comparison, probe: str, output: OutputName, finding: Finding, arrays: ArrayPair
+) -> str:
+    in_float64 = finding.precision == "float64"
+    moved = [
+        f"{name} by {element_responses(find_responses(noise, probe, output, in_float64), array)[finding.index]:.2g}"
+        for name, noise, array in zip(comparison.names, comparison.own_rounding, arrays, strict=True)
+        if noise is not None
+    ]
+    by_inputs = element_responses(find_responses(comparison.noise, probe, output, in_float64), arrays[0])[finding.index]
+    return (
+        f"the ports round differently: one ulp in every operation moves this in {' and in '.join(moved)}, "
+        f"one in every input of {comparison.names[0]} by {by_inputs:.2g}"
+    )
 
 
 def _compare_values(
@@ -126,59 +165,41 @@ def _compare_values(
     left, right = native
     if refusal := plain.type_mismatch(left, right):
         return refusal
-    for one, two in (native, float64 or native):
-        nonfinite = (plain.count_nonfinite(one), plain.count_nonfinite(two))
-        if nonfinite != (0, 0):
-            return plain.nonfinite_finding((one, two), comparison.names)
+    for pair in (native, *((float64,) if float64 else ())):
+        if refusal := plain.nonfinite_finding(pair, comparison.names):
+            return refusal
     if str(left.dtype) not in FLOAT_DTYPES:
         return plain.compare_integers(left, right)
-    own = _measure_difference(comparison, probe, output, left, right, in_float64=False)
+    own = output_budgets(comparison, probe, output, native, in_float64=False)
     if float64 is None:
-        return _make_finding(output, own, None, comparison)
-    judged = _measure_difference(comparison, probe, output, *float64, in_float64=True)
+        return _make_finding(output, _worst_element(native, own), None, comparison)
+    judged = _worst_element(float64, output_budgets(comparison, probe, output, float64, in_float64=True))
     # The reference's own distance from its float64 run is rounding too, where it is unstable.
-    rounded = float(np.max(np.abs(left.astype("float64") - float64[0]), initial=0.0))
-    return _make_finding(output, replace(own, budget=max(own.budget, 2 * rounded)), judged, comparison)
+    rounded = element_responses(measure_blocks(left, [float64[0]]), left)
+    own = replace(own, elements=np.maximum(own.elements, limit_finite(2.0, rounded)))
+    return _make_finding(output, _worst_element(native, own), judged, comparison)
 
 
-def _measure_difference(
-    comparison: Comparison, probe: str, output: OutputName, left: np.ndarray, right: np.ndarray, in_float64: bool
-) -> Difference:
-    a, b = left.astype("float64"), right.astype("float64")
-    difference = np.abs(a - b)
-    index = np.unravel_index(int(np.argmax(difference)), difference.shape) if difference.size else ()
-    noise = comparison.noise.float64 if in_float64 else comparison.noise.native
-    size = ulp(left.dtype)
-    growth = rounding_growth(comparison.noise.depth.get(output, 1), comparison.case.budget_factor)
-    scale = float(np.max(np.abs(a), initial=0.0))
-    response = rounding_response(noise.get(probe, {}).get(output, 0.0), size, scale)
-    whole = _model_gradient_scale(comparison.reference.samples[probe], output, in_float64)
+def _worst_element(arrays: ArrayPair, budgets: Budgets) -> Difference:
+    left, right = arrays
+    if not left.size:
+        return Difference(0.0, 0.0, 0.0, (), "", "", budgets.zero, 0.0)
+    difference = finite_difference(left.astype("float64"), right.astype("float64"))
+    index = np.unravel_index(int(np.argmax(over_budget(difference, budgets.elements))), difference.shape)
     return Difference(
-        error=float(np.max(difference, initial=0.0)),
-        budget=response * growth,
+        error=float(difference[index]),
+        budget=float(budgets.elements[index]),
+        response=float(budgets.responses[index]),
         index=tuple(int(axis) for axis in index),
         reference=_element_text(left, index),
         candidate=_element_text(right, index),
-        response=response,
-        zero=whole * size * growth,
-        largest=max(scale, float(np.max(np.abs(b), initial=0.0))),
+        zero=budgets.zero,
+        largest=max(largest_finite(left), largest_finite(right)),
     )
 
 
 def _element_text(array: np.ndarray, index: tuple[np.intp, ...]) -> str:
-    return f"{float(array[index]):.9g}" if array.size else ""
-
-
-def _model_gradient_scale(sample: Sample, output: OutputName, in_float64: bool) -> float:
-    """The largest gradient of the whole model: a gradient that is zero in theory is noise relative to it."""
-    if output.kind != "gradient":
-        return 0.0
-    outputs = sample.float64 if in_float64 and sample.float64 is not None else sample.native
-    return max(
-        float(np.max(np.abs(array), initial=0.0))
-        for other, array in outputs.items()
-        if other.kind == "gradient" and other.program == output.program
-    )
+    return f"{float(array[index]):.9g}"
 
 
 def _make_finding(

@@ -7,6 +7,8 @@ import numpy as np
 
 from equiv.comparison.numeric import arrays as plain
 from equiv.comparison.numeric.arrays import ArrayPair
+from equiv.comparison.numeric.blocks import finite_difference
+from equiv.comparison.numeric.budgets import output_budgets, over_budget
 from equiv.comparison.observation import Comparison
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.output_name import TRAINING
@@ -43,25 +45,33 @@ def finding_spread(comparison: Comparison, finding: Finding) -> Spread | None:
     if plain.type_mismatch(*native) or str(native[0].dtype) not in FLOAT_DTYPES:
         return None
     float64 = plain.float64_pair(ours, theirs, output, output)
-    judge = float64 if float64 is not None and finding.precision == "float64" else native
     with np.errstate(all="ignore"):
-        return _measure_spread(finding, native, judge, float64)
+        return _measure_spread(comparison, finding, native, float64)
 
 
-def _measure_spread(finding: Finding, native: ArrayPair, judge: ArrayPair, float64: ArrayPair | None) -> Spread | None:
-    difference = _replace_nan(np.abs(judge[0].astype("float64") - judge[1].astype("float64")))
-    if np.max(difference, initial=0.0) != finding.error:
+def _measure_spread(
+    comparison: Comparison, finding: Finding, native: ArrayPair, float64: ArrayPair | None
+) -> Spread | None:
+    in_float64 = float64 is not None and finding.precision == "float64"
+    judge = float64 if float64 is not None and in_float64 else native
+    difference = _replace_nan(finite_difference(*(array.astype("float64") for array in judge)))
+    if not difference.size or difference[finding.index] != finding.error:
         return None  # a formula was judged, not these arrays
+    assert finding.output is not None
+    budgets = output_budgets(comparison, finding.probe, finding.output, judge, in_float64).elements
+    # A native budget may be larger, for the reference's own distance from its float64 run.
+    budgets = budgets * max(1.0, (finding.budget or 0.0) / float(budgets[finding.index] or 1.0))
     ratios: tuple[float, ...] = ()
-    if finding.output is not None and finding.output.program == TRAINING and difference.ndim:
-        worst = [float(np.max(step, initial=0.0)) for step in difference]
-        ratios = tuple(
-            float(_replace_nan(np.divide(error, finding.budget))) if finding.budget else -1.0 for error in worst
-        )
-        difference = difference[int(np.argmax(worst))]
+    if finding.output.program == TRAINING and difference.ndim:
+        over = over_budget(difference, budgets)
+        ratios = tuple(float(np.max(step, initial=0.0)) for step in over)
+        difference = difference[int(np.argmax(ratios))]
+        ratios = tuple(ratio if math.isfinite(ratio) else -1.0 for ratio in ratios)
     shades, shape = ((), ()) if finding.grade.startswith("proved") else shade_map(difference)
     rounded = () if float64 is None else tuple(_rounding_in_ulps(*pair) for pair in zip(native, float64, strict=True))
-    relation = describe_relation(*judge, finding.budget or 0.0, bool(ratios)) if finding.grade == "refuted" else ""
+    relation = (
+        describe_relation(*judge, budgets, finding.output.program == TRAINING) if finding.grade == "refuted" else ""
+    )
     return Spread(ratios, ulp_histogram(*native), shades, shape, rounded, relation)
 
 
@@ -70,13 +80,13 @@ def _replace_nan(array: np.ndarray) -> np.ndarray:
     return np.nan_to_num(array, nan=0.0)
 
 
-def describe_relation(left: np.ndarray, right: np.ndarray, budget: float, stepped: bool = False) -> str:
+def describe_relation(left: np.ndarray, right: np.ndarray, budgets: np.ndarray | float, stepped: bool = False) -> str:
     """Describe `right` in terms of `left`, if a simple relation holds everywhere within the budget; else empty.
 
     Args:
         left: the reference's values.
         right: the candidate's, of the same shape.
-        budget: how far rounding explains a difference.
+        budgets: how far rounding explains a difference, of every element or of all.
         stepped: whether the first axis is the train step.
     """
     a, b = left.astype("float64"), right.astype("float64")
@@ -86,7 +96,7 @@ def describe_relation(left: np.ndarray, right: np.ndarray, budget: float, steppe
         return "unchanged by every step"
     if not b.any():
         return "all zero"
-    if a.size < 2 or np.ptp(a) <= budget:
+    if a.size < 2 or np.ptp(a) <= np.max(budgets):
         return ""
     factor = float(np.vdot(a, b) / np.vdot(a, a))
     offset = float(np.mean(b - a))
@@ -96,7 +106,7 @@ def describe_relation(left: np.ndarray, right: np.ndarray, budget: float, steppe
         ("the reference transposed", np.swapaxes(a, -1, -2) if a.ndim > 1 and a.shape[-1] == a.shape[-2] else None),
         ("the reference's values in another order", None if stepped else _reordered(a, b)),
     ):
-        if expected is not None and float(np.max(np.abs(expected - b))) <= budget:
+        if expected is not None and bool(np.all(np.abs(expected - b) <= budgets)):
             return words
     return ""
 

@@ -1,14 +1,16 @@
 """Measure how rounding moves the outputs of the reference, from which budgets are computed."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
+from equiv.comparison.numeric.blocks import measure_blocks
 from equiv.comparison.numeric.run_port import CompiledPort, run_then_eval
 from equiv.comparison.observation import FRESH_STATE, Outputs, RoundingNoise, Sample
 from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.budget import Responses
 from equiv.core.output_name import TRAINING, OutputName
 from equiv.programs import rounding_depth as depth
 from equiv.programs.compiled import Executable
@@ -24,8 +26,12 @@ RunProbe = Callable[[Probe], Outputs]
 
 
 def measure_responses(
-    run: RunProbe, base: Mapping[str, Outputs], probes: Sequence[Probe], in_float64: bool
-) -> dict[str, dict[OutputName, float]]:
+    run: RunProbe,
+    base: Mapping[str, Outputs],
+    probes: Sequence[Probe],
+    in_float64: bool,
+    nudges: int = ROUNDING_NUDGES,
+) -> dict[str, dict[OutputName, Responses]]:
     """Measure how far the outputs of a port move when each of its inputs moves by one ulp.
 
     Args:
@@ -33,41 +39,43 @@ def measure_responses(
         base: probe name to its outputs on the probes as they are.
         probes: the probes.
         in_float64: whether `run` is in float64, so that inputs move by an ulp of float64.
+        nudges: number of runs with every input moved.
 
     Returns:
-        Probe name to output to its largest change.
+        Probe name to output to its responses.
     """
-    responses: dict[str, dict[OutputName, float]] = {}
+    responses: dict[str, dict[OutputName, Responses]] = {}
     for index, probe in enumerate(probes):
-        known = responses.setdefault(probe.name, {})
-        # Seed 0 moves nothing: where two runs on the same inputs differ, that is noise too.
-        for seed in range(1 if index else 0, ROUNDING_NUDGES + 1):
-            nudged = perturb_by_ulp(probe, seed, "float64" if in_float64 else None) if seed else probe
-            for place, change in _largest_changes(base[probe.name], run(nudged)):
-                known[place] = max(known.get(place, 0.0), change)
+        given = base[probe.name]
+        moved = [run(perturb_by_ulp(probe, seed, "float64" if in_float64 else None)) for seed in range(1, nudges + 1)]
+        # Where two runs on the same inputs differ, that is noise too; where they do not, it says nothing.
+        again = {} if index else {name: array for name, array in run(probe).items() if _differs(given[name], array)}
+        responses[probe.name] = {
+            output: measure_blocks(array, [one[output] for one in (*moved, again) if output in one])
+            for output, array in given.items()
+            if str(array.dtype) in FLOAT_DTYPES and output in moved[0]
+        }
     return responses
 
 
-def _largest_changes(base: Outputs, moved: Outputs) -> Iterator[tuple[OutputName, float]]:
-    for output, array in base.items():
-        if str(array.dtype) in FLOAT_DTYPES:
-            with np.errstate(invalid="ignore"):  # inf - inf; non-finite values are left out below, and refuted later
-                difference = np.abs(moved[output].astype("float64") - array.astype("float64"))
-            yield output, float(np.max(difference[np.isfinite(difference)], initial=0.0))
+def _differs(one: np.ndarray, other: np.ndarray) -> bool:
+    return str(one.dtype) in FLOAT_DTYPES and not np.array_equal(one, other, equal_nan=True)
 
 
-def measure_noise(compiled: CompiledPort, given: Mapping[str, Sample], probes: Sequence[Probe]) -> RoundingNoise:
+def measure_noise(
+    compiled: CompiledPort, given: Mapping[str, Sample], probes: Sequence[Probe], nudges: int = ROUNDING_NUDGES
+) -> RoundingNoise:
     """Measure the rounding noise of a compiled port in both precisions; `given` are its outputs on the probes."""
 
     def run(executable: Executable, probe: Probe) -> Outputs:
         return run_then_eval(executable, probe, compiled.traced.fresh if probe.name == FRESH_STATE else {}, {})[0]
 
     native = {name: sample.native for name, sample in given.items()}
-    responses = measure_responses(partial(run, compiled.native), native, probes, in_float64=False)
-    in_float64: dict[str, dict[OutputName, float]] = {}
+    responses = measure_responses(partial(run, compiled.native), native, probes, False, nudges)
+    in_float64: dict[str, dict[OutputName, Responses]] = {}
     if compiled.float64 is not None:
         float64 = {name: sample.float64 for name, sample in given.items() if sample.float64 is not None}
-        in_float64 = measure_responses(partial(run, compiled.float64), float64, probes, in_float64=True)
+        in_float64 = measure_responses(partial(run, compiled.float64), float64, probes, True, nudges)
     return RoundingNoise(responses, in_float64, output_depths(compiled.native.programs, compiled.native.steps))
 
 

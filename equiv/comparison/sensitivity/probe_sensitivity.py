@@ -10,14 +10,16 @@ from itertools import combinations
 
 import numpy as np
 
+from equiv.comparison.numeric.blocks import element_responses, finite_difference
+from equiv.comparison.numeric.budgets import find_responses, limit_finite, over_budget
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import Outputs, RoundingNoise
 from equiv.core.batch_spec import FLOAT_DTYPES
-from equiv.core.budget import rounding_growth, rounding_response
+from equiv.core.budget import rounding_growth
 from equiv.core.output_name import OutputName
 from equiv.core.results import ProbeTrial, TrialKind
 from equiv.programs.compiled import run_executable
-from equiv.programs.probes import NamedArrays, Probe, ulp
+from equiv.programs.probes import NamedArrays, Probe
 
 
 def measure_sensitivity(
@@ -33,8 +35,7 @@ def measure_sensitivity(
         factor: the case's `budget_factor`.
     """
     probe = probes[0]
-    finite = {name: array for name, array in base.items() if np.isfinite(array).all()}
-    budgets = {name: _output_budget(name, array, noise, factor) for name, array in finite.items()}
+    budgets = {name: _output_budgets(name, array, noise, factor) for name, array in base.items()}
     changes = [*(("moved", *one) for one in _move_leaves(probe)), *(("swapped", *one) for one in _swap_leaves(probe))]
     return tuple(
         _try_change(kind, leaves, run_executable(compiled.native, changed), base, budgets)
@@ -62,7 +63,7 @@ def _with_variables(probe: Probe, changed: NamedArrays) -> Probe:
 
 
 def _try_change(
-    kind: TrialKind, leaves: tuple[str, ...], outputs: Outputs, base: Outputs, budgets: Mapping[OutputName, float]
+    kind: TrialKind, leaves: tuple[str, ...], outputs: Outputs, base: Outputs, budgets: Mapping[OutputName, np.ndarray]
 ) -> ProbeTrial:
     """Judge whether a changed probe moves an output.
 
@@ -88,19 +89,15 @@ def _swap_leaf_names(name: OutputName, one: str, other: str) -> OutputName:
     return replace(name, leaf={one: other, other: one}.get(name.leaf, name.leaf))
 
 
-def _output_budget(name: OutputName, array: np.ndarray, noise: RoundingNoise, factor: float) -> float:
-    size = ulp(array.dtype) if str(array.dtype) in FLOAT_DTYPES else 0.0
-    largest = float(np.max(np.abs(array.astype("float64")), initial=0.0))
-    response = rounding_response(noise.native.get("0", {}).get(name, 0.0), size, largest)
-    return response * rounding_growth(noise.depth.get(name, 1), factor)
+def _output_budgets(name: OutputName, array: np.ndarray, noise: RoundingNoise, factor: float) -> np.ndarray:
+    if str(array.dtype) not in FLOAT_DTYPES:
+        return np.zeros(array.shape)
+    responses = element_responses(find_responses(noise, "0", name, in_float64=False), array)
+    return limit_finite(rounding_growth(noise.depth.get(name, 1), factor), responses)
 
 
-def _change_over_budget(before: np.ndarray, after: np.ndarray, budget: float) -> float:
-    """Compute the change of an output over its budget; infinite where the budget is zero or the change NaN."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        difference = float(np.max(np.abs(after.astype("float64") - before.astype("float64")), initial=0.0))
-    if math.isnan(difference):
-        return math.inf
-    if not difference:
-        return 0.0
-    return difference / budget if budget else math.inf
+def _change_over_budget(before: np.ndarray, after: np.ndarray, budgets: np.ndarray) -> float:
+    """Compute the largest change of an output over its budget; infinite where a budget is zero or the change NaN."""
+    difference = finite_difference(before.astype("float64"), after.astype("float64"))
+    worst = np.max(over_budget(np.where(np.isnan(difference), np.inf, difference), budgets), initial=0.0)
+    return float(worst)

@@ -12,7 +12,7 @@ from named import output_named
 from equiv.comparison.numeric.difference import compare_output, worst_finding
 from equiv.comparison.observation import Comparison, PortOutputs, RoundingNoise, Sample
 from equiv.core.batch_spec import FLOAT_DTYPES
-from equiv.core.budget import BUDGET_LEVEL
+from equiv.core.budget import BUDGET_LEVEL, Responses
 from equiv.core.case import Case
 from equiv.core.leaves import LeafTable
 from equiv.core.results import Finding
@@ -46,7 +46,7 @@ def comparison(left, right, lifted=None, noise=0.0, lifted_noise=0.0, depth=1, p
     highs = (None, None) if lifted is None else ({place: value, **wide} for value in lifted)
     pairs = zip((left, right), highs, strict=True)
     samples = [{"0": Sample({place: native, **more}, high)} for native, high in pairs]
-    responses = RoundingNoise({"0": {place: noise}}, {"0": {place: lifted_noise}}, {place: depth})
+    responses = RoundingNoise({"0": {place: Responses(noise)}}, {"0": {place: Responses(lifted_noise)}}, {place: depth})
     unlifted = WHY if lifted is None else ""
     return Comparison(CASE, side("haiku", samples[0], unlifted), side("nnx", samples[1]), responses)
 
@@ -145,18 +145,41 @@ def test_values_not_finite_on_one_side_are_refuted_and_counted(bad):
     assert "nnx gives values that are not finite" in theirs.note
 
 
-@pytest.mark.parametrize("bad", [NAN, INF], ids=["nan", "inf"])
-def test_values_not_finite_on_both_sides_are_no_equality(bad):
-    finding = graded(bad, bad.copy(), (bad.astype("float64"), bad.astype("float64")))
-    assert (finding.grade, finding.nonfinite) == ("error", (1, 1))
+@pytest.mark.parametrize("bad", [NAN, INF, -INF], ids=["nan", "inf", "minus-inf"])
+def test_equal_values_not_finite_leave_the_others_judged(bad):
+    wide = bad.astype("float64")
+    assert graded(bad, bad.copy(), (wide, wide.copy())).grade == "exact"
+    assert graded(bad, bad * np.array([1, 1, 1 + ULP], "float32")).grade == "rounding"
+    apart = graded(bad, bad * np.array([1, 1, 1.01], "float32"))
+    assert (apart.grade, apart.index) == ("refuted", (2,))
+    assert graded(ONE, ONE.copy(), (wide, wide.copy())).grade == "exact"
+
+
+@pytest.mark.parametrize("pair", [(NAN, INF), (INF, -INF), (-INF, NAN)], ids=["nan-inf", "signs", "inf-nan"])
+def test_other_values_not_finite_at_one_element_are_refuted(pair):
+    finding = graded(*pair, noise=1e9)
+    assert (finding.grade, finding.index, finding.nonfinite) == ("refuted", (1,), (1, 1))
+    assert "but other ones" in finding.note
+
+
+def test_values_not_finite_at_other_elements_are_refuted():
+    moved = np.roll(INF, 1)
+    assert graded(INF, moved).grade == "refuted"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_without_a_finite_value_nothing_is_compared(value):
+    full = np.full(3, value, "float32")
+    finding = graded(full, full.copy())
+    assert (finding.grade, finding.nonfinite) == ("error", (3, 3))
+    assert "nothing can be compared" in finding.note
 
 
 @pytest.mark.parametrize("bad", [NAN, INF], ids=["nan", "inf"])
-def test_a_float64_run_that_is_not_finite_is_no_equality(bad):
+def test_a_float64_run_not_finite_on_one_side_is_refuted(bad):
     wide = bad.astype("float64")
     assert graded(ONE, ONE.copy(), (WIDE, wide)).grade == "refuted"
     assert graded(ONE, ONE.copy(), (wide, WIDE)).grade == "refuted"
-    assert graded(ONE, ONE.copy(), (wide, wide.copy())).grade == "error"
 
 
 def test_all_zero_on_both_sides_is_vacuous():

@@ -21,12 +21,12 @@ def responses(run, in_float64=False):
 @pytest.mark.parametrize(("in_float64", "ulp"), [(False, 2.0**-23), (True, 2.0**-52)])
 def test_a_linear_output_moves_by_its_coefficient_in_ulps(in_float64, ulp):
     found = responses(lambda probe: {"y": 3.0 * probe.variables["w"].astype("float64")}, in_float64)
-    assert found["0"]["y"] == found["1"]["y"] == pytest.approx(3 * 4 * ulp, rel=1e-6)
+    assert found["0"]["y"].largest == found["1"]["y"].largest == pytest.approx(3 * 4 * ulp, rel=1e-6)
 
 
 def test_integers_and_what_depends_on_no_input_do_not_move():
     found = responses(lambda _: {"count": np.arange(3), "constant": X})
-    assert found == {"0": {"constant": 0.0}, "1": {"constant": 0.0}}
+    assert [(list(outputs), outputs["constant"].largest) for outputs in found.values()] == [(["constant"], 0.0)] * 2
 
 
 def test_a_difference_between_two_equal_runs_is_noise():
@@ -34,14 +34,15 @@ def test_a_difference_between_two_equal_runs_is_noise():
     runs = iter(range(100))
 
     def run(probe):
-        return {"y": np.array([float(next(runs) == 2)])}
+        return {"y": np.array([float(next(runs) == 4)])}
 
-    assert responses(run) == {"0": {"y": 1.0}, "1": {"y": 0.0}}
+    found = responses(run)
+    assert (found["0"]["y"].largest, found["1"]["y"].largest) == (1.0, 0.0)
 
 
 def test_values_that_are_not_finite_are_left_out():
     found = responses(lambda probe: {"y": np.append(probe.variables["w"], np.float32("inf"))})
-    assert 0 < found["0"]["y"] < 1e-5
+    assert 0 < found["0"]["y"].largest < 1e-5
 
 
 @pytest.mark.parametrize("name", ["counter", "rnn_scan"])
@@ -55,5 +56,5 @@ def test_compiled_and_eager_ports_have_the_same_noise(name):
         arrays, measured = compiled.observed.samples[probe].float64, compiled.noise.float64[probe]
         for place in outputs.keys() & arrays.keys():
             largest = np.max(np.abs(arrays[place]), initial=0.0)
-            one, other = (rounding_response(noise[place], 2.0**-52, largest) for noise in (outputs, measured))
+            one, other = (rounding_response(noise[place].largest, 2.0**-52, largest) for noise in (outputs, measured))
             assert max(one, other) <= 16 * min(one, other), (probe, place)

@@ -17,8 +17,9 @@ from jax.extend import core
 from named import make_program
 from soundness_programs import random_program
 
+from equiv.comparison.numeric.blocks import element_responses
 from equiv.comparison.selfcheck.eager_port import all_outputs, measure_eager_noise, open_eager_port
-from equiv.core.budget import rounding_growth, rounding_response
+from equiv.core.budget import Responses, rounding_growth
 from equiv.core.output_name import TRAINING
 from equiv.errors import EquivError
 from equiv.programs.built_case import build_case
@@ -28,7 +29,6 @@ from equiv.programs.mutation.equations import DRAWN, FIXED, GIVEN, iterate_equat
 from equiv.programs.mutation.mutate import FAULTS, find_mutation_sites, generate_mutants, mutate_randomly
 from equiv.programs.mutation.random_edits import RANDOM_FAULTS
 from equiv.programs.mutation.splice import NotApplicableError, apply_edit, replace_equation
-from equiv.programs.probes import ulp
 from equiv.programs.program import Draw
 from equiv.programs.prover import loops
 from equiv.programs.prover import rules as rewrites
@@ -177,10 +177,9 @@ def test_operation_by_operation_gives_what_the_compiled_programs_give(name):
             if "float" not in str(array.dtype):
                 np.testing.assert_array_equal(array, theirs)
                 continue
-            largest = np.max(np.abs(array), initial=0.0)
-            response = rounding_response(noise.native["0"].get(place, 0.0), ulp(array.dtype), largest)
-            budget = response * rounding_growth(noise.depth.get(place, 1))
-            assert np.max(np.abs(array - theirs), initial=0.0) <= budget, place
+            responses = element_responses(noise.native["0"].get(place, Responses()), array)
+            budgets = responses * rounding_growth(noise.depth.get(place, 1))
+            assert np.all(np.abs(array - theirs) <= budgets), place
 
 
 def test_random_changes_of_the_cases_are_never_proved_wrongly():

@@ -1,0 +1,158 @@
+"""Responses to rounding by blocks of like scale, measured from a few runs; see `equiv.core.budget`. NumPy only."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+
+from equiv.core.budget import BUDGET_RISK, Responses, rounding_response, sampling_level
+from equiv.programs.probes import ulp
+
+UNMOVED_SAMPLES = math.ceil(-math.log2(BUDGET_RISK))
+"""So many responses of zero say that a block does not move: an element that does may stay where it is half the time."""
+
+MOST_SCALED = 1000
+"""Largest power of two that a response is scaled by: more overflows, and excludes nothing."""
+
+ZERO_EXPONENT = -(2**15)
+"""The exponent of zero, below that of every number."""
+
+
+def measure_blocks(base: np.ndarray, moved: Sequence[np.ndarray]) -> Responses:
+    """Measure the responses of one output.
+
+    Args:
+        base: the output, of a float dtype.
+        moved: the same output of runs with every input moved by one ulp.
+    """
+    wide = base.astype("float64")
+    changes = np.stack([finite_difference(wide, one.astype("float64")) for one in moved]) if moved else wide[None] * 0
+    changes = np.where(np.isfinite(changes), changes, 0.0)  # refuted later, if they differ between the ports
+    known = np.isfinite(wide)
+    if not known.any():
+        return Responses()
+    exponents = magnitude_exponents(wide[known])
+    present = np.unique(exponents)
+    present = present[present != ZERO_EXPONENT]
+    largest = float(np.max(changes[:, known], initial=0.0))
+    if not present.size:
+        return Responses(largest)
+    moves = changes[:, known]
+    places = np.broadcast_to(_block_of(exponents, present), moves.shape)
+    whole = rounding_response(largest, ulp(base.dtype), largest_finite(base))
+    samples = list(_block_samples(moves.ravel(), places.ravel(), present.size))
+    blocks = (min(whole, bound) for bound in _block_bounds(present.tolist(), samples))
+    return Responses(largest, tuple(map(int, present)), tuple(blocks))
+
+
+@dataclass(frozen=True)
+class BlockSamples:
+    """The responses of one block or of several: what bounds their condition.
+
+    Attributes:
+        count: number of responses.
+        top: the largest.
+        second: sum of their squares, over that of the largest.
+        fourth: sum of their fourth powers, likewise.
+    """
+
+    count: int = 0
+    top: float = 0.0
+    second: float = 0.0
+    fourth: float = 0.0
+
+    def join(self, other: "BlockSamples", scale: float = 1.0) -> "BlockSamples":
+        """Join both, with those of `self` times `scale`."""
+        top = max(self.top * scale, other.top)
+        ours, theirs = ((self.top * scale / top) ** 2, (other.top / top) ** 2) if top else (0.0, 0.0)
+        return BlockSamples(
+            self.count + other.count,
+            top,
+            self.second * ours + other.second * theirs,
+            self.fourth * ours**2 + other.fourth * theirs**2,
+        )
+
+    @property
+    def bound(self) -> float:
+        """Which condition they exclude; infinite where they are too few to exclude any."""
+        if not self.top:
+            return 0.0 if self.count >= UNMOVED_SAMPLES else math.inf
+        return self.top * sampling_level(self.second**2 / self.fourth)
+
+
+def _block_samples(moves: np.ndarray, places: np.ndarray, blocks: int) -> Iterator[BlockSamples]:
+    tops = np.zeros(blocks)
+    np.maximum.at(tops, places, moves)
+    squares = (moves / np.where(tops > 0, tops, 1.0)[places]) ** 2
+    counts, second, fourth = (np.bincount(places, weights, blocks) for weights in (None, squares, squares**2))
+    for count, top, two, four in zip(counts, tops, second, fourth, strict=True):
+        yield BlockSamples(int(count), float(top), float(two), float(four))
+
+
+def _block_bounds(exponents: Sequence[int], blocks: Sequence[BlockSamples]) -> Iterator[float]:
+    """Yield for each block the smallest bound of all runs of blocks that begin or end with it."""
+    for index, own in enumerate(blocks):
+        bound, joined = own.bound, own
+        for above in blocks[index + 1 :]:
+            joined = joined.join(above)
+            bound = min(bound, joined.bound)
+        joined = own
+        for lower in reversed(range(index)):
+            # As large as they would be at the magnitude of this block.
+            scale = min(MOST_SCALED, exponents[index] - exponents[lower])
+            joined = blocks[lower].join(joined, 2.0**scale)
+            bound = min(bound, joined.bound)
+        yield bound
+
+
+def element_responses(known: Responses, array: np.ndarray) -> np.ndarray:
+    """Look up the response of every element.
+
+    Args:
+        known: the responses of its output.
+        array: the output, of a float dtype.
+
+    Returns:
+        Float64, of the array's shape; finite, also where the array is not.
+    """
+    wide = array.astype("float64")
+    wide = np.where(np.isfinite(wide), wide, 0.0)
+    whole = rounding_response(known.largest, ulp(array.dtype), largest_finite(array))
+    if not known.exponents:
+        return np.full(wide.shape, whole)
+    responses = np.array(known.blocks)[_block_of(magnitude_exponents(wide), np.array(known.exponents))]
+    return np.minimum(whole, np.maximum(responses, smallest_responses(array.dtype, wide)))
+
+
+def finite_difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The absolute difference of two float64 arrays, 0 where both have the same value that is not finite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(equal_values(one, other), 0.0, np.abs(one - other))
+
+
+def largest_finite(array: np.ndarray) -> float:
+    """The largest magnitude that is finite; 0 where there is none."""
+    wide = np.abs(array.astype("float64"))
+    return float(np.max(wide, initial=0.0, where=np.isfinite(wide)))
+
+
+def equal_values(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Where two arrays have the same value, NaN and infinities included."""
+    return (one == other) | (np.isnan(one) & np.isnan(other))
+
+
+def magnitude_exponents(array: np.ndarray) -> np.ndarray:
+    """The exponent e of every magnitude in [2^(e - 1), 2^e)."""
+    return np.where(array == 0, ZERO_EXPONENT, np.frexp(array)[1])
+
+
+def smallest_responses(dtype: np.dtype, array: np.ndarray) -> np.ndarray:
+    """What storing an element rounds: an ulp of it, and what is flushed to zero."""
+    return np.maximum(ulp(dtype) * np.abs(array), float(ml_dtypes.finfo(dtype).tiny))
+
+
+def _block_of(exponents: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """The number of the block with each exponent; of the next larger one where there is none."""
+    return np.minimum(np.searchsorted(present, exponents), present.size - 1)

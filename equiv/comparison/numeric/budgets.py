@@ -1,0 +1,86 @@
+"""The rounding budget of every element of one output; see `equiv.core.budget`. NumPy only."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from equiv.comparison.numeric.arrays import ArrayPair
+from equiv.comparison.numeric.blocks import element_responses, largest_finite
+from equiv.comparison.observation import Comparison, RoundingNoise, Sample
+from equiv.core.budget import Responses, rounding_growth, rounding_response
+from equiv.core.output_name import OutputName
+from equiv.programs.probes import ulp
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """The budgets of one output on one probe, in one precision.
+
+    Attributes:
+        responses: of every element, to one ulp in every input.
+        elements: the budget of every element.
+        zero: a gradient up to this size is zero in theory: noise next to the gradient of the whole model.
+    """
+
+    responses: np.ndarray
+    elements: np.ndarray
+    zero: float
+
+
+def output_budgets(
+    comparison: Comparison, probe: str, output: OutputName, arrays: ArrayPair, in_float64: bool
+) -> Budgets:
+    """Compute the budget of every element: of the worse conditioned port, where that was measured.
+
+    Args:
+        comparison: of which the noise is used.
+        probe: the probe.
+        output: the output of the reference.
+        arrays: its value in both ports, of one shape and float dtype.
+        in_float64: whether they are those of the float64 runs.
+    """
+    left, _ = arrays
+    known = find_responses(comparison.noise, probe, output, in_float64)
+    responses = element_responses(known, left)
+    for noise, array in zip(comparison.own_rounding, arrays, strict=True):
+        if noise is not None:
+            found = (noise.float64 if in_float64 else noise.native).get(probe, {}).get(output)
+            responses = responses if found is None else np.maximum(responses, element_responses(found, array))
+    growth = rounding_growth(comparison.noise.depth.get(output, 1), comparison.case.budget_factor)
+    budgets = limit_finite(growth, responses)
+    size = ulp(left.dtype)
+    zero = _model_gradient_scale(comparison.reference.samples[probe], output, in_float64) * size * growth
+    if zero:
+        # Gradients are sums of what flows back through the whole model, in which those of this size are noise.
+        whole = growth * rounding_response(known.largest, size, largest_finite(left))
+        budgets = np.maximum(budgets, min(zero, whole))
+    return Budgets(responses, budgets, zero)
+
+
+def limit_finite(factor: float, array: np.ndarray) -> np.ndarray:
+    """A factor times an array, at most the largest float64: a mask may be that large, and JSON has no infinity."""
+    with np.errstate(over="ignore"):
+        return np.minimum(factor * array, np.finfo("float64").max)
+
+
+def over_budget(difference: np.ndarray, budgets: np.ndarray) -> np.ndarray:
+    """Every difference over its budget; infinite where there is one and no budget."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.where(difference > 0, difference / budgets, 0.0)
+
+
+def find_responses(noise: RoundingNoise, probe: str, output: OutputName, in_float64: bool) -> Responses:
+    """Look up the responses of an output; those of nothing measured where there are none."""
+    return (noise.float64 if in_float64 else noise.native).get(probe, {}).get(output, Responses())
+
+
+def _model_gradient_scale(sample: Sample, output: OutputName, in_float64: bool) -> float:
+    """The largest gradient of the whole model: a gradient that is zero in theory is noise relative to it."""
+    if output.kind != "gradient":
+        return 0.0
+    outputs = sample.float64 if in_float64 and sample.float64 is not None else sample.native
+    return max(
+        largest_finite(array)
+        for other, array in outputs.items()
+        if other.kind == "gradient" and other.program == output.program
+    )

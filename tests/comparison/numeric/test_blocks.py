@@ -1,0 +1,138 @@
+"""Blocks of like scale: budgets that hold for every element, at the scale of each, with the stated risk."""
+
+import math
+
+import numpy as np
+import pytest
+
+from equiv.comparison.numeric.blocks import ZERO_EXPONENT, element_responses, magnitude_exponents, measure_blocks
+from equiv.core.budget import BUDGET_RISK, Responses, sampling_level
+
+ULP = 2.0**-52
+RUNS = 2
+
+
+def measured(base, condition, rng):
+    """Responses of an output with known conditions, and the response of each element."""
+    moved = [base + condition * rng.normal(size=base.shape) for _ in range(RUNS)]
+    return element_responses(measure_blocks(base, moved), base)
+
+
+def test_the_sampling_level_is_exceeded_with_the_stated_risk():
+    for samples in (1, 2, 8, 16):
+        assert (math.sqrt(2 / math.pi) / sampling_level(samples)) ** samples == pytest.approx(BUDGET_RISK)
+    assert sampling_level(1000) == 1
+
+
+def test_the_level_bounds_how_small_all_responses_are():
+    """At a risk that can be counted: how often f times the largest of n normal numbers is below one."""
+    rng, trials, risk = np.random.default_rng(0), 200_000, 1e-3
+    for samples in (2, 4, 8):
+        level = math.sqrt(2 / math.pi) * risk ** (-1 / samples)
+        largest = np.max(np.abs(rng.normal(size=(trials, samples))), axis=1)
+        assert np.mean(level * largest < 1) <= 1.2 * risk
+
+
+SCALES = {
+    "one scale": lambda rng, size: np.ones(size),
+    "relative to the element": lambda rng, size: 10.0 ** rng.uniform(-6, 6, size),
+    "two groups": lambda rng, size: rng.choice([1.0, 1e12], size),
+    "one giant": lambda rng, size: np.where(np.arange(size) == 0, 1e30, 1.0),
+    "one dwarf": lambda rng, size: np.where(np.arange(size) == 0, 1e-9, 1.0),
+}
+
+
+@pytest.mark.parametrize("size", [2, 5, 40, 1000])
+@pytest.mark.parametrize("name", SCALES)
+def test_no_response_is_far_below_the_condition(name, size):
+    """Elements small by chance have the condition of the others, so that blocks mix conditions."""
+    rng, trials = np.random.default_rng(1), 100
+    below = 0
+    for _ in range(trials):
+        scale = SCALES[name](rng, size)
+        base = scale * rng.normal(size=size)
+        responses = measured(base, 1e-10 * scale, rng)
+        # The output as a whole is an upper bound of every budget, as it is for an output of one element.
+        short = np.where(responses == np.max(responses), 1.0, responses / (1e-10 * scale))
+        below += int(np.sum(short < 0.5))
+        assert np.min(short) > 1e-3
+    assert below <= 1e-4 * trials * size
+
+
+def test_a_large_element_widens_no_other_budget():
+    rng = np.random.default_rng(0)
+    base = np.concatenate([rng.normal(size=50), np.full(10, -1e30)])
+    responses = measured(base, np.where(np.abs(base) > 1e3, 0, 1e-14), rng)
+    assert np.max(responses[:50]) < 1e-12
+    assert np.all(responses[50:] >= 1e30 * ULP)
+
+
+def test_elements_small_by_chance_have_the_response_of_their_neighbours():
+    """A cancelled sum errs like the sums beside it, although it may not move in either run."""
+    rng = np.random.default_rng(2)
+    base = rng.normal(size=200)
+    base[:3] = 1e-12, 3e-9, -2e-7
+    moved = [base + 1e-13 * rng.normal(size=200) for _ in range(RUNS)]
+    for one in moved:
+        one[:3] = base[:3]
+    assert np.all(element_responses(measure_blocks(base, moved), base)[:3] > 1e-13)
+
+
+def test_many_elements_that_never_move_have_their_own_ulp():
+    """Few of them may have stayed by chance."""
+    for count, expected in ((50, 8 * ULP), (2, 1e12 * ULP)):
+        base = np.append(np.full(count, 8.0), 1e12)
+        responses = element_responses(measure_blocks(base, [base, base]), base)
+        assert responses[0] == expected
+
+
+def test_one_element_that_moves_alone_speaks_for_no_block():
+    """Its two responses say little about how far it may move: the budget of the whole counts."""
+    rng = np.random.default_rng(3)
+    base = np.append(rng.uniform(1, 2, size=500), 1e12)
+    condition = np.full(501, 1e-15)
+    condition[7] = 1e-6
+    condition[500] = 1e-3
+    known = measure_blocks(base, [base + condition * rng.normal(size=501) for _ in range(RUNS)])
+    assert element_responses(known, base)[7] == known.largest
+
+
+def test_zeros_have_the_block_of_the_smallest_others():
+    base = np.array([0.0] * 20 + [1.0] * 20 + [1e20] * 20)
+    rng = np.random.default_rng(4)
+    responses = measured(base, 1e-15 * base, rng)
+    assert np.all(responses[:20] == responses[20])
+    assert responses[20] < 1e-13
+
+
+def test_values_not_finite_have_no_part_in_blocks():
+    base = np.array([1.0, -math.inf, math.nan, 2.0] * 8)
+    known = measure_blocks(base, [base * (1 + ULP), base * (1 - ULP)])
+    assert (known.exponents, known.largest) == ((1, 2), pytest.approx(2 * ULP))
+    assert np.isfinite(element_responses(known, base)).all()
+
+
+def test_nothing_measured_is_an_ulp_of_the_largest():
+    assert element_responses(Responses(), np.array([1.0, 4.0])).tolist() == [4 * ULP, 4 * ULP]
+
+
+def test_no_element_has_more_than_the_output_as_a_whole():
+    rng = np.random.default_rng(5)
+    base = rng.normal(size=100)
+    known = measure_blocks(base, [base + 1e-9 * rng.normal(size=100)])
+    assert np.max(element_responses(known, base)) <= known.largest
+
+
+def test_magnitudes_belong_to_the_next_power_of_two():
+    assert magnitude_exponents(np.array([0.0, 1.0, 1.5, -2.0, 0.25])).tolist() == [ZERO_EXPONENT, 1, 1, 2, -1]
+
+
+@pytest.mark.parametrize("power", [-40, 17])
+def test_a_power_of_two_scales_every_response(power):
+    rng = np.random.default_rng(6)
+    base = 10.0 ** rng.uniform(-6, 6, 300)
+    moved = [base * (1 + ULP * rng.choice([-1, 1], 300)) for _ in range(RUNS)]
+    plain = element_responses(measure_blocks(base, moved), base)
+    scale = 2.0**power
+    scaled = element_responses(measure_blocks(base * scale, [one * scale for one in moved]), base * scale)
+    assert (scaled == plain * scale).all()

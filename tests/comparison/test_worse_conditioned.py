@@ -1,0 +1,133 @@
+"""Ports that round differently: the budget is that of the worse conditioned, and a wrong formula there is found."""
+
+import pytest
+from helpers import case_from
+
+from equiv.comparison.pipeline import run_case
+from equiv.core.case_files import LoadedCase
+from equiv.core.grades import EQUAL_GRADES
+from equiv.core.results import CaseResult, Finding
+
+SOURCE = """
+from equiv.case import Case
+from equiv.layers import linear
+
+
+def linen():
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
+
+    def head(y):
+        return OURS
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return head(nn.Dense(4, name="l")(x))
+
+    return Model()
+
+
+def nnx(rngs):
+    from flax import nnx
+    import jax
+    import jax.numpy as jnp
+
+    def head(y):
+        return THEIRS
+
+    class Model(nnx.Module):
+        def __init__(self):
+            self.l = nnx.Linear(5, 4, rngs=rngs)
+
+        def __call__(self, x):
+            return head(self.l(x))
+
+    return Model()
+
+
+CASE = Case(
+    guide="none: well and badly conditioned ways to compute",
+    models={"linen": linen, "nnx": nnx},
+    batch={"x": "float32[7,5]"},
+    layers=(linear("l", linen="l", nnx="l"),),
+    loss=lambda out, batch: (out**2).mean(),
+    steps=2,
+)
+"""
+
+
+def judged(ours: str, theirs: str) -> CaseResult:
+    """The case with what each port does to the output `y` of its layer."""
+    source = SOURCE.replace("OURS", ours).replace("THEIRS", theirs)
+    return run_case(LoadedCase("conditions", "", case_from(source, "conditions")))
+
+
+def output_finding(result: CaseResult) -> Finding:
+    check = next(check for check in result.checks if check.check == "outputs")
+    return next(finding for finding in check.findings if finding.place == "call __call__: output")
+
+
+ONE_PASS = "((y + 1e3) ** 2).mean(-1) - (y + 1e3).mean(-1) ** 2"
+TWO_PASSES = "(y + 1e3).var(-1)"
+NORMALISED = "(lambda z, v: (z - z.mean(-1, keepdims=True)) * jax.lax.rsqrt(v + EPS))(y + 30, (VAR)[..., None])"
+
+WAYS = {
+    "a variance in one pass": (TWO_PASSES, ONE_PASS),
+    "a normalisation with it": (
+        NORMALISED.replace("VAR", TWO_PASSES).replace("EPS", "1e-5").replace("1e3", "30"),
+        NORMALISED.replace("VAR", ONE_PASS).replace("EPS", "1e-5").replace("1e3", "30"),
+    ),
+    "a sum that cancels later": ("y - y[::-1]", "(y + 1e3) - (y[::-1] + 1e3)"),
+    "a softmax by its logarithm": (
+        "jax.nn.softmax(20 * y)",
+        "jnp.exp(20 * y - jax.nn.logsumexp(20 * y, axis=-1, keepdims=True))",
+    ),
+    "the other side of a sigmoid": ("jax.nn.sigmoid(-8 * y)", "1 - jax.nn.sigmoid(8 * y)"),
+    "a difference of exponentials": ("jnp.expm1(y / 1e4)", "jnp.exp(y / 1e4) - 1"),
+}
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["reference", "candidate"])
+@pytest.mark.parametrize("name", WAYS)
+def test_two_ways_to_compute_one_function_are_the_same(name: str, order: int) -> None:
+    """Whichever port is the better conditioned."""
+    result = judged(*WAYS[name][::order])
+    refuted = [item for check in result.checks for item in check.findings if item.grade not in EQUAL_GRADES]
+    assert not refuted
+    assert result.verdicts == {"nnx": "same"}
+
+
+def test_the_reason_is_given_with_both_ports() -> None:
+    """One pass loses digits that two passes keep."""
+    finding = output_finding(judged(*WAYS["a variance in one pass"]))
+    assert finding.grade == "rounding"
+    assert "the ports round differently: one ulp in every operation moves this in linen by" in finding.note
+
+
+FAULTS = {
+    "a variance with Bessel's correction": (TWO_PASSES, f"({ONE_PASS}) * 4 / 3"),
+    "a mean that is not squared": (TWO_PASSES, "((y + 1e3) ** 2).mean(-1) - (y + 1e3).mean(-1) * 1e3"),
+    "another epsilon": (WAYS["a normalisation with it"][0], WAYS["a normalisation with it"][1].replace("1e-5", "2e-5")),
+    "an offset that stays": ("y - y[::-1]", "(y + 1e3) - (y[::-1] + 999.999)"),
+    "a factor of the logits": (
+        "jax.nn.softmax(20 * y)",
+        "jnp.exp(20.0001 * y - jax.nn.logsumexp(20.0001 * y, axis=-1, keepdims=True))",
+    ),
+    "a slightly steeper sigmoid": ("jax.nn.sigmoid(-8 * y)", "1 - jax.nn.sigmoid(8.00001 * y)"),
+    "the first term of a series": ("jnp.expm1(y / 1e4)", "(1 + y / 1e4) - 1"),
+    "a value that is lost": ("y * 0.5", "(y + 1e20) - 1e20"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_wrong_formula_in_a_bad_condition_is_found(name: str) -> None:
+    assert output_finding(judged(*FAULTS[name])).grade == "refuted"
+
+
+def test_a_cast_that_the_dtype_does_not_explain_is_found() -> None:
+    """Its operations are in bfloat16, an ulp of which the float32 model does not have."""
+    finding = output_finding(judged("jnp.tanh(y) * y", "(jnp.tanh(z := y.astype('bfloat16')) * z).astype('float32')"))
+    assert (finding.grade, finding.precision) == ("refuted", "native")
+    assert "rounds more than its dtype explains" in finding.note
