@@ -357,7 +357,7 @@ def test_another_shape_or_dtype_is_refuted_and_blocks_the_rest(
 LOG = {"haiku": (H, "return jnp.log(h)"), "linen": (Y, "return jnp.log(y)\n")}
 
 
-def test_a_loss_that_is_not_finite_in_both_is_an_error(tmp_path: Path):
+def test_a_loss_not_finite_in_both_is_an_error(tmp_path: Path):
     """Equal values that are not finite are equal, as in the outputs; of the loss nothing else is left to compare."""
     case, code = run_one(tmp_path, LOG["haiku"], LOG["linen"])
     first = findings(case, "linen", "error")[0]
