@@ -56,6 +56,10 @@ def describe_scope(state: CaseState) -> Scope:
         default_rate=_default_rate(state.built_case),
         budget_factor=case.budget_factor,
         proved=state.proved,
+        ran=bool(state.compiling),
+        rewrites=tuple(
+            dict.fromkeys(name for check in state.checks for one in check.findings for name in one.rewrites)
+        ),
         patched={name: one.port.patched for name, one in state.built_case.built.items() if one.port.patched},
         unexercised=()
         if state.proved

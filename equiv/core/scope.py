@@ -34,13 +34,13 @@ class Unexercised:
     def text(self) -> str:
         """It in words, without the port."""
         seen, bound = [f"{one:.4g}" for one in self.seen], f"{self.bound:.6g}"
-        told = {
+        words = {
             "rows": f"{seen[0]} of {bound} rows read",
             "branch": f"of {bound} branches only {' and '.join(seen)} taken",
             "threshold": f"{self.relation} {bound} asked of values from {seen[0]} to {seen[-1]} only",
             "loop": f"while_loop of {seen[0]} to {seen[-1]} turns",
         }[self.kind]
-        return f"{told} at {self.where}" if self.where else told
+        return f"{words} at {self.where}" if self.where else words
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Scope:
         default_rate: of the default optimizer, where it trains a port; 0: none.
         budget_factor: the case's own factor on every budget.
         proved: whether every output of every candidate is proved: for every input, not only for the probes.
+        ran: whether anything was run; nothing is with `--prove-only`.
+        rewrites: those that the proofs need: where a condition of one fails, the ports may differ.
         unexercised: what no probe exercised; empty where everything is proved.
         patched: port to what its builder changed outside of its model, which was in force for this port only.
     """
@@ -66,6 +68,8 @@ class Scope:
     default_rate: float = 0.0
     budget_factor: float = 1.0
     proved: bool = False
+    ran: bool = True
+    rewrites: tuple[str, ...] = ()
     unexercised: tuple[Unexercised, ...] = field(default_factory=tuple)
     patched: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -86,7 +90,9 @@ class Scope:
         optimizer = f", default optimizer sgd({self.default_rate:g})" if self.default_rate else ""
         if self.budget_factor != 1:
             optimizer += f"; every budget times {self.budget_factor:g}"
-        values = "every value of" if self.proved else "the probes' values of"
+        values = "every value of" if self.proved else "the probes' values of" if self.ran else "what is proved, for"
+        if self.proved and self.rewrites:
+            values = f"every value, up to the rewrites {', '.join(self.rewrites)}, of"
         return f"{values} these shapes and dtypes: {shapes}; {methods}{modes}; {self.steps} train steps{optimizer}"
 
 

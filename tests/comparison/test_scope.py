@@ -88,6 +88,7 @@ def test_the_scope_is_in_markdown():
 def test_modes_and_methods_of_a_guide_case_are_said():
     scope = run_case(loaded("batch_norm"), options=RunOptions(prove_only=True)).scope
     assert scope.modes == ("eval", "train")
+    assert scope.text.startswith("what is proved, for these shapes"), "nothing was run"
     assert " in eval and train mode; " in scope.text
 
 
@@ -107,6 +108,13 @@ def test_a_place_in_words(place, text):
 def test_ports_with_one_place_share_a_line():
     same = [Unexercised(port, "rows", "m.py:3", (13.0,), 1000) for port in ("old", "new")]
     assert list(group_by_port(same)) == ["old, new: 13 of 1000 rows read at m.py:3"]
+
+
+def test_what_is_proved_up_to_rewrites_does_not_hold_for_every_value():
+    """A condition of a rewrite may fail: float16 overflows where float64 does not."""
+    scope = compared("lambda y, jnp: (y + 1.0) + 2.0", "lambda y, jnp: y + (1.0 + 2.0)").scope
+    assert (scope.proved, bool(scope.rewrites)) == (True, True)
+    assert scope.text.startswith(f"every value, up to the rewrites {scope.rewrites[0]}")
 
 
 def test_a_widened_budget_is_part_of_the_scope():
