@@ -106,7 +106,7 @@ def read_state() -> LibraryState:
 
 
 def find_patches(before: LibraryState) -> tuple[Patch, ...]:
-    """Find what has changed since a state was read; what was added anew replaces nothing."""
+    """Find what has changed since a state was read; what is only added replaces nothing."""
     found = [
         Patch(owner, name, value, vars(owner).get(name))
         for owner, attributes in before.functions
@@ -151,7 +151,7 @@ def with_own_patches(builder: Any) -> Iterator[None]:
 def remember_patches(builder: Any, patches: tuple[Patch, ...]) -> None:
     """Remember what a builder, or the import of its module, has changed."""
     if patches:
-        with suppress(TypeError):  # cannot be referred to weakly: it changes everything anew at each build
+        with suppress(TypeError):  # cannot be referred to weakly: each build has to change everything itself
             _PATCHES[inspect.unwrap(builder)] = patches
 
 

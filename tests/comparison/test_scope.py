@@ -110,7 +110,7 @@ def test_ports_with_one_place_share_a_line():
     assert list(group_by_port(same)) == ["old, new: 13 of 1000 rows read at m.py:3"]
 
 
-def test_what_is_proved_up_to_rewrites_does_not_hold_for_every_value():
+def test_rewrites_limit_what_a_proof_holds_for():
     """A condition of a rewrite may fail: float16 overflows where float64 does not."""
     scope = compared("lambda y, jnp: (y + 1.0) + 2.0", "lambda y, jnp: y + (1.0 + 2.0)").scope
     assert (scope.proved, bool(scope.rewrites)) == (True, True)

@@ -73,7 +73,7 @@ than with the inputs moved, each of which has many ways to go."""
 
 
 def nudge_port(compiled: CompiledPort, probe: Probe, names: frozenset[ProgramName]) -> CompiledPort:
-    """Compile some programs of a port anew so that every rounded result moves by one ulp; run it on nudged probes.
+    """Compile some programs of a port again, so that every rounded result moves by one ulp; run it on nudged probes.
 
     Only runs of this executable are to be compared with each other: another compilation may round otherwise.
 

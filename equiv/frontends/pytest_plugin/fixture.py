@@ -39,6 +39,11 @@ class CheckedResult(CaseResult):
         return f"<{verdict_of(self.checks)}: {place}{grades}>"
 
 
+def checked_result(run: RunResult) -> CheckedResult:
+    """The result of the one case of a run."""
+    return CheckedResult(**vars(run.cases[0]))
+
+
 class Checker:
     """The value of the fixture `equiv`.
 
@@ -115,18 +120,14 @@ class Checker:
                 budget_factor=budget_factor,
             )
             run = self._run(left, right, case, names, inferred=layers is None)
-            run = replace(run, cases=tuple(CheckedResult(**vars(one)) for one in run.cases))
         except EquivError as error:
-            raise error.with_traceback(
-                None
-            ) from None  # the message says where; a traceback through equiv does not help
+            error.__traceback__ = None  # the message says where; a traceback through equiv does not help
+            raise error from None
         if (refusal := _deciding_failure(run, wanted)) is not None:
             refusal.key = self._key()
             raise refusal
         self._session.keep(self._key(), run)
-        (result,) = run.cases
-        assert isinstance(result, CheckedResult)
-        return result
+        return checked_result(run)
 
     def _run(
         self, left: Builder, right: Builder, case: Case, names: tuple[str, str] | None, inferred: bool
@@ -138,10 +139,13 @@ class Checker:
         name = self._test.name if self._count == 1 else f"{self._test.name}-{self._count}"
         lesson = (inspect.getdoc(getattr(self._test, "obj", None)) or "").partition("\n")[0]
         loaded = LoadedCase(name, lesson, case)
-        if not inferred:
-            return compare_with_layers(left, right, loaded, names)
-        check_fields(f"{name}:", case)
-        return compare_through(infer_layers(left, right, batch=case.batch, methods=case.methods, names=names), loaded)
+        if inferred:
+            check_fields(f"{name}:", case)
+            found = infer_layers(left, right, batch=case.batch, methods=case.methods, names=names)
+            run = compare_through(found, loaded)
+        else:
+            run = compare_with_layers(left, right, loaded, names)
+        return replace(run, cases=(checked_result(run),))
 
     def _key(self) -> str:
         return self._test.nodeid if self._count == 1 else f"{self._test.nodeid}-{self._count}"
