@@ -106,7 +106,8 @@ def _slice_value(value: TermView, length: int, nest: LoopNest) -> TermView:
 
 def _stack_value(value: TermView, length: int, nest: LoopNest) -> TermView:
     """Stack a value of the body over iterations, on axis 0 of the term."""
-    term = digest("stack", value.term, length, value.dtype)
+    # With the depth: an inner loop that stacks what the outer one gives it repeats it, and does not collect it.
+    term = digest("stack", nest.depth, value.term, length, value.dtype)
     if length == 1:
         return TermView(digest(term, "once"), (None, *value.axes), (1, *value.shape), value.dtype)
     if (nest.depth, value.term) in nest.sliced:

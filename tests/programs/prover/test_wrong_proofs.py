@@ -40,6 +40,21 @@ def carried_pairs(which):
     return outer
 
 
+def stacked_rows(x):
+    """Rows with each row's sine, as a loop over rows that repeats it in a loop inside."""
+
+    def turn(_, number):
+        return None, lax.scan(lambda _, __: (None, jnp.sin(number)), None, None, length=3)[1]
+
+    return lax.scan(turn, None, x)[1]
+
+
+def repeated_stack(x):
+    """The same sines as columns: a loop that repeats what the loop before has stacked."""
+    stack = lax.scan(lambda _, number: (None, jnp.sin(number)), None, x)[1]
+    return lax.scan(lambda _, __: (None, stack), None, None, length=3)[1]
+
+
 def variance(x, one, other):
     return (
         lax.broadcast_in_dim((x * x).mean(0), x.shape, (one,)) - lax.broadcast_in_dim(x.mean(0), x.shape, (other,)) ** 2
@@ -71,6 +86,7 @@ DIFFERENT = {
         lambda x: carried_pairs(lax.mul)(x[0]),
         lambda x: carried_pairs(lambda one, other: other * other)(x[0]),
     ),
+    "stacks of both loops": (lambda x: stacked_rows(x[0]), lambda x: repeated_stack(x[0])),
     "whole numbers divided": (
         lambda x: x * lax.convert_element_type(lax.div(jnp.int32(7), jnp.int32(2)), x.dtype),
         lambda x: x * 3.5,
