@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from equiv.core.recompute import recompute_verdicts
 from equiv.core.results import RESULTS_SCHEMA_VERSION, RunResult
 from equiv.core.results_v1 import upgrade_results
 from equiv.errors import EquivError
@@ -45,13 +46,13 @@ def decode_results(data: bytes, source: str) -> RunResult:
 
 
 def read_results(path: Path) -> RunResult:
-    """Read a run from a file.
+    """Read a run from a file; grades, verdicts and headline are those that follow from its findings.
 
     Raises:
         EquivError: the file cannot be read, or is not a results file.
     """
     try:
-        return decode_results(path.read_bytes(), str(path))
+        return recompute_verdicts(decode_results(path.read_bytes(), str(path)), str(path))
     except OSError as error:
         raise EquivError(
             f"{path}: cannot be read: {error.strerror}.", fix="Give the JSON file that equiv run wrote."

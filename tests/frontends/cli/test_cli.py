@@ -90,9 +90,9 @@ def stored(folder: Path) -> RunResult:
     return decode_results((folder / "reports" / "results.json").read_bytes(), "results")
 
 
-def result_file(path: Path, headline: str = "Same: stored.") -> Path:
+def result_file(path: Path, headline: str = "Inconclusive: stored.") -> Path:
     """The results of a run without cases."""
-    path.write_bytes(encode_results(RunResult("same", headline, {"jax": "1.2.3"}, (), "2026-01-01T00:00:00", 0.5)))
+    path.write_bytes(encode_results(RunResult("inconclusive", headline, {"jax": "1.2.3"}, (), "2026-01-01T00:00:00", 0.5)))
     return path
 
 
@@ -310,15 +310,15 @@ def test_a_case_may_import_its_neighbours(tmp_path: Path, monkeypatch: pytest.Mo
 def test_report_goes_to_stdout_or_to_a_file(tmp_path: Path):
     path, output = result_file(tmp_path / "results.json"), tmp_path / "new" / "report.md"
     printed, written = invoke("report", path), invoke("report", path, "-o", output)
-    assert printed.stdout.startswith("# ✓ Same: stored.\n")
+    assert printed.stdout.startswith("# ? Inconclusive: stored.\n")
     assert output.read_text() == printed.stdout
     assert (written.stdout, printed.exit_code, written.exit_code) == ("", 0, 0)
 
 
 def test_report_puts_several_results_into_one_document_in_order(tmp_path: Path):
-    paths = [result_file(tmp_path / f"{number}.json", f"Same: run {number}.") for number in (2, 1)]
+    paths = [result_file(tmp_path / f"{number}.json", f"Inconclusive: run {number}.") for number in (2, 1)]
     lines = invoke("report", *paths).stdout.splitlines()
-    assert [line for line in lines if line.startswith("# ")] == ["# ✓ Same: run 2.", "# ✓ Same: run 1."]
+    assert [line for line in lines if line.startswith("# ")] == ["# ? Inconclusive: run 2.", "# ? Inconclusive: run 1."]
 
 
 WATCHED = """
