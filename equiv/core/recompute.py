@@ -9,14 +9,14 @@ from equiv.core.results import CaseResult, CheckResult, Finding, RunResult
 from equiv.core.verdict import check_grade, verdict_of
 
 SAME_RATIO = 1e-6
-"""Relative difference up to which a stored ratio is that of error and budget: far above rounding, far below what shows."""
+"""Relative difference up to which a stored ratio is that of error and budget: above rounding, below what shows."""
 
 
 def recompute_verdicts(run: RunResult, source: str) -> RunResult:
     """Make every grade, every verdict and the headline again from the findings; a run that agrees is returned as it is.
 
-    Findings are believed, and of a finding its error and its budget. What was said otherwise is replaced, and told among
-    the problems of the run. A verdict that is no `same` for another reason, such as cases without a result, stays.
+    Findings are believed, and of a finding its error and its budget. What was said otherwise is replaced, and told
+    among the problems of the run. A verdict that is not `same` for another reason, such as a missing case, stays.
 
     Args:
         run: as it was read.

@@ -15,6 +15,7 @@ from equiv.backends.build import identify_library
 from equiv.backends.environment import describe_environment
 from equiv.comparison.frozen.bundle import FrozenReference, encode_bundle, read_bundle
 from equiv.comparison.frozen.freeze import freeze_reference
+from equiv.comparison.frozen.sanity import refuse_senseless
 from equiv.comparison.pipeline import RunOptions, make_run_result, run_case, run_cases
 from equiv.comparison.state import ReportStage
 from equiv.conversion.convert import ConversionRequest, convert_checkpoint
@@ -74,6 +75,7 @@ def run(
         if prove_only or selfcheck or initial:
             raise EquivError("--against runs without --prove-only, --selfcheck and --initial.", fix="Leave them out.")
         options = RunOptions(against=read_bundle(_path("against", against)))
+        refuse_senseless(options.against, str(against))
         files = _frozen_case(files, options.against)
     started, clock = datetime.now(UTC), time.perf_counter()
     describe_environment()  # fails early where there is no device
@@ -282,6 +284,7 @@ def freeze(path: str | Path, output: str | Path, *, progress: ReportStage = _say
         EquivError: it is no case, its first model cannot be run, or the file cannot be written.
     """
     frozen = freeze_reference(_load_one_case(_path("path", path), 1), progress)
+    refuse_senseless(frozen, str(path), "Train it for fewer steps, or with a lower rate: see optimizer= of Case.")
     write_file(_path("output", output), encode_bundle(frozen), "Give another file with -o.")
     return frozen
 

@@ -1,8 +1,11 @@
 """A frozen reference: all that candidates are compared with, so that its library can be uninstalled.
 
-A bundle is one MessagePack file: names, numbers and arrays, no code. No jax is imported here.
+A bundle is a line with the version of its format, a SHA-256 of what follows, and that in MessagePack: names, numbers
+and arrays, no code. No jax is imported here.
 """
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +22,9 @@ from equiv.core.results import ProbeTrial
 from equiv.errors import EquivError
 from equiv.programs.program import Draw, KeyReuse
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
+
+FIRST_LINE = b"equiv bundle %d\n"
 
 FrozenArrays = dict[str, np.ndarray]
 
@@ -119,7 +124,6 @@ class FrozenReference:
         sensitivity: trials of its probes.
         train_step: whose train step it was trained with.
         default_rate: of the default train step, where it was trained with that.
-        schema: version of this format.
     """
 
     case: str
@@ -148,26 +152,31 @@ class FrozenReference:
     sensitivity: tuple[ProbeTrial, ...]
     train_step: TrainStepKind
     default_rate: float
-    schema: int = SCHEMA_VERSION
 
 
 def encode_bundle(frozen: FrozenReference) -> bytes:
     """Encode a bundle; arrays as dtype, shape and little-endian bytes."""
-    return msgspec.msgpack.encode(frozen, enc_hook=_encode_array)
+    content = msgspec.msgpack.encode(frozen, enc_hook=_encode_array)
+    return b"".join((FIRST_LINE % SCHEMA_VERSION, hashlib.sha256(content).digest(), content))
 
 
 def decode_bundle(data: bytes, source: str) -> FrozenReference:
     """Decode a bundle.
 
     Raises:
-        EquivError: it is not a bundle, is cut off, or has another schema version.
+        EquivError: it is not a bundle, has another schema version, or is not as it was written.
     """
     fix = "Regenerate it with equiv freeze."
+    line = re.match(FIRST_LINE.replace(b"%d", b"([0-9]{1,9})"), data)
+    if line is None:
+        raise EquivError(f"{source}: not a bundle of equiv freeze.", fix=fix)
+    if int(line[1]) != SCHEMA_VERSION:
+        raise EquivError(f"{source}: bundle schema {int(line[1])}, this version reads {SCHEMA_VERSION}.", fix=fix)
+    content = memoryview(data)[line.end() + hashlib.sha256().digest_size :]
+    if hashlib.sha256(content).digest() != data[line.end() : len(data) - len(content)]:
+        raise EquivError(f"{source}: the bundle is cut off or was changed after it was written.", fix=fix)
     try:
-        version = msgspec.msgpack.decode(data, type=_SchemaOnly).schema
-        if version != SCHEMA_VERSION:
-            raise EquivError(f"{source}: bundle schema {version}, this version reads {SCHEMA_VERSION}.", fix=fix)
-        return msgspec.msgpack.decode(data, type=FrozenReference, dec_hook=_decode_array)
+        return msgspec.msgpack.decode(content, type=FrozenReference, dec_hook=_decode_array)
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, TypeError) as error:
         raise EquivError(f"{source}: not a bundle of equiv freeze: {error}.", fix=fix) from error
 
@@ -191,11 +200,6 @@ def environment_changes(before: Mapping[str, str], now: Mapping[str, str]) -> tu
         for name in {**before, **now}
         if before.get(name) != now.get(name)
     )
-
-
-@dataclass(frozen=True)
-class _SchemaOnly:
-    schema: int
 
 
 def _encode_array(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """A frozen reference judges ports as the living one does, without its library."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from helpers import CASES, loaded
 
 from equiv.comparison.frozen.against import restore_reference
 from equiv.comparison.frozen.bundle import (
+    FIRST_LINE,
     SCHEMA_VERSION,
     FrozenReference,
     decode_bundle,
@@ -24,6 +26,7 @@ from equiv.comparison.frozen.bundle import (
     environment_changes,
 )
 from equiv.comparison.frozen.freeze import freeze_reference
+from equiv.comparison.frozen.sanity import refuse_senseless
 from equiv.comparison.pipeline import RunOptions, run_case
 from equiv.core.case_files import CaseFile, LoadedCase, load_case
 from equiv.core.results import CaseResult
@@ -222,38 +225,122 @@ def test_each_model_may_be_alone_in_its_case(tmp_path, after, code):
     assert "port, new / frozen old" in done.stdout
 
 
+def sealed(content: bytes, version: int = SCHEMA_VERSION) -> bytes:
+    """A bundle of this content, as if it had been written so."""
+    return FIRST_LINE % version + hashlib.sha256(content).digest() + content
+
+
 def broken(data: bytes) -> dict[str, bytes]:
+    content = data[len(FIRST_LINE % SCHEMA_VERSION) + 32 :]
     # Raw fields: the keys of some maps are names of outputs, which are maps themselves.
-    frozen = msgspec.msgpack.decode(data, type=dict[str, msgspec.Raw])
+    frozen = msgspec.msgpack.decode(content, type=dict[str, msgspec.Raw])
     shape = {**frozen, "fresh": {"a": {"dtype": "float32", "shape": [3], "data": b"12345678"}}}
     dtype = {**frozen, "fresh": {"a": {"dtype": "object", "shape": [1], "data": b"12345678"}}}
+    changed = [
+        {key: value for key, value in frozen.items() if key != "noise"},
+        {**frozen, "steps": "five"},
+        shape,
+        dtype,
+        {**frozen, "fresh": {"a": 3}},
+    ]
+    flipped = bytearray(data)
+    flipped[-100] ^= 1
     return {
-        "cut off": data[: len(data) // 2],
         "empty": b"",
         "no bundle": msgspec.msgpack.encode([1, 2]),
         "json": b'{"schema": 1}',
-        "newer": msgspec.msgpack.encode({**frozen, "schema": 99}),
-        "a field lacks": msgspec.msgpack.encode({key: value for key, value in frozen.items() if key != "noise"}),
-        "a field of another kind": msgspec.msgpack.encode({**frozen, "steps": "five"}),
-        "an array of another size": msgspec.msgpack.encode(shape),
-        "an array of objects": msgspec.msgpack.encode(dtype),
-        "an array that is none": msgspec.msgpack.encode({**frozen, "fresh": {"a": 3}}),
+        "newer": sealed(content, 99),
+        "cut off": data[: len(data) // 2],
+        "only a line": FIRST_LINE % SCHEMA_VERSION,
+        "a bit turned": bytes(flipped),
+        **dict(zip(FIELDS, (sealed(msgspec.msgpack.encode(one)) for one in changed), strict=True)),
     }
 
 
-@pytest.mark.parametrize("what", list(broken(msgspec.msgpack.encode({"schema": 1}))))
+FIELDS = ("a field lacks", "a field of another kind", "an array of another size", "objects", "an array that is none")
+
+BROKEN = {
+    **dict.fromkeys(("empty", "no bundle", "json"), "not a bundle of equiv freeze. "),
+    "newer": f"bundle schema 99, this version reads {SCHEMA_VERSION}. ",
+    **dict.fromkeys(("cut off", "only a line", "a bit turned"), "the bundle is cut off or was changed after it was "),
+    **dict.fromkeys(FIELDS, "not a bundle of equiv freeze: "),
+}
+
+
+@pytest.mark.parametrize("what", list(BROKEN))
 def test_a_broken_bundle_is_one_message(what, tmp_path):
     path = tmp_path / "it.equiv"
     path.write_bytes(broken(encode_bundle(bundle("counter")))[what])
     ran = CliRunner().invoke(main, ["run", str(CASES / "counter.py"), "--against", str(path)])
-    says = (
-        f"bundle schema 99, this version reads {SCHEMA_VERSION}"
-        if what == "newer"
-        else "not a bundle of equiv freeze: "
-    )
-    assert ran.stderr.startswith(f"equiv: {path}: {says}")
+    assert ran.stderr.startswith(f"equiv: {path}: {BROKEN[what]}")
     assert ran.stderr.endswith("Regenerate it with equiv freeze.\n")
     assert (ran.exit_code, ran.stdout) == (2, "")
+
+
+def with_noise(frozen: FrozenReference, **changes) -> FrozenReference:
+    """The bundle with other responses of one output."""
+    output, known = next(iter(frozen.noise["0"].items()))
+    return replace(frozen, noise={**frozen.noise, "0": {**frozen.noise["0"], output: replace(known, **changes)}})
+
+
+def with_probe(frozen: FrozenReference, **changes) -> FrozenReference:
+    return replace(frozen, probes=(replace(frozen.probes[0], **changes), *frozen.probes[1:]))
+
+
+def senseless(frozen: FrozenReference) -> dict[str, tuple[FrozenReference, str]]:
+    leaf, output = frozen.leaves[0], next(iter(frozen.depth))
+    negative = replace(leaf, spec=replace(leaf.spec, shape=(-1,)))
+    first = frozen.probes[0]
+    turned = {**first.variables, leaf.name: first.variables[leaf.name].astype("float64")}
+    part = frozen.parts[0]
+    return {
+        "large noise": (with_noise(frozen, largest=1e300), "is said to move by 1e\\+300 on probe 0 for one ulp"),
+        "large block": (with_noise(frozen, exponents=(1,), blocks=(1e30,)), "is said to move by 1e\\+30 on probe 0"),
+        "noise nan": (with_noise(frozen, largest=float("nan")), "has responses on probe 0 that are no sizes"),
+        "negative noise": (with_noise(frozen, largest=-1.0), "has responses on probe 0 that are no sizes"),
+        "blocks without exponents": (with_noise(frozen, exponents=(), blocks=(0.0,)), "that are no sizes"),
+        "negative shape": (replace(frozen, leaves=(negative, *frozen.leaves[1:])), r"has the shape \(-1,\)"),
+        "negative depth": (replace(frozen, depth={**frozen.depth, output: -3}), "has -3 rounded operations in a row"),
+        "no steps": (replace(frozen, steps=0), "0 train steps"),
+        "no rate": (replace(frozen, default_rate=float("inf")), "the rate of the default train step is inf"),
+        "no probes": (replace(frozen, probes=()), "it has no probes"),
+        "another dtype": (with_probe(frozen, variables=turned), r"as float64\[.*its table as"),
+        "fewer batches": (
+            with_probe(frozen, batches={name: array[1:] for name, array in first.batches.items()}),
+            "not one batch for each of 5 steps",
+        ),
+        "needs beyond": (
+            replace(frozen, parts=(replace(part, needs=((99,), *part.needs[1:])), *frozen.parts[1:])),
+            "depends on number 99",
+        ),
+        "needs lacking": (replace(frozen, parts=(replace(part, needs=()), *frozen.parts[1:])), "what 0 of them depend"),
+    }
+
+
+SENSELESS = (
+    *("large noise", "large block", "noise nan", "negative noise", "blocks without exponents", "negative shape"),
+    *("negative depth", "no steps", "no rate", "no probes", "another dtype", "fewer batches", "needs beyond"),
+    "needs lacking",
+)
+
+
+@pytest.mark.parametrize("what", SENSELESS)
+def test_a_senseless_bundle_is_refused(what):
+    changed, message = senseless(bundle("mlp"))[what]
+    with pytest.raises(EquivError, match=f"^here: .*{message}.*Freeze the reference again with equiv freeze"):
+        refuse_senseless(changed, "here")
+
+
+def test_run_refuses_a_bundle_that_would_accept_anything(tmp_path):
+    (tmp_path / "it").write_bytes(encode_bundle(with_noise(bundle("mlp"), largest=1e300)))
+    ran = CliRunner().invoke(main, ["run", str(CASES / "mlp.py"), "--against", str(tmp_path / "it")])
+    assert "is said to move by 1e+300" in ran.stderr
+    assert ran.exit_code == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bundle_of_freeze_makes_sense(name):
+    refuse_senseless(bundle(name), name)
 
 
 @pytest.mark.parametrize(

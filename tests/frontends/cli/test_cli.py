@@ -92,7 +92,9 @@ def stored(folder: Path) -> RunResult:
 
 def result_file(path: Path, headline: str = "Inconclusive: stored.") -> Path:
     """The results of a run without cases."""
-    path.write_bytes(encode_results(RunResult("inconclusive", headline, {"jax": "1.2.3"}, (), "2026-01-01T00:00:00", 0.5)))
+    path.write_bytes(
+        encode_results(RunResult("inconclusive", headline, {"jax": "1.2.3"}, (), "2026-01-01T00:00:00", 0.5))
+    )
     return path
 
 

@@ -1,0 +1,103 @@
+"""Refuse a bundle whose numbers cannot be those of a reference: a budget out of one would accept anything."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from equiv.comparison.frozen.bundle import FrozenOutputs, FrozenProbe, FrozenProgram, FrozenReference
+from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.budget import Responses
+from equiv.core.output_name import OutputName
+from equiv.errors import EquivError
+
+LARGEST_MOVE = 2.0
+"""Largest response of an output over the largest number of its probe: so far apart two numbers of that size can be."""
+
+
+def refuse_senseless(
+    frozen: FrozenReference, source: str, fix: str = "Freeze the reference again with equiv freeze."
+) -> None:
+    """Check that shapes, counts and responses of a bundle fit together; nothing is returned.
+
+    It makes sure that a bundle cannot ask for less than a living reference does. It does not make sure that its outputs
+    are those of its model: who writes a bundle is trusted with that.
+
+    Args:
+        frozen: the reference.
+        source: its file, for the message.
+        fix: what to do about it.
+
+    Raises:
+        EquivError: the first thing that does not fit.
+    """
+    if problem := next(_problems(frozen), ""):
+        raise EquivError(f"{source}: {problem}.", fix=fix)
+
+
+def _problems(frozen: FrozenReference) -> Iterator[str]:
+    """Yield what does not fit."""
+    if frozen.steps < 1:
+        yield f"{frozen.steps} train steps"
+    if not (np.isfinite(frozen.default_rate) and frozen.default_rate > 0):
+        yield f"the rate of the default train step is {frozen.default_rate}"
+    if not frozen.probes:
+        yield "it has no probes"
+    for leaf in frozen.leaves:
+        if any(size < 0 for size in (*leaf.spec.shape, *leaf.native_shape)):
+            yield f"{leaf.name} has the shape {leaf.spec.shape}, natively {leaf.native_shape}"
+    for part in (*frozen.parts, frozen.begin, frozen.step):
+        yield from _program_problems(part)
+    for output, depth in frozen.depth.items():
+        if depth < 0:
+            yield f"{output} has {depth} rounded operations in a row"
+    for probe in frozen.probes:
+        yield from _probe_problems(frozen, probe)
+
+
+def _program_problems(part: FrozenProgram) -> Iterator[str]:
+    if len(part.needs) != len(part.outputs):
+        yield f"{part.name} has {len(part.outputs)} outputs, and what {len(part.needs)} of them depend on"
+    for numbers in part.needs:
+        if any(not 0 <= number < len(part.inputs) for number in numbers):
+            yield f"{part.name} has {len(part.inputs)} inputs, and depends on number {max(numbers, key=abs)}"
+    for draw in part.draws:
+        if any(size < 0 for size in draw.shape):
+            yield f"{part.name} draws bits of shape {draw.shape}"
+
+
+def _probe_problems(frozen: FrozenReference, probe: FrozenProbe) -> Iterator[str]:
+    for leaf in frozen.leaves:
+        array = probe.variables.get(leaf.name)
+        if array is not None and (array.shape, str(array.dtype)) != (leaf.spec.shape, leaf.spec.dtype):
+            yield (
+                f"probe {probe.name} has {leaf.name} as {array.dtype}{list(array.shape)}, "
+                f"its table as {leaf.spec.dtype}{list(leaf.spec.shape)}"
+            )
+    for entry, array in probe.batches.items():
+        if array.shape[:1] != (frozen.steps,):
+            sizes = list(array.shape)
+            yield f"probe {probe.name} has {entry} as {sizes}, not one batch for each of {frozen.steps} steps"
+    yield from _noise_problems(probe.name, probe.native, frozen.noise)
+    if probe.float64 is not None:
+        yield from _noise_problems(probe.name, probe.float64, frozen.float64_noise)
+
+
+def _noise_problems(
+    probe: str, outputs: FrozenOutputs, noise: Mapping[str, Mapping[OutputName, Responses]]
+) -> Iterator[str]:
+    floats = [array for array in outputs.values() if str(array.dtype) in FLOAT_DTYPES]
+    largest = max((_largest_finite(array) for array in floats), default=0.0)
+    for output, known in noise.get(probe, {}).items():
+        numbers = (known.largest, *known.blocks)
+        if len(known.blocks) != len(known.exponents) or not all(np.isfinite(one) and one >= 0 for one in numbers):
+            yield f"{output} has responses on probe {probe} that are no sizes: {numbers[:3]}"
+        elif max(numbers) > LARGEST_MOVE * max(largest, float(np.finfo("float32").tiny)):
+            yield (
+                f"{output} is said to move by {max(numbers):.3g} on probe {probe} for one ulp in every input, where "
+                f"nothing is larger than {largest:.3g}: nothing could be compared"
+            )
+
+
+def _largest_finite(array: np.ndarray) -> float:
+    wide = np.abs(array.astype("float64"))
+    return float(np.max(wide, initial=0.0, where=np.isfinite(wide)))
