@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +18,7 @@ import jax
 
 from equiv.backends.base import Port
 from equiv.backends.registry import all_libraries
+from equiv.core.case_files import LoadedCase
 
 WATCHED_MODULES = (
     "jax",
@@ -142,8 +144,7 @@ def with_own_patches(builder: Any) -> Iterator[None]:
         yield
     finally:
         found = find_patches(before)
-        for patch in reversed(found):
-            patch.put(patch.before)
+        _undo(found)
         if found:
             remember_patches(builder, found)
 
@@ -155,21 +156,44 @@ def remember_patches(builder: Any, patches: tuple[Patch, ...]) -> None:
             _PATCHES[inspect.unwrap(builder)] = patches
 
 
-@contextmanager
-def only_for(builders: Sequence[Any]) -> Iterator[None]:
-    """Keep the functions that are replaced within for some builders: for all of a case file, what its import replaces.
+def isolate_import(load: Callable[[], LoadedCase]) -> LoadedCase:
+    """Load a case file; what its import changes is in force for this case only.
 
-    Options of jax stay: a case file that enables 64-bit types has a batch of them.
+    Functions that it replaces are kept for its builders. Options of jax and of the environment hold for the whole case,
+    as a case file that enables 64-bit types has a batch of them.
+
+    Args:
+        load: loads it; what it raises is passed on.
+
+    Returns:
+        The case, with what was changed and how to have it in force.
     """
     before = read_state()
+    found: tuple[Patch, ...] = ()
+    try:
+        loaded = load()
+    finally:
+        found = find_patches(before)
+        _undo(found)
+    options = tuple(one for one in found if one.owner in (jax.config, os.environ))
+    for builder in loaded.case.models.values():
+        remember_patches(builder, tuple(one for one in found if one not in options))
+    return replace(loaded, changes=tuple(one.text for one in options), within=partial(_in_force, options))
+
+
+@contextmanager
+def _in_force(patches: Sequence[Patch]) -> Iterator[None]:
+    for patch in patches:
+        patch.put(patch.after)
     try:
         yield
     finally:
-        found = tuple(one for one in find_patches(before) if one.owner not in (jax.config, os.environ))
-        for patch in reversed(found):
-            patch.put(patch.before)
-        for builder in builders:
-            remember_patches(builder, found)
+        _undo(patches)
+
+
+def _undo(patches: Sequence[Patch]) -> None:
+    for patch in reversed(patches):
+        patch.put(patch.before)
 
 
 def patches_of(builder: Any) -> tuple[Patch, ...]:

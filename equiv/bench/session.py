@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from equiv.backends.environment import describe_environment
+from equiv.backends.patches import isolate_import
 from equiv.bench.case_costs import measure_costs, refuse_under_xdist
 from equiv.bench.depth_scaling import measure_growth
 from equiv.comparison.pipeline import make_run_result, run_cases
@@ -87,7 +88,7 @@ def _usable(stored: RunResult | None) -> dict[str, CaseResult]:
 
 def _load_or_error(file: CaseFile) -> LoadedCase | EquivError:
     try:
-        return load_case(file)
+        return isolate_import(lambda: load_case(file))
     except EquivError as error:
         return error  # the comparison reports it
 
@@ -111,11 +112,11 @@ def withheld(case: CaseResult) -> dict[str, str]:
 def _with_costs(
     loaded: LoadedCase, case: CaseResult, seconds: float, progress: BenchProgress, problems: list[str]
 ) -> CaseResult:
+    report = lambda what: progress(f"{case.name}: {what}")  # noqa: E731
     try:
-        built = build_case(loaded.case)
-        report = lambda what: progress(f"{case.name}: {what}")  # noqa: E731
-        costs = measure_costs(built, withheld(case), seconds, report)
-        growth = measure_growth(loaded.case, costs.withheld, seconds, report)
+        with loaded.within():
+            costs = measure_costs(build_case(loaded.case), withheld(case), seconds, report)
+            growth = measure_growth(loaded.case, costs.withheld, seconds, report)
     except EquivError as error:
         problems.append(f"{case.name} is not timed: {error}")
         return case

@@ -1,6 +1,7 @@
 """Put everything that was found of a case under its verdicts."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from equiv.backends.build import DefaultSgd
 from equiv.comparison.numeric.run_port import describe_port
@@ -41,7 +42,7 @@ def make_case_result(loaded: LoadedCase, state: CaseState) -> CaseResult:
         path=loaded.path,
         sources=dict(loaded.sources),
         source_digest=loaded.source_digest,
-        scope=describe_scope(state),
+        scope=replace(describe_scope(state), changes=loaded.changes),
     )
 
 

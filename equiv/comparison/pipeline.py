@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from equiv.backends.environment import describe_environment
-from equiv.backends.patches import only_for
+from equiv.backends.patches import isolate_import
 from equiv.comparison.case_result import make_case_result
 from equiv.comparison.default_rate import lower_default_rate
 from equiv.comparison.frozen.against import add_frozen_trials, open_against
@@ -103,10 +103,7 @@ def _start_file(file: CaseFile, progress: ReportStage, options: RunOptions) -> C
     progress(file.name)
 
     def load_and_start() -> tuple[LoadedCase, CaseState]:
-        builders: list[Any] = []
-        with only_for(builders):
-            loaded = load_case(file, least_models=1 if options.against else 2)
-            builders += loaded.case.models.values()
+        loaded = isolate_import(lambda: load_case(file, least_models=1 if options.against else 2))
         return loaded, start_case(loaded, progress, options)
 
     started = _catch_problems(file, load_and_start)
@@ -179,12 +176,18 @@ def start_case(loaded: LoadedCase, progress: ReportStage, options: RunOptions) -
         progress(f"{loaded.name}: {stage}")
 
     frozen = options.against
-    state = check_structure(open_case(loaded.case, tell) if frozen is None else open_against(loaded, frozen, tell))
-    return advance(state, (PROVE_ONLY if options.prove_only else START) if state.candidates else ())
+    with loaded.within():
+        state = check_structure(open_case(loaded.case, tell) if frozen is None else open_against(loaded, frozen, tell))
+        return advance(state, (PROVE_ONLY if options.prove_only else START) if state.candidates else ())
 
 
 def finish_case(loaded: LoadedCase, started: CaseState, options: RunOptions) -> CaseResult:
     """Run the stages that need compiled programs, and give the verdict; arguments as of `run_case`."""
+    with loaded.within():
+        return _finish(loaded, started, options)
+
+
+def _finish(loaded: LoadedCase, started: CaseState, options: RunOptions) -> CaseResult:
     if options.against is not None:
         return make_case_result(loaded, add_frozen_trials(check_candidates(started), options.against))
     state = advance(started, FINISH if started.compiling else ())

@@ -8,6 +8,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class LoadedCase:
         path: the file, relative to the working directory.
         sources: backend to the source code of its builder, if Python can find it.
         source_digest: `equiv.core.source_digest.digest_sources` of the file.
+        changes: what the import of the file changed of jax and of the environment, in words.
+        within: enters a context in which that is in force; the case is built and run in it.
     """
 
     name: str
@@ -51,6 +54,8 @@ class LoadedCase:
     path: str = ""
     sources: Mapping[str, BuilderSource] = field(default_factory=dict)
     source_digest: str = ""
+    changes: tuple[str, ...] = ()
+    within: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def find_case_files(paths: tuple[Path, ...], expression: str = "") -> list[CaseFile]:

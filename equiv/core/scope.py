@@ -59,6 +59,7 @@ class Scope:
         rewrites: those that the proofs need: where a condition of one fails, the ports may differ.
         unexercised: what no probe exercised; empty where everything is proved.
         patched: port to what its builder changed outside of its model, which was in force for this port only.
+        changes: what the import of the case file changed, which was in force for the whole case.
     """
 
     batch: dict[str, str]
@@ -72,14 +73,17 @@ class Scope:
     rewrites: tuple[str, ...] = ()
     unexercised: tuple[Unexercised, ...] = field(default_factory=tuple)
     patched: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    changes: tuple[str, ...] = ()
 
     @property
     def patches(self) -> tuple[str, ...]:
-        """What each builder changed outside of its model, in words."""
-        return tuple(
+        """What each builder, and the import of the case file, changed outside of the models, in words."""
+        whole = (f"the case file changes {', '.join(self.changes)}: in force for this case only",)
+        ports = (
             f"{port} changes {', '.join(changes)}: in force for this port only"
             for port, changes in self.patched.items()
         )
+        return (*(whole if self.changes else ()), *ports)
 
     @property
     def text(self) -> str:

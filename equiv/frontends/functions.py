@@ -13,6 +13,7 @@ from typing import Any
 
 from equiv.backends.build import identify_library
 from equiv.backends.environment import describe_environment
+from equiv.backends.patches import isolate_import
 from equiv.comparison.frozen.bundle import FrozenReference, encode_bundle, read_bundle
 from equiv.comparison.frozen.freeze import freeze_reference
 from equiv.comparison.frozen.sanity import refuse_senseless
@@ -74,9 +75,10 @@ def run(
     if against is not None:
         if prove_only or selfcheck or initial:
             raise EquivError("--against runs without --prove-only, --selfcheck and --initial.", fix="Leave them out.")
-        options = RunOptions(against=read_bundle(_path("against", against)))
-        refuse_senseless(options.against, str(against))
-        files = _frozen_case(files, options.against)
+        frozen = read_bundle(_path("against", against))
+        refuse_senseless(frozen, str(against))
+        options = RunOptions(against=frozen)
+        files = _frozen_case(files, frozen)
     started, clock = datetime.now(UTC), time.perf_counter()
     describe_environment()  # fails early where there is no device
     results: list[CaseResult] = []
@@ -358,4 +360,4 @@ def _load_one_case(path: Path, least_models: int = 2) -> LoadedCase:
     files = find_case_files((path,))
     if len(files) != 1:
         raise EquivError(f"{path}: holds {len(files)} cases, wanted one.", fix="Give a case file.")
-    return load_case(files[0], least_models)
+    return isolate_import(lambda: load_case(files[0], least_models))

@@ -13,9 +13,11 @@ from flax import linen as nn
 from flax import nnx
 
 import equiv
-from equiv.backends.patches import find_patches, only_for, patches_of, read_state, with_own_patches
+from equiv.backends.patches import find_patches, isolate_import, patches_of, read_state, with_own_patches
 from equiv.comparison.pipeline import run_cases
-from equiv.core.case_files import CaseFile
+from equiv.core.case import Case
+from equiv.core.case_files import CaseFile, LoadedCase, load_case
+from equiv.errors import CaseError
 from equiv.layers import linear
 
 BATCH = {"x": "float32[4,8]"}
@@ -180,9 +182,45 @@ def test_a_later_build_has_what_the_first_changed():
 
 
 def test_functions_are_kept_for_every_builder_of_a_case():
-    builders = [honest, port(jax.nn.relu)]
+    case = Case("none", {"one": honest, "other": port(jax.nn.relu)}, {"x": "float32[4,8]"}, ())
     plain = hk.Linear.__call__
-    with only_for(builders):
+
+    def load():
         hk.Linear.__call__ = lambda self, x: x
+        return LoadedCase("a", "", case)
+
+    assert isolate_import(load).changes == ()
     assert hk.Linear.__call__ is plain
-    assert [[patch.text for patch in patches_of(one)] for one in builders] == [["haiku._src.basic.Linear.__call__"]] * 2
+    words = ["haiku._src.basic.Linear.__call__"]
+    assert [[patch.text for patch in patches_of(one)] for one in case.models.values()] == [words, words]
+
+
+def test_a_case_files_options_hold_for_its_case_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("EQUIV_TEST_OPTION", raising=False)
+    options = (
+        'import os\njax.config.update("jax_default_matmul_precision", "float32")\nos.environ["EQUIV_TEST_OPTION"] = "1"'
+    )
+    files = []
+    for name, top in {"a": options, "b": ""}.items():
+        files.append(CaseFile(name, tmp_path / f"{name}.py"))
+        seen = (
+            "def seen(x):\n"
+            f"    with open({str(tmp_path / name)!r}, 'a') as file:\n"
+            "        print(jax.config.jax_default_matmul_precision, file=file)\n"
+            "    return jax.nn.gelu(x)\n"
+        )
+        files[-1].path.write_text(CASE.replace("PATCH", f"{top}\n{seen}").replace("ACTIVATION", "seen"))
+    found = {case.name: (case.verdicts["nnx"], case.scope.patches) for case in run_cases(files)}
+    words = "jax.config.jax_default_matmul_precision, None to 'float32', the environment variable EQUIV_TEST_OPTION"
+    assert found["a"] == ("same", (f"the case file changes {words}: in force for this case only",))
+    assert found["b"] == ("same", ())
+    assert [set((tmp_path / name).read_text().split()) for name in "ab"] == [{"float32"}, {"None"}]
+    assert jax.config.jax_default_matmul_precision is None
+    assert "EQUIV_TEST_OPTION" not in os.environ
+
+
+def test_a_case_file_that_fails_leaves_no_option(tmp_path: Path):
+    (tmp_path / "a.py").write_text('import jax\njax.config.update("jax_numpy_rank_promotion", "raise")\n1 / 0\n')
+    with pytest.raises(CaseError, match="importing it raised ZeroDivisionError"):
+        isolate_import(lambda: load_case(CaseFile("a", tmp_path / "a.py")))
+    assert jax.config.jax_numpy_rank_promotion == "allow"

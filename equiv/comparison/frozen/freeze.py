@@ -31,13 +31,13 @@ def freeze_reference(loaded: LoadedCase, progress: ReportStage = lambda _: None)
     Raises:
         EquivError: the reference cannot be built, traced, compiled or run.
     """
-    state = replace(
-        open_case(loaded.case, lambda stage: progress(f"{loaded.name}: {stage}"), own_steps=True), candidates=()
-    )
     run = (trace_ports, start_compiling, run_reference)
-    state = advance(state, (*run, partial(lower_default_rate, stages=run), try_probes))
-    state.progress("naming")
-    return _make_bundle(loaded.name, state)
+    with loaded.within():
+        opened = open_case(loaded.case, lambda stage: progress(f"{loaded.name}: {stage}"), own_steps=True)
+        state = replace(opened, candidates=())
+        state = advance(state, (*run, partial(lower_default_rate, stages=run), try_probes))
+        state.progress("naming")
+        return _make_bundle(loaded.name, state)
 
 
 def _make_bundle(name: str, state: CaseState) -> FrozenReference:

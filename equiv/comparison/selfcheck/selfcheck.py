@@ -41,7 +41,8 @@ def run_selfcheck(
     Raises:
         EquivError: the case or its reference cannot be used.
     """
-    return plant_faults(loaded.name, trace_ports(open_case(loaded.case)), faults, fresh, rules)
+    with loaded.within():
+        return plant_faults(loaded.name, trace_ports(open_case(loaded.case)), faults, fresh, rules)
 
 
 def plant_faults(

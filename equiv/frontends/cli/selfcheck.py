@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import click
@@ -29,13 +30,14 @@ def _run_selfchecks(files: list[CaseFile], as_json: bool, fresh: bool) -> int:
     done = []
     with redirect_stdout(sys.stderr), open_console(stderr=True).status("importing jax") as status:
         from equiv.backends.environment import describe_environment
+        from equiv.backends.patches import isolate_import
         from equiv.comparison.selfcheck.selfcheck import run_selfcheck as plant
 
         describe_environment()
         for file in files:
             status.update(file.name)
             try:
-                done.append(plant(load_case(file), fresh=fresh))
+                done.append(plant(isolate_import(partial(load_case, file)), fresh=fresh))
             except EquivError as error:
                 done.append(selfcheck_results.SelfcheckResult(file.name, fresh, problem=str(error)))
     result = selfcheck_results.summarise_selfcheck(done)
