@@ -65,6 +65,14 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def search(session: nox.Session) -> None:
+    """Search for what would break a verdict: wrong proofs of random programs, and ports that cheat."""
+    install(session, "test")
+    session.run("python", "tests/soundness_run.py", *(session.posargs or ["400"]))
+    session.run("python", "tests/cheating_run.py")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, format and the direction of imports."""
     session.install(*nox.project.dependency_groups(PROJECT, "lint"))  # reads sources only, needs no jax

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 from named import make_program
+from soundness_operations import MORE
 
 SIZE = 3
 SHAPES = ((), (SIZE,), (1, SIZE), (SIZE, 1), (SIZE, SIZE), (SIZE, SIZE, SIZE))
@@ -175,21 +176,22 @@ def nested(rng, pool):
 
 ONE = (unary, scaled, moved, reshaped, repeated, reduced)
 STEPS = (elementwise, elementwise, *ONE, multiplied, centred, masked, looped, nested)
+ALL_STEPS = (*STEPS, *MORE, *MORE)
 
 
-def random_program(seed, length=30):
-    """Trace a program of `length` random operations."""
+def random_program(seed, length=30, steps=STEPS, twists=12):
+    """Trace a program of `length` random operations in `steps`; a twin has another of its first `twists` choices."""
     rng = np.random.default_rng(seed)
 
     def run(*arrays):
         pool = list(arrays)
         for turn in range(length):
-            step, before = pick(rng, STEPS), tuple(pool)
-            twins = [Choices((seed, turn)), Choices((seed, turn), int(rng.integers(12)))]
+            step, before = pick(rng, steps), tuple(pool)
+            twins = [Choices((seed, turn)), Choices((seed, turn), int(rng.integers(twists)))]
             for choices in twins[: 1 + int(rng.integers(2))]:
                 try:
                     made = step(choices, list(before))
-                except (IndexError, ValueError, TypeError):
+                except (IndexError, ValueError, TypeError):  # nothing of that shape: another operation
                     continue
                 if made.shape in SHAPES and str(made.dtype) == "float64":
                     pool.append(made)

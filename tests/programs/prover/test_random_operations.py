@@ -1,0 +1,41 @@
+"""Random programs with indices, sorting, convolutions, whole numbers, casts, branches, custom rules and draws.
+
+`python tests/soundness_run.py` makes many more of them.
+"""
+
+from collections import Counter
+
+import pytest
+import soundness_operations as made
+import soundness_run
+from soundness_programs import ALL_STEPS, elementwise, random_inputs, random_program
+
+from equiv.programs.prover import terms, value_numbering
+
+
+def wrong_in(seed, steps, length=8):
+    program = random_program(seed, length, (*steps, elementwise), twists=5)
+    return soundness_run.wrong_proofs((soundness_run.subject(program, random_inputs()),), Counter())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_values_of_one_name_are_equal(seed):
+    assert wrong_in(seed, ALL_STEPS, 20) == []
+
+
+IGNORED = (
+    ("dimension_numbers", made.gathered),
+    ("dimensions", made.sliced),
+    ("reverse", made.cumulated),
+    ("padding", made.convolved),
+    ("mantissa_bits", made.cast),
+    ("dimension", made.ordered),
+)
+"""A parameter that decides, and an operation that has it."""
+
+
+@pytest.mark.parametrize(("parameter", "step"), IGNORED, ids=lambda one: getattr(one, "__name__", one))
+def test_an_ignored_parameter_would_be_noticed(monkeypatch, parameter, step):
+    for module in (terms, value_numbering):
+        monkeypatch.setattr(module, "IGNORED_PARAMS", {*terms.IGNORED_PARAMS, parameter})
+    assert any(wrong_in(seed, (step,) * 4) for seed in range(30))
