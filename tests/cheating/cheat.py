@@ -7,7 +7,7 @@ notice because it is the same at these shapes says so.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -36,8 +36,6 @@ class Cheat:
         layers: of the case.
         says: a pattern that has to be in what is told, where the verdict is `same`; empty: it must not be `same`.
         refused: a pattern of the error that the port gets; empty: it gets a verdict.
-        steps: of the case.
-        loss: of the case.
     """
 
     name: str
@@ -47,27 +45,33 @@ class Cheat:
     batch: dict[str, str]
     layers: tuple[Any, ...] = ROWS
     says: str = ""
-    steps: int = 3
-    loss: Callable[..., Any] | None = None
     refused: str = ""
 
 
-def judge(cheat: Cheat) -> tuple[str, str]:
+class Port(Protocol):
+    """What is judged: builders, and what a case has beside them."""
+
+    left: Callable[..., Any]
+    right: Callable[..., Any]
+    batch: dict[str, str]
+    layers: tuple[Any, ...]
+
+
+def judge(port: Port) -> tuple[str, str]:
     """The verdict, and all that is told beside it.
 
     Raises:
         EquivError: the port cannot be used.
     """
     result = equiv.compare(
-        cheat.left,
-        cheat.right,
-        batch=cheat.batch,
-        layers=cheat.layers,
-        steps=cheat.steps,
-        loss=cheat.loss,
+        port.left,
+        port.right,
+        batch=port.batch,
+        layers=port.layers,
+        steps=3,
         names=("left", "right"),
     )
-    return result.verdict, " ".join(told(result.cases[0]))
+    return result.verdict, f"{result.headline} {' '.join(told(result.cases[0]))}"
 
 
 def is_caught(cheat: Cheat, verdict: str, words: str) -> bool:
