@@ -2,6 +2,7 @@
 
 import pytest
 from cheating.cheat import Cheat, dense, is_caught, judge
+from cheating.right import all_right
 from cheating_run import all_cheats
 
 FEW = (
@@ -19,6 +20,11 @@ def test_there_are_many_cheats_of_distinct_names():
     names = [one.name for one in all_cheats()]
     assert len(names) == len(set(names)) >= 100
     assert set(FEW) <= set(names)
+
+
+def test_there_are_many_right_ports_of_distinct_names():
+    names = [one.name for one in all_right()]
+    assert len(names) == len(set(names)) >= 60
 
 
 def test_what_is_silently_called_the_same_is_no_catch():
