@@ -15,6 +15,9 @@ from equiv.core.scope import Scope
 from equiv.core.verdict import verdict_of
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.exercise import list_unexercised
+from equiv.programs.keep_casts import float_dtypes
+from equiv.programs.prover.proof import FLOAT64_CASTS
+from equiv.programs.prover.prove import all_programs
 
 
 def make_case_result(loaded: LoadedCase, state: CaseState) -> CaseResult:
@@ -49,6 +52,7 @@ def make_case_result(loaded: LoadedCase, state: CaseState) -> CaseResult:
 def describe_scope(state: CaseState) -> Scope:
     """What the verdicts of a case hold for."""
     case, request = state.built_case.case, state.built_case.request
+    rewrites = tuple(dict.fromkeys(name for check in state.checks for one in check.findings for name in one.rewrites))
     return Scope(
         batch=dict(case.batch),
         methods={name: tuple(entries) for name, entries in request.methods.items()},
@@ -58,14 +62,20 @@ def describe_scope(state: CaseState) -> Scope:
         budget_factor=case.budget_factor,
         proved=state.proved,
         ran=bool(state.compiling),
-        rewrites=tuple(
-            dict.fromkeys(name for check in state.checks for one in check.findings for name in one.rewrites)
-        ),
+        rewrites=rewrites,
+        cast_dtypes=_traced_dtypes(state) if FLOAT64_CASTS in rewrites else (),
+        ranges=state.ranges,
         patched={name: one.port.patched for name, one in state.built_case.built.items() if one.port.patched},
         unexercised=()
         if state.proved
         else tuple(one for port, observed in state.exercised.items() for one in list_unexercised(port, observed)),
     )
+
+
+def _traced_dtypes(state: CaseState) -> tuple[str, ...]:
+    """The float dtypes in which the ports compute."""
+    parts = (part for traced in state.traced.values() for part in all_programs(traced.programs))
+    return tuple(sorted(frozenset[str]().union(*map(float_dtypes, parts))))
 
 
 def _default_rate(built_case: BuiltCase) -> float:

@@ -17,6 +17,7 @@ from equiv.comparison.frozen.bundle import FrozenReference
 from equiv.comparison.initial_values import compare_initial_values
 from equiv.comparison.longer_batch import try_longer_batch
 from equiv.comparison.prove_only import check_by_proof
+from equiv.comparison.ranges import probe_ranges
 from equiv.comparison.selfcheck.selfcheck import plant_faults
 from equiv.comparison.stages import (
     break_proofs,
@@ -37,7 +38,8 @@ from equiv.core.results import CaseResult, RunResult
 from equiv.core.selfcheck_results import fault_matrix
 from equiv.errors import EquivError
 from equiv.programs.prover.algebra import CONDITIONS
-from equiv.programs.prover.proof import FLOAT64_CONSTANTS
+from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS
+from equiv.programs.range_limits import float_range
 
 Returned = TypeVar("Returned")
 
@@ -52,6 +54,7 @@ COMPARE = (
     run_reference,
     partial(lower_default_rate, stages=(*START, run_reference)),
     check_candidates,
+    probe_ranges,
     explain_differences,
     try_probes,
 )
@@ -146,10 +149,13 @@ def make_run_result(cases: list[CaseResult], started: datetime, seconds: float) 
 def _rewrite_conditions(cases: list[CaseResult]) -> dict[str, str]:
     """Map the rewrites that proofs of these cases use to their conditions."""
     used = {name for case in cases for check in case.checks for item in check.findings for name in item.rewrites}
-    constants = {
-        FLOAT64_CONSTANTS: "float64 traces are compared: 1 - 0.99 and 0.01 are equal in real numbers, not in float32"
+    dtypes = sorted({dtype for case in cases if case.scope is not None for dtype in case.scope.cast_dtypes})
+    ranges = " and ".join(f"{one.dtype} ({one.smallest:.2g} to {one.largest:.4g})" for one in map(float_range, dtypes))
+    lifted = {
+        FLOAT64_CONSTANTS: "float64 traces are compared: 1 - 0.99 and 0.01 are equal in real numbers, not in float32",
+        FLOAT64_CASTS: f"casts between {ranges} are left out: no value on the way leaves the range of its dtype",
     }
-    return {name: condition for name, condition in (CONDITIONS | constants).items() if name in used}
+    return {name: condition for name, condition in (CONDITIONS | lifted).items() if name in used}
 
 
 def run_case(
@@ -189,7 +195,7 @@ def finish_case(loaded: LoadedCase, started: CaseState, options: RunOptions) -> 
 
 def _finish(loaded: LoadedCase, started: CaseState, options: RunOptions) -> CaseResult:
     if options.against is not None:
-        return make_case_result(loaded, add_frozen_trials(check_candidates(started), options.against))
+        return make_case_result(loaded, add_frozen_trials(probe_ranges(check_candidates(started)), options.against))
     state = advance(started, FINISH if started.compiling else ())
     result = make_case_result(loaded, state)
     if options.initial_values:

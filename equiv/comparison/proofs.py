@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import jax
 import numpy as np
 
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import STEP, TRAINING, ProgramName
 from equiv.errors import EquivError
+from equiv.programs.keep_casts import keep_casts
 from equiv.programs.probes import NamedArrays
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.proof import Proofs
-from equiv.programs.prover.prove import NumberedPort, prove
+from equiv.programs.prover.prove import NumberedPort, all_programs, prove
 from equiv.programs.traced_port import TracedPort, trace_program_float64
 
 
@@ -32,7 +34,17 @@ def prover_side(traced: TracedPort) -> ProverSide:
         except EquivError:
             return None  # the float64 run reports why
 
-    return ProverSide(NumberedPort(traced.programs, traced.table, lift), traced.fresh)
+    def lift_with_casts(program: ProgramName) -> Program | None:
+        own = next((part for part in all_programs(traced.programs) if part.name == program), None)
+        if own is None or (lifted := lift(program)) is None:
+            return None
+        try:
+            with jax.enable_x64(True):
+                return keep_casts(own, lifted)
+        except EquivError:
+            return None  # the proof then names the rewrite of leaving casts out
+
+    return ProverSide(NumberedPort(traced.programs, traced.table, lift, lift_with_casts), traced.fresh)
 
 
 def prove_all(left: ProverSide, candidates: Mapping[str, TracedPort]) -> dict[str, Proofs]:

@@ -1,6 +1,6 @@
 """Check by proof alone, in a fraction of the time. What is not proved gets the grade `not run`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,9 +20,14 @@ from equiv.core.output_name import TRAINING, OutputName
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
 from equiv.programs.program import Programs
-from equiv.programs.prover.proof import Proofs
+from equiv.programs.prover.proof import FLOAT64_CASTS, Proofs
+from equiv.programs.prover.prove import all_programs
+from equiv.programs.range_limits import narrow_ranges
+from equiv.programs.traced_port import TracedPort
 
 NOT_PROVED_NOTE = "not proved, and nothing is run with --prove-only. Run without it."
+
+RANGE_NOTE = "proved but for the range of {}, which nothing tries with --prove-only. Run without it."
 
 
 def check_by_proof(state: CaseState) -> CaseState:
@@ -34,16 +39,22 @@ def check_by_proof(state: CaseState) -> CaseState:
 def _proved_checks(state: CaseState, candidate: str) -> Iterator[CheckResult]:
     left, right, proofs = state.traced[state.reference], state.traced[candidate], state.proofs[candidate]
     wanted: dict[str, list[OutputName]] = {"outputs": [], "gradients": [], "state": []}
-    own = one_sided_leaves(left.table, right.table)
+    own, limits = one_sided_leaves(left.table, right.table), _narrow_dtypes(left, right)
     for part in left.programs.parts:
         for output in part.outputs:
             if not (output.is_leaf and output.leaf in own):
                 wanted[output.check].append(output)
     for check, outputs in wanted.items():
         if outputs:
-            yield _proved_check(check, candidate, outputs, proofs)
+            yield _proved_check(check, candidate, outputs, proofs, limits)
     if training := _training_check(state, candidate):
         yield training
+
+
+def _narrow_dtypes(*ports: TracedPort) -> list[str]:
+    """The dtypes in which ports compute whose range is narrower than that of float32."""
+    parts = (part for port in ports for part in all_programs(port.programs))
+    return sorted({one.dtype for part in parts for one in narrow_ranges(part)})
 
 
 def _training_check(state: CaseState, candidate: str) -> CheckResult | None:
@@ -60,7 +71,7 @@ def _training_check(state: CaseState, candidate: str) -> CheckResult | None:
         remarks += describe_idle_slots(ports, _without_counts(idle, (left.programs, right.programs)))
     if not outputs and not lone:
         return None
-    found = _proved_check("train", candidate, outputs, state.proofs[candidate])
+    found = _proved_check("train", candidate, outputs, state.proofs[candidate], _narrow_dtypes(left, right))
     findings = (*lone, *found.findings)
     summary = lone[0].note if lone else found.summary
     return replace(found, grade=check_grade(findings), summary=summary, findings=findings, remarks=remarks)
@@ -77,12 +88,17 @@ def _without_counts(idle: Mapping[OutputName, str], sides: tuple[Programs, Progr
     return {name: port for name, port in idle.items() if not np.issubdtype(dtypes[name], np.integer)}
 
 
-def _proved_check(check: str, candidate: str, outputs: list[OutputName], proofs: Proofs) -> CheckResult:
+def _proved_check(
+    check: str, candidate: str, outputs: list[OutputName], proofs: Proofs, limits: Sequence[str]
+) -> CheckResult:
     findings = []
     for output in outputs:
         proof = proofs.get((output, output, False))
         if proof is None:
             findings.append(Finding(str(output), "not run", note=NOT_PROVED_NOTE, output=output))
+        elif FLOAT64_CASTS in proof.rewrites and limits:
+            note = RANGE_NOTE.format(" and ".join(limits))
+            findings.append(Finding(str(output), "not run", note=note, rewrites=proof.rewrites, output=output))
         else:
             findings.append(Finding(str(output), proof.grade, rewrites=proof.rewrites, output=output))
     proved = sum(finding.grade != "not run" for finding in findings)

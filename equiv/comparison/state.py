@@ -10,6 +10,7 @@ from equiv.comparison.proofs import ProverSide
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.output_name import ProgramName
 from equiv.core.results import CheckResult, Finding, ProbeTrial
+from equiv.core.scope import RangeTried
 from equiv.errors import EquivError
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.exercise import Observed
@@ -63,6 +64,7 @@ class CaseState:
         wanted: names of the checks after structure.
         observed: what the reference gave.
         exercised: port to what all of its probes exercised.
+        ranges: over which ranges of narrow dtypes candidates were compared.
     """
 
     built_case: BuiltCase
@@ -82,6 +84,7 @@ class CaseState:
     wanted: Sequence[str] = tuple(LATER_CHECKS)
     observed: Reference | None = None
     exercised: Mapping[str, Observed] = field(default_factory=dict)
+    ranges: tuple[RangeTried, ...] = ()
 
     @property
     def proved(self) -> bool:

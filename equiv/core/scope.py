@@ -44,6 +44,35 @@ class Unexercised:
 
 
 @dataclass(frozen=True)
+class RangeTried:
+    """The range of a dtype, narrower than that of float32, over which a candidate was compared with the reference.
+
+    Attributes:
+        candidate: name of the port.
+        dtype: the dtype.
+        smallest: its smallest normal number.
+        largest: its largest finite number.
+        inputs: which inputs were scaled until values left the range, one after the other.
+        why_not: why nothing was run; empty where it was.
+    """
+
+    candidate: str
+    dtype: str
+    smallest: float
+    largest: float
+    inputs: tuple[str, ...] = ()
+    why_not: str = ""
+
+    @property
+    def text(self) -> str:
+        """It in words, without the candidate."""
+        limits = f"{self.dtype} from {self.smallest:.2g} to {self.largest:.6g}"
+        if self.why_not:
+            return f"the range of {limits} was not tried: {self.why_not.rstrip('.')}"
+        return f"the range of {limits} was tried by scaling {', '.join(self.inputs)}"
+
+
+@dataclass(frozen=True)
 class Scope:
     """What the verdicts of a case hold for.
 
@@ -57,6 +86,8 @@ class Scope:
         proved: whether every output of every candidate is proved: for every input, not only for the probes.
         ran: whether anything was run; nothing is with `--prove-only`.
         rewrites: those that the proofs need: where a condition of one fails, the ports may differ.
+        cast_dtypes: the dtypes in which the ports compute, where a proof leaves casts out.
+        ranges: over which ranges of narrow dtypes the ports were compared.
         unexercised: what no probe exercised; empty where everything is proved.
         patched: port to what its builder changed outside of its model, which was in force for this port only.
         changes: what the import of the case file changed, which was in force for the whole case.
@@ -71,6 +102,8 @@ class Scope:
     proved: bool = False
     ran: bool = True
     rewrites: tuple[str, ...] = ()
+    cast_dtypes: tuple[str, ...] = ()
+    ranges: tuple[RangeTried, ...] = ()
     unexercised: tuple[Unexercised, ...] = field(default_factory=tuple)
     patched: dict[str, tuple[str, ...]] = field(default_factory=dict)
     changes: tuple[str, ...] = ()
@@ -86,6 +119,19 @@ class Scope:
         return (*(whole if self.changes else ()), *ports)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Over which ranges the ports were compared, and what builders changed, in words."""
+        return (*self.range_texts, *self.patches)
+
+    @property
+    def range_texts(self) -> tuple[str, ...]:
+        """Over which ranges of narrow dtypes the ports were compared, in words; equal ones once."""
+        texts: dict[str, list[str]] = {}
+        for one in self.ranges:
+            texts.setdefault(one.text, []).append(one.candidate)
+        return tuple(f"{', '.join(names)}: {text}" for text, names in texts.items())
+
+    @property
     def text(self) -> str:
         """It in words, without what is unexercised."""
         shapes = ", ".join(f"{name} {spec}" for name, spec in self.batch.items())
@@ -97,6 +143,8 @@ class Scope:
         values = "every value of" if self.proved else "the probes' values of" if self.ran else "what is proved, for"
         if self.proved and self.rewrites:
             values = f"every value, up to the rewrites {', '.join(self.rewrites)}, of"
+            if self.cast_dtypes:
+                values = values.replace(", of", f" (dtypes: {', '.join(self.cast_dtypes)}), of")
         return f"{values} these shapes and dtypes: {shapes}; {methods}{modes}; {self.steps} train steps{optimizer}"
 
 

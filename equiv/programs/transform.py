@@ -168,14 +168,14 @@ class DrawReplay(Interpreter[Any]):
 
     def constant(self, array: Any) -> Any:
         """A constant itself, in float64 the number that it was before the trace rounded it."""
-        return _constant_as_float64(array) if self.float64 else array
+        return constant_as_float64(array) if self.float64 else array
 
     def step(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         """Evaluate one equation of any kind, under its own source line."""
         info = eqn.source_info
         with user_context(info.traceback, name_stack=current_name_stack() + info.name_stack):  # keeps file and line
             outs = super().step(eqn, ins)
-        return list(map(_as_float64, outs)) if self.float64 else outs
+        return list(map(as_float64, outs)) if self.float64 else outs
 
     def equation(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         """Evaluate an equation that is no call."""
@@ -188,7 +188,7 @@ class DrawReplay(Interpreter[Any]):
             # Bits have a meaning only at the width that was traced.
             ins = [jnp.asarray(value, atom.aval.dtype) for value, atom in zip(ins, eqn.invars, strict=True)]
         elif self.float64:
-            params = _float64_params(eqn, ins)
+            params = float64_params(eqn, ins)
         with jax.ensure_compile_time_eval() if _makes_constant_keys(eqn, ins) else nullcontext():
             outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(params))
         return outs if eqn.primitive.multiple_results else [outs]
@@ -287,21 +287,25 @@ def _makes_constant_keys(eqn: Any, ins: Sequence[Any]) -> bool:
     )
 
 
-def _as_float64(value: Any) -> Any:
+def as_float64(value: Any) -> Any:
+    """Convert an array of a narrower float dtype to float64; other values are returned as they are."""
     return jnp.asarray(value, "float64") if str(getattr(value, "dtype", "")) in NARROW_FLOAT_DTYPES else value
 
 
-def _constant_as_float64(value: Any) -> Any:
+def constant_as_float64(value: Any) -> Any:
     """Convert a constant that the trace has rounded: a scalar becomes the shortest decimal that rounds to it."""
     dtype = getattr(value, "dtype", None)
     if str(dtype) not in NARROW_FLOAT_DTYPES or np.ndim(value):
-        return _as_float64(value)
+        return as_float64(value)
     number = np.asarray(value)
     decimals = (float(f"{float(number):.{digits}g}") for digits in range(1, 18))
-    return jnp.asarray(next(one for one in decimals if np.asarray(one, number.dtype) == number), "float64")
+    with np.errstate(over="ignore"):  # 70000 is no float16
+        exact = next((one for one in decimals if np.asarray(one, number.dtype) == number), number)  # no decimal is NaN
+    return jnp.asarray(exact, "float64")
 
 
-def _float64_params(eqn: Any, ins: list[Any]) -> dict[str, Any]:
+def float64_params(eqn: Any, ins: list[Any]) -> dict[str, Any]:
+    """The parameters of an equation with the dtypes of its float64 form, given its operands in that form."""
     params = dict(eqn.params)
     for key in DTYPE_PARAMETERS:
         if str(params.get(key)) in NARROW_FLOAT_DTYPES:

@@ -63,7 +63,7 @@ def _scope_lines(cases: Sequence[CaseResult]) -> Iterable[str]:
     for case in cases:
         if case.scope is not None:
             yield f"{case.name}: {case.scope.text}"
-            yield from (f"{case.name}: {patch}" for patch in case.scope.patches)
+            yield from (f"{case.name}: {note}" for note in case.scope.notes)
             yield from (f"{case.name}, exercised in part: {place}" for place in group_by_port(case.scope.unexercised))
 
 

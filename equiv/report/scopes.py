@@ -16,12 +16,12 @@ def describe_scopes(cases: Sequence[CaseResult]) -> Iterator[str]:
         count = sum(len(list(group_by_port(scope.unexercised))) for _, scope in known)
         some = f"; {count} places exercised in part: the page has them below each case" if count else ""
         yield f"each holds for its case's shapes, dtypes, methods, modes and steps{some}"
-        yield from (f"{case.name}: {patch}" for case, scope in known for patch in scope.patches)
+        yield from (f"{case.name}: {note}" for case, scope in known for note in scope.notes)
         return
     for case, scope in known:
         name = f"{case.name}: " if len(cases) > 1 else ""
         yield f"{name}holds for {scope.text}"
-        yield from (f"{name}{patch}" for patch in scope.patches)
+        yield from (f"{name}{note}" for note in scope.notes)
         if scope.unexercised:
             places = list(group_by_port(scope.unexercised))
             more = len(places) - MAX_UNEXERCISED

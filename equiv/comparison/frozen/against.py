@@ -99,13 +99,14 @@ def _number_frozen(frozen: FrozenReference, table: LeafTable) -> NumberedPort:
     )
     side = NumberedPort(programs, table, lambda _: None, frozen=True)
     for part in (*frozen.parts, frozen.begin, frozen.step):
+        side.casts[part.name] = part.casts
         side.needs[part.name] = {
             output: frozenset(part.inputs[number] for number in numbers)
             for output, numbers in zip(part.outputs, part.needs, strict=True)
         }
     for names in frozen.names if frozen.prover == fingerprint() else ():
-        side.known[names.float64, frozenset(names.rules), names.program] = names.outputs
-        side.applied.setdefault((names.float64, names.program), set()).update(names.rules)
+        side.known[names.precision, frozenset(names.rules), names.program] = names.outputs
+        side.applied.setdefault((names.precision, names.program), set()).update(names.rules)
     return side
 
 

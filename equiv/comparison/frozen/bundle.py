@@ -21,8 +21,9 @@ from equiv.core.output_name import InputName, OutputName, ProgramName
 from equiv.core.results import ProbeTrial
 from equiv.errors import EquivError
 from equiv.programs.program import Draw, KeyReuse
+from equiv.programs.prover.proof import Precision
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 FIRST_LINE = b"equiv bundle %d\n"
 
@@ -54,6 +55,7 @@ class FrozenProgram:
         outputs: by name.
         draws: what it draws.
         needs: for every output the numbers of the inputs that it can depend on.
+        casts: whether it has casts that a float64 trace removes.
     """
 
     name: ProgramName
@@ -61,6 +63,7 @@ class FrozenProgram:
     outputs: tuple[OutputName, ...]
     draws: tuple[Draw, ...]
     needs: tuple[tuple[int, ...], ...]
+    casts: bool
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,13 @@ class FrozenNames:
 
     Attributes:
         program: name of the program.
-        float64: whether in float64.
+        precision: in which it is numbered.
         rules: the rewrites applied.
         outputs: output to name.
     """
 
     program: ProgramName
-    float64: bool
+    precision: Precision
     rules: tuple[str, ...]
     outputs: dict[OutputName, str]
 

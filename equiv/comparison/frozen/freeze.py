@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import chain, combinations
+from typing import get_args
 
 from equiv.backends.build import DEFAULT_RATE, DefaultSgd
 from equiv.backends.environment import describe_environment
@@ -17,6 +18,7 @@ from equiv.core.case_files import LoadedCase
 from equiv.core.leaves import MappedLeaf
 from equiv.programs.probes import Probe
 from equiv.programs.program import Program
+from equiv.programs.prover.proof import Precision
 from equiv.programs.prover.prove import ALL_REWRITES, NumberedPort, all_programs
 from equiv.programs.prover.version import fingerprint
 
@@ -91,16 +93,19 @@ def _freeze_program(side: NumberedPort, program: Program) -> FrozenProgram:
     number = {name: index for index, name in enumerate(program.inputs)}
     needs = side.dependencies(program)
     numbers = tuple(tuple(sorted(number[name] for name in needs[output])) for output in program.outputs)
-    return FrozenProgram(program.name, program.inputs, program.outputs, program.draws, numbers)
+    casts = side.has_casts(program.name)
+    return FrozenProgram(program.name, program.inputs, program.outputs, program.draws, numbers, casts)
 
 
 def _freeze_names(side: NumberedPort) -> Iterator[FrozenNames]:
     """Yield names under every set of rewrites that applies, so that a proof can name those it needs."""
-    for float64 in (False, True):
+    for precision in get_args(Precision):
         for part in all_programs(side.programs):
-            if any(side.name(output, float64, ALL_REWRITES) for output in part.outputs):
-                applied = sorted(side.applied[float64, part.name])
+            if side.resolve(part.name, precision) != precision:
+                continue
+            if any(side.name(output, precision, ALL_REWRITES) for output in part.outputs):
+                applied = sorted(side.applied[precision, part.name])
                 for rules in chain.from_iterable(combinations(applied, size) for size in range(len(applied) + 1)):
-                    named = {output: side.name(output, float64, frozenset(rules)) for output in part.outputs}
+                    named = {output: side.name(output, precision, frozenset(rules)) for output in part.outputs}
                     outputs = {output: name for output, name in named.items() if name is not None}
-                    yield FrozenNames(part.name, float64, rules, outputs)
+                    yield FrozenNames(part.name, precision, rules, outputs)

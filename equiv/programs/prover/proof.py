@@ -18,5 +18,11 @@ class Proof:
 FLOAT64_CONSTANTS = "constants as in float64"
 """The rewrite of comparing float64 traces: in float32 `1 - 0.99` and `0.01` differ, in real numbers they do not."""
 
+FLOAT64_CASTS = "casts as in float64"
+"""The rewrite of leaving casts out, as float64 traces do: in float16 `x * x` is infinite from 256 on."""
+
+Precision = Literal["native", "kept", "float64"]
+"""In which form programs are numbered: as traced; in float64 with their casts kept; in float64 without casts."""
+
 Proofs = Mapping[tuple[OutputName, OutputName, bool], Proof]
 """`(output of the reference, output of the candidate, cold)` to proof; cold: from each library's own initial state."""

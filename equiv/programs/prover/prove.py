@@ -2,7 +2,8 @@
 
 Both ports' programs are numbered (`value_numbering.py`); outputs of equal name are the same computation. Outputs that
 stay unequal are tried under the named rewrites (`algebra.py`), in the ports' own precision and then in float64, where
-constants are not rounded yet; only the rewrites that a proof needs are reported.
+constants are not rounded yet: first with the ports' casts, then without. Only the rewrites that a proof needs are
+reported.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,10 +12,12 @@ from typing import Any
 
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import BEGIN, STEP, TRAINING, InputName, OutputName, ProgramName, leaf_input
+from equiv.programs.content import digest
 from equiv.programs.jaxpr import Interpreter, read_scan
+from equiv.programs.keep_casts import has_casts
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.algebra import CONDITIONS, Algebra
-from equiv.programs.prover.proof import FLOAT64_CONSTANTS, Proof, Proofs
+from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Precision, Proof, Proofs
 from equiv.programs.prover.value_numbering import Numbering, number_program
 
 ALL_REWRITES = frozenset(CONDITIONS)
@@ -40,30 +43,45 @@ class NumberedPort:
     Attributes:
         programs: in the port's own precision.
         table: its leaf table.
-        float64_program: gives a program in float64 by name; None where there is none.
-        known: whether in float64, rewrites and program to the names of its outputs.
-        applied: whether in float64, and program, to the rewrites that applied in it.
+        float64_program: gives a program in float64 by name, without casts; None where there is none.
+        kept_program: gives one with its casts by name; None where it has none, or they cannot be kept.
+        known: precision, rewrites and program to the names of its outputs.
+        applied: precision and program to the rewrites that applied in it.
         needs: program to output to the inputs that it can depend on.
+        casts: program to whether it has casts that a float64 trace removes.
         frozen: all names come from a frozen reference; there is nothing to number.
     """
 
     programs: Programs
     table: LeafTable
     float64_program: Callable[[ProgramName], Program | None]
-    known: dict[tuple[bool, frozenset[str], ProgramName], dict[OutputName, str]] = field(default_factory=dict)
-    applied: dict[tuple[bool, ProgramName], set[str]] = field(default_factory=dict)
+    kept_program: Callable[[ProgramName], Program | None] = lambda _: None
+    known: dict[tuple[Precision, frozenset[str], ProgramName], dict[OutputName, str]] = field(default_factory=dict)
+    applied: dict[tuple[Precision, ProgramName], set[str]] = field(default_factory=dict)
     needs: dict[ProgramName, Dependencies] = field(default_factory=dict)
+    casts: dict[ProgramName, bool] = field(default_factory=dict)
     frozen: bool = False
 
-    def name(self, output: OutputName, float64: bool, rules: frozenset[str]) -> str | None:
+    def name(self, output: OutputName, precision: Precision, rules: frozenset[str]) -> str | None:
         """The name of one output; None where there is no such program."""
         program = output.program
+        precision = self.resolve(program, precision)
         if self.frozen:
-            rules &= self.applied.get((float64, program), NO_REWRITES)
-            return self.known.get((float64, rules, program), {}).get(output)
-        if (float64, rules, program) not in self.known:
-            self.known[float64, rules, program] = self._number(program, float64, rules)
-        return self.known[float64, rules, program].get(output)
+            rules &= self.applied.get((precision, program), NO_REWRITES)
+            return self.known.get((precision, rules, program), {}).get(output)
+        if (precision, rules, program) not in self.known:
+            self.known[precision, rules, program] = self._number(program, precision, rules)
+        return self.known[precision, rules, program].get(output)
+
+    def resolve(self, program: ProgramName, precision: Precision) -> Precision:
+        """The precision in which a program is numbered: without casts, those that are kept are as none."""
+        return "float64" if precision == "kept" and not self.has_casts(program) else precision
+
+    def has_casts(self, program: ProgramName) -> bool:
+        """Whether a program has casts that a float64 trace removes."""
+        if program not in self.casts:
+            self.casts[program] = any(part.name == program and has_casts(part) for part in all_programs(self.programs))
+        return self.casts[program]
 
     def dependencies(self, program: Program) -> Dependencies:
         """Output to the inputs that it can depend on."""
@@ -71,16 +89,21 @@ class NumberedPort:
             self.needs[program.name] = input_dependencies(program)
         return self.needs[program.name]
 
-    def _number(self, program: ProgramName, float64: bool, rules: frozenset[str]) -> dict[OutputName, str]:
-        own = (part for part in all_programs(self.programs) if part.name == program)
-        part = self.float64_program(program) if float64 else next(own, None)
-        if part is None:
-            return {}
-        algebra = Algebra(rules)
-        values = number_program(part, Numbering(algebra), mirrored_inputs(self.table))
+    def _number(self, program: ProgramName, precision: Precision, rules: frozenset[str]) -> dict[OutputName, str]:
+        find = {"native": self._own_program, "kept": self.kept_program, "float64": self.float64_program}
+        part, algebra = find[precision](program), Algebra(rules)
+        values = {} if part is None else number_program(part, Numbering(algebra), mirrored_inputs(self.table))
+        names = {output: value.name for output, value in values.items()}
+        if precision == "kept":
+            # The same casts, and the same function: constants of the program with casts are guessed.
+            names = {output: digest(one, self.name(output, "float64", rules)) for output, one in names.items()}
         if rules == ALL_REWRITES:
-            self.applied[float64, program] = algebra.applied
-        return {output: value.name for output, value in values.items()}
+            also = self.applied.get(("float64", program), set()) if precision == "kept" else set()
+            self.applied[precision, program] = algebra.applied | also
+        return names
+
+    def _own_program(self, program: ProgramName) -> Program | None:
+        return next((part for part in all_programs(self.programs) if part.name == program), None)
 
 
 def mirrored_inputs(table: LeafTable) -> dict[InputName, InputName]:
@@ -123,21 +146,29 @@ def prove(left: NumberedPort, right: NumberedPort, same_initial_state: frozenset
 
 
 def _prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, Proof]:
-    """Prove outputs of single programs: first without rewrites, then with them, last in float64."""
+    """Prove outputs of single programs: without rewrites, then with them, then in float64 with casts, then without."""
     pairs = _output_pairs(left, right)
     found: dict[OutputPair, Proof] = {}
-    # The strongest statement first: what is proved by structure alone is not tried under rewrites.
-    for float64, rules in ((False, frozenset[str]()), (False, ALL_REWRITES), (True, ALL_REWRITES)):
+    for precision, rules, also in STATEMENTS:
         open_pairs = [pair for pair in pairs if pair not in found]
         if not open_pairs:
             break
         sets: dict[frozenset[str], None] = {}
-        for pair in _equal_pairs(left, right, open_pairs, float64, rules):
-            needed = _minimal_rewrites(left, right, pair, float64, tuple(sets)) if rules else NO_REWRITES
+        for pair in _equal_pairs(left, right, open_pairs, precision, rules):
+            needed = _minimal_rewrites(left, right, pair, precision, tuple(sets)) if rules else NO_REWRITES
             sets.setdefault(needed)
-            named = (*sorted(needed), *((FLOAT64_CONSTANTS,) if float64 else ()))
+            named = (*sorted(needed), *also)
             found[pair] = Proof("proved modulo", named) if rules else Proof("proved")
     return found
+
+
+STATEMENTS: tuple[tuple[Precision, frozenset[str], tuple[str, ...]], ...] = (
+    ("native", NO_REWRITES, ()),
+    ("native", ALL_REWRITES, ()),
+    ("kept", ALL_REWRITES, (FLOAT64_CONSTANTS,)),
+    ("float64", ALL_REWRITES, (FLOAT64_CONSTANTS, FLOAT64_CASTS)),
+)
+"""Precision, rewrites, and the rewrites that the precision itself is: from the strongest statement to the weakest."""
 
 
 def _output_pairs(left: NumberedPort, right: NumberedPort) -> list[OutputPair]:
@@ -155,14 +186,14 @@ def _output_pairs(left: NumberedPort, right: NumberedPort) -> list[OutputPair]:
 
 
 def _equal_pairs(
-    left: NumberedPort, right: NumberedPort, pairs: Iterable[OutputPair], float64: bool, rules: frozenset[str]
+    left: NumberedPort, right: NumberedPort, pairs: Iterable[OutputPair], precision: Precision, rules: frozenset[str]
 ) -> list[OutputPair]:
-    names = [(pair, left.name(pair[0], float64, rules), right.name(pair[1], float64, rules)) for pair in pairs]
+    names = [(pair, left.name(pair[0], precision, rules), right.name(pair[1], precision, rules)) for pair in pairs]
     return [pair for pair, one, other in names if one is not None and one == other]
 
 
 def _minimal_rewrites(
-    left: NumberedPort, right: NumberedPort, pair: OutputPair, float64: bool, before: Iterable[frozenset[str]]
+    left: NumberedPort, right: NumberedPort, pair: OutputPair, precision: Precision, before: Iterable[frozenset[str]]
 ) -> frozenset[str]:
     """A minimal set of rewrites for a proof: none of them can be removed.
 
@@ -170,19 +201,21 @@ def _minimal_rewrites(
         left: the reference.
         right: the candidate.
         pair: the two outputs.
-        float64: whether in float64.
+        precision: in which both are numbered.
         before: minimal sets of other pairs, tried first because they are likely to suffice.
     """
 
     def enough(rules: frozenset[str]) -> bool:
-        return bool(_equal_pairs(left, right, [pair], float64, rules))
+        return bool(_equal_pairs(left, right, [pair], precision, rules))
 
     for rules in before:
         if enough(rules) and not any(enough(rules - {rule}) for rule in rules):
             return rules
     sides = zip((left, right), pair, strict=True)
     # Only a rewrite that applied in one of the two programs can be needed.
-    needed = frozenset[str]().union(*(side.applied[float64, output.program] for side, output in sides))
+    needed = frozenset[str]().union(
+        *(side.applied[side.resolve(output.program, precision), output.program] for side, output in sides)
+    )
     for rule in sorted(needed):
         if enough(needed - {rule}):
             needed -= {rule}

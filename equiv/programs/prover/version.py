@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from equiv.programs import content, draws, identity, jaxpr, primitives, transform
+from equiv.programs import content, draws, identity, jaxpr, keep_casts, primitives, transform
 from equiv.programs.prover import algebra, loops, terms
 from equiv.programs.prover import contractions as products
 from equiv.programs.prover import rules as rewrites
@@ -14,7 +14,8 @@ from equiv.programs.prover import value_numbering as number
 # The walk and the table of primitives too: they decide what is opened, commutes or is opaque. So do draws: which
 # equations and keys a program has.
 NAMING_MODULES = (
-    *(algebra, content, draws, identity, jaxpr, loops, number, primitives, products, rewrites, terms, transform),
+    *(algebra, content, draws, identity, jaxpr, keep_casts, loops, number, primitives, products, rewrites, terms),
+    transform,
 )
 """The modules that decide a name."""
 

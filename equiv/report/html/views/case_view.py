@@ -123,7 +123,7 @@ def build_case_view(entry: MergedCase) -> CaseView:
         rewritings=rewrite_uses(case, entry.run.rewrites),
         probes=probes,
         undetected_changes=undetected,
-        scope="; ".join((case.scope.text, *case.scope.patches)) if case.scope else "",
+        scope="; ".join((case.scope.text, *case.scope.notes)) if case.scope else "",
         unexercised=tuple(group_by_port(case.scope.unexercised)) if case.scope else (),
         faults=tuple(_fault_lines(case.faults, case.candidates)) if case.faults else (),
         missed=case.faults.missed if case.faults else (),
