@@ -13,6 +13,7 @@ from equiv.comparison.checks import CHECKS
 from equiv.comparison.explain.divergence import add_divergence
 from equiv.comparison.explain.locate import add_first_differences
 from equiv.comparison.explain.updates import add_optimizer_difference
+from equiv.comparison.numeric.constant_readings import doubted_constants, read_constants
 from equiv.comparison.numeric.difference_map import add_spreads
 from equiv.comparison.numeric.own_rounding import OPERATION_NUDGES, doubted_programs, nudge_port
 from equiv.comparison.numeric.probe_set import make_probes
@@ -34,6 +35,7 @@ from equiv.comparison.observation import (
     find_known_differences,
 )
 from equiv.comparison.proofs import needed_in_float64, prove_all, prover_side
+from equiv.comparison.readings import add_readings
 from equiv.comparison.sensitivity.probe_sensitivity import measure_sensitivity
 from equiv.comparison.sensitivity.proof_mutation import mutate_proofs
 from equiv.comparison.state import (
@@ -262,11 +264,45 @@ def _check_candidate(state: CaseState, candidate: CompiledPort) -> tuple[list[Ch
         state.proofs.get(name, {}),
         find_idle_slots(state, name),
     )
+    comparison, results = _check_with_own_rounding(state, candidate, comparison)
+    comparison, results = _check_with_constants_read(state, candidate, comparison, results)
+    return [add_spreads(comparison, result) for result in results], _merge_samples(samples)
+
+
+def _check_with_own_rounding(
+    state: CaseState, candidate: CompiledPort, comparison: Comparison
+) -> tuple[Comparison, list[CheckResult]]:
+    """Make every check, and once more with what the ports' operations round, where that could explain a difference."""
     results = _run_checks(state, comparison)
     if names := doubted_programs(comparison, results):
         comparison = replace(comparison, own_rounding=_measure_own_rounding(state, candidate, comparison, names))
         results = _run_checks(state, comparison)
-    return [add_spreads(comparison, result) for result in results], _merge_samples(samples)
+    return comparison, results
+
+
+def _check_with_constants_read(
+    state: CaseState, candidate: CompiledPort, comparison: Comparison, results: list[CheckResult]
+) -> tuple[Comparison, list[CheckResult]]:
+    """Make every check once more with constants read otherwise, where these could explain all that is refuted."""
+    names = doubted_constants(comparison, results)
+    if not names:
+        return comparison, results
+    state.progress(f"reading the constants of {' and '.join(comparison.names)}")
+    assert state.observed is not None, "run_reference comes before"
+    sides = (comparison.reference, comparison.candidate)
+    probes = [state.probes.get(side.table.port, state.observed.probes) for side in sides]
+    ports = (state.compiled_reference, candidate)
+    try:
+        read = read_constants(comparison, results, names, ports, (probes[0], probes[1]))
+        if read is None:
+            return comparison, results
+        changed, again = _check_with_own_rounding(state, candidate, read.comparison)
+    except EquivError:
+        return (
+            comparison,
+            results,
+        )  # such as an operation that cannot be evaluated alone: the constants stay as they are
+    return changed, add_readings(results, again, read.note)
 
 
 def _run_checks(state: CaseState, comparison: Comparison) -> list[CheckResult]:

@@ -15,10 +15,11 @@ import numpy as np
 from jax import lax
 
 from equiv.core.batch_spec import FLOAT_DTYPES
-from equiv.programs.jaxpr import Interpreter, read_scan, read_while, visit_equations
+from equiv.programs.jaxpr import visit_equations
 from equiv.programs.primitives import EXACT
 from equiv.programs.probes import numpy_dtype, ulp
 from equiv.programs.program import Program, Programs
+from equiv.programs.reevaluation import Reevaluation
 
 MIX = 0x9E3779B97F4A7C15
 """An odd number whose multiples spread over all bits: 2^64 over the golden ratio."""
@@ -81,21 +82,14 @@ def nudge_programs(programs: Programs, names: frozenset[Any]) -> Programs:
     return replace(programs, parts=parts, begin=begin, step=step)
 
 
-class _NudgedOperations(Interpreter[Any]):
+class _NudgedOperations(Reevaluation):
     """Evaluation under the current trace that moves every rounded float result by one ulp."""
 
     def __init__(self, salt: Any) -> None:
         self.salt, self.count = salt, 0
 
-    def literal(self, atom: Any) -> Any:
-        return np.asarray(atom.val, atom.aval.dtype)  # its value may be a plain Python number
-
-    def constant(self, array: Any) -> Any:
-        return array
-
     def equation(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
-        outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(eqn.params))
-        outs = outs if eqn.primitive.multiple_results else [outs]
+        outs = super().equation(eqn, ins)
         return outs if eqn.primitive.name in EXACT else list(map(self._nudge, outs))
 
     def _nudge(self, value: Any) -> Any:
@@ -112,29 +106,3 @@ class _NudgedOperations(Interpreter[Any]):
         up = (bits >> kind.type(width - 1)).astype(bool)
         size = ulp(numpy_dtype(dtype))
         return value * jnp.where(up, jnp.asarray(1 + size, dtype), jnp.asarray(1 - size, dtype))
-
-    def scan(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
-        loop = read_scan(eqn)
-        fixed, start, scanned = loop.split(ins)
-
-        def step(carry: tuple[Any, ...], slices: list[Any]) -> tuple[Any, Any]:
-            outs = self.run(loop.body, [*fixed, *carry, *slices])
-            return tuple(outs[: loop.carries]), tuple(outs[loop.carries :])
-
-        carry, stacked = lax.scan(step, tuple(map(jnp.asarray, start)), scanned, loop.length, loop.reverse)
-        return [*carry, *stacked]
-
-    def while_loop(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
-        loop = read_while(eqn)
-        for_test, for_body, start = loop.split(ins)
-        return lax.while_loop(
-            lambda carry: self.run(loop.test, [*for_test, *carry])[0],
-            lambda carry: tuple(self.run(loop.body, [*for_body, *carry])),
-            tuple(map(jnp.asarray, start)),
-        )
-
-    def cond(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
-        branches = [
-            lambda *operands, closed=closed: tuple(self.run(closed, operands)) for closed in eqn.params["branches"]
-        ]
-        return lax.switch(ins[0], branches, *ins[1:])

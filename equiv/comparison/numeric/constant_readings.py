@@ -1,0 +1,179 @@
+"""Constants that a port rounds to float32 by itself, read as the number that they stand for.
+
+`np.sqrt(8).astype("float32")` is 2.828427 in one port; another one multiplies by `8**-0.5`. In float64 these differ by
+half a unit in the last place of float32, which no rounding of float64 explains. So a difference in float64 that float32
+could have made is looked at once more: tables take the values that the other port computes, where float32 rounding may
+lead from these to them, and other numbers are moved by at most one last digit, as far as that explains the difference.
+Outputs then have to agree within the budgets that they have anyway.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from equiv.comparison.numeric.arrays import float64_pair
+from equiv.comparison.numeric.blocks import finite_difference, largest_finite
+from equiv.comparison.numeric.budgets import find_responses, output_budgets
+from equiv.comparison.numeric.last_digits import fit_amounts
+from equiv.comparison.numeric.read_port import Ports, readable_ports
+from equiv.comparison.observation import Comparison, Outputs, PortOutputs
+from equiv.core.budget import rounding_growth, rounding_response
+from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
+from equiv.core.results import CheckResult, Finding
+from equiv.programs.probes import Probe, ulp
+
+GENEROUS = 16
+"""How far a guess of what float32 may round may be off, to be worth an attempt, which then decides."""
+
+MOST_NAMED = 4
+"""Number of constants that a remark names."""
+
+ELEMENTS = 1000
+"""Number of elements of an output that a fit looks at; the checks then look at all."""
+
+
+def doubted_constants(comparison: Comparison, checks: Iterable[CheckResult]) -> frozenset[ProgramName]:
+    """Name the programs that differ in float64 alone; none where something differs more than float32 rounds."""
+    found: set[ProgramName] = set()
+    doubted = [one for check in checks for one in check.findings if one.grade in ("refuted", "error")]
+    if all(one.precision != "float64" for one in doubted):
+        return frozenset()
+    for finding in doubted:
+        output = finding.output
+        if output is None or not _could_be_constants(comparison, finding, output):
+            return frozenset()
+        found |= {STEP} if output.program == TRAINING or output.after_training else set()
+        found |= {output.program} - {TRAINING}
+    return frozenset(found)
+
+
+def _could_be_constants(comparison: Comparison, finding: Finding, output: OutputName) -> bool:
+    if finding.grade == "error" or finding.error is None:
+        return False
+    sides = [side.samples[finding.probe] for side in (comparison.reference, comparison.candidate)]
+    pair = float64_pair(sides[0], sides[1], output, output)
+    if pair is None:
+        # Compared with another leaf, or with a formula: what it is computed from is compared too.
+        return all(side.float64 is not None for side in sides)
+    native = [side.native[output] for side in sides]
+    apart = [finite_difference(one.astype("float64"), wide) for one, wide in zip(native, pair, strict=True)]
+    known = find_responses(comparison.noise, finding.probe, output, in_float64=False)
+    response = rounding_response(
+        max(known.largest, *map(largest_finite, apart)), ulp(native[0].dtype), largest_finite(pair[0])
+    )
+    growth = rounding_growth(comparison.noise.depth.get(output, 1), comparison.case.budget_factor)
+    return finding.error <= GENEROUS * growth * response
+
+
+AllOutputs = tuple[Mapping[str, Outputs], Mapping[str, Outputs]]
+"""Probe to outputs in float64, of the reference and of the candidate."""
+
+
+@dataclass(frozen=True)
+class ReadConstants:
+    """A comparison with some constants read otherwise.
+
+    Attributes:
+        comparison: with the outputs in float64 of ports that read them so.
+        note: which constants are read as what.
+    """
+
+    comparison: Comparison
+    note: str
+
+
+def read_constants(
+    comparison: Comparison,
+    checks: Iterable[CheckResult],
+    names: frozenset[ProgramName],
+    ports: Ports,
+    probes: tuple[Sequence[Probe], Sequence[Probe]],
+) -> ReadConstants | None:
+    """Find a reading of both ports' constants that explains a difference in float64; None where there is none to try.
+
+    Args:
+        comparison: as it is.
+        checks: what they found of it.
+        names: of the programs that differ.
+        ports: both.
+        probes: of both.
+
+    Raises:
+        PortError: the changed programs cannot be compiled or run.
+    """
+    sides = readable_ports(ports, probes, names)
+    if all(side.executable is None for side in sides):
+        return None
+    converted = {leaf for leaf in comparison.known_differences if leaf in comparison.candidate.table.names()}
+    found = [one for check in checks for one in check.findings]
+    rows = list(_compared_elements(comparison, found, converted))
+    unknowns = (*sides[0].unknowns, *sides[1].unknowns)
+    # What a port has rounded itself is tried first: of two numbers that do as well, it is named.
+    order = sorted(range(len(unknowns)), key=lambda index: not unknowns[index].is_rounded)
+    place, first = np.argsort(order).astype(int), len(sides[0].unknowns)
+
+    def outputs(amounts: np.ndarray, on: Iterable[str]) -> AllOutputs:
+        own = amounts[place]
+        known = [
+            {name: side.samples[name].float64 or {} for name in on}
+            for side in (comparison.reference, comparison.candidate)
+        ]
+        ours = sides[0].run(own[:first], known[0], {}, converted)
+        return ours, sides[1].run(own[first:], known[1], ours, converted)
+
+    def difference(amounts: np.ndarray) -> list[np.ndarray]:
+        read = outputs(amounts, {one.probe: None for one in rows})
+        return [one.apart(read) for one in rows]
+
+    fit = fit_amounts(difference, len(unknowns))
+    moved = [unknowns[order[one]].describe(fit.amounts[one]) for one in fit.needed]
+    texts = [*(text for side in sides for text in side.tables), *moved]
+    if not texts:
+        return None
+    read = outputs(fit.amounts, comparison.reference.samples)
+    reference, candidate = (
+        _with_float64(side, one) for side, one in zip((comparison.reference, comparison.candidate), read, strict=True)
+    )
+    note = f"the same where constants that a port rounds to float32 are read to more digits: {_list_readings(texts)}"
+    return ReadConstants(replace(comparison, reference=reference, candidate=candidate), note)
+
+
+def _list_readings(texts: Sequence[str]) -> str:
+    more = f"; and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
+    return f"{'; '.join(texts[:MOST_NAMED])}{more}"
+
+
+def _with_float64(side: PortOutputs, read: Mapping[str, Outputs]) -> PortOutputs:
+    return replace(side, samples={name: replace(one, float64=read[name]) for name, one in side.samples.items()})
+
+
+@dataclass(frozen=True)
+class _Elements:
+    """Some elements of an output on a probe, and their budgets."""
+
+    probe: str
+    output: OutputName
+    index: np.ndarray
+    budget: np.ndarray
+
+    def apart(self, read: AllOutputs) -> np.ndarray:
+        ours, theirs = (side[self.probe][self.output].ravel()[self.index] for side in read)
+        with np.errstate(invalid="ignore"):
+            return np.nan_to_num((theirs - ours) / self.budget, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _compared_elements(comparison: Comparison, findings: Sequence[Finding], converted: set[str]) -> Iterator[_Elements]:
+    """Yield the elements that a fit looks at: of every output compared in float64, on probes where one is refuted."""
+    compared = {one.output: None for one in findings if one.precision == "float64" and one.output}
+    probes = {one.probe: None for one in findings if one.precision == "float64" and one.grade == "refuted"}
+    for probe, output in product(probes, compared):
+        ours, theirs = (side.samples[probe] for side in (comparison.reference, comparison.candidate))
+        pair = float64_pair(ours, theirs, output, output)
+        if output.leaf in converted or pair is None or pair[0].shape != pair[1].shape or not pair[0].size:
+            continue
+        if str(pair[0].dtype) == "float64":
+            budget = output_budgets(comparison, probe, output, pair, in_float64=True).elements.ravel()
+            index = np.unique(np.linspace(0, budget.size - 1, ELEMENTS).astype(int))
+            yield _Elements(probe, output, index, np.maximum(budget[index], np.finfo("float64").tiny))

@@ -1,0 +1,49 @@
+"""Say which findings hold only where constants are read otherwise; see `equiv.comparison.numeric.constant_readings`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from equiv.comparison.checks.coverage import summarise_grades
+from equiv.core.grades import EQUAL_GRADES
+from equiv.core.results import CheckResult, Finding
+from equiv.core.verdict import check_grade
+
+NUMERIC_GRADES = ("exact", "float64", "rounding")
+"""Grades of equality by numbers."""
+
+
+def add_readings(before: Sequence[CheckResult], after: Sequence[CheckResult], note: str) -> list[CheckResult]:
+    """Put findings that hold only where constants are read otherwise in the place of the refuted ones, and say so.
+
+    Args:
+        before: checks with constants as they are.
+        after: the same checks with constants read otherwise.
+        note: how they were read; a remark of the first check that needs it.
+    """
+    results: list[CheckResult] = []
+    told = False
+    for as_it_is, read in zip(before, after, strict=True):
+        findings = tuple(_choose(*pair, note) for pair in zip(as_it_is.findings, read.findings, strict=True))
+        if findings == as_it_is.findings:
+            results.append(as_it_is)
+            continue
+        counted = as_it_is.summary == summarise_grades(as_it_is.findings)
+        results.append(
+            replace(
+                as_it_is,
+                grade=check_grade(findings),
+                summary=summarise_grades(findings) if counted else as_it_is.summary,
+                findings=findings,
+                remarks=as_it_is.remarks if told else (*as_it_is.remarks, note),
+            )
+        )
+        told = True
+    return results
+
+
+def _choose(before: Finding, after: Finding, note: str) -> Finding:
+    if before.grade in EQUAL_GRADES or after.grade not in EQUAL_GRADES:
+        return before
+    # A difference that a formula of the case explains stays one.
+    grade = "rounding" if after.grade in NUMERIC_GRADES else after.grade
+    return replace(after, grade=grade, note="; ".join(filter(None, (note, after.note))))

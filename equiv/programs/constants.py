@@ -1,0 +1,258 @@
+"""The constants of float64 programs, and programs that read some of them otherwise.
+
+A number that a port makes in float32, such as `np.sqrt(8).astype("float32")`, is known to its last digit only. Another
+port may have the same number with more digits, or compute it: in float64 the two differ, though the model is one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from equiv.core.first_difference import SourceLine
+from equiv.core.output_name import ProgramName, batch_input
+from equiv.programs.jaxpr import Interpreter, inner_jaxprs, locate_equation, read_scan, read_while
+from equiv.programs.primitives import EXACT, FOREIGN_CALLS, RANDOMNESS
+from equiv.programs.program import Program, Programs
+from equiv.programs.reevaluation import Reevaluation
+
+ConstantKey = tuple[tuple[int, ...], bytes]
+"""Shape and bytes of a constant: the same number in two places is one constant."""
+
+AMOUNTS = "amounts of constants"
+"""The batch entry that `read_programs` adds: by how many last digits each unknown is moved. No entry of a case is named
+with spaces."""
+
+EXACT_DIGITS = int(np.finfo("float32").precision)
+"""A decimal with up to so many digits comes back from float32 (C's FLT_DIG): it is what somebody wrote."""
+
+NUDGES = 16
+"""Number of evaluations with every result moved by an ulp: most ways in which a few roundings add up occur."""
+
+LARGEST_TABLE = 2**22
+"""Number of elements up to which an array is looked at."""
+
+
+def constant_key(array: np.ndarray) -> ConstantKey:
+    """The key of a float64 constant."""
+    return array.shape, array.tobytes()
+
+
+def last_digits(array: np.ndarray) -> np.ndarray:
+    """One unit in the last place of float32 for every element; 0 for numbers that float32 has exactly, as written.
+
+    A number is taken for exact if float32 holds it and it has at most `EXACT_DIGITS` decimal digits: 0, 2, 0.125.
+    """
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        narrow = array.astype("float32")
+        size = np.abs(np.spacing(narrow)).astype("float64")
+        digits = EXACT_DIGITS - 1 - np.floor(np.log10(np.abs(array)))
+        scaled = np.where(digits >= 0, array * 10.0 ** np.maximum(digits, 0), array / 10.0 ** np.maximum(-digits, 0))
+        written = (array == 0) | ((narrow == array) & (scaled == np.round(scaled)))
+    return np.where(written | ~np.isfinite(size), 0.0, size)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One constant of a port's float64 programs.
+
+    Attributes:
+        value: in float64.
+        place: the user's line that uses it first; None if unknown.
+    """
+
+    value: np.ndarray
+    place: SourceLine | None = None
+
+
+def find_constants(programs: Programs, names: frozenset[ProgramName]) -> dict[ConstantKey, Constant]:
+    """Find the float64 constants of some programs of a port, those inside of loops and calls included."""
+    walk = _ConstantWalk()
+    for part in named_programs(programs, names):
+        walk.run(part.jaxpr, [None] * len(part.inputs))
+    return {key: Constant(array, walk.places.get(key)) for key, array in walk.constants.items()}
+
+
+@dataclass(frozen=True)
+class ComputedTable:
+    """An array that a program computes from constants alone.
+
+    Attributes:
+        value: in float64.
+        rounding: how far float32 arithmetic may take each element from that.
+    """
+
+    value: np.ndarray
+    rounding: np.ndarray
+
+
+def find_computed(programs: Programs, names: frozenset[ProgramName]) -> list[ComputedTable]:
+    """Find the float arrays that some programs compute from constants alone, and how they round in float32."""
+
+    def evaluate(seed: int | None) -> list[np.ndarray]:
+        walk = _ConstantWalk(evaluate=True, nudges=None if seed is None else np.random.default_rng(seed))
+        for part in named_programs(programs, names):
+            walk.run(part.jaxpr, [None] * len(part.inputs))
+        return walk.computed
+
+    with jax.enable_x64(True):
+        tables = evaluate(None)
+        moved = [evaluate(seed) for seed in range(NUDGES if tables else 0)]
+    rounding = (np.max([np.abs(one[index] - table) for one in moved], axis=0) for index, table in enumerate(tables))
+    return [ComputedTable(*pair) for pair in zip(tables, rounding, strict=True)]
+
+
+def named_programs(programs: Programs, names: frozenset[ProgramName]) -> Iterator[Program]:
+    """Yield the programs of these names; training is its step."""
+    for part in (*programs.parts, programs.step):
+        if part is not None and part.name in names:
+            yield part
+
+
+def _is_read(array: Any) -> bool:
+    """Whether a constant of a float64 program is looked at; what takes one in float32 converts it."""
+    return str(getattr(array, "dtype", "")) in ("float64", "float32") and array.size <= LARGEST_TABLE
+
+
+@dataclass
+class _ConstantWalk(Interpreter[Any]):
+    """A walk in which a value is an array where constants alone decide it, and None where an input does.
+
+    Attributes:
+        evaluate: compute what constants alone decide; otherwise only constants themselves are known.
+        nudges: moves every rounded result by one ulp of float32; None: none is moved.
+        constants: those found.
+        places: the lines that use them.
+        computed: tables computed from them, in order.
+    """
+
+    evaluate: bool = False
+    nudges: np.random.Generator | None = None
+    constants: dict[ConstantKey, np.ndarray] = field(default_factory=dict)
+    places: dict[ConstantKey, SourceLine | None] = field(default_factory=dict)
+    computed: list[np.ndarray] = field(default_factory=list)
+    known: dict[int, ConstantKey] = field(default_factory=dict)
+
+    def literal(self, atom: Any) -> Any:
+        if str(atom.aval.dtype) == "float64":
+            return self._found(atom.val)
+        return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom.aval.dtype, np.dtype) else atom.val
+
+    def constant(self, array: Any) -> Any:
+        return self._found(array) if _is_read(array) else array
+
+    def _found(self, value: Any) -> np.ndarray:
+        array = np.asarray(value, "float64")
+        key = constant_key(array)
+        kept = self.constants.setdefault(key, array)
+        self.known[id(kept)] = key
+        return kept
+
+    def step(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        for one in ins:
+            key = self.known.get(id(one))
+            if key is not None and key not in self.places:
+                _, self.places[key], _ = locate_equation((*self.calls, eqn))
+        return super().step(eqn, ins)
+
+    def equation(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        name = eqn.primitive.name
+        if not self.evaluate or any(one is None for one in ins) or name in RANDOMNESS | FOREIGN_CALLS or eqn.effects:
+            return [None] * len(eqn.outvars)
+        outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(eqn.params))
+        return [self._rounded(name, one) for one in (outs if eqn.primitive.multiple_results else [outs])]
+
+    def _rounded(self, primitive: str, value: Any) -> Any:
+        if str(getattr(value, "dtype", "")) != "float64":
+            return value
+        array = np.asarray(value)
+        if self.nudges is not None and primitive not in EXACT:
+            ulp = float(np.finfo("float32").eps)
+            array = array * (1 + ulp * self.nudges.choice((-1.0, 1.0), array.shape))
+        if 1 < array.size <= LARGEST_TABLE:
+            self.computed.append(array)
+        return array
+
+    def scan(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        loop = read_scan(eqn)
+        fixed, start, scanned = loop.split(ins)
+        self.run(loop.body, [*fixed, *(None for _ in (*start, *scanned))], self.path)
+        return self.equation(eqn, ins)
+
+    def while_loop(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        loop = read_while(eqn)
+        for_test, for_body, start = loop.split(ins)
+        for body, fixed in ((loop.test, for_test), (loop.body, for_body)):
+            self.run(body, [*fixed, *(None for _ in start)], self.path)
+        return [None] * len(eqn.outvars)
+
+    def cond(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        for branch in inner_jaxprs(eqn):
+            self.run(branch, ins[1:], self.path)
+        return self.equation(eqn, ins)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a program reads one of its constants: `value + step * amounts[unknown]`.
+
+    Attributes:
+        value: of every element.
+        step: how far an amount of 1 moves each element; 0 where it stays.
+        unknown: number of the amount that moves each element.
+    """
+
+    value: np.ndarray
+    step: np.ndarray
+    unknown: np.ndarray
+
+
+def read_programs(
+    programs: Programs, names: frozenset[ProgramName], readings: Mapping[ConstantKey, Reading], unknowns: int
+) -> Programs:
+    """Return some float64 programs of a port with constants read otherwise; the batch entry `AMOUNTS` is an input.
+
+    Args:
+        programs: of one port, in float64.
+        names: of the programs that are kept; that of the train step keeps `begin` too, as it is.
+        readings: constant to how it is read.
+        unknowns: number of amounts.
+    """
+
+    def read(program: Program) -> Program:
+        def run(*arrays: Any) -> list[Any]:
+            *given, amounts = arrays
+            return _ReadConstants(readings, amounts).run(program.jaxpr, given)
+
+        structs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in program.jaxpr.in_avals]
+        jaxpr = jax.make_jaxpr(run)(*structs, jax.ShapeDtypeStruct((unknowns,), "float64"))
+        return replace(program, jaxpr=jaxpr, inputs=(*program.inputs, batch_input(AMOUNTS)))
+
+    with jax.enable_x64(True):
+        changed = {part.name: read(part) for part in named_programs(programs, names)}
+    step = None if programs.step is None else changed.get(programs.step.name)
+    parts = tuple(changed[part.name] for part in programs.parts if part.name in changed)
+    return replace(programs, parts=parts, begin=programs.begin if step is not None else None, step=step)
+
+
+class _ReadConstants(Reevaluation):
+    """Evaluation under the current trace in which some constants are others."""
+
+    def __init__(self, readings: Mapping[ConstantKey, Reading], amounts: Any) -> None:
+        self.readings, self.amounts = readings, amounts
+
+    def literal(self, atom: Any) -> Any:
+        return self.constant(super().literal(atom)) if str(atom.aval.dtype) == "float64" else super().literal(atom)
+
+    def constant(self, array: Any) -> Any:
+        if not _is_read(array):
+            return array
+        reading = self.readings.get(constant_key(np.asarray(array, "float64")))
+        if reading is None:
+            return array
+        if not reading.step.any():
+            return jnp.asarray(reading.value)
+        return reading.value + reading.step * self.amounts[reading.unknown]
