@@ -69,7 +69,8 @@ class RangeTried:
         limits = f"{self.dtype} from {self.smallest:.2g} to {self.largest:.6g}"
         if self.why_not:
             return f"the range of {limits} was not tried: {self.why_not.rstrip('.')}"
-        return f"the range of {limits} was tried by scaling {', '.join(self.inputs)}"
+        # Which port overflows first there may be a matter of signs, and is not told.
+        return f"the range of {limits} was tried but for its last factor of two, by scaling {', '.join(self.inputs)}"
 
 
 @dataclass(frozen=True)

@@ -161,8 +161,8 @@ def test_the_range_that_was_tried_is_in_the_scope() -> None:
     result = make_case_result(loaded(ALIKE), judged("alike"))
     assert result.scope is not None
     assert result.scope.range_texts == (
-        "new: the range of float16 from 6.1e-05 to 65504 was tried by scaling x, all leaves, x and all leaves, "
-        "d/kernel, d/bias",
+        "new: the range of float16 from 6.1e-05 to 65504 was tried but for its last factor of two, "
+        "by scaling x, all leaves, x and all leaves, d/kernel, d/bias",
     )
     assert result.scope.cast_dtypes == ("float16", "float32")
 

@@ -24,7 +24,7 @@ from equiv.programs.range_limits import FloatRange, float_range
 RANGE_PROBE = "range"
 """Name of the probe in findings."""
 
-MOST_LEAVES = 32
+MOST_LEAVES = 12
 """Leaves that are scaled one by one; more are scaled in so many groups of neighbours."""
 
 NUDGES = 2
@@ -205,6 +205,10 @@ class ScaleRun:
         """Whether a value is beyond the largest number of its dtype, as far as is seen."""
         return any(largest > site.range.largest for run in self.runs for (_, site), largest, _ in run.sites)
 
+    def has_finite(self, output: OutputName) -> bool:
+        """Whether either port has a finite value in an output."""
+        return any(bool(np.any(np.isfinite(run.native[output].astype("float64")))) for run in self.runs)
+
     def budgets(self, output: OutputName, measured: bool) -> np.ndarray:
         """What rounding explains of every element; where responses are not `measured`, at the least that much."""
         limits = self.comparison.coarsest
@@ -272,6 +276,8 @@ def compare_ranges(comparison: RangeComparison) -> tuple[dict[OutputName, Findin
                 open_outputs = [output for output in comparison.outputs if output not in findings]
                 findings |= _judge(before, now, {output: usual[output] for output in open_outputs})
                 before = now
+                if not any(now.has_finite(output) for output in open_outputs):
+                    break
         tried.append(group.title)
     return findings, tuple(tried)
 
