@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -24,3 +25,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove it."""
     shutil.rmtree(config.stash[CACHE], ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_compiler_is_not_asked() -> Iterator[None]:
+    """Leave out the check `compiled`, and write nothing to the user's own cache, in processes of tests too.
+
+    The check compiles each port once more, which tests of other checks need not wait for, and what is said of known
+    miscompilations depends on the release of jax. Their own tests ask for both.
+    """
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", folder)
+        patch.setenv("EQUIV_COMPILED", "0")
+        yield

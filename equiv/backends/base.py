@@ -132,6 +132,7 @@ class Port:
         user_programs: `(leaves, batch, key)` to the programs as users of the library write them, newly jitted; None
             if they cannot be timed.
         patched: what its builder changed outside of the model, in words; it is in force for this port only.
+        returns_parameters: whether a compiled call returns the parameters too, as `nnx.jit` does.
     """
 
     name: str
@@ -147,6 +148,7 @@ class Port:
     user_programs: "Callable[[Leaves, Mapping[str, Any], Any], tuple[UserProgram, ...]] | None" = None
     step_left_out: bool = False
     patched: tuple[str, ...] = ()
+    returns_parameters: bool = False
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,47 @@ class RoundingNoise:
     depth: Mapping[OutputName, int]
 
 
+CompilerBlame = Literal["compiler", "equiv", "unstable", "unknown"]
+"""Why a program computes something else when it is compiled as users do: the compiler is wrong there; it is in the
+executable that equiv compares with; the program's values depend on rounding, whatever compiles it; it is not known."""
+
+
+@dataclass(frozen=True)
+class Blame:
+    """Who is to blame for what a program computes as its user runs it.
+
+    Attributes:
+        who: see `CompilerBlame`.
+        passes: without these the compiler is right; empty: without all that can be left out it is wrong, too.
+        compiler: version and device, `jax 0.10.2 on cpu`.
+    """
+
+    who: CompilerBlame
+    passes: tuple[str, ...] = ()
+    compiler: str = ""
+
+
+@dataclass(frozen=True)
+class UserRun:
+    """One port as its user runs it, next to what its programs mean.
+
+    Attributes:
+        meaning: the outputs of the executable that equiv compares, with the draws of the user's keys.
+        observed: those of the programs as users call and compile them.
+        noise: the response to rounding.
+        own_rounding: how far the port moves when each of its operations rounds otherwise; None: nothing needs it.
+        blame: program to who is to blame, for the programs whose outputs differ.
+        problem: why it could not be compiled or run; empty: it could.
+    """
+
+    meaning: PortOutputs
+    observed: PortOutputs
+    noise: RoundingNoise
+    own_rounding: RoundingNoise | None = None
+    blame: Mapping[ProgramName, Blame] = field(default_factory=dict)
+    problem: str = ""
+
+
 def find_known_differences(case: Case, left: LeafTable, right: LeafTable) -> dict[str, KnownDifference]:
     """Canonical leaf to the known difference between two ports: one of them has it, the other has not."""
     return {
@@ -111,6 +152,7 @@ class Comparison:
         idle: what one port alone carries through training, and on which nothing depends that both have, to the port.
         own_rounding: how far the reference and the candidate move when each of their operations rounds otherwise; None:
             not measured, since nothing needs it.
+        user_runs: both ports as their users run them; empty: they were not run so.
     """
 
     case: Case
@@ -120,6 +162,7 @@ class Comparison:
     proofs: Proofs = field(default_factory=dict)
     idle: Mapping[OutputName, str] = field(default_factory=dict)
     own_rounding: tuple[RoundingNoise | None, RoundingNoise | None] = (None, None)
+    user_runs: tuple[UserRun, ...] = ()
 
     @property
     def names(self) -> tuple[str, str]:

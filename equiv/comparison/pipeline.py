@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from equiv.backends.environment import describe_environment
 from equiv.backends.patches import isolate_import
+from equiv.comparison.as_users import check_user_calls, compiler_is_asked, start_user_calls
 from equiv.comparison.case_result import make_case_result
 from equiv.comparison.default_rate import lower_default_rate
 from equiv.comparison.frozen.against import add_frozen_trials, open_against
@@ -37,6 +38,7 @@ from equiv.core.headline import summarise_run
 from equiv.core.results import CaseResult, RunResult
 from equiv.core.selfcheck_results import fault_matrix
 from equiv.errors import EquivError
+from equiv.programs.known_miscompilations import find_known_miscompilations
 from equiv.programs.prover.algebra import CONDITIONS
 from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS
 from equiv.programs.range_limits import float_range
@@ -50,17 +52,19 @@ CASES_AHEAD = 2
 START = (trace_ports, prove_ports, start_compiling, break_proofs)
 """Up to the compiled programs, after the structure."""
 
-COMPARE = (
-    run_reference,
-    partial(lower_default_rate, stages=(*START, run_reference)),
-    check_candidates,
-    probe_ranges,
-    explain_differences,
-    try_probes,
-)
-"""What needs compiled programs."""
+RUN_REFERENCE = (run_reference, partial(lower_default_rate, stages=(*START, run_reference)))
+"""The first that needs compiled programs."""
 
-FINISH = (*COMPARE, partial(try_longer_batch, stages=(*START, *COMPARE)))
+COMPARE = (check_candidates, probe_ranges, explain_differences, try_probes)
+"""What needs the outputs of the reference."""
+
+FINISH = (
+    *RUN_REFERENCE,
+    start_user_calls,
+    *COMPARE,
+    partial(try_longer_batch, stages=(*START, *RUN_REFERENCE, *COMPARE)),
+    check_user_calls,
+)
 """What a run does once its programs are compiled."""
 
 PROVE_ONLY = (trace_ports, prove_ports, check_by_proof)
@@ -143,7 +147,12 @@ def make_run_result(cases: list[CaseResult], started: datetime, seconds: float) 
         started.isoformat(),
         round(seconds, 3),
         rewrites=_rewrite_conditions(cases),
+        known_miscompilations=find_known_miscompilations() if compiler_is_asked() and any(map(_has_run, cases)) else (),
     )
+
+
+def _has_run(case: CaseResult) -> bool:
+    return case.scope is not None and case.scope.ran
 
 
 def _rewrite_conditions(cases: list[CaseResult]) -> dict[str, str]:
@@ -195,7 +204,8 @@ def finish_case(loaded: LoadedCase, started: CaseState, options: RunOptions) -> 
 
 def _finish(loaded: LoadedCase, started: CaseState, options: RunOptions) -> CaseResult:
     if options.against is not None:
-        return make_case_result(loaded, add_frozen_trials(probe_ranges(check_candidates(started)), options.against))
+        checked = advance(started, (start_user_calls, check_candidates, probe_ranges, check_user_calls))
+        return make_case_result(loaded, add_frozen_trials(checked, options.against))
     state = advance(started, FINISH if started.compiling else ())
     result = make_case_result(loaded, state)
     if options.initial_values:

@@ -320,15 +320,18 @@ def _measure_own_rounding(
     for compiled, side in ((state.compiled_reference, comparison.reference), (candidate, comparison.candidate)):
         probes = state.probes.get(side.table.port, state.observed.probes)
         try:
-            found.append(None if compiled is None else _measure_operations(compiled, probes, names))
+            found.append(None if compiled is None else measure_operations(compiled, probes, names))
         except EquivError:
             found.append(None)
     return found[0], found[1]
 
 
-def _measure_operations(
-    compiled: CompiledPort, probes: Sequence[Probe], names: frozenset[ProgramName]
-) -> RoundingNoise:
+def measure_operations(compiled: CompiledPort, probes: Sequence[Probe], names: frozenset[ProgramName]) -> RoundingNoise:
+    """Measure how far a port moves when every operation of some of its programs moves by one ulp.
+
+    Raises:
+        PortError: the changed programs cannot be compiled or run.
+    """
     nudged = nudge_port(compiled, probes[0], names)
     given = {probe.name: run_on_probe(nudged, probe) for probe in probes}
     return measure_noise(nudged, given, probes, OPERATION_NUDGES)

@@ -17,6 +17,7 @@ from equiv.programs.exercise import Observed
 from equiv.programs.probes import Probe
 from equiv.programs.prover.proof import Proofs
 from equiv.programs.traced_port import TracedPort
+from equiv.programs.user_calls import CompiledCalls
 
 STRUCTURE, *LATER_CHECKS = CHECK_NAMES
 """The check that runs nothing, and those that need its leaves to agree."""
@@ -65,6 +66,7 @@ class CaseState:
         observed: what the reference gave.
         exercised: port to what all of its probes exercised.
         ranges: over which ranges of narrow dtypes candidates were compared.
+        user_calls: port to a function that waits for its programs, compiled as its user does.
     """
 
     built_case: BuiltCase
@@ -85,6 +87,7 @@ class CaseState:
     observed: Reference | None = None
     exercised: Mapping[str, Observed] = field(default_factory=dict)
     ranges: tuple[RangeTried, ...] = ()
+    user_calls: Mapping[str, Callable[[], CompiledCalls]] = field(default_factory=dict)
 
     @property
     def proved(self) -> bool:

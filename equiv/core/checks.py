@@ -9,10 +9,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CheckKind:
-    """One check: its name, which is that of its module, too, and what it asks."""
+    """One check.
+
+    Attributes:
+        name: also that of its module.
+        question: what it asks.
+        of_each_port: whether it asks it of each port by itself, and does not compare two.
+    """
 
     name: str
     question: str
+    of_each_port: bool = False
 
 
 CHECK_KINDS = (
@@ -22,7 +29,10 @@ CHECK_KINDS = (
     CheckKind("gradients", "the same loss and gradient of every parameter and every float input?"),
     CheckKind("state", "the same state after every call, and the same eval mode after training?"),
     CheckKind("train", "the same parameters, state and optimizer state after each train step?"),
+    CheckKind("compiled", "the same numbers from each port with its calls and step compiled as users do?", True),
 )
 """In the order of reports: an earlier failure explains the later ones, and one in the first blocks them."""
 
 CHECK_NAMES = tuple(kind.name for kind in CHECK_KINDS)
+
+COMPARING_CHECKS = tuple(kind.name for kind in CHECK_KINDS if not kind.of_each_port)

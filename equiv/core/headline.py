@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from equiv.core.grades import Verdict
-from equiv.core.results import CaseResult, CheckResult, Finding
+from equiv.core.grades import EQUAL_GRADES, Verdict
+from equiv.core.results import CaseResult, CheckResult, Finding, Miscompilation
 
 DIFFERENT_TRAINING = "same function, different training"
+
+MISCOMPILED = "same, compiled wrong"
 
 
 def summarise_run(cases: Sequence[CaseResult]) -> tuple[Verdict, str]:
@@ -14,6 +16,10 @@ def summarise_run(cases: Sequence[CaseResult]) -> tuple[Verdict, str]:
     broken = [case for case in cases if case.problem]
     counts = {word: verdicts.count(word) for word in ("same", "different", "inconclusive", "error")}
     compared = f"{len(verdicts)} comparisons of {len(cases)} {'case' if len(cases) == 1 else 'cases'}"
+    if words := describe_miscompilations(cases):
+        rest = f"; {counts['different']} others differ" if counts["different"] else ""
+        where = _first_reason(cases, "error")
+        return "error", f"{words} here: {counts['error']} of {compared}{rest}. First: {where}"
     if broken or counts["error"]:
         where = _first_reason(cases, "error") or f"{broken[0].name}: {broken[0].problem}"
         rest = f"; {counts['different']} differ" if counts["different"] else ""
@@ -34,9 +40,33 @@ def summarise_run(cases: Sequence[CaseResult]) -> tuple[Verdict, str]:
     return "same", f"Same: all {compared}{formula}."
 
 
+def find_miscompilation(case: CaseResult, candidate: str) -> Miscompilation | None:
+    """The compiler's mistake that alone keeps a candidate from being the same; None where there is another reason."""
+    failed = [one for check in case.checks if check.candidate == candidate for one in _failed_findings(check)]
+    wrong = [one.miscompiled for one in failed if one.miscompiled is not None]
+    others = {check.grade for check in case.checks if check.candidate == candidate and not _failed_findings(check)}
+    return wrong[0] if wrong and len(wrong) == len(failed) and others <= set(EQUAL_GRADES) else None
+
+
+def describe_miscompilations(cases: Sequence[CaseResult]) -> str:
+    """Which ports the compiler gets wrong, where nothing else is an error; otherwise empty."""
+    failed = [(case, who) for case in cases for who, verdict in case.verdicts.items() if verdict == "error"]
+    wrong = [one for case, who in failed if (one := find_miscompilation(case, who)) is not None]
+    if not wrong or len(wrong) < len(failed) or any(case.problem for case in cases):
+        return ""
+    ports = " and ".join(dict.fromkeys(one.port for one in wrong))
+    return f"The ports are the same, but {wrong[0].compiler} compiles {ports} wrong"
+
+
+def _failed_findings(check: CheckResult) -> list[Finding]:
+    return [finding for finding in check.findings if finding.grade in ("refuted", "error")]
+
+
 def verdict_words(case: CaseResult, candidate: str) -> str:
-    """The verdict of one candidate in words; a difference in training alone is named as such."""
+    """The verdict of one candidate in words; a difference in training alone, or in the compiler, is named as such."""
     verdict = case.verdicts[candidate]
+    if find_miscompilation(case, candidate) is not None:
+        return MISCOMPILED
     grades = {check.check: check.grade for check in case.checks if check.candidate == candidate}
     refuted = {check for check, grade in grades.items() if grade == "refuted"}
     refuted -= {check.check for check in case.checks if check.candidate == candidate and follows_training(check)}
@@ -45,7 +75,7 @@ def verdict_words(case: CaseResult, candidate: str) -> str:
 
 def follows_training(check: CheckResult) -> bool:
     """Whether all that it refutes is what trained models compute, of which another training is the cause."""
-    failed = [finding for finding in check.findings if finding.grade in ("refuted", "error")]
+    failed = _failed_findings(check)
     return bool(failed) and all(finding.output is not None and finding.output.after_training for finding in failed)
 
 
@@ -100,7 +130,8 @@ def _finding_sentence(case: CaseResult, check: CheckResult, finding: Finding) ->
     parts = [place_words(case, check, finding)]
     if finding.reference or finding.candidate:
         parts.append(f"{case.reference} {finding.reference}, {check.candidate} {finding.candidate}")
-    parts.append(finding.note if finding.ratio is None else f"{finding.ratio:.3g} x budget")
+    parts += [] if finding.ratio is None else [f"{finding.ratio:.3g} x budget"]
+    parts += [finding.note] if finding.miscompiled or finding.ratio is None else []
     return ": ".join(part for part in parts if part)
 
 

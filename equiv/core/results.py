@@ -113,6 +113,33 @@ class Intermediate:
         return f"{self.primitive}{backward}{f' in {self.module_path}' if self.module_path else ''}"
 
 
+@dataclass(frozen=True)
+class Miscompilation:
+    """A program that is right, and that the compiler makes a wrong one of.
+
+    Attributes:
+        port: name of the port.
+        program: which of its programs, in words.
+        compiler: release of jax and device, `jax 0.10.2 on cpu`.
+        passes: passes of the compiler without which it is right; empty: none that can be left out is to blame.
+    """
+
+    port: str
+    program: str
+    compiler: str
+    passes: tuple[str, ...] = ()
+
+    @property
+    def fix(self) -> str:
+        """What a user can do, in words; empty where nothing is known to help."""
+        names = ",".join(self.passes)
+        option = f'compiler_options={{"{DISABLE_PASSES}": "{names}"}}'
+        return f"Right is jax.jit(f, {option}), or XLA_FLAGS=--{DISABLE_PASSES}={names}" if names else ""
+
+
+DISABLE_PASSES = "xla_disable_hlo_passes"
+"""The option of XLA that leaves passes out."""
+
 RESULTS_SCHEMA_VERSION = 2
 """Raised with every change that other code would misread; `equiv.core.results_v1` reads version 1."""
 
@@ -143,6 +170,7 @@ class Finding:
         spread: how the difference is distributed over the elements; for the worst few findings of a check.
         output: the output that `place` names; None for a leaf, a path or a property.
         structure: canonical name of the leaf whose shape, dtype and collection are compared; empty for all else.
+        miscompiled: where the compiler is wrong and not the port.
     """
 
     place: str
@@ -165,6 +193,7 @@ class Finding:
     spread: Spread | None = None
     output: OutputName | None = None
     structure: str = ""
+    miscompiled: Miscompilation | None = None
 
     @property
     def leaf(self) -> str:
@@ -298,7 +327,12 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run: its cases, environment and verdict; `rewrites`: those of the prover, each with its condition."""
+    """One run: its cases, environment and verdict.
+
+    Attributes:
+        rewrites: those of the prover, each with its condition.
+        known_miscompilations: those that this release of jax has on this device, in words.
+    """
 
     verdict: Verdict
     headline: str
@@ -309,3 +343,4 @@ class RunResult:
     schema: int = RESULTS_SCHEMA_VERSION
     problems: tuple[str, ...] = field(default_factory=tuple)
     rewrites: dict[str, str] = field(default_factory=dict)
+    known_miscompilations: tuple[str, ...] = ()

@@ -10,7 +10,8 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from equiv.core.leaves import LeafTable
-from equiv.core.output_name import TRAINING, InputName, OutputName, batch_input, draw_input, leaf_input
+from equiv.core.output_name import TRAINING, InputName, OutputName, ProgramName, batch_input, draw_input, leaf_input
+from equiv.programs.compiler_passes import LIBRARY_PASSES, without_passes
 from equiv.programs.draws import draw_bits
 from equiv.programs.exercise import Observed, Site, merge_observed, observe_program
 from equiv.programs.jaxpr import count_equations
@@ -25,6 +26,7 @@ COTANGENT_SEED, DRAW_SEED = 101, 202
 FAST_COMPILE_OPTIONS: dict[str, str | bool] = {
     "xla_backend_optimization_level": "0",
     "xla_llvm_disable_expensive_passes": True,
+    **without_passes(LIBRARY_PASSES),
 }
 """For functions that run only a few times: compiles the guides' programs in 0.6 of the time (jax 0.10.2, CPU)."""
 
@@ -132,12 +134,15 @@ def lower_programs(
 
 
 def _compiler_options(programs: Programs, quick: bool) -> dict[str, str | bool] | None:
-    """Default options, as users have, for native runs that decide; fast compilation for float64 and double-checks."""
+    """Default passes but those of libraries for native runs that decide; fast compilation for float64, double-checks.
+
+    What users run is compiled beside it, with the default options; see `equiv.programs.user_calls`.
+    """
     if not programs.float64:
-        return dict(FAST_COMPILE_OPTIONS) if quick else None
+        return dict(FAST_COMPILE_OPTIONS) if quick else without_passes(LIBRARY_PASSES)
     size = sum(map(count_equations, (part.jaxpr for part in (*programs.parts, programs.begin, programs.step) if part)))
     return (
-        {**FAST_COMPILE_OPTIONS, "xla_disable_hlo_passes": "fusion"}
+        {**FAST_COMPILE_OPTIONS, **without_passes((*LIBRARY_PASSES, "fusion"))}
         if size > FUSION_EQUATION_LIMIT
         else dict(FAST_COMPILE_OPTIONS)
     )
@@ -156,6 +161,20 @@ def run_observed(executable: Executable, probe: Probe, own: NamedArrays | None =
     # A site is observed by every program and in every call of a function: one line of code is one place.
     found = [{site: np.asarray(one)} for site, one in zip(executable.sites, statistics, strict=True)]
     return {name: np.asarray(value) for name, value in outputs.items()}, merge_observed(found)
+
+
+def run_with_draws(executable: Executable, probe: Probe, draws: Mapping[ProgramName, Sequence[Any]]) -> NamedOutputs:
+    """Run all programs on one probe, some of them with given bits.
+
+    Args:
+        executable: the programs.
+        probe: the probe.
+        draws: program to the bits of its draws; of `STEP` with the step on axis 0.
+    """
+    inputs = probe_inputs(executable.programs, executable.table, executable.steps, probe)
+    given = {**inputs, "draws": {**inputs["draws"], **{name: list(bits) for name, bits in draws.items()}}}
+    outputs, _ = jax.device_get(executable.compiled(given))
+    return {name: np.asarray(value) for name, value in outputs.items()}
 
 
 def part_inputs(program: Program, inputs: Mapping[str, Any], step: int = 0) -> dict[InputName, Any]:

@@ -18,10 +18,14 @@ EquationCallback = Callable[[tuple[Any, ...], Sequence[Any], Sequence[Any]], Non
 """Called for every equation with (enclosing calls..., equation), its inputs and its outputs; a loop is one equation."""
 
 
-def evaluate_eagerly(closed: Any, arrays: Sequence[Any], seen: EquationCallback | None = None) -> list[np.ndarray]:
-    """Evaluate a jaxpr eagerly; call it inside `jax.enable_x64(True)` for a float64 program."""
+def evaluate_eagerly(closed: Any, arrays: Sequence[Any], seen: EquationCallback | None = None) -> list[Any]:
+    """Evaluate a jaxpr eagerly; call it inside `jax.enable_x64(True)` for a float64 program.
+
+    Returns:
+        Numpy arrays; keys stay arrays of jax.
+    """
     evaluation = _EagerEvaluation() if seen is None else _ObservedEvaluation(seen)
-    return [np.asarray(value) for value in evaluation.run(closed, arrays)]
+    return [value if is_key(value) else np.asarray(value) for value in evaluation.run(closed, arrays)]
 
 
 class _EagerEvaluation(Interpreter[Any]):

@@ -91,10 +91,19 @@ def _zeros(program: Program, name: InputName) -> Any:
 
 def record_keys(keyed: KeyedProgram, arrays: Sequence[Any]) -> list[Any]:
     """The keys of every draw as numbers, on the axes of loops that change the key, of the keys, and of their words."""
+    return _record(_KeyRecorder, keyed, arrays)
+
+
+def record_bits(keyed: KeyedProgram, arrays: Sequence[Any]) -> list[Any]:
+    """The bits of every draw, in the shape of the draw."""
+    return _record(_BitRecorder, keyed, arrays)
+
+
+def _record(kind: "type[_KeyRecorder]", keyed: KeyedProgram, arrays: Sequence[Any]) -> list[Any]:
     first = _first_sites(keyed)
-    recorder = _KeyRecorder({}, False, {path: keyed.sites[path] for path in first})
+    recorder = kind({}, False, {path: keyed.sites[path] for path in first})
     recorder.run(keyed.program.jaxpr, arrays)
-    return [recorder.keys[path] for path in first]
+    return [recorder.recorded[path] for path in first]
 
 
 def _first_sites(keyed: KeyedProgram) -> list[Path]:
@@ -109,15 +118,15 @@ class _KeyRecorder(DrawReplay):
 
     Attributes:
         sites: the equations whose keys are recorded.
-        keys: path of the equation to the numbers of its keys.
+        recorded: path of the equation to the numbers of its keys.
     """
 
     sites: Mapping[Path, DrawSite] = field(default_factory=dict)
-    keys: dict[Path, Any] = field(default_factory=dict)
+    recorded: dict[Path, Any] = field(default_factory=dict)
 
     def draw(self, eqn: Any, ins: list[Any]) -> Any:
         if self.path in self.sites:
-            self.keys[self.path] = jax.random.key_data(ins[0])
+            self.recorded[self.path] = jax.random.key_data(ins[0])
         return super().draw(eqn, ins)
 
     def _enter_loop(self) -> "_KeyRecorder | None":
@@ -125,7 +134,7 @@ class _KeyRecorder(DrawReplay):
         depth = len(self.path)
         inside = {path: site for path, site in self.sites.items() if path[:depth] == self.path}
         changed = {path: replace(site, varies=site.varies[1:]) for path, site in inside.items()}
-        return _KeyRecorder({}, False, changed) if inside else None
+        return type(self)({}, False, changed) if inside else None
 
     def scan(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         if (inner := self._enter_loop()) is None:
@@ -135,11 +144,11 @@ class _KeyRecorder(DrawReplay):
 
         def step(carry: tuple[Any, ...], slices: list[Any]) -> tuple[Any, Any]:
             outs = inner.run(loop.body, [*fixed, *carry, *slices], path)
-            return tuple(outs[: loop.carries]), (tuple(outs[loop.carries :]), dict(enumerate(inner.keys.values())))
+            return tuple(outs[: loop.carries]), (tuple(outs[loop.carries :]), dict(enumerate(inner.recorded.values())))
 
         carry, (stacked, keys) = jax.lax.scan(step, tuple(start), scanned, length=loop.length, reverse=loop.reverse)
-        for place, stack in zip(inner.keys, keys.values(), strict=True):
-            self.keys[place] = stack if self.sites[place].varies[0] else stack[0]
+        for place, stack in zip(inner.recorded, keys.values(), strict=True):
+            self.recorded[place] = stack if self.sites[place].varies[0] else stack[0]
         return [*carry, *stacked]
 
     def while_loop(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
@@ -149,7 +158,7 @@ class _KeyRecorder(DrawReplay):
             for_test, for_body, start = loop.split(ins)
             inner.run(loop.test, [*for_test, *start], (*path, 0))
             inner.run(loop.body, [*for_body, *start], (*path, 1))
-            self.keys |= inner.keys
+            self.recorded |= inner.recorded
         return super().while_loop(eqn, ins)
 
     def cond(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
@@ -158,6 +167,17 @@ class _KeyRecorder(DrawReplay):
         results = [self.run(closed, ins[1:], (*path, number)) for number, closed in enumerate(branches)]
         choices = [lambda *given, index=index: given[index] for index in range(len(results))]
         return jax.lax.switch(ins[0], choices, *results)
+
+
+@dataclass
+class _BitRecorder(_KeyRecorder):
+    """Evaluation of a program with its own keys that records the bits that it draws."""
+
+    def draw(self, eqn: Any, ins: list[Any]) -> Any:
+        bits = DrawReplay.draw(self, eqn, ins)
+        if self.path in self.sites:
+            self.recorded[self.path] = bits
+        return bits
 
 
 def _used_keys(keyed: KeyedProgram, arrays: Sequence[Any], step: int) -> Iterator[_UsedKey]:

@@ -122,6 +122,11 @@ def _remove_dead(closed: Any, keep: list[bool], wanted: list[bool]) -> tuple[Any
     return (core.ClosedJaxpr(pruned, consts) if len(pruned.constvars) == len(consts) else pruned), used
 
 
+def remove_dead_equations(closed: Any) -> Any:
+    """Remove the equations of a jaxpr on which no output depends; its inputs stay."""
+    return _remove_dead(closed, [True] * len(closed.out_avals), [True] * len(closed.in_avals))[0]
+
+
 def _check_no_random_input(program: Program) -> Program:
     if left := [name for name in program.inputs if name.is_random]:
         users = _users_of_input(program, left[0])
@@ -264,8 +269,7 @@ class DrawReplay(Interpreter[Any]):
 def _close_body(body: Callable[[list[Any]], list[Any]], start: Sequence[Any]) -> Callable[[Sequence[Any]], list[Any]]:
     """Trace a loop body, so that it is given only what it needs: jax keeps every operand of a `while`, keys too."""
     avals = [jax.typeof(value) for value in start]
-    closed = jax.make_jaxpr(lambda *carry: body(list(carry)))(*avals)
-    pruned, _ = _remove_dead(closed, [True] * len(closed.out_avals), [True] * len(avals))
+    pruned = remove_dead_equations(jax.make_jaxpr(lambda *carry: body(list(carry)))(*avals))
     return lambda carry: core.jaxpr_as_fun(pruned)(*carry)
 
 

@@ -33,6 +33,8 @@ def render_junit(results: Sequence[RunResult]) -> str:
         properties = ElementTree.SubElement(suite, "properties")
         for name, value in sorted(run.environment.items()):
             ElementTree.SubElement(properties, "property", name=_replace_non_xml(name), value=_replace_non_xml(value))
+        for wrong in run.known_miscompilations:
+            ElementTree.SubElement(properties, "property", name="known miscompilation", value=_replace_non_xml(wrong))
         for entry in merged.entries:
             if entry.run is run:
                 suite.extend(_check_elements(entry))

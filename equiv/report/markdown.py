@@ -21,6 +21,8 @@ def render_markdown(results: Sequence[RunResult]) -> str:
 
 def _run_sections(result: RunResult) -> Iterable[str]:
     yield f"# {VERDICT_SIGNS[result.verdict]} {_escape_markdown(result.headline)}"
+    if result.known_miscompilations:
+        yield "\n".join(f"- {VERDICT_SIGNS['error']} {_escape_markdown(one)}" for one in result.known_miscompilations)
     rows = [
         [case.name, f"{candidate} / {case.reference}"]
         + [check_cell(case, candidate, check)[0] for check in CHECK_NAMES]

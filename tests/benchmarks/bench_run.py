@@ -4,7 +4,8 @@ Run it with `nox -s bench`. Each contender is a fresh process; rounds are interl
 of neighbouring runs is reported with its range, because the machine is noisy.
 
 - floor: import the libraries, trace, compile and run each distinct program once, one fused program per port.
-- separate: the same, every program compiled by itself.
+- users: the floor, and the programs that users call, each compiled by itself as they do and run on the same values.
+- separate: the floor's programs, every program compiled by itself.
 - chex: plain pytest with `chex.assert_trees_all_close` on the same outputs, gradients and five steps.
 - run: `equiv run` on the same six cases.
 - prove: `equiv run --prove-only` on them.
@@ -30,10 +31,12 @@ from equiv.core.case_files import CaseFile, load_case
 from equiv.programs.compiled import lower_programs, run_executable
 from equiv.programs.probes import make_probe
 from equiv.programs.program import Programs
-from equiv.programs.traced_port import trace_programs
+from equiv.programs.traced_port import trace_port, trace_programs
+from equiv.programs.user_calls import compile_user_call, lower_user_calls
+from equiv.programs.built_case import build_case
 from equiv.backends.build import build_port, port_spec
 from equiv.programs.trace import Tracer
-fused = sys.argv[1] == "fused"
+fused = sys.argv[1] in ("fused", "users")
 for name in sys.argv[2:]:
     case = load_case(CaseFile(name, Path("cases") / f"{name}.py")).case
     request, entries = port_spec(case)
@@ -46,6 +49,11 @@ for name in sys.argv[2:]:
         alone.append(Programs(programs.port, False, (), programs.begin, programs.step))
         for part in [programs] if fused else alone:
             run_executable(lower_programs(part, built.table, case.steps, probe)(), probe)
+    if sys.argv[1] == "users":
+        built_case = build_case(case)
+        for backend in case.models:
+            for call in lower_user_calls(trace_port(built_case, backend), case.steps):
+                call.run(compile_user_call(call), probe)
 """
 
 STAGES = """
@@ -80,6 +88,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
     wanted = f"({expression}) and not train_state and not optimizer"
     return {
         "floor": [python, "-c", FLOOR, "fused", *SIX],
+        "users": [python, "-c", FLOOR, "users", *SIX],
         "separate": [python, "-c", FLOOR, "separate", *SIX],
         "chex": [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/benchmarks/bench_chex.py"],
         "run": [python, "-m", "equiv", "run", "cases", "-k", wanted, "--reports", str(folder)],
@@ -119,7 +128,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     seconds = measure(rounds)
     print(json.dumps({name: [round(value, 2) for value in values] for name, values in seconds.items()}))
-    for under in ("floor", "separate", "chex"):
+    for under in ("floor", "users", "separate", "chex"):
         print(ratios(seconds, "run", under))
     print(ratios(seconds, "prove", "floor"))
     alone = stages(rounds)

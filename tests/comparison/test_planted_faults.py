@@ -898,9 +898,12 @@ def test_there_are_at_least_thirty_faults_with_own_names() -> None:
     assert len({planted.name for planted in FAULTS}) == len(FAULTS) >= 30
 
 
-@pytest.mark.parametrize("check", CHECK_NAMES)
+@pytest.mark.parametrize("check", [name for name in CHECK_NAMES if name != "compiled"])
 def test_check_finds_a_fault_that_no_other_check_finds(check: str, folder: Path) -> None:
-    """A check without such a fault would be a check that may as well be left out."""
+    """A check without such a fault would be a check that may as well be left out.
+
+    A fault of the compiler is in no case's text: those of `compiled` are planted in `test_user_runs.py`.
+    """
     mine = (outcome(planted, folder) for planted in FAULTS if planted.check == check)
     assert any(set(found.refused) == {check} and "train" in found.ran for found in mine)
 

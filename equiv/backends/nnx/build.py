@@ -80,6 +80,7 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         init=init,
         default_step=built.train_step is None,
         user_programs=partial(_nnx_programs, builder, spec),
+        returns_parameters=True,
     )
 
 

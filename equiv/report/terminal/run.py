@@ -38,6 +38,8 @@ def print_run(result: RunResult, console: Console, explain: bool = False) -> Non
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
+    for wrong in result.known_miscompilations:
+        say(f"[yellow]![/] {escape(wrong)}")
     say(f"[{VERDICT_COLOURS[result.verdict]} bold]{VERDICT_SIGNS[result.verdict]} {escape(result.headline)}[/]")
     say(f"[dim]{escape(device_and_versions(result))}[/]")
     if compared := [case for case in result.cases if case.candidates]:

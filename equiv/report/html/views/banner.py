@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from equiv.core.checks import CHECK_NAMES
+from equiv.core.checks import COMPARING_CHECKS
 from equiv.core.grades import EQUAL_GRADES, Verdict
-from equiv.core.headline import severity, summarise_run, verdict_reason, verdict_words
+from equiv.core.headline import describe_miscompilations, severity, summarise_run, verdict_reason, verdict_words
 from equiv.core.results import CheckResult, Finding
 from equiv.report.cells import VERDICT_SIGNS, format_ratio
 from equiv.report.findings.likely_causes import describe_first_lost_value, describe_side, failed_findings, likely_causes
@@ -61,7 +61,15 @@ def build_banner(merged: MergedRuns, ranked: Sequence[MergedCase]) -> Banner:
     verdict, _ = summarise_run(merged.cases)
     found = count_verdicts(merged)
     scopes = [Fact("Scope", line) for line in dict.fromkeys(describe_scopes([entry.case for entry in ranked]))]
-    facts = [*_facts(verdict, ranked), *_remark_facts(merged), *scopes, Fact("Not run", _not_run_text(merged, found))]
+    wrong = dict.fromkeys(one for run in merged.runs for one in run.known_miscompilations)
+    compiler = [Fact("Compiler", one) for one in wrong]
+    facts = [
+        *compiler,
+        *_facts(verdict, ranked),
+        *_remark_facts(merged),
+        *scopes,
+        Fact("Not run", _not_run_text(merged, found)),
+    ]
     return Banner(verdict, VERDICT_SIGNS[verdict], verdict_sentence(verdict, merged, found), tuple(facts))
 
 
@@ -77,6 +85,8 @@ def verdict_sentence(verdict: Verdict, merged: MergedRuns, found: Counter[str]) 
         return f"The same: all {of} of {cases}.{text}"
     if verdict == "different":
         return f"Not the same: {found['different']} of {of} {'differs' if found['different'] == 1 else 'differ'}.{text}"
+    if verdict == "error" and (words := describe_miscompilations(merged.cases)):
+        return f"{words} here.{text}"
     if verdict == "error":
         errors = [f"{count_noun(found['broken'], 'case')} could not be used"] if found["broken"] else []
         errors += [f"{found['error']} of {of} failed"] if found["error"] else []
@@ -154,7 +164,7 @@ def _divergence_text(reference: str, check: CheckResult, finding: Finding) -> st
 def _still_equal(entry: MergedCase, candidate: str, broken: CheckResult) -> str:
     """Return the checks, and the places of the failed check, that are equal."""
     mine = {check.check: check for check in entry.case.checks if check.candidate == candidate}
-    equal = [name for name in CHECK_NAMES if name in mine and mine[name].grade in EQUAL_GRADES]
+    equal = [name for name in COMPARING_CHECKS if name in mine and mine[name].grade in EQUAL_GRADES]
     within = [
         finding.place for check in (mine[broken.check],) for finding in check.findings if finding.grade in EQUAL_GRADES
     ]

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from equiv.core.checks import COMPARING_CHECKS
 from equiv.core.environment import library_distributions
 from equiv.core.timings import SLOWER
 from equiv.report.html.plots.timing_plots import iterate_timings, paired_ratio_text
@@ -71,7 +72,8 @@ def _fault_tile(merged: MergedRuns) -> Tile:
 
 
 def _proof_tile(merged: MergedRuns) -> Tile:
-    grades = Counter(item.grade for entry in merged.entries for check in entry.case.checks for item in check.findings)
+    checks = [check for entry in merged.entries for check in entry.case.checks if check.check in COMPARING_CHECKS]
+    grades = Counter(item.grade for check in checks for item in check.findings)
     proved = grades["proved"] + grades["proved modulo"]
     more = f"valid for every input; {grades['proved modulo']} of them use named rewrites"
     return Tile(f"{proved} / {grades.total()}", "findings proved", more, "good" if proved else "none")
