@@ -73,6 +73,13 @@ def search(session: nox.Session) -> None:
 
 
 @nox.session
+def certificates(session: nox.Session) -> None:
+    """Certify the proofs of every case and tamper 10,000 times: the checker accepts what is true, and nothing else."""
+    install(session, "test")
+    session.run("python", "tests/tamper_run.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, format and the direction of imports."""
     session.install(*nox.project.dependency_groups(PROJECT, "lint"))  # reads sources only, needs no jax

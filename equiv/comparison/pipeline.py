@@ -10,8 +10,10 @@ from typing import TypeVar
 
 from equiv.backends.environment import describe_environment
 from equiv.backends.patches import isolate_import
+from equiv.certificates.write import Certificate
 from equiv.comparison.as_users import check_user_calls, compiler_is_asked, start_user_calls
 from equiv.comparison.case_result import make_case_result
+from equiv.comparison.certify import certify_proofs
 from equiv.comparison.default_rate import lower_default_rate
 from equiv.comparison.frozen.against import add_frozen_trials, open_against
 from equiv.comparison.frozen.bundle import FrozenReference
@@ -71,6 +73,10 @@ PROVE_ONLY = (trace_ports, prove_ports, check_by_proof)
 """Instead of `START` and `FINISH`: nothing is compiled or run."""
 
 
+CONSTANTS_CONDITION = "float64 traces are compared: 1 - 0.99 and 0.01 are equal in real numbers, not in float32"
+"""Under which `FLOAT64_CONSTANTS` holds."""
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """Options that hold for every case of a run.
@@ -80,12 +86,14 @@ class RunOptions:
         faults: plant faults in every candidate too, and record which are noticed.
         initial_values: compare the distributions of initial parameter values too.
         against: a frozen reference, used instead of the cases' own.
+        certified: called with case, candidate and the certificate of its proofs; None: none is written.
     """
 
     prove_only: bool = False
     faults: bool = False
     initial_values: bool = False
     against: FrozenReference | None = None
+    certified: Callable[[str, str, Certificate], None] | None = None
 
 
 def run_cases(
@@ -161,7 +169,7 @@ def _rewrite_conditions(cases: list[CaseResult]) -> dict[str, str]:
     dtypes = sorted({dtype for case in cases if case.scope is not None for dtype in case.scope.cast_dtypes})
     ranges = " and ".join(f"{one.dtype} ({one.smallest:.2g} to {one.largest:.4g})" for one in map(float_range, dtypes))
     lifted = {
-        FLOAT64_CONSTANTS: "float64 traces are compared: 1 - 0.99 and 0.01 are equal in real numbers, not in float32",
+        FLOAT64_CONSTANTS: CONSTANTS_CONDITION,
         FLOAT64_CASTS: f"casts between {ranges} are left out: no value on the way leaves the range of its dtype",
     }
     return {name: condition for name, condition in (CONDITIONS | lifted).items() if name in used}
@@ -208,6 +216,10 @@ def _finish(loaded: LoadedCase, started: CaseState, options: RunOptions) -> Case
         return make_case_result(loaded, add_frozen_trials(checked, options.against))
     state = advance(started, FINISH if started.compiling else ())
     result = make_case_result(loaded, state)
+    if options.certified is not None:
+        state.progress("writing certificates")
+        for candidate, certificate in certify_proofs(loaded.name, state):
+            options.certified(loaded.name, candidate, certificate)
     if options.initial_values:
         state.progress("comparing initial values")
         result = replace(result, initial_values=compare_initial_values(state.built_case))

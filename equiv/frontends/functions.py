@@ -14,6 +14,7 @@ from typing import Any
 from equiv.backends.build import identify_library
 from equiv.backends.environment import describe_environment
 from equiv.backends.patches import isolate_import
+from equiv.certificates.write import Certificate
 from equiv.comparison.frozen.bundle import FrozenReference, encode_bundle, read_bundle
 from equiv.comparison.frozen.freeze import freeze_reference
 from equiv.comparison.frozen.sanity import refuse_senseless
@@ -48,8 +49,10 @@ def run(
     selfcheck: bool = False,
     initial: bool = False,
     against: str | Path | None = None,
+    certificates: str | Path | None = None,
     progress: ReportStage = _say_nothing,
     finished: Callable[[CaseResult], None] = _say_nothing,
+    certified: Callable[[Path, Certificate], None] = lambda *_: None,
 ) -> RunResult:
     """Compare every case under some paths, as `equiv run` does; a case that cannot be used is a result too.
 
@@ -60,8 +63,10 @@ def run(
         selfcheck: also plant faults in every candidate, and record which are noticed.
         initial: also compare the distributions of initial parameter values.
         against: a bundle of `freeze`, used instead of the reference of the case that it was made of.
+        certificates: write the certificates of all proofs to this folder, for `equiv verify`.
         progress: called with a text for every stage.
         finished: called with the result of every case.
+        certified: called with every certificate and its file.
 
     Returns:
         The results, with a verdict. An interrupt keeps the finished ones, and the others are named.
@@ -71,10 +76,18 @@ def run(
     """
     several = paths if isinstance(paths, tuple | list) else (paths,)
     files = find_case_files(tuple(_path("paths", one) for one in several), expression)
-    options = RunOptions(prove_only, selfcheck, initial)
+    folder = Path() if certificates is None else _path("certificates", certificates)
+
+    def keep(case: str, candidate: str, certificate: Certificate) -> None:
+        path = folder / f"{case}-{candidate}.json"
+        write_file(path, certificate.encoded, "Give another folder with --certificates.")
+        certified(path, certificate)
+
+    options = RunOptions(prove_only, selfcheck, initial, certified=None if certificates is None else keep)
     if against is not None:
-        if prove_only or selfcheck or initial:
-            raise EquivError("--against runs without --prove-only, --selfcheck and --initial.", fix="Leave them out.")
+        if prove_only or selfcheck or initial or certificates:
+            without = "--prove-only, --selfcheck, --initial and --certificates"
+            raise EquivError(f"--against runs without {without}.", fix="Leave them out.")
         frozen = read_bundle(_path("against", against))
         refuse_senseless(frozen, str(against))
         options = RunOptions(against=frozen)

@@ -19,6 +19,7 @@ import operator
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -42,7 +43,23 @@ def digest(*parts: Content) -> str:
     Raises:
         TypeError: a part is no plain data: its content has to be read first.
     """
-    return hashlib.blake2b(encode(*parts), digest_size=16).hexdigest()
+    name = hashlib.blake2b(encode(*parts), digest_size=16).hexdigest()
+    if _recorded:
+        _recorded[-1][name] = parts
+    return name
+
+
+_recorded: list[dict[str, tuple[Content, ...]]] = []
+
+
+@contextmanager
+def record_names() -> Iterator[dict[str, tuple[Content, ...]]]:
+    """Within the context every name that is given is kept, with what it is the name of."""
+    _recorded.append({})
+    try:
+        yield _recorded[-1]
+    finally:
+        _recorded.pop()
 
 
 def encode(*parts: Content) -> bytes:

@@ -13,6 +13,7 @@ from equiv.frontends.cli.new import new_command
 from equiv.frontends.cli.report import report_command
 from equiv.frontends.cli.run import run_command
 from equiv.frontends.cli.selfcheck import selfcheck_command
+from equiv.frontends.cli.verify import verify_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,6 +31,7 @@ for command in (
     selfcheck_command,
     bench_command,
     freeze_command,
+    verify_command,
     report_command,
     diff_command,
     convert_command,

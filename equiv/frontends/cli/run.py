@@ -1,7 +1,8 @@
 """`equiv run`: compare cases and give a verdict."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,11 @@ from equiv.report.terminal.run import print_run
     type=click.Path(path_type=Path),
     help="Compare with this bundle of equiv freeze instead of the reference.",
 )
+@click.option(
+    "--certificates",
+    type=click.Path(path_type=Path),
+    help="Write every candidate's proofs to this folder, as files for equiv verify.",
+)
 @click.option("--explain-budget", is_flag=True, help="Print for every check how its budget is derived.")
 @click.option("--html", is_flag=True, help="Also write parity.html next to results.json.")
 @click.option(
@@ -55,6 +61,7 @@ def run_command(
     selfcheck: bool,
     initial: bool,
     against: Path | None,
+    certificates: Path | None,
     explain_budget: bool,
     html: bool,
     reports: Path,
@@ -68,6 +75,7 @@ def run_command(
             print_run(result, open_console(), explain_budget)
 
     options = {"prove_only": prove_only, "selfcheck": selfcheck, "initial": initial, "against": against}
+    options["certificates"] = certificates
     given = paths or (Path("cases"),)
     run_and_exit(lambda: _write_result(partial(_run_files, given, expression, options), reports, html, print_result))
 
@@ -106,10 +114,23 @@ def _run_files(paths: tuple[Path, ...], expression: str, options: Mapping[str, A
         task = bar.add_task("importing jax", total=1 if options["against"] else len(files))
         from equiv.frontends.functions import run
 
-        return run(
+        certified: list[str] = []
+        result = run(
             paths,
             expression,
             **options,
             progress=lambda text: bar.update(task, description=text),
             finished=lambda _: bar.advance(task),
+            certified=lambda path, certificate: certified.extend(_describe_certificate(path, certificate)),
         )
+    for line in certified:
+        click.echo(line, err=True)
+    return result
+
+
+def _describe_certificate(path: Path, certificate: Any) -> Iterator[str]:
+    """What of a candidate's proofs is in its certificate, and what is not."""
+    certified = certificate.proved - len(certificate.left_out)
+    yield f"certificate: {path}: {certified} of {certificate.proved} proofs"
+    for reason, outputs in Counter(certificate.left_out.values()).items():
+        yield f"  not certified: {outputs} {'proof' if outputs == 1 else 'proofs'}: {reason}"

@@ -124,7 +124,7 @@ def prove(left: NumberedPort, right: NumberedPort, same_initial_state: frozenset
         right: the candidate.
         same_initial_state: state leaves that both libraries initialise to the same value.
     """
-    single = _prove_programs(left, right)
+    single = prove_programs(left, right)
     proofs: dict[tuple[OutputName, OutputName, bool], Proof] = {}
     for (ours, theirs), proof in single.items():
         if not ours.program.is_training:
@@ -145,7 +145,7 @@ def prove(left: NumberedPort, right: NumberedPort, same_initial_state: frozenset
     return proofs
 
 
-def _prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, Proof]:
+def prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, Proof]:
     """Prove outputs of single programs: without rewrites, then with them, then in float64 with casts, then without."""
     pairs = _output_pairs(left, right)
     found: dict[OutputPair, Proof] = {}

@@ -1,0 +1,54 @@
+"""`equiv verify`: check a certificate of `equiv run --certificates`, without the prover."""
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import click
+
+from equiv.frontends.cli.base import run_and_exit
+
+EXIT_FALSE = 1
+
+
+@click.command("verify")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("case", type=click.Path(path_type=Path), required=False)
+def verify_command(file: Path, case: Path | None) -> None:
+    """Check the proofs in FILE step by step; with CASE, that they are of the programs of this case file.
+
+    Exit code 0: all follows; 1: something does not, or is of other programs; 2: FILE is no certificate.
+    """
+    run_and_exit(lambda: _verify(file, case))
+
+
+def _verify(file: Path, case: Path | None) -> int:
+    from equiv.certificates.verify import FalseCertificate, verify_file
+
+    try:
+        found = verify_file(file)
+    except FalseCertificate as error:
+        click.echo(f"\N{BALLOT X} {error}")
+        return EXIT_FALSE
+    other = "" if case is None else _compare(found.data, case)
+    if other:
+        click.echo(f"\N{BALLOT X} {file}: the proofs follow, but not of {case}: {other}.")
+        return EXIT_FALSE
+    first, *rest = found.describe()
+    click.echo(f"\N{CHECK MARK} {first}")
+    for line in rest:
+        click.echo(f"  {line}")
+    versions = f"equiv {found.data['about']['equiv']}, jax {found.data['about']['jax']}"
+    traced = f"traced again from {case}: the same programs" if case else f"written by {versions}, not traced again"
+    click.echo(f"  {traced}")
+    return 0
+
+
+def _compare(data: Any, path: Path) -> str:
+    with redirect_stdout(sys.stderr):
+        from equiv.comparison.certify import compare_with_case
+        from equiv.core.case_files import find_case_files, load_case
+
+        (file,) = find_case_files((path,))
+        return compare_with_case(data, load_case(file))

@@ -1,0 +1,78 @@
+"""Certify every case, then tamper: no certificate that claims what is not so may be accepted.
+
+Run it with `python tests/tamper_run.py [TAMPERINGS] [FIRST_SEED]`; a shorter run is a test (`test_check.py`).
+
+Every proof of every case under `cases` is certified, or the reason is told. Then the certificates of some of them are
+changed at random places, and programs of theirs are changed and proved anew. What the checker accepts has to be true by
+an oracle that evaluates both programs (`tampering.py`).
+"""
+
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from helpers import CASES, loaded
+from small_ports import small
+from tampering import certify, forge, tamper
+
+TAMPERED = ("counter", "custom_linear", "stateful_linear", "rnn_scan", "scan_over_layers", "mlp", "batch_norm")
+"""Cases whose certificates are tampered with: a line, state, loops, rewrites."""
+
+FORGED = 10
+"""Of so many tamperings one is a changed program that is proved anew."""
+
+
+@dataclass
+class Counts:
+    """What became of all of them, and those that show a mistake of the checker."""
+
+    results: Counter = field(default_factory=Counter)
+    wrong: list = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+
+    def note(self, label, said, result):
+        self.results[result] += 1
+        if result in ("wrong", "not judged"):
+            self.wrong.append((label, said, result))
+            print("WRONG", label, said, result, sep=" | ", flush=True)
+
+    def say(self, label):
+        print(f"{label}: {dict(self.results)}, {time.perf_counter() - self.started:.0f} s", flush=True)
+
+
+def certify_cases(names):
+    """Certify all proofs of both candidates; how many there are, how many are not, and why."""
+    proved, left_out, kept = 0, Counter(), {}
+    for name in names:
+        for candidate in list(loaded(name).case.models)[1:]:
+            found = certify(loaded(name), candidate)
+            proved += found.proved
+            left_out.update(found.left_out.values())
+            print(f"{name} {candidate}: {found.proved - len(found.left_out)} of {found.proved} proofs", flush=True)
+            kept[name] = found
+    print(f"certified: {proved - left_out.total()} of {proved} proofs", *left_out.most_common(), sep="\n  ", flush=True)
+    return {name: kept[name] for name in TAMPERED}
+
+
+def main():
+    """Certify, tamper; print what became of it, and whatever was accepted wrongly."""
+    wanted, first = (int(text) for text in (*sys.argv[1:], *("10000", "0")[len(sys.argv) - 1 :]))
+    originals = {"two small ports": small(), **certify_cases(sorted(path.stem for path in CASES.glob("*.py")))}
+    counts = Counts()
+    for place, (name, original) in enumerate(originals.items()):
+        share = wanted * (place + 1) // len(originals) - wanted * place // len(originals)
+        done, seed = 0, first
+        while done < share:
+            seed += 1
+            said, result = (forge if seed % FORGED == 0 else tamper)(original, seed)
+            if result != "nothing":
+                done += 1
+                counts.note(f"{name} {seed}", said, result)
+        counts.say(name)
+    print(f"{counts.results.total()} tampered certificates, {len(counts.wrong)} accepted wrongly or not judged")
+    sys.exit(bool(counts.wrong))
+
+
+if __name__ == "__main__":
+    main()
