@@ -1,4 +1,7 @@
-"""Say which findings hold only where constants are read otherwise; see `equiv.comparison.numeric.constant_readings`."""
+"""Say which findings hold only where constants are read otherwise, and what of a frozen reference is not measured.
+
+See `equiv.comparison.numeric.constant_readings` and `own_rounding`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -47,3 +50,15 @@ def _choose(before: Finding, after: Finding, note: str) -> Finding:
     # A difference that a formula of the case explains stays one.
     grade = "rounding" if after.grade in NUMERIC_GRADES else after.grade
     return replace(after, grade=grade, note="; ".join(filter(None, (note, after.note))))
+
+
+FROZEN_LIMIT = (
+    "the reference is frozen: what its own operations round, and what its constants stand for, was not measured; where "
+    "that could explain the difference, compare with the reference itself"
+)
+
+
+def name_frozen_limit(checks: Sequence[CheckResult]) -> list[CheckResult]:
+    """Say as a remark of the first refused check what could not be measured of a frozen reference."""
+    first = next((check for check in checks if check.grade == "refuted"), None)
+    return [replace(check, remarks=(*check.remarks, FROZEN_LIMIT)) if check is first else check for check in checks]

@@ -8,7 +8,10 @@ import pytest
 from helpers import case_from
 
 from equiv.comparison import stages
+from equiv.comparison.frozen.bundle import decode_bundle, encode_bundle
+from equiv.comparison.frozen.freeze import freeze_reference
 from equiv.comparison.numeric.constant_readings import read_constants
+from equiv.comparison.pipeline import RunOptions, run_case
 from equiv.comparison.stages import (
     check_candidates,
     check_structure,
@@ -19,6 +22,8 @@ from equiv.comparison.stages import (
     trace_ports,
 )
 from equiv.comparison.state import advance
+from equiv.core.case import Case
+from equiv.core.case_files import LoadedCase
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.output_name import STEP, ProgramName
 from equiv.core.results import CheckResult
@@ -90,11 +95,17 @@ Ways = dict[str, tuple[str, str]]
 """Name of an output to how each port computes it."""
 
 
+def case_of(ways: Ways) -> Case:
+    """The case whose outputs are these."""
+    ours, theirs = (", ".join(f'"{name}": {pair[side]}' for name, pair in ways.items()) for side in (0, 1))
+    return case_from(SOURCE.replace("OURS", ours).replace("THEIRS", theirs), "constants")
+
+
 def judged(ways: Ways) -> tuple[CheckResult, ...]:
     """The checks of the case whose outputs are these."""
-    ours, theirs = (", ".join(f'"{name}": {pair[side]}' for name, pair in ways.items()) for side in (0, 1))
-    case = case_from(SOURCE.replace("OURS", ours).replace("THEIRS", theirs), "constants")
-    started = advance(check_structure(open_case(case)), (trace_ports, prove_ports, start_compiling, run_reference))
+    started = advance(
+        check_structure(open_case(case_of(ways))), (trace_ports, prove_ports, start_compiling, run_reference)
+    )
     return check_candidates(started).checks
 
 
@@ -195,6 +206,14 @@ def test_constants_that_one_port_rounds_are_no_difference(group: str) -> None:
     assert not [one.place for check in checks for one in check.findings if one.grade not in EQUAL_GRADES]
     remarks = [remark for check in checks for remark in check.remarks]
     assert sum("constants that a port rounds to float32" in remark for remark in remarks) == 1
+
+
+def test_constants_of_a_candidate_are_read_beside_a_frozen_reference() -> None:
+    case = LoadedCase("constants", "", case_of({"a root": ("y * 8**-0.5", "y / F(8**0.5)")}))
+    frozen = decode_bundle(encode_bundle(freeze_reference(case)), "constants")
+    result = run_case(case, options=RunOptions(against=frozen))
+    assert result.verdicts == {"nnx": "same"}
+    assert "nnx's 2.82842708" in next(remark for check in result.checks for remark in check.remarks)
 
 
 FAULTS: Ways = {

@@ -151,10 +151,12 @@ def _describe_own_rounding(
         for name, noise, array in zip(comparison.names, comparison.own_rounding, arrays, strict=True)
         if noise is not None
     ]
+    unknown = [name for name, noise in zip(comparison.names, comparison.own_rounding, strict=True) if noise is None]
     by_inputs = element_responses(find_responses(comparison.noise, probe, output, in_float64), arrays[0])[finding.index]
     return (
         f"the ports round differently: one ulp in every operation moves this in {' and in '.join(moved)}, "
         f"one in every input of {comparison.names[0]} by {by_inputs:.2g}"
+        f"{f'; the operations of {unknown[0]} were not measured' if unknown else ''}"
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import reference, workshop_of
 
-from equiv.comparison.numeric.rounding import measure_responses
+from equiv.comparison.numeric.rounding import UNBOUNDED, measure_responses
 from equiv.comparison.selfcheck.eager_port import measure_eager_noise, open_eager_port
 from equiv.core.budget import rounding_response
 from equiv.programs.probes import Probe
@@ -43,6 +43,21 @@ def test_a_difference_between_two_equal_runs_is_noise():
 def test_values_that_are_not_finite_are_left_out():
     found = responses(lambda probe: {"y": np.append(probe.variables["w"], np.float32("inf"))})
     assert 0 < found["0"]["y"].largest < 1e-5
+
+
+def test_what_one_ulp_takes_out_of_the_numbers_is_unbounded():
+    """Where the port itself gives a number; a mask of infinities is none."""
+    masked = np.append(X, np.float32("-inf"))
+
+    def run(probe):
+        root = np.full(4, np.nan if np.any(probe.variables["w"] > X) else 1.0, "float32")
+        return {"root": root, "masked": np.append(probe.variables["w"], np.float32("-inf"))}
+
+    actual = {probe.name: {"root": np.ones(4, "float32"), "masked": masked} for probe in PROBES}
+    given = {probe.name: run(probe) for probe in PROBES}
+    found = measure_responses(run, given, PROBES, False, 8, actual)["0"]
+    assert found["root"] == UNBOUNDED
+    assert found["masked"].largest < 1e-5
 
 
 @pytest.mark.parametrize("name", ["counter", "rnn_scan"])
