@@ -13,7 +13,7 @@ import numpy as np
 from equiv.backends.build import call_user_code
 from equiv.comparison.checks import CHECKS
 from equiv.comparison.checks.compiled import compare_as_run
-from equiv.comparison.numeric.own_rounding import GENEROUS
+from equiv.comparison.numeric.own_rounding import GENEROUS, OPERATION_NUDGES
 from equiv.comparison.numeric.rounding import output_depths
 from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs, describe_port
 from equiv.comparison.observation import (
@@ -34,11 +34,12 @@ from equiv.errors import EquivError
 from equiv.programs import compile_thread as background
 from equiv.programs.compiled import run_with_draws
 from equiv.programs.compiler_passes import find_guilty_passes, list_suspects, without_passes
-from equiv.programs.probes import Probe
+from equiv.programs.probes import Probe, perturb_by_ulp
 from equiv.programs.traced_port import TracedPort
 from equiv.programs.user_calls import (
     CallResults,
     CompiledCalls,
+    Runnable,
     UserCall,
     compile_user_call,
     derive_bits,
@@ -180,11 +181,22 @@ def _find_blame(case: Case, run: UserRun, calls: CompiledCalls, probes: Sequence
     off = differing_programs(case, run)
     found: dict[ProgramName, Blame] = {}
     known: tuple[str, ...] = ()
-    for call, _ in sorted(calls, key=lambda one: one[0].size):
-        if call.name in off:
+    for call, function in sorted(calls, key=lambda one: one[0].size):
+        if call.name in off and _is_unstable(case, run, call, function, probes):
+            found[call.name] = Blame("unstable")
+        elif call.name in off:
             found[call.name] = blame = _blame_call(case, run, call, probes, known)
             known = known or blame.passes
     return found
+
+
+def _is_unstable(case: Case, run: UserRun, call: UserCall, function: Runnable, probes: Sequence[Probe]) -> bool:
+    """Whether one ulp in every input moves what the user runs about as far as it is off: a value beside a kink."""
+    as_run, largest = replace(run, meaning=run.observed), 0.0
+    for seed in range(1, OPERATION_NUDGES + 1):
+        moved = {one.name: call.run(function, perturb_by_ulp(one, seed)) for one in probes}
+        largest = max(largest, worst_ratio(case, _with_outputs(as_run, moved), call.name))
+    return CLEARLY * largest >= worst_ratio(case, run, call.name)
 
 
 def _blame_call(case: Case, run: UserRun, call: UserCall, probes: Sequence[Probe], known: tuple[str, ...]) -> Blame:
