@@ -1,6 +1,7 @@
 """Each port as its user runs it: the compiler is named where it is wrong, and no port is blamed for it."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,14 @@ from equiv.bench import hlo_diff
 from equiv.bench.case_costs import make_bench
 from equiv.case import Case
 from equiv.comparison import as_users
+from equiv.comparison.checks.compiled import _judge
+from equiv.comparison.observation import Blame
 from equiv.comparison.pipeline import make_run_result, run_case
 from equiv.comparison.stages import open_case, trace_ports
 from equiv.core.case_files import LoadedCase
 from equiv.core.headline import verdict_words
-from equiv.core.output_name import STEP
+from equiv.core.output_name import STEP, TRAINING
+from equiv.core.results import Finding
 from equiv.layers import linear, parameter
 from equiv.programs.known_miscompilations import KNOWN
 from equiv.programs.user_calls import compile_user_call, lower_user_calls
@@ -323,3 +327,11 @@ def test_what_is_run_is_what_bench_times():
                 positional, keywords = one.start().arguments
                 timed = one.function.trace(*positional, **keywords).lower().compile().as_text()
                 assert not hlo_diff.difference(timed, text), (port, call.name)
+
+
+def test_a_value_that_rounding_decides_has_no_ratio():
+    """Else a report of the results, which judges findings again, would refute it."""
+    finding = Finding("train", "refuted", error=1.0, budget=1e-3, ratio=1e3, reference="1", candidate="2", output=None)
+    told = _judge("nnx", TRAINING, finding, SimpleNamespace(blame={STEP: Blame("unstable")}))
+    assert (told.grade, told.ratio, told.error) == ("rounding", None, None)
+    assert told.note == "its value depends on how it is rounded, whatever compiles it: it means 1, and computes 2"

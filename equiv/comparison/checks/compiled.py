@@ -44,7 +44,9 @@ def _judge(port: str, program: ProgramName, finding: Finding, run: UserRun) -> F
         return replace(told, note="")
     blame = run.blame.get(STEP if program == TRAINING else program, Blame("unknown"))
     if blame.who == "unstable":
-        return replace(told, grade="rounding", note="its value depends on how it is rounded, whatever compiles it")
+        # No budget holds beside a kink: its numbers are told, and are no ratio.
+        note = f"its value depends on how it is rounded, whatever compiles it: {values}"
+        return replace(told, grade="rounding", error=None, budget=None, ratio=None, note=note)
     at = f" at {list(finding.index)}" if finding.index else ""
     note = f"{_describe_blame(port, blame)}; {values}{at}"
     name = "train step" if program == TRAINING else str(program)
