@@ -65,6 +65,9 @@ def describe_scope(state: CaseState) -> Scope:
         rewrites=rewrites,
         cast_dtypes=_traced_dtypes(state) if FLOAT64_CASTS in rewrites else (),
         ranges=state.ranges,
+        late_steps=tuple(sorted({step for probe in state.edges for step in probe.late})),
+        edges=tuple(probe.name for probe in state.edges if not probe.late),
+        other_sizes=state.other_sizes,
         patched={name: one.port.patched for name, one in state.built_case.built.items() if one.port.patched},
         unexercised=()
         if state.proved

@@ -15,6 +15,7 @@ from equiv.comparison.as_users import check_user_calls, compiler_is_asked, start
 from equiv.comparison.case_result import make_case_result
 from equiv.comparison.certify import certify_proofs
 from equiv.comparison.default_rate import lower_default_rate
+from equiv.comparison.edges.stage import try_edges
 from equiv.comparison.frozen.against import add_frozen_trials, open_against
 from equiv.comparison.frozen.bundle import FrozenReference
 from equiv.comparison.initial_values import compare_initial_values
@@ -32,6 +33,7 @@ from equiv.comparison.stages import (
     run_reference,
     start_compiling,
     trace_ports,
+    trace_sizes,
     try_probes,
 )
 from equiv.comparison.state import CaseState, ReportStage, advance
@@ -51,13 +53,13 @@ CASES_AHEAD = 2
 """Number of cases that are started before the first of them is finished."""
 
 
-START = (trace_ports, prove_ports, start_compiling, break_proofs)
+START = (trace_ports, prove_ports, start_compiling, break_proofs, trace_sizes)
 """Up to the compiled programs, after the structure."""
 
 RUN_REFERENCE = (run_reference, partial(lower_default_rate, stages=(*START, run_reference)))
 """The first that needs compiled programs."""
 
-COMPARE = (check_candidates, probe_ranges, explain_differences, try_probes)
+COMPARE = (check_candidates, try_edges, probe_ranges, explain_differences, try_probes)
 """What needs the outputs of the reference."""
 
 FINISH = (
@@ -69,7 +71,7 @@ FINISH = (
 )
 """What a run does once its programs are compiled."""
 
-PROVE_ONLY = (trace_ports, prove_ports, check_by_proof)
+PROVE_ONLY = (trace_ports, prove_ports, check_by_proof, trace_sizes)
 """Instead of `START` and `FINISH`: nothing is compiled or run."""
 
 

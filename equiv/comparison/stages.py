@@ -50,10 +50,12 @@ from equiv.comparison.training import find_idle_slots, is_training_shared
 from equiv.core.case import Case
 from equiv.core.output_name import STEP, ProgramName
 from equiv.core.results import CheckResult, Finding
+from equiv.core.scope import OtherSizes
 from equiv.errors import CaseError, EquivError, NotRun
 from equiv.programs.built_case import build_case, share_train_step
 from equiv.programs.content import calls_foreign_code
 from equiv.programs.exercise import Observed, merge_observed
+from equiv.programs.other_sizes import trace_other_sizes
 from equiv.programs.probes import Probe
 from equiv.programs.traced_port import trace_port
 
@@ -163,6 +165,16 @@ def start_compiling(state: CaseState) -> CaseState:
                 raise
             checks += failed_checks(name, error)
     return replace(state, compiling=compiling, checks=checks)
+
+
+def trace_sizes(state: CaseState) -> CaseState:
+    """Trace every port with other batch sizes and sequence lengths, while its own are compiled."""
+    state.progress("tracing with other sizes")
+    found: list[OtherSizes] = []
+    for traced in (state.traced[name] for name in (state.reference, *state.candidates) if name in state.traced):
+        calls = [part for part in traced.programs.parts if part.name.is_forward]
+        found += trace_other_sizes(traced.tracer, calls)
+    return replace(state, other_sizes=tuple(found))
 
 
 def break_proofs(state: CaseState) -> CaseState:

@@ -10,7 +10,7 @@ from equiv.comparison.proofs import ProverSide
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.output_name import ProgramName
 from equiv.core.results import CheckResult, Finding, ProbeTrial
-from equiv.core.scope import RangeTried
+from equiv.core.scope import OtherSizes, RangeTried
 from equiv.errors import EquivError
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.exercise import Observed
@@ -67,6 +67,8 @@ class CaseState:
         exercised: port to what all of its probes exercised.
         ranges: over which ranges of narrow dtypes candidates were compared.
         user_calls: port to a function that waits for its programs, compiled as its user does.
+        other_sizes: what each port is with other sizes of its batch.
+        edges: the probes beyond ordinary values that candidates were tried on.
     """
 
     built_case: BuiltCase
@@ -88,6 +90,8 @@ class CaseState:
     exercised: Mapping[str, Observed] = field(default_factory=dict)
     ranges: tuple[RangeTried, ...] = ()
     user_calls: Mapping[str, Callable[[], CompiledCalls]] = field(default_factory=dict)
+    other_sizes: tuple[OtherSizes, ...] = ()
+    edges: tuple[Probe, ...] = ()
 
     @property
     def proved(self) -> bool:

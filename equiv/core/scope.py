@@ -43,6 +43,43 @@ class Unexercised:
         return f"{words} at {self.where}" if self.where else words
 
 
+SizeAnswer = Literal["same", "another program", "fails", "too large"]
+"""Whether a port is the `same` program with other sizes, but for the sizes; `too large`: it was not traced."""
+
+
+@dataclass(frozen=True)
+class OtherSizes:
+    """What tracing a port with other sizes of one axis of its batch gave; nothing was run.
+
+    Attributes:
+        port: name of the port.
+        axis: of the batch: 0, or 1 of a sequence.
+        size: its size in the case.
+        tried: the other sizes.
+        answer: what the port is with these.
+        where: the first operation that is another one, with its line.
+    """
+
+    port: str
+    axis: int
+    size: int
+    tried: tuple[int, ...]
+    answer: SizeAnswer
+    where: str = ""
+
+    @property
+    def text(self) -> str:
+        """It in words, without the port."""
+        sizes = " and ".join(map(str, self.tried))
+        place = f" ({self.where})" if self.where else ""
+        return {
+            "same": f"the same program with axis {self.axis} of {sizes}",
+            "another program": f"another program with axis {self.axis} of {sizes} instead of {self.size}{place}",
+            "fails": f"cannot be traced with axis {self.axis} of {sizes}",
+            "too large": f"not traced with other sizes than {self.size} of axis {self.axis}",
+        }[self.answer]
+
+
 @dataclass(frozen=True)
 class RangeTried:
     """The range of a dtype, narrower than that of float32, over which a candidate was compared with the reference.
@@ -92,6 +129,9 @@ class Scope:
         unexercised: what no probe exercised; empty where everything is proved.
         patched: port to what its builder changed outside of its model, which was in force for this port only.
         changes: what the import of the case file changed, which was in force for the whole case.
+        late_steps: numbers of steps that counters of training were set to, beyond the first ones.
+        edges: the other probes with what ordinary ones have not: small inputs, zeros, values at thresholds.
+        other_sizes: what each port is with other sizes of its batch.
     """
 
     batch: dict[str, str]
@@ -108,6 +148,9 @@ class Scope:
     unexercised: tuple[Unexercised, ...] = field(default_factory=tuple)
     patched: dict[str, tuple[str, ...]] = field(default_factory=dict)
     changes: tuple[str, ...] = ()
+    late_steps: tuple[int, ...] = ()
+    edges: tuple[str, ...] = ()
+    other_sizes: tuple[OtherSizes, ...] = ()
 
     @property
     def patches(self) -> tuple[str, ...]:
@@ -121,8 +164,16 @@ class Scope:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Over which ranges the ports were compared, and what builders changed, in words."""
-        return (*self.range_texts, *self.patches)
+        """Over which ranges ports were compared, what they are with other sizes, what builders changed, in words."""
+        return (*self.range_texts, *self.size_texts, *self.patches)
+
+    @property
+    def size_texts(self) -> tuple[str, ...]:
+        """What each port is with other sizes of its batch, in words; equal ones once."""
+        texts: dict[str, list[str]] = {}
+        for one in self.other_sizes:
+            texts.setdefault(one.text, []).append(one.port)
+        return tuple(f"{', '.join(names)}: {text}" for text, names in texts.items())
 
     @property
     def range_texts(self) -> tuple[str, ...]:
@@ -141,12 +192,17 @@ class Scope:
         optimizer = f", default optimizer sgd({self.default_rate:g})" if self.default_rate else ""
         if self.budget_factor != 1:
             optimizer += f"; every budget times {self.budget_factor:g}"
+        late = f", and steps {', '.join(map(str, self.late_steps))} of its counters" if self.late_steps else ""
+        edges = f"; tried too: {', '.join(self.edges)}" if self.edges else ""
         values = "every value of" if self.proved else "the probes' values of" if self.ran else "what is proved, for"
         if self.proved and self.rewrites:
             values = f"every value, up to the rewrites {', '.join(self.rewrites)}, of"
             if self.cast_dtypes:
                 values = values.replace(", of", f" (dtypes: {', '.join(self.cast_dtypes)}), of")
-        return f"{values} these shapes and dtypes: {shapes}; {methods}{modes}; {self.steps} train steps{optimizer}"
+        return (
+            f"{values} these shapes and dtypes: {shapes}; {methods}{modes}; "
+            f"{self.steps} train steps{late}{optimizer}{edges}"
+        )
 
 
 def group_by_port(places: Sequence[Unexercised]) -> Iterator[str]:

@@ -12,8 +12,16 @@ from jax.extend.core import jaxpr_as_fun
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import TRAINING, InputName, OutputName, ProgramName, batch_input, draw_input, leaf_input
 from equiv.programs.compiler_passes import LIBRARY_PASSES, without_passes
-from equiv.programs.draws import draw_bits
-from equiv.programs.exercise import Observed, Site, merge_observed, observe_program
+from equiv.programs.counters import Counters, NamedCounts, find_counters
+from equiv.programs.draws import draw_bits, put_tails
+from equiv.programs.exercise import (
+    Observed,
+    Site,
+    is_worth_observing,
+    merge_observed,
+    merge_statistics,
+    observe_program,
+)
 from equiv.programs.jaxpr import count_equations
 from equiv.programs.probes import NamedArrays, Probe, add_library_only_leaves, to_float64
 from equiv.programs.program import Program, Programs, iteration_numbers
@@ -44,6 +52,7 @@ class Executable:
         steps: number of train steps.
         compiled: inputs to outputs, and to the statistics of every site.
         sites: places that are observed; none in float64.
+        counters: those of training, which a probe can set; None: there are none, or the run only double-checks proofs.
     """
 
     programs: Programs
@@ -51,10 +60,16 @@ class Executable:
     steps: int
     compiled: Callable[[Any], tuple[dict[OutputName, Any], list[Any]]]
     sites: tuple[Site, ...]
+    counters: Counters | None = None
 
 
 def probe_inputs(
-    programs: Programs, table: LeafTable, steps: int, probe: Probe, own: NamedArrays | None = None
+    programs: Programs,
+    table: LeafTable,
+    steps: int,
+    probe: Probe,
+    own: NamedArrays | None = None,
+    counters: Counters | None = None,
 ) -> dict[str, Any]:
     """The inputs of all programs for one probe.
 
@@ -64,6 +79,7 @@ def probe_inputs(
         steps: number of train steps.
         probe: the probe.
         own: values of the leaves that only this library has; None: the values to which their formulas converge.
+        counters: those of training, which the probe may set.
     """
     variables = add_library_only_leaves(table, {**probe.variables, **(own or {})})
     batches = probe.batches
@@ -81,12 +97,24 @@ def probe_inputs(
         },
         "draws": {
             program.name: [
-                _program_bits(program, index, steps if program is programs.step else None, probe.seed)
+                put_tails(
+                    _program_bits(program, index, steps if program is programs.step else None, probe.seed), probe.tails
+                )
                 for index in range(len(program.draws))
             ]
             for program in every
         },
+        "late": np.bool_(bool(probe.late)),
+        "counts": {} if counters is None else _late_counts(counters, probe, steps),
     }
+
+
+def _late_counts(counters: Counters, probe: Probe, steps: int) -> NamedCounts:
+    """The counters before each step, where a probe sets them; zeros, which are not used, where it does not."""
+    if probe.late:
+        return counters.after(probe.late)
+    avals = dict(zip(counters.step.inputs, counters.step.jaxpr.in_avals, strict=True))
+    return {name: np.zeros(steps, avals[name].dtype) for name in counters.names}
 
 
 def _cotangent(program: Program, name: InputName, seed: int) -> np.ndarray:
@@ -119,7 +147,8 @@ def lower_programs(
         probe: gives shapes and dtypes.
         quick: disable XLA's backend optimisation, for a run that only double-checks proofs.
     """
-    inputs = probe_inputs(programs, table, steps, probe)
+    counters = None if quick else find_counters(programs)
+    inputs = probe_inputs(programs, table, steps, probe, counters=counters)
     structs = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), inputs)
     sites: list[Site] = []
     with jax.enable_x64(programs.float64):
@@ -128,7 +157,7 @@ def lower_programs(
     def compile_it() -> Executable:
         with jax.enable_x64(programs.float64):
             compiled = lowered.compile(compiler_options=_compiler_options(programs, quick))
-        return Executable(programs, table, steps, compiled, tuple(sites))
+        return Executable(programs, table, steps, compiled, tuple(sites), counters)
 
     return compile_it
 
@@ -155,7 +184,8 @@ def run_executable(executable: Executable, probe: Probe, own: NamedArrays | None
 
 def run_observed(executable: Executable, probe: Probe, own: NamedArrays | None = None) -> tuple[NamedOutputs, Observed]:
     """Run all programs on one probe: their outputs, and what they exercise; arguments as of `run_executable`."""
-    inputs = probe_inputs(executable.programs, executable.table, executable.steps, probe, own)
+    programs, counters = executable.programs, executable.counters
+    inputs = probe_inputs(programs, executable.table, executable.steps, probe, own, counters)
     with jax.enable_x64(executable.programs.float64):
         outputs, statistics = jax.device_get(executable.compiled(inputs))
     # A site is observed by every program and in every call of a function: one line of code is one place.
@@ -171,7 +201,7 @@ def run_with_draws(executable: Executable, probe: Probe, draws: Mapping[ProgramN
         probe: the probe.
         draws: program to the bits of its draws; of `STEP` with the step on axis 0.
     """
-    inputs = probe_inputs(executable.programs, executable.table, executable.steps, probe)
+    inputs = probe_inputs(executable.programs, executable.table, executable.steps, probe, counters=executable.counters)
     given = {**inputs, "draws": {**inputs["draws"], **{name: list(bits) for name, bits in draws.items()}}}
     outputs, _ = jax.device_get(executable.compiled(given))
     return {name: np.asarray(value) for name, value in outputs.items()}
@@ -210,19 +240,26 @@ def _join_programs(
         outputs: dict[OutputName, Any] = {}
         observed: list[tuple[Site, Any]] = []
         for program in programs.parts:
-            given = part_inputs(program, inputs)
-            if not observe or programs.float64 or program.name.kind == "gradient":
-                outputs |= _call_program(program, given)
-            else:
-                found, more = observe_program(program, [given[name] for name in program.inputs])
-                outputs |= found
-                observed += more
-        sites[:] = [site for site, _ in observed]
+            found, more = _compute_program(program, part_inputs(program, inputs), observe and not programs.float64)
+            outputs |= found
+            observed += more
         if programs.begin is not None and programs.step is not None:
-            outputs |= _scan_train_steps(programs.begin, programs.step, inputs)
+            found, more = _scan_train_steps(programs.begin, programs.step, inputs, observe and not programs.float64)
+            outputs |= found
+            observed += more
+        sites[:] = [site for site, _ in observed]
         return outputs, [statistics for _, statistics in observed]
 
     return fused
+
+
+def _compute_program(
+    program: Program, given: Mapping[InputName, Any], observe: bool
+) -> tuple[dict[OutputName, Any], list[tuple[Site, Any]]]:
+    """Compute a program: its outputs, and what it exercises where that is observed."""
+    if observe and (program.name.is_forward or is_worth_observing(program)):
+        return observe_program(program, [given[name] for name in program.inputs])
+    return _call_program(program, given), []
 
 
 def _call_program(program: Program, given: Mapping[InputName, Any]) -> dict[OutputName, Any]:
@@ -233,19 +270,26 @@ def _call_program(program: Program, given: Mapping[InputName, Any]) -> dict[Outp
 NamedCarry = dict[InputName, Any]
 
 
-def _scan_train_steps(begin: Program, step: Program, inputs: Mapping[str, Any]) -> dict[OutputName, Any]:
+def _scan_train_steps(
+    begin: Program, step: Program, inputs: Mapping[str, Any], observe: bool
+) -> tuple[dict[OutputName, Any], list[tuple[Site, Any]]]:
     dtypes = {name: aval.dtype for name, aval in zip(step.inputs, step.jaxpr.in_avals, strict=True) if name.is_carried}
+    sites: list[Site] = []
 
     def carry_of(outputs: Mapping[OutputName, Any]) -> NamedCarry:
         named = {name.as_input: array for name, array in outputs.items()}
         return {name: jnp.asarray(named[name], dtype) for name, dtype in dtypes.items()}
 
-    def one(carry: NamedCarry, given: tuple[dict[str, Any], list[Any]]) -> tuple[NamedCarry, dict[OutputName, Any]]:
-        batch = {batch_input(name): array for name, array in given[0].items()}
-        outputs = _call_program(step, {**carry, **batch, **number_draws(given[1])})
-        return carry_of(outputs), outputs
+    def one(carry: NamedCarry, given: Mapping[str, Any]) -> tuple[NamedCarry, tuple[dict[OutputName, Any], list[Any]]]:
+        batch = {batch_input(name): array for name, array in given["batches"].items()}
+        counts = {name: jnp.where(inputs["late"], late, carry[name]) for name, late in given["counts"].items()}
+        outputs, found = _compute_program(step, {**carry, **counts, **batch, **number_draws(given["draws"])}, observe)
+        sites[:] = [site for site, _ in found]
+        return carry_of(outputs), (outputs, [statistics for _, statistics in found])
 
     variables = {leaf_input(name): array for name, array in inputs["variables"].items()}
     first = carry_of(_call_program(begin, variables))
-    _, stacked = jax.lax.scan(one, first, (inputs["batches"], inputs["draws"][step.name]))
-    return {name.of(TRAINING): value for name, value in stacked.items()}
+    scanned = {"batches": inputs["batches"], "draws": inputs["draws"][step.name], "counts": inputs["counts"]}
+    _, (stacked, seen) = jax.lax.scan(one, first, scanned)
+    found = [(site, merge_statistics(site, one)) for site, one in zip(sites, seen, strict=True)]
+    return {name.of(TRAINING): value for name, value in stacked.items()}, found

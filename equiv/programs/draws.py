@@ -308,6 +308,23 @@ def draw_bits(draw: Draw, seed: Sequence[int]) -> np.ndarray:
     return (full >> np.uint64(64 - draw.bit_width)).astype(f"uint{draw.bit_width}")
 
 
+def put_tails(bits: np.ndarray, tails: Sequence[float]) -> np.ndarray:
+    """Put numbers into a draw, in place of the first of its last axis: 0 is its smallest bits, and 1 its largest.
+
+    Args:
+        bits: of a draw.
+        tails: as the uniform numbers that `jax.random.uniform` makes of them; as many are left out as do not fit.
+    """
+    if not tails or bits.ndim == 0 or bits.shape[-1] < 2:
+        return bits
+    width = 8 * bits.dtype.itemsize
+    places = min(len(tails), bits.shape[-1] - 1)
+    given = [min(2**width - 1, max(0, round(one * 2**width))) for one in tails[:places]]
+    changed = bits.copy()
+    changed[..., :places] = np.array(given, bits.dtype)
+    return changed
+
+
 def _is_near_short_fraction(number: np.ndarray) -> np.ndarray:
     near = np.zeros(np.shape(number), bool)
     for denominator in SHORT_DENOMINATORS:

@@ -6,21 +6,26 @@ never be taken.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from typing import Literal as OneOf
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import Literal, jaxpr_as_fun
 
 from equiv.core.output_name import OutputName
 from equiv.core.scope import ExerciseKind, Unexercised
-from equiv.programs.jaxpr import Interpreter, locate_equation, read_scan, read_while
+from equiv.programs import primitives
+from equiv.programs.jaxpr import Interpreter, locate_equation, read_scan, read_while, visit_equations
 from equiv.programs.program import Program
 
 COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "max": ">", "min": "<"}
 """Primitive to the question that it decides about its first operand, where the second is a threshold."""
+
+WHOLE_COMPARISONS = primitives.COMPARISONS | {"max", "min", "clamp"}
+"""Primitives that ask of whole numbers what one of them is."""
 
 MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
 
@@ -38,20 +43,23 @@ class Site:
     """A place that may be exercised in part.
 
     Attributes:
-        kind: of the place.
+        kind: of the place; `overflow`: an exponential, which a threshold makes infinite.
         where: `FILE:LINE` of the user's code; empty if unknown.
         bound: the number of rows or branches there are; the threshold.
         relation: what is asked of the threshold: `>`, `>=`, `<` or `<=`.
+        training: whether it is in a train step, whose values are others than those of a call.
     """
 
-    kind: ExerciseKind
+    kind: ExerciseKind | OneOf["overflow"]
     where: str
     bound: float = 0.0
     relation: str = ""
+    training: bool = False
 
 
 Observed = Mapping[Site, np.ndarray]
-"""Site to what a run exercised there: a mark per row or branch, else the smallest and the largest value."""
+"""Site to what a run exercised there: a mark per row or branch, else the smallest and the largest value, and of a
+threshold how many values were exactly that, in the program and turn with the most."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +75,16 @@ class _Observer(Interpreter[_Value]):
     """An interpretation under a trace of jax that computes the program, and what it exercises on the way.
 
     Attributes:
+        training: whether the program is a train step.
         found: site to statistics, one for every place and turn of a loop around it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, training: bool = False) -> None:
+        self.training = training
         self.found: list[tuple[Site, Any]] = []
+
+    def _site(self, kind: ExerciseKind | OneOf["overflow"], eqn: Any, bound: float = 0.0, relation: str = "") -> Site:
+        return Site(kind, self._where(eqn), bound, relation, self.training)
 
     def literal(self, atom: Any) -> _Value:
         return self.constant(np.asarray(atom.val, atom.aval.dtype))
@@ -103,7 +116,7 @@ class _Observer(Interpreter[_Value]):
         carry, (stacked, seen) = jax.lax.scan(turn, *given, length=loop.length, reverse=loop.reverse)
         for site, statistics in zip(sites, seen, strict=True):
             if loop.length:
-                self.found.append((site, _merge(site, statistics)))
+                self.found.append((site, merge_statistics(site, statistics)))
         return [_Value(one, varies) for one in (*carry, *stacked)]
 
     def while_loop(self, eqn: Any, ins: list[_Value]) -> Sequence[_Value]:
@@ -116,18 +129,18 @@ class _Observer(Interpreter[_Value]):
             (jnp.int32(0), list(carry)),
         )
         if varies:
-            self.found.append((Site("loop", self._where(eqn)), jnp.stack([turns, turns])))
+            self.found.append((self._site("loop", eqn), jnp.stack([turns, turns])))
         return [_Value(one, varies) for one in outs]
 
     def cond(self, eqn: Any, ins: list[_Value]) -> Sequence[_Value]:
         if ins[0].varies:
             count = len(eqn.params["branches"])
             taken = jnp.arange(count) == jnp.clip(jnp.asarray(ins[0].array, "int32"), 0, count - 1)
-            self.found.append((Site("branch", self._where(eqn), count), taken))
+            self.found.append((self._site("branch", eqn, count), taken))
         return self.equation(eqn, ins)
 
     def _inside(self, eqn: Any) -> "_Observer":
-        inner = _Observer()
+        inner = _Observer(self.training)
         inner.calls = (*self.calls, eqn)
         return inner
 
@@ -143,19 +156,31 @@ class _Observer(Interpreter[_Value]):
             relation = COMPARISONS[name]
             for value, threshold, asked in ((ins[0], ins[1], relation), (ins[1], ins[0], MIRRORED[relation])):
                 self._observe_range(eqn, value, threshold, asked)
+        elif name == "exp":
+            self._observe_overflow(eqn, ins[0])
         elif name == "clamp" and not _is_index(ins[1]):
             self._observe_range(eqn, ins[1], ins[0], "<")
             self._observe_range(eqn, ins[1], ins[2], ">")
 
     def _observe_range(self, eqn: Any, value: _Value, threshold: _Value, relation: str) -> None:
         bound = threshold.element
-        # Infinities and the largest float are where a maximum starts: no value lies beyond them.
-        if bound is None or abs(bound) >= MAX_FLOAT or threshold.varies or not value.varies or _is_in_draw(eqn):
+        if bound is None or _is_limit(bound, value.array) or threshold.varies or not value.varies or _is_in_draw(eqn):
             return
         if jnp.size(value.array):
             numbers = jnp.asarray(value.array, "float32")
-            site = Site("threshold", self._where(eqn), bound, relation)
-            self.found.append((site, jnp.stack([numbers.min(), numbers.max()])))
+            site = self._site("threshold", eqn, bound, relation)
+            self._add_range(site, numbers)
+
+    def _observe_overflow(self, eqn: Any, value: _Value) -> None:
+        """Observe what an exponential is taken of: from some number on it overflows."""
+        dtype = jnp.result_type(value.array)
+        if value.varies and jnp.issubdtype(dtype, jnp.floating) and jnp.size(value.array):
+            bound = float(np.log(float(jnp.finfo(dtype).max)))
+            self._add_range(self._site("overflow", eqn, bound, ">"), jnp.asarray(value.array, "float32"))
+
+    def _add_range(self, site: Site, numbers: Any) -> None:
+        ties = jnp.sum(numbers == jnp.float32(site.bound), dtype="float32")
+        self.found.append((site, jnp.stack([numbers.min(), numbers.max(), ties])))
 
     def _observe_rows(self, eqn: Any, ins: list[_Value]) -> None:
         """Mark the rows that a lookup reads: one axis is indexed, and one element of it is taken at a time."""
@@ -167,7 +192,15 @@ class _Observer(Interpreter[_Value]):
             return
         indices = jnp.clip(jnp.asarray(ins[1].array, "int32").reshape(-1), 0, rows - 1)
         marked = jnp.zeros(rows, bool).at[indices].set(True)
-        self.found.append((Site("rows", self._where(eqn), rows), marked))
+        self.found.append((self._site("rows", eqn, rows), marked))
+
+
+def _is_limit(bound: float, array: Any) -> bool:
+    """Whether no value lies beyond a bound: infinities and the largest float, where a maximum starts, and the largest
+    whole number, at which optax's counters stop."""
+    dtype = jnp.result_type(array)
+    whole = jnp.issubdtype(dtype, jnp.integer)
+    return abs(bound) >= (jnp.iinfo(dtype).max if whole else MAX_FLOAT)
 
 
 def _is_index(value: _Value) -> bool:
@@ -197,11 +230,31 @@ def _element(array: Any) -> float | None:
     return float(np.asarray(array).reshape(()))
 
 
-def _merge(site: Site, statistics: Any) -> Any:
+def merge_statistics(site: Site, statistics: Any) -> Any:
     """Merge the statistics of several turns or runs, on axis 0."""
     if site.kind in ("rows", "branch"):
         return statistics.any(axis=0)
-    return jnp.stack([statistics[:, 0].min(), statistics[:, 1].max()])
+    ends = [jnp.nanmin(statistics[:, 0]), jnp.nanmax(statistics[:, 1])]  # what is no number is on no side
+    return jnp.stack(ends if site.kind == "loop" else [*ends, statistics[:, 2].max()])
+
+
+def is_worth_observing(program: Program) -> bool:
+    """Whether a program may exercise more than the calls that it contains: thresholds other than 0, and branches.
+
+    Gradients and train steps contain a call whole, and observing that again would cost compilation.
+    """
+    return any(
+        eqn.primitive.name == "cond" or (eqn.primitive.name in (*COMPARISONS, "clamp") and _may_have_threshold(eqn))
+        for _, eqn in visit_equations(program.jaxpr)
+    )
+
+
+def _may_have_threshold(eqn: Any) -> bool:
+    """Whether an operand is a constant other than 0, or none is one and one is a number that a function was given."""
+    known = [atom for atom in eqn.invars if isinstance(atom, Literal)]
+    if not known:
+        return any(np.shape(atom.aval) == () for atom in eqn.invars)
+    return any(np.ndim(atom.val) == 0 and atom.val != 0 and not _is_limit(float(atom.val), atom.val) for atom in known)
 
 
 def observe_program(program: Program, given: Sequence[Any]) -> tuple[dict[OutputName, Any], list[tuple[Site, Any]]]:
@@ -211,9 +264,24 @@ def observe_program(program: Program, given: Sequence[Any]) -> tuple[dict[Output
         program: the program.
         given: its inputs, in their order.
     """
-    observer = _Observer()
+    observer = _Observer(program.name.kind == "step")
     outs = observer.run(program.jaxpr, [_Value(one, True) for one in given])
     return dict(zip(program.outputs, (one.array for one in outs), strict=True)), observer.found
+
+
+def integer_literals(program: Program) -> frozenset[int]:
+    """The whole numbers that a program compares whole numbers with."""
+    return frozenset(
+        int(atom.val)
+        for _, eqn in visit_equations(program.jaxpr)
+        if eqn.primitive.name in WHOLE_COMPARISONS
+        for atom in eqn.invars
+        if isinstance(atom, Literal) and _is_whole(atom.val)
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return np.ndim(value) == 0 and np.issubdtype(np.asarray(value).dtype, np.integer)
 
 
 def merge_observed(runs: Sequence[Observed]) -> dict[Site, np.ndarray]:
@@ -222,7 +290,7 @@ def merge_observed(runs: Sequence[Observed]) -> dict[Site, np.ndarray]:
     for run in runs:
         for site, statistics in run.items():
             merged.setdefault(site, []).append(statistics)
-    return {site: np.asarray(_merge(site, np.stack(found))) for site, found in merged.items()}
+    return {site: np.asarray(merge_statistics(site, np.stack(found))) for site, found in merged.items()}
 
 
 def list_unexercised(port: str, observed: Observed) -> tuple[Unexercised, ...]:
@@ -232,20 +300,23 @@ def list_unexercised(port: str, observed: Observed) -> tuple[Unexercised, ...]:
         port: name of the port.
         observed: merged over all runs.
     """
+    # A place in a call is in the train step too: what counts is the call.
+    called = {site for site in observed if not site.training}
     return tuple(
         Unexercised(port, site.kind, site.where, seen, site.bound, site.relation)
         for site, statistics in observed.items()
-        if (seen := _exercised_in_part(site, statistics))
+        if site.kind != "overflow" and not (site.training and replace(site, training=False) in called)
+        if (seen := exercised_in_part(site, statistics))
     )
 
 
-def _exercised_in_part(site: Site, statistics: np.ndarray) -> tuple[float, ...]:
-    """What was exercised; empty where it is everything."""
+def exercised_in_part(site: Site, statistics: np.ndarray) -> tuple[float, ...]:
+    """What was exercised of a place; empty where it is everything."""
     if site.kind == "rows":
         return () if statistics.all() else (float(statistics.sum()),)
     if site.kind == "branch":
         return () if statistics.all() else tuple(map(float, np.flatnonzero(statistics)))
-    low, high = (float(one) for one in statistics)
+    low, high = (float(one) for one in statistics[:2])
     if site.kind == "loop":
         return low, high
     below, above = (

@@ -24,12 +24,16 @@ class Probe:
         seed: seed of everything random in it, draws included.
         variables: canonical name to array, of the leaves that all ports share.
         batches: batch entry to array with one batch per train step on the first axis.
+        late: number of steps that the counters of training have counted before each step; empty: they count on.
+        tails: numbers in [0, 1) that every draw has among its own, as uniform numbers; empty: random bits only.
     """
 
     name: str
     seed: int
     variables: NamedArrays
     batches: NamedArrays
+    late: tuple[int, ...] = ()
+    tails: tuple[float, ...] = ()
 
 
 def make_probe(

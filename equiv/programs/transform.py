@@ -102,9 +102,16 @@ def drop_random_outputs(program: Program) -> Program:
     return select_outputs(program, tuple(name for name in program.outputs if name.kind != "random"))
 
 
-def select_outputs(program: Program, outputs: tuple[OutputName, ...]) -> Program:
-    """Keep some outputs of a program; remove dead equations and random inputs that nothing depends on."""
-    return _prune(program, outputs, tuple(name for name in program.inputs if name.is_random))
+def select_outputs(program: Program, outputs: tuple[OutputName, ...], every_input: bool = True) -> Program:
+    """Keep some outputs of a program; remove dead equations and random inputs that nothing depends on.
+
+    Args:
+        program: the program.
+        outputs: those that are kept.
+        every_input: keep the inputs that are not random though nothing depends on them.
+    """
+    optional = tuple(name for name in program.inputs if name.is_random or not every_input)
+    return _prune(program, outputs, optional)
 
 
 def _prune(program: Program, outputs: tuple[OutputName, ...], optional: tuple[InputName, ...]) -> Program:

@@ -3,10 +3,18 @@
 from collections.abc import Iterator, Sequence
 
 from equiv.core.results import CaseResult
-from equiv.core.scope import group_by_port
+from equiv.core.scope import Scope, group_by_port
 
 MAX_UNEXERCISED = 3
 """Most places that no probe exercised that are named; the results, and the page below each case, have all."""
+
+
+def _other_programs(known: Sequence[tuple[CaseResult, Scope]]) -> Iterator[str]:
+    """Name the ports of many cases that are another program with other sizes."""
+    for case, scope in known:
+        for one in scope.other_sizes:
+            if one.answer == "another program":
+                yield f"{case.name}: {one.port}: {one.text}"
 
 
 def describe_scopes(cases: Sequence[CaseResult]) -> Iterator[str]:
@@ -16,7 +24,8 @@ def describe_scopes(cases: Sequence[CaseResult]) -> Iterator[str]:
         count = sum(len(list(group_by_port(scope.unexercised))) for _, scope in known)
         some = f"; {count} places exercised in part: the page has them below each case" if count else ""
         yield f"each holds for its case's shapes, dtypes, methods, modes and steps{some}"
-        yield from (f"{case.name}: {note}" for case, scope in known for note in scope.notes)
+        yield from (f"{case.name}: {note}" for case, scope in known for note in (*scope.range_texts, *scope.patches))
+        yield from _other_programs(known)
         return
     for case, scope in known:
         name = f"{case.name}: " if len(cases) > 1 else ""

@@ -98,6 +98,7 @@ def test_stages_say_what_they_do():
     assert told == [
         "tracing",
         "proving",
+        "tracing with other sizes",
         "compiling haiku",
         "measuring rounding",
         "compiling linen",

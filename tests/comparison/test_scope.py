@@ -1,6 +1,7 @@
 """The scope of a verdict: shapes, dtypes, methods, modes, steps, and what no probe exercised."""
 
 from datetime import UTC, datetime
+from functools import cache
 
 import pytest
 from helpers import case_from, loaded
@@ -50,6 +51,7 @@ CLIPPED = "lambda y, jnp: jnp.where(y > 300, 0.0, y)"
 OTHER = "lambda y, jnp: jnp.where(y > 400, 1.0, y)"
 
 
+@cache
 def compared(old, new):
     case = case_from(SOURCE.replace("OLD", old).replace("NEW", new), "scope")
     return run_case(LoadedCase("scope", "Scope.", case))
@@ -65,24 +67,45 @@ def test_what_is_proved_holds_for_every_value_of_its_shapes():
     )
 
 
-def test_a_difference_beyond_the_probes_is_said_to_be_possible():
-    """The ports differ where y > 300, which no probe reaches: that place is named in both."""
+HIDDEN = "lambda y, jnp: jnp.where(jnp.tanh(y) > 2, 0.0, y)"
+NEVER = "lambda y, jnp: jnp.where(jnp.tanh(y) > 3, 1.0, y)"
+
+
+def test_a_difference_beyond_ordinary_values_is_found():
+    """The ports differ where y > 300, which only a probe made for it reaches."""
     result = compared(CLIPPED, OTHER)
+    assert result.verdicts == {"new": "different"}
+    assert {place.kind for place in result.scope.unexercised} == {"rows"}
+
+
+def test_a_place_that_no_probe_reaches_is_said():
+    """No value is beyond what a tangent can be: that place is named in both."""
+    result = compared(HIDDEN, NEVER)
     assert result.verdicts == {"new": "same"}
     assert not result.scope.proved
     places = [(one.port, one.relation, one.bound) for one in result.scope.unexercised if one.kind == "threshold"]
-    assert places == [("old", ">", 300), ("new", ">", 400)]
+    assert places == [("old", ">", 2), ("new", ">", 3)]
     rows = {one.port: one for one in result.scope.unexercised if one.kind == "rows"}
     assert set(rows) == {"old", "new"}
-    assert all(one.bound == 1000 and 0 < one.seen[0] <= 10 for one in rows.values())
+    assert all(one.bound == 1000 and 10 < one.seen[0] <= 100 for one in rows.values())
 
 
 def test_the_scope_is_in_markdown():
-    result = compared(CLIPPED, OTHER)
+    result = compared(HIDDEN, NEVER)
     text = render_markdown([make_run_result([result], datetime.now(UTC), 0.0)])
     assert "## What the verdicts hold for" in text
     assert "the probes' values of these shapes and dtypes: ids int32" in text
-    assert "new: &gt; 400 asked of values from" in text or "new: > 400 asked of values from" in text
+    assert "new: &gt; 3 asked of values from" in text or "new: > 3 asked of values from" in text
+
+
+def test_a_port_that_asks_for_its_batch_size_is_said():
+    sized = "lambda y, jnp: y * (2 if y.shape[0] > 64 else 1)"
+    scope = compared("lambda y, jnp: y * 1", sized).scope
+    assert scope.proved
+    assert [limit.split(" (")[0] for limit in scope.notes] == [
+        "old: the same program with axis 0 of 133",
+        "new: another program with axis 0 of 69 and 133 instead of 5",
+    ]
 
 
 def test_modes_and_methods_of_a_guide_case_are_said():

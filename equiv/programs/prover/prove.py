@@ -264,7 +264,7 @@ def _combine_proofs(proofs: Iterable[Proof]) -> Proof:
 
 
 def input_dependencies(program: Program) -> dict[OutputName, InputSet]:
-    """Map each output to the inputs that it can depend on; results of `while` and `cond` depend on all operands."""
+    """Map each output to the inputs that it can depend on; results of a `while` depend on all operands."""
     inputs = [frozenset((name,)) for name in program.inputs]
     return dict(zip(program.outputs, _InputDependencies().run(program.jaxpr, inputs), strict=True))
 
@@ -281,6 +281,12 @@ class _InputDependencies(Interpreter[InputSet]):
     def equation(self, eqn: Any, ins: list[InputSet]) -> list[InputSet]:
         # Too many inputs are safe: each can only keep a proof from being made.
         return [NO_INPUTS.union(*ins)] * len(eqn.outvars)
+
+    def cond(self, eqn: Any, ins: list[InputSet]) -> list[InputSet]:
+        """A result depends on which branch is taken, and on what any of them computes it from."""
+        index, *given = ins
+        outs = [self.run(branch, given) for branch in eqn.params["branches"]]
+        return [index.union(*each) for each in zip(*outs, strict=True)]
 
     def scan(self, eqn: Any, ins: list[InputSet]) -> list[InputSet]:
         """A carry depends on its initial value and on what any iteration adds to it."""

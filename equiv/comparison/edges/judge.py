@@ -1,0 +1,187 @@
+"""Judge the outputs of two ports on edge probes. NumPy only.
+
+Ordinary values decide an output both natively and in float64, one after the other. At an edge, rounding may send either
+port to the other side, in one precision and not in the other. So a difference counts only where both precisions have
+it, and have it alike: what rounding does is some 1e8 times smaller in float64.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+
+from equiv.comparison.edges.edge_probes import EdgeProbe
+from equiv.comparison.numeric.arrays import ArrayPair, float64_pair, type_mismatch
+from equiv.comparison.numeric.blocks import finite_difference, largest_finite
+from equiv.comparison.numeric.budgets import find_responses, output_budgets, over_budget
+from equiv.comparison.observation import Comparison, Outputs, RoundingNoise, Sample
+from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.budget import Responses
+from equiv.core.output_name import OutputName
+from equiv.core.results import Finding
+from equiv.programs.exercise import Observed
+from equiv.programs.probes import ulp
+
+
+@dataclass(frozen=True)
+class EdgeDifference:
+    """An output that differs on an edge probe.
+
+    Attributes:
+        finding: its worst element.
+        edge: the probe.
+        count: number of elements that differ.
+        size: number of all.
+        overflows: whether one port alone is not finite there.
+    """
+
+    finding: Finding
+    edge: EdgeProbe
+    count: int
+    size: int
+    overflows: bool = False
+
+    @property
+    def is_remark(self) -> bool:
+        """Whether only a gradient differs: exactly at a kink, where there is none, so that what it is there is agreed
+        on; or because it overflows where the value does not, as that of `y / (1 + exp(-y))` does."""
+        output = self.finding.output
+        return (self.edge.exact or self.overflows) and output is not None and output.kind == "gradient"
+
+
+def judge_edge(comparison: Comparison, edge: EdgeProbe, outputs: Iterable[OutputName]) -> list[EdgeDifference]:
+    """Compare outputs on one edge probe; those that agree, or where nothing can be said, are left out.
+
+    Args:
+        comparison: both ports, of which samples and noise of the probe are read.
+        edge: the probe.
+        outputs: what both ports return.
+    """
+    name = edge.probe.name
+    ours, theirs = comparison.reference.samples[name], comparison.candidate.samples[name]
+    if edge.guarded and _count_ties(ours.exercised) != _count_ties(theirs.exercised):
+        return []
+    found: list[EdgeDifference] = []
+    for output in outputs:
+        wanted = edge.training if output.program.is_training else edge.calls
+        if not wanted or output not in ours.native or output not in theirs.native:
+            continue
+        native, float64 = (ours.native[output], theirs.native[output]), float64_pair(ours, theirs, output, output)
+        if type_mismatch(*native) is None and (float64 is not None or not edge.exact):
+            found += _judge_arrays(comparison, edge, output, native, float64)
+    return found
+
+
+def _count_ties(observed: Observed) -> dict[float, float]:
+    """The most values that are exactly at each threshold."""
+    most: dict[float, float] = {}
+    for site, statistics in observed.items():
+        if site.kind == "threshold" and statistics[2]:
+            most[site.bound] = max(most.get(site.bound, 0.0), float(statistics[2]))
+    return most
+
+
+def _judge_arrays(
+    comparison: Comparison, edge: EdgeProbe, output: OutputName, native: ArrayPair, float64: ArrayPair | None
+) -> list[EdgeDifference]:
+    probe = edge.probe.name
+    lone = np.zeros(native[0].shape, bool)
+    if str(native[0].dtype) not in FLOAT_DTYPES:
+        apart = native[0] != native[1]
+        if float64 is not None and float64[0].shape == native[0].shape:
+            apart &= float64[0] != float64[1]
+        errors, budgets = np.abs(native[0].astype("float64") - native[1].astype("float64")), np.zeros(apart.shape)
+        ratios = np.where(apart, np.inf, 0.0)
+    else:
+        apart, lone = _differences(comparison, edge, output, native, float64)
+        judged = native if float64 is None or lone.any() else float64
+        limits = output_budgets(comparison, probe, output, judged, in_float64=judged is float64)
+        budgets, errors = limits.elements, finite_difference(*(one.astype("float64") for one in judged))
+        ratios = np.where(lone, np.inf, over_budget(errors, budgets))
+    if not apart.any():
+        return []
+    index = np.unravel_index(int(np.argmax(np.where(apart, ratios, -1.0))), apart.shape)
+    shown = [_element_text(array[index]) for array in native]
+    finite = bool(np.isfinite(errors[index]))
+    finding = Finding(
+        str(output),
+        "refuted",
+        error=float(errors[index]) if finite else None,
+        budget=float(budgets[index]) if finite else None,
+        ratio=float(ratios[index]) if np.isfinite(ratios[index]) else None,
+        precision="native" if float64 is None else "float64",
+        reference=shown[0],
+        candidate=shown[1],
+        index=tuple(int(axis) for axis in index),
+        probe=probe,
+        note=f"no rounding explains this difference, which only a probe made for it shows: {probe}",
+        depth=comparison.noise.depth.get(output),
+        factor=comparison.case.budget_factor,
+        output=output,
+    )
+    return [EdgeDifference(finding, edge, int(apart.sum()), int(apart.size), bool(lone[index]))]
+
+
+def _element_text(value: np.generic) -> str:
+    return f"{float(value):.9g}" if str(value.dtype) in FLOAT_DTYPES else str(value)
+
+
+def _differences(
+    comparison: Comparison, edge: EdgeProbe, output: OutputName, native: ArrayPair, float64: ArrayPair | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mark the elements that differ, and those of them where one port alone is not finite.
+
+    A port that is not finite natively alone has rounded, as below a root, but where it is made to overflow.
+    """
+    probe = edge.probe.name
+    wide = [array.astype("float64") for array in native]
+    finite = [np.isfinite(array) for array in wide]
+    # A port that overflows a little earlier than the other overflows: the other's value has to be an ordinary one.
+    ordinary = np.sqrt(_largest_of(native[0].dtype))
+    lone = (finite[0] != finite[1]) & (np.where(finite[0], np.abs(wide[0]), np.abs(wide[1])) <= ordinary)
+    both = finite[0] & finite[1]
+    error = np.where(both, finite_difference(*wide), 0.0)
+    apart = error > output_budgets(comparison, probe, output, native, in_float64=False).elements
+    if float64 is not None:
+        exact = finite_difference(*float64)
+        limits = output_budgets(comparison, probe, output, float64, in_float64=True).elements
+        if not edge.overflows:
+            lone &= np.isfinite(float64[0]) != np.isfinite(float64[1])
+        with np.errstate(invalid="ignore"):
+            apart &= (exact > limits) & (exact >= error / 2)
+    return apart | lone, lone
+
+
+def _largest_of(dtype: np.dtype) -> float:
+    """The largest number of a dtype."""
+    return float(ml_dtypes.finfo(dtype).max)
+
+
+def exact_noise(
+    noise: RoundingNoise, ordinary: Sample, edge: Sample, probe: str
+) -> tuple[Mapping[OutputName, Responses], Mapping[OutputName, Responses]]:
+    """Derive responses to rounding where nothing may be nudged: as badly conditioned as on an ordinary probe.
+
+    Args:
+        noise: of the reference.
+        ordinary: the reference on an ordinary probe.
+        edge: the reference on the probe whose responses are asked for.
+        probe: name of the ordinary probe.
+
+    Returns:
+        Output to responses, natively and in float64.
+    """
+
+    def of(outputs: Outputs, before: Outputs | None, in_float64: bool) -> dict[OutputName, Responses]:
+        found: dict[OutputName, Responses] = {}
+        for output, array in outputs.items():
+            if before is None or output not in before or str(array.dtype) not in FLOAT_DTYPES:
+                continue
+            known, size = find_responses(noise, probe, output, in_float64).largest, ulp(array.dtype)
+            largest = largest_finite(before[output])
+            condition = known / (size * largest) if largest else 1.0
+            found[output] = Responses(max(known, size * largest, condition * size * largest_finite(array)))
+        return found
+
+    return of(edge.native, ordinary.native, False), of(edge.float64 or {}, ordinary.float64, True)
