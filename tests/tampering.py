@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from equiv.certificates.checker.check import check, digest
-from equiv.certificates.checker.rules import FLOAT64, RULES
+from equiv.certificates.checker.rewrites import ALL_RULES, FLOAT64
 from equiv.certificates.checker.terms import Refused, to_text
 from equiv.certificates.program_data import (
     describe_constant,
@@ -345,7 +345,7 @@ def change_step(data, rng):
     steps = pick(rng, [one for one in proof["steps"] if one] or [[["view", []]]])
     step, what = pick(rng, steps), pick(rng, ("rule", "term", "view", "other", "swap"))
     if what == "rule" or not step[1]:
-        step[0] = pick(rng, RULES)
+        step[0] = pick(rng, ALL_RULES)
     elif what == "term":
         step[1][0][0] = int(rng.integers(len(proof["terms"])))
     elif what == "view":

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from equiv.certificates.checker.check import Walk
-from equiv.certificates.checker.rules import RULES
 from equiv.certificates.checker.terms import Value
 from equiv.certificates.definitions import Definitions
 from equiv.certificates.program_data import NotCertified
@@ -159,7 +158,7 @@ class Labelling(Walk):
         Raises:
             NotCertified: there is none.
         """
-        for rule in [eqn["op"]] if eqn["bodies"] else RULES:
+        for rule in [eqn["op"]] if eqn["bodies"] else self.rules:
             step[0] = rule
             if super().follows(step, eqn, ins, outs):
                 return True

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from equiv.certificates.checker.check import Proved, check, check_proof, check_training
-from equiv.certificates.checker.rules import CONDITIONS
+from equiv.certificates.checker.rewrites import CONDITIONS
 from equiv.certificates.checker.terms import Refused, to_text
 from equiv.certificates.derivation import Labelling, derive
 from equiv.certificates.program_data import (
