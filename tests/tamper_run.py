@@ -17,13 +17,13 @@ from small_ports import small
 from tampering import certify, forge, tamper
 
 TAMPERED = {
-    "counter": 20,
-    "custom_linear": 20,
-    "stateful_linear": 15,
-    "rnn_scan": 10,
-    "scan_over_layers": 10,
-    "mlp": 3,
-    "batch_norm": 2,
+    "counter": 28,
+    "custom_linear": 28,
+    "stateful_linear": 20,
+    "rnn_scan": 6,
+    "scan_over_layers": 6,
+    "mlp": 1,
+    "batch_norm": 1,
 }
 """Cases whose certificates are tampered with, a line, state, loops, rewrites: how many of a hundred tamperings."""
 

@@ -9,7 +9,7 @@ from itertools import permutations
 from math import isfinite, prod
 from typing import Any
 
-from equiv.certificates.checker.rules import RULES, met, plain
+from equiv.certificates.checker.rules import RULES, is_ordinary, met, plain
 from equiv.certificates.checker.terms import Axes, Terms, Value, View, need, through, to_text
 
 Poly = dict[tuple[tuple[int, float], ...], float]
@@ -138,7 +138,7 @@ class Sums:
 def arithmetic(sums: Sums, op: str, params: Any, ins: list[Value], out: Value, number: int) -> bool:
     """A product or power with its factors in any order, a sum with its terms in any order, a mask as a factor."""
     bits = op in ("select_n", "convert_element_type")
-    if not _are_floats(*ins[bits:], out) or (bits and ins[0].dtype != "bool"):
+    if not (_are_floats(*ins[bits:], out) and is_ordinary(params)) or (bits and ins[0].dtype != "bool"):
         return False
     polys = [sums.poly(*one.spread(out.shape)[:2]) for one in ins]
     if op in SIGNS:

@@ -44,6 +44,11 @@ def dtype_fits(params: dict[str, Any], dtype: str) -> bool:
     return all(one is None or one[1] == dtype for one in asked)
 
 
+def is_ordinary(params: dict[str, Any]) -> bool:
+    """Whether an operation has no options, such as an accuracy of its own, besides its power and dtype."""
+    return all(value is None for key, value in params.items() if key not in ("y", "new_dtype", "out_dtype"))
+
+
 def identity(terms: Terms, op: str, params: Any, ins: list[Value], out: Value, number: int) -> bool:
     """The result is an operand: the only one, the one chosen by a known number, or one times or divided by one."""
     if op in IDENTITIES:
@@ -87,7 +92,8 @@ def _flat(terms: Terms, value: Value) -> Any:
 def folding(terms: Terms, op: str, params: Any, ins: list[Value], out: Value, number: int) -> bool:
     """An operation on known numbers, in their dtype."""
     numbers, it = [terms.number(one.term) for one in ins], terms.terms[out.term]
-    if any(one is None for one in numbers) or len({out.dtype, *(one.dtype for one in ins)}) > 1:
+    dtypes = {out.dtype, *(one.dtype for one in ins)}
+    if any(one is None for one in numbers) or len(dtypes) > 1 or not is_ordinary(params):
         return False
     with np.errstate(all="ignore"):
         folded = np.asarray(FOLDED[op](*numbers))
@@ -98,7 +104,8 @@ def congruence(terms: Terms, op: str, params: Any, ins: list[Value], out: Value,
     """The same operation on the same operands; they may be exchanged where it commutes to the last bit."""
     it = terms.terms[out.term]
     if it.kind == "elementwise":
-        if op in ("mul", "integer_pow") and (ins[0] == ins[-1] if op == "mul" else params["y"] == 2):
+        squared = (op == "mul" and ins[0] == ins[1]) or (op == "integer_pow" and params["y"] == 2)
+        if squared and is_ordinary(params):
             op, params, ins = "square", {}, ins[:1]
         params = {} if op == "convert_element_type" else params
         op, spread = "add" if op == "add_any" else op, [one.spread(out.shape) for one in ins]

@@ -240,7 +240,10 @@ def _prove_training(
         return {}
     needs = left.dependencies(step)
     unequal = {leaf_input(leaf) for leaf in different}
-    starts = {output.as_input for output in begin.outputs if (output, output) in single} - unequal
+    alike = {output for output in begin.outputs if (output, output) in single}
+    # A carry that is made from an unequal leaf, such as an average that starts from it, starts unequal too.
+    made = left.dependencies(begin)
+    starts = {output.as_input for output in alike if not made[output] & unequal} - unequal
     carried = frozenset(name for name in step.inputs if name.is_carried)
     # Hypothesis of the induction: everything that one step computes alike, and that starts alike if it is carried.
     kept = {

@@ -116,6 +116,18 @@ def test_state_that_starts_otherwise_is_unproved_when_cold_only():
     assert (TRAINED | AFTER) - cold == {"train: d", "after training, eval __call__: output/2"}
 
 
+def test_a_carry_that_starts_from_unequal_state_is_unproved_when_cold():
+    """As an average does that starts from a running mean."""
+    start = {"begin": lambda a, b, c, d: (a, d * 2, c, d)}
+    warm, cold = proved(port(**start), port(**start), same_initial_state=frozenset())
+    assert warm == EVERY | TRAINED | AFTER
+    assert (TRAINED | AFTER) - cold == {
+        "train: b",
+        "train: d",
+        *(f"after training, eval __call__: output/{index}" for index in (1, 2)),
+    }
+
+
 def test_a_carry_that_starts_from_another_variable_is_unproved():
     warm, _ = proved(port(), port(begin=lambda a, b, c, d: (b, b, c, d)))
     assert TRAINED - warm == {"train: a", "train: b", "train: loss"}
