@@ -89,9 +89,20 @@ def learn(known, closed):
     jaxpr, consts = open_jaxpr(closed)
     known.update((to_text(describe_constant(one)), one) for one in consts)
     for eqn, said in zip(jaxpr.eqns, describe_jaxpr(closed)["equations"], strict=True):
-        known.setdefault(to_text([said["op"], said["params"]]), eqn)
+        known.setdefault(operation(said["op"], said["params"]), eqn)
         for inner in inner_jaxprs(eqn):
             learn(known, inner)
+
+
+def operation(op, params):
+    """An operation by name and parameters; of a dtype its name says all."""
+
+    def name(content):
+        if isinstance(content, list):
+            return content[:2] if content[:1] == ["dtype"] else list(map(name, content))
+        return content
+
+    return to_text([op, {key: name(value) for key, value in params.items()}])
 
 
 def claims_of(data):
@@ -153,7 +164,7 @@ def apply(known, eqn, ins):
             carry, stacked = outs[: len(carry)], [*stacked, outs[len(carry) :]]
         ordered = stacked[:: -1 if params["reverse"] else 1]
         return [*carry, *(np.stack(one) for one in zip(*ordered, strict=True))]
-    original = known[to_text([op, params])]
+    original = known[operation(op, params)]
     outs = original.primitive.bind(*ins, **original.primitive.get_bind_params(original.params))
     return outs if original.primitive.multiple_results else [outs]
 
