@@ -10,8 +10,10 @@ from tampering import certify_ports
 
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey
+from equiv.programs.keep_casts import has_casts, keep_casts
 from equiv.programs.program import Programs
 from equiv.programs.prover.prove import NumberedPort, all_programs, prove
+from equiv.programs.transform import make_draws_inputs
 
 SHAPES = {"a": (3,), "b": (3,), "w": (3, 3), "d": (), "batch/x": (4, 3)}
 LEAVES = ("a", "b", "w", "d")
@@ -125,9 +127,23 @@ def programs(functions, dtype):
 
 
 def port(run, train):
+    own = programs((run, train), "float32")
     with jax.enable_x64(True):
-        wide = {part.name: part for part in all_programs(programs((run, train), "float64"))}
-    return NumberedPort(programs((run, train), "float32"), TABLE, wide.get)
+        traced = all_programs(programs((run, train), "float64"))
+        wide = {part.name: make_draws_inputs(part, True) for part in traced}
+        kept = {part.name: keep_casts(part, wide[part.name]) for part in all_programs(own) if has_casts(part)}
+    return NumberedPort(own, TABLE, wide.get, kept.get)
+
+
+def narrow(a, b, w, d, x):
+    """A product in bfloat16, times a number that float32 rounds."""
+    product = (x.astype("bfloat16") @ w.astype("bfloat16")).astype(x.dtype)
+    return (jnp.tanh(product) * (1 - 0.9), *(x,) * 9)
+
+
+def narrow_otherwise(a, b, w, d, x):
+    product = (x.astype("bfloat16") @ w.astype("bfloat16")).astype(x.dtype)
+    return (jnp.tanh(product) - 0.9 * jnp.tanh(product), *(x,) * 9)
 
 
 @cache

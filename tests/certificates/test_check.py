@@ -12,12 +12,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+import small_ports
 import tampering
 from helpers import loaded
 from named import make_program
 from small_ports import small
 
 from equiv.certificates import checker
+from equiv.certificates.checker.check import check
 from equiv.certificates.checker.rewrites import ALL_RULES, CONDITIONS, FLOAT64, FLOAT64_CASTS
 from equiv.certificates.checker.rules import RULES
 from equiv.certificates.checker.terms import Refused
@@ -25,6 +27,7 @@ from equiv.certificates.program_data import NotCertified, describe_program
 from equiv.certificates.write import write_proof
 from equiv.comparison.pipeline import CONSTANTS_CONDITION
 from equiv.programs.prover import algebra, proof
+from equiv.programs.prover.prove import prove
 
 FOLDER = Path(str(checker.__file__)).parent
 MOST_LINES, MOST_LINES_OF_REWRITES = 400, 230
@@ -152,6 +155,23 @@ def test_a_rewrite_that_is_not_named_is_not_used():
     assert write(one, other, [algebra.REORDERED_SUMS, algebra.REORDERED_PRODUCTS])["terms"]
     with pytest.raises(Refused, match=r"ends at term \d+"):
         write(one, other)
+
+
+def test_equal_casts_are_proved_with_and_without_them():
+    """Constants of a program with its casts are guessed, so that one of the two does not suffice."""
+    left, right = (
+        small_ports.port(one, small_ports.step) for one in (small_ports.narrow, small_ports.narrow_otherwise)
+    )
+    found = tampering.certify_ports(left, right, prove(left, right, frozenset(("d",))), [{"d": "the same"}] * 2)
+    assert found.left_out == {}
+    assert [one["precision"] for one in found.data["proofs"] if one["rewrites"]] == ["kept", "float64"]
+    data = found.copy()
+    wide = data["proofs"].pop()
+    with pytest.raises(Refused, match=r"what has the same casts is not said to be the same function"):
+        check(data)
+    wide["rewrites"].remove(FLOAT64_CASTS)
+    with pytest.raises(Refused, match=r"there are casts that are not named"):
+        check({**data, "proofs": [*data["proofs"], wide]})
 
 
 def test_equal_programs_with_another_constant_are_refused():
