@@ -80,6 +80,13 @@ def certificates(session: nox.Session) -> None:
 
 
 @nox.session
+def share(session: nox.Session) -> None:
+    """GPT, ViT and ResNet of 12 blocks: everything that every pair of libraries computes has to be proved."""
+    install(session, "test")
+    session.run("python", "tests/proof_share.py", *(session.posargs or ["12"]))
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, format and the direction of imports."""
     session.install(*nox.project.dependency_groups(PROJECT, "lint"))  # reads sources only, needs no jax

@@ -52,6 +52,64 @@ def gathered(rng, pool):
     return lax.dynamic_index_in_dim(one, place, axis, keepdims=False)
 
 
+def looked_up(rng, pool):
+    """Rows read or changed by indices that are in range, in several modes."""
+    one = pick(rng, of_rank(pool, 1, 2))
+    rows = lax.convert_element_type(lax.clamp(0.0, lax.floor(pick(rng, of_rank(pool, 1)) * 2), 2.0), "int32")
+    mode = pick(rng, ("clip", "fill", "promise_in_bounds"))
+    new = pick(rng, [value for value in pool if value.shape == one.shape])
+    ways = (
+        lambda: one.at[rows].get(mode=mode),
+        lambda: jnp.take(one, rows, axis=one.ndim - 1, mode=pick(rng, ("clip", "fill"))),
+        lambda: one.at[rows].add(new, mode=mode),
+        lambda: one.at[rows.astype("uint32")].get(mode=mode),
+        lambda: jnp.where(rows < 1, rows + 2, rows).astype("float64"),
+        lambda: lax.dynamic_index_in_dim(one, jnp.max(rows), pick(rng, (0, one.ndim - 1)), keepdims=False),
+        lambda: one[jnp.where(rows < pick(rng, (0, 1)), 2 - rows, rows)],
+    )
+    return pick(rng, ways)()
+
+
+def attended(rng, pool):
+    """Weights of masked logits; every row and column keeps one."""
+    square = [value for value in pool if value.shape == (SIZE, SIZE)]
+    x = lax.clamp(-9.0, pick(rng, square), 9.0)
+    kept, large = (pick(rng, square) > 0.25) | jnp.eye(SIZE, dtype=bool), pick(rng, (-1e9, -1e30, -1e5, -np.inf))
+    axis = rng.integers(2)
+    ways = (
+        lambda: jnp.where(kept, x, large),
+        lambda: jnp.where(~kept, large, x),
+        lambda: jnp.where(kept.T, x, large),
+        lambda: x + jnp.where(kept, 0.0, -1e9),
+        lambda: x + (1 - kept.astype("float64")) * -1e9,
+        lambda: x + (pick(rng, (1, 2)) - kept.astype("float64")) * -1e9,
+        lambda: jnp.where(kept, x, -1e3),
+    )
+    logits = pick(rng, ways)()
+    top = pick(rng, (logits, logits, pick(rng, ways)(), x)).max(pick(rng, (axis, axis, 0)), keepdims=True)
+    weights = jnp.exp(logits - top)
+    return weights / weights.sum(axis, keepdims=True) if rng.integers(2) else weights
+
+
+def merged(rng, pool):
+    """Something done while axes are merged, split or tiled."""
+    one = pick(rng, of_rank(pool, 1, 2, 3))
+    alike = [value for value in pool if value.shape == one.shape]
+    if one.ndim == 1:
+        other = jnp.tile(one, (SIZE,)) if rng.integers(2) else jnp.repeat(one, SIZE)
+        square = pick(rng, [value for value in pool if value.shape == (SIZE, SIZE)])
+        other = other * square.reshape(-1)
+        return other.reshape(SIZE, SIZE).sum(rng.integers(2)) if rng.integers(2) else other.reshape(SIZE, SIZE)
+    shape = pick(rng, ((-1,), (SIZE, -1), (-1, SIZE)))
+    left, right = (value.transpose(pick(rng, list(itertools.permutations(range(one.ndim))))) for value in (one, one))
+    flat = [value.reshape(shape) for value in (left, right, pick(rng, alike))]
+    made = pick(rng, (lax.add, lax.mul))(pick(rng, flat), pick(rng, flat))
+    if made.ndim == 2 and rng.integers(2):
+        contracted = lax.dot_general(made, pick(rng, flat), (((1,), (1,)), ((), ())))
+        return contracted if rng.integers(2) else made.sum(rng.integers(2)).reshape(-1, SIZE)[0]
+    return made.reshape(one.shape)
+
+
 def sliced(rng, pool):
     """Cut, put together in another or in the same order, turned round, padded."""
     one = pick(rng, of_rank(pool, 1, 2, 3))
@@ -262,5 +320,5 @@ MORE = (
         branched,
         until,
     ),
-    *(customised, drawn),
+    *(customised, drawn, looked_up, attended, merged),
 )

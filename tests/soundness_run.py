@@ -5,8 +5,8 @@ Run it with `python tests/soundness_run.py [MUTATIONS] [FIRST_SEED]`; a shorter 
 Every value that a program computes is numbered, not only its outputs: values of one name, in the mutant, in its
 original and in the reference's program, must agree to 1e-9 of their scale, beyond what rounding does to them. That is
 measured: every rounded result is disturbed by 1e-13; a comparison that this reverses is decided by rounding alone.
-Values that are not finite, and what is made of them, are left out: no rewrite speaks of them. So is, under the one
-rewrite whose condition excludes it, what a variance of exactly 0 decides.
+Values that are not finite, and what is made of them, are left out: no rewrite speaks of them. So is, under the two
+rewrites whose conditions exclude it, what a variance of exactly 0 decides, and what an index out of range looks up.
 """
 
 import sys
@@ -36,12 +36,12 @@ from equiv.programs.mutation.random_edits import RANDOM_FAULTS
 from equiv.programs.mutation.splice import close_like
 from equiv.programs.primitives import EXACT
 from equiv.programs.program import Program
-from equiv.programs.prover.algebra import CONDITIONS, POSITIVE, Algebra
+from equiv.programs.prover.algebra import CONDITIONS, IN_RANGE, POSITIVE, Algebra
 from equiv.programs.prover.prove import all_programs
 from equiv.programs.prover.value_numbering import Numbering, number_program
 from equiv.programs.traced_port import trace_port
 
-RULES = (frozenset(), frozenset(CONDITIONS) - {POSITIVE}, frozenset(CONDITIONS))
+RULES = (frozenset(), frozenset(CONDITIONS) - {POSITIVE, IN_RANGE}, frozenset(CONDITIONS))
 COMPARISONS = ("eq", "ne", "gt", "ge", "lt", "le", "max", "min")
 VALUE = "value"
 """The kind of an output that is only a value in a program."""
@@ -95,8 +95,8 @@ def disturb(seed):
     return change
 
 
-def watch(broken, tied):
-    """Collects the equations that give a value that is not finite, or compare with exactly 0, or hold one inside."""
+def watch(broken, tied, outside):
+    """Collects the equations that give a value that is not finite, compare with exactly 0, or look up out of range."""
 
     def look(eqn, ins, outs):
         others = [id(other) for body in inner_jaxprs(eqn) for other in open_jaxpr(body)[0].eqns]
@@ -105,9 +105,35 @@ def watch(broken, tied):
         at_zero = eqn.primitive.name in COMPARISONS and np.any((np.asarray(ins[0]) == 0) & (np.asarray(ins[1]) == 0))
         if at_zero or not tied.isdisjoint(others):
             tied.add(id(eqn))
+        if not outside.isdisjoint(others) or is_outside(eqn, ins, outs):
+            outside.add(id(eqn))
         return outs
 
     return look
+
+
+def is_outside(eqn, ins, outs):
+    """Whether an index is out of range, or found negative: `where(i < 0, i + n, i)`."""
+    name, params = eqn.primitive.name, eqn.params
+    if name == "lt" and np.issubdtype(np.asarray(ins[0]).dtype, np.integer):
+        return bool(np.any(outs[0]))
+    if name.startswith("dynamic_"):
+        sizes = outs[0].shape if name == "dynamic_slice" else np.shape(ins[1])
+        starts = ins[1:] if name == "dynamic_slice" else ins[2:]
+        limits = np.shape(ins[0])
+        return any(not 0 <= int(at) <= most - size for at, size, most in zip(starts, sizes, limits, strict=True))
+    if name != "gather" and not name.startswith("scatter"):
+        return False
+    numbers, index = params["dimension_numbers"], np.asarray(ins[1])
+    if name == "gather":
+        places, sizes = numbers.start_index_map, params["slice_sizes"]
+    else:
+        places = numbers.scatter_dims_to_operand_dims
+        window = iter(np.shape(ins[2])[axis] for axis in numbers.update_window_dims)
+        gone = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+        sizes = [1 if axis in gone else next(window) for axis in range(np.ndim(ins[0]))]
+    most = np.asarray([np.shape(ins[0])[axis] - sizes[axis] for axis in places])
+    return bool(np.any((index < 0) | (index > most)))
 
 
 def with_all_values(program):
@@ -137,7 +163,7 @@ def subject(program, arrays):
     whole = with_all_values(program)
     names = tuple(number_program(whole, Numbering(Algebra(rules))) for rules in RULES)
     with jax.enable_x64(True), np.errstate(all="ignore"):
-        with each_operation(watch(broken := set(), tied := set())):
+        with each_operation(watch(broken := set(), tied := set(), outside := set())):
             values = eager.evaluate_eagerly(whole.jaxpr, arrays)
         with each_operation(disturb(0)):
             moved = eager.evaluate_eagerly(whole.jaxpr, arrays)
@@ -146,7 +172,7 @@ def subject(program, arrays):
             np.abs(one - other) if one.dtype == "f8" else np.where(one == other, 0, np.inf) for one, other in pairs
         ]
     spread = [float(np.max(one[~np.isnan(one)], initial=0.0)) for one in apart]
-    left_out = (made_of(whole, broken), made_of(whole, broken), made_of(whole, broken | tied))
+    left_out = (made_of(whole, broken), made_of(whole, broken), made_of(whole, broken | tied | outside))
     return Subject(whole, arrays, names, values, spread, left_out)
 
 

@@ -13,6 +13,7 @@ from equiv.certificates.program_data import (
     to_json,
 )
 from equiv.programs.prover.algebra import Product, ReducedSum, Sum
+from equiv.programs.prover.digits import has_digits
 from equiv.programs.prover.terms import TermView
 
 Row = list[Any]
@@ -39,8 +40,14 @@ class Definitions:
     shapes: dict[str, tuple[list[int], str]] = field(default_factory=dict)
 
     def see(self, views: Iterable[TermView]) -> None:
-        """Note the shapes and dtypes of terms."""
+        """Note the shapes and dtypes of terms.
+
+        Raises:
+            NotCertified: a view has digits of axes, which the checker does not know.
+        """
         for view in views:
+            if has_digits(view):
+                raise NotCertified("a reshape splits or merges axes, which the checker does not know")
             sizes = {axis: size for axis, size in zip(view.axes, view.shape, strict=True) if axis is not None}
             self.shapes.setdefault(view.term, ([sizes[axis] for axis in sorted(sizes)], view.dtype))
 

@@ -103,7 +103,8 @@ def derive(
         NotCertified: the checker has no terms of some kind.
     """
     with record_names() as recorded:
-        sides = [_KeptNumbering(Algebra(rules)) for _ in programs]
+        # The checker has no views by digits: what is equal only with them is not certified.
+        sides = [_KeptNumbering(Algebra(rules), by_digits=False) for _ in programs]
         ends = [number_program(*given) for given in zip(programs, sides, aliases, strict=True)]
     made = {term: one for side in reversed(sides) for term, one in side.algebra.made.items()}
     definitions = Definitions(recorded, made)

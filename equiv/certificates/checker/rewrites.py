@@ -24,9 +24,9 @@ TWO_PASS, POSITIVE = "variance in one or two passes", "a variance is not negativ
 CONDITIONS = {
     PRODUCTS: "a*b*c in any order, x/sqrt(v) = x*rsqrt(v), x/c = x*(1/c): values finite, no division by zero",
     SUMS: "a+b+c in any order, a-b = a+(-b): values finite",
-    LINEAR: "sum(c*x) = c*sum(x), dot(c*x, w) = c*dot(x, w): c the same along the summed axes",
+    LINEAR: "sum(c*x) = c*sum(x), sum(c) = n*c, dot(c*x, w) = c*dot(x, w): c the same along the summed axes",
     MASKS: "where(m, x, 0) = m*x: x finite",
-    TWO_PASS: "sum((x - mean(x))**2) = sum(x**2) - sum(x)**2/n: values finite",
+    TWO_PASS: "sum((x - mean(x))**2) = sum(x**2) - sum(x)**2/n, and their derivatives: values finite",
     POSITIVE: "max(0, v) = v, v > 0 for v = mean(x**2) - mean(x)**2: x is not constant along the summed axes",
     FLOAT64: "float64 traces are compared: 1 - 0.99 and 0.01 are equal in real numbers, not in float32",
     FLOAT64_CASTS: "casts between float dtypes are left out: no value on the way leaves the range of its dtype",

@@ -97,15 +97,24 @@ def _freeze_program(side: NumberedPort, program: Program) -> FrozenProgram:
     return FrozenProgram(program.name, program.inputs, program.outputs, program.draws, numbers, casts)
 
 
+MANY = 6
+"""Number of rewrites up to which every set of them is tried: 64 numberings of a program."""
+
+
 def _freeze_names(side: NumberedPort) -> Iterator[FrozenNames]:
-    """Yield names under every set of rewrites that applies, so that a proof can name those it needs."""
+    """Yield names under every set of rewrites that applies, so that a proof can name those it needs.
+
+    Where many apply, only under sets that leave out two at most: a proof then may name more than it needs.
+    """
     for precision in get_args(Precision):
         for part in all_programs(side.programs):
             if side.resolve(part.name, precision) != precision:
                 continue
             if any(side.name(output, precision, ALL_REWRITES) for output in part.outputs):
                 applied = sorted(side.applied[precision, part.name])
-                for rules in chain.from_iterable(combinations(applied, size) for size in range(len(applied) + 1)):
+                number = len(applied)
+                sizes = range(number + 1) if number <= MANY else (0, *range(number - 2, number + 1))
+                for rules in chain.from_iterable(combinations(applied, size) for size in sizes):
                     named = {output: side.name(output, precision, frozenset(rules)) for output in part.outputs}
                     outputs = {output: name for output, name in named.items() if name is not None}
                     yield FrozenNames(part.name, precision, rules, outputs)

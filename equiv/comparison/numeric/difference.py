@@ -18,6 +18,7 @@ from equiv.core.grades import EQUAL_GRADES, Grade
 from equiv.core.output_name import OutputName
 from equiv.core.results import Finding
 from equiv.core.verdict import check_grade
+from equiv.programs.prover.algebra import INPUT_CONDITIONS
 from equiv.programs.prover.proof import FLOAT64_CONSTANTS, Proof
 
 
@@ -78,6 +79,9 @@ def compare_output(
 ROUNDS_MORE = "the same function, but the candidate rounds more than its dtype explains"
 
 
+NOT_HERE = "the same function where a condition holds that does not hold here, or the candidate rounds more"
+
+
 def apply_proof(comparison: Comparison, finding: Finding, other: OutputName) -> Finding:
     """Give a numeric finding the grade of its proof, if there is one; `other` is the candidate's output."""
     proof = _proof_of(comparison, finding.output, other, finding.probe)
@@ -85,6 +89,9 @@ def apply_proof(comparison: Comparison, finding: Finding, other: OutputName) -> 
         return finding
     if finding.grade != "refuted":
         return replace(finding, grade=proof.grade, note="", rewrites=proof.rewrites)
+    if doubtful := sorted(INPUT_CONDITIONS.intersection(proof.rewrites)):
+        # Indices and masks are what the probes make them: there a condition does not hold, and the numbers count.
+        return replace(finding, note=f"{NOT_HERE}: {', '.join(doubtful)}", rewrites=proof.rewrites)
     if proof.grade == "proved modulo" and finding.precision == "native":
         # The same in real numbers, as the proof has it: what is left is how each port rounds.
         return replace(finding, note=ROUNDS_MORE, rewrites=proof.rewrites)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from equiv.programs.content import digest
+from equiv.programs.prover.digits import SplitTerm
+from equiv.programs.prover.joined import NumberElementwise, join_elementwise, split_view, whole_view
 from equiv.programs.prover.terms import TermView, apply_elementwise, constant_view, on_term, seen_through
 
 REORDERED_PRODUCTS = "products in another order"
@@ -26,15 +28,24 @@ TWO_PASS = "variance in one or two passes"
 
 POSITIVE = "a variance is not negative"
 
+IN_RANGE = "indices in range"
+
+MASKED = "masked logits have no weight"
+
 CONDITIONS = {
     REORDERED_PRODUCTS: "a*b*c in any order, x/sqrt(v) = x*rsqrt(v), x/c = x*(1/c): values finite, no division by zero",
     REORDERED_SUMS: "a+b+c in any order, a-b = a+(-b): values finite",
-    LINEAR: "sum(c*x) = c*sum(x), dot(c*x, w) = c*dot(x, w): c the same along the summed axes",
+    LINEAR: "sum(c*x) = c*sum(x), sum(c) = n*c, dot(c*x, w) = c*dot(x, w): c the same along the summed axes",
     MASKS: "where(m, x, 0) = m*x: x finite",
-    TWO_PASS: "sum((x - mean(x))**2) = sum(x**2) - sum(x)**2/n: values finite",
+    TWO_PASS: "sum((x - mean(x))**2) = sum(x**2) - sum(x)**2/n, and their derivatives: values finite",
+    MASKED: "exp(where(m, x, c) - max) = m*exp(x - max), max of x where m: c <= -1e4, every row keeps an x far above c",
+    IN_RANGE: "x[i] in any mode, and counted from the end where i < 0, is x[i]: 0 <= i < size, sorted where it says so",
     POSITIVE: "max(0, v) = v, v > 0 for v = mean(x**2) - mean(x)**2: x is not constant along the summed axes",
 }
 """Rewrite to the condition under which it holds."""
+
+INPUT_CONDITIONS = frozenset((IN_RANGE, MASKED))
+"""Rewrites whose condition the values of inputs decide, so that it need not hold on a probe."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,10 @@ class ReducedSum:
         return int(np.prod([self.value.shape[axis] for axis in self.over], dtype=int))
 
 
+Scaled = tuple[TermView, float]
+"""A factor and its power, or a term and its coefficient."""
+
+
 @dataclass
 class Algebra:
     """The enabled rewrites, and how each term was made.
@@ -73,11 +88,25 @@ class Algebra:
     Attributes:
         rules: the enabled rewrites.
         made: term to the product, sum or reduction that it is.
+        splits: split term to what is split, and to which sizes.
+        counted: index that is counted from the end where it is negative, to the index itself.
+        masked: masked logits to the mask and the logits.
+        maxima: maximum of masked logits to the name of those that are kept.
+        opposites: opposite of a mask to the mask.
+        remainders: product in a view to what is left of it without each of its factors.
+        units: sum, and whether its sign comes out, to its leading coefficient and the rest on its own axes, if any.
         applied: the rewrites that have applied so far; without the others every name would be the same.
     """
 
     rules: frozenset[str] = frozenset()
     made: dict[str, Product | Sum | ReducedSum] = field(default_factory=dict)
+    splits: dict[str, SplitTerm] = field(default_factory=dict)
+    counted: dict[str, TermView] = field(default_factory=dict)
+    masked: dict[str, tuple[TermView, TermView]] = field(default_factory=dict)
+    maxima: dict[str, str] = field(default_factory=dict)
+    opposites: dict[str, TermView] = field(default_factory=dict)
+    remainders: dict[tuple[str, tuple[Any, ...]], list[tuple[str, TermView]]] = field(default_factory=dict)
+    units: dict[tuple[str, bool], tuple[float, TermView | None]] = field(default_factory=dict)
     applied: set[str] = field(default_factory=set)
 
     def record(self, value: TermView | None, *rules: str) -> TermView | None:
@@ -88,16 +117,32 @@ class Algebra:
 
     def definition(self, value: TermView) -> Product | Sum | None:
         """The product or sum that a value is, its operands viewed through the value's own view."""
-        known = self.made.get(value.term)
+        known = self._known(value.term)
         if isinstance(known, Product):
             return Product(known.constant, tuple((seen_through(value, one), power) for one, power in known.factors))
         if isinstance(known, Sum):
             return Sum(known.constant, tuple((seen_through(value, one), scale) for one, scale in known.terms))
         return None
 
+    def _known(self, term: str) -> Product | Sum | ReducedSum | None:
+        """How a term was made, its operands viewed on its own axes."""
+        return self.made.get(term) or self._split_definition(term)
+
+    def _split_definition(self, term: str) -> Product | Sum | None:
+        """A split term is made of the split operands of the whole term."""
+        split = self.splits.get(term)
+        whole = self.made.get(split.term) if split else None
+        if split is None or not isinstance(whole, Product | Sum):
+            return None
+        given = whole.factors if isinstance(whole, Product) else whole.terms
+        parts = tuple((split.split_operand(value, self.splits), number) for value, number in given)
+        found = type(whole)(whole.constant, parts)
+        self.made[term] = found
+        return found
+
     def product(self, constant: float, given: Iterable[tuple[TermView, float]], shape: Any, dtype: str) -> TermView:
         """Make a product in normal form: flat, factors merged, one constant, leading coefficients of sums one."""
-        merged: dict[str, tuple[TermView, float]] = {}
+        merged: dict[tuple[str, tuple[Any, ...]], tuple[TermView, float]] = {}
         for value, power in self._factors(given):
             # A negative constant has no root and zero no reciprocal: there it stays a factor, whatever the others are.
             if value.constant is not None and (value.constant > 0 or (power > 0 and float(power).is_integer())):
@@ -106,7 +151,7 @@ class Algebra:
             scale, base = self._unit_sum(value, float(power).is_integer())
             constant *= scale**power
             # A scalar has no axes, but is the same factor as when it is repeated over the shape.
-            key = digest(base.term, base.axes or (None,) * len(shape))
+            key = base.term, base.axes or (None,) * len(shape)
             known = merged.get(key, (base, 0.0))[1]
             # A mask is its own square, cube and so on.
             merged[key] = (base, 1.0 if base.dtype == "bool" else known + power)
@@ -121,45 +166,113 @@ class Algebra:
                 return value
             if isinstance(inside, Sum):
                 return self.sum(constant * inside.constant, [(v, constant * c) for v, c in inside.terms], shape, dtype)
-        result = apply_elementwise(
-            ("product", round_coefficient(constant)),
-            [v for v, _ in factors],
-            shape,
-            dtype,
-            True,
-            [p for _, p in factors],
-        )
-        own = tuple((on_term(value, result), power) for value, power in factors)
-        self.made.setdefault(result.term, Product(constant, own))
-        return result
+        return self._make(Product, constant, factors, [power for _, power in factors], shape, dtype)
 
     def sum(self, constant: float, given: Iterable[tuple[TermView, float]], shape: Any, dtype: str) -> TermView:
         """Make a sum in normal form: flat, equal terms merged."""
-        merged: dict[str, tuple[TermView, float, float]] = {}
+        merged: dict[tuple[str, tuple[Any, ...]], tuple[TermView, float, float]] = {}
         for value, scale in self._terms(given):
             if value.constant is not None:
                 constant += scale * float(value.constant)
                 continue
             # The view counts: x and x.T are two terms of a sum.
-            key = digest(value.term, value.axes or (None,) * len(shape))
+            key = value.term, value.axes or (None,) * len(shape)
             _, known, size = merged.get(key, (value, 0.0, 0.0))
             merged[key] = (value, known + scale, max(size, abs(scale)))
         # A term that cancels leaves a rounding error; one that is merely smaller than other terms stays.
         terms = tuple((value, scale) for value, scale, size in merged.values() if abs(scale) > 1e-14 * size)
+        if TWO_PASS in self.rules and (factored := self._factor_centred(terms, shape, dtype)) is not None:
+            self.applied.add(TWO_PASS)
+            return self.sum(constant, factored, shape, dtype)
         if not terms:
             return constant_view(np.asarray(constant, dtype), shape)
         if len(terms) == 1 and constant == 0 and (terms[0][1] != 1 or terms[0][0].shape == shape):
             return self.product(terms[0][1], [(terms[0][0], 1.0)], shape, dtype)
-        result = apply_elementwise(
-            ("sum", round_coefficient(constant)),
-            [v for v, _ in terms],
-            shape,
-            dtype,
-            True,
-            [round_coefficient(s) for _, s in terms],
-        )
-        self.made.setdefault(result.term, Sum(constant, tuple((on_term(v, result), s) for v, s in terms)))
-        return result
+        return self._make(Sum, constant, terms, [round_coefficient(scale) for _, scale in terms], shape, dtype)
+
+    def _make(
+        self,
+        kind: type[Product] | type[Sum],
+        constant: float,
+        parts: Sequence[Scaled],
+        tags: Sequence[float],
+        shape: Any,
+        dtype: str,
+    ) -> TermView:
+        def make(operands: Sequence[TermView], own: tuple[int, ...]) -> TermView:
+            operation = (kind.__name__.lower(), round_coefficient(constant))
+            result = apply_elementwise(operation, operands, own, dtype, True, tags)
+            if result.term not in self.made:
+                own_views = on_term(operands, result)
+                numbers = (number for _, number in parts)
+                self.made[result.term] = kind(constant, tuple(zip(own_views, numbers, strict=True)))
+            return result
+
+        return self.join([value for value, _ in parts], tuple(shape), make)
+
+    def join(self, operands: Sequence[TermView], shape: tuple[int, ...], make: NumberElementwise) -> TermView:
+        """Name an elementwise operation on whole terms, where that is possible, though its operands are split."""
+        if not any(value.term in self.splits for value in operands):
+            return make(list(operands), shape)
+        whole = [whole_view(value, self.splits) for value in operands]
+        return split_view(join_elementwise(whole, shape, self.splits, make), self.splits)
+
+    def _factor_centred(self, terms: Sequence[Scaled], shape: Any, dtype: str) -> list[Scaled] | None:
+        """Rewrite `x * c - mean(x) * c` as `(x - mean(x)) * c`, as in the derivative of a variance."""
+        if not any(self._has_sum(value) for value, _ in terms):
+            return None
+        places: dict[str, list[tuple[int, TermView]]] = {}
+        for index, (value, _) in enumerate(terms):
+            for rest, one in self._remainders(value, len(shape)):
+                places.setdefault(rest, []).append((index, one))
+        # Alone is what has nothing in common with another term.
+        for found in (found for found in places.values() if len(found) > 1):
+            for place, mean in (one for one in found if isinstance(self.made.get(one[1].term), ReducedSum)):
+                for other, x in found:
+                    ratio = terms[place][1] / terms[other][1]
+                    if other != place and self._is_mean(mean, x, ratio):
+                        inside = self.definition(terms[other][0])
+                        assert isinstance(inside, Product)
+                        centred = self.sum(0.0, [(x, 1.0), (mean, ratio)], shape, dtype)
+                        factors = [(centred if one == x else one, power) for one, power in inside.factors]
+                        made = self.product(1.0, factors, shape, dtype), terms[other][1]
+                        return [made, *(term for index, term in enumerate(terms) if index not in (place, other))]
+        return None
+
+    def _has_sum(self, value: TermView) -> bool:
+        known = self.made.get(value.term)
+        factors = known.factors if isinstance(known, Product) else ()
+        return len(factors) > 1 and any(isinstance(self.made.get(one.term), ReducedSum) for one, _ in factors)
+
+    def _remainders(self, value: TermView, rank: int) -> list[tuple[str, TermView]]:
+        """For each factor of a product that is no power: a name for the others, and the factor."""
+        key = value.term, value.axes
+        if key not in self.remainders:
+            inside = self.definition(value)
+            factors = inside.factors if isinstance(inside, Product) and len(inside.factors) > 1 else ()
+            names = [digest(one.term, one.axes or (None,) * rank, power) for one, power in factors]
+            self.remainders[key] = [
+                (digest(sorted(names[:place] + names[place + 1 :])), one)
+                for place, (one, power) in enumerate(factors)
+                if power == 1
+            ]
+        return self.remainders[key]
+
+    def _is_mean(self, mean: TermView, x: TermView, ratio: float) -> bool:
+        """Whether a sum over axes, times this number, is minus the mean of a value."""
+        summed = self.made[mean.term]
+        assert isinstance(summed, ReducedSum)
+        scale, base = self.unit(summed.value)
+        return x.term == base.term and round_coefficient(-ratio * summed.count * scale) == 1
+
+    def unit(self, value: TermView) -> tuple[float, TermView]:
+        """A value as a number and a value whose own constant, or leading coefficient, is one."""
+        known = self._known(value.term)
+        if isinstance(known, Product) and round_coefficient(known.constant) != 1:
+            inside = self.definition(value)
+            assert isinstance(inside, Product)
+            return inside.constant, self.product(1.0, inside.factors, value.shape, value.dtype)
+        return self._unit_sum(value, whole=True)
 
     def _factors(self, given: Iterable[tuple[TermView, float]]) -> Iterable[tuple[TermView, float]]:
         for value, power in given:
@@ -174,30 +287,38 @@ class Algebra:
             else:
                 yield value, power
 
-    def _terms(self, given: Iterable[tuple[TermView, float]]) -> Iterable[tuple[TermView, float]]:
+    def _terms(self, given: Iterable[Scaled]) -> Iterable[Scaled]:
         for value, scale in given:
-            inside = self.definition(value)
-            if isinstance(inside, Sum):
-                yield constant_view(np.asarray(inside.constant), value.shape), scale
-                yield from self._terms((one, scale * weight) for one, weight in inside.terms)
-            elif isinstance(inside, Product) and inside.constant != 1:
-                yield self.product(1.0, inside.factors, value.shape, value.dtype), scale * inside.constant
+            known = self._known(value.term)
+            if isinstance(known, Sum):
+                # Its terms are in normal form: no sums, no products with a constant.
+                yield constant_view(np.asarray(known.constant), value.shape), scale
+                yield from ((seen_through(value, one), scale * weight) for one, weight in known.terms)
+            elif isinstance(known, Product) and known.constant != 1:
+                factors = [(seen_through(value, one), power) for one, power in known.factors]
+                yield self.product(1.0, factors, value.shape, value.dtype), scale * known.constant
             else:
                 yield value, scale
 
     def _unit_sum(self, value: TermView, whole: bool) -> tuple[float, TermView]:
         """A sum as a factor has a leading one: `2a + 2b` is 2 times `a + b`. Under a root its sign stays inside."""
-        inside = self.definition(value)
-        if not isinstance(inside, Sum):
+        known = self._known(value.term)
+        if not isinstance(known, Sum):
             return 1.0, value
+        if (value.term, whole) not in self.units:
+            self.units[value.term, whole] = self._find_unit(known, value.dtype, whole)
+        scale, base = self.units[value.term, whole]
+        return (1.0, value) if base is None else (scale, seen_through(value, base))
+
+    def _find_unit(self, known: Sum, dtype: str, whole: bool) -> tuple[float, TermView | None]:
         # The same in every view of the sum, and after it is divided: by term, and of one term's views the largest.
-        first = min(one.term for one, _ in inside.terms)
-        _, scale = max((abs(weight), weight) for one, weight in inside.terms if one.term == first)
+        first = min(one.term for one, _ in known.terms)
+        _, scale = max((abs(weight), weight) for one, weight in known.terms if one.term == first)
         scale = scale if whole else abs(scale)
-        if scale == 1:
-            return 1.0, value
-        terms = [(one, weight / scale) for one, weight in inside.terms]
-        return scale, self.sum(inside.constant / scale, terms, value.shape, value.dtype)
+        if round_coefficient(scale) == 1:
+            return 1.0, None
+        terms = [(one, weight / scale) for one, weight in known.terms]
+        return scale, self.sum(known.constant / scale, terms, known.terms[0][0].shape, dtype)
 
 
 def round_coefficient(value: float) -> float:

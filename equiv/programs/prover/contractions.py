@@ -15,10 +15,11 @@ OperandAxis = tuple[Any, int | None]
 def number_dot_general(params: dict[str, Any], ins: Sequence[TermView], aval: Any) -> TermView | None:
     """Number a contraction by which axes are contracted; None where an operand is broadcast along an axis."""
     left, right = ins
-    # A repeated axis is no axis of the term: the key below could not say along what is summed, nor how often.
-    if _has_repeated_axis(left) or _has_repeated_axis(right):
-        return None
     (left_sum, right_sum), (left_batch, right_batch) = params["dimension_numbers"]
+    # A repeated axis is no axis of the term: the key below could not say along what is summed, nor how often.
+    # Where it is no more than an axis of the result, that has it repeated too.
+    if _has_repeated_axis(left, (*left_sum, *left_batch)) or _has_repeated_axis(right, (*right_sum, *right_batch)):
+        return None
     sums, batches = _axis_pairs(left, right, left_sum, right_sum), _axis_pairs(left, right, left_batch, right_batch)
     # x @ y and (y.T @ x.T).T are one term: which operand comes first is decided by names, not by the program.
     straight = (left.term, right.term, sorted(sums), sorted(batches))
@@ -61,15 +62,20 @@ def _axis_pairs(left: TermView, right: TermView, ours: Sequence[int], theirs: Se
     return [(one, other) for one, other in pairs if one is not None and other is not None]
 
 
-def _has_repeated_axis(value: TermView) -> bool:
-    return any(axis is None and size != 1 for axis, size in zip(value.axes, value.shape, strict=True))
+def _has_repeated_axis(value: TermView, axes: Sequence[int]) -> bool:
+    return any(value.axes[axis] is None and value.shape[axis] != 1 for axis in axes)
+
+
+REPEATABLE = frozenset(("reduce_max", "reduce_min", "reduce_and", "reduce_or"))
+"""Reductions of equal elements to that element."""
 
 
 def number_reduction(name: str, params: dict[str, Any], value: TermView, aval: Any) -> TermView | None:
-    """Number a reduction by the reduced axes of the term; None where one of them is broadcast."""
+    """Number a reduction by the reduced axes of the term; None where one of them is broadcast and counts."""
     over = params["axes"]
-    # Summing equal elements multiplies, their maximum is one of them: there is no rule for either.
-    if any(value.axes[axis] is None and value.shape[axis] != 1 for axis in over):
+    # Summing equal elements multiplies; their maximum is one of them. Of none, there is no rule.
+    repeated = any(value.axes[axis] is None and value.shape[axis] != 1 for axis in over)
+    if repeated and (name not in REPEATABLE or 0 in value.shape):
         return None
     gone = sorted(axis for axis in (value.axes[index] for index in over) if axis is not None)
     kept = [value.axes[axis] for axis in range(len(value.shape)) if axis not in over]

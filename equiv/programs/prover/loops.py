@@ -17,6 +17,7 @@ from typing import Any
 from equiv.programs.content import digest
 from equiv.programs.identity import fresh_symbol
 from equiv.programs.jaxpr import ScanLoop, WhileLoop
+from equiv.programs.prover.digits import opaque_view, renumber_axis
 from equiv.programs.prover.terms import TermView, new_term
 
 NumberBody = Callable[[Any, list[TermView]], list[TermView]]
@@ -89,6 +90,8 @@ def _refine_carries(
 
 def _slice_value(value: TermView, length: int, nest: LoopNest) -> TermView:
     """One iteration's slice of a scanned value; the value itself where the scanned axis is broadcast."""
+    # The scanned axis has to be one of the term's, or repeated; on the others there may be digits.
+    value = opaque_view(value) if isinstance(value.axes[0], tuple) else value
     axis, shape = value.axes[0], value.shape[1:]
     if axis is None and value.shape[0] != 1:
         return TermView(value.term, value.axes[1:], shape, value.dtype, value.constant)
@@ -96,9 +99,9 @@ def _slice_value(value: TermView, length: int, nest: LoopNest) -> TermView:
         return new_term(digest("slice", value.name), shape, value.dtype)
     inside = nest.stacked.get((nest.depth, value.term))
     if inside is not None and axis == 0:
-        axes = tuple(None if other is None else other - 1 for other in value.axes[1:])
+        axes = tuple(renumber_axis(other, lambda one: one - 1) for other in value.axes[1:])
         return TermView(inside.term, axes, shape, value.dtype, inside.constant)
-    axes = tuple(None if other is None else other - (other > axis) for other in value.axes[1:])
+    axes = tuple(renumber_axis(other, lambda one: one - (one > axis)) for other in value.axes[1:])
     term = digest("slice", nest.depth, value.term, axis, length)
     nest.sliced[nest.depth, term] = value.term, axis
     return TermView(term, axes, shape, value.dtype)
@@ -113,10 +116,10 @@ def _stack_value(value: TermView, length: int, nest: LoopNest) -> TermView:
     if (nest.depth, value.term) in nest.sliced:
         # Every iteration returns its slice unchanged: the stack is the scanned array.
         whole, axis = nest.sliced[nest.depth, value.term]
-        kept = tuple(None if one is None else one + (one >= axis) for one in value.axes)
+        kept = tuple(renumber_axis(other, lambda one: one + (one >= axis)) for other in value.axes)
         return TermView(whole, (axis, *kept), (length, *value.shape), value.dtype)
     nest.stacked.setdefault((nest.depth, term), value)
-    axes = tuple(None if axis is None else axis + 1 for axis in value.axes)
+    axes = tuple(renumber_axis(axis, lambda one: one + 1) for axis in value.axes)
     return TermView(term, (0, *axes), (length, *value.shape), value.dtype)
 
 

@@ -1,8 +1,8 @@
 """Terms: canonical names of computations, so that equal values get one name however they are written.
 
 A value is a term seen through a view (`TermView`). The term's array has no unit axes; the view gives for each axis of
-the value the axis of the term, or None where it is broadcast. Reshapes that only add or drop unit axes, broadcasts and
-transposes change the view and leave the term alone.
+the value the axis of the term, or None where it is broadcast. Reshapes, broadcasts and transposes change the view and
+leave the term alone; where a reshape splits or merges axes, the view has digits of them (`digits.py`).
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,15 @@ class TermView:
 
     Attributes:
         term: name of the term: equal names, equal arrays.
-        axes: for every axis of the value the axis of the term, or None where it is broadcast or of size one.
+        axes: for every axis of the value the axis of the term, or None where it is broadcast or of size one; or the
+            digits of the term's axes that a reshape has put there.
         shape: shape of the value.
         dtype: dtype name.
         constant: the number, if every element is the same known number.
     """
 
     term: str
-    axes: tuple[int | None, ...]
+    axes: tuple[Any, ...]
     shape: tuple[int, ...]
     dtype: str
     constant: Any = None
@@ -40,10 +41,10 @@ class TermView:
 
     @property
     def plain(self) -> bool:
-        """Whether the view only adds unit axes: nothing broadcast, nothing permuted."""
+        """Whether the view only adds unit axes: nothing broadcast, permuted or split."""
         used = [axis for axis in self.axes if axis is not None]
         repeats = any(axis is None and size != 1 for axis, size in zip(self.axes, self.shape, strict=True))
-        return not repeats and used == sorted(used)
+        return not repeats and not any(isinstance(axis, tuple) for axis in used) and used == sorted(used)
 
 
 @cache
@@ -84,7 +85,7 @@ def constant_view(value: Any, shape: Sequence[int]) -> TermView:
 
 def broadcast_term(value: TermView, shape: Sequence[int], places: Sequence[int]) -> TermView:
     """`broadcast_in_dim`."""
-    axes: list[int | None] = [None] * len(shape)
+    axes: list[Any] = [None] * len(shape)
     for axis, place in enumerate(places):
         # An axis of size one that is repeated is no axis of the term: it stays None.
         if value.shape[axis] == shape[place]:
@@ -98,16 +99,21 @@ def transpose_term(value: TermView, order: Sequence[int]) -> TermView:
     return TermView(value.term, tuple(value.axes[axis] for axis in order), shape, value.dtype, value.constant)
 
 
-def reshape_term(value: TermView, shape: Sequence[int]) -> TermView:
-    """`reshape`: a view if only unit axes are added or removed, else a new term."""
+def reshape_term(value: TermView, shape: Sequence[int]) -> TermView | None:
+    """`reshape`, if only unit axes are added or removed; else None."""
     shape = tuple(shape)
     if value.constant is not None:
         return TermView(value.term, (None,) * len(shape), shape, value.dtype, value.constant)
     # A repeated axis (None) can be kept as well: the elements stand in the same order before and after.
     kept = [axis for axis, size in zip(value.axes, value.shape, strict=True) if size != 1]
-    if [size for size in value.shape if size != 1] == [size for size in shape if size != 1]:
-        left = iter(kept)
-        return TermView(value.term, tuple(None if size == 1 else next(left) for size in shape), shape, value.dtype)
+    if [size for size in value.shape if size != 1] != [size for size in shape if size != 1]:
+        return None
+    left = iter(kept)
+    return TermView(value.term, tuple(None if size == 1 else next(left) for size in shape), shape, value.dtype)
+
+
+def reshaped_term(value: TermView, shape: Sequence[int]) -> TermView:
+    """A reshape that is no view: a new term."""
     return new_term(digest("reshape", *_reshape_key(value), [size for size in shape if size != 1]), shape, value.dtype)
 
 
@@ -160,17 +166,26 @@ def apply_elementwise(
     return TermView(term, tuple(place.get(axis) for axis in range(rank)), tuple(shape), dtype_name(dtype))
 
 
-def on_term(operand: TermView, result: TermView) -> TermView:
-    """An operand of an elementwise operation viewed on the axes of the result's term."""
-    places = [result.axes.index(axis) for axis in range(sum(axis is not None for axis in result.axes))]
+def on_term(operands: Sequence[TermView], result: TermView) -> list[TermView]:
+    """The operands of an elementwise operation viewed on the axes of the result's term."""
+    where = {axis: place for place, axis in enumerate(result.axes) if axis is not None}
+    places = [where[axis] for axis in range(len(where))]
     shape = tuple(result.shape[place] for place in places)
-    axes = tuple(operand.axes[place] if operand.shape else None for place in places)
-    return TermView(operand.term, axes, shape, operand.dtype, operand.constant)
+    return [
+        TermView(
+            value.term,
+            tuple([value.axes[place] for place in places] if value.shape else [None] * len(places)),
+            shape,
+            value.dtype,
+            value.constant,
+        )
+        for value in operands
+    ]
 
 
 def seen_through(view: TermView, own: TermView) -> TermView:
     """The inverse of `on_term`: the operand viewed through a view of that term."""
-    axes = tuple(None if axis is None else own.axes[axis] for axis in view.axes)
+    axes = tuple([None if axis is None else own.axes[axis] for axis in view.axes])
     return TermView(own.term, axes, view.shape, own.dtype, own.constant)
 
 

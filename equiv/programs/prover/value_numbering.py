@@ -7,17 +7,24 @@ equal only to itself on equal operands. Sound, not complete: unequal names prove
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
+from jax.core import ShapedArray
 
 from equiv.core.output_name import InputName, OutputName
 from equiv.programs.content import digest, is_jax_primitive, read_operation
 from equiv.programs.jaxpr import Interpreter, read_scan, read_while
-from equiv.programs.primitives import COMMUTATIVE, ELEMENTWISE, IDENTITIES, NUMPY_FUNCTIONS, REDUCTIONS
+from equiv.programs.primitives import COMMUTATIVE, COMPARISONS, ELEMENTWISE, IDENTITIES, NUMPY_FUNCTIONS, REDUCTIONS
 from equiv.programs.program import Program
 from equiv.programs.prover import contractions, loops, rules
 from equiv.programs.prover.algebra import Algebra
+from equiv.programs.prover.digits import has_digits, reshape_digits
+from equiv.programs.prover.joined import join_elementwise, on_joined_pair, on_joined_value
+from equiv.programs.prover.lookups import number_lookup, record_index
+from equiv.programs.prover.masks import negate_mask, number_masked_maximum, record_masked
 from equiv.programs.prover.terms import (
     IGNORED_PARAMS,
     TermView,
@@ -29,6 +36,7 @@ from equiv.programs.prover.terms import (
     new_term,
     relevant_params,
     reshape_term,
+    reshaped_term,
     transpose_term,
 )
 
@@ -39,11 +47,13 @@ class Numbering(Interpreter[TermView]):
 
     Attributes:
         algebra: rewrites of real arithmetic; none by default.
+        by_digits: whether a reshape that splits or merges axes is a view.
         reshaped: reshaped term to the value that was reshaped.
         nest: the enclosing loops, and what loops stacked.
     """
 
     algebra: Algebra = field(default_factory=Algebra)
+    by_digits: bool = True
     reshaped: dict[str, TermView] = field(default_factory=dict)
     nest: loops.LoopNest = field(default_factory=loops.LoopNest)
 
@@ -64,12 +74,14 @@ class Numbering(Interpreter[TermView]):
             return ins
         if len(eqn.outvars) == 1:
             params, aval = eqn.params, eqn.outvars[0].aval
-            if name in VIEW_RULES:
+            if name in VIEW_RULES and (self.by_digits or name != "tile"):
                 return [VIEW_RULES[name](self, eqn, ins[0])]
             # Between dtypes of two widths a bitcast changes the shape, and is not elementwise.
             if name in ELEMENTWISE and (name != "bitcast_convert_type" or ins[0].shape == aval.shape):
                 return [_number_elementwise(self.algebra, name, params, ins, aval)]
             if (value := _number_contraction(self.algebra, name, params, ins, aval)) is not None:
+                return [value]
+            if (value := number_lookup(self.algebra, eqn, ins)) is not None:
                 return [value]
         return number_opaque(eqn, ins)
 
@@ -122,26 +134,66 @@ def _number_contraction(
 ) -> TermView | None:
     """Number a contraction or reduction; scales are moved out where a rewrite is enabled. None where no rule fits."""
     if name == "dot_general":
-        return rules.rewrite_contraction(
-            algebra, ins, lambda pair: contractions.number_dot_general(params, pair, aval), aval
-        )
-    if name not in REDUCTIONS:
-        return None
-    value = contractions.number_reduction(name, params, ins[0], aval)
-    if name != "reduce_sum" or value is None or "float" not in dtype_name(aval.dtype):
-        return value
-    return rules.rewrite_sum(
-        algebra, ins[0], params["axes"], lambda one: contractions.number_reduction(name, params, one, aval), aval
-    )
+        dot = partial(_number_dot, algebra, params, aval.dtype)
+        return on_joined_pair(algebra.splits, ins, params["dimension_numbers"], aval.shape, dot)
+    if name in REDUCTIONS:
+        reduce = partial(_number_reduction, algebra, name, params, aval.dtype)
+        return on_joined_value(algebra.splits, ins[0], params["axes"], aval.shape, reduce)
+    return None
 
 
-FOLDED = frozenset(("add", "sub", "mul", "div", "neg", "sqrt", "max", "min"))
+def _number_dot(
+    algebra: Algebra, params: dict[str, Any], dtype: Any, ins: list[TermView], numbers: Any, shape: tuple[int, ...]
+) -> TermView | None:
+    def dot(pair: list[TermView], numbers: Any, shape: tuple[int, ...]) -> TermView | None:
+        return contractions.number_dot_general(params | {"dimension_numbers": numbers}, pair, ShapedArray(shape, dtype))
+
+    whole = partial(on_joined_pair, algebra.splits, numbers=numbers, shape=shape, number=dot)
+    return rules.rewrite_contraction(algebra, ins, whole, ShapedArray(shape, dtype))
+
+
+def _number_reduction(
+    algebra: Algebra,
+    name: str,
+    params: dict[str, Any],
+    dtype: Any,
+    value: TermView,
+    over: tuple[int, ...],
+    shape: tuple[int, ...],
+) -> TermView | None:
+    def reduce(one: TermView, over: tuple[int, ...], shape: tuple[int, ...]) -> TermView | None:
+        result = contractions.number_reduction(name, params | {"axes": over}, one, ShapedArray(shape, dtype))
+        if name == "reduce_sum" and result is not None:
+            rules.record_sum(algebra, one, over, result)
+        return result
+
+    def whole(one: TermView, over: Sequence[int] = over) -> TermView | None:
+        kept = tuple(size for axis, size in enumerate(one.shape) if axis not in over)
+        return on_joined_value(algebra.splits, one, over, kept, reduce)
+
+    if "float" not in dtype_name(dtype):
+        return whole(value)
+    if name == "reduce_max" and (found := number_masked_maximum(algebra, value, whole)) is not None:
+        return found
+    if name == "reduce_sum":
+        return rules.rewrite_sum(algebra, value, over, whole, ShapedArray(shape, dtype))
+    return whole(value)
+
+
+FOLDED = COMPARISONS | frozenset(("add", "sub", "mul", "div", "neg", "sqrt", "max", "min", "not", "and", "or"))
 """Operations on constants whose result is named by its number."""
 
 
 def _number_elementwise(
     algebra: Algebra, name: str, params: dict[str, Any], ins: list[TermView], aval: Any
 ) -> TermView:
+    if any(map(has_digits, ins)):
+        return join_elementwise(
+            ins,
+            aval.shape,
+            algebra.splits,
+            lambda joined, shape: _number_elementwise(algebra, name, params, joined, ShapedArray(shape, aval.dtype)),
+        )
     dtype = dtype_name(aval.dtype)
     if name == "convert_element_type" and ins[0].dtype == dtype:
         return ins[0]
@@ -150,17 +202,49 @@ def _number_elementwise(
             folded = np.asarray(NUMPY_FUNCTIONS[name](*(value.constant for value in ins)))
         if dtype_name(folded.dtype) == dtype:  # numpy's integer division gives floats
             return constant_view(folded, aval.shape)
+    if name == "convert_element_type" and (number := _convert_constant(ins[0], aval.dtype)) is not None:
+        return constant_view(number, aval.shape)
     # The choice is known, so that the other operands do not count.
     if name == "select_n" and ins[0].constant is not None:
         return ins[1 + int(ins[0].constant)]
     # Exact for every number, and so no rewrite; `x + 0` is not: it turns -0 into 0.
     if name in ("mul", "div") and ins[1].constant == 1 and ins[0].shape == aval.shape:
         return ins[0]
+    if (known := _absorb_neutral(name, ins, tuple(aval.shape))) is not None:
+        return known
+    if name == "not" and dtype == "bool":
+        return negate_mask(algebra, ins[0])
     if algebra.rules and (value := rules.rewrite_operation(algebra, name, params, ins, aval)) is not None:
         return value
     name, ins = _normal_form(name, params, ins)
     extra = relevant_params(params) if name not in ("square", "convert_element_type") else []
-    return apply_elementwise((name, extra), ins, aval.shape, dtype, name in COMMUTATIVE)
+    result = apply_elementwise((name, extra), ins, aval.shape, dtype, name in COMMUTATIVE)
+    record_index(algebra, name, ins, result)
+    if name == "select_n" and len(ins) == 3:
+        record_masked(algebra, ins, result)
+    return result
+
+
+NEUTRAL = {"max": -np.inf, "min": np.inf, "and": True, "or": False}
+"""Operation to the number that changes no other; of whole numbers no operation has one here."""
+
+
+def _absorb_neutral(name: str, ins: list[TermView], shape: tuple[int, ...]) -> TermView | None:
+    """The other operand of an operation with its neutral element; None where there is none."""
+    if name not in NEUTRAL or len(ins) != 2 or ("float" not in ins[0].dtype and ins[0].dtype != "bool"):
+        return None
+    for one, other in (ins, ins[::-1]):
+        if one.constant is not None and one.constant == NEUTRAL[name]:
+            return broadcast_term(other, shape, range(len(shape))) if other.shape else None
+    return None
+
+
+def _convert_constant(value: TermView, dtype: Any) -> Any:
+    """A known whole number or truth value in a float dtype that has it exactly; else None."""
+    if value.constant is None or not ("int" in value.dtype or value.dtype == "bool"):
+        return None
+    number = np.asarray(value.constant).astype(dtype) if "float" in dtype_name(dtype) else None
+    return number if number is not None and int(number) == int(value.constant) else None
 
 
 def _normal_form(name: str, params: dict[str, Any], ins: list[TermView]) -> tuple[str, list[TermView]]:
@@ -173,12 +257,22 @@ def _normal_form(name: str, params: dict[str, Any], ins: list[TermView]) -> tupl
 def _number_reshape(numbering: Numbering, eqn: Any, value: TermView) -> TermView:
     shape = eqn.outvars[0].aval.shape
     # A reshape of a reshape is one of the source, unless something was permuted or repeated between the two.
-    base = numbering.reshaped.get(value.term) if value.plain else None
-    source = base or value
-    result = reshape_term(source, shape)
-    if result.term != source.term:  # a new term, not a view of the source
-        numbering.reshaped.setdefault(result.term, source)
-    return result
+    source = (numbering.reshaped.get(value.term) if value.plain else None) or value
+    view = reshape_term(source, shape)
+    if view is None and numbering.by_digits:
+        view = reshape_digits(source, shape)
+        source = reshape_digits(source, (prod(shape),)) or source
+    if view is None:  # as from 2 x 3 to 3 x 2
+        view = reshaped_term(source, shape)
+        numbering.reshaped.setdefault(view.term, source)
+    return view
+
+
+def _number_tile(numbering: Numbering, eqn: Any, value: TermView) -> TermView:
+    # Each axis after one along which the whole is repeated; both are merged.
+    pairs = [size for pair in zip(eqn.params["reps"], value.shape, strict=True) for size in pair]
+    repeated = broadcast_term(value, pairs, range(1, len(pairs), 2))
+    return _number_reshape(numbering, eqn, repeated)
 
 
 VIEW_RULES: dict[str, Callable[[Numbering, Any, TermView], TermView]] = {
@@ -188,4 +282,5 @@ VIEW_RULES: dict[str, Callable[[Numbering, Any, TermView], TermView]] = {
         value, eqn.outvars[0].aval.shape, eqn.params["broadcast_dimensions"]
     ),
     "transpose": lambda _, eqn, value: transpose_term(value, eqn.params["permutation"]),
+    "tile": lambda numbering, eqn, value: _number_tile(numbering, eqn, value),
 }

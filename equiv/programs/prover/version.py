@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from equiv.programs import content, draws, identity, jaxpr, keep_casts, primitives, transform
-from equiv.programs.prover import algebra, loops, terms
+from equiv.programs.prover import algebra, digits, joined, lookups, loops, masks, terms
 from equiv.programs.prover import contractions as products
 from equiv.programs.prover import rules as rewrites
 from equiv.programs.prover import value_numbering as number
@@ -14,8 +14,8 @@ from equiv.programs.prover import value_numbering as number
 # The walk and the table of primitives too: they decide what is opened, commutes or is opaque. So do draws: which
 # equations and keys a program has.
 NAMING_MODULES = (
-    *(algebra, content, draws, identity, jaxpr, keep_casts, loops, number, primitives, products, rewrites, terms),
-    transform,
+    *(algebra, content, digits, draws, identity, jaxpr, joined, keep_casts, lookups, loops, masks, number, primitives),
+    *(products, rewrites, terms, transform),
 )
 """The modules that decide a name."""
 

@@ -10,9 +10,12 @@ from named import make_program, output_named
 
 from equiv.core.leaves import LeafTable
 from equiv.programs.program import Programs
+from equiv.programs.prover import contractions, lookups, masks
 from equiv.programs.prover.algebra import (
     CONDITIONS,
+    IN_RANGE,
     LINEAR,
+    MASKED,
     MASKS,
     POSITIVE,
     REORDERED_PRODUCTS,
@@ -26,7 +29,7 @@ from equiv.programs.prover.prove import NumberedPort, prove
 from equiv.programs.prover.value_numbering import Numbering, number_program
 
 ALL = frozenset(CONDITIONS)
-S, V, BIT = ((3, 3), "float32"), ((3,), "float32"), ((3, 3), "bool")
+S, V, BIT, INDEX = ((3, 3), "float32"), ((3,), "float32"), ((3, 3), "bool"), ((4,), "int32")
 
 
 def traced(function, *inputs):
@@ -59,6 +62,23 @@ def two_pass(x, axis=-1):
 def mask(x, m):
     return jnp.where(m, x, 0.0)
 
+
+def softmax(x, top=None):
+    weights = jnp.exp(x - (x if top is None else top).max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def masked(large):
+    """Attention's weights where a mask is kept; the others have a large negative logit."""
+    return lambda x, m: softmax(jnp.where(m, x, large))
+
+
+def norm(statistic):
+    """The derivative of a norm over the last axis."""
+    return jax.grad(lambda x, v: (v * (x - x.mean(-1, keepdims=True)) / jnp.sqrt(statistic(x) + 1)[..., None]).sum())
+
+
+ATTENTION = {MASKED, MASKS, REORDERED_PRODUCTS, REORDERED_SUMS}
 
 PROVED = {
     "three factors": ({REORDERED_PRODUCTS}, lambda x, y: (x * y) * (x * 2), lambda x, y: 2 * ((x * x) * y), (S, S)),
@@ -136,6 +156,69 @@ PROVED = {
         lambda x: jnp.where(one_pass(x) > 0, x, 0.0),
         lambda x: x,
         (S,),
+    ),
+    "a scale of a sum before or after a product of matrices": (
+        {LINEAR, REORDERED_PRODUCTS, REORDERED_SUMS},
+        lambda x, y: (x / 3 + y / 3) @ y,
+        lambda x, y: ((x + y) @ y) / 3,
+        (S, S),
+    ),
+    "a sum of what is repeated": (
+        {LINEAR, REORDERED_PRODUCTS},
+        lambda v: jnp.broadcast_to(v, (5, 3)).sum(0),
+        lambda v: 5 * v,
+        (V,),
+    ),
+    "a sum of sums": (
+        {LINEAR, REORDERED_PRODUCTS},
+        lambda x, v: (v * x.sum(0)).sum(),
+        lambda x, v: (x * v).sum(),
+        (S, V),
+    ),
+    "a sum of what is centred": (
+        {TWO_PASS, LINEAR, REORDERED_PRODUCTS, REORDERED_SUMS},
+        lambda x, v: x + (v[:, None] * (x - x.mean(1, keepdims=True))).sum(1),
+        lambda x, v: x,
+        (S, V),
+    ),
+    "a norm of one or two passes, derived": (
+        {TWO_PASS, LINEAR, REORDERED_PRODUCTS, REORDERED_SUMS},
+        norm(two_pass),
+        norm(one_pass),
+        (S, V),
+    ),
+    "a lookup in another mode": (
+        {IN_RANGE},
+        lambda x, i: x[i],
+        lambda x, i: jnp.take(x, i, axis=0, mode="clip"),
+        (S, INDEX),
+    ),
+    "a lookup with another dtype of the index": (
+        {IN_RANGE},
+        lambda x, i: x.at[i.astype("uint32")].get(mode="promise_in_bounds"),
+        lambda x, i: x[i],
+        (S, INDEX),
+    ),
+    "rows changed by index": (
+        {IN_RANGE},
+        lambda x, i: x.at[i].add(1.0, mode="drop"),
+        lambda x, i: x.at[i].add(1.0, mode="clip"),
+        (S, INDEX),
+    ),
+    "masked logits of another size": (ATTENTION, masked(-1e30), masked(jnp.finfo("float32").min), (S, BIT)),
+    "masked logits of minus infinity": (ATTENTION, masked(-1e9), masked(-jnp.inf), (S, BIT)),
+    "logits masked by adding": (ATTENTION, masked(-1e9), lambda x, m: softmax(x + jnp.where(m, 0, -1e9)), (S, BIT)),
+    "logits masked by adding a multiple": (
+        ATTENTION,
+        masked(-1e9),
+        lambda x, m: softmax(x + (1 - m.astype("float32")) * -1e9),
+        (S, BIT),
+    ),
+    "logits masked by the opposite": (
+        ATTENTION,
+        masked(-1e9),
+        lambda x, m: softmax(jnp.where(~m, -1e30, x)),
+        (S, BIT),
     ),
 }
 
@@ -278,6 +361,74 @@ NOT_PROVED = {
     "gt and ge of something": (lambda x: mask(x, x > 0), lambda x: jnp.where(x >= 0, x, 1.0), (S,)),
     "gt of something and true": (lambda x: jnp.where(x > 0, x, 1.0), lambda x: x, (S,)),
     "a variance below zero": (lambda x: jnp.where(one_pass(x) < 0, x, 1.0), lambda x: x, (S,)),
+    "a scale of a term of a sum": (lambda x, y: (x / 3 + y) @ y, lambda x, y: ((x + y) @ y) / 3, (S, S)),
+    "another number of repeats": (lambda v: jnp.broadcast_to(v, (5, 3)).sum(0), lambda v: 4 * v, (V,)),
+    "a sum of what is repeated is not one of them": (
+        lambda v: jnp.broadcast_to(v, (5, 3)).sum(0),
+        lambda v: v,
+        (V,),
+    ),
+    "a maximum of what is repeated, times": (
+        lambda v: jnp.broadcast_to(v, (5, 3)).max(0),
+        lambda v: 5 * v,
+        (V,),
+    ),
+    "a sum of sums along the other axis": (
+        lambda x, v: (v * x.sum(0)).sum(),
+        lambda x, v: (x.T * v).sum(),
+        (S, V),
+    ),
+    "a sum of a maximum": (lambda x: x.max(0).sum(), lambda x: x.sum(), (S,)),
+    "a sum of squares of sums": (lambda x: (x.sum(0) ** 2).sum(), lambda x: (x**2).sum(), (S,)),
+    "centred along the other axis": (
+        lambda x: x + (x - x.mean(0)).sum(1),
+        lambda x: x,
+        (S,),
+    ),
+    "centred by another": (lambda x, y: x + (x - y.mean(1, keepdims=True)).sum(1), lambda x, y: x, (S, S)),
+    "centred twice": (lambda x: x + (x - 2 * x.mean(1, keepdims=True)).sum(1), lambda x: x, (S,)),
+    "another variance, derived": (norm(two_pass), norm(lambda x: one_pass(x, ddof=1.0)), (S, V)),
+    "another row": (lambda x, i, j: x[i], lambda x, i, j: x[j], (S, INDEX, INDEX)),
+    "a column": (lambda x, i: x[i], lambda x, i: x[:, i].T, (S, INDEX)),
+    "another table": (lambda x, y, i: x[i], lambda x, y, i: y[i], (S, S, INDEX)),
+    "an index from another bound": (lambda x, i: x[i], lambda x, i: x[jnp.where(i < 1, i + 3, i)], (S, INDEX)),
+    "an index that is too narrow": (lambda x, i: x[i], lambda x, i: x[i.astype("int8")], (S, INDEX)),
+    "rows set and added": (
+        lambda x, i: x.at[i].add(1.0),
+        lambda x, i: x.at[i].set(1.0),
+        (S, INDEX),
+    ),
+    "the masked logits themselves": (
+        lambda x, m: jnp.where(m, x, -1e9),
+        lambda x, m: jnp.where(m, x, -1e30),
+        (S, BIT),
+    ),
+    "masked logits that are not large": (masked(-1e3), masked(-1e9), (S, BIT)),
+    "masked logits that are zero": (masked(0.0), masked(-1e9), (S, BIT)),
+    "masked logits that are large and positive": (masked(1e9), masked(-1e9), (S, BIT)),
+    "another mask of logits": (masked(-1e9), lambda x, m: masked(-1e9)(x, m.T), (S, BIT)),
+    "the opposite mask of logits": (masked(-1e9), lambda x, m: masked(-1e9)(x, ~m), (S, BIT)),
+    "logits masked where they should be kept": (
+        masked(-1e9),
+        lambda x, m: softmax(jnp.where(m, -1e9, x)),
+        (S, BIT),
+    ),
+    "logits and weights masked": (masked(-1e9), lambda x, m: mask(softmax(x), m), (S, BIT)),
+    "the maximum of other logits": (
+        lambda x, y, m: softmax(jnp.where(m, x, -1e9), jnp.where(m, y, -1e9)),
+        lambda x, y, m: softmax(jnp.where(m, x, -1e30), jnp.where(m, y, -1e30)),
+        (S, S, BIT),
+    ),
+    "the maximum of logits that are not masked": (
+        lambda x, m: softmax(jnp.where(m, x, -1e9), x),
+        lambda x, m: softmax(jnp.where(m, x, -1e30), x),
+        (S, BIT),
+    ),
+    "logits added that are not zero where kept": (
+        masked(-1e9),
+        lambda x, m: softmax(x + (2 - m.astype("float32")) * -1e9),
+        (S, BIT),
+    ),
 }
 
 
@@ -285,6 +436,26 @@ NOT_PROVED = {
 def test_what_is_only_nearly_a_rewrite_is_not_proved(pair):
     one, other, inputs = NOT_PROVED[pair]
     assert proof(one, other, *inputs) is None
+
+
+FAULTS = {
+    "a sum of what is repeated is not one of them": (contractions, "REPEATABLE", {"reduce_sum", "reduce_max"}),
+    "logits masked where they should be kept": (masks, "negate_mask", lambda _, mask: mask),
+    "masked logits that are not large": (masks, "LARGE", -1e2),
+    "masked logits that are large and positive": (masks, "_is_large", lambda value: value.constant is not None),
+    "logits added that are not zero where kept": (masks, "_cancels", lambda *_: True),
+    "an index from another bound": (lookups, "_is_negative", lambda *_: True),
+    "an index that is too narrow": (lookups, "WIDE", ("int8", "int32")),
+}
+"""A pair that is not proved, and a wrong rule under which it would be."""
+
+
+@pytest.mark.parametrize("pair", FAULTS)
+def test_a_wrong_rule_proves_a_pair_that_differs(monkeypatch, pair):
+    module, name, wrong = FAULTS[pair]
+    monkeypatch.setattr(module, name, wrong)
+    one, other, inputs = NOT_PROVED[pair]
+    assert proof(one, other, *inputs) is not None
 
 
 @pytest.mark.parametrize("digit", [9, 10, 11])

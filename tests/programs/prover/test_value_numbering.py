@@ -13,7 +13,7 @@ from jax import lax
 from named import by_text, make_program
 
 from equiv.core.output_name import leaf_input
-from equiv.programs.prover.algebra import CONDITIONS, Algebra
+from equiv.programs.prover.algebra import CONDITIONS, IN_RANGE, Algebra
 from equiv.programs.prover.value_numbering import Numbering, number_program
 from equiv.programs.transform import drop_random_outputs
 
@@ -546,12 +546,6 @@ DIFFERENT = {
         lambda x, i: lax.dynamic_slice(x, (0, i), (1, 3)),
         (S, ((), "int32")),
     ),
-    "gather that clips and that fills": (partial(gathered, mode="clip"), partial(gathered, mode="fill"), (S,)),
-    "gather that fills with something else": (
-        partial(gathered, mode="fill", fill=0.0),
-        partial(gathered, mode="fill", fill=1.0),
-        (S,),
-    ),
     "scatter that adds and that sets": (lambda x: x.at[0].add(x[1]), lambda x: x.at[0].set(x[1]), (S,)),
     "concatenation in another order": (
         lambda x, y: jnp.concatenate([x, y]),
@@ -645,6 +639,14 @@ DIFFERENT = {
 def test_what_is_not_the_same_has_another_name(pair, rules):
     one, other, inputs = DIFFERENT[pair]
     assert names(one, *inputs, rules=RULES[rules]) != names(other, *inputs, rules=RULES[rules])
+
+
+@pytest.mark.parametrize("other", [partial(gathered, mode="clip"), partial(gathered, mode="fill", fill=1.0)])
+def test_modes_of_a_lookup_differ_unless_indices_are_in_range(other):
+    one = partial(gathered, mode="fill", fill=0.0)
+    for rules in (frozenset(), ALL - {IN_RANGE}):
+        assert names(one, S, rules=rules) != names(other, S, rules=rules)
+    assert names(one, S, rules=ALL) == names(other, S, rules=ALL)
 
 
 @pytest.mark.parametrize("rules", RULES)

@@ -1,0 +1,16 @@
+"""GPT and ResNet of one block: every output, gradient and step of three libraries is proved.
+
+`python tests/proof_share.py` has 12 blocks, ViT, and every pair.
+"""
+
+import pytest
+from deep_models import DEEP_CASES
+from proof_share import prove_ports_of, shares
+
+
+@pytest.mark.parametrize("name", ["gpt", "resnet_group_norm"])
+def test_a_block_is_proved_as_a_whole(name):
+    state, _ = prove_ports_of(DEEP_CASES[name](1), ("haiku", "linen", "nnx"))
+    found = shares(state)
+    assert set(found) == {"outputs", "gradients", "train"}
+    assert all(proved == number for proved, number in found.values()), found
