@@ -152,9 +152,8 @@ def gpt(depth: int, stacked: bool = False) -> Case:
     ends = zip(("words", "places", "norm", "head"), (embed, embed, layer_norm, linear), strict=True)
 
     def stacked_places(name, index):
-        # Without parameters of its own, the function that Haiku stacks has no scope.
         return {
-            "haiku": f"stack/__layer_stack_no_per_layer/{name}[{index}]",
+            "haiku": f"stack/{name}[{index}]",
             "linen": f"stack/block/{name}[{index}]",
             "nnx": f"blocks.{index}.{name}",
         }

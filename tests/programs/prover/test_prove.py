@@ -116,7 +116,7 @@ def test_state_that_starts_otherwise_is_unproved_when_cold_only():
     assert (TRAINED | AFTER) - cold == {"train: d", "after training, eval __call__: output/2"}
 
 
-def test_a_carry_that_starts_from_unequal_state_is_unproved_when_cold():
+def test_a_carry_made_from_unequal_state_starts_unequal():
     """As an average does that starts from a running mean."""
     start = {"begin": lambda a, b, c, d: (a, d * 2, c, d)}
     warm, cold = proved(port(**start), port(**start), same_initial_state=frozenset())
