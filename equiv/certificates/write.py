@@ -18,7 +18,7 @@ from equiv.certificates.program_data import (
 )
 from equiv.certificates.verify import SCHEMA_VERSION
 from equiv.core.output_name import TRAINING, InputName, ProgramName
-from equiv.errors import EquivError
+from equiv.errors import EquivError, error_summary
 from equiv.programs.program import Program
 from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Precision, Proofs
 from equiv.programs.prover.prove import NumberedPort, OutputPair, all_programs, mirrored_inputs, prove_programs
@@ -163,8 +163,10 @@ class _Sections:
             wanted = [("kept", rewrites), ("float64", (*rewrites, FLOAT64_CASTS))]
         try:
             found = [self._prove(names, *one, pairs) for one in wanted]
-        except (EquivError, Refused, RecursionError) as error:
-            self.left_out |= {str(ours): str(error) for ours, _ in pairs}
+        except Exception as error:  # noqa: BLE001 - what cannot be certified is said, and breaks no run
+            known = isinstance(error, EquivError | Refused)
+            reason = str(error) if known else f"the checker fails with {error_summary(error)}"
+            self.left_out |= {str(ours): reason for ours, _ in pairs}
             return
         for proof, programs, reached in found:
             self.proofs.append(proof)

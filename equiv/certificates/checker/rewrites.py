@@ -17,6 +17,7 @@ Poly = dict[tuple[tuple[int, float], ...], float]
 
 POWERS = {"mul": (1, 1), "div": (1, -1), "neg": (1,), "square": (2,), "sqrt": (0.5,), "rsqrt": (-0.5,)}
 SIGNS = {"add": (1, 1), "add_any": (1, 1), "sub": (1, -1)}
+ARITY = {"mul": 2, "div": 2, "add": 2, "add_any": 2, "sub": 2, "select_n": 3}
 PRODUCTS, SUMS, FLOAT64 = "products in another order", "sums in another order", "constants as in float64"
 LINEAR, MASKS = "scale commutes with sums and contractions", "a mask multiplies or selects"
 FLOAT64_CASTS = "casts as in float64"
@@ -138,7 +139,8 @@ class Sums:
 def arithmetic(sums: Sums, op: str, params: Any, ins: list[Value], out: Value, number: int) -> bool:
     """A product or power with its factors in any order, a sum with its terms in any order, a mask as a factor."""
     bits = op in ("select_n", "convert_element_type")
-    if not (_are_floats(*ins[bits:], out) and is_ordinary(params)) or (bits and ins[0].dtype != "bool"):
+    fits = _are_floats(*ins[bits:], out) and is_ordinary(params) and len(ins) == ARITY.get(op, 1)
+    if not fits or (bits and ins[0].dtype != "bool"):
         return False
     polys = [sums.poly(*one.spread(out.shape)[:2]) for one in ins]
     if op in SIGNS:

@@ -40,8 +40,9 @@ def rest_of(params: dict[str, Any], *without: str) -> str:
 
 def dtype_fits(params: dict[str, Any], dtype: str) -> bool:
     """Whether a result has the dtype that the parameters ask for."""
-    asked = [params.get(key) for key in ("new_dtype", "out_dtype", "preferred_element_type")]
-    return all(one is None or one[1] == dtype for one in asked)
+    asked = [params.get(key) for key in ("out_dtype", "preferred_element_type")]
+    asked = [one for one in asked if one is not None] + [params[key] for key in ("new_dtype",) if key in params]
+    return all(one[:2] == ["dtype", dtype] for one in asked)
 
 
 def is_ordinary(params: dict[str, Any]) -> bool:
@@ -52,16 +53,16 @@ def is_ordinary(params: dict[str, Any]) -> bool:
 def identity(terms: Terms, op: str, params: Any, ins: list[Value], out: Value, number: int) -> bool:
     """The result is an operand: the only one, the one chosen by a known number, or one times or divided by one."""
     if op in IDENTITIES:
-        return out == ins[number]
+        return out == ins[number] and (op == "optimization_barrier" or len(ins) == 1)
     known = terms.number(ins[op != "select_n"].term)
     if op == "select_n":
         return known is not None and 0 <= known < len(ins) - 1 and out == ins[1 + int(known)].spread(out.shape)
-    return known == 1 and out == ins[0]
+    return known == 1 and out == ins[0] and len(ins) == 2
 
 
 def view(terms: Terms, op: str, params: Any, ins: list[Value], out: Value, number: int) -> bool:
     """The same elements in another shape or order of axes, or repeated; a reduction over axes of size one."""
-    value, rank = ins[0], len(ins[0].shape)
+    (value,), rank = ins, len(ins[0].shape)
     if op == "transpose":
         order = plain(params["permutation"])
         return sorted(order) == list(range(rank)) and out == value.take(order)
@@ -78,7 +79,7 @@ def view(terms: Terms, op: str, params: Any, ins: list[Value], out: Value, numbe
         return fits and value.dtype == out.dtype and _flat(terms, value) == _flat(terms, out)
     over = plain(params["dimensions" if op == "squeeze" else "axes"])
     kept = [axis for axis in range(rank) if axis not in over]
-    return all(value.shape[axis] == 1 for axis in over) and out == value.take(kept)
+    return len(over) == rank - len(kept) and all(value.shape[axis] == 1 for axis in over) and out == value.take(kept)
 
 
 def _flat(terms: Terms, value: Value) -> Any:
@@ -104,7 +105,7 @@ def congruence(terms: Terms, op: str, params: Any, ins: list[Value], out: Value,
     """The same operation on the same operands; they may be exchanged where it commutes to the last bit."""
     it = terms.terms[out.term]
     if it.kind == "elementwise":
-        squared = (op == "mul" and ins[0] == ins[1]) or (op == "integer_pow" and params["y"] == 2)
+        squared = (op == "mul" and ins == [ins[0]] * 2) or (op == "integer_pow" and params["y"] == 2)
         if squared and is_ordinary(params):
             op, params, ins = "square", {}, ins[:1]
         params = {} if op == "convert_element_type" else params
@@ -124,6 +125,7 @@ def met(terms: Terms, op: str, params: Any, ins: list[Value], out: Value) -> Ite
     place, labels = count(len(batches[0])), []
     for own, summed, batch in zip(ins, sums, batches, strict=True):
         known = {axis: -1 - n for n, axis in enumerate(summed)} | {axis: n for n, axis in enumerate(batch)}
+        need(len(known) == len(summed) + len(batch), "an axis is summed twice")
         labels.append([known[axis] if axis in known else next(place) for axis in range(len(own.shape))])
     sizes = {pair for own, one in zip(labels, ins, strict=True) for pair in zip(own, one.shape, strict=True)}
     precision = params.get("precision")
