@@ -74,7 +74,7 @@ class Walk:
             return step[0] == op and walks[op](params, bodies, ins, outs, *step[2:])
         holds, ops, needed = self.rules[step[0]]
         right = (not ops or op in ops) and self.rewrites.issuperset(needed) and len(step) == 2
-        right = right and all(dtype_fits(params, one.dtype) for one in outs)
+        right = right and all(dtype_fits(op, params, one.dtype) for one in outs)
         given = self.sums if needed else self.terms
         return right and all(holds(given, op, params, ins, one, number) for number, one in enumerate(outs))
 

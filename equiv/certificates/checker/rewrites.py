@@ -9,7 +9,7 @@ from itertools import permutations
 from math import isfinite, prod
 from typing import Any
 
-from equiv.certificates.checker.rules import RULES, is_ordinary, met, plain
+from equiv.certificates.checker.rules import RULES, axes_of, is_ordinary, met
 from equiv.certificates.checker.terms import Axes, Terms, Value, View, need, through, to_text
 
 Poly = dict[tuple[tuple[int, float], ...], float]
@@ -166,7 +166,7 @@ def linear(sums: Sums, op: str, params: Any, ins: list[Value], out: Value, numbe
     if not _are_floats(*ins, out):
         return False
     if op == "reduce_sum":
-        summands = sums.summands(*out[:2], plain(params["axes"]), ins[0].shape)
+        summands = sums.summands(*out[:2], axes_of(params), ins[0].shape)
         return any(same(sums.poly(*ins[0][:2]), one) for one in summands)
     for term, axes, _ in sums.parts(*out[:2]) if sums.terms.terms[out.term].kind == "product" else ():
         for pair in met(sums.terms, op, params, ins, out._replace(term=term, axes=axes)):
@@ -178,7 +178,7 @@ def linear(sums: Sums, op: str, params: Any, ins: list[Value], out: Value, numbe
 
 def two_passes(sums: Sums, op: str, params: Any, ins: list[Value], out: Value, number: int) -> bool:
     """`sum(k * (w * x + u * m)**2)` is `k * (w**2 * sum(x**2) + (2 * w * u + n * u**2) * m**2)` for `m = sum(x)`."""
-    it, shape, over = sums.terms.terms[ins[0].term], ins[0].shape, plain(params["axes"])
+    it, shape, over = sums.terms.terms[ins[0].term], ins[0].shape, axes_of(params)
     ((base, axes, _),) = sums.parts(*ins[0][:2]) if it.kind == "product" and it.data[1] == [2] else [(0, (), 0)]
     centred, count = sums.terms.terms[base], prod(shape[axis] for axis in over)
     if not axes or centred.kind != "sum" or centred.data[0] or sums.terms.terms[out.term].kind != "sum":

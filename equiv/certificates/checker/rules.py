@@ -29,8 +29,15 @@ FOLDED |= {"sqrt": np.sqrt, "max": np.maximum, "min": np.minimum}
 
 def plain(content: Any) -> Any:
     """A parameter without the tags of its tuples: `["tuple", 0, 1]` is `[0, 1]`."""
-    need(not isinstance(content, list) or content[0] == "tuple", f"{content} is no tuple")
+    need(type(content) is int or content[0] == "tuple", f"{content} is neither a tuple nor a number")
     return [plain(one) for one in content[1:]] if isinstance(content, list) else content
+
+
+def axes_of(params: dict[str, Any]) -> list[int]:
+    """The axes of a reduction, each once."""
+    axes = plain(params["axes"])
+    need(len(set(axes)) == len(axes), f"an axis stands twice in {axes}")
+    return axes
 
 
 def rest_of(params: dict[str, Any], *without: str) -> str:
@@ -38,9 +45,10 @@ def rest_of(params: dict[str, Any], *without: str) -> str:
     return to_text({key: value for key, value in params.items() if key not in without})
 
 
-def dtype_fits(params: dict[str, Any], dtype: str) -> bool:
+def dtype_fits(op: str, params: dict[str, Any], dtype: str) -> bool:
     """Whether a result has the dtype that the parameters ask for."""
     asked = [params.get(key) for key in ("out_dtype", "preferred_element_type")]
+    need(op != "convert_element_type" or "new_dtype" in params, "a cast to no dtype")
     asked = [one for one in asked if one is not None] + [params[key] for key in ("new_dtype",) if key in params]
     return all(one[:2] == ["dtype", dtype] for one in asked)
 
@@ -121,7 +129,7 @@ def congruence(terms: Terms, op: str, params: Any, ins: list[Value], out: Value,
 
 def met(terms: Terms, op: str, params: Any, ins: list[Value], out: Value) -> Iterator[list[Any]]:
     """Operands of which a value is the reduction or contraction that an equation makes; two may be exchanged."""
-    sums, batches = ([plain(params["axes"])], [[]]) if op in REDUCTIONS else plain(params["dimension_numbers"])
+    sums, batches = ([axes_of(params)], [[]]) if op in REDUCTIONS else plain(params["dimension_numbers"])
     place, labels = count(len(batches[0])), []
     for own, summed, batch in zip(ins, sums, batches, strict=True):
         known = {axis: -1 - n for n, axis in enumerate(summed)} | {axis: n for n, axis in enumerate(batch)}
