@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from equiv.certificates.checker.terms import Terms, Value, need, through, to_text
+from equiv.certificates.checker.terms import NUMBERS, Terms, Value, need, through, to_text
 
 
 def _words(text: str) -> frozenset[str]:
@@ -24,7 +24,9 @@ REDUCTIONS = _words("reduce_and reduce_max reduce_min reduce_or reduce_prod redu
 COMMUTATIVE = _words("add and eq max min mul ne or xor")
 IDENTITIES = ("convert_element_type", "copy", "name", "optimization_barrier", "sharding_constraint", "stop_gradient")
 FOLDED = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative}
-FOLDED |= {"sqrt": np.sqrt, "max": np.maximum, "min": np.minimum}
+FOLDED |= {"sqrt": np.sqrt, "max": np.maximum, "min": np.minimum, "lt": np.less, "le": np.less_equal, "gt": np.greater}
+FOLDED |= {"ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal}
+FOLDED |= {"not": np.invert, "and": np.bitwise_and, "or": np.bitwise_or}
 
 
 def plain(content: Any) -> Any:
@@ -59,9 +61,12 @@ def is_ordinary(params: dict[str, Any]) -> bool:
 
 
 def identity(terms: Terms, op: str, params: Any, ins: list[Value], out: Value, number: int) -> bool:
-    """The result is an operand: the only one, the one chosen by a known number, or one times or divided by one."""
+    """The result is an operand: the only one, the chosen one, one times or divided by one, the larger beside -inf."""
     if op in IDENTITIES:
         return out == ins[number] and (op == "optimization_barrier" or len(ins) == 1)
+    if op == "max":
+        least, other = ins if terms.number(ins[0].term) is not None else ins[::-1]
+        return bool(terms.number(least.term) == -np.inf) and out == other
     known = terms.number(ins[op != "select_n"].term)
     if op == "select_n":
         return known is not None and 0 <= known < len(ins) - 1 and out == ins[1 + int(known)].spread(out.shape)
@@ -101,11 +106,15 @@ def _flat(terms: Terms, value: Value) -> Any:
 def folding(terms: Terms, op: str, params: Any, ins: list[Value], out: Value, number: int) -> bool:
     """An operation on known numbers, in their dtype."""
     numbers, it = [terms.number(one.term) for one in ins], terms.terms[out.term]
-    dtypes = {out.dtype, *(one.dtype for one in ins)}
-    if any(one is None for one in numbers) or len(dtypes) > 1 or not is_ordinary(params):
+    if any(one is None for one in numbers) or len({one.dtype for one in ins}) > 1 or not is_ordinary(params):
         return False
     with np.errstate(all="ignore"):
-        folded = np.asarray(FOLDED[op](*numbers))
+        if op == "convert_element_type":
+            folded = np.asarray(numbers[0]).astype(out.dtype if out.dtype in NUMBERS else ins[0].dtype)
+            if folded.astype(ins[0].dtype) != numbers[0]:
+                return False
+        else:
+            folded = np.asarray(FOLDED[op](*numbers))
     return it.kind == "number" and it.data == folded.tobytes().hex() and folded.dtype.name == out.dtype
 
 
@@ -149,9 +158,9 @@ Rule = Callable[[Any, str, Any, list[Value], Value, int], bool]
 """Given the terms, an operation, its parameters and operands, the claimed result, and which one it is."""
 
 RULES: dict[str, tuple[Rule, Collection[str], tuple[str, ...]]] = {
-    "identity": (identity, (*IDENTITIES, "mul", "div", "select_n"), ()),
+    "identity": (identity, (*IDENTITIES, "max", "mul", "div", "select_n"), ()),
     "view": (view, ("broadcast_in_dim", "reshape", "squeeze", "transpose", *REDUCTIONS), ()),
-    "known numbers": (folding, FOLDED, ()),
+    "known numbers": (folding, (*FOLDED, "convert_element_type"), ()),
     "congruence": (congruence, (), ()),
 }
 """Rule to what checks it, the operations that it is for (none: all), and the rewrites that a proof has to name."""
