@@ -125,6 +125,11 @@ def softmaxes() -> Iterator[Right]:
         lambda y: jax.nn.softmax(jnp.where(mask, y, jnp.finfo("float32").min)),
     )
     yield forward("mask as a factor", lambda y: jnp.where(mask, y, 0), lambda y: y * mask)
+    yield forward(
+        "attention scaled before and after",
+        lambda y: jax.nn.softmax((y / jnp.sqrt(8.0)) @ y.T) @ y,
+        lambda y: jax.nn.softmax(y @ y.T * 8.0**-0.5) @ y,
+    )
     labels = jnp.array([0, 1, 2, 0, 1])
     yield forward(
         "cross-entropy by one-hot",

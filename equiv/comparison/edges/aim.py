@@ -24,6 +24,9 @@ MOST_RUNS = 5
 FIRST_FACTOR = 4.0
 """By how much a probe is scaled to see how the values at a threshold grow."""
 
+MOST_APART = 2.0**16
+"""An extreme value this many times smaller than the other one is rounding: `x - max(x)` is above 0 by that only."""
+
 LARGEST_FACTOR = 1e8
 """Beyond this factor, up or down, a probe says nothing about a model."""
 
@@ -50,7 +53,7 @@ class Target:
     def extreme(self, observed: Observed) -> float:
         """The value of a run that is to come there; NaN where the place was not reached."""
         statistics = observed.get(self.site)
-        return math.nan if statistics is None else float(statistics[1 if self.upper else 0])
+        return math.nan if statistics is None else _extreme(statistics, self.upper)
 
     def is_met(self, observed: Observed) -> bool:
         """Whether a run has values on both sides, and none that is too far beyond."""
@@ -81,7 +84,7 @@ def list_targets(exercised: Mapping[str, Observed]) -> Iterator[Target]:
 def _targets_at(
     port: str, site: Site, statistics: np.ndarray, foreign: Iterable[float], shared: bool
 ) -> Iterator[Target]:
-    low, high = (float(one) for one in statistics[:2])
+    low, high = _extreme(statistics, upper=False), _extreme(statistics, upper=True)
     if exercised_in_part(site, statistics):
         upper = high <= site.bound
         # Values above a negative threshold have to grow, those above a positive one have to shrink.
@@ -92,6 +95,13 @@ def _targets_at(
         upper, grow = site.bound > 0, True
     if (high if upper else low) * site.bound > 0:
         yield Target(port, site, _beyond(site.bound, grow, foreign), upper)
+
+
+def _extreme(statistics: np.ndarray, upper: bool) -> float:
+    """The largest or smallest value seen at a place; NaN where it is only rounding of the other one."""
+    low, high = (float(one) for one in statistics[:2])
+    value, other = (high, low) if upper else (low, high)
+    return math.nan if abs(value) * MOST_APART < abs(other) else value
 
 
 def _is_threshold(site: Site) -> bool:

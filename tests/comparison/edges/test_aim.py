@@ -54,6 +54,14 @@ def test_a_probe_has_values_just_beyond_a_threshold(bound, relation, function):
     assert 1 / 1.6 <= extreme / bound <= 1.6
 
 
+def test_what_is_above_zero_by_rounding_only_is_not_aimed_at():
+    """As `x - max(x)`, whose maximum another operation has rounded."""
+    site = Site("overflow", "m.py:1", 88.7, ">")
+    assert aimed(site, lambda x, w: x * w - 1.01 * np.max(x * w) + 1e-6 * np.abs(x).max())[0] == []
+    rounded = aimed(site, lambda x, w: np.array([-1e3, 1e-7]) * np.abs(x).max() * w)
+    assert rounded[0] == []
+
+
 def test_values_stay_before_a_threshold_of_the_other_port_alone():
     site, other = Site("threshold", "m.py:1", 60.0, ">"), Site("threshold", "n.py:1", 61.0, ">")
     probes, observe = aimed(site, lambda x, w: x * w, [other])
