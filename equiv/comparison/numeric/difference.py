@@ -88,7 +88,9 @@ def apply_proof(comparison: Comparison, finding: Finding, other: OutputName) -> 
     if proof is None or finding.grade == "error" or (finding.grade == "refuted" and finding.error is None):
         return finding
     if finding.grade != "refuted":
-        return replace(finding, grade=proof.grade, note="", rewrites=proof.rewrites)
+        unneeded = (comparison.reference.why_no_float64, comparison.candidate.why_no_float64)
+        note = "" if finding.note in unneeded else finding.note
+        return replace(finding, grade=proof.grade, note=note, rewrites=proof.rewrites)
     if doubtful := sorted(INPUT_CONDITIONS.intersection(proof.rewrites)):
         # Indices and masks are what the probes make them: there a condition does not hold, and the numbers count.
         return replace(finding, note=f"{NOT_HERE}: {', '.join(doubtful)}", rewrites=proof.rewrites)
@@ -126,22 +128,31 @@ def _compare_on_probe(comparison: Comparison, probe: str, output: OutputName, ot
     # What is proved as the ports compute it needs no float64 run, which may have rounded a constant that they share.
     decided = proof is not None and FLOAT64_CONSTANTS not in proof.rewrites
     float64 = None if decided else plain.float64_pair(ours, theirs, output, other)
-    return compare_arrays(comparison, probe, output, (ours.native[output], theirs.native[other]), float64)
+    # The same function in real numbers: then even rounding that leaves no digit is rounding.
+    proved = proof is not None and proof.grade == "proved modulo" and not INPUT_CONDITIONS.intersection(proof.rewrites)
+    return compare_arrays(comparison, probe, output, (ours.native[output], theirs.native[other]), float64, proved)
 
 
 def compare_arrays(
-    comparison: Comparison, probe: str, output: OutputName, native: ArrayPair, float64: ArrayPair | None
+    comparison: Comparison,
+    probe: str,
+    output: OutputName,
+    native: ArrayPair,
+    float64: ArrayPair | None,
+    proved: bool = False,
 ) -> Finding:
     """Compare native and float64 arrays on one probe, with the budget of `output`.
 
     What the reference's response to its inputs does not explain is compared once more with what each port's operations
-    round, where that was measured. It must leave something to compare: a budget below the largest value.
+    round, where that was measured. It must leave something to compare, a budget below the largest value, but where the
+    output is `proved` the same in real numbers.
     """
     strict = replace(comparison, own_rounding=(None, None))
     finding = _compare_values(strict, probe, output, native, float64)
     if finding.grade == "refuted" and finding.error is not None and comparison.own_rounding != (None, None):
         again = _compare_values(comparison, probe, output, native, float64)
-        if again.grade in EQUAL_GRADES and (again.budget or 0.0) < max(map(largest_finite, float64 or native)):
+        most = math.inf if proved else max(map(largest_finite, float64 or native))
+        if again.grade in EQUAL_GRADES and (again.budget or 0.0) < most:
             note = _describe_own_rounding(comparison, probe, output, again, float64 or native)
             finding = replace(again, grade="rounding", note=note)
         elif again.grade == "refuted":
