@@ -18,6 +18,7 @@ from equiv.backends.leaf_table import leaves_by_native_key, to_native_leaves
 from equiv.core.output_name import KEY, STEP, TRAINING, InputName, OutputName, ProgramName, carried_output
 from equiv.core.packing import assemble_native_leaf
 from equiv.programs.carry import CarryLeafParts, map_carry_leaves
+from equiv.programs.content import calls_foreign_code
 from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.jaxpr import count_equations
 from equiv.programs.key_reuse import record_bits
@@ -295,10 +296,14 @@ _LOCK = threading.Lock()
 def compile_user_call(call: UserCall, options: Mapping[str, str | bool] | None = None) -> Runnable:
     """Compile a program, as users do; one whose text and options were compiled before is used again.
 
+    A host function is no part of the text, so that a program that calls one is compiled every time.
+
     Args:
         call: the program.
         options: for the compiler; None: the default ones, as users have.
     """
+    if calls_foreign_code(call.jaxpr):
+        return call.lowered.compile(compiler_options=dict(options) if options else None)
     inputs = call.jaxpr.jaxpr.invars
     # Results that are arguments are no part of the text.
     outvars = call.jaxpr.jaxpr.outvars

@@ -7,7 +7,7 @@ from cheating_run import all_cheats
 
 FEW = (
     *("doubled above 60", "a branch of a switch never taken", "row 25 is zero"),
-    *("custom_jvp of another function", "another function at every trace"),
+    *("custom_jvp of another function", "another function at every trace", "rate changes at step 1000"),
 )
 
 

@@ -20,6 +20,7 @@ from equiv.comparison.observation import Blame
 from equiv.comparison.pipeline import make_run_result, run_case
 from equiv.comparison.stages import open_case, trace_ports
 from equiv.core.case_files import LoadedCase
+from equiv.core.grades import EQUAL_GRADES
 from equiv.core.headline import verdict_words
 from equiv.core.output_name import STEP, TRAINING
 from equiv.core.results import Finding
@@ -335,3 +336,36 @@ def test_a_value_that_rounding_decides_has_no_ratio():
     told = _judge("nnx", TRAINING, finding, SimpleNamespace(blame={STEP: Blame("unstable")}))
     assert (told.grade, told.ratio, told.error) == ("rounding", None, None)
     assert told.note == "its value depends on how it is rounded, whatever compiles it: it means 1, and computes 2"
+
+
+class Limited:
+    """A host function with one text for every limit."""
+
+    def __init__(self, limit):
+        self.limit = limit
+
+    def __repr__(self):
+        return "Limited()"
+
+    def __call__(self, y):
+        return np.minimum(np.asarray(y), np.float32(self.limit))
+
+
+@pytest.mark.parametrize("limit", [0.5, 1e9])
+def test_a_host_function_is_that_of_its_own_port(limit):
+    """It is no part of the text of a program: two ports would have one executable."""
+
+    def port(own):
+        class Model(nn.Module):
+            @nn.compact
+            def __call__(self, x):
+                y = jax.lax.stop_gradient(nn.Dense(3, name="l")(x))
+                return jax.pure_callback(Limited(own), jax.ShapeDtypeStruct(y.shape, y.dtype), y)
+
+        return Model
+
+    models = {"left": lambda: port(1e9)(), "right": lambda: port(limit)()}
+    case = Case("none", models, {"x": "float32[5,4]"}, (linear("l", left="l", right="l"),), steps=1)
+    checks = {check.check: check.grade for check in run_case(LoadedCase("host", "", case)).checks}
+    assert checks["compiled"] in EQUAL_GRADES
+    assert (checks["outputs"] == "refuted") == (limit < 1)
