@@ -23,6 +23,7 @@ from jax.extend import core
 from soundness_programs import ALL_STEPS, STEPS, random_inputs, random_program
 
 from equiv.comparison.selfcheck.eager_port import open_eager_port
+from equiv.core.grades import IN_RANGE
 from equiv.core.output_name import STEP, OutputName
 from equiv.errors import EquivError
 from equiv.programs import eager
@@ -36,7 +37,7 @@ from equiv.programs.mutation.random_edits import RANDOM_FAULTS
 from equiv.programs.mutation.splice import close_like
 from equiv.programs.primitives import EXACT
 from equiv.programs.program import Program
-from equiv.programs.prover.algebra import CONDITIONS, IN_RANGE, POSITIVE, Algebra
+from equiv.programs.prover.algebra import CONDITIONS, POSITIVE, Algebra
 from equiv.programs.prover.prove import all_programs
 from equiv.programs.prover.value_numbering import Numbering, number_program
 from equiv.programs.traced_port import trace_port

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
+from equiv.core.grades import INPUT_CONDITIONS
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import STEP, TRAINING, ProgramName
 from equiv.errors import EquivError
@@ -66,6 +67,8 @@ def needed_in_float64(
 ) -> dict[str, frozenset[ProgramName]]:
     """Map each candidate to its programs with an output without proof, which are run in float64 too.
 
+    A proof under a condition on the inputs (`INPUT_CONDITIONS`) is none here: the inputs of a case may not meet it.
+
     Args:
         table: the reference's leaf table.
         programs: the reference's programs, of which only the names are read.
@@ -76,7 +79,11 @@ def needed_in_float64(
 
 def _unproved(table: LeafTable, programs: Programs, proofs: Proofs) -> set[ProgramName]:
     constants = {leaf.name for leaf in table.leaves if leaf.fixed_value is not None}
-    proved = {(output, cold) for output, _, cold in proofs}
+    proved = {
+        (output, cold)
+        for (output, _, cold), proof in proofs.items()
+        if not INPUT_CONDITIONS.intersection(proof.rewrites)
+    }
     stateful = bool(table.names("state"))
     names: set[ProgramName] = set()
     for part in programs.parts:

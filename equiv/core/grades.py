@@ -27,4 +27,11 @@ REFUSAL_GRADES: tuple[Grade, ...] = ("refuted", "error", "blocked", "not run")
 GRADE_PRIORITY: tuple[Grade, ...] = (*REFUSAL_GRADES, *reversed(EQUAL_GRADES), "unidentifiable", "vacuous")
 """The order in which a check takes the grade of a finding: any refusal first, else the weakest equality."""
 
+IN_RANGE = "indices in range"
+
+MASKED = "masked logits have no weight"
+
+INPUT_CONDITIONS = frozenset((IN_RANGE, MASKED))
+"""Rewrites of the prover whose condition the values of inputs decide: an input of the case need not meet it."""
+
 Verdict = Literal["same", "different", "inconclusive", "error"]

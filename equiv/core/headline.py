@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from equiv.core.grades import EQUAL_GRADES, Verdict
+from equiv.core.grades import EQUAL_GRADES, INPUT_CONDITIONS, Verdict
 from equiv.core.results import CaseResult, CheckResult, Finding, Miscompilation
 
 DIFFERENT_TRAINING = "same function, different training"
@@ -70,7 +70,11 @@ def verdict_words(case: CaseResult, candidate: str) -> str:
     grades = {check.check: check.grade for check in case.checks if check.candidate == candidate}
     refuted = {check for check, grade in grades.items() if grade == "refuted"}
     refuted -= {check.check for check in case.checks if check.candidate == candidate and follows_training(check)}
-    return DIFFERENT_TRAINING if verdict == "different" and refuted == {"train"} else verdict
+    own = [check for check in case.checks if check.candidate == candidate]
+    used = {name for check in own for item in check.findings for name in item.rewrites}
+    # Proved for some inputs only: the batches of training may be the first that are none of them.
+    only_training = refuted == {"train"} and used.isdisjoint(INPUT_CONDITIONS)
+    return DIFFERENT_TRAINING if verdict == "different" and only_training else verdict
 
 
 def follows_training(check: CheckResult) -> bool:

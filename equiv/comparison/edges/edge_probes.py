@@ -17,6 +17,9 @@ from equiv.programs.probes import NamedArrays, Probe
 ZERO_INPUTS = "zero inputs"
 """Name of the probe with inputs and biases of zero, and kernels as ever."""
 
+ONE_NUMBER = "one number in every row"
+"""Name of the probe whose rows of whole numbers are each one number: all padding, or none."""
+
 SMALL_INPUTS = (1e-14, 1e-2)
 """Factors on the first and the last row of small inputs: their squares are still normal numbers in float32."""
 
@@ -231,7 +234,12 @@ def with_whole_numbers(
         for index, one in enumerate(changed):
             array = one.probe.batches[name]
             numbers = order[(used + np.arange(array.size)) % len(order)]
-            used += array[0].size
+            if one.probe.name == ONE_NUMBER:
+                # The first axis is the train step, the second the row: the first row is padding where 0 is.
+                rows = int(np.prod(array.shape[:2]))
+                numbers = np.repeat(order[np.arange(rows) % len(order)], array.size // max(rows, 1))
+            else:
+                used += array[0].size
             batches = {**one.probe.batches, name: numbers.reshape(array.shape).astype(array.dtype)}
             changed[index] = replace(one, probe=replace(one.probe, batches=batches))
     return changed

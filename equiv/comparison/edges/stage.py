@@ -9,6 +9,7 @@ from equiv.backends.build import call_user_code
 from equiv.comparison.checks.coverage import summarise_grades
 from equiv.comparison.edges.aim import aim_probes
 from equiv.comparison.edges.edge_probes import (
+    ONE_NUMBER,
     ZERO_INPUTS,
     EdgeProbe,
     exact_numbers,
@@ -26,7 +27,7 @@ from equiv.comparison.numeric.rounding import ROUNDING_NUDGES, measure_responses
 from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs
 from equiv.comparison.observation import Comparison, Outputs, RoundingNoise, Sample
 from equiv.comparison.state import CaseState, failed_checks
-from equiv.core.grades import REFUSAL_GRADES, Grade
+from equiv.core.grades import INPUT_CONDITIONS, REFUSAL_GRADES, Grade
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import STEP, TRAINING, OutputName
 from equiv.core.results import CheckResult, Finding
@@ -103,8 +104,14 @@ def _contender(state: CaseState, name: str) -> _Contender | None:
 def _open_outputs(checks: Sequence[CheckResult]) -> Iterator[OutputName]:
     for check in checks:
         for finding in check.findings:
-            if finding.output is not None and finding.grade in OPEN_GRADES and not finding.output.after_training:
+            if finding.output is not None and _is_open(finding) and not finding.output.after_training:
                 yield finding.output
+
+
+def _is_open(finding: Finding) -> bool:
+    """Whether an output agrees by numbers alone, or is proved for inputs that the case need not have."""
+    conditional = finding.grade == "proved modulo" and not INPUT_CONDITIONS.isdisjoint(finding.rewrites)
+    return finding.grade in OPEN_GRADES or conditional
 
 
 def _design(state: CaseState, contenders: Mapping[str, _Contender]) -> list[EdgeProbe]:
@@ -131,6 +138,8 @@ def _call_edges(
 ) -> Iterator[EdgeProbe]:
     """Make the edge probes of calls and gradients that need no search."""
     yield EdgeProbe(small_inputs(probe, table))
+    if any(array.dtype.kind in "iu" for array in probe.batches.values()):
+        yield EdgeProbe(replace(probe, name=ONE_NUMBER))
     if any(part.draws for one in ports.values() for part in one.traced.programs.parts):
         yield EdgeProbe(replace(probe, name="tails of draws", tails=_tails(list(known.values()))))
     yield from (EdgeProbe(zero_inputs(probe, table, kernels), exact=True) for kernels in (False, True))
@@ -308,7 +317,7 @@ def _apply(check: CheckResult, reference: str, differences: Sequence[EdgeDiffere
 
 
 def _replace_finding(finding: Finding, refuted: Mapping[OutputName | None, Finding]) -> Finding:
-    found = refuted.get(finding.output) if finding.output is not None and finding.grade in OPEN_GRADES else None
+    found = refuted.get(finding.output) if finding.output is not None and _is_open(finding) else None
     return finding if found is None else replace(found, place=finding.place)
 
 

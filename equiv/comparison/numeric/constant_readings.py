@@ -19,6 +19,7 @@ from equiv.comparison.numeric.budgets import find_responses, output_budgets
 from equiv.comparison.numeric.last_digits import fit_amounts
 from equiv.comparison.numeric.read_port import Ports, readable_ports
 from equiv.comparison.observation import Comparison, Outputs, PortOutputs
+from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding
@@ -58,6 +59,8 @@ def _could_be_constants(comparison: Comparison, finding: Finding, output: Output
         # Compared with another leaf, or with a formula: what it is computed from is compared too.
         return all(side.float64 is not None for side in sides)
     native = [side.native[output] for side in sides]
+    if str(native[0].dtype) not in FLOAT_DTYPES:
+        return False
     apart = [finite_difference(one.astype("float64"), wide) for one, wide in zip(native, pair, strict=True)]
     known = find_responses(comparison.noise, finding.probe, output, in_float64=False)
     response = rounding_response(

@@ -14,11 +14,10 @@ from equiv.comparison.numeric.blocks import element_responses, finite_difference
 from equiv.comparison.numeric.budgets import Budgets, find_responses, limit_finite, output_budgets, over_budget
 from equiv.comparison.observation import FRESH_STATE, Comparison
 from equiv.core.batch_spec import FLOAT_DTYPES
-from equiv.core.grades import EQUAL_GRADES, Grade
+from equiv.core.grades import EQUAL_GRADES, INPUT_CONDITIONS, Grade
 from equiv.core.output_name import OutputName
 from equiv.core.results import Finding
 from equiv.core.verdict import check_grade
-from equiv.programs.prover.algebra import INPUT_CONDITIONS
 from equiv.programs.prover.proof import FLOAT64_CONSTANTS, Proof
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from equiv.core.grades import IN_RANGE, MASKED
 from equiv.programs.content import digest
 from equiv.programs.prover.digits import SplitTerm
 from equiv.programs.prover.joined import NumberElementwise, join_elementwise, split_view, whole_view
@@ -28,10 +29,6 @@ TWO_PASS = "variance in one or two passes"
 
 POSITIVE = "a variance is not negative"
 
-IN_RANGE = "indices in range"
-
-MASKED = "masked logits have no weight"
-
 CONDITIONS = {
     REORDERED_PRODUCTS: "a*b*c in any order, x/sqrt(v) = x*rsqrt(v), x/c = x*(1/c): values finite, no division by zero",
     REORDERED_SUMS: "a+b+c in any order, a-b = a+(-b): values finite",
@@ -43,9 +40,6 @@ CONDITIONS = {
     POSITIVE: "max(0, v) = v, v > 0 for v = mean(x**2) - mean(x)**2: x is not constant along the summed axes",
 }
 """Rewrite to the condition under which it holds."""
-
-INPUT_CONDITIONS = frozenset((IN_RANGE, MASKED))
-"""Rewrites whose condition the values of inputs decide, so that it need not hold on a probe."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from equiv.core.grades import IN_RANGE
 from equiv.programs.content import digest
 from equiv.programs.primitives import SCATTERS
-from equiv.programs.prover.algebra import IN_RANGE, Algebra
+from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.digits import see_digits
 from equiv.programs.prover.terms import (
     TermView,

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from equiv.programs.prover.algebra import MASKED, MASKS, REORDERED_PRODUCTS, REORDERED_SUMS, Algebra, Product, Sum
+from equiv.core.grades import MASKED
+from equiv.programs.prover.algebra import MASKS, REORDERED_PRODUCTS, REORDERED_SUMS, Algebra, Product, Sum
 from equiv.programs.prover.terms import TermView, apply_elementwise, dtype_name, on_term, seen_through
 
 LARGE = -1e4

@@ -54,7 +54,7 @@ def test_a_probe_has_values_just_beyond_a_threshold(bound, relation, function):
     assert 1 / 1.6 <= extreme / bound <= 1.6
 
 
-def test_what_is_above_zero_by_rounding_only_is_not_aimed_at():
+def test_what_is_above_zero_by_rounding_is_not_aimed_at():
     """As `x - max(x)`, whose maximum another operation has rounded."""
     site = Site("overflow", "m.py:1", 88.7, ">")
     assert aimed(site, lambda x, w: x * w - 1.01 * np.max(x * w) + 1e-6 * np.abs(x).max())[0] == []

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from jax import lax
 from named import by_text, make_program
 
+from equiv.core.grades import IN_RANGE
 from equiv.core.output_name import leaf_input
-from equiv.programs.prover.algebra import CONDITIONS, IN_RANGE, Algebra
+from equiv.programs.prover.algebra import CONDITIONS, Algebra
 from equiv.programs.prover.value_numbering import Numbering, number_program
 from equiv.programs.transform import drop_random_outputs
 
