@@ -100,6 +100,8 @@ def verify_file(path: Path) -> VerifiedCertificate:
         check(data)
         found = VerifiedCertificate(data, path)
         list(found.describe())  # only what can be said was a certificate
+        if not found.pairs:
+            raise Refused("it claims of no output that it is equal")
         return found
     except Refused as refusal:
         raise FalseCertificate(f"{path}: refused: {refusal}.") from refusal

@@ -22,7 +22,7 @@ from equiv.programs.exercise import (
     merge_statistics,
     observe_program,
 )
-from equiv.programs.jaxpr import count_equations
+from equiv.programs.jaxpr import count_equations, visit_equations
 from equiv.programs.probes import NamedArrays, Probe, add_library_only_leaves, to_float64
 from equiv.programs.program import Program, Programs, iteration_numbers
 
@@ -31,11 +31,12 @@ NamedOutputs = Mapping[OutputName, np.ndarray]
 
 COTANGENT_SEED, DRAW_SEED = 101, 202
 
-FAST_COMPILE_OPTIONS: dict[str, str | bool] = {
+QUICK_OPTIONS: dict[str, str | bool] = {
     "xla_backend_optimization_level": "0",
     "xla_llvm_disable_expensive_passes": True,
-    **without_passes(LIBRARY_PASSES),
 }
+
+FAST_COMPILE_OPTIONS: dict[str, str | bool] = {**QUICK_OPTIONS, **without_passes(LIBRARY_PASSES)}
 """For functions that run only a few times: compiles the guides' programs in 0.6 of the time (jax 0.10.2, CPU)."""
 
 FUSION_EQUATION_LIMIT = 4000
@@ -167,6 +168,8 @@ def _compiler_options(programs: Programs, quick: bool) -> dict[str, str | bool] 
 
     What users run is compiled beside it, with the default options; see `equiv.programs.user_calls`.
     """
+    if not programs.float64 and _multiplies_into_wider(programs):
+        return dict(QUICK_OPTIONS) if quick else None
     if not programs.float64:
         return dict(FAST_COMPILE_OPTIONS) if quick else without_passes(LIBRARY_PASSES)
     size = sum(map(count_equations, (part.jaxpr for part in (*programs.parts, programs.begin, programs.step) if part)))
@@ -175,6 +178,13 @@ def _compiler_options(programs: Programs, quick: bool) -> dict[str, str | bool] 
         if size > FUSION_EQUATION_LIMIT
         else dict(FAST_COMPILE_OPTIONS)
     )
+
+
+def _multiplies_into_wider(programs: Programs) -> bool:
+    """Whether it has a product of bfloat16 into float32: the CPU has a kernel for it only in a library (jax 0.10.2)."""
+    parts = (part for part in (*programs.parts, programs.begin, programs.step) if part is not None)
+    products = (eqn for part in parts for _, eqn in visit_equations(part.jaxpr) if eqn.primitive.name == "dot_general")
+    return any(atom.aval.dtype != eqn.outvars[0].aval.dtype for eqn in products for atom in eqn.invars)
 
 
 def run_executable(executable: Executable, probe: Probe, own: NamedArrays | None = None) -> NamedOutputs:

@@ -114,6 +114,13 @@ def test_sections_of_another_kind_are_never_a_traceback(tmp_path):
         assert code == 0 or len(said.splitlines()) == 1
 
 
+def test_a_certificate_of_nothing_is_refused(tmp_path):
+    path = tmp_path / "nothing.json"
+    path.write_text(json.dumps({**small().copy(), "programs": [], "proofs": [], "training": []}))
+    with pytest.raises(FalseCertificate, match=r"it claims of no output that it is equal"):
+        verify_file(path)
+
+
 def test_a_file_that_is_not_there_says_so(tmp_path):
     with pytest.raises(EquivError, match=r"cannot be read: No such file"):
         read_certificate(tmp_path / "none.json")

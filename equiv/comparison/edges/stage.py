@@ -339,7 +339,7 @@ def describe_remark(ports: tuple[str, str], remarked: Sequence[EdgeDifference]) 
     if first.edge.exact:
         place = f"at exactly {'0' if place.startswith('zero') else 'a threshold'}"
     return (
-        f"{place} the gradients differ, and agree elsewhere: "
+        f"{place} the gradients differ, and agree on ordinary values: "
         f"{finding.output.text if finding.output else finding.place} is {finding.reference} ({ports[0]}), "
         f"{finding.candidate} ({ports[1]}) in {first.count} of {first.size} elements{more}"
     )
