@@ -8,6 +8,8 @@ from equiv.programs.trace import trace_function
 def program_named(text):
     """`eval __call__`, `step`, ...; `train` alone is all steps of training."""
     kind, _, method = text.partition(" ")
+    if text.startswith("eval gradient "):
+        kind, method = "eval gradient", text.removeprefix("eval gradient ")
     return ProgramName("training" if (kind, method) == ("train", "") else kind, method)
 
 

@@ -58,6 +58,7 @@ def describe_scope(state: CaseState) -> Scope:
         methods={name: tuple(entries) for name, entries in request.methods.items()},
         modes=("eval", "train") if state.built_case.has_modes else ("call",),
         steps=case.steps,
+        gradient_modes=("eval", "train") if state.built_case.has_modes else (),
         default_rate=_default_rate(state.built_case),
         budget_factor=case.budget_factor,
         proved=state.proved,

@@ -8,7 +8,7 @@ import numpy as np
 
 from equiv.core.grades import INPUT_CONDITIONS
 from equiv.core.leaves import LeafTable
-from equiv.core.output_name import STEP, TRAINING, ProgramName
+from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.errors import EquivError
 from equiv.programs.keep_casts import keep_casts
 from equiv.programs.probes import NamedArrays
@@ -75,6 +75,35 @@ def needed_in_float64(
         proofs: candidate to its proofs.
     """
     return {name: frozenset(_unproved(table, programs, found)) for name, found in proofs.items()}
+
+
+def settled_gradients(
+    reference: str, left: Programs | None, candidates: Mapping[str, Programs], proofs: Mapping[str, Proofs]
+) -> dict[str, frozenset[ProgramName]]:
+    """Map each port to its gradients in eval mode that need no run: each output is proved, with no rewrite.
+
+    All else that is proved is run too; of these programs, the call in eval mode and the gradient in train mode are.
+
+    Args:
+        reference: name of the reference, which runs what any candidate needs.
+        left: its programs; None: nothing is proved.
+        candidates: the programs of each candidate.
+        proofs: candidate to its proofs.
+    """
+    settled = {
+        name: frozenset() if left is None else _settled((left, programs), proofs.get(name, {}))
+        for name, programs in candidates.items()
+    }
+    shared = frozenset.intersection(*settled.values()) if settled else frozenset[ProgramName]()
+    return {reference: shared, **settled}
+
+
+def _settled(ports: tuple[Programs, Programs], proofs: Proofs) -> frozenset[ProgramName]:
+    settled = {output for (output, _, cold), proof in proofs.items() if not cold and not proof.rewrites}
+    returned = {part.name: set[OutputName]() for side in ports for part in side.parts}
+    for part in (part for side in ports for part in side.parts):
+        returned[part.name].update(part.outputs)
+    return frozenset(name for name, outputs in returned.items() if name.kind == "eval gradient" and outputs <= settled)
 
 
 def _unproved(table: LeafTable, programs: Programs, proofs: Proofs) -> set[ProgramName]:

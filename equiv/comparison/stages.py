@@ -34,7 +34,7 @@ from equiv.comparison.observation import (
     Sample,
     find_known_differences,
 )
-from equiv.comparison.proofs import needed_in_float64, prove_all, prover_side
+from equiv.comparison.proofs import needed_in_float64, prove_all, prover_side, settled_gradients
 from equiv.comparison.readings import add_readings, name_frozen_limit
 from equiv.comparison.sensitivity.probe_sensitivity import measure_sensitivity
 from equiv.comparison.sensitivity.proof_mutation import mutate_proofs
@@ -154,12 +154,14 @@ def start_compiling(state: CaseState) -> CaseState:
     """
     compiling = dict(state.compiling)
     checks = state.checks
+    left = None if state.prover_side is None else state.prover_side.numbered.programs
+    candidates = {name: state.traced[name].programs for name in state.candidates}
+    settled = settled_gradients(state.reference, left, candidates, state.proofs)
     for name in (*(() if state.observed else (state.reference,)), *state.candidates):
         programs = state.in_float64.get(name)
+        quick = programs is not None and not programs
         try:
-            compiling[name] = compile_port(
-                state.built_case, state.traced[name], programs, quick=programs is not None and not programs
-            )
+            compiling[name] = compile_port(state.built_case, state.traced[name], programs, quick, settled[name])
         except EquivError as error:
             if name == state.reference:
                 raise

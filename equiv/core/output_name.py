@@ -6,9 +6,12 @@ They are types, so that no code takes a text apart to learn which program, leaf 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-ProgramKind = Literal["call", "eval", "train", "gradient", "start", "begin", "step", "training"]
-"""`call`, or `eval` and `train` where the modes differ: one call of a method; `gradient`: of its loss. `start`: a
-library's initial state. `begin`: variables to the carry of training; `step`: one train step; `training`: all steps."""
+ProgramKind = Literal[
+    "call", "eval", "train", "eval gradient", "gradient", "start", "begin", "step", "training"
+]  # fmt: skip
+"""`call`, or `eval` and `train` where the modes differ: one call of a method; `gradient`: of its loss, in train mode
+where the modes differ, and `eval gradient` in eval mode. `start`: a library's initial state. `begin`: variables to the
+carry of training; `step`: one train step; `training`: all steps."""
 
 
 InputKind = Literal["leaf", "optimizer", "bookkeeping", "random", "key", "batch", "draw", "cotangent"]
@@ -53,9 +56,19 @@ class ProgramName(_SortedAsText):
         return self.kind in ("begin", "step", "training")
 
     @property
+    def is_gradient(self) -> bool:
+        """Whether it is the gradient of a method's loss, in either mode."""
+        return self.kind in ("gradient", "eval gradient")
+
+    @property
     def complexity(self) -> int:
         """A rank by size: a difference in a simple program explains those in larger ones."""
-        return ("eval", "call", "train", "gradient", "start", "begin", "step", "training").index(self.kind)
+        return _BY_SIZE.index(self.kind)
+
+
+_BY_SIZE: tuple[ProgramKind, ...] = (
+    "eval", "call", "train", "eval gradient", "gradient", "start", "begin", "step", "training",
+)  # fmt: skip
 
 
 START, BEGIN, STEP, TRAINING = ProgramName("start"), ProgramName("begin"), ProgramName("step"), ProgramName("training")
@@ -182,7 +195,7 @@ class OutputName(_SortedAsText):
             return "state"
         if self.program.is_training:
             return "train"
-        if self.program.kind == "gradient":
+        if self.program.is_gradient:
             return "gradients"
         return {"state": "state", "draw": "randomness"}.get(self.kind, "outputs")
 

@@ -119,6 +119,7 @@ class Scope:
         methods: public method to batch entries.
         modes: of the forward programs: `eval` and `train`, or `call` where there is no difference.
         steps: number of train steps.
+        gradient_modes: of the gradients, where the modes differ; empty in results that had them in train mode only.
         default_rate: of the default optimizer, where it trains a port; 0: none.
         budget_factor: the case's own factor on every budget.
         proved: whether every output of every candidate is proved: for every input, not only for the probes.
@@ -138,6 +139,7 @@ class Scope:
     methods: dict[str, tuple[str, ...]]
     modes: tuple[str, ...]
     steps: int
+    gradient_modes: tuple[str, ...] = ()
     default_rate: float = 0.0
     budget_factor: float = 1.0
     proved: bool = False
@@ -189,6 +191,8 @@ class Scope:
         shapes = ", ".join(f"{name} {spec}" for name, spec in self.batch.items())
         methods = ", ".join(f"{name}({', '.join(entries)})" for name, entries in self.methods.items())
         modes = f" in {' and '.join(self.modes)} mode" if self.modes != ("call",) else ""
+        if self.gradient_modes:
+            modes += f", gradients in {' and '.join(self.gradient_modes)} mode"
         optimizer = f", default optimizer sgd({self.default_rate:g})" if self.default_rate else ""
         if self.budget_factor != 1:
             optimizer += f"; every budget times {self.budget_factor:g}"

@@ -250,6 +250,10 @@ def _join_programs(
         outputs: dict[OutputName, Any] = {}
         observed: list[tuple[Site, Any]] = []
         for program in programs.parts:
+            same = programs.same_in_train_mode(program.name)
+            if same is not None:
+                outputs |= {output: outputs[output.of(same)] for output in program.outputs}
+                continue
             found, more = _compute_program(program, part_inputs(program, inputs), observe and not programs.float64)
             outputs |= found
             observed += more

@@ -1,7 +1,7 @@
 """The data types of a traced port: a program is a jaxpr whose inputs and outputs have canonical names."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -97,6 +97,10 @@ class Program:
     outputs: tuple[OutputName, ...]
     draws: tuple[Draw, ...] = ()
 
+    def renamed(self, name: ProgramName) -> "Program":
+        """The same program by another name."""
+        return replace(self, name=name, outputs=tuple(output.of(name) for output in self.outputs))
+
 
 @dataclass(frozen=True)
 class Programs:
@@ -115,3 +119,12 @@ class Programs:
     parts: tuple[Program, ...]
     begin: Program | None
     step: Program | None
+
+    def same_in_train_mode(self, name: ProgramName) -> ProgramName | None:
+        """The gradient in train mode of which an `eval gradient` is the very jaxpr; None: it has one of its own."""
+        if name.kind != "eval gradient":
+            return None
+        jaxprs = {part.name: part.jaxpr for part in self.parts}
+        other = ProgramName("gradient", name.method)
+        own = jaxprs.get(name)
+        return other if own is not None and own is jaxprs.get(other) else None

@@ -45,6 +45,10 @@ class Tracer:
         """`eval` and `train`, or `call` where there is no difference."""
         return ("eval", "train") if self.has_modes else ("call",)
 
+    def gradients(self) -> tuple[ProgramKind, ...]:
+        """`gradient`, and `eval gradient` where the modes differ."""
+        return ("gradient", "eval gradient") if self.has_modes else ("gradient",)
+
     def struct(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         """The struct of an input; floats are float64 in a float64 trace."""
         return jax.ShapeDtypeStruct(shape, to_float64_dtype(str(dtype)) if self.float64 else dtype)
@@ -120,15 +124,20 @@ def _leaf_after_call(leaf: MappedLeaf, native: Leaves, after: Leaves, inputs: Na
     return inputs[leaf_input(leaf.name)] if after[leaf.key] is native[leaf.key] else leaf.to_canonical(after[leaf.key])
 
 
-def trace_gradient(tracer: Tracer, method: str) -> Program:
+def trace_gradient(tracer: Tracer, program: ProgramName) -> Program:
     """Trace the loss and its gradient with respect to every parameter and every float input.
 
     The first method uses the case's loss, every other a random projection of its outputs, whose coefficients
     (`cotangent/...`) are inputs of the program.
+
+    Args:
+        tracer: the port.
+        program: its name: an `eval gradient`, or one of the last of the port's modes.
     """
-    names, program = tracer.request.methods[method], ProgramName("gradient", method)
+    method = program.method
+    names = tracer.request.methods[method]
     first = method == next(iter(tracer.request.methods))
-    forward = ProgramName(tracer.modes()[-1], method)
+    forward = ProgramName(tracer.modes()[0 if program.kind == "eval gradient" else -1], method)
     floats = tuple(batch_input(name) for name in names if _is_float(tracer.request.batch[name]))
     cotangents = {} if first else _cotangent_specs(tracer, forward)
 

@@ -28,6 +28,7 @@ from equiv.errors import EquivError
 from equiv.programs import compile_thread as background
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.compiled import FAST_COMPILE_OPTIONS
+from equiv.programs.content import ContentReader, digest
 from equiv.programs.probes import NamedArrays, numpy_dtype
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.value_numbering import input_term, number_program
@@ -83,12 +84,30 @@ class TracedPort:
 
 def trace_programs(tracer: Tracer) -> tuple[Programs, tuple[KeyedProgram, ...]]:
     """Trace all programs of a port, with their draws as inputs, and with their own keys."""
-    parts = [replay_draws(trace(), tracer.float64) for trace in _program_tracers(tracer).values()]
+    parts: dict[ProgramName, Program] = {}
+    keyed: list[KeyedProgram] = []
+    for name, trace in _program_tracers(tracer).items():
+        if name.kind == "eval gradient":  # its keys are those of the call in eval mode
+            parts[name] = _trace_eval_gradient(tracer, trace, parts[ProgramName("gradient", name.method)], name)
+            continue
+        parts[name], own = replay_draws(trace(), tracer.float64)
+        keyed.append(own)
     begin, step = trace_training(tracer)
-    parts.append(replay_draws(step, tracer.float64))
-    *replayed, last = (program for program, _ in parts)
-    ready = Programs(tracer.port.name, tracer.float64, tuple(replayed), make_draws_inputs(begin, tracer.float64), last)
-    return ready, tuple(keyed for _, keyed in parts)
+    last, own = replay_draws(step, tracer.float64)
+    begun = make_draws_inputs(begin, tracer.float64)
+    return Programs(tracer.port.name, tracer.float64, tuple(parts.values()), begun, last), (*keyed, own)
+
+
+def _trace_eval_gradient(tracer: Tracer, trace: Callable[[], Program], train: Program, name: ProgramName) -> Program:
+    """The gradient in eval mode; with the jaxpr of that in train mode, where both are the same operations."""
+    same = train.renamed(name)
+    if not tracer.port.has_modes:
+        return same
+    program = make_draws_inputs(trace(), tracer.float64)
+    if (program.inputs, program.outputs, program.draws) != (same.inputs, same.outputs, same.draws):
+        return program
+    reader = ContentReader()
+    return same if digest(reader.read(program.jaxpr)) == digest(reader.read(same.jaxpr)) else program
 
 
 def _program_tracers(tracer: Tracer) -> dict[ProgramName, Callable[[], Program]]:
@@ -99,8 +118,10 @@ def _program_tracers(tracer: Tracer) -> dict[ProgramName, Callable[[], Program]]
 
     methods = tracer.request.methods
     calls = [ProgramName(mode, method) for method in methods for mode in tracer.modes()]
-    gradients = {ProgramName("gradient", method): partial(trace_gradient, tracer, method) for method in methods}
-    return {name: partial(changed, name) for name in calls} | gradients
+    gradients = [ProgramName(kind, method) for kind in tracer.gradients() for method in methods]
+    return {name: partial(changed, name) for name in calls} | {
+        name: partial(trace_gradient, tracer, name) for name in gradients
+    }
 
 
 def drop_unchanged_parameters(program: Program, table: LeafTable) -> Program:
@@ -152,6 +173,8 @@ def trace_program_float64(traced: TracedPort, name: ProgramName) -> Program:
     Raises:
         EquivError: it cannot be traced in float64.
     """
+    if (same := traced.programs.same_in_train_mode(name)) is not None:
+        return trace_program_float64(traced, same).renamed(name)
     tracer = replace(traced.tracer, float64=True)
     trace = _program_tracers(tracer).get(name)
     with jax.enable_x64(True):

@@ -104,7 +104,12 @@ def measure(layers: int) -> tuple[int, float, float]:
     ports = []
     for built in workshop.built.values():
         tracer = Tracer(built.port, built.table, workshop.request, False, False)
-        ports.append((trace_forward(tracer, ProgramName("call", "__call__")), trace_gradient(tracer, "__call__")))
+        ports.append(
+            (
+                trace_forward(tracer, ProgramName("call", "__call__")),
+                trace_gradient(tracer, ProgramName("gradient", "__call__")),
+            )
+        )
     traced = time.perf_counter()
     names = [
         [{key: value.name for key, value in number_program(part).items()} for part in programs] for programs in ports

@@ -441,7 +441,7 @@ FAULTS = (
         ("use_running_average=not training", "use_running_average=False"),
         "outputs",
         EVAL,
-        "structure gradients train",
+        "structure train",
     ),
     fault(
         "train_mode_uses_running_statistics",
@@ -454,6 +454,14 @@ FAULTS = (
         "eval_mode_scaled_by_keep_rate",
         "dropout/linen",
         (LINEN_DROPOUT, f"{LINEN_DROPOUT} * (1.0 if training else 0.5)"),
+        "outputs",
+        EVAL,
+        "structure randomness train",
+    ),
+    fault(
+        "shift_that_the_loss_does_not_see",
+        "dropout/linen",
+        ("x = nn.Dense(self.dout)(x)", "x = nn.Dense(self.dout)(x) + 1.0"),
         "outputs",
         EVAL,
         "structure randomness gradients train",
@@ -508,7 +516,7 @@ FAULTS = (
         ("deterministic=not training", "deterministic=False"),
         "randomness",
         "eval __call__: draw/0",
-        "structure gradients train",
+        "structure train",
     ),
     fault(
         "dropout_drawn_once_for_all_examples",

@@ -38,8 +38,23 @@ def select_compared(observed: PortOutputs, check: str) -> SelectedOutputs:
 def compare_all(comparison: Comparison, check: str) -> CheckAnswer | None:
     """Compare all outputs that a check compares, of either port; None where neither has any."""
     left, right = (select_compared(side, check) for side in (comparison.reference, comparison.candidate))
-    findings = tuple(compare_either(comparison, output, left, right) for output in {**left, **right})
+    settled = settled_by_proof(comparison, check)
+    findings = tuple(
+        settled[output]
+        if output in settled and not (output in left and output in right)
+        else compare_either(comparison, output, left, right)
+        for output in {**left, **right, **settled}
+    )
     return CheckAnswer(findings) if findings else None
+
+
+def settled_by_proof(comparison: Comparison, check: str) -> dict[OutputName, Finding]:
+    """The findings of gradients in eval mode that are proved, and are not run for it."""
+    return {
+        output: Finding(str(output), proof.grade, rewrites=proof.rewrites, output=output)
+        for (output, _, cold), proof in comparison.proofs.items()
+        if not cold and output.program.kind == "eval gradient" and output.check == check
+    }
 
 
 def compare_either(

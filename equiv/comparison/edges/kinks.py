@@ -18,7 +18,7 @@ from jax.extend.core import jaxpr_as_fun
 from equiv.backends.build import call_user_code
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import Outputs, Sample
-from equiv.core.output_name import InputName, OutputName, ProgramName
+from equiv.core.output_name import InputName, OutputName, ProgramKind, ProgramName
 from equiv.programs.compiled import FAST_COMPILE_OPTIONS, part_inputs, probe_inputs
 from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr
 from equiv.programs.probes import Probe
@@ -71,7 +71,7 @@ def differentiate_call(compiled: CompiledPort, method: str, probe: Probe) -> Sam
         probe: the probe.
 
     Returns:
-        Gradients, named as those of the method's loss.
+        Gradients, named as those of the method's loss in either mode.
 
     Raises:
         PortError: the call cannot be differentiated.
@@ -114,10 +114,13 @@ def _call_gradients(call: Program, given: dict[InputName, Any]) -> Outputs:
         return pull_back([_first_row(one) for one in results])[0]
 
     compiled = jax.jit(differentiate).lower(wanted).compile(compiler_options=dict(FAST_COMPILE_OPTIONS))
-    program = ProgramName("gradient", call.name.method)
+    kinds: tuple[ProgramKind, ...] = ("gradient", "eval gradient")
     return {
-        OutputName(program, "gradient", "" if name.leaf else str(name), name.leaf): np.asarray(array)
+        OutputName(ProgramName(kind, call.name.method), "gradient", "" if name.leaf else str(name), name.leaf): (
+            np.asarray(array)
+        )
         for name, array in jax.device_get(compiled(wanted)).items()
+        for kind in kinds
     }
 
 

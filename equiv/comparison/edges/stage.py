@@ -298,7 +298,9 @@ def _judge_kinks(state: CaseState, contender: _Contender, edges: Sequence[EdgePr
             collect_outputs(contender.compiled, theirs),
             RoundingNoise({}, {}, state.observed.noise.depth),
         )
-        found += judge_edge(comparison, edge, [output for output in gradients if output.program.method == method])
+        own = [output for output in gradients if output.program.method == method]
+        trained = [output for output in own if output.program.kind == "gradient"]
+        found += judge_edge(comparison, edge, trained or own)  # one call was differentiated, for both modes
     return found
 
 

@@ -23,7 +23,7 @@ from equiv.errors import EquivError
 from equiv.programs.program import Draw, KeyReuse
 from equiv.programs.prover.proof import Precision
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 FIRST_LINE = b"equiv bundle %d\n"
 

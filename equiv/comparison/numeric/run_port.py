@@ -49,9 +49,13 @@ class CompiledPort:
 
 
 def compile_port(
-    built_case: BuiltCase, traced: TracedPort, needed: frozenset[ProgramName] | None = None, quick: bool = False
+    built_case: BuiltCase,
+    traced: TracedPort,
+    needed: frozenset[ProgramName] | None = None,
+    quick: bool = False,
+    settled: frozenset[ProgramName] = frozenset(),
 ) -> Callable[[], CompiledPort]:
-    """Start to compile one port in a background thread: all programs natively, and those needed in float64.
+    """Start to compile one port in a background thread: its programs natively, and those needed in float64.
 
     A port that cannot be traced or compiled in float64 is judged by its native run alone, and its grade says so.
 
@@ -60,6 +64,7 @@ def compile_port(
         traced: the port.
         needed: names of the programs that need a float64 run; None: all.
         quick: the native run only double-checks proofs.
+        settled: names of the programs that need no run.
 
     Returns:
         A function that waits for the compiled port.
@@ -73,7 +78,8 @@ def compile_port(
     def start(what: str, lower: Callable[[], Callable[[], Any]]) -> Callable[[], Any]:
         return partial(call_user_code, name, what, background.run_in_background(call_user_code(name, what, lower)))
 
-    native = start("compiling", partial(lower_programs, traced.programs, table, steps, probe, quick))
+    own = replace(traced.programs, parts=tuple(part for part in traced.programs.parts if part.name not in settled))
+    native = start("compiling", partial(lower_programs, own, table, steps, probe, quick))
     keys = start("deriving keys", partial(lower_keys, traced.keyed, traced.random))
     programs = "" if needed == frozenset() else trace_port_float64(traced, needed)
     float64: Callable[[], Executable] | str = programs if isinstance(programs, str) else ""
@@ -149,7 +155,7 @@ def describe_port(built_case: BuiltCase, backend: str) -> PortOutputs:
 
 def collect_outputs(compiled: CompiledPort, samples: Mapping[str, Sample]) -> PortOutputs:
     """Collect the outputs of a port and all else that checks read."""
-    programs = compiled.native.programs
+    programs = compiled.traced.programs  # with those that need no run
     every = [*programs.parts, *(part for part in (programs.step,) if part is not None)]
     return replace(
         _port_leaves(compiled.traced.port, compiled.table),

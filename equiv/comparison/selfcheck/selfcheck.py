@@ -98,6 +98,8 @@ def _plant_all(
 
 def _plant_in_programs(detector: Detector, faults: Sequence[Fault]) -> Iterator[MutantResult]:
     for program in all_programs(detector.port.programs):
+        if program.name.kind == "eval gradient":
+            continue  # its operations are those of the call in eval mode, and of the gradient in train mode
         places = list(iterate_equations(program))
         for fault in faults:
             for tried, (mutation, mutant) in enumerate(generate_mutants(program, fault, SITE_SEED, places)):
