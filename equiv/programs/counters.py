@@ -64,6 +64,21 @@ class Counters:
         return found
 
     @cached_property
+    def round(self) -> int:
+        """After how many steps all counters go on as before: 4 where every fourth step updates parameters, else 1."""
+        return max((pattern[0] for counted in self._counted.values() if (pattern := _pattern(counted))), default=1)
+
+    def around(self, number: int) -> tuple[int, ...]:
+        """The steps beside the one at which a counter reaches a number, and the end of the round that begins there.
+
+        Args:
+            number: what a step compares its counters with.
+        """
+        reached = (_first_reaching(counted.astype("int64"), number) for counted in self._counted.values())
+        steps = {one + move for one in reached if one is not None for move in (-1, 0, self.round - 1)}
+        return tuple(sorted(one for one in steps if one >= 0))
+
+    @cached_property
     def _counted(self) -> Mapping[InputName, np.ndarray]:
         """Every counter before each of the first steps."""
         first = [carried_output(BEGIN, name) for name in self.names]
@@ -90,14 +105,38 @@ def _go_on(counted: np.ndarray, step: int) -> int:
     """A counter after a number of steps, from its values before each of the first ones."""
     if step < len(counted):
         return int(counted[step])
-    late = counted[len(counted) // 2 :]
+    if (pattern := _pattern(counted)) is None:
+        return int(counted[-1])
+    period, gain = pattern
+    # The whole periods that lead from a known value to the one that is asked for.
+    missing = -((len(counted) - 1 - step) // period)
+    return int(counted[step - missing * period] + missing * gain)
+
+
+def _pattern(counted: np.ndarray) -> tuple[int, int] | None:
+    """After how many steps a counter goes on as before, and how much larger it is then; None where it does not."""
+    late = counted[len(counted) // 2 :].astype("int64")
     for period in range(1, MOST_ROUND + 1):
         gains = late[period:] - late[:-period]
         if (gains == gains[0]).all():
-            # The whole periods that lead from a known value to the one that is asked for.
-            missing = -((len(counted) - 1 - step) // period)
-            return int(counted[step - missing * period] + missing * gains[0])
-    return int(counted[-1])
+            return period, int(gains[0])
+    return None
+
+
+def _first_reaching(counted: np.ndarray, number: int) -> int | None:
+    """The first step before which a counter is at least a number; None where it never is."""
+    known = np.flatnonzero(counted >= number)
+    if known.size:
+        return int(known[0])
+    pattern = _pattern(counted)
+    if pattern is None or pattern[1] <= 0:
+        return None
+    period, gain = pattern
+    last = counted[-period:]
+    rounds = -((int(last.max()) - number) // gain)
+    # The values of the round in which the largest of them reaches the number.
+    reached = np.flatnonzero(last + rounds * gain >= number)
+    return len(counted) - period + rounds * period + int(reached[0])
 
 
 def find_counters(programs: Programs) -> Counters | None:

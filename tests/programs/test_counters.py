@@ -47,6 +47,22 @@ def test_counters_late_are_what_all_the_steps_would_make(steps):
     assert found[COUNT].dtype == np.int32
 
 
+@pytest.mark.parametrize("number", [3, 200, 2000, 12_345])
+def test_the_step_at_which_a_counter_reaches_a_number(number):
+    """Of the count, the end of a round too: only there are parameters updated."""
+    counters = find_counters(programs_of(rounds))
+    assert counters.round == 8
+    first = number * 8
+    assert {first - 1, first, first + 7} <= set(counters.around(number))
+
+
+def test_a_counter_that_moves_by_two_reaches_a_number_earlier():
+    counters = find_counters(programs_of(lambda count, small, w: (count + 2, small, w)))
+    assert counters.round == 1
+    assert counters.around(1001) == (500, 501)
+    assert counters.around(1_000_001) == (500_000, 500_001)
+
+
 def test_a_counter_may_begin_anywhere():
     counters = find_counters(programs_of(lambda count, small, w: (count + 2, small, w), first=(5, 3)))
     found = counters.after((0, 10, 10**5))

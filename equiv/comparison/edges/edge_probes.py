@@ -184,16 +184,18 @@ def _is_scale(name: str) -> bool:
     return name.rsplit("/", 1)[-1].startswith("scale")
 
 
-def late_probes(probe: Probe, literals: Iterable[int], steps: int) -> list[EdgeProbe]:
+def late_probes(probe: Probe, near: Iterable[int], steps: int, rounds: int = 1) -> list[EdgeProbe]:
     """Make probes that set the counters of training: around what the train steps compare them with, and late.
 
     Args:
         probe: the probe whose leaves and batches they train.
-        literals: what the ports' train steps compare their counters with.
+        near: the numbers of steps after which a counter is near what a train step compares it with; the first count.
         steps: number of train steps of the case.
+        rounds: number of steps of a round, in the last of which parameters are updated.
     """
-    late = [one for one in LATE_STEPS if one not in literals]
-    around = dict.fromkeys(number + move for number in sorted(literals) for move in (-1, 0))
+    around = dict.fromkeys(near)
+    ends = (one - one % rounds + rounds - 1 for one in LATE_STEPS)
+    late = [one for one in ends if one not in around]
     numbers = sorted(dict.fromkeys([*list(around)[: MOST_LATE_STEPS - len(late)], *late]))
     rows = [numbers[first : first + steps] for first in range(0, len(numbers), steps)]
     return [

@@ -158,8 +158,13 @@ def _training_edges(
         yield EdgeProbe(small_gradients(probe, table), calls=False, training=True)
     counters = {name: found for name in trained if (found := ports[name].native.counters) is not None}
     if counters:
-        literals = (counter_literals(trained[name], found.names) for name, found in counters.items())
-        yield from late_probes(probe, frozenset[int]().union(*literals), steps)
+        met = {name: counter_literals(trained[name], found.names) for name, found in counters.items()}
+        every = frozenset[int]().union(*met.values())
+        # Each port's own counters say after how many steps they are at what either port compares with.
+        near = [number + move for number in sorted(every) for move in (-1, 0)]
+        near += [step for found in counters.values() for number in sorted(every) for step in found.around(number)]
+        rounds = max(found.round for found in counters.values())
+        yield from late_probes(probe, near, steps, rounds)
 
 
 def _tails(exercised: Sequence[Observed]) -> tuple[float, ...]:
