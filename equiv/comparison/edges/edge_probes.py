@@ -193,10 +193,9 @@ def late_probes(probe: Probe, near: Iterable[int], steps: int, rounds: int = 1) 
         steps: number of train steps of the case.
         rounds: number of steps of a round, in the last of which parameters are updated.
     """
-    around = dict.fromkeys(near)
-    ends = (one - one % rounds + rounds - 1 for one in LATE_STEPS)
-    late = [one for one in ends if one not in around]
-    numbers = sorted(dict.fromkeys([*list(around)[: MOST_LATE_STEPS - len(late)], *late]))
+    late = [one - one % rounds + rounds - 1 for one in LATE_STEPS]
+    around = [one for one in dict.fromkeys(near) if one not in late]
+    numbers = sorted({*around[: MOST_LATE_STEPS - len(late)], *late})
     rows = [numbers[first : first + steps] for first in range(0, len(numbers), steps)]
     return [
         EdgeProbe(

@@ -195,7 +195,7 @@ LATE = {
     "a": ("optax.sgd(optax.piecewise_constant_schedule(0.1, {7 if wrong else 6: 0.1}))", "counters"),
     "b": (
         "optax.sgd(optax.piecewise_constant_schedule(0.1, {1001 if wrong else 1000: 0.1}))",
-        "counters 999, 1000, 1001",
+        "counters",
     ),
     "c": ("optax.MultiSteps(optax.sgd(0.1), 16 if wrong else 8).gradient_transformation()", "counters"),
     "d": ("optax.adam(0.1, eps=1e-24 if wrong else 1e-16)", "small gradients"),
