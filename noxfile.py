@@ -59,9 +59,11 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Planted faults: every check must notice its own."""
+    """Planted faults, which every check must notice; tests marked `slow`; right variants on many seeds."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "tests/comparison/test_planted_faults.py", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "", "tests/comparison/test_planted_faults.py", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "slow", "--deselect", "tests/comparison/test_planted_faults.py")
+    session.run("python", "-m", "pytest", "tests/comparison/test_honest_variants.py", env={"EQUIV_SEEDS": "20"})
 
 
 @nox.session

@@ -131,6 +131,7 @@ def test_bfloat16_and_float32_are_not_mixed_up(tmp_path) -> None:
         convert_checkpoint(request)
 
 
+@pytest.mark.slow
 def test_an_lstm_takes_its_forget_bias_and_adams_moments_along(tmp_path) -> None:
     """Four gates in one leaf of Haiku, each a leaf in Linen; a 1 in the bias that no moment has."""
     name = "layers/rnn_lstm"

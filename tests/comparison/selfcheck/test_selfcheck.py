@@ -50,6 +50,7 @@ def test_every_planted_fault_is_noticed_or_has_a_reason(name: str) -> None:
     assert all(kill.place for kill in result.mutants if kill.outcome == "killed")
 
 
+@pytest.mark.slow
 def test_fresh_leaves_and_a_batch_of_ones_notice_fewer() -> None:
     """It is why probes are randomised."""
     share = {}

@@ -86,6 +86,7 @@ def first_mutants():
     return found
 
 
+@pytest.mark.slow
 def test_every_kind_fits_somewhere():
     found = first_mutants()
     assert {fault.kind for fault in FAULTS} == set(found)
