@@ -68,6 +68,8 @@ def describe_scope(state: CaseState) -> Scope:
         ranges=state.ranges,
         late_steps=tuple(sorted({step for probe in state.edges for step in probe.late})),
         edges=tuple(probe.name for probe in state.edges if not probe.late),
+        edges_refused=state.edges_refused,
+        as_users=bool(state.user_calls),
         other_sizes=state.other_sizes,
         patched={name: one.port.patched for name, one in state.built_case.built.items() if one.port.patched},
         unexercised=()

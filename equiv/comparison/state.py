@@ -69,6 +69,7 @@ class CaseState:
         user_calls: port to a function that waits for its programs, compiled as its user does.
         other_sizes: what each port is with other sizes of its batch.
         edges: the probes beyond ordinary values that candidates were tried on.
+        edges_refused: why the reference could not be run on any.
     """
 
     built_case: BuiltCase
@@ -92,6 +93,7 @@ class CaseState:
     user_calls: Mapping[str, Callable[[], CompiledCalls]] = field(default_factory=dict)
     other_sizes: tuple[OtherSizes, ...] = ()
     edges: tuple[Probe, ...] = ()
+    edges_refused: str = ""
 
     @property
     def proved(self) -> bool:

@@ -132,6 +132,8 @@ class Scope:
         changes: what the import of the case file changed, which was in force for the whole case.
         late_steps: numbers of steps that counters of training were set to, beyond the first ones.
         edges: the other probes with what ordinary ones have not: small inputs, zeros, values at thresholds.
+        edges_refused: why the reference could not be run on these; empty: it could, or nothing had to be tried.
+        as_users: whether ports were also compiled as their users do; None in results that do not say.
         other_sizes: what each port is with other sizes of its batch.
     """
 
@@ -152,6 +154,8 @@ class Scope:
     changes: tuple[str, ...] = ()
     late_steps: tuple[int, ...] = ()
     edges: tuple[str, ...] = ()
+    edges_refused: str = ""
+    as_users: bool | None = None
     other_sizes: tuple[OtherSizes, ...] = ()
 
     @property
@@ -166,8 +170,13 @@ class Scope:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Over which ranges ports were compared, what they are with other sizes, what builders changed, in words."""
-        return (*self.range_texts, *self.size_texts, *self.patches)
+        """Over which ranges ports were compared, what was left out, what builders changed, in words."""
+        left_out = []
+        if self.edges_refused:
+            left_out.append(f"nothing was tried beyond ordinary values: {self.edges_refused.rstrip('.')}")
+        if self.as_users is False and self.ran:
+            left_out.append("the ports were not compiled as users do")
+        return (*left_out, *self.range_texts, *self.size_texts, *self.patches)
 
     @property
     def size_texts(self) -> tuple[str, ...]:

@@ -88,10 +88,8 @@ def run(
         if prove_only or selfcheck or initial or certificates:
             without = "--prove-only, --selfcheck, --initial and --certificates"
             raise EquivError(f"--against runs without {without}.", fix="Leave them out.")
-        frozen = read_bundle(_path("against", against))
-        refuse_senseless(frozen, str(against))
-        options = RunOptions(against=frozen)
-        files = _frozen_case(files, frozen)
+        frozen = _read_reference(_path("against", against))
+        options, files = RunOptions(against=frozen), _frozen_case(files, frozen)
     started, clock = datetime.now(UTC), time.perf_counter()
     describe_environment()  # fails early where there is no device
     results: list[CaseResult] = []
@@ -103,6 +101,12 @@ def run(
         for file in files[len(results) :]:
             results.append(CaseResult(file.name, "", "", "", (), {}, (), problem="not run: interrupted"))
     return make_run_result(results, started, time.perf_counter() - clock)
+
+
+def _read_reference(path: Path) -> FrozenReference:
+    frozen = read_bundle(path)
+    refuse_senseless(frozen, str(path))
+    return frozen
 
 
 def _frozen_case(files: list[CaseFile], frozen: FrozenReference | None) -> list[CaseFile]:

@@ -17,9 +17,10 @@ from jax.core import Tracer
 from jax.extend import core
 
 from equiv.errors import PortError
-from equiv.programs.jaxpr import Interpreter, inner_jaxprs, open_jaxpr, read_scan, read_while, visit_equations
+from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr, visit_equations
 from equiv.programs.primitives import CONTRACTIONS
 from equiv.programs.program import Program
+from equiv.programs.reevaluation import Reevaluation
 from equiv.programs.transform import NARROW_FLOAT_DTYPES, as_float64, constant_as_float64, float64_params
 
 CONVERTED_DTYPES = (*NARROW_FLOAT_DTYPES, "float64")
@@ -83,7 +84,7 @@ def _scalar_constants(closed: Any) -> tuple[float, ...]:
 
 
 @dataclass
-class _KeptCasts(Interpreter[Any]):
+class _KeptCasts(Reevaluation):
     """Evaluation under the current trace in float64, with a `reduce_precision` for every cast.
 
     Attributes:
@@ -93,7 +94,7 @@ class _KeptCasts(Interpreter[Any]):
     exact: Sequence[float]
 
     def literal(self, atom: Any) -> Any:
-        return self.constant(np.asarray(atom.val, atom.aval.dtype))
+        return self.constant(super().literal(atom))
 
     def constant(self, array: Any) -> Any:
         if _dtype(array) in NARROW_FLOAT_DTYPES and not np.ndim(array) and self.exact:
@@ -117,32 +118,6 @@ class _KeptCasts(Interpreter[Any]):
         if name not in CASTING or not any(isinstance(one, Tracer) for one in ins):
             return outs
         return [_mark_cast(value, eqn, var) for value, var in zip(outs, eqn.outvars, strict=True)]
-
-    def scan(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
-        loop = read_scan(eqn)
-        fixed, start, scanned = loop.split(ins)
-
-        def step(carry: tuple[Any, ...], slices: list[Any]) -> tuple[Any, Any]:
-            outs = self.run(loop.body, [*fixed, *carry, *slices])
-            return tuple(outs[: loop.carries]), tuple(outs[loop.carries :])
-
-        carry, stacked = lax.scan(step, tuple(map(jnp.asarray, start)), scanned, loop.length, loop.reverse)
-        return [*carry, *stacked]
-
-    def while_loop(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
-        loop = read_while(eqn)
-        for_test, for_body, start = loop.split(ins)
-        return lax.while_loop(
-            lambda carry: self.run(loop.test, [*for_test, *carry])[0],
-            lambda carry: tuple(self.run(loop.body, [*for_body, *carry])),
-            tuple(map(jnp.asarray, start)),
-        )
-
-    def cond(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
-        branches = [
-            lambda *operands, closed=closed: tuple(self.run(closed, operands)) for closed in eqn.params["branches"]
-        ]
-        return lax.switch(ins[0], branches, *ins[1:])
 
 
 def _check_no_casts_inside(eqn: Any) -> None:

@@ -16,7 +16,6 @@ from jax.extend import core
 
 from equiv.core.output_name import ProgramName
 from equiv.core.scope import OtherSizes
-from equiv.errors import EquivError
 from equiv.programs.jaxpr import count_equations, inner_jaxprs, locate_equation, open_jaxpr
 from equiv.programs.trace import Tracer, trace_forward
 
@@ -48,7 +47,7 @@ def trace_other_sizes(tracer: Tracer, known: Sequence[Any]) -> Iterator[OtherSiz
             if places := list(_compare_calls(tracer, axis, (size, *sizes))):
                 sizes = tuple(sorted(size + more for more in SIZE_STEPS))
                 places = list(_compare_calls(tracer, axis, (size, *sizes)))
-        except (EquivError, Exception):  # noqa: BLE001 - whatever a model raises, it is not made for other sizes
+        except Exception:  # noqa: BLE001 - whatever a model raises, it is not made for other sizes
             # The features of a layer are an axis, too: only of the batch it is worth saying.
             if axis == 0:
                 yield OtherSizes(port, axis, size, sizes, "fails")

@@ -88,6 +88,10 @@ FOREIGN_CALLS = _names("call_exported core_map cudnn_fusion ffi_call io_callback
 """Calls of code that no jaxpr shows, as of a host function: neither what it does nor where it branches is known."""
 
 
+HOST_CALLS = _names("io_callback pure_callback")
+"""Those that call a Python function."""
+
+
 CALLS = {
     "jit": "jaxpr",
     "closed_call": "call_jaxpr",

@@ -24,11 +24,13 @@ from equiv.core.output_name import (
     carried_output,
     leaf_input,
 )
-from equiv.errors import EquivError
+from equiv.errors import EquivError, PortError
 from equiv.programs import compile_thread as background
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.compiled import FAST_COMPILE_OPTIONS
 from equiv.programs.content import ContentReader, digest
+from equiv.programs.jaxpr import visit_equations
+from equiv.programs.primitives import HOST_CALLS
 from equiv.programs.probes import NamedArrays, numpy_dtype
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.value_numbering import input_term, number_program
@@ -176,11 +178,19 @@ def trace_program_float64(traced: TracedPort, name: ProgramName) -> Program:
     if (same := traced.programs.same_in_train_mode(name)) is not None:
         return trace_program_float64(traced, same).renamed(name)
     tracer = replace(traced.tracer, float64=True)
+    own = (*traced.programs.parts, traced.programs.begin, traced.programs.step)
+    if any(part is not None and part.name == name and _calls_host(part.jaxpr) for part in own):
+        # jax calls it in a thread of its own, where 64-bit types are off whatever is on here (jax 0.10.2, callback.py).
+        raise PortError(f"{tracer.port.name}: a host function is called with 32-bit floats only", port=tracer.port.name)
     trace = _program_tracers(tracer).get(name)
     with jax.enable_x64(True):
         if trace is None:
             return _trace_training_float64(traced)[(BEGIN, STEP).index(name)]
         return call_user_code(tracer.port.name, "tracing in float64", lambda: make_draws_inputs(trace(), True))
+
+
+def _calls_host(jaxpr: Any) -> bool:
+    return any(eqn.primitive.name in HOST_CALLS for _, eqn in visit_equations(jaxpr))
 
 
 @lru_cache(maxsize=8)

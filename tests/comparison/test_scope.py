@@ -1,5 +1,6 @@
 """The scope of a verdict: shapes, dtypes, methods, modes, steps, and what no probe exercised."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 
@@ -14,6 +15,19 @@ from equiv.report.markdown import render_markdown
 SOURCE = """
 from equiv.case import Case
 from equiv.layers import linear, parameter
+
+
+def refuse_zeros(y):
+    import jax
+    import numpy as np
+
+    def host(array):
+        array = np.asarray(array, y.dtype)
+        if not array.any():
+            raise ValueError("only zeros")
+        return array
+
+    return y + jax.pure_callback(host, jax.ShapeDtypeStruct(y.shape, y.dtype), jax.lax.stop_gradient(y))
 
 
 def build(change):
@@ -102,10 +116,23 @@ def test_a_port_that_asks_for_its_batch_size_is_said():
     sized = "lambda y, jnp: y * (2 if y.shape[0] > 64 else 1)"
     scope = compared("lambda y, jnp: y * 1", sized).scope
     assert scope.proved
-    assert [limit.split(" (")[0] for limit in scope.notes] == [
+    assert [limit.split(" (")[0] for limit in scope.size_texts] == [
         "old: the same program with axis 0 of 133",
         "new: another program with axis 0 of 69 and 133 instead of 5",
     ]
+
+
+def test_what_was_left_out_is_said():
+    """The suite leaves out what only the check `compiled` needs."""
+    scope = compared("lambda y, jnp: y * 1", "lambda y, jnp: y * 1").scope
+    assert "the ports were not compiled as users do" in scope.notes
+    assert "the ports were not compiled as users do" not in replace(scope, as_users=True).notes
+
+
+def test_values_that_the_reference_refuses_are_said():
+    result = compared("lambda y, jnp: refuse_zeros(y)", "lambda y, jnp: refuse_zeros(1 * y)")
+    (note,) = (note for note in result.scope.notes if "nothing was tried beyond ordinary values" in note)
+    assert "ValueError: only zeros" in note
 
 
 def test_modes_and_methods_of_a_guide_case_are_said():

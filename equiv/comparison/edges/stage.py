@@ -72,8 +72,8 @@ def try_edges(state: CaseState) -> CaseState:
     try:
         edges = _design(state, contenders)
         reference = _run_reference(state, edges)
-    except EquivError:
-        return state  # a model may refuse such values
+    except EquivError as error:
+        return replace(state, edges_refused=str(error))  # a model may refuse such values
     exercised = dict(state.exercised)
     exercised[state.reference] = _merge(exercised.get(state.reference, {}), reference[0])
     checks = state.checks
