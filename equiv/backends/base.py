@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -103,6 +103,7 @@ class PortSpec:
         loss: `(outputs of the first method, batch)` to a scalar.
         optimizer: returns the optax transformation of the default train step.
         port: name of the port, for its messages and results; empty: that of the library.
+        bounds: batch entry of whole numbers to the number that all of its values are below; none is negative.
     """
 
     methods: Mapping[str, tuple[str, ...]]
@@ -110,6 +111,7 @@ class PortSpec:
     loss: Callable[[Any, Mapping[str, Any]], Any]
     optimizer: Callable[[], optax.GradientTransformation]
     port: str = ""
+    bounds: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

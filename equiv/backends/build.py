@@ -88,7 +88,9 @@ def port_spec(case: Case) -> tuple[PortSpec, Mapping[str, BatchEntry]]:
                 fix=f"Write {dtype}, or set JAX_ENABLE_X64=1.",
             )
     structs = {name: jax.ShapeDtypeStruct(entry.spec.shape, entry.spec.dtype) for name, entry in entries.items()}
-    return PortSpec(methods, structs, case.loss or _mean_square, case.optimizer or DefaultSgd()), entries
+    bounds = {name: entry.bound for name, entry in entries.items() if "int" in entry.spec.dtype}
+    spec = PortSpec(methods, structs, case.loss or _mean_square, case.optimizer or DefaultSgd(), bounds=bounds)
+    return spec, entries
 
 
 def _mean_square(outputs: Any, batch: Mapping[str, Any]) -> Any:

@@ -45,7 +45,9 @@ def prover_side(traced: TracedPort) -> ProverSide:
         except EquivError:
             return None  # the proof then names the rewrite of leaving casts out
 
-    return ProverSide(NumberedPort(traced.programs, traced.table, lift, lift_with_casts), traced.fresh)
+    bounds = traced.tracer.request.bounds
+    numbered = NumberedPort(traced.programs, traced.table, lift, lift_with_casts, bounds=bounds)
+    return ProverSide(numbered, traced.fresh)
 
 
 def prove_all(left: ProverSide, candidates: Mapping[str, TracedPort]) -> dict[str, Proofs]:

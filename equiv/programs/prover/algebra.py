@@ -84,6 +84,7 @@ class Algebra:
         made: term to the product, sum or reduction that it is.
         splits: split term to what is split, and to which sizes.
         counted: index that is counted from the end where it is negative, to the index itself.
+        ranges: term of whole numbers to the smallest and the largest that it can have, where that is known.
         masked: masked logits to the mask and the logits.
         maxima: maximum of masked logits to the name of those that are kept.
         opposites: opposite of a mask to the mask.
@@ -96,6 +97,7 @@ class Algebra:
     made: dict[str, Product | Sum | ReducedSum] = field(default_factory=dict)
     splits: dict[str, SplitTerm] = field(default_factory=dict)
     counted: dict[str, TermView] = field(default_factory=dict)
+    ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
     masked: dict[str, tuple[TermView, TermView]] = field(default_factory=dict)
     maxima: dict[str, str] = field(default_factory=dict)
     opposites: dict[str, TermView] = field(default_factory=dict)

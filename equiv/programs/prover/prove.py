@@ -55,6 +55,7 @@ class NumberedPort:
         needs: program to output to the inputs that it can depend on.
         casts: program to whether it has casts that a float64 trace removes.
         sizes: program to the number of its equations.
+        bounds: batch entry of whole numbers to the number that all of its values are below.
         frozen: all names come from a frozen reference; there is nothing to number.
     """
 
@@ -67,6 +68,7 @@ class NumberedPort:
     needs: dict[ProgramName, Dependencies] = field(default_factory=dict)
     casts: dict[ProgramName, bool] = field(default_factory=dict)
     sizes: dict[ProgramName, int] = field(default_factory=dict)
+    bounds: Mapping[str, int] = field(default_factory=dict)
     frozen: bool = False
 
     def name(self, output: OutputName, precision: Precision, rules: frozenset[str]) -> str | None:
@@ -106,7 +108,8 @@ class NumberedPort:
     def _number(self, program: ProgramName, precision: Precision, rules: frozenset[str]) -> dict[OutputName, str]:
         find = {"native": self._own_program, "kept": self.kept_program, "float64": self.float64_program}
         part, algebra = find[precision](program), Algebra(rules)
-        values = {} if part is None else number_program(part, Numbering(algebra), mirrored_inputs(self.table))
+        aliases = mirrored_inputs(self.table)
+        values = {} if part is None else number_program(part, Numbering(algebra), aliases, self.bounds)
         names = {output: value.name for output, value in values.items()}
         if precision == "kept":
             # The same casts, and the same function: constants of the program with casts are guessed.

@@ -63,7 +63,10 @@ class Numbering(Interpreter[TermView]):
 
     def constant(self, array: Any) -> TermView:
         """Name a constant by its bytes."""
-        return literal_view(array)
+        value = literal_view(array)
+        if "int" in value.dtype and value.constant is None and np.size(array):
+            self.algebra.ranges[value.term] = int(np.min(array)), int(np.max(array))
+        return value
 
     def equation(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
         """Name the results of an equation that is no call and no loop."""
@@ -72,6 +75,8 @@ class Numbering(Interpreter[TermView]):
             return number_opaque(eqn, ins)
         if name in IDENTITIES:
             return ins
+        if name == "iota":
+            return [self._number_iota(eqn)]
         if len(eqn.outvars) == 1:
             params, aval = eqn.params, eqn.outvars[0].aval
             if name in VIEW_RULES and (self.by_digits or name != "tile"):
@@ -84,6 +89,12 @@ class Numbering(Interpreter[TermView]):
             if (value := number_lookup(self.algebra, eqn, ins)) is not None:
                 return [value]
         return number_opaque(eqn, ins)
+
+    def _number_iota(self, eqn: Any) -> TermView:
+        (value,) = number_opaque(eqn, [])
+        if "int" in value.dtype:
+            self.algebra.ranges[value.term] = 0, eqn.params["shape"][eqn.params["dimension"]] - 1
+        return value
 
     def scan(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
         """Name the results of a `scan`: its body is numbered under the name of the loop."""
@@ -99,7 +110,10 @@ class Numbering(Interpreter[TermView]):
 
 
 def number_program(
-    program: Program, numbering: Numbering | None = None, aliases: Mapping[InputName, InputName] | None = None
+    program: Program,
+    numbering: Numbering | None = None,
+    aliases: Mapping[InputName, InputName] | None = None,
+    bounds: Mapping[str, int] | None = None,
 ) -> dict[OutputName, TermView]:
     """Number every output of a program; two names are equal only if they are the same computation.
 
@@ -107,10 +121,14 @@ def number_program(
         program: the program to number.
         numbering: the enabled rewrites; None: none.
         aliases: input to another input that has the same value.
+        bounds: batch entry of whole numbers to the number that all of its values are below; none is negative.
     """
-    numbering, aliases = numbering or Numbering(), aliases or {}
+    numbering, aliases, bounds = numbering or Numbering(), aliases or {}, bounds or {}
     pairs = zip(program.inputs, program.jaxpr.in_avals, strict=True)
     inputs = [new_term(input_term(aliases.get(name, name)), aval.shape, aval.dtype) for name, aval in pairs]
+    for name, value in zip(program.inputs, inputs, strict=True):
+        if name.kind == "batch" and name.path in bounds:
+            numbering.algebra.ranges[value.term] = 0, bounds[name.path] - 1
     return dict(zip(program.outputs, numbering.run(program.jaxpr, inputs), strict=True))
 
 
