@@ -31,7 +31,12 @@ IN_RANGE = "indices in range"
 
 MASKED = "masked logits have no weight"
 
+CONSTANT_MASK = "logits that a constant mask removes have no weight"
+
 INPUT_CONDITIONS = frozenset((IN_RANGE, MASKED))
-"""Rewrites of the prover whose condition the values of inputs decide: an input of the case need not meet it."""
+"""Rewrites of the prover whose condition the values of inputs decide: an input of the case need not meet it.
+
+`CONSTANT_MASK` is none: its mask is known, and its logits stay as far from overflow as `values finite` has them.
+"""
 
 Verdict = Literal["same", "different", "inconclusive", "error"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from equiv.core.grades import IN_RANGE, MASKED
+from equiv.core.grades import CONSTANT_MASK, IN_RANGE, MASKED
 from equiv.programs.content import digest
 from equiv.programs.prover.digits import SplitTerm
 from equiv.programs.prover.joined import NumberElementwise, join_elementwise, split_view, whole_view
@@ -36,6 +36,7 @@ CONDITIONS = {
     MASKS: "where(m, x, 0) = m*x: x finite",
     TWO_PASS: "sum((x - mean(x))**2) = sum(x**2) - sum(x)**2/n, and their derivatives: values finite",
     MASKED: "exp(where(m, x, c) - max) = m*exp(x - max), max of x where m: c <= -1e4, every row keeps an x far above c",
+    CONSTANT_MASK: "exp(where(m, x, c) - max) = m*exp(x - max), m constant, an x in every row: c <= -1e30, |x| < 1e29",
     IN_RANGE: "x[i] in any mode, and counted from the end where i < 0, is x[i]: 0 <= i < size, sorted where it says so",
     POSITIVE: "max(0, v) = v, v > 0 for v = mean(x**2) - mean(x)**2: x is not constant along the summed axes",
 }
@@ -85,8 +86,9 @@ class Algebra:
         splits: split term to what is split, and to which sizes.
         counted: index that is counted from the end where it is negative, to the index itself.
         ranges: term of whole numbers to the smallest and the largest that it can have, where that is known.
-        masked: masked logits to the mask and the logits.
-        maxima: maximum of masked logits to the name of those that are kept.
+        arrays: term to its array, where no input decides it.
+        masked: masked logits to the mask and the logits, and whether what is in place of the others is far below them.
+        maxima: maximum of masked logits to the name of those that are kept, and the rewrite that this takes.
         opposites: opposite of a mask to the mask.
         remainders: product in a view to what is left of it without each of its factors.
         units: sum, and whether its sign comes out, to its leading coefficient and the rest on its own axes, if any.
@@ -98,8 +100,9 @@ class Algebra:
     splits: dict[str, SplitTerm] = field(default_factory=dict)
     counted: dict[str, TermView] = field(default_factory=dict)
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
-    masked: dict[str, tuple[TermView, TermView]] = field(default_factory=dict)
-    maxima: dict[str, str] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    masked: dict[str, tuple[TermView, TermView, bool]] = field(default_factory=dict)
+    maxima: dict[str, tuple[str, str]] = field(default_factory=dict)
     opposites: dict[str, TermView] = field(default_factory=dict)
     remainders: dict[tuple[str, tuple[Any, ...]], list[tuple[str, TermView]]] = field(default_factory=dict)
     units: dict[tuple[str, bool], tuple[float, TermView | None]] = field(default_factory=dict)

@@ -23,8 +23,9 @@ from equiv.programs.prover import contractions, loops, rules
 from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.digits import has_digits, reshape_digits
 from equiv.programs.prover.joined import join_elementwise, on_joined_pair, on_joined_value
+from equiv.programs.prover.known_arrays import record_array
 from equiv.programs.prover.lookups import number_lookup, record_index
-from equiv.programs.prover.masks import negate_mask, number_masked_maximum, record_masked
+from equiv.programs.prover.masks import MASK_RULES, negate_mask, number_masked_maximum, record_masked
 from equiv.programs.prover.terms import (
     IGNORED_PARAMS,
     TermView,
@@ -70,6 +71,12 @@ class Numbering(Interpreter[TermView]):
 
     def equation(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
         """Name the results of an equation that is no call and no loop."""
+        outs = self._name_results(eqn, ins)
+        if not MASK_RULES.isdisjoint(self.algebra.rules) and len(outs) == 1 and is_jax_primitive(eqn.primitive):
+            record_array(self.algebra.arrays, eqn, ins, outs[0])
+        return outs
+
+    def _name_results(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
         name = eqn.primitive.name
         if not is_jax_primitive(eqn.primitive):
             return number_opaque(eqn, ins)
@@ -191,7 +198,7 @@ def _number_reduction(
 
     if "float" not in dtype_name(dtype):
         return whole(value)
-    if name == "reduce_max" and (found := number_masked_maximum(algebra, value, whole)) is not None:
+    if name == "reduce_max" and (found := number_masked_maximum(algebra, value, over, whole)) is not None:
         return found
     if name == "reduce_sum":
         return rules.rewrite_sum(algebra, value, over, whole, ShapedArray(shape, dtype))

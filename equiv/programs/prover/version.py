@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from equiv.programs import content, draws, identity, jaxpr, keep_casts, primitives, transform
-from equiv.programs.prover import algebra, digits, joined, lookups, loops, masks, terms
+from equiv.programs.prover import algebra, digits, joined, known_arrays, lookups, loops, masks, terms
 from equiv.programs.prover import contractions as products
 from equiv.programs.prover import rules as rewrites
 from equiv.programs.prover import value_numbering as number
@@ -15,7 +15,7 @@ from equiv.programs.prover import value_numbering as number
 # equations and keys a program has.
 NAMING_MODULES = (
     *(algebra, content, digits, draws, identity, jaxpr, joined, keep_casts, lookups, loops, masks, number, primitives),
-    *(products, rewrites, terms, transform),
+    *(known_arrays, products, rewrites, terms, transform),
 )
 """The modules that decide a name."""
 

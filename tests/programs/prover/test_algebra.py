@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from named import make_program, output_named
 
+from equiv.core.grades import CONSTANT_MASK
 from equiv.core.leaves import LeafTable
 from equiv.programs.program import Programs
 from equiv.programs.prover import contractions, lookups, masks
@@ -78,7 +79,13 @@ def norm(statistic):
     return jax.grad(lambda x, v: (v * (x - x.mean(-1, keepdims=True)) / jnp.sqrt(statistic(x) + 1)[..., None]).sum())
 
 
+def causal(large, last=0):
+    """Attention's weights where a row sees what comes before it, and so many places from there on."""
+    return lambda x: masked(large)(x, jnp.tril(jnp.ones((3, 3), bool), last))
+
+
 ATTENTION = {MASKED, MASKS, REORDERED_PRODUCTS, REORDERED_SUMS}
+CAUSAL = ATTENTION - {MASKED} | {CONSTANT_MASK}
 
 PROVED = {
     "three factors": ({REORDERED_PRODUCTS}, lambda x, y: (x * y) * (x * 2), lambda x, y: 2 * ((x * x) * y), (S, S)),
@@ -207,6 +214,27 @@ PROVED = {
     ),
     "masked logits of another size": (ATTENTION, masked(-1e30), masked(jnp.finfo("float32").min), (S, BIT)),
     "masked logits of minus infinity": (ATTENTION, masked(-1e9), masked(-jnp.inf), (S, BIT)),
+    "a causal mask": (CAUSAL, causal(-1e30), causal(jnp.finfo("float32").min), (S,)),
+    "a causal mask and its opposite": (
+        CAUSAL,
+        causal(-jnp.inf),
+        lambda x: softmax(jnp.where(~jnp.tril(jnp.ones((3, 3), bool)), -1e30, x)),
+        (S,),
+    ),
+    "a causal mask by adding": (
+        CAUSAL,
+        causal(-1e30),
+        lambda x: softmax(x + jnp.where(jnp.tril(jnp.ones((3, 3), bool)), 0, -2e30)),
+        (S,),
+    ),
+    "a causal mask by numbers that logits may reach": (ATTENTION, causal(-1e9), causal(-2e9), (S,)),
+    "a constant mask that leaves a row empty": (ATTENTION, causal(-1e30, -1), causal(-2e30, -1), (S,)),
+    "a causal mask and one of the input": (
+        ATTENTION,
+        lambda x, m: masked(-1e30)(x, m & jnp.tri(3, dtype=bool)),
+        lambda x, m: masked(-2e30)(x, m & jnp.tri(3, dtype=bool)),
+        (S, BIT),
+    ),
     "logits masked by adding": (ATTENTION, masked(-1e9), lambda x, m: softmax(x + jnp.where(m, 0, -1e9)), (S, BIT)),
     "logits masked by adding a multiple": (
         ATTENTION,
@@ -424,6 +452,8 @@ NOT_PROVED = {
         lambda x, m: softmax(jnp.where(m, x, -1e30), x),
         (S, BIT),
     ),
+    "another constant mask": (causal(-1e30), causal(-1e30, 1), (S,)),
+    "a constant mask by small numbers": (causal(-1e3), causal(-1e30), (S,)),
     "logits added that are not zero where kept": (
         masked(-1e9),
         lambda x, m: softmax(x + (2 - m.astype("float32")) * -1e9),

@@ -1,0 +1,104 @@
+"""Arrays of whole numbers and truth values that depend on no input: positions, and the masks that are made of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from equiv.programs.primitives import NUMPY_FUNCTIONS
+from equiv.programs.prover.terms import TermView, dtype_name
+
+MOST_ELEMENTS = 2**24
+"""Size above which an array is not computed: a causal mask of 4096 positions has as many elements."""
+
+Arrays = dict[str, np.ndarray]
+"""Term to its array, on the term's own axes."""
+
+
+def record_array(arrays: Arrays, eqn: Any, ins: Sequence[TermView], result: TermView) -> None:
+    """Record the array of an equation's result, if the arrays of all operands are known and numpy computes it alike."""
+    aval = eqn.outvars[0].aval
+    if result.constant is not None or result.term in arrays or result.dtype not in EXACT_DTYPES:
+        return
+    if aval.size > MOST_ELEMENTS or not all(isinstance(axis, int | None) for axis in result.axes):
+        return
+    given = [known_array(arrays, value) for value in ins]
+    if any(array is None for array in given):
+        return
+    array = _compute(eqn, given)
+    if array is not None and array.dtype == aval.dtype and array.shape == tuple(aval.shape):
+        arrays[result.term] = _on_own_axes(result, array)
+
+
+def known_array(arrays: Mapping[str, np.ndarray], value: TermView) -> np.ndarray | None:
+    """The array of a value, of its shape; None where it is not known."""
+    if value.dtype not in EXACT_DTYPES:
+        return None
+    if value.constant is not None:
+        return np.broadcast_to(np.asarray(value.constant, value.dtype), value.shape)
+    own = arrays.get(value.term)
+    if own is None or not all(isinstance(axis, int | None) for axis in value.axes):
+        return None
+    used = [axis for axis in value.axes if axis is not None]
+    if sorted(used) != list(range(own.ndim)):
+        return None
+    rows = np.expand_dims(own.transpose(used), [place for place, axis in enumerate(value.axes) if axis is None])
+    return np.broadcast_to(rows, value.shape)
+
+
+def _on_own_axes(result: TermView, array: np.ndarray) -> np.ndarray:
+    """The array of a term, from that of a value: without repeated axes, in the term's own order."""
+    places = sorted((axis, place) for place, axis in enumerate(result.axes) if axis is not None)
+    first = array[tuple(slice(None) if axis is not None else 0 for axis in result.axes)]
+    left = sorted(place for _, place in places)
+    return np.ascontiguousarray(first.transpose([left.index(place) for _, place in places]))
+
+
+EXACT_DTYPES = frozenset(("bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))))
+"""Dtypes whose operations numpy does exactly as XLA."""
+
+
+def _compute(eqn: Any, ins: Sequence[Any]) -> np.ndarray | None:
+    """The result of one equation in numpy; None for an operation that is not among those masks are made of."""
+    name, aval = eqn.primitive.name, eqn.outvars[0].aval
+    if name in COMPUTED:
+        return COMPUTED[name](eqn.params, aval, ins)
+    if name not in NUMPY_FUNCTIONS or name in ("div", "sqrt"):
+        return None
+    with np.errstate(over="ignore"):  # whole numbers wrap
+        return np.asarray(NUMPY_FUNCTIONS[name](*ins))
+
+
+def _iota(params: Mapping[str, Any], aval: Any, ins: Sequence[np.ndarray]) -> np.ndarray | None:
+    axis = params["dimension"]
+    numbers = np.arange(aval.shape[axis]).astype(dtype_name(aval.dtype))
+    return np.broadcast_to(np.expand_dims(numbers, [one for one in range(len(aval.shape)) if one != axis]), aval.shape)
+
+
+def _broadcast(params: Mapping[str, Any], aval: Any, ins: Sequence[np.ndarray]) -> np.ndarray | None:
+    sizes = [1] * len(aval.shape)
+    for place, size in zip(params["broadcast_dimensions"], ins[0].shape, strict=True):
+        sizes[place] = size
+    return np.broadcast_to(ins[0].reshape(sizes), aval.shape)
+
+
+def _convert(params: Mapping[str, Any], aval: Any, ins: Sequence[np.ndarray]) -> np.ndarray | None:
+    return ins[0].astype(dtype_name(aval.dtype))
+
+
+def _select(params: Mapping[str, Any], aval: Any, ins: Sequence[np.ndarray]) -> np.ndarray | None:
+    return np.where(ins[0], ins[2], ins[1]) if len(ins) == 3 and ins[0].dtype == bool else None
+
+
+Compute = Callable[[Mapping[str, Any], Any, Sequence[np.ndarray]], np.ndarray | None]
+
+COMPUTED: dict[str, Compute] = {
+    "iota": _iota,
+    "broadcast_in_dim": _broadcast,
+    "convert_element_type": _convert,
+    "select_n": _select,
+    "reshape": lambda params, aval, ins: None if params.get("dimensions") else ins[0].reshape(aval.shape),
+    "squeeze": lambda params, aval, ins: ins[0].reshape(aval.shape),
+    "transpose": lambda params, aval, ins: ins[0].transpose(params["permutation"]),
+}
+"""Primitive to its result in numpy, from parameters, the result's shape and dtype, and operands."""
