@@ -1,9 +1,19 @@
-"""Compare again on a longer batch, where an axis of one element hides what runs along it, such as a recurrence."""
+"""Compare again on a longer batch, where an axis of one element hides what runs along it, such as a recurrence.
+
+Whether a longer batch tells more is measured first, on the reference's calls and gradients alone; only where it does is
+anything compared on it. A leaf whose gradient is a sum that cancels, as that of every key's bias before a softmax, is
+told by no batch, and none is tried for it.
+"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from equiv.comparison.stages import open_case
+from equiv.backends.build import call_user_code
+from equiv.comparison.numeric.probe_set import make_probes
+from equiv.comparison.numeric.rounding import measure_responses, output_depths
+from equiv.comparison.observation import Outputs, RoundingNoise
+from equiv.comparison.sensitivity.trial_runs import BaseRun, LeafChange, TrialRuns
+from equiv.comparison.stages import open_case, trace_ports
 from equiv.comparison.state import STRUCTURE, CaseState, Stage, advance
 from equiv.core.batch_spec import BatchEntry, parse_batch
 from equiv.core.case import Case
@@ -11,6 +21,8 @@ from equiv.core.grades import REFUSAL_GRADES
 from equiv.core.results import ProbeTrial
 from equiv.errors import EquivError
 from equiv.programs.built_case import BuiltCase
+from equiv.programs.compiled import lower_programs, run_executable
+from equiv.programs.probes import Probe
 
 
 def try_longer_batch(state: CaseState, stages: Sequence[Stage]) -> CaseState:
@@ -23,21 +35,65 @@ def try_longer_batch(state: CaseState, stages: Sequence[Stage]) -> CaseState:
     earlier = tuple(one for one in state.checks if one.check == STRUCTURE or one.candidate not in state.candidates)
     if any(check.grade in REFUSAL_GRADES for check in state.checks if check not in earlier):
         return state
-    blind = _unnoticed_trials(state.trials)
-    for changed, case in longer_batches(state.built_case.case) if blind else ():
+    changes, before = _untold_changes(state), _unnoticed(state.trials)
+    for changed, case in longer_batches(state.built_case.case) if changes else ():
         state.progress(f"trying {', '.join(changed)}")
         try:
             opened = open_case(case, state.progress)
-            if not _same_leaves(state.built_case, opened.built_case):
+            if not _same_leaves(state.built_case, opened.built_case) or not _shows_any(state, opened, changes):
                 continue
             found = advance(replace(opened, candidates=state.candidates), stages)
         except EquivError:
             continue  # a model may be written for one shape only; the result of the own batch stands
-        if _unnoticed_trials(found.trials) < blind:
-            note = f"not noticed on the case's own batch: {', '.join(sorted(blind - _unnoticed_trials(found.trials)))}"
+        after = _unnoticed(found.trials)
+        if after.is_less(before):
+            told = [title for title in before.titles if title not in after.titles]
+            note = f"not noticed on the case's own batch: {', '.join(told)}"
             trials = (*found.trials, ProbeTrial("longer batch", changed, note=note))
             return replace(state, checks=(*earlier, *found.checks), trials=trials)
     return state
+
+
+def _untold_changes(state: CaseState) -> tuple[LeafChange, ...]:
+    """The changes that are not noticed and that a longer batch may show: all such leaves at once, and swaps of two."""
+    zero = state.zero_gradients
+    missed = [trial for trial in state.trials if not trial.detected and not zero.issuperset(trial.subject)]
+    moved = tuple(trial.subject[0] for trial in missed if trial.kind == "moved")
+    swapped = (trial.subject[:2] for trial in missed if trial.kind == "swapped" and trial.ratio is not None)
+    own = (LeafChange("moved", moved),) if moved else ()
+    return (*own, *(LeafChange("swapped", pair) for pair in swapped))
+
+
+def _shows_any(state: CaseState, opened: CaseState, changes: Sequence[LeafChange]) -> bool:
+    """Whether calls or gradients of the reference show a change on a longer batch.
+
+    Args:
+        state: the case on its own batch.
+        opened: the case on the longer one.
+        changes: those that are not noticed on its own batch.
+
+    Raises:
+        EquivError: the reference cannot be traced, compiled or run with this batch.
+    """
+    assert state.observed is not None, "its own batch was run"
+    traced = trace_ports(replace(opened, candidates=())).traced[opened.reference]
+    programs = replace(traced.programs, begin=None, step=None)
+    given, steps, factor = state.observed.probes[0], opened.built_case.case.steps, opened.built_case.case.budget_factor
+    probe = replace(make_probes(opened.built_case, traced.table)[0], variables=given.variables)
+
+    def compile_and_run() -> bool:
+        executable = lower_programs(programs, traced.table, steps, probe, quick=True)()
+
+        def run(one: Probe) -> Outputs:
+            return run_executable(executable, one)
+
+        outputs = run(probe)
+        responses = measure_responses(run, {probe.name: outputs}, [probe], in_float64=False)
+        noise = RoundingNoise(responses, {}, output_depths(programs, steps))
+        runs = TrialRuns((BaseRun(executable, probe, outputs, noise, factor),), left=len(changes))
+        return any(shown.noticed for shown in runs.try_changes(changes).values())
+
+    return call_user_code(opened.reference, "running on a longer batch", compile_and_run)
 
 
 def longer_batches(case: Case) -> Iterator[tuple[tuple[str, ...], Case]]:
@@ -67,8 +123,31 @@ def _longer_entry(dtype: str, shape: Sequence[int], axis: int, before: str) -> s
     return f"{dtype}[{','.join(map(str, sizes))}]{bound}"
 
 
-def _unnoticed_trials(trials: Sequence[ProbeTrial]) -> frozenset[str]:
-    return frozenset(trial.title for trial in trials if trial.kind in ("moved", "swapped") and not trial.detected)
+@dataclass(frozen=True)
+class _Unnoticed:
+    """What the probes of a batch do not notice.
+
+    Attributes:
+        titles: of the trials.
+        leaves: those of which no change is noticed.
+        pairs: number of pairs of which no swap is.
+    """
+
+    titles: tuple[str, ...]
+    leaves: frozenset[str]
+    pairs: int
+
+    def is_less(self, other: "_Unnoticed") -> bool:
+        """Whether nothing else is unnoticed, and not as much."""
+        within = self.leaves <= other.leaves and self.pairs <= other.pairs
+        return within and (self.leaves, self.pairs) != (other.leaves, other.pairs)
+
+
+def _unnoticed(trials: Sequence[ProbeTrial]) -> _Unnoticed:
+    missed = [trial for trial in trials if trial.kind in ("moved", "swapped") and not trial.detected]
+    leaves = frozenset(trial.subject[0] for trial in missed if trial.kind == "moved")
+    pairs = sum(trial.pairs for trial in missed if trial.kind == "swapped")
+    return _Unnoticed(tuple(trial.title for trial in missed), leaves, pairs)
 
 
 def _same_leaves(one: BuiltCase, other: BuiltCase) -> bool:

@@ -395,6 +395,6 @@ def try_probes(state: CaseState) -> CaseState:
     reference, compiled = state.observed, state.compiled_reference
     assert reference is not None, "run_reference comes before"
     assert compiled is not None, "a frozen reference has its trials already"
-    base, factor = reference.observed.samples["0"].native, state.built_case.case.budget_factor
-    trials = measure_sensitivity(compiled, reference.probes, base, reference.noise, factor)
-    return replace(state, trials=(*trials, *state.trials))
+    found = measure_sensitivity(compiled, reference, state.built_case.case.budget_factor)
+    zero = frozenset(leaf for leaf, slopes in found.slopes.items() if slopes.is_zero_in_theory)
+    return replace(state, trials=(*found.trials, *state.trials), zero_gradients=zero)

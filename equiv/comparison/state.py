@@ -54,6 +54,7 @@ class CaseState:
         progress: called with a text for every stage.
         checks: those that are complete.
         trials: of the probes and proofs.
+        zero_gradients: leaves whose gradient is zero in theory: what is left of it is rounding.
         traced: port to its programs.
         prover_side: what candidates are proved against.
         proofs: candidate to its proofs.
@@ -78,6 +79,7 @@ class CaseState:
     progress: ReportStage = lambda _: None
     checks: tuple[CheckResult, ...] = ()
     trials: tuple[ProbeTrial, ...] = ()
+    zero_gradients: frozenset[str] = frozenset()
     traced: Mapping[str, TracedPort] = field(default_factory=dict)
     prover_side: ProverSide | None = None
     proofs: Mapping[str, Proofs] = field(default_factory=dict)

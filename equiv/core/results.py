@@ -214,10 +214,13 @@ class ProbeTrial:
         kind: `moved`, `swapped`: leaves of the reference were changed; `mutated proof`: an equation of a proved program
             was; `longer batch`: the probes have a longer batch than the case's own; `environment`: the reference was
             frozen before.
-        subject: the leaf moved; both leaves swapped; candidate and program; the entries of the longer batch; or empty.
+        subject: the leaf moved; the leaves of which two are swapped; candidate and program; the entries of the longer
+            batch; or empty.
         detected: whether it changes an output by more than its budget, or breaks the proof.
-        ratio: largest change / budget of a moved or swapped leaf; None where the budget is 0.
+        ratio: largest change / budget of a moved leaf, or of the swap that shows least of those that were run; None
+            where the budget is 0, or where none was run.
         note: what shows it or why nothing does; what changed, in a sentence.
+        pairs: how many pairs of the leaves were swapped; in other trials 1.
     """
 
     kind: TrialKind
@@ -225,10 +228,13 @@ class ProbeTrial:
     detected: bool = True
     ratio: float | None = None
     note: str = ""
+    pairs: int = 1
 
     @property
     def title(self) -> str:
         """The trial in a few words, such as `swapped a and b`."""
+        if self.kind == "swapped" and len(self.subject) > 2:
+            return f"swapped any two of {', '.join(self.subject)}"
         return f"{self.kind} {(', ' if self.kind in LISTED_KINDS else ' and ').join(self.subject)}".strip()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from equiv.core.budget import BUDGET_LEVEL, BUDGET_RISK, rounding_growth
 from equiv.core.output_name import TRAINING
-from equiv.core.results import CaseResult, CheckResult, Finding, ProbeTrial
+from equiv.core.results import CaseResult, CheckResult, Finding, ProbeTrial, TrialKind
 
 GRADE_SIGNS = {
     "proved": "✓",
@@ -48,6 +48,12 @@ def _worst_ratio(check: CheckResult) -> str:
 def format_ratio(ratio: float) -> str:
     """Format a ratio with two digits: `0.03`, `1.2`, `4.1e+03`."""
     return f"{ratio:.2g}"
+
+
+def count_trials(trials: Sequence[ProbeTrial], kind: TrialKind) -> str:
+    """How many of the trials of a kind are detected, in words; of swaps how many pairs."""
+    tried = [trial for trial in trials if trial.kind == kind]
+    return f"{sum(trial.pairs for trial in tried if trial.detected)} of {sum(trial.pairs for trial in tried)}"
 
 
 def describe_conditions(trials: Sequence[ProbeTrial]) -> list[str]:

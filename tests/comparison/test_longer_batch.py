@@ -51,6 +51,34 @@ CASE = Case(
 """
 
 
+UNTOLD = """
+from equiv.case import Case
+from equiv.layers import parameter
+
+
+def linen():
+    import flax.linen as nn
+    import jax
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            a, w = (self.param(name, nn.initializers.ones, shape) for name, shape in (("a", [1]), ("w", [4, 3])))
+            return FORMULA
+
+    return Model()
+
+
+CASE = Case(
+    guide="none",
+    models={"linen": linen, "again": linen},
+    batch={"x": "float32[5,1,4]"},
+    layers=(parameter("a", linen="a"), parameter("w", linen="w")),
+    steps=1,
+)
+"""
+
+
 @cache
 def judged(carry: str, shape: str = "pass") -> CaseResult:
     case = helpers.case_from(SOURCE.replace("CARRY", carry).replace("SHAPE", shape), "one_step")
@@ -102,6 +130,18 @@ def test_a_refusal_on_the_own_batch_stands():
     result = judged("carry if inputs.shape[0] > 5 else carry + 1")
     assert result.verdicts == {"nnx": "different"}
     assert longer(result) == []
+
+
+@pytest.mark.parametrize(("formula", "tried"), [("jax.nn.softmax(x @ w + a)", 0), ("x @ w + 0.0 * a", 3)])
+def test_nothing_is_compared_on_batches_that_cannot_tell(formula, tried):
+    """None is tried for a sum that cancels; for a leaf that is not used, the reference alone runs on each."""
+    told: list[str] = []
+    case = helpers.case_from(UNTOLD.replace("FORMULA", formula), "untold")
+    result = run_case(LoadedCase("untold", "Untold.", case), told.append)
+    assert not is_detected(result, "a")
+    assert longer(result) == []
+    assert sum("trying" in one for one in told) == tried
+    assert sum("compiling again" in one for one in told) == 1
 
 
 @pytest.mark.parametrize(

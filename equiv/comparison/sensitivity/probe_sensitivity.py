@@ -1,103 +1,105 @@
-"""Probe sensitivity: changing any leaf, or swapping two of one shape, must change an output by more than its budget.
+"""Probe sensitivity: changing any leaf, or swapping two that are alike, must change an output by more than its budget.
 
 Default-initialised parameters fail this: their zeros and ones hide half of all swapped leaves.
+
+What can be read from gradients needs no run; runs are for what is left, and there are no more of them than leaves.
 """
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from itertools import combinations
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from equiv.comparison.numeric.blocks import element_responses, finite_difference
-from equiv.comparison.numeric.budgets import find_responses, limit_finite, over_budget
+from equiv.backends.build import call_user_code
+from equiv.comparison.numeric.rounding import measure_responses
 from equiv.comparison.numeric.run_port import CompiledPort
-from equiv.comparison.observation import Outputs, RoundingNoise
+from equiv.comparison.observation import FRESH_STATE, RoundingNoise
+from equiv.comparison.sensitivity.alike import group_alike
+from equiv.comparison.sensitivity.first_order import LeafSlopes, measure_slopes, returned_leaves
+from equiv.comparison.sensitivity.moves import try_moves, unnoticed_leaves
+from equiv.comparison.sensitivity.swaps import try_swaps
+from equiv.comparison.sensitivity.trial_runs import BaseRun, TrialRuns
+from equiv.comparison.state import Reference
 from equiv.core.batch_spec import FLOAT_DTYPES
-from equiv.core.budget import rounding_growth
-from equiv.core.output_name import OutputName
-from equiv.core.results import ProbeTrial, TrialKind
-from equiv.programs.compiled import run_executable
-from equiv.programs.probes import NamedArrays, Probe
+from equiv.core.results import ProbeTrial
+from equiv.errors import EquivError
+from equiv.programs.compiled import lower_programs, run_executable
+from equiv.programs.probes import Probe, ulp
+from equiv.programs.traced_port import trace_port_float64
 
 
-def measure_sensitivity(
-    compiled: CompiledPort, probes: tuple[Probe, ...], base: Outputs, noise: RoundingNoise, factor: float
-) -> tuple[ProbeTrial, ...]:
-    """Measure whether the first probe shows a change of each leaf, and a swap of each two leaves of one shape.
+@dataclass(frozen=True)
+class Sensitivity:
+    """What the first probe notices.
+
+    Attributes:
+        trials: one for each leaf that is moved; for leaves that are alike, one for all swaps that are noticed and one
+            for each set of leaves of which none is.
+        slopes: leaf to what its gradients say.
+        runs: number of runs with changed leaves that were made.
+    """
+
+    trials: tuple[ProbeTrial, ...]
+    slopes: dict[str, LeafSlopes]
+    runs: int
+
+
+def measure_sensitivity(compiled: CompiledPort, reference: Reference, factor: float) -> Sensitivity:
+    """Measure whether the first probe shows a change of each leaf, and a swap of each two of one shape and dtype.
 
     Args:
         compiled: the compiled reference.
-        probes: its probes; the first is changed.
-        base: the outputs of the reference on it.
-        noise: how rounding moves the reference.
+        reference: its probes, its outputs on them, and how rounding moves it.
         factor: the case's `budget_factor`.
     """
-    probe = probes[0]
-    budgets = {name: _output_budgets(name, array, noise, factor) for name, array in base.items()}
-    changes = [*(("moved", *one) for one in _move_leaves(probe)), *(("swapped", *one) for one in _swap_leaves(probe))]
-    return tuple(
-        _try_change(kind, leaves, run_executable(compiled.native, changed), base, budgets)
-        for kind, leaves, changed in changes
-    )
+    first, table = reference.probes[0], compiled.table
+    bases = tuple(_base_runs(compiled, reference, factor, first))
+    slopes = measure_slopes(bases, first.variables)
+    if not all(one.suffices for one in slopes.values()) and (finer := _finer_run(compiled, reference, factor)):
+        bases = (*bases, finer)
+        slopes = measure_slopes(bases, first.variables)
+    runs = TrialRuns(bases, left=len(first.variables))
+    moved = try_moves(runs, slopes, returned_leaves(compiled.native.programs))
+    fresh = next((probe for probe in reference.probes if probe.name == FRESH_STATE), None)
+    started = None if fresh is None else next(_base_runs(compiled, reference, factor, fresh))
+    swapped = try_swaps(runs, table, group_alike(table, first.variables), started, unnoticed_leaves(moved))
+    return Sensitivity((*moved, *swapped), slopes, runs.made)
 
 
-def _move_leaves(probe: Probe) -> Iterator[tuple[tuple[str], Probe]]:
-    for leaf, array in probe.variables.items():
-        # A different factor for every element: a normalisation would hide a common one.
-        factors = np.linspace(1.25, 1.75, num=array.size).reshape(array.shape)
-        changed = array * factors + 0.125 if str(array.dtype) in FLOAT_DTYPES else array + 1
-        yield (leaf,), _with_variables(probe, {leaf: changed.astype(array.dtype)})
+def _base_runs(compiled: CompiledPort, reference: Reference, factor: float, probe: Probe) -> Iterator[BaseRun]:
+    """Yield the native run and, where it decides, the float64 run."""
+    sample = reference.observed.samples[probe.name]
+    yield BaseRun(compiled.native, probe, sample.native, reference.noise, factor)
+    if compiled.float64 is not None and sample.float64 is not None:
+        yield BaseRun(compiled.float64, probe, sample.float64, reference.noise, factor)
 
 
-def _swap_leaves(probe: Probe) -> Iterator[tuple[tuple[str, str], Probe]]:
-    for one, other in combinations(probe.variables, 2):
-        first, second = probe.variables[one], probe.variables[other]
-        if first.shape == second.shape and first.dtype == second.dtype:
-            yield (one, other), _with_variables(probe, {one: second, other: first})
+def _finer_run(compiled: CompiledPort, reference: Reference, factor: float) -> BaseRun | None:
+    """Run calls and gradients in float64, where the port computes in less than float32 and all of it is proved.
 
-
-def _with_variables(probe: Probe, changed: NamedArrays) -> Probe:
-    return replace(probe, variables={**probe.variables, **changed})
-
-
-def _try_change(
-    kind: TrialKind, leaves: tuple[str, ...], outputs: Outputs, base: Outputs, budgets: Mapping[OutputName, np.ndarray]
-) -> ProbeTrial:
-    """Judge whether a changed probe moves an output.
-
-    The trained value of the moved leaf itself does not count: it changes even if the model does not use the leaf.
+    Such a port has no float64 run, but one that is not the same would have one: a bfloat16 run alone looks blind.
     """
-    shown, ratio = "", 0.0
-    for name, budget in budgets.items():
-        # A port that swaps two leaves swaps them in its outputs, too.
-        other = _swap_leaf_names(name, leaves[0], leaves[-1])
-        if other not in outputs or (name.kind == "leaf" and leaves == (name.leaf,)):
-            continue
-        found = _change_over_budget(base[name], outputs[other], budget)
-        if found > ratio:
-            shown, ratio = str(name), found
-    if ratio > 1:
-        return ProbeTrial(kind, leaves, True, ratio if math.isfinite(ratio) else None, f"seen in {shown}")
-    note = "it changes no output, gradient, state or train step by more than its budget"
-    return ProbeTrial(kind, leaves, False, ratio, note)
+    probe, names = reference.probes[0], [part.name for part in compiled.traced.programs.parts]
+    if compiled.float64 is not None or compiled.why_no_float64 or not _is_narrow(reference, probe):
+        return None
+    programs = trace_port_float64(compiled.traced, frozenset(names))
+    if isinstance(programs, str):
+        return None
+
+    def compile_and_run() -> BaseRun:
+        executable = lower_programs(programs, compiled.table, compiled.native.steps, probe)()
+        run = partial(run_executable, executable)
+        outputs = run(probe)
+        responses = measure_responses(run, {probe.name: outputs}, [probe], in_float64=True)
+        return BaseRun(executable, probe, outputs, RoundingNoise({}, responses, reference.noise.depth), factor)
+
+    try:
+        return call_user_code(compiled.table.port, "running in float64", compile_and_run)
+    except EquivError:
+        return None  # what it is in its own precision is all that is known
 
 
-def _swap_leaf_names(name: OutputName, one: str, other: str) -> OutputName:
-    """Swap two leaves in the name of an output."""
-    return replace(name, leaf={one: other, other: one}.get(name.leaf, name.leaf))
-
-
-def _output_budgets(name: OutputName, array: np.ndarray, noise: RoundingNoise, factor: float) -> np.ndarray:
-    if str(array.dtype) not in FLOAT_DTYPES:
-        return np.zeros(array.shape)
-    responses = element_responses(find_responses(noise, "0", name, in_float64=False), array)
-    return limit_finite(rounding_growth(noise.depth.get(name, 1), factor), responses)
-
-
-def _change_over_budget(before: np.ndarray, after: np.ndarray, budgets: np.ndarray) -> float:
-    """Compute the largest change of an output over its budget; infinite where a budget is zero or the change NaN."""
-    difference = finite_difference(before.astype("float64"), after.astype("float64"))
-    worst = np.max(over_budget(np.where(np.isnan(difference), np.inf, difference), budgets), initial=0.0)
-    return float(worst)
+def _is_narrow(reference: Reference, probe: Probe) -> bool:
+    dtypes = {array.dtype for array in reference.observed.samples[probe.name].native.values()}
+    return any(str(dtype) in FLOAT_DTYPES and ulp(dtype) > ulp(np.dtype("float32")) for dtype in dtypes)

@@ -12,9 +12,16 @@ from equiv.core.checks import CHECK_NAMES
 from equiv.core.environment import library_distributions
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.headline import headline_finding, place_words, severity, verdict_reason, verdict_words
-from equiv.core.results import CaseResult, CheckResult, Finding, ProbeTrial, RunResult, TrialKind
+from equiv.core.results import CaseResult, CheckResult, Finding, ProbeTrial, RunResult
 from equiv.core.selfcheck_results import OUTCOMES
-from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_conditions, describe_finding
+from equiv.report.cells import (
+    NOT_APPLICABLE,
+    VERDICT_SIGNS,
+    check_cell,
+    count_trials,
+    describe_conditions,
+    describe_finding,
+)
 from equiv.report.remarks import describe_remarks
 from equiv.report.scopes import describe_scopes
 from equiv.report.terminal.initial_values import describe_initial_values
@@ -121,18 +128,14 @@ def _findings_line(result: RunResult) -> str:
 
 def _probes_line(tried: list[ProbeTrial]) -> str:
     """Summarise how sensitive the probes are: changed leaves, swapped leaves and mutated proofs that they notice."""
-
-    def count(kind: TrialKind) -> str:
-        found = [trial.detected for trial in tried if trial.kind == kind]
-        return f"{sum(found)} of {len(found)}"
-
     undetected = [escape(trial.title) for trial in tried if not trial.detected]
     rest = [f"not noticed: {', '.join(undetected)}"] if undetected else []
     rest += [escape(condition) for condition in describe_conditions(tried)]
     return "; ".join(
         (
-            f"probes: {count('moved')} changed leaves and {count('swapped')} swapped leaf pairs noticed",
-            f"{count('mutated proof')} proofs fail, as they should, when an equation is changed",
+            f"probes: {count_trials(tried, 'moved')} changed leaves and {count_trials(tried, 'swapped')} swapped leaf "
+            "pairs noticed",
+            f"{count_trials(tried, 'mutated proof')} proofs fail, as they should, when an equation is changed",
             *rest,
         )
     )

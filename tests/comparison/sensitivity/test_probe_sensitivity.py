@@ -1,13 +1,20 @@
 """Probe sensitivity: a leaf without effect, or two that only enter as a sum, are unidentifiable."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from itertools import combinations
 
 import helpers
 import pytest
 
-from equiv.comparison.sensitivity.probe_sensitivity import measure_sensitivity
-from equiv.comparison.stages import open_case, run_reference, start_compiling, trace_ports, try_probes
-from equiv.comparison.state import advance
+from equiv.comparison.sensitivity.moves import unnoticed_leaves
+from equiv.comparison.sensitivity.probe_sensitivity import Sensitivity, measure_sensitivity
+from equiv.comparison.sensitivity.trial_runs import BaseRun, LeafChange, compare_change
+from equiv.comparison.stages import open_case, run_reference, start_compiling, trace_ports
+from equiv.comparison.state import CaseState, advance
+from equiv.core.results import ProbeTrial
+from equiv.programs.compiled import run_executable
 
 SOURCE = """
 from equiv.case import Case
@@ -21,7 +28,7 @@ def linen():
     class Model(nn.Module):
         @nn.compact
         def __call__(self, x):
-            a, b = (self.param(name, nn.initializers.ones, [3]) for name in "ab")
+            NAMES = (self.param(name, nn.initializers.ones, [3]) for name in "NAMES".replace(", ", ""))
             w = self.param("w", nn.initializers.ones, [4, 3])
             return FORMULA
 
@@ -32,32 +39,49 @@ CASE = Case(
     guide="none",
     models={"linen": linen},
     batch={"x": "float32[5,4]"},
-    layers=tuple(parameter(name, linen=name) for name in ("a", "b", "w")),
+    layers=tuple(parameter(name, linen=name) for name in ("NAMES".replace(", ", "") + "w")),
     steps=2,
 )
 """
 
 
-def detected(formula: str, factor: float = 1.0) -> dict[tuple[str, ...], bool]:
-    """Changed leaves to whether an output shows the change, for a model of three leaves."""
-    case = replace(helpers.case_from(SOURCE.replace("FORMULA", formula), "adequate"), budget_factor=factor)
+@cache
+def observed(formula: str, factor: float = 1.0, names: str = "ab") -> CaseState:
+    """A model of some leaves of three elements and a kernel, run on its probes."""
+    source = SOURCE.replace("FORMULA", formula).replace("NAMES", ", ".join(names))
+    case = replace(helpers.case_from(source, "adequate"), budget_factor=factor)
     state = replace(open_case(case), in_float64={"linen": frozenset()}, candidates=())
-    trials = advance(state, (trace_ports, start_compiling, run_reference, try_probes)).trials
-    assert [trial.kind for trial in trials] == ["moved" if len(trial.subject) == 1 else "swapped" for trial in trials]
-    return {trial.subject: trial.detected for trial in trials}
+    return advance(state, (trace_ports, start_compiling, run_reference))
 
 
-def undetected(formula: str) -> list[tuple[str, ...]]:
-    return [leaves for leaves, shown in detected(formula).items() if not shown]
+def measured(formula: str, factor: float = 1.0, names: str = "ab") -> Sensitivity:
+    state = observed(formula, factor, names)
+    assert state.compiled_reference is not None
+    assert state.observed is not None
+    return measure_sensitivity(state.compiled_reference, state.observed, factor)
+
+
+def undetected(formula: str, names: str = "ab") -> list[tuple[str, ...]]:
+    return [trial.subject for trial in measured(formula, names=names).trials if not trial.detected]
+
+
+def unnoticed_pairs(trials: Sequence[ProbeTrial]) -> set[tuple[str, ...]]:
+    missed = [trial for trial in trials if trial.kind == "swapped" and not trial.detected]
+    pairs = [pair for trial in missed for pair in combinations(trial.subject, 2)]
+    assert len(pairs) == sum(trial.pairs for trial in missed)
+    return set(map(tuple, map(sorted, pairs)))
 
 
 def test_every_leaf_is_moved_and_equal_shapes_are_swapped():
-    assert detected("(x @ w * a + b) ** 2") == dict.fromkeys((("a",), ("b",), ("w",), ("a", "b")), True)
+    trials = measured("(x @ w * a + b) ** 2").trials
+    expected = [("moved", ("a",)), ("moved", ("b",)), ("moved", ("w",)), ("swapped", ("a", "b"))]
+    assert [(trial.kind, trial.subject) for trial in trials] == expected
+    assert all(trial.detected for trial in trials)
 
 
 def test_a_wider_budget_of_the_case_hides_changes():
     """Budgets are those that candidates are compared with, the case's factor included."""
-    assert set(detected("(x @ w * a + b) ** 2", factor=1e20).values()) == {False}
+    assert not any(trial.detected for trial in measured("(x @ w * a + b) ** 2", factor=1e20).trials)
 
 
 @pytest.mark.parametrize(
@@ -79,12 +103,55 @@ def test_a_bias_before_a_softmax_over_its_axis_is_reported():
     assert undetected("jax.nn.softmax(x @ w + a[:1]) * b") == [("a",)]
 
 
-@pytest.mark.parametrize("name", ["counter", "custom_linear", "stateful_linear", "rnn_scan"])
+def test_a_change_without_a_slope_is_found_by_a_run():
+    """Where a slope is zero, as below a threshold that the change crosses, the gradient says nothing."""
+    assert undetected("x @ w * b + jax.numpy.round(4 * jax.lax.stop_gradient(a))") == []
+
+
+def test_what_bfloat16_hides_is_seen_in_float64():
+    """Between 512 and 1024 numbers of bfloat16 are 4 apart; all of it is proved, and has no float64 run else."""
+    formula = "700 + (x @ w * a + b).astype('bfloat16') * jax.nn.softmax(a)"
+    assert undetected(formula) == []
+    assert undetected("700 + (x @ w * (a * b)).astype('bfloat16')") == [("a", "b")]
+
+
+MANY = "abcdefghijklmno"
+"""Fifteen leaves of one shape have 105 pairs, many more than there may be runs."""
+
+PLANTED = (
+    "(jax.numpy.tanh(x @ w * a + b) * c + jax.numpy.sin(d * x[:, :1]) * e + f * x[:, 1:2] ** 2) * (g * h)"
+    " + (i + j + k + l) + 0.0 * m + jax.numpy.tanh(1e6 * n**2) + jax.numpy.tanh(1e6 * o**2) * x[:, 2:3]"
+)
+ALIKE = ("gh", "ijkl", "mno")
+"""Leaves of which any two may be swapped: scales that commute, a sum, and what is zero or saturated on the probe."""
+
+
+def test_swaps_of_many_leaves_are_decided_as_by_runs():
+    """No more runs than leaves say what a run of each of the 105 swaps says."""
+    found, state = measured(PLANTED, names=MANY), observed(PLANTED, 1.0, MANY)
+    assert found.runs <= len(MANY) + 1
+    assert sum(trial.pairs for trial in found.trials if trial.kind == "swapped") == 105
+    missed = {pair for pair in combinations(MANY, 2) if not is_noticed(state, LeafChange("swapped", pair))}
+    assert unnoticed_pairs(found.trials) == missed
+    assert missed == {pair for alike in ALIKE for pair in combinations(alike, 2)}
+    assert unnoticed_leaves(found.trials) == set("mno")
+
+
+def is_noticed(state: CaseState, change: LeafChange) -> bool:
+    """Whether a change shows in a run of its own."""
+    compiled, reference = state.compiled_reference, state.observed
+    assert compiled is not None
+    assert reference is not None
+    probe = reference.probes[0]
+    base = BaseRun(compiled.native, probe, reference.observed.samples[probe.name].native, reference.noise, 1.0)
+    return compare_change(base, change, run_executable(compiled.native, change.apply(probe))).noticed
+
+
+@pytest.mark.parametrize("name", ["counter", "custom_linear", "stateful_linear", "rnn_scan", "loop_over_layers"])
 def test_every_leaf_and_swap_of_a_real_case_is_noticed(name):
     reference = helpers.reference(name)
-    prepared = helpers.compiled_reference(name)
-    given = reference.observed.samples["0"].native
-    trials = measure_sensitivity(prepared, reference.probes, given, reference.noise, 1.0)
-    assert trials
-    assert [trial for trial in trials if not trial.detected] == []
-    assert all(trial.note.startswith("seen in ") for trial in trials)
+    found = measure_sensitivity(helpers.compiled_reference(name), reference, 1.0)
+    assert found.trials
+    assert [trial for trial in found.trials if not trial.detected] == []
+    assert all(trial.note.startswith("seen in ") for trial in found.trials)
+    assert found.runs <= len(reference.probes[0].variables)

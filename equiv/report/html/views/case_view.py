@@ -9,7 +9,7 @@ from equiv.core.headline import verdict_reason, verdict_words
 from equiv.core.results import TrialKind
 from equiv.core.scope import group_by_port
 from equiv.core.selfcheck_results import OUTCOME_SIGNS, OUTCOMES, FaultMatrix, MutantResult
-from equiv.report.cells import VERDICT_SIGNS, describe_conditions
+from equiv.report.cells import VERDICT_SIGNS, count_trials, describe_conditions
 from equiv.report.findings.likely_causes import describe_side, failed_findings, likely_causes
 from equiv.report.html.anchors import anchor
 from equiv.report.html.plots.case_plots import case_plots
@@ -167,8 +167,8 @@ def _probe_summary(entry: MergedCase) -> tuple[str, tuple[str, ...]]:
     trials = entry.case.trials
     counted = []
     for kind, words in TRIAL_WORDS.items():
-        if found := [trial.detected for trial in trials if trial.kind == kind]:
-            counted.append(f"{sum(found)} of {len(found)} {words}")
+        if any(trial.kind == kind for trial in trials):
+            counted.append(f"{count_trials(trials, kind)} {words}")
     undetected = tuple(f"{trial.title}: {trial.note}" for trial in trials if not trial.detected)
     return "; ".join(filter(None, (", ".join(counted), *describe_conditions(trials)))), undetected
 

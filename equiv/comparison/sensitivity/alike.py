@@ -1,0 +1,123 @@
+"""Leaves that one could take for another: those of one shape, dtype and collection, and what tells them apart.
+
+Two ports that differ by a swap of two leaves give the same outputs, but for the names of these two, wherever both
+leaves have the same values. So there one run shows of every pair whether a swap matters: what is computed of the one
+leaf has to differ from what is computed of the other.
+
+- Gradients, where all leaves of a shape have the same values. There is no such probe, so that this says that the two
+  leaves play different roles; `swaps` says how that is tried on the probe itself.
+- State, on the probe with fresh state. There a port that swaps two leaves starts with their values swapped, too.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from equiv.comparison.numeric.blocks import measure_blocks
+from equiv.comparison.numeric.rounding import ROUNDING_NUDGES
+from equiv.comparison.observation import RoundingNoise
+from equiv.comparison.sensitivity.first_order import zero_levels
+from equiv.comparison.sensitivity.separation import Evidence, Separation, separate_leaves
+from equiv.comparison.sensitivity.trial_runs import BaseRun, TrialRuns, with_variables
+from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.leaves import LeafTable
+from equiv.core.output_name import OutputName, ProgramName
+from equiv.programs.probes import NamedArrays, Probe, perturb_by_ulp
+
+TIED = "tied"
+"""Name of the probe on which all leaves of a shape have the same values; no candidate runs on it."""
+
+TIED_RUNS = 1 + ROUNDING_NUDGES
+"""Number of runs that `separate_tied` makes."""
+
+
+def group_alike(table: LeafTable, variables: NamedArrays) -> tuple[tuple[str, ...], ...]:
+    """Group the leaves of a probe by shape, dtype and collection; leaves that are alone are left out.
+
+    A leaf that is taken for one of another collection is found by the check of structure.
+    """
+    groups: dict[tuple[str, str, tuple[int, ...]], list[str]] = {}
+    for leaf, array in variables.items():
+        groups.setdefault((table[leaf].spec.collection, str(array.dtype), array.shape), []).append(leaf)
+    return tuple(tuple(leaves) for leaves in groups.values() if len(leaves) > 1)
+
+
+def separate_fresh(base: BaseRun, leaves: Sequence[str]) -> Separation:
+    """Tell leaves of state apart by what training makes of them from the library's own fresh state.
+
+    Args:
+        base: the reference on the probe with fresh state.
+        leaves: of one shape, dtype and collection.
+    """
+    return _separate(base, leaves, lambda name: name.is_leaf)
+
+
+def separate_tied(runs: TrialRuns, base: BaseRun, groups: Iterable[Sequence[str]]) -> dict[tuple[str, ...], Separation]:
+    """Tell leaves apart by their gradients where all of a group have the same values.
+
+    Args:
+        runs: of which `TIED_RUNS` are made.
+        base: the reference on the probe as it is.
+        groups: of float leaves.
+
+    Returns:
+        Group to its separation; groups of leaves without gradients are not told apart.
+    """
+    tied = _tie_groups(base.probe, groups)
+    outputs = runs.run(base, tied)
+    dtype = "float64" if base.in_float64 else None
+    nudged = [runs.run(base, perturb_by_ulp(tied, seed, dtype)) for seed in range(1, TIED_RUNS)]
+    responses = {
+        name: measure_blocks(array, [one[name] for one in nudged])
+        for name, array in outputs.items()
+        if name.kind == "gradient" and str(array.dtype) in FLOAT_DTYPES
+    }
+    noise = RoundingNoise({TIED: responses}, {TIED: responses}, base.noise.depth)
+    there = BaseRun(base.executable, tied, outputs, noise, base.factor)
+    return {tuple(leaves): _separate(there, leaves, lambda name: name.kind == "gradient") for leaves in groups}
+
+
+def _tie_groups(probe: Probe, groups: Iterable[Sequence[str]]) -> Probe:
+    given = probe.variables
+    return replace(with_variables(probe, {leaf: given[leaves[0]] for leaves in groups for leaf in leaves}), name=TIED)
+
+
+MOST_READ = 4096
+"""Number of elements of an output that are looked at to tell leaves apart, spread over it, besides the largest."""
+
+
+def _separate(base: BaseRun, leaves: Sequence[str], wanted: Callable[[OutputName], bool]) -> Separation:
+    """Tell leaves apart by outputs that are named after them."""
+    levels = zero_levels(base)
+    named: dict[str, dict[OutputName, OutputName]] = {leaf: {} for leaf in leaves}
+    for name in base.outputs:
+        if name.leaf in named and wanted(name):
+            named[name.leaf][replace(name, leaf="")] = name
+    common = [key for key in named[leaves[0]] if all(key in found for found in named.values())]
+    if not common:
+        return Separation((tuple(leaves),))
+    first = [base.outputs[named[leaves[0]][key]] for key in common]
+    places = [_choose_elements(array) for array in first]
+    return separate_leaves(
+        {leaf: _evidence(base, levels, [named[leaf][key] for key in common], places) for leaf in leaves}
+    )
+
+
+def _choose_elements(array: np.ndarray) -> np.ndarray:
+    """Indices into the flat array: evenly spread ones and the largest ones, of which a lookup table has few."""
+    if array.size <= 2 * MOST_READ:
+        return np.arange(array.size)
+    spread = np.linspace(0, array.size - 1, MOST_READ).astype(int)
+    largest = np.argpartition(-np.abs(array.ravel()), MOST_READ)[:MOST_READ]
+    return np.unique(np.concatenate([spread, largest]))
+
+
+def _evidence(
+    base: BaseRun, levels: Mapping[ProgramName, float], names: Sequence[OutputName], places: Sequence[np.ndarray]
+) -> Evidence:
+    values, budgets = [], []
+    for name, chosen in zip(names, places, strict=True):
+        values.append(base.outputs[name].ravel()[chosen].astype("float64"))
+        budgets.append(np.maximum(base.budgets(name).ravel()[chosen], levels.get(name.program, 0.0)))
+    return Evidence(np.concatenate(values), np.concatenate(budgets))

@@ -1,0 +1,50 @@
+"""Whether the first probe shows a change of each leaf."""
+
+from collections.abc import Mapping, Sequence
+
+from equiv.comparison.sensitivity.first_order import LeafSlopes
+from equiv.comparison.sensitivity.trial_runs import LeafChange, Shown, TrialRuns, finite_ratio
+from equiv.core.output_name import OutputName
+from equiv.core.results import ProbeTrial
+
+UNNOTICED = "it changes no output, gradient, state or train step by more than its budget"
+ZERO_IN_THEORY = "its gradient is zero in theory, and"
+NOT_TRIED = "not tried: no more runs are made than there are leaves"
+
+
+def try_moves(
+    runs: TrialRuns, slopes: Mapping[str, LeafSlopes], returned: Mapping[str, OutputName]
+) -> tuple[ProbeTrial, ...]:
+    """Decide for each leaf whether a change of it is noticed: from gradients or from what is returned, else by a run.
+
+    Args:
+        runs: that may be made.
+        slopes: leaf to what its gradients say.
+        returned: leaf to the output that is the leaf itself.
+    """
+    known = {leaf: one.shown for leaf, one in slopes.items() if one.suffices}
+    known |= {leaf: Shown(str(name), float("inf")) for leaf, name in returned.items() if leaf in slopes}
+    flat = [leaf for leaf, one in slopes.items() if one.is_zero and leaf not in known]
+    # A joint run costs one more than they have together if it shows something: then it must not be one too many.
+    if len(flat) > 1 and len(flat) < runs.left:
+        together = LeafChange("moved", tuple(flat))
+        shown = runs.try_changes([together]).get(together)
+        if shown is not None and not shown.noticed:
+            known |= dict.fromkeys(flat, shown)
+    left = [LeafChange("moved", (leaf,)) for leaf in slopes if leaf not in known]
+    known |= {change.leaves[0]: shown for change, shown in runs.try_changes(left).items()}
+    return tuple(_moved_trial(leaf, known.get(leaf), slopes[leaf]) for leaf in slopes)
+
+
+def _moved_trial(leaf: str, shown: Shown | None, slopes: LeafSlopes) -> ProbeTrial:
+    if shown is None:
+        return ProbeTrial("moved", (leaf,), False, note=NOT_TRIED)
+    if shown.noticed:
+        return ProbeTrial("moved", (leaf,), True, finite_ratio(shown.ratio), f"seen in {shown.output}")
+    note = f"{ZERO_IN_THEORY} {UNNOTICED}" if slopes.is_zero_in_theory else UNNOTICED
+    return ProbeTrial("moved", (leaf,), False, shown.ratio, note)
+
+
+def unnoticed_leaves(trials: Sequence[ProbeTrial]) -> frozenset[str]:
+    """The leaves of which no change is noticed."""
+    return frozenset(trial.subject[0] for trial in trials if trial.kind == "moved" and not trial.detected)

@@ -1,0 +1,219 @@
+"""Run the reference with changed leaves: what shows the change, and by how many times its budget. Runs are counted."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from equiv.comparison.numeric.blocks import element_responses, finite_difference
+from equiv.comparison.numeric.budgets import find_responses, limit_finite, over_budget
+from equiv.comparison.observation import Outputs, RoundingNoise
+from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.budget import rounding_growth
+from equiv.core.output_name import OutputName
+from equiv.programs.compiled import Executable, run_executable
+from equiv.programs.probes import NamedArrays, Probe
+
+MOST_KEPT = 2**16
+"""Number of elements up to which budgets are kept: those of every train step of a large model would not fit."""
+
+
+@dataclass(frozen=True)
+class BaseRun:
+    """The reference on one probe as it is, in one precision.
+
+    Attributes:
+        executable: its programs.
+        probe: the probe.
+        outputs: what it gives.
+        noise: how rounding moves it.
+        factor: the case's `budget_factor`.
+        known: budgets that were asked for, of small outputs.
+    """
+
+    executable: Executable
+    probe: Probe
+    outputs: Outputs
+    noise: RoundingNoise
+    factor: float
+    known: dict[OutputName, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @property
+    def in_float64(self) -> bool:
+        """Whether the run is in float64."""
+        return self.executable.programs.float64
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether any program of it returns gradients."""
+        return any(name.kind == "gradient" for name in self.outputs)
+
+    def budgets(self, name: OutputName) -> np.ndarray:
+        """The budget of every element of an output; 0 for whole numbers."""
+        if name in self.known:
+            return self.known[name]
+        array = self.outputs[name]
+        found = np.zeros(array.shape)
+        if str(array.dtype) in FLOAT_DTYPES:
+            responses = find_responses(self.noise, self.probe.name, name, self.in_float64)
+            found = limit_finite(self.growth(name), element_responses(responses, array))
+        if found.size <= MOST_KEPT:
+            self.known[name] = found
+        return found
+
+    def growth(self, name: OutputName) -> float:
+        """How many times the response of an output its budget is."""
+        return rounding_growth(self.noise.depth.get(name, 1), self.factor)
+
+
+@dataclass(frozen=True)
+class LeafChange:
+    """A change of some leaves of the probe.
+
+    Attributes:
+        kind: `moved`: each has other values; `swapped`: each has the values of the next, and the last those of the
+            first.
+        leaves: their names; of two that are swapped, both.
+    """
+
+    kind: Literal["moved", "swapped"]
+    leaves: tuple[str, ...]
+
+    @property
+    def _next(self) -> dict[str, str]:
+        if self.kind == "moved":
+            return {}
+        return dict(zip(self.leaves, (*self.leaves[1:], self.leaves[0]), strict=True))
+
+    def apply(self, probe: Probe) -> Probe:
+        """The probe with this change."""
+        given = probe.variables
+        if self.kind == "moved":
+            return with_variables(
+                probe, {leaf: move_leaf(given[leaf], index) for index, leaf in enumerate(self.leaves)}
+            )
+        return with_variables(probe, {place: given[leaf] for leaf, place in self._next.items()})
+
+    def output_name(self, name: OutputName) -> OutputName | None:
+        """The output to be compared with an output of the unchanged probe; None: it says nothing of the change.
+
+        A port that swaps two leaves swaps them in its outputs, too. The trained value of a moved leaf does not count:
+        it changes even if the model does not use the leaf.
+        """
+        if self.kind == "moved":
+            return None if name.kind == "leaf" and name.leaf in self.leaves else name
+        return replace(name, leaf=self._next.get(name.leaf, name.leaf))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What shows a change best.
+
+    Attributes:
+        output: the output that changes most, in budgets; empty where none changes.
+        ratio: that change over its budget; infinite where the budget is 0.
+    """
+
+    output: str = ""
+    ratio: float = 0.0
+
+    @property
+    def noticed(self) -> bool:
+        """Whether it is more than rounding explains."""
+        return self.ratio > 1
+
+
+NOTHING = Shown()
+"""Of a change that no output shows."""
+
+
+@dataclass
+class TrialRuns:
+    """Runs of the reference with changed leaves: no more than there are leaves.
+
+    Attributes:
+        bases: the reference on the unchanged probe, natively and, where that decides, in float64.
+        left: number of runs that may still be made.
+        made: number of those that were made.
+    """
+
+    bases: tuple[BaseRun, ...]
+    left: int
+    made: int = field(default=0, init=False)
+
+    @property
+    def probe(self) -> Probe:
+        """The unchanged probe."""
+        return self.bases[0].probe
+
+    def run(self, base: BaseRun, probe: Probe) -> Outputs:
+        """Run all programs on another probe."""
+        self.left -= 1
+        self.made += 1
+        return run_executable(base.executable, probe)
+
+    def try_changes(self, changes: Sequence[LeafChange]) -> dict[LeafChange, Shown]:
+        """Try changes, each natively, and what is not noticed then in float64, while there are runs left.
+
+        Returns:
+            Change to what shows it; a change that was not run is missing.
+        """
+        found: dict[LeafChange, Shown] = {}
+        for base in self.bases:
+            for change in changes:
+                before = found.get(change, NOTHING)
+                if self.left > 0 and not before.noticed:
+                    now = compare_change(base, change, self.run(base, change.apply(base.probe)))
+                    found[change] = max(before, now, key=lambda one: one.ratio)
+        return found
+
+
+def compare_change(base: BaseRun, change: LeafChange, outputs: Outputs) -> Shown:
+    """Find the output that shows a change best.
+
+    Args:
+        base: the run without the change.
+        change: the change.
+        outputs: those of the run with it.
+    """
+    best = NOTHING
+    for name, array in base.outputs.items():
+        other = change.output_name(name)
+        if other is None or other not in outputs:
+            continue
+        ratio = _change_over_budget(array, outputs[other], base.budgets(name))
+        if ratio > best.ratio:
+            best = Shown(str(name), ratio)
+    return best
+
+
+def _change_over_budget(before: np.ndarray, after: np.ndarray, budgets: np.ndarray) -> float:
+    """Compute the largest change of an output over its budget; infinite where a budget is zero or the change NaN."""
+    difference = finite_difference(before.astype("float64"), after.astype("float64"))
+    worst = np.max(over_budget(np.where(np.isnan(difference), np.inf, difference), budgets), initial=0.0)
+    return float(worst)
+
+
+def with_variables(probe: Probe, changed: NamedArrays) -> Probe:
+    """The probe with other values of some leaves."""
+    return replace(probe, variables={**probe.variables, **changed})
+
+
+def move_leaf(array: np.ndarray, number: int = 0) -> np.ndarray:
+    """Change every element of a leaf by another factor: a normalisation would hide a common one.
+
+    Args:
+        array: the leaf.
+        number: of the leaf among those that are moved together, so that no two are moved alike.
+    """
+    if str(array.dtype) not in FLOAT_DTYPES:
+        return (array + 1).astype(array.dtype)
+    turned = np.roll(np.linspace(1.25, 1.75, num=array.size), number).reshape(array.shape)
+    return (array * turned + 0.125 / (1 + number)).astype(array.dtype)
+
+
+def finite_ratio(ratio: float) -> float | None:
+    """A ratio as results have it; None where the budget is 0."""
+    return ratio if math.isfinite(ratio) else None
