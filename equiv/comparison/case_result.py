@@ -11,10 +11,10 @@ from equiv.core.case_files import LoadedCase
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.leaves import LeafTable, MappedLeaf
 from equiv.core.results import CaseResult, CheckResult, DeviationResult, LeafResult
-from equiv.core.scope import Scope
+from equiv.core.scope import Scope, Unexercised
 from equiv.core.verdict import verdict_of
 from equiv.programs.built_case import BuiltCase
-from equiv.programs.exercise import list_unexercised
+from equiv.programs.exercise import list_unexercised, list_untried_tails
 from equiv.programs.keep_casts import float_dtypes
 from equiv.programs.prover.proof import FLOAT64_CASTS
 from equiv.programs.prover.prove import all_programs
@@ -72,10 +72,17 @@ def describe_scope(state: CaseState) -> Scope:
         as_users=bool(state.user_calls),
         other_sizes=state.other_sizes,
         patched={name: one.port.patched for name, one in state.built_case.built.items() if one.port.patched},
-        unexercised=()
-        if state.proved
-        else tuple(one for port, observed in state.exercised.items() for one in list_unexercised(port, observed)),
+        unexercised=() if state.proved else tuple(_list_unexercised(state)),
     )
+
+
+def _list_unexercised(state: CaseState) -> Iterator[Unexercised]:
+    """Yield what no probe exercised of each port that was run."""
+    for port, observed in state.exercised.items():
+        yield from list_unexercised(port, observed)
+        tried = port in state.edge_ports and any(probe.tails for probe in state.edges)
+        if port in state.traced:
+            yield from list_untried_tails(port, list(all_programs(state.traced[port].programs)), tried)
 
 
 def _traced_dtypes(state: CaseState) -> tuple[str, ...]:

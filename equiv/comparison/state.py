@@ -70,6 +70,7 @@ class CaseState:
         user_calls: port to a function that waits for its programs, compiled as its user does.
         other_sizes: what each port is with other sizes of its batch.
         edges: the probes beyond ordinary values that candidates were tried on.
+        edge_ports: the ports that were run on these.
         edges_refused: why the reference could not be run on any.
     """
 
@@ -95,6 +96,7 @@ class CaseState:
     user_calls: Mapping[str, Callable[[], CompiledCalls]] = field(default_factory=dict)
     other_sizes: tuple[OtherSizes, ...] = ()
     edges: tuple[Probe, ...] = ()
+    edge_ports: tuple[str, ...] = ()
     edges_refused: str = ""
 
     @property

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-ExerciseKind = Literal["rows", "branch", "threshold", "loop"]
-"""`rows` of a table that are looked up, a `branch` of `cond` or `switch`, a `threshold` that values are compared with,
-the number of turns of a `while_loop`."""
+ExerciseKind = Literal["rows", "branch", "threshold", "loop", "kink", "draw"]
+"""`rows` of a table that are looked up, a `branch` of `cond`, `switch` or a select, a `threshold` that values are
+compared with, the number of turns of a `while_loop`; every `kink` of a port, where a tie or a zero decides, as of
+`max`, `abs` or `sort`; every `draw` of it, of whose ends few random numbers come near."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,11 @@ class Unexercised:
     Attributes:
         port: name of the port.
         kind: of the place.
-        where: `FILE:LINE` of the user's code; empty if unknown.
-        seen: what the probes exercised: the number of rows; the numbers of the branches; the smallest and the largest
-            value, or number of turns.
-        bound: the number of rows or branches there are; the threshold.
-        relation: what is asked of the threshold: `>`, `>=`, `<` or `<=`.
+        where: `FILE:LINE` of the user's code; empty if unknown; of kinks those without a tie, of draws where they are.
+        seen: what the probes exercised: the number of rows, kinks or draws; the numbers of the branches; the smallest
+            and the largest value, or number of turns.
+        bound: the number of rows, branches, kinks or draws there are; the threshold.
+        relation: what is asked of the threshold: `>`, `>=`, `<` or `<=`; `select` of a branch of one.
     """
 
     port: str
@@ -34,12 +35,17 @@ class Unexercised:
     def text(self) -> str:
         """It in words, without the port."""
         seen, bound = [f"{one:.4g}" for one in self.seen], f"{self.bound:.6g}"
+        branches = "operands of a select" if self.relation == "select" else "branches"
         words = {
             "rows": f"{seen[0]} of {bound} rows read",
-            "branch": f"of {bound} branches only {' and '.join(seen)} taken",
+            "branch": f"of {bound} {branches} only {' and '.join(seen)} taken",
             "threshold": f"{self.relation} {bound} asked of values from {seen[0]} to {seen[-1]} only",
             "loop": f"while_loop of {seen[0]} to {seen[-1]} turns",
+            "kink": f"{seen[0]} of {bound} kinks met at an exact tie or zero, not",
+            "draw": f"tails of {seen[0]} of {bound} draws tried, not those",
         }[self.kind]
+        if self.kind in ("kink", "draw"):
+            return f"{words} {self.where}"
         return f"{words} at {self.where}" if self.where else words
 
 

@@ -14,15 +14,9 @@ from equiv.core.output_name import TRAINING, InputName, OutputName, ProgramName,
 from equiv.programs.compiler_passes import LIBRARY_PASSES, without_passes
 from equiv.programs.counters import Counters, NamedCounts, find_counters
 from equiv.programs.draws import draw_bits, put_tails
-from equiv.programs.exercise import (
-    Observed,
-    Site,
-    is_worth_observing,
-    merge_observed,
-    merge_statistics,
-    observe_program,
-)
+from equiv.programs.exercise import Observed, Site, merge_observed, merge_statistics
 from equiv.programs.jaxpr import count_equations, visit_equations
+from equiv.programs.observer import is_worth_observing, observe_program
 from equiv.programs.probes import NamedArrays, Probe, add_library_only_leaves, to_float64
 from equiv.programs.program import Program, Programs, iteration_numbers
 

@@ -1,41 +1,28 @@
-"""Observe what a run exercises: rows that are looked up, branches that are taken, sides of a threshold that are seen.
+"""What a run exercises: rows that are looked up, branches that are taken, sides of a threshold that are seen, ties.
 
-A program is interpreted once more while it is traced for compilation, and small statistics become outputs beside its
-own: nothing is run twice. Only what depends on the program's inputs is observed: a branch that a constant decides can
-never be taken.
+`equiv.programs.observer` observes it; here it is merged over runs, and what is exercised in part is listed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from typing import Literal as OneOf
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal, jaxpr_as_fun
+from jax.extend.core import Literal
 
-from equiv.core.output_name import OutputName
+from equiv.core.output_name import STEP
 from equiv.core.scope import ExerciseKind, Unexercised
 from equiv.programs import primitives
-from equiv.programs.jaxpr import Interpreter, locate_equation, read_scan, read_while, visit_equations
+from equiv.programs.jaxpr import visit_equations
 from equiv.programs.program import Program
-
-COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "max": ">", "min": "<"}
-"""Primitive to the question that it decides about its first operand, where the second is a threshold."""
 
 WHOLE_COMPARISONS = primitives.COMPARISONS | {"max", "min", "clamp"}
 """Primitives that ask of whole numbers what one of them is."""
 
-MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
-
-SAME_ELEMENTS = ("broadcast_in_dim", "reshape", "squeeze", "copy", "convert_element_type", "stop_gradient")
-"""Primitives whose result is one number wherever their operand is."""
-
-MAX_FLOAT = float(np.finfo("float32").max)
-
-MAX_ROWS = 100_000
-"""Largest table whose rows are marked one by one; of a larger one only the number is told."""
+MOST_KINKS = 3
+"""Most kinks without a tie that are named."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +33,9 @@ class Site:
         kind: of the place; `overflow`: an exponential, which a threshold makes infinite.
         where: `FILE:LINE` of the user's code; empty if unknown.
         bound: the number of rows or branches there are; the threshold.
-        relation: what is asked of the threshold: `>`, `>=`, `<` or `<=`.
+        relation: what is asked of the threshold: `>`, `>=`, `<` or `<=`; the primitive of a kink; `select` of a branch.
         training: whether it is in a train step, whose values are others than those of a call.
+        kink: whether floats that inputs decide may be tied there.
     """
 
     kind: ExerciseKind | OneOf["overflow"]
@@ -55,218 +43,26 @@ class Site:
     bound: float = 0.0
     relation: str = ""
     training: bool = False
+    kink: bool = False
+
+    @property
+    def text(self) -> str:
+        """What is asked there, and where."""
+        asked = f"{self.relation} {self.bound:.6g}" if self.kind == "threshold" else self.relation
+        return f"{asked} at {self.where}" if self.where else asked
 
 
 Observed = Mapping[Site, np.ndarray]
-"""Site to what a run exercised there: a mark per row or branch, else the smallest and the largest value, and of a
-threshold how many values were exactly that, in the program and turn with the most."""
-
-
-@dataclass(frozen=True)
-class _Value:
-    """An array, whether it depends on the program's inputs, and its one element where that is known."""
-
-    array: Any
-    varies: bool
-    element: float | None = None
-
-
-class _Observer(Interpreter[_Value]):
-    """An interpretation under a trace of jax that computes the program, and what it exercises on the way.
-
-    Attributes:
-        training: whether the program is a train step.
-        found: site to statistics, one for every place and turn of a loop around it.
-    """
-
-    def __init__(self, training: bool = False) -> None:
-        self.training = training
-        self.found: list[tuple[Site, Any]] = []
-
-    def _site(self, kind: ExerciseKind | OneOf["overflow"], eqn: Any, bound: float = 0.0, relation: str = "") -> Site:
-        return Site(kind, self._where(eqn), bound, relation, self.training)
-
-    def literal(self, atom: Any) -> _Value:
-        return self.constant(np.asarray(atom.val, atom.aval.dtype))
-
-    def constant(self, array: Any) -> _Value:
-        return _Value(array, False, _element(array))
-
-    def equation(self, eqn: Any, ins: list[_Value]) -> Sequence[_Value]:
-        name, varies = eqn.primitive.name, any(one.varies for one in ins)
-        if varies:
-            self._observe(eqn, name, ins)
-        outs = eqn.primitive.bind(*(one.array for one in ins), **eqn.primitive.get_bind_params(eqn.params))
-        element = ins[0].element if name in SAME_ELEMENTS and ins else None
-        return [_Value(out, varies, element) for out in (outs if eqn.primitive.multiple_results else [outs])]
-
-    def scan(self, eqn: Any, ins: list[_Value]) -> Sequence[_Value]:
-        loop, varies = read_scan(eqn), any(one.varies for one in ins)
-        fixed, carries, scanned = loop.split(ins)
-        sites: list[Site] = []
-
-        def turn(carry: list[Any], slices: list[Any]) -> tuple[list[Any], tuple[list[Any], list[Any]]]:
-            inner = self._inside(eqn)
-            given = [*fixed, *(_Value(one, varies) for one in carry), *(_Value(one, varies) for one in slices)]
-            outs = [one.array for one in inner.run(loop.body, given)]
-            sites[:] = [site for site, _ in inner.found]
-            return outs[: loop.carries], (outs[loop.carries :], [one for _, one in inner.found])
-
-        given = [[one.array for one in part] for part in (carries, scanned)]
-        carry, (stacked, seen) = jax.lax.scan(turn, *given, length=loop.length, reverse=loop.reverse)
-        for site, statistics in zip(sites, seen, strict=True):
-            if loop.length:
-                self.found.append((site, merge_statistics(site, statistics)))
-        return [_Value(one, varies) for one in (*carry, *stacked)]
-
-    def while_loop(self, eqn: Any, ins: list[_Value]) -> Sequence[_Value]:
-        loop, varies = read_while(eqn), any(one.varies for one in ins)
-        for_test, for_body, carry = loop.split([one.array for one in ins])
-        test, body = jaxpr_as_fun(loop.test), jaxpr_as_fun(loop.body)
-        turns, outs = jax.lax.while_loop(
-            lambda state: test(*for_test, *state[1])[0],
-            lambda state: (state[0] + 1, body(*for_body, *state[1])),
-            (jnp.int32(0), list(carry)),
-        )
-        if varies:
-            self.found.append((self._site("loop", eqn), jnp.stack([turns, turns])))
-        return [_Value(one, varies) for one in outs]
-
-    def cond(self, eqn: Any, ins: list[_Value]) -> Sequence[_Value]:
-        if ins[0].varies:
-            count = len(eqn.params["branches"])
-            taken = jnp.arange(count) == jnp.clip(jnp.asarray(ins[0].array, "int32"), 0, count - 1)
-            self.found.append((self._site("branch", eqn, count), taken))
-        return self.equation(eqn, ins)
-
-    def _inside(self, eqn: Any) -> "_Observer":
-        inner = _Observer(self.training)
-        inner.calls = (*self.calls, eqn)
-        return inner
-
-    def _where(self, eqn: Any) -> str:
-        line, user_line, _ = locate_equation((*self.calls, eqn))
-        found = user_line or line
-        return found.short if found else ""
-
-    def _observe(self, eqn: Any, name: str, ins: list[_Value]) -> None:
-        if name == "gather":
-            self._observe_rows(eqn, ins)
-        elif name in COMPARISONS and not _is_index_wrap(name, ins):
-            relation = COMPARISONS[name]
-            for value, threshold, asked in ((ins[0], ins[1], relation), (ins[1], ins[0], MIRRORED[relation])):
-                self._observe_range(eqn, value, threshold, asked)
-        elif name == "exp":
-            self._observe_overflow(eqn, ins[0])
-        elif name == "clamp" and not _is_index(ins[1]):
-            self._observe_range(eqn, ins[1], ins[0], "<")
-            self._observe_range(eqn, ins[1], ins[2], ">")
-
-    def _observe_range(self, eqn: Any, value: _Value, threshold: _Value, relation: str) -> None:
-        bound = threshold.element
-        if bound is None or _is_limit(bound, value.array) or threshold.varies or not value.varies or _is_in_draw(eqn):
-            return
-        if jnp.size(value.array):
-            numbers = jnp.asarray(value.array, "float32")
-            site = self._site("threshold", eqn, bound, relation)
-            self._add_range(site, numbers)
-
-    def _observe_overflow(self, eqn: Any, value: _Value) -> None:
-        """Observe what an exponential is taken of: from some number on it overflows."""
-        dtype = jnp.result_type(value.array)
-        if value.varies and jnp.issubdtype(dtype, jnp.floating) and jnp.size(value.array):
-            bound = float(np.log(float(jnp.finfo(dtype).max)))
-            self._add_range(self._site("overflow", eqn, bound, ">"), jnp.asarray(value.array, "float32"))
-
-    def _add_range(self, site: Site, numbers: Any) -> None:
-        ties = jnp.sum(numbers == jnp.float32(site.bound), dtype="float32")
-        self.found.append((site, jnp.stack([numbers.min(), numbers.max(), ties])))
-
-    def _observe_rows(self, eqn: Any, ins: list[_Value]) -> None:
-        """Mark the rows that a lookup reads: one axis is indexed, and one element of it is taken at a time."""
-        axes, table = eqn.params["dimension_numbers"].start_index_map, jnp.shape(ins[0].array)
-        if len(axes) != 1 or not ins[1].varies or eqn.params["slice_sizes"][axes[0]] != 1:
-            return
-        rows = table[axes[0]]
-        if not 1 < rows <= MAX_ROWS:
-            return
-        indices = jnp.clip(jnp.asarray(ins[1].array, "int32").reshape(-1), 0, rows - 1)
-        marked = jnp.zeros(rows, bool).at[indices].set(True)
-        self.found.append((self._site("rows", eqn, rows), marked))
-
-
-def _is_limit(bound: float, array: Any) -> bool:
-    """Whether no value lies beyond a bound: infinities and the largest float, where a maximum starts, and the largest
-    whole number, at which optax's counters stop."""
-    dtype = jnp.result_type(array)
-    whole = jnp.issubdtype(dtype, jnp.integer)
-    return abs(bound) >= (jnp.iinfo(dtype).max if whole else MAX_FLOAT)
-
-
-def _is_index(value: _Value) -> bool:
-    """Whether a value is one whole number: jax clamps the index of a switch and the start of a slice."""
-    return jnp.ndim(value.array) == 0 and jnp.issubdtype(jnp.result_type(value.array), jnp.integer)
-
-
-def _is_index_wrap(name: str, ins: Sequence[_Value]) -> bool:
-    """Whether a comparison is how jax wraps a negative index: `index < 0`, of whole numbers."""
-    return name == "lt" and ins[1].element == 0 and jnp.issubdtype(jnp.result_type(ins[0].array), jnp.integer)
-
-
-def _is_in_draw(eqn: Any) -> bool:
-    """Whether an equation keeps a draw of `jax.random` in its bounds, as in `uniform`: no choice of the model."""
-    traceback = eqn.source_info.traceback
-    return (
-        eqn.primitive.name in ("max", "min", "clamp")
-        and traceback is not None
-        and any("jax/_src/random" in one.file_name for one in traceback.frames)
-    )
-
-
-def _element(array: Any) -> float | None:
-    """The one number that an array consists of; None where there are several, or it is no number."""
-    if array.size != 1 or jnp.issubdtype(array.dtype, jax.dtypes.extended) or jnp.iscomplexobj(array):
-        return None
-    return float(np.asarray(array).reshape(()))
+"""Site to what a run exercised there: a mark per row or branch, or for a tie, else the smallest and the largest value,
+and of a threshold how many values were exactly that, in the program and turn with the most."""
 
 
 def merge_statistics(site: Site, statistics: Any) -> Any:
     """Merge the statistics of several turns or runs, on axis 0."""
-    if site.kind in ("rows", "branch"):
+    if site.kind in ("rows", "branch", "kink"):
         return statistics.any(axis=0)
     ends = [jnp.nanmin(statistics[:, 0]), jnp.nanmax(statistics[:, 1])]  # what is no number is on no side
     return jnp.stack(ends if site.kind == "loop" else [*ends, statistics[:, 2].max()])
-
-
-def is_worth_observing(program: Program) -> bool:
-    """Whether a program may exercise more than the calls that it contains: thresholds other than 0, and branches.
-
-    Gradients and train steps contain a call whole, and observing that again would cost compilation.
-    """
-    return any(
-        eqn.primitive.name == "cond" or (eqn.primitive.name in (*COMPARISONS, "clamp") and _may_have_threshold(eqn))
-        for _, eqn in visit_equations(program.jaxpr)
-    )
-
-
-def _may_have_threshold(eqn: Any) -> bool:
-    """Whether an operand is a constant other than 0, or none is one and one is a number that a function was given."""
-    known = [atom for atom in eqn.invars if isinstance(atom, Literal)]
-    if not known:
-        return any(np.shape(atom.aval) == () for atom in eqn.invars)
-    return any(np.ndim(atom.val) == 0 and atom.val != 0 and not _is_limit(float(atom.val), atom.val) for atom in known)
-
-
-def observe_program(program: Program, given: Sequence[Any]) -> tuple[dict[OutputName, Any], list[tuple[Site, Any]]]:
-    """Compute a program under a trace of jax: its outputs, and what it exercises.
-
-    Args:
-        program: the program.
-        given: its inputs, in their order.
-    """
-    observer = _Observer(program.name.kind == "step")
-    outs = observer.run(program.jaxpr, [_Value(one, True) for one in given])
-    return dict(zip(program.outputs, (one.array for one in outs), strict=True)), observer.found
 
 
 def integer_literals(program: Program) -> frozenset[int]:
@@ -294,7 +90,7 @@ def merge_observed(runs: Sequence[Observed]) -> dict[Site, np.ndarray]:
 
 
 def list_unexercised(port: str, observed: Observed) -> tuple[Unexercised, ...]:
-    """List the places that no run exercised whole.
+    """List the places that no run exercised whole, and how many kinks had no tie.
 
     Args:
         port: name of the port.
@@ -302,12 +98,46 @@ def list_unexercised(port: str, observed: Observed) -> tuple[Unexercised, ...]:
     """
     # A place in a call is in the train step too: what counts is the call.
     called = {site for site in observed if not site.training}
-    return tuple(
-        Unexercised(port, site.kind, site.where, seen, site.bound, site.relation)
+    own = {
+        site: statistics
         for site, statistics in observed.items()
-        if site.kind != "overflow" and not (site.training and replace(site, training=False) in called)
+        if not (site.training and replace(site, training=False) in called)
+    }
+    found = [
+        Unexercised(port, site.kind, site.where, seen, site.bound, site.relation)
+        for site, statistics in own.items()
+        if site.kind not in ("overflow", "kink")
         if (seen := exercised_in_part(site, statistics))
-    )
+    ]
+    asked = {one.where for one in found if one.kind == "threshold"}
+    # `where(x > 60, ...)` is told once.
+    told = (one for one in found if not (one.relation == "select" and one.where in asked))
+    return (*told, *_list_kinks(port, own))
+
+
+def _list_kinks(port: str, observed: Observed) -> Iterator[Unexercised]:
+    """Yield how many kinks had a tie or a zero, if not all."""
+    kinks = {site: bool(statistics[-1]) for site, statistics in observed.items() if site.kink}
+    missed = [site.text for site, met in kinks.items() if not met]
+    if missed:
+        more = f" and {len(missed) - MOST_KINKS} more" if len(missed) > MOST_KINKS else ""
+        where = f"{', '.join(missed[:MOST_KINKS])}{more}"
+        yield Unexercised(port, "kink", where, (float(len(kinks) - len(missed)),), len(kinks))
+
+
+def list_untried_tails(port: str, programs: Sequence[Program], tried: bool) -> Iterator[Unexercised]:
+    """Yield how many draws of calls and train steps were not given the ends of what they can be.
+
+    Args:
+        port: name of the port.
+        programs: its programs.
+        tried: whether a probe gave them, to all draws that have room for several numbers.
+    """
+    drawn = [(part.name, draw) for part in programs if part.name.is_forward or part.name == STEP for draw in part.draws]
+    missed = [name for name, draw in drawn if not tried or not draw.shape or draw.shape[-1] < 2]
+    if missed:
+        where = f"of {', '.join(map(str, dict.fromkeys(missed)))}"
+        yield Unexercised(port, "draw", where, (float(len(drawn) - len(missed)),), len(drawn))
 
 
 def exercised_in_part(site: Site, statistics: np.ndarray) -> tuple[float, ...]:

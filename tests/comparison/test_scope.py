@@ -89,7 +89,7 @@ def test_a_difference_beyond_ordinary_values_is_found():
     """The ports differ where y > 300, which only a probe made for it reaches."""
     result = compared(CLIPPED, OTHER)
     assert result.verdicts == {"new": "different"}
-    assert {place.kind for place in result.scope.unexercised} == {"rows"}
+    assert {place.kind for place in result.scope.unexercised} == {"rows", "kink"}
 
 
 def test_a_place_that_no_probe_reaches_is_said():
@@ -149,6 +149,12 @@ def test_modes_and_methods_of_a_guide_case_are_said():
         (Unexercised("a", "branch", "m.py:3", (0.0, 2.0), 4), "of 4 branches only 0 and 2 taken at m.py:3"),
         (Unexercised("a", "threshold", "", (-1.0, 2.0), 60, ">"), "> 60 asked of values from -1 to 2 only"),
         (Unexercised("a", "loop", "m.py:3", (3.0, 5.0)), "while_loop of 3 to 5 turns at m.py:3"),
+        (Unexercised("a", "branch", "", (0.0,), 2, "select"), "of 2 operands of a select only 0 taken"),
+        (
+            Unexercised("a", "kink", "> 2 at m.py:3", (1,), 2),
+            "1 of 2 kinks met at an exact tie or zero, not > 2 at m.py:3",
+        ),
+        (Unexercised("a", "draw", "of step", (1,), 2), "tails of 1 of 2 draws tried, not those of step"),
     ],
 )
 def test_a_place_in_words(place, text):

@@ -1,13 +1,16 @@
 """What a run exercises of a program: rows, branches, thresholds and loops, in calls and scans too."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equiv.core.output_name import OutputName, ProgramName, batch_input
-from equiv.programs.exercise import Site, list_unexercised, merge_observed, observe_program
-from equiv.programs.program import Program
+from equiv.core.output_name import OutputName, ProgramName, batch_input, draw_input
+from equiv.programs.exercise import Site, list_unexercised, list_untried_tails, merge_observed
+from equiv.programs.observer import observe_program
+from equiv.programs.program import Draw, Program
 
 CALL = ProgramName("call", "__call__")
 
@@ -35,10 +38,11 @@ def observed(function, *arrays):
     return list(outputs.values()), found
 
 
-def told(function, *arrays):
-    """Every place that is exercised in part: kind, what was seen, relation and bound."""
+def told(function, *arrays, kinks=False):
+    """Every place that is exercised in part: kind, what was seen, relation and bound; kinks only where asked for."""
     _, found = observed(function, *arrays)
-    return [(one.kind, one.seen, one.relation, one.bound) for one in list_unexercised("port", found)]
+    places = [(one.kind, one.seen, one.relation, one.bound) for one in list_unexercised("port", found)]
+    return [one for one in places if kinks or one[0] != "kink"]
 
 
 X = np.linspace(-1, 2, 12, dtype="float32").reshape(3, 4)
@@ -124,12 +128,13 @@ def test_a_rare_event_is_told_a_draws_own_bound_not():
 
 def test_several_runs_are_merged():
     one, other = (observed(lambda x: jnp.where(x > 60, 0.0, x), array)[1] for array in (X, X * 50))
-    assert list_unexercised("port", merge_observed([one, other])) == ()
-    assert len(list_unexercised("port", one)) == 1
+    assert [place.kind for place in list_unexercised("port", merge_observed([one, other]))] == ["kink"]
+    assert [place.kind for place in list_unexercised("port", one)] == ["threshold", "kink"]
 
 
 def test_a_place_names_the_users_line():
-    (site,) = observed(lambda x: jnp.where(x > 60, 0.0, x), X)[1]
+    site, choice = observed(lambda x: jnp.where(x > 60, 0.0, x), X)[1]
+    assert site.where == choice.where
     assert isinstance(site, Site)
     assert site.where.startswith("tests/programs/test_exercise.py:")
 
@@ -140,7 +145,8 @@ def everything(ids, x, key):
     y = table[ids] + jax.random.normal(key, (3, 4)) + jax.random.uniform(key, (3, 4), minval=-2.0)
     y = jax.lax.cond(x.sum() > 0, lambda y: y, lambda y: -y, y)
     y, ys = jax.lax.scan(lambda c, row: (jnp.minimum(c + row, 50.0), c * 2), y, y, reverse=True)
-    return jax.lax.while_loop(lambda v: v.sum() < 100, lambda v: v + 1, y), ys, jax.nn.relu(x)
+    y = jax.lax.while_loop(lambda v: v.sum() < 100, lambda v: v + 1, y)
+    return y, ys, jax.nn.relu(x), jnp.where(y > ys, y, jnp.sort(x)), jnp.argmax(jnp.abs(x)), jax.lax.top_k(x, 2)
 
 
 def test_observation_changes_no_output():
@@ -149,4 +155,65 @@ def test_observation_changes_no_output():
     wanted = jax.tree.leaves(jax.jit(everything)(*given))
     for ours, theirs in zip(outputs, wanted, strict=True):
         assert np.array_equal(ours, theirs)
-    assert {site.kind for site in found} == {"rows", "branch", "threshold", "loop"}
+    assert {site.kind for site in found} == {"rows", "branch", "threshold", "loop", "kink"}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: jax.nn.relu(x),
+        lambda x: jnp.abs(x),
+        lambda x: jnp.sign(x),
+        lambda x: jnp.sqrt(x**2),
+        lambda x: jnp.maximum(x[0], x[1] * 2),
+        lambda x: x[0] > 2 * x[1],
+        lambda x: jnp.where(x == 0, 1.0, x),
+        lambda x: jnp.argmax(x, axis=1),
+        lambda x: jnp.max(x, axis=1),
+        lambda x: jnp.sort(x, axis=1),
+        lambda x: jax.lax.top_k(x, 2),
+        lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2), (1, 2), "VALID"),
+    ],
+)
+def test_a_kink_counts_once_a_tie_or_a_zero_is_met(function):
+    distinct = np.array([[1.0, 2.0, 3.0], [5.0, 7.0, 11.0]], "float32") / 9
+    assert [one for one in told(function, distinct, kinks=True) if one[0] == "kink"] == [("kink", (0,), "", 1)]
+    assert [one for one in told(function, distinct * 0, kinks=True) if one[0] == "kink"] == []
+
+
+def test_kinks_that_had_no_tie_are_named():
+    def model(x):
+        return jax.nn.relu(x), jnp.maximum(x, 5.0), jnp.sort(x, axis=1), jnp.isnan(x)
+
+    _, found = observed(model, np.array([[0.0, 1.0, 2.0]], "float32"))
+    (kinks,) = [one for one in list_unexercised("port", found) if one.kind == "kink"]
+    assert (kinks.seen, kinks.bound) == ((1,), 3)
+    assert kinks.text.startswith("1 of 3 kinks met at an exact tie or zero, not ")
+    assert "> 5 at tests/programs/test_exercise.py:" in kinks.where
+    assert "sort at tests/programs/test_exercise.py:" in kinks.where
+
+
+def test_a_choice_that_a_program_never_makes_is_named():
+    """Its condition has no number to aim at: all of it is one way on every probe."""
+    assert told(lambda x: jnp.where(jnp.all(x > x.mean()), 0.0, x), X) == [("branch", (0,), "select", 2)]
+    assert told(lambda x: jax.lax.cond(jnp.all(x > x.mean()), lambda: x, lambda: -x), X) == [("branch", (0,), "", 2)]
+    assert told(lambda x: jnp.where(x > x.mean(), 0.0, x), X) == []
+    assert told(lambda x: jnp.where(jnp.eye(3, 4) > 0, 0.0, x), X) == [], "a constant decides"
+
+
+def test_what_a_draw_decides_is_no_branch_and_no_kink():
+    bits = jax.ShapeDtypeStruct((4,), "float32")
+    jaxpr = jax.make_jaxpr(lambda drawn, x: jnp.where(drawn < 0.5, 0.0, x))(bits, bits)
+    inputs = (draw_input(0), batch_input("x"))
+    program = Program(CALL, jaxpr, inputs, (OutputName(CALL, "output"),))
+    _, found = observe_program(program, [jnp.full(4, 0.25), jnp.ones(4)])
+    assert [(site.kind, site.kink) for site, _ in found] == [("threshold", False)]
+
+
+def test_draws_whose_tails_were_not_tried_are_counted():
+    draws = (Draw((5, 3), 32, "m.py:3"), Draw((), 32, "m.py:4"))
+    programs = [replace(program_of(lambda x: x, X), draws=draws)]
+    (none,) = list_untried_tails("port", programs, tried=False)
+    assert none.text == "tails of 0 of 2 draws tried, not those of call __call__"
+    (one,) = list_untried_tails("port", programs, tried=True)
+    assert one.text == "tails of 1 of 2 draws tried, not those of call __call__"

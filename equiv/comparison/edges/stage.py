@@ -37,6 +37,7 @@ from equiv.programs.compiled import Executable, run_observed
 from equiv.programs.counters import counter_literals
 from equiv.programs.exercise import Observed, integer_literals, merge_observed
 from equiv.programs.probes import Probe
+from equiv.programs.prover.prove import all_programs
 
 OPEN_GRADES: tuple[Grade, ...] = ("exact", "float64", "rounding", "vacuous", "unidentifiable")
 """Grades of outputs that agree by numbers alone."""
@@ -76,20 +77,27 @@ def try_edges(state: CaseState) -> CaseState:
         return replace(state, edges_refused=str(error))  # a model may refuse such values
     exercised = dict(state.exercised)
     exercised[state.reference] = _merge(exercised.get(state.reference, {}), reference[0])
-    checks = state.checks
+    checks, ran = state.checks, list[str]()
     for name, one in contenders.items():
         try:
             given = {edge.probe.name: _run(one.compiled, edge.probe) for edge in edges}
         except EquivError as error:
             checks = (*(check for check in checks if check.candidate != name), *failed_checks(name, error))
             continue
+        ran.append(name)
         exercised[name] = _merge(exercised.get(name, {}), given)
         differences = _judge(state, one, edges, reference, given)
         differences += _judge_kinks(state, one, edges)
         checks = tuple(
             _apply(check, state.reference, differences) if check.candidate == name else check for check in checks
         )
-    return replace(state, checks=checks, exercised=exercised, edges=tuple(edge.probe for edge in edges))
+    return replace(
+        state,
+        checks=checks,
+        exercised=exercised,
+        edges=tuple(edge.probe for edge in edges),
+        edge_ports=(state.reference, *ran),
+    )
 
 
 def _contender(state: CaseState, name: str) -> _Contender | None:
@@ -127,6 +135,10 @@ def _design(state: CaseState, contenders: Mapping[str, _Contender]) -> list[Edge
     edges = [EdgeProbe(one, not site.training, site.training, overflows=site.kind == "overflow") for one, site in aimed]
     if False in compared:
         edges += _call_edges(probe, table, ports, known)
+    programs = [part for one in ports.values() for part in all_programs(one.traced.programs)]
+    if any(part.draws for part in programs):
+        tails = replace(probe, name="tails of draws", tails=_tails(list(known.values())))
+        edges.append(EdgeProbe(tails, False in compared, True in compared))
     if True in compared:
         edges += _training_edges(probe, table, ports, built_case.case.steps)
     whole = {one for port in ports.values() for part in port.traced.programs.parts for one in integer_literals(part)}
@@ -140,8 +152,6 @@ def _call_edges(
     yield EdgeProbe(small_inputs(probe, table))
     if any(array.dtype.kind in "iu" for array in probe.batches.values()):
         yield EdgeProbe(replace(probe, name=ONE_NUMBER))
-    if any(part.draws for one in ports.values() for part in one.traced.programs.parts):
-        yield EdgeProbe(replace(probe, name="tails of draws", tails=_tails(list(known.values()))))
     yield from (EdgeProbe(zero_inputs(probe, table, kernels), exact=True) for kernels in (False, True))
     bounds = [{site.bound for site in observed if site.kind == "threshold"} for observed in known.values()]
     every, shared = set[float]().union(*bounds), set.intersection(*bounds)
