@@ -14,7 +14,7 @@ from equiv.core.results import CaseResult, CheckResult, DeviationResult, LeafRes
 from equiv.core.scope import Scope, Unexercised
 from equiv.core.verdict import verdict_of
 from equiv.programs.built_case import BuiltCase
-from equiv.programs.exercise import list_unexercised, list_untried_tails
+from equiv.programs.exercise import list_unaimed, list_unexercised, list_untried_tails
 from equiv.programs.keep_casts import float_dtypes
 from equiv.programs.prover.proof import FLOAT64_CASTS
 from equiv.programs.prover.prove import all_programs
@@ -81,6 +81,8 @@ def _list_unexercised(state: CaseState) -> Iterator[Unexercised]:
     for port, observed in state.exercised.items():
         yield from list_unexercised(port, observed)
         tried = port in state.edge_ports and any(probe.tails for probe in state.edges)
+        if state.frozen_thresholds is not None:
+            yield from list_unaimed(port, observed, state.frozen_thresholds)
         if port in state.traced:
             yield from list_untried_tails(port, list(all_programs(state.traced[port].programs)), tried)
 

@@ -214,7 +214,7 @@ def finish_case(loaded: LoadedCase, started: CaseState, options: RunOptions) -> 
 
 def _finish(loaded: LoadedCase, started: CaseState, options: RunOptions) -> CaseResult:
     if options.against is not None:
-        checked = advance(started, (start_user_calls, check_candidates, probe_ranges, check_user_calls))
+        checked = advance(started, (start_user_calls, check_candidates, try_edges, probe_ranges, check_user_calls))
         return make_case_result(loaded, add_frozen_trials(checked, options.against))
     state = advance(started, FINISH if started.compiling else ())
     result = make_case_result(loaded, state)

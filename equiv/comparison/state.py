@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from equiv.comparison.edges.edge_probes import ReferenceEdges
 from equiv.comparison.numeric.probe_set import PROBE_SEEDS
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import PortOutputs, RoundingNoise
@@ -69,6 +70,8 @@ class CaseState:
         ranges: over which ranges of narrow dtypes candidates were compared.
         user_calls: port to a function that waits for its programs, compiled as its user does.
         other_sizes: what each port is with other sizes of its batch.
+        frozen_edges: the edge probes of a frozen reference, which cannot be run on others.
+        frozen_thresholds: what a frozen reference compares values with; None: it is none.
         edges: the probes beyond ordinary values that candidates were tried on.
         edge_ports: the ports that were run on these.
         edges_refused: why the reference could not be run on any.
@@ -95,6 +98,8 @@ class CaseState:
     ranges: tuple[RangeTried, ...] = ()
     user_calls: Mapping[str, Callable[[], CompiledCalls]] = field(default_factory=dict)
     other_sizes: tuple[OtherSizes, ...] = ()
+    frozen_edges: ReferenceEdges | None = None
+    frozen_thresholds: frozenset[float] | None = None
     edges: tuple[Probe, ...] = ()
     edge_ports: tuple[str, ...] = ()
     edges_refused: str = ""

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-ExerciseKind = Literal["rows", "branch", "threshold", "loop", "kink", "draw"]
+ExerciseKind = Literal["rows", "branch", "threshold", "loop", "kink", "draw", "unaimed"]
 """`rows` of a table that are looked up, a `branch` of `cond`, `switch` or a select, a `threshold` that values are
 compared with, the number of turns of a `while_loop`; every `kink` of a port, where a tie or a zero decides, as of
-`max`, `abs` or `sort`; every `draw` of it, of whose ends few random numbers come near."""
+`max`, `abs` or `sort`; every `draw` of it, of whose ends few random numbers come near; and an `unaimed`
+threshold, which a frozen reference has not, so that no probe is made for it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Unexercised:
     def text(self) -> str:
         """It in words, without the port."""
         seen, bound = [f"{one:.4g}" for one in self.seen], f"{self.bound:.6g}"
+        if self.kind == "unaimed":
+            place = f" at {self.where}" if self.where else ""
+            return f"no probe of the frozen reference is made for its threshold {self.relation} {bound}{place}"
         branches = "operands of a select" if self.relation == "select" else "branches"
         words = {
             "rows": f"{seen[0]} of {bound} rows read",

@@ -3,7 +3,7 @@
 `equiv.programs.observer` observes it; here it is merged over runs, and what is exercised in part is listed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from typing import Literal as OneOf
@@ -36,6 +36,7 @@ class Site:
         relation: what is asked of the threshold: `>`, `>=`, `<` or `<=`; the primitive of a kink; `select` of a branch.
         training: whether it is in a train step, whose values are others than those of a call.
         kink: whether floats that inputs decide may be tied there.
+        drawn: whether draws alone decide it, whatever the inputs are.
     """
 
     kind: ExerciseKind | OneOf["overflow"]
@@ -44,6 +45,7 @@ class Site:
     relation: str = ""
     training: bool = False
     kink: bool = False
+    drawn: bool = False
 
     @property
     def text(self) -> str:
@@ -123,6 +125,20 @@ def _list_kinks(port: str, observed: Observed) -> Iterator[Unexercised]:
         more = f" and {len(missed) - MOST_KINKS} more" if len(missed) > MOST_KINKS else ""
         where = f"{', '.join(missed[:MOST_KINKS])}{more}"
         yield Unexercised(port, "kink", where, (float(len(kinks) - len(missed)),), len(kinks))
+
+
+def list_unaimed(port: str, observed: Observed, known: Container[float]) -> Iterator[Unexercised]:
+    """Yield the thresholds that no probe is made for, since those who made the probes did not know of them.
+
+    Args:
+        port: name of the port.
+        observed: merged over all runs.
+        known: thresholds that probes are made for.
+    """
+    own = (site for site in observed if site.kind in ("threshold", "overflow") and site.bound not in known)
+    places = {(site.relation, site.bound, site.where) for site in own if site.bound != 0}
+    for relation, bound, where in sorted(places):
+        yield Unexercised(port, "unaimed", where, (), bound, relation)
 
 
 def list_untried_tails(port: str, programs: Sequence[Program], tried: bool) -> Iterator[Unexercised]:

@@ -72,14 +72,9 @@ class _Observer(Interpreter[_Value]):
         self.found: list[tuple[Site, Any]] = []
 
     def _site(
-        self,
-        kind: ExerciseKind | OneOf["overflow"],
-        eqn: Any,
-        bound: float = 0.0,
-        relation: str = "",
-        kink: bool = False,
+        self, kind: ExerciseKind | OneOf["overflow"], eqn: Any, bound: float = 0.0, relation: str = "", **marks: bool
     ) -> Site:
-        return Site(kind, self._where(eqn), bound, relation, self.training, kink)
+        return Site(kind, self._where(eqn), bound, relation, self.training, **marks)
 
     def literal(self, atom: Any) -> _Value:
         return self.constant(np.asarray(atom.val, atom.aval.dtype))
@@ -168,7 +163,8 @@ class _Observer(Interpreter[_Value]):
             return
         if jnp.size(value.array):
             numbers = jnp.asarray(value.array, "float32")
-            site = self._site("threshold", eqn, bound, relation, _is_float(value) and not value.drawn)
+            kink = _is_float(value) and not value.drawn
+            site = self._site("threshold", eqn, bound, relation, kink=kink, drawn=value.drawn)
             self._add_range(site, numbers)
 
     def _observe_overflow(self, eqn: Any, value: _Value) -> None:

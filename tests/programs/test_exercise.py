@@ -207,7 +207,7 @@ def test_what_a_draw_decides_is_no_branch_and_no_kink():
     inputs = (draw_input(0), batch_input("x"))
     program = Program(CALL, jaxpr, inputs, (OutputName(CALL, "output"),))
     _, found = observe_program(program, [jnp.full(4, 0.25), jnp.ones(4)])
-    assert [(site.kind, site.kink) for site, _ in found] == [("threshold", False)]
+    assert [(site.kind, site.kink, site.drawn) for site, _ in found] == [("threshold", False, True)]
 
 
 def test_draws_whose_tails_were_not_tried_are_counted():

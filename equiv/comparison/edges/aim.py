@@ -77,7 +77,7 @@ def list_targets(exercised: Mapping[str, Observed]) -> Iterator[Target]:
         for port, observed in exercised.items():
             theirs = set[float]().union(*(known for other, known in bounds.items() if other != port))
             for site, statistics in observed.items():
-                if _is_threshold(site) and site.training == training and site.bound != 0:
+                if _is_threshold(site) and site.training == training and site.bound != 0 and not site.drawn:
                     yield from _targets_at(port, site, statistics, theirs - bounds[port], site.bound in theirs)
 
 

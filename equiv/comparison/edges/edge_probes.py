@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from equiv.comparison.observation import RoundingNoise, Sample
 from equiv.core.batch_spec import FLOAT_DTYPES, BatchEntry
 from equiv.core.leaves import LeafTable
 from equiv.programs.probes import NamedArrays, Probe
@@ -55,6 +56,21 @@ class EdgeProbe:
     exact: bool = False
     guarded: bool = False
     overflows: bool = False
+
+
+@dataclass(frozen=True)
+class ReferenceEdges:
+    """The reference on its edge probes.
+
+    Attributes:
+        edges: the probes.
+        samples: probe name to outputs.
+        noise: its response to rounding on these probes.
+    """
+
+    edges: tuple[EdgeProbe, ...]
+    samples: Mapping[str, Sample]
+    noise: RoundingNoise
 
 
 def scale_probe(probe: Probe, table: LeafTable, factor: float, inputs: bool = True) -> Probe:

@@ -60,7 +60,7 @@ def judge_edge(comparison: Comparison, edge: EdgeProbe, outputs: Iterable[Output
     """
     name = edge.probe.name
     ours, theirs = comparison.reference.samples[name], comparison.candidate.samples[name]
-    if edge.guarded and _count_ties(ours.exercised) != _count_ties(theirs.exercised):
+    if edge.guarded and count_ties(ours.exercised) != count_ties(theirs.exercised):
         return []
     found: list[EdgeDifference] = []
     for output in outputs:
@@ -73,7 +73,7 @@ def judge_edge(comparison: Comparison, edge: EdgeProbe, outputs: Iterable[Output
     return found
 
 
-def _count_ties(observed: Observed) -> dict[float, float]:
+def count_ties(observed: Observed) -> dict[float, float]:
     """The most values that are exactly at each threshold."""
     most: dict[float, float] = {}
     for site, statistics in observed.items():

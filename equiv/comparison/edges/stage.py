@@ -2,48 +2,27 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import pairwise
 
-from equiv.backends.build import call_user_code
 from equiv.comparison.checks.coverage import summarise_grades
-from equiv.comparison.edges.aim import aim_probes
-from equiv.comparison.edges.edge_probes import (
-    ONE_NUMBER,
-    ZERO_INPUTS,
-    EdgeProbe,
-    exact_numbers,
-    exact_values,
-    late_probes,
-    small_gradients,
-    small_inputs,
-    with_whole_numbers,
-    zero_inputs,
-)
-from equiv.comparison.edges.judge import EdgeDifference, exact_noise, judge_edge
+from equiv.comparison.edges.design import design_edges
+from equiv.comparison.edges.edge_probes import ZERO_INPUTS, EdgeProbe, ReferenceEdges
+from equiv.comparison.edges.judge import EdgeDifference, judge_edge
 from equiv.comparison.edges.kinks import differ_in_kinks, differentiate_call
+from equiv.comparison.edges.run_edges import measure_edge_responses, run_edges, run_port, run_reference_edges
 from equiv.comparison.numeric.own_rounding import OPERATION_NUDGES, nudge_port
-from equiv.comparison.numeric.rounding import ROUNDING_NUDGES, measure_responses
 from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs
-from equiv.comparison.observation import Comparison, Outputs, RoundingNoise, Sample
+from equiv.comparison.observation import Comparison, RoundingNoise, Sample
+from equiv.comparison.readings import name_frozen_limit
 from equiv.comparison.state import CaseState, failed_checks
 from equiv.core.grades import INPUT_CONDITIONS, REFUSAL_GRADES, Grade
-from equiv.core.leaves import LeafTable
 from equiv.core.output_name import STEP, TRAINING, OutputName
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
 from equiv.errors import EquivError
-from equiv.programs.compiled import Executable, run_observed
-from equiv.programs.counters import counter_literals
-from equiv.programs.exercise import Observed, integer_literals, merge_observed
-from equiv.programs.probes import Probe
-from equiv.programs.prover.prove import all_programs
+from equiv.programs.exercise import Observed, merge_observed
 
 OPEN_GRADES: tuple[Grade, ...] = ("exact", "float64", "rounding", "vacuous", "unidentifiable")
 """Grades of outputs that agree by numbers alone."""
-
-DRAW_TAILS = (0.0, 1.0)
-"""The ends of what a draw can be."""
 
 
 @dataclass(frozen=True)
@@ -62,42 +41,56 @@ class _Contender:
 def try_edges(state: CaseState) -> CaseState:
     """Compare on edge probes what is not proved and agrees on ordinary ones.
 
-    What is proved holds for every input, so a case that is proved is left alone, as is a candidate that differs.
+    What is proved holds for every input, so a case that is proved is left alone, as is a candidate that differs. A
+    frozen reference has been run on probes that are made for itself.
     """
-    if state.proved or state.observed is None or state.compiled_reference is None:
+    if state.proved or state.observed is None or (state.compiled_reference is None and state.frozen_edges is None):
         return state
     contenders = {name: found for name in state.candidates if (found := _contender(state, name)) is not None}
     if not contenders:
         return state
     state.progress("looking beyond ordinary values")
+    exercised = dict(state.exercised)
     try:
-        edges = _design(state, contenders)
-        reference = _run_reference(state, edges)
+        reference = _reference_edges(state, contenders)
     except EquivError as error:
         return replace(state, edges_refused=str(error))  # a model may refuse such values
-    exercised = dict(state.exercised)
-    exercised[state.reference] = _merge(exercised.get(state.reference, {}), reference[0])
+    if state.compiled_reference is not None:
+        exercised[state.reference] = _merge(exercised.get(state.reference, {}), reference.samples)
     checks, ran = state.checks, list[str]()
     for name, one in contenders.items():
         try:
-            given = {edge.probe.name: _run(one.compiled, edge.probe) for edge in edges}
+            given = run_edges(one.compiled, reference.edges)
         except EquivError as error:
             checks = (*(check for check in checks if check.candidate != name), *failed_checks(name, error))
             continue
         ran.append(name)
         exercised[name] = _merge(exercised.get(name, {}), given)
-        differences = _judge(state, one, edges, reference, given)
-        differences += _judge_kinks(state, one, edges)
+        differences = _judge(state, one, reference, given)
+        differences += _judge_kinks(state, one, reference.edges)
         checks = tuple(
             _apply(check, state.reference, differences) if check.candidate == name else check for check in checks
         )
+        if state.compiled_reference is None and any(map(_is_doubted, differences)):
+            checks = _name_frozen_limit(checks, name)
     return replace(
         state,
         checks=checks,
         exercised=exercised,
-        edges=tuple(edge.probe for edge in edges),
+        edges=tuple(edge.probe for edge in reference.edges),
         edge_ports=(state.reference, *ran),
     )
+
+
+def _reference_edges(state: CaseState, contenders: Mapping[str, _Contender]) -> ReferenceEdges:
+    """Design edge probes for all ports and run the reference on them; a frozen one has its own."""
+    if state.frozen_edges is not None:
+        return state.frozen_edges
+    assert state.observed is not None, "run_reference comes before"
+    assert state.compiled_reference is not None, "only a frozen reference is not compiled"
+    ports = {state.reference: state.compiled_reference, **{name: one.compiled for name, one in contenders.items()}}
+    compared = {output.program.is_training for one in contenders.values() for output in one.outputs}
+    return run_reference_edges(state.compiled_reference, state.observed, design_edges(state, ports, compared))
 
 
 def _contender(state: CaseState, name: str) -> _Contender | None:
@@ -122,144 +115,37 @@ def _is_open(finding: Finding) -> bool:
     return finding.grade in OPEN_GRADES or conditional
 
 
-def _design(state: CaseState, contenders: Mapping[str, _Contender]) -> list[EdgeProbe]:
-    """Make the edge probes of a case: only those that compare something."""
-    assert state.observed is not None, "run_reference comes before"
-    assert state.compiled_reference is not None, "run_reference comes before"
-    ports = {state.reference: state.compiled_reference, **{name: one.compiled for name, one in contenders.items()}}
-    outputs = {output for one in contenders.values() for output in one.outputs}
-    probe, table, built_case = state.observed.probes[0], state.compiled_reference.table, state.built_case
-    known = {name: state.exercised.get(name, {}) for name in ports}
-    compared = {output.program.is_training for output in outputs}
-    aimed = aim_probes(probe, table, known, {name: partial(_observe, one) for name, one in ports.items()}, compared)
-    edges = [EdgeProbe(one, not site.training, site.training, overflows=site.kind == "overflow") for one, site in aimed]
-    if False in compared:
-        edges += _call_edges(probe, table, ports, known)
-    programs = [part for one in ports.values() for part in all_programs(one.traced.programs)]
-    if any(part.draws for part in programs):
-        tails = replace(probe, name="tails of draws", tails=_tails(list(known.values())))
-        edges.append(EdgeProbe(tails, False in compared, True in compared))
-    if True in compared:
-        edges += _training_edges(probe, table, ports, built_case.case.steps)
-    whole = {one for port in ports.values() for part in port.traced.programs.parts for one in integer_literals(part)}
-    return with_whole_numbers(edges, built_case.entries, whole)
-
-
-def _call_edges(
-    probe: Probe, table: LeafTable, ports: Mapping[str, CompiledPort], known: Mapping[str, Observed]
-) -> Iterator[EdgeProbe]:
-    """Make the edge probes of calls and gradients that need no search."""
-    yield EdgeProbe(small_inputs(probe, table))
-    if any(array.dtype.kind in "iu" for array in probe.batches.values()):
-        yield EdgeProbe(replace(probe, name=ONE_NUMBER))
-    yield from (EdgeProbe(zero_inputs(probe, table, kernels), exact=True) for kernels in (False, True))
-    bounds = [{site.bound for site in observed if site.kind == "threshold"} for observed in known.values()]
-    every, shared = set[float]().union(*bounds), set.intersection(*bounds)
-    if every - {0.0}:
-        yield EdgeProbe(exact_values(probe, table, exact_numbers(every, shared)), exact=True, guarded=True)
-
-
-def _training_edges(
-    probe: Probe, table: LeafTable, ports: Mapping[str, CompiledPort], steps: int
-) -> Iterator[EdgeProbe]:
-    """Make the edge probes of training: where its counters are late, and where its gradients are small."""
-    trained = {name: step for name, one in ports.items() if (step := one.traced.programs.step) is not None}
-    if any(name.kind == "optimizer" and name.leaf for step in trained.values() for name in step.inputs):
-        yield EdgeProbe(small_gradients(probe, table), calls=False, training=True)
-    counters = {name: found for name in trained if (found := ports[name].native.counters) is not None}
-    if counters:
-        met = {name: counter_literals(trained[name], found.names) for name, found in counters.items()}
-        every = frozenset[int]().union(*met.values())
-        # Each port's own counters say after how many steps they are at what either port compares with.
-        near = [number + move for number in sorted(every) for move in (-1, 0)]
-        near += [step for found in counters.values() for number in sorted(every) for step in found.around(number)]
-        rounds = max(found.round for found in counters.values())
-        yield from late_probes(probe, near, steps, rounds)
-
-
-def _tails(exercised: Sequence[Observed]) -> tuple[float, ...]:
-    """The ends of a draw, and a number between each two rates that ports compare one with."""
-    rates = sorted(
-        {site.bound for seen in exercised for site in seen if site.kind == "threshold" and 0 < site.bound < 1}
-    )
-    between = [(one + other) / 2 for one, other in pairwise(rates)]
-    return (*DRAW_TAILS, *between)
-
-
-def _observe(compiled: CompiledPort, probe: Probe) -> Observed:
-    return _call(compiled, compiled.native, probe)[1]
-
-
-def _call(compiled: CompiledPort, executable: Executable, probe: Probe) -> tuple[Outputs, Observed]:
-    return call_user_code(compiled.traced.port.name, "running", partial(run_observed, executable, probe))
-
-
-def _run(compiled: CompiledPort, probe: Probe) -> Sample:
-    native, exercised = _call(compiled, compiled.native, probe)
-    float64 = None if compiled.float64 is None else _call(compiled, compiled.float64, probe)[0]
-    return Sample(native, float64, exercised)
-
-
-def _run_reference(state: CaseState, edges: Sequence[EdgeProbe]) -> tuple[dict[str, Sample], RoundingNoise]:
-    """Run the reference on all edge probes, and measure its rounding, or derive it where nothing may be nudged."""
-    assert state.observed is not None, "run_reference comes before"
-    assert state.compiled_reference is not None, "run_reference comes before"
-    compiled, known = state.compiled_reference, state.observed
-    given = {edge.probe.name: _run(compiled, edge.probe) for edge in edges}
-    nudged = [edge.probe for edge in edges if not edge.exact]
-    noise = replace(_measure_responses(compiled, given, nudged, ROUNDING_NUDGES), depth=known.noise.depth)
-    ordinary = known.probes[0].name
-    derived = {
-        edge.probe.name: exact_noise(known.noise, known.observed.samples[ordinary], given[edge.probe.name], ordinary)
-        for edge in edges
-        if edge.exact
-    }
-    return given, replace(
-        noise,
-        native={**noise.native, **{name: pair[0] for name, pair in derived.items()}},
-        float64={**noise.float64, **{name: pair[1] for name, pair in derived.items()}},
-    )
-
-
-def _measure_responses(
-    compiled: CompiledPort, given: Mapping[str, Sample], probes: Sequence[Probe], nudges: int
-) -> RoundingNoise:
-    """Measure how far each output moves with every input by an ulp, without another call after training."""
-
-    def run(executable: Executable, probe: Probe) -> Outputs:
-        return _call(compiled, executable, probe)[0]
-
-    native = {name: sample.native for name, sample in given.items()}
-    found = measure_responses(partial(run, compiled.native), native, probes, False, nudges)
-    if compiled.float64 is None:
-        return RoundingNoise(found, {}, {})
-    float64 = {name: sample.float64 for name, sample in given.items() if sample.float64 is not None}
-    return RoundingNoise(found, measure_responses(partial(run, compiled.float64), float64, probes, True, nudges), {})
-
-
 def _judge(
     state: CaseState,
     contender: _Contender,
-    edges: Sequence[EdgeProbe],
-    reference: tuple[dict[str, Sample], RoundingNoise],
+    reference: ReferenceEdges,
     given: Mapping[str, Sample],
 ) -> list[EdgeDifference]:
     """List what differs; what an earlier probe shows already is left out."""
     assert state.observed is not None, "run_reference comes before"
-    samples, noise = reference
     comparison = Comparison(
         state.built_case.case,
-        replace(state.observed.observed, samples=samples),
+        replace(state.observed.observed, samples=reference.samples),
         collect_outputs(contender.compiled, given),
-        noise,
+        reference.noise,
     )
-    found = list(_judge_in_order(comparison, edges, contender.outputs))
-    doubted = [one for one in found if not (one.edge.exact or one.overflows or one.edge.probe.late)]
+    found = list(_judge_in_order(comparison, reference.edges, contender.outputs))
+    doubted = list(filter(_is_doubted, found))
     if doubted:
         # The other port may be the worse conditioned one, as where small numbers cancel.
         own = _measure_own_rounding(state, contender, doubted)
-        found = list(_judge_in_order(replace(comparison, own_rounding=own), edges, contender.outputs))
+        found = list(_judge_in_order(replace(comparison, own_rounding=own), reference.edges, contender.outputs))
     return found
+
+
+def _is_doubted(one: EdgeDifference) -> bool:
+    """Whether what a port rounds by itself could explain a difference."""
+    return not (one.edge.exact or one.overflows or one.edge.probe.late)
+
+
+def _name_frozen_limit(checks: Sequence[CheckResult], candidate: str) -> tuple[CheckResult, ...]:
+    named = iter(name_frozen_limit([check for check in checks if check.candidate == candidate]))
+    return tuple(next(named) if check.candidate == candidate else check for check in checks)
 
 
 def _judge_in_order(
@@ -276,17 +162,19 @@ def _judge_in_order(
 def _measure_own_rounding(
     state: CaseState, contender: _Contender, doubted: Sequence[EdgeDifference]
 ) -> tuple[RoundingNoise | None, RoundingNoise | None]:
-    """Measure what the operations of both ports round on the probes of differences."""
-    assert state.compiled_reference is not None, "run_reference comes before"
+    """Measure what the operations of both ports round on the probes of differences; of a frozen reference, None."""
     programs = {one.finding.output.program for one in doubted if one.finding.output is not None}
     names = frozenset(STEP if program == TRAINING else program for program in programs)
     probes = list({one.edge.probe.name: one.edge.probe for one in doubted}.values())
     found: list[RoundingNoise | None] = []
     for compiled in (state.compiled_reference, contender.compiled):
+        if compiled is None:
+            found.append(None)
+            continue
         try:
             nudged = nudge_port(compiled, probes[0], names)
-            given = {probe.name: _run(nudged, probe) for probe in probes}
-            found.append(_measure_responses(nudged, given, probes, OPERATION_NUDGES))
+            given = {probe.name: run_port(nudged, probe) for probe in probes}
+            found.append(measure_edge_responses(nudged, given, probes, OPERATION_NUDGES))
         except EquivError:
             found.append(None)
     return found[0], found[1]
@@ -295,7 +183,8 @@ def _measure_own_rounding(
 def _judge_kinks(state: CaseState, contender: _Contender, edges: Sequence[EdgeProbe]) -> list[EdgeDifference]:
     """Compare derivatives of calls exactly at kinks, where both ports have other ones."""
     assert state.observed is not None, "run_reference comes before"
-    assert state.compiled_reference is not None, "run_reference comes before"
+    if state.compiled_reference is None:
+        return []  # a frozen reference has no programs to differentiate
     ports = (state.compiled_reference, contender.compiled)
     edge = next((edge for edge in edges if edge.probe.name == ZERO_INPUTS), None)
     gradients = [output for output in contender.outputs if output.kind == "gradient"]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from equiv.backends.build import DefaultSgd
 from equiv.backends.environment import describe_environment
 from equiv.comparison.frozen.bundle import FrozenProgram, FrozenReference, environment_changes
+from equiv.comparison.frozen.edges import restore_edges
 from equiv.comparison.observation import PortOutputs, RoundingNoise, Sample
 from equiv.comparison.proofs import ProverSide
 from equiv.comparison.state import CaseState, Reference, ReportStage
@@ -46,7 +47,17 @@ def open_against(loaded: LoadedCase, frozen: FrozenReference, progress: ReportSt
     built_case = replace(built_case, has_modes=built_case.has_modes or frozen.has_modes)
     reference = restore_reference(frozen)
     side = ProverSide(_number_frozen(frozen, reference.observed.table), frozen.fresh)
-    return CaseState(built_case, frozen.port, candidates, progress, prover_side=side, observed=reference)
+    return CaseState(
+        built_case,
+        frozen.port,
+        candidates,
+        progress,
+        prover_side=side,
+        observed=reference,
+        frozen_edges=restore_edges(frozen),
+        edges_refused=frozen.edges_refused,
+        frozen_thresholds=frozenset(frozen.thresholds),
+    )
 
 
 def add_frozen_trials(state: CaseState, frozen: FrozenReference) -> CaseState:

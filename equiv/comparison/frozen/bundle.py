@@ -23,7 +23,7 @@ from equiv.errors import EquivError
 from equiv.programs.program import Draw, KeyReuse
 from equiv.programs.prover.proof import Precision
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 FIRST_LINE = b"equiv bundle %d\n"
 
@@ -97,6 +97,33 @@ class FrozenProbe:
 
 
 @dataclass(frozen=True)
+class FrozenEdge:
+    """An edge probe, and the outputs of the reference that are compared on it.
+
+    Attributes:
+        probe: what of it differs from the first probe of the bundle, and the outputs.
+        late: see `equiv.programs.probes.Probe`; so is `tails`.
+        tails: numbers that draws have among their own.
+        calls: see `equiv.comparison.edges.edge_probes.EdgeProbe`; so are the following.
+        training: whether train steps are compared.
+        exact: whether values lie exactly at ties and thresholds.
+        guarded: whether only equal numbers of ties are compared.
+        overflows: whether it is made to overflow an exponential.
+        ties: threshold to the number of values that are exactly there, where there are any.
+    """
+
+    probe: FrozenProbe
+    late: tuple[int, ...]
+    tails: tuple[float, ...]
+    calls: bool
+    training: bool
+    exact: bool
+    guarded: bool
+    overflows: bool
+    ties: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class FrozenReference:
     """A reference with its probes, outputs, draws, rounding and the names of its outputs.
 
@@ -127,6 +154,9 @@ class FrozenReference:
         sensitivity: trials of its probes.
         train_step: whose train step it was trained with.
         default_rate: of the default train step, where it was trained with that.
+        edges: probes with what ordinary ones have not, made for the reference; their responses are in `noise`.
+        edges_refused: why it could not be run on any.
+        thresholds: what its programs compare values with, which the edges are made for.
     """
 
     case: str
@@ -155,6 +185,9 @@ class FrozenReference:
     sensitivity: tuple[ProbeTrial, ...]
     train_step: TrainStepKind
     default_rate: float
+    edges: tuple[FrozenEdge, ...]
+    edges_refused: str
+    thresholds: tuple[float, ...]
 
 
 def encode_bundle(frozen: FrozenReference) -> bytes:

@@ -10,6 +10,8 @@ from equiv.backends.build import DEFAULT_RATE, DefaultSgd
 from equiv.backends.environment import describe_environment
 from equiv.comparison.default_rate import lower_default_rate
 from equiv.comparison.frozen.bundle import FrozenLeaf, FrozenNames, FrozenProbe, FrozenProgram, FrozenReference
+from equiv.comparison.frozen.edges import freeze_edges
+from equiv.comparison.frozen.sanity import edge_problems
 from equiv.comparison.observation import Sample
 from equiv.comparison.proofs import prover_side
 from equiv.comparison.stages import open_case, run_reference, start_compiling, trace_ports, try_probes
@@ -39,7 +41,10 @@ def freeze_reference(loaded: LoadedCase, progress: ReportStage = lambda _: None)
         state = replace(opened, candidates=())
         state = advance(state, (*run, partial(lower_default_rate, stages=run), try_probes))
         state.progress("naming")
-        return _make_bundle(loaded.name, state)
+        frozen = _make_bundle(loaded.name, state)
+    # A probe on which the reference itself moves by more than its size says nothing.
+    edges = tuple(edge for edge in frozen.edges if not any(edge_problems(frozen, edge)))
+    return replace(frozen, edges=edges)
 
 
 def _make_bundle(name: str, state: CaseState) -> FrozenReference:
@@ -49,6 +54,7 @@ def _make_bundle(name: str, state: CaseState) -> FrozenReference:
     begin, step = traced.programs.begin, traced.programs.step
     assert begin is not None  # a port that was traced has both
     assert step is not None
+    edges = freeze_edges(state)
     side = prover_side(traced).numbered
     return FrozenReference(
         case=name,
@@ -67,8 +73,8 @@ def _make_bundle(name: str, state: CaseState) -> FrozenReference:
         step=_freeze_program(side, step),
         names=tuple(_freeze_names(side)),
         probes=tuple(_freeze_probe(probe, observed.samples[probe.name]) for probe in reference.probes),
-        noise={probe: dict(known) for probe, known in noise.native.items()},
-        float64_noise={probe: dict(known) for probe, known in noise.float64.items()},
+        noise={probe: dict(known) for probe, known in (noise.native | edges.noise).items()},
+        float64_noise={probe: dict(known) for probe, known in (noise.float64 | edges.float64_noise).items()},
         depth=dict(noise.depth),
         fresh=dict(traced.fresh),
         reused=observed.reused,
@@ -77,6 +83,9 @@ def _make_bundle(name: str, state: CaseState) -> FrozenReference:
         sensitivity=state.trials,
         train_step=observed.train_step,
         default_rate=case.optimizer.rate if isinstance(case.optimizer, DefaultSgd) else DEFAULT_RATE,
+        edges=edges.edges,
+        edges_refused=edges.refused,
+        thresholds=edges.thresholds,
     )
 
 

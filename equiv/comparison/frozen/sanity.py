@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from equiv.comparison.frozen.bundle import FrozenOutputs, FrozenProbe, FrozenProgram, FrozenReference
+from equiv.comparison.frozen.bundle import FrozenEdge, FrozenOutputs, FrozenProbe, FrozenProgram, FrozenReference
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.budget import Responses
 from equiv.core.output_name import OutputName
@@ -52,6 +52,29 @@ def _problems(frozen: FrozenReference) -> Iterator[str]:
             yield f"{output} has {depth} rounded operations in a row"
     for probe in frozen.probes:
         yield from _probe_problems(frozen, probe)
+        yield from _noise_problems(frozen, probe, probe)
+    for edge in frozen.edges if frozen.probes else ():
+        yield from edge_problems(frozen, edge)
+
+
+def edge_problems(frozen: FrozenReference, edge: FrozenEdge) -> Iterator[str]:
+    """Yield what of an edge probe does not fit.
+
+    Args:
+        frozen: the bundle, whose first probe it was made from.
+        edge: the probe.
+    """
+    name, first = edge.probe.name, frozen.probes[0]
+    if [one.name for one in (*frozen.probes, *(one.probe for one in frozen.edges))].count(name) > 1:
+        yield f"it has two probes {name}"
+    if edge.late and (len(edge.late) != frozen.steps or min(edge.late) < 0):
+        yield f"probe {name} sets counters to {edge.late}, in {frozen.steps} train steps"
+    if not all(0 <= one <= 1 for one in edge.tails):
+        yield f"probe {name} has draws of {edge.tails}, not from 0 to 1"
+    if unknown := {*edge.probe.variables} - {*first.variables} | {*edge.probe.batches} - {*first.batches}:
+        yield f"probe {name} has {min(unknown)}, which probe {first.name} has not"
+    yield from _probe_problems(frozen, edge.probe)
+    yield from _noise_problems(frozen, edge.probe, first)
 
 
 def _program_problems(part: FrozenProgram) -> Iterator[str]:
@@ -77,15 +100,19 @@ def _probe_problems(frozen: FrozenReference, probe: FrozenProbe) -> Iterator[str
         if array.shape[:1] != (frozen.steps,):
             sizes = list(array.shape)
             yield f"probe {probe.name} has {entry} as {sizes}, not one batch for each of {frozen.steps} steps"
-    yield from _noise_problems(probe.name, probe.native, frozen.noise)
+
+
+def _noise_problems(frozen: FrozenReference, probe: FrozenProbe, first: FrozenProbe) -> Iterator[str]:
+    """Yield responses that are too large for what is in their probe, or in the one that it was made from."""
+    yield from _response_problems(probe.name, (probe.native, first.native), frozen.noise)
     if probe.float64 is not None:
-        yield from _noise_problems(probe.name, probe.float64, frozen.float64_noise)
+        yield from _response_problems(probe.name, (probe.float64, first.float64 or {}), frozen.float64_noise)
 
 
-def _noise_problems(
-    probe: str, outputs: FrozenOutputs, noise: Mapping[str, Mapping[OutputName, Responses]]
+def _response_problems(
+    probe: str, outputs: tuple[FrozenOutputs, ...], noise: Mapping[str, Mapping[OutputName, Responses]]
 ) -> Iterator[str]:
-    floats = [array for array in outputs.values() if str(array.dtype) in FLOAT_DTYPES]
+    floats = [array for one in outputs for array in one.values() if str(array.dtype) in FLOAT_DTYPES]
     largest = max((_largest_finite(array) for array in floats), default=0.0)
     for output, known in noise.get(probe, {}).items():
         numbers = (known.largest, *known.blocks)

@@ -26,7 +26,10 @@ def _write_bundle(path: Path, output: Path | None) -> int:
 
         frozen = freeze(path, output, progress=status.update)
     unnoticed = [trial.title for trial in frozen.sensitivity if not trial.detected]
-    click.echo(f"✓ {output}: {frozen.port} of {frozen.case}, {len(frozen.leaves)} leaves, {len(frozen.probes)} probes")
+    content = f"{len(frozen.leaves)} leaves, {len(frozen.probes)} probes, {len(frozen.edges)} edge probes"
+    click.echo(f"✓ {output}: {frozen.port} of {frozen.case}, {content}, {output.stat().st_size / 1e6:.3g} MB")
+    if frozen.edges_refused:
+        click.echo(f"! {frozen.port} was not run beyond ordinary values: {frozen.edges_refused}", err=True)
     for title in unnoticed:
         click.echo(f"? {title}: noticed by no probe")
     for pair in frozen.reused:

@@ -1,5 +1,7 @@
 """Aiming a probe at a threshold: which there are to aim at, and by how much to scale. Nothing is compiled."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -77,5 +79,7 @@ def test_a_threshold_that_no_scale_reaches_is_left():
 def test_a_threshold_with_values_on_both_sides_is_no_target():
     shared = Site("threshold", "m.py:1", 1.0, ">")
     both = {shared: np.array([-1.0, 2.0, 0.0])}
+    drawn = {replace(shared, drawn=True): both[shared]}
+    assert list(list_targets({"old": drawn, "new": {}})) == [], "no scale changes a draw"
     assert list(list_targets({"old": both, "new": both})) == []
     assert len(list(list_targets({"old": both, "new": {}}))) == 1

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -294,7 +295,19 @@ def senseless(frozen: FrozenReference) -> dict[str, tuple[FrozenReference, str]]
     first = frozen.probes[0]
     turned = {**first.variables, leaf.name: first.variables[leaf.name].astype("float64")}
     part = frozen.parts[0]
+    edge = frozen.edges[0]
+
+    def with_edge(**changes) -> FrozenReference:
+        return replace(frozen, edges=(replace(edge, **changes), *frozen.edges[1:]))
+
     return {
+        "counters of other steps": (with_edge(late=(1, 2)), r"sets counters to \(1, 2\), in 5 train steps"),
+        "draws beyond one": (with_edge(tails=(2.0,)), r"has draws of \(2.0,\), not from 0 to 1"),
+        "two of one name": (with_edge(probe=replace(edge.probe, name="0")), "it has two probes 0"),
+        "a leaf of no probe": (
+            with_edge(probe=replace(edge.probe, variables={"none": first.variables[leaf.name]})),
+            "has none, which probe 0 has not",
+        ),
         "large noise": (with_noise(frozen, largest=1e300), "is said to move by 1e\\+300 on probe 0 for one ulp"),
         "large block": (with_noise(frozen, exponents=(1,), blocks=(1e30,)), "is said to move by 1e\\+30 on probe 0"),
         "noise nan": (with_noise(frozen, largest=float("nan")), "has responses on probe 0 that are no sizes"),
@@ -321,7 +334,7 @@ def senseless(frozen: FrozenReference) -> dict[str, tuple[FrozenReference, str]]
 SENSELESS = (
     *("large noise", "large block", "noise nan", "negative noise", "blocks without exponents", "negative shape"),
     *("negative depth", "no steps", "no rate", "no probes", "another dtype", "fewer batches", "needs beyond"),
-    "needs lacking",
+    *("needs lacking", "counters of other steps", "draws beyond one", "two of one name", "a leaf of no probe"),
 )
 
 
@@ -369,7 +382,7 @@ def test_a_bundle_finds_its_case_among_others(tmp_path):
 def test_the_freeze_command_writes_the_bundle_and_lists_its_content(tmp_path):
     path = tmp_path / "there" / "counter.equiv"
     ran = CliRunner().invoke(main, ["freeze", str(CASES / "counter.py"), "-o", str(path)])
-    assert ran.stdout.startswith(f"✓ {path}: haiku of counter, ")
+    assert re.match(r"✓ .*: haiku of counter, \d+ leaves, \d+ probes, \d+ edge probes, [0-9.]+ MB\n", ran.stdout)
     assert ran.exit_code == 0
     assert restore_reference(decode_bundle(path.read_bytes(), "it")).observed.table.port == "haiku"
     many = CliRunner().invoke(main, ["freeze", str(CASES)])
@@ -419,3 +432,81 @@ def test_a_lowered_default_rate_is_that_of_the_bundle():
     assert found.verdicts == {"nnx": "same"}
     (remark,) = [check.remarks[0] for check in found.checks if check.check == "train"]
     assert f"optax.sgd({frozen.default_rate:g})" in remark
+
+
+ACTIVATION = """
+from equiv.case import Case
+from equiv.layers import linear
+
+
+def build(change):
+    import flax.linen as nn
+    import jax.numpy as jnp
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return change(nn.Dense(3, name="d")(x), jnp)
+
+    return Model()
+
+
+def old():
+    return build(lambda y, jnp: {"cap": jnp.where(y > 60, 0.0, y), "top": jnp.argmax(y, -1), "one": y * 1.0})
+
+
+def new():
+    return build(lambda y, jnp: {"cap": CAP, "top": TOP, "one": y * 1.0})
+
+
+CASE = Case(
+    guide="none",
+    models={"old": old, "new": new},
+    batch={"x": "float32[5,4]"},
+    layers=(linear("d", old="d", new="d"),),
+    loss=lambda outputs, batch: (outputs["one"] ** 2).mean() + (outputs["cap"] ** 2).mean(),
+    steps=2,
+)
+"""
+
+
+def activation(cap: str, top: str) -> LoadedCase:
+    source = ACTIVATION.replace("CAP", cap).replace("TOP", top)
+    return LoadedCase("activation", "", helpers.case_from(source, "activation"))
+
+
+@cache
+def frozen_activation() -> FrozenReference:
+    case = activation("y", "jnp.argmax(y, -1)")
+    return decode_bundle(encode_bundle(freeze_reference(case)), "activation")
+
+
+def test_a_frozen_reference_has_edge_probes_of_its_own():
+    """One output differs above 60 only, one at ties only; neither is in reach of an ordinary probe."""
+    result = compare_with_frozen(activation("y", "2 - jnp.argmax(y[:, ::-1], -1)"), frozen_activation())
+    (outputs,) = (check for check in result.checks if check.check == "outputs")
+    found = {one.output.path: one.probe for one in outputs.findings if one.grade == "refuted"}
+    assert found == {"cap": "around 60", "top": "zero inputs"}
+
+
+def test_what_only_the_candidate_asks_is_said_beside_a_frozen_reference():
+    """The frozen reference cannot be run where only the candidate has a threshold."""
+    cap = "jnp.where(y > 60, 0.0, jnp.where(y < -1e4, 1.0, y))"
+    result = compare_with_frozen(activation(cap, "jnp.argmax(y, -1)"), frozen_activation())
+    assert result.verdicts == {"new": "same"}
+    places = [one.text for one in result.scope.unexercised if one.kind == "unaimed"]
+    assert len(places) == 1
+    assert places[0].startswith("no probe of the frozen reference is made for its threshold < -10000")
+    assert {"around 60", "zero inputs", "small inputs"} <= set(result.scope.edges)
+
+
+def test_a_reference_that_refuses_edges_is_frozen_without_them(monkeypatch):
+    def refuse(*_):
+        raise EquivError("old: only zeros.")
+
+    monkeypatch.setattr("equiv.comparison.frozen.edges.run_reference_edges", refuse)
+    case = activation("y", "jnp.argmax(y, -1)")
+    frozen = freeze_reference(case)
+    assert (frozen.edges, frozen.edges_refused) == ((), "old: only zeros.")
+    scope = compare_with_frozen(case, frozen).scope
+    assert "nothing was tried beyond ordinary values: old: only zeros" in scope.notes
