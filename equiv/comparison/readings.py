@@ -1,4 +1,5 @@
-"""Say which findings hold only where constants are read otherwise, and what of a frozen reference is not measured.
+"""Say which findings hold only where constants are read otherwise, which tables are not alike in both ports, and what
+of a frozen reference is not measured.
 
 See `equiv.comparison.numeric.constant_readings` and `own_rounding`.
 """
@@ -7,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from equiv.comparison.checks.coverage import summarise_grades
+from equiv.comparison.numeric.read_port import Ports
+from equiv.comparison.numeric.table_differences import find_table_difference
 from equiv.core.grades import EQUAL_GRADES
+from equiv.core.output_name import STEP, TRAINING
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
 
@@ -52,6 +56,20 @@ def _choose(before: Finding, after: Finding, note: str) -> Finding:
     return replace(after, grade=grade, note="; ".join(filter(None, (note, after.note))))
 
 
+def name_tables(checks: Sequence[CheckResult], ports: Ports) -> list[CheckResult]:
+    """Say as a remark of the first refused check which tables of constants both ports have, and not alike."""
+    outputs = [one.output for check in checks for one in check.findings if one.grade == "refuted"]
+    names = {STEP if one.program == TRAINING or one.after_training else one.program for one in outputs if one}
+    found = find_table_difference(ports, frozenset(names)) if names else None
+    return list(checks) if found is None else _add_to_first(checks, found.text)
+
+
+def _add_to_first(checks: Sequence[CheckResult], remark: str) -> list[CheckResult]:
+    """Add a remark to the first refused check."""
+    first = next((check for check in checks if check.grade == "refuted"), None)
+    return [replace(check, remarks=(*check.remarks, remark)) if check is first else check for check in checks]
+
+
 FROZEN_LIMIT = (
     "the reference is frozen: what its own operations round, and what its constants stand for, was not measured; where "
     "that could explain the difference, compare with the reference itself"
@@ -60,5 +78,4 @@ FROZEN_LIMIT = (
 
 def name_frozen_limit(checks: Sequence[CheckResult]) -> list[CheckResult]:
     """Say as a remark of the first refused check what could not be measured of a frozen reference."""
-    first = next((check for check in checks if check.grade == "refuted"), None)
-    return [replace(check, remarks=(*check.remarks, FROZEN_LIMIT)) if check is first else check for check in checks]
+    return _add_to_first(checks, FROZEN_LIMIT)

@@ -35,7 +35,7 @@ from equiv.comparison.observation import (
     find_known_differences,
 )
 from equiv.comparison.proofs import needed_in_float64, prove_all, prover_side, settled_gradients
-from equiv.comparison.readings import add_readings, name_frozen_limit
+from equiv.comparison.readings import add_readings, name_frozen_limit, name_tables
 from equiv.comparison.sensitivity.probe_sensitivity import measure_sensitivity
 from equiv.comparison.sensitivity.proof_mutation import mutate_proofs
 from equiv.comparison.state import (
@@ -280,6 +280,7 @@ def _check_candidate(state: CaseState, candidate: CompiledPort) -> tuple[list[Ch
     )
     comparison, results = _check_with_own_rounding(state, candidate, comparison)
     comparison, results = _check_with_constants_read(state, candidate, comparison, results)
+    results = name_tables(results, (state.compiled_reference, candidate))
     if state.compiled_reference is None and (
         doubted_programs(comparison, results) or doubted_constants(comparison, results)
     ):
@@ -316,10 +317,7 @@ def _check_with_constants_read(
             return comparison, results
         changed, again = _check_with_own_rounding(state, candidate, read.comparison)
     except EquivError:
-        return (
-            comparison,
-            results,
-        )  # such as an operation that cannot be evaluated alone: the constants stay as they are
+        return comparison, results  # such as an operation that cannot be evaluated alone
     return changed, add_readings(results, again, read.note)
 
 

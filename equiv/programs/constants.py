@@ -1,7 +1,8 @@
 """The constants of float64 programs, and programs that read some of them otherwise.
 
-A number that a port makes in float32, such as `np.sqrt(8).astype("float32")`, is known to its last digit only. Another
-port may have the same number with more digits, or compute it: in float64 the two differ, though the model is one.
+A number that a port makes in float32, such as `np.sqrt(8).astype("float32")`, is known to its last digit only; one that
+it makes in bfloat16 or float16, to the last digit of that. Another port may have the same number with more digits, or
+compute it: in float64 the two differ, though the model is one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,14 +11,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 
 from equiv.core.first_difference import SourceLine
 from equiv.core.output_name import ProgramName, batch_input
-from equiv.programs.jaxpr import Interpreter, inner_jaxprs, locate_equation, read_scan, read_while
+from equiv.programs.jaxpr import Interpreter, inner_jaxprs, locate_equation, open_jaxpr, read_scan, read_while
 from equiv.programs.primitives import EXACT, FOREIGN_CALLS, RANDOMNESS
+from equiv.programs.probes import numpy_dtype
 from equiv.programs.program import Program, Programs
 from equiv.programs.reevaluation import Reevaluation
+from equiv.programs.transform import constant_as_float64
 
 ConstantKey = tuple[tuple[int, ...], bytes]
 """Shape and bytes of a constant: the same number in two places is one constant."""
@@ -26,8 +30,8 @@ AMOUNTS = "amounts of constants"
 """The batch entry that `read_programs` adds: by how many last digits each unknown is moved. No entry of a case is named
 with spaces."""
 
-EXACT_DIGITS = int(np.finfo("float32").precision)
-"""A decimal with up to so many digits comes back from float32 (C's FLT_DIG): it is what somebody wrote."""
+HALF_DTYPES = ("bfloat16", "float16")
+"""Dtypes of fewer digits than float32."""
 
 NUDGES = 16
 """Number of evaluations with every result moved by an ulp: most ways in which a few roundings add up occur."""
@@ -41,15 +45,21 @@ def constant_key(array: np.ndarray) -> ConstantKey:
     return array.shape, array.tobytes()
 
 
-def last_digits(array: np.ndarray) -> np.ndarray:
-    """One unit in the last place of float32 for every element; 0 for numbers that float32 has exactly, as written.
+def last_digits(array: np.ndarray, dtype: str = "float32") -> np.ndarray:
+    """One unit in the last place of a dtype for every element; 0 for numbers that it has exactly, as written.
 
-    A number is taken for exact if float32 holds it and it has at most `EXACT_DIGITS` decimal digits: 0, 2, 0.125.
+    A number is taken for exact if the dtype holds it and it has at most as many decimal digits as come back from that
+    (C's FLT_DIG, 6 of float32): 0, 2, 0.125.
+
+    Args:
+        array: the numbers, in float64.
+        dtype: the dtype.
     """
+    kind = numpy_dtype(dtype)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        narrow = array.astype("float32")
+        narrow = array.astype(kind)
         size = np.abs(np.spacing(narrow)).astype("float64")
-        digits = EXACT_DIGITS - 1 - np.floor(np.log10(np.abs(array)))
+        digits = int(ml_dtypes.finfo(kind).precision) - 1 - np.floor(np.log10(np.abs(array)))
         scaled = np.where(digits >= 0, array * 10.0 ** np.maximum(digits, 0), array / 10.0 ** np.maximum(-digits, 0))
         written = (array == 0) | ((narrow == array) & (scaled == np.round(scaled)))
     return np.where(written | ~np.isfinite(size), 0.0, size)
@@ -62,18 +72,77 @@ class Constant:
     Attributes:
         value: in float64.
         place: the user's line that uses it first; None if unknown.
+        dtype: in which the port has it natively, as far as its digits go: one of `HALF_DTYPES`, or `float32`.
     """
 
     value: np.ndarray
     place: SourceLine | None = None
+    dtype: str = "float32"
+
+    @property
+    def center(self) -> np.ndarray:
+        """What is known of every element: of a narrower dtype than float32, that number, and no shorter decimal."""
+        if self.dtype == "float32":
+            return self.value
+        return self.value.astype(numpy_dtype(self.dtype)).astype("float64")
+
+    @property
+    def unknown(self) -> np.ndarray:
+        """How far every element may be from what it stands for: one last digit of float32, half a one of less digits.
+
+        Where a last digit is a percent, two numbers that are one apart are two numbers: what rounds to the nearest one
+        lies within half of it, and short of the middle.
+        """
+        digits = last_digits(self.value, self.dtype)
+        return digits if self.dtype == "float32" else digits * (0.5 - float(np.finfo("float32").eps))
 
 
-def find_constants(programs: Programs, names: frozenset[ProgramName]) -> dict[ConstantKey, Constant]:
-    """Find the float64 constants of some programs of a port, those inside of loops and calls included."""
-    walk = _ConstantWalk()
+def find_constants(
+    programs: Programs, names: frozenset[ProgramName], native: Programs | None = None
+) -> dict[ConstantKey, Constant]:
+    """Find the float64 constants of some programs of a port, those inside of loops and calls included.
+
+    Args:
+        programs: of one port, in float64.
+        names: of the programs.
+        native: the same port's in its own dtypes, which say in what a constant was rounded; None: in float32.
+    """
+    walk, narrow = _ConstantWalk(), _NativeWalk()
     for part in named_programs(programs, names):
         walk.run(part.jaxpr, [None] * len(part.inputs))
-    return {key: Constant(array, walk.places.get(key)) for key, array in walk.constants.items()}
+    with jax.enable_x64(True):
+        for part in named_programs(native, names) if native is not None else ():
+            narrow.run(part.jaxpr, [None] * len(part.inputs))
+    return {
+        key: Constant(array, walk.places.get(key), narrow.dtypes.get(key, "float32"))
+        for key, array in walk.constants.items()
+    }
+
+
+class _NativeWalk(Interpreter[None]):
+    """A walk over native programs for the constants that they have in fewer digits than float32.
+
+    Attributes:
+        dtypes: key of the constant in float64 to its dtype; what a program has in float32 too is not among them.
+    """
+
+    def __init__(self) -> None:
+        self.dtypes: dict[ConstantKey, str] = {}
+
+    def literal(self, atom: Any) -> None:
+        self.constant(np.asarray(atom.val, atom.aval.dtype) if isinstance(atom.aval.dtype, np.dtype) else atom.val)
+
+    def constant(self, array: Any) -> None:
+        dtype = str(getattr(array, "dtype", ""))
+        if dtype in (*HALF_DTYPES, "float32") and array.size <= LARGEST_TABLE:
+            key = constant_key(np.asarray(constant_as_float64(array), "float64"))
+            known = self.dtypes.setdefault(key, dtype)
+            self.dtypes[key] = dtype if dtype == "float32" else known
+
+    def equation(self, eqn: Any, ins: list[None]) -> list[None]:
+        for body in inner_jaxprs(eqn):
+            self.run(body, [None] * len(open_jaxpr(body)[0].invars))
+        return [None] * len(eqn.outvars)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ Every output of a model is one way to write one function: compiled once, judged 
 (jax sorts their names) are trained.
 """
 
+import re
+
 import pytest
 from helpers import case_from
 
@@ -214,6 +216,69 @@ def test_constants_of_a_candidate_are_read_beside_a_frozen_reference() -> None:
     result = run_case(case, options=RunOptions(against=frozen))
     assert result.verdicts == {"nnx": "same"}
     assert "nnx's 2.82842708" in next(remark for check in result.checks for remark in check.remarks)
+
+
+HALF: Ways = {
+    "a scale in bfloat16": ("HALF(y) * jnp.bfloat16(12**-0.5)", "HALF(y) * 12**-0.5"),
+    "a scale that one port has in float32": (
+        "(HALF(y) * jnp.bfloat16(20**-0.5)).astype('float32')",
+        "HALF(y * F(20**-0.5)).astype('float32')",
+    ),
+    "a table in bfloat16": (
+        "HALF(y) * np.sin(CHANNELS).astype(jnp.bfloat16)",
+        "HALF(y) * jnp.sin(channels).astype(jnp.bfloat16)",
+    ),
+    "a mask in bfloat16": (
+        "HALF(y) + np.where(CHANNELS > 3, -0.7, 0.3).astype(jnp.bfloat16)",
+        "HALF(y) + jnp.where(channels > 3, -0.7, 0.3).astype(jnp.bfloat16)",
+    ),
+}
+HALF_FAULTS: Ways = {
+    "a scale three last digits off": ("HALF(y) * jnp.bfloat16(12**-0.5 * 1.02)", "HALF(y) * 12**-0.5"),
+    "a scale that is the next number": ("HALF(y) * jnp.bfloat16(0.2890625)", "HALF(y) * jnp.bfloat16(0.291015625)"),
+    "a table with two numbers exchanged": (
+        "HALF(y) * np.sin(CHANNELS)[::-1].astype(jnp.bfloat16)",
+        "HALF(y) * jnp.sin(channels).astype(jnp.bfloat16)",
+    ),
+    "another function": (
+        "HALF(y) * np.sin(CHANNELS / 1.02).astype(jnp.bfloat16)",
+        "HALF(y) * jnp.sin(channels).astype(jnp.bfloat16)",
+    ),
+}
+
+
+def in_half(ways: Ways) -> Ways:
+    return {
+        name: (ours.replace("HALF(", "jnp.bfloat16("), theirs.replace("HALF(", "jnp.bfloat16("))
+        for name, (ours, theirs) in ways.items()
+    }
+
+
+def test_constants_that_one_port_rounds_to_bfloat16_are_no_difference() -> None:
+    checks = judged(in_half(HALF))
+    assert not [one.place for check in checks for one in check.findings if one.grade not in EQUAL_GRADES]
+    (remark,) = (remark for check in checks for remark in check.remarks if "constants that a port rounds" in remark)
+    assert "rounds to bfloat16" in remark
+
+
+def test_wrong_constants_in_bfloat16_stay_different() -> None:
+    outputs = next(check for check in judged(in_half(HALF_FAULTS)) if check.check == "outputs")
+    found = {one.output.path.strip("/") for one in outputs.findings if one.output and one.grade == "refuted"}
+    assert found == set(HALF_FAULTS)
+
+
+def test_two_tables_that_are_rounded_otherwise_are_named() -> None:
+    """Cosines of float64 angles and of float32 ones, both made by numpy: nothing tells either from another formula."""
+    cosines = ("y[:, :4] * np.cos(100 * np.outer(PLACES, WAVES)).astype(F)", "y[:, :4] * np.cos(F(100) * ANGLES)")
+    checks = judged({"rotary": cosines})
+    assert "refuted" in {check.grade for check in checks}
+    (remark,) = (remark for check in checks for remark in check.remarks if "are not alike" in remark)
+    assert re.match(
+        r"linen's table of 28 numbers \(constants.py \(patched\):\d+\) and nnx's \(constants.py \(patched\):\d+\) are "
+        r"not alike: \d+ numbers differ, most \[\d, \d\]: -?0\.\d+ \(linen\), -?0\.\d+ \(nnx\), [\d.]+ last digits of "
+        r"float32 apart\. Where they are meant to be one table, compute both alike: by the same function, in one dtype",
+        remark,
+    )
 
 
 FAULTS: Ways = {

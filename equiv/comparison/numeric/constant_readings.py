@@ -1,4 +1,4 @@
-"""Constants that a port rounds to float32 by itself, read as the number that they stand for.
+"""Constants that a port rounds to float32, or to fewer digits, by itself, read as the number that they stand for.
 
 `np.sqrt(8).astype("float32")` is 2.828427 in one port; another one multiplies by `8**-0.5`. In float64 these differ by
 half a unit in the last place of float32, which no rounding of float64 explains. So a difference in float64 that float32
@@ -132,6 +132,7 @@ def read_constants(
 
     fit = fit_amounts(difference, len(unknowns))
     moved = [unknowns[order[one]].describe(fit.amounts[one]) for one in fit.needed]
+    dtypes = {*sides[0].table_dtypes, *sides[1].table_dtypes, *(unknowns[order[one]].dtype for one in fit.needed)}
     texts = [*(text for side in sides for text in side.tables), *moved]
     if not texts:
         return None
@@ -139,7 +140,8 @@ def read_constants(
     reference, candidate = (
         _with_float64(side, one) for side, one in zip((comparison.reference, comparison.candidate), read, strict=True)
     )
-    note = f"the same where constants that a port rounds to float32 are read to more digits: {_list_readings(texts)}"
+    rounded = " and ".join(sorted(dtypes))
+    note = f"the same where constants that a port rounds to {rounded} are read to more digits: {_list_readings(texts)}"
     return ReadConstants(replace(comparison, reference=reference, candidate=candidate), note)
 
 

@@ -20,10 +20,9 @@ from equiv.programs.constants import (
     Reading,
     find_computed,
     find_constants,
-    last_digits,
     read_programs,
 )
-from equiv.programs.probes import Probe
+from equiv.programs.probes import Probe, numpy_dtype
 from equiv.programs.program import Programs
 
 MOST_UNKNOWNS = 64
@@ -32,28 +31,35 @@ MOST_UNKNOWNS = 64
 
 @dataclass(frozen=True)
 class Unknown:
-    """A number that may be moved by one last digit.
+    """A number that may be moved within its last digit.
 
     Attributes:
         port: name of the port that has it.
         value: in the float64 program.
-        size: one unit in the last place of float32.
+        center: from where it is moved; see `equiv.programs.constants.Constant`.
+        size: by how much.
         place: where it is used, in brackets; empty if unknown.
+        dtype: in which its port has it.
     """
 
     port: str
     value: float
+    center: float
     size: float
     place: str
+    dtype: str = "float32"
 
     @property
     def is_rounded(self) -> bool:
-        """Whether somebody has rounded it to float32: it is one, or the shortest decimal that stands for one."""
-        return self.value in (float(np.float32(self.value)), float(str(np.float32(self.value))))
+        """Whether somebody has rounded it: to a narrower dtype, or to float32 or the shortest decimal for one."""
+        return self.dtype != "float32" or self.value in (
+            float(np.float32(self.value)),
+            float(str(np.float32(self.value))),
+        )
 
     def describe(self, amount: float) -> str:
         """Say as which number it is read."""
-        return f"{self.port}'s {self.value:.9g}{self.place} as {self.value + amount * self.size:.12g}"
+        return f"{self.port}'s {self.value:.9g}{self.place} as {self.center + amount * self.size:.12g}"
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class ReadPort:
         executable: its programs with amounts as inputs.
         unknowns: its numbers that the amounts move.
         tables: those that are read as the other port's, as text.
+        table_dtypes: those in which its port has these.
     """
 
     compiled: CompiledPort | None
@@ -73,6 +80,7 @@ class ReadPort:
     executable: Executable | None
     unknowns: tuple[Unknown, ...]
     tables: tuple[str, ...]
+    table_dtypes: tuple[str, ...] = ()
 
     def run(
         self, amounts: np.ndarray, known: Mapping[str, Outputs], taken: Mapping[str, Outputs], converted: set[str]
@@ -118,10 +126,13 @@ def readable_ports(
         PortError: a changed program cannot be compiled, or what a port computes from constants cannot be computed.
     """
     programs = [None if one is None or one.float64 is None else one.float64.programs for one in ports]
-    found = [{} if one is None else find_constants(one, names) for one in programs]
+    found = [
+        {} if one is None or port is None else find_constants(one, names, port.traced.programs)
+        for one, port in zip(programs, ports, strict=True)
+    ]
     # What both have is no difference; and a number that float32 has exactly, as written, is known.
     own = [
-        {key: one for key, one in mine.items() if key not in theirs and last_digits(one.value).any()}
+        {key: one for key, one in mine.items() if key not in theirs and one.unknown.any()}
         for mine, theirs in (found, found[::-1])
     ]
     sides: list[ReadPort] = []
@@ -136,16 +147,16 @@ def readable_ports(
     return sides[0], sides[1]
 
 
-def _is_float32(array: np.ndarray) -> bool:
-    return bool(np.array_equal(array, array.astype("float32")))
+def _is_rounded(array: np.ndarray, dtype: str) -> bool:
+    return bool(np.array_equal(array, array.astype(numpy_dtype(dtype)).astype("float64")))
 
 
-def _exact_tables(value: np.ndarray, tables: Sequence[ComputedTable], is_reference: bool) -> list[ComputedTable]:
+def _exact_tables(constant: Constant, tables: Sequence[ComputedTable], is_reference: bool) -> list[ComputedTable]:
     """The tables as which one may be read: those that are not rounded; where both or none are, the reference's."""
-    rounded = _is_float32(value)
+    rounded = _is_rounded(constant.value, constant.dtype)
     if is_reference:
-        return [one for one in tables if rounded and not _is_float32(one.value)]
-    return [one for one in tables if rounded or not _is_float32(one.value)]
+        return [one for one in tables if rounded and not _is_rounded(one.value, constant.dtype)]
+    return [one for one in tables if rounded or not _is_rounded(one.value, constant.dtype)]
 
 
 def _readable_port(
@@ -158,27 +169,31 @@ def _readable_port(
 ) -> ReadPort:
     readings: dict[ConstantKey, Reading] = {}
     unknowns: dict[float, Unknown] = {}
-    texts: list[str] = []
+    texts, rounded = list[str](), list[str]()
     if compiled is None or compiled.float64 is None:
         return ReadPort(compiled, probes, None, (), ())
     port = compiled.traced.port.name
     for key, constant in sorted(constants.items(), key=lambda item: item[1].value.size):
         value, place = constant.value, f" ({constant.place.short})" if constant.place else ""
-        matched = match_table(value, _exact_tables(value, tables, is_reference)) if value.size > 1 else None
+        matched = None
+        if value.size > 1:
+            matched = match_table(value, _exact_tables(constant, tables, is_reference), constant.unknown)
         if matched is not None:
             nothing = np.zeros(value.shape)
             readings[key] = Reading(matched, nothing, nothing.astype(int))
             texts.append(_table_text(port, value, matched, place))
+            rounded.append(constant.dtype)
             continue
-        size = last_digits(value)
-        numbers = {float(one): float(each) for one, each in zip(value.ravel(), size.ravel(), strict=True) if each}
+        size, center = constant.unknown, constant.center
+        elements = zip(*(array.ravel().tolist() for array in (value, center, size)), strict=True)
+        numbers = {one: (known, each) for one, known, each in elements if each}
         if len(unknowns.keys() | numbers.keys()) > MOST_UNKNOWNS:
             continue
-        for number, each in numbers.items():
-            unknowns.setdefault(number, Unknown(port, number, each, place))
+        for number, (known, each) in numbers.items():
+            unknowns.setdefault(number, Unknown(port, number, known, each, place, constant.dtype))
         order = {number: index for index, number in enumerate(unknowns)}
         which = np.array([order.get(float(one), 0) for one in value.ravel()], int).reshape(value.shape)
-        readings[key] = Reading(value, size, which)
+        readings[key] = Reading(center, size, which)
     if not readings:
         return ReadPort(compiled, probes, None, (), ())
     programs = read_programs(compiled.float64.programs, names, readings, len(unknowns))
@@ -188,6 +203,7 @@ def _readable_port(
         _compile(compiled.float64, programs, probes[0], len(unknowns)),
         tuple(unknowns.values()),
         tuple(texts),
+        tuple(dict.fromkeys(rounded)),
     )
 
 

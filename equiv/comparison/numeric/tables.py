@@ -8,18 +8,21 @@ from equiv.programs.constants import ComputedTable, last_digits
 from equiv.programs.probes import ulp
 
 
-def match_table(array: np.ndarray, tables: Sequence[ComputedTable]) -> np.ndarray | None:
-    """Find the values of the other port that a table stands for: those from which float32 rounding may lead to it.
+def match_table(
+    array: np.ndarray, tables: Sequence[ComputedTable], unknown: np.ndarray | None = None
+) -> np.ndarray | None:
+    """Find the values of the other port that a table stands for: those from which rounding may lead to it.
 
     Args:
         array: the table, in float64.
         tables: of the other port.
+        unknown: how far each number may be from what it stands for; None: one last digit of float32.
 
     Returns:
         A table of as many elements in the same order; else, for every element, the nearest one of few tables; None
         where the other port has no such numbers, or the same.
     """
-    size = last_digits(array)
+    size = last_digits(array) if unknown is None else unknown
     found = _closest_table(array, size, tables)
     found = _match_elements(array, size, tables) if found is None else found
     # What differs by rounding of float64 alone needs no reading.
