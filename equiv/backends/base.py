@@ -186,8 +186,16 @@ def mode_arguments(function: Callable[..., Any], train: bool) -> dict[str, bool]
     return {name: value == train for name, value in MODE_ARGUMENTS.items() if name in parameters}
 
 
-def bind_arguments(port: str, function: Callable[..., Any], available: Mapping[str, Any]) -> dict[str, Any]:
+def bind_arguments(
+    port: str, function: Callable[..., Any], available: Mapping[str, Any], what: str = "train_step"
+) -> dict[str, Any]:
     """Choose the arguments of a train step or `create` by parameter name.
+
+    Args:
+        port: name of the port.
+        function: what is called.
+        available: values by name.
+        what: `train_step`, which gets the batch too, or `create`.
 
     Raises:
         CaseError: a required parameter has an unknown name.
@@ -197,11 +205,15 @@ def bind_arguments(port: str, function: Callable[..., Any], available: Mapping[s
         if name in available:
             arguments[name] = available[name]
         elif parameter.default is parameter.empty:
-            function_name = getattr(function, "__name__", "a function")
+            called, other = getattr(function, "__name__", "a function"), f"add {name!r} to the batch"
+            if what == "create":
+                call = called if called.isidentifier() else "function"
+                other = f"return one that has such names: lambda params: {call}(params)"
+                called = f"{called}, returned as create," if called != what else called
             raise CaseError(
-                f"{port}: {function_name} has the parameter {name!r}, for which there is no value; "
+                f"{port}: {called} has the parameter {name!r}, for which there is no value; "
                 f"available are: {', '.join(sorted(available))}.",
-                fix=f"Rename the parameter, or add {name!r} to the batch.",
+                fix=f"Rename the parameter, or {other}.",
                 port=port,
             )
     return arguments
@@ -256,7 +268,7 @@ def functional_training(
         carry = trees(native)
         if create is None:
             return carry
-        created = create(**bind_arguments(port, create, {**carry, "key": key}))
+        created = create(**bind_arguments(port, create, {**carry, "key": key}, "create"))
         if hasattr(created, "apply_gradients"):
             return {"train_state" if "train_state" in inspect.signature(train_step).parameters else "state": created}
         return {**carry, "opt_state": created}

@@ -25,6 +25,7 @@ from equiv.programs.key_reuse import record_bits
 from equiv.programs.probes import Probe, add_library_only_leaves
 from equiv.programs.trace import flatten_outputs, random_input
 from equiv.programs.traced_port import TracedPort
+from equiv.programs.train_step import is_typed_key, key_kind, open_key
 from equiv.programs.transform import KeyedProgram, remove_dead_equations
 
 NamedOutputs = dict[OutputName, np.ndarray]
@@ -192,7 +193,7 @@ def _lower_step(traced: TracedPort, steps: int) -> UserCall:
 
     def read(results: Arrays) -> NamedOutputs:
         carried = {
-            carried_output(STEP, leaf.name): leaf.mapped.to_canonical(np.asarray(array))
+            carried_output(STEP, leaf.name): leaf.mapped.to_canonical(np.asarray(open_key(array)))
             for parts, array in zip(after_names, results, strict=False)
             for leaf in parts
             if not leaf.name.is_random
@@ -204,7 +205,8 @@ def _lower_step(traced: TracedPort, steps: int) -> UserCall:
         return [*leaves, _call_key(number), *(probe.batches[entry][number] for entry in entries)]
 
     def start(probe: Probe) -> list[Any]:
-        return with_call(0, probe, _first_carry(traced, probe, held))
+        first = zip(_first_carry(traced, probe, held), structs, strict=True)
+        return with_call(0, probe, [_as_dtype(array, struct) for array, struct in first])
 
     def follow(number: int, probe: Probe, results: Arrays) -> list[Any]:
         # By name: what a step returns may be in another order than what it takes, and in another dtype.
@@ -259,6 +261,8 @@ def _assemble(parts: CarryLeafParts, values: Mapping[Any, Any]) -> Any:
 
 
 def _as_dtype(array: Any, struct: Any) -> Any:
+    if is_typed_key(struct) and not is_typed_key(array):
+        return jax.random.wrap_key_data(array, impl=key_kind(struct))
     return array if array.dtype == struct.dtype else array.astype(struct.dtype)
 
 

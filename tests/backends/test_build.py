@@ -183,7 +183,11 @@ def test_an_unknown_train_step_parameter_names_the_known_ones(backend):
 @pytest.mark.parametrize("backend", EVERY)
 def test_create_may_ask_for_what_there_is_before_training_only(backend):
     port = build(backend, stepping(backend, no_op(backend), lambda x: x))
-    with pytest.raises(CaseError, match=rf"{backend}: <lambda> has the parameter 'x', for which there is no value"):
+    with pytest.raises(
+        CaseError,
+        match=rf"{backend}: <lambda>, returned as create, has the parameter 'x', for which there is no value; "
+        r"available are: .*\. Rename the parameter, or return one that has such names: lambda params: function\(",
+    ):
         one_step(port)
 
 

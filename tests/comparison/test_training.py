@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jax
 import optax
 import pytest
 from trained_ports import FORMS, PORTS, averaged_port, case_of, haiku_port, linen_port, loaded_case, loss, nnx_port
@@ -31,10 +32,13 @@ TRANSFORMS = {
     "chain with a schedule": lambda: optax.chain(optax.clip(1.0), optax.adam(optax.cosine_decay_schedule(0.1, 9))),
     "small steps": lambda: optax.MultiSteps(optax.adam(0.1), 2),
     "an average of updates": lambda: optax.chain(optax.sgd(0.1), optax.ema(0.9)),
+    "noise by a typed key": lambda: optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(3)), optax.sgd(0.1)),
 }
 
 
-KEPT = list(zip(TRANSFORMS, ("deeper", "much deeper", "beside a step", "deeper", "beside a step"), strict=True))
+KEPT = list(
+    zip(TRANSFORMS, ("deeper", "much deeper", "beside a step", "deeper", "beside a step", "deeper"), strict=True)
+)
 
 
 @pytest.mark.parametrize(("transform", "form"), KEPT)
@@ -127,6 +131,14 @@ def test_gradients_without_a_proof_are_measured(transform):
     momentum = optax.sgd(0.1, momentum=0.9)
     ours = haiku_port(CHANGED[transform], of=spread_loss)
     assert MEASURED_NOTE in check_of(judged(linen=linen_port(momentum), haiku=ours)).remarks
+
+
+def test_a_key_that_an_optimizer_keeps_is_compared():
+    ours, theirs = (optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(seed)), optax.sgd(0.1)) for seed in (3, 4))
+    result = judged(linen=linen_port(ours), nnx=nnx_port(theirs))
+    assert result.verdicts == {"nnx": "different"}
+    refuted = {finding.output.text for finding in check_of(result).findings if finding.grade == "refuted"}
+    assert {"fc/kernel", "opt_state/rng_key"} <= refuted
 
 
 def test_another_form_of_the_gradients_is_the_same():

@@ -103,7 +103,9 @@ def _nnx_training(
     def init_training(native: Leaves, key: Any) -> Any:
         model = nnx.merge(graphdef, _nnx_state(state, native))
         _set_mode(model, True)
-        created = create(**bind_arguments(spec.port, create, {"model": model, "key": key})) if create else None
+        created = (
+            create(**bind_arguments(spec.port, create, {"model": model, "key": key}, "create")) if create else None
+        )
         if hasattr(created, "apply_gradients"):
             return created
         return nnx.split((model, created))
@@ -214,7 +216,7 @@ def _nnx_programs(
 
     model = nnx.merge(graphdef, _nnx_state(state, native))
     _set_mode(model, True)
-    created = create(**bind_arguments(spec.port, create, {"model": model, "key": key})) if create else None
+    created = create(**bind_arguments(spec.port, create, {"model": model, "key": key}, "create")) if create else None
     named = {"batch": dict(batch), **batch, "key": key, "model": model, "optimizer": created}
     programs = (
         *_nnx_and_functional("forward", forward, ((model, *(batch[name] for name in names)), {})),
