@@ -11,6 +11,7 @@ from equiv.core.case import Case, KnownDifference
 from equiv.core.leaves import LeafTable, MappedLeaf, NativeKey, one_sided_leaves
 from equiv.core.output_name import OutputName, ProgramName
 from equiv.programs.exercise import Observed
+from equiv.programs.probes import Probe
 from equiv.programs.program import Draw, KeyReuse
 from equiv.programs.prover.proof import Proofs
 
@@ -87,6 +88,42 @@ class RoundingNoise:
     native: Mapping[str, Mapping[OutputName, Responses]]
     float64: Mapping[str, Mapping[OutputName, Responses]]
     depth: Mapping[OutputName, int]
+
+
+@dataclass(frozen=True)
+class EdgeProbe:
+    """A probe, and what of it is compared.
+
+    Attributes:
+        probe: the probe; its name says what is special about it.
+        calls: whether the outputs of calls and gradients are compared.
+        training: whether the train steps are.
+        exact: whether values lie exactly at ties and thresholds, where a nudge of an ulp would move them away.
+        guarded: whether they may lie there by rounding: only equal numbers of ties in both ports are compared.
+        overflows: whether it is made to overflow an exponential, which no float64 run does.
+    """
+
+    probe: Probe
+    calls: bool = True
+    training: bool = False
+    exact: bool = False
+    guarded: bool = False
+    overflows: bool = False
+
+
+@dataclass(frozen=True)
+class ReferenceEdges:
+    """The reference on its edge probes.
+
+    Attributes:
+        edges: the probes.
+        samples: probe name to outputs.
+        noise: its response to rounding on these probes.
+    """
+
+    edges: tuple[EdgeProbe, ...]
+    samples: Mapping[str, Sample]
+    noise: RoundingNoise
 
 
 CompilerBlame = Literal["compiler", "equiv", "unstable", "unknown"]

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from equiv.comparison.edges.edge_probes import ReferenceEdges
 from equiv.comparison.numeric.probe_set import PROBE_SEEDS
 from equiv.comparison.numeric.run_port import CompiledPort
-from equiv.comparison.observation import PortOutputs, RoundingNoise
+from equiv.comparison.observation import PortOutputs, ReferenceEdges, RoundingNoise
 from equiv.comparison.proofs import ProverSide
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.output_name import ProgramName

@@ -8,7 +8,6 @@ from itertools import pairwise
 from equiv.comparison.edges.aim import aim_probes
 from equiv.comparison.edges.edge_probes import (
     ONE_NUMBER,
-    EdgeProbe,
     exact_numbers,
     exact_values,
     late_probes,
@@ -19,6 +18,7 @@ from equiv.comparison.edges.edge_probes import (
 )
 from equiv.comparison.edges.run_edges import observe_port
 from equiv.comparison.numeric.run_port import CompiledPort
+from equiv.comparison.observation import EdgeProbe
 from equiv.comparison.state import CaseState
 from equiv.core.leaves import LeafTable
 from equiv.programs.counters import counter_literals

@@ -5,12 +5,12 @@ all others from one probe to the next.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
-from equiv.comparison.observation import RoundingNoise, Sample
+from equiv.comparison.observation import EdgeProbe
 from equiv.core.batch_spec import FLOAT_DTYPES, BatchEntry
 from equiv.core.leaves import LeafTable
 from equiv.programs.probes import NamedArrays, Probe
@@ -35,42 +35,6 @@ MOST_LATE_STEPS = 24
 
 NEXT_TO = 1.25
 """How far beyond a threshold the values of a probe go that is made for it, as a factor, if nothing is nearer."""
-
-
-@dataclass(frozen=True)
-class EdgeProbe:
-    """A probe, and what of it is compared.
-
-    Attributes:
-        probe: the probe; its name says what is special about it.
-        calls: whether the outputs of calls and gradients are compared.
-        training: whether the train steps are.
-        exact: whether values lie exactly at ties and thresholds, where a nudge of an ulp would move them away.
-        guarded: whether they may lie there by rounding: only equal numbers of ties in both ports are compared.
-        overflows: whether it is made to overflow an exponential, which no float64 run does.
-    """
-
-    probe: Probe
-    calls: bool = True
-    training: bool = False
-    exact: bool = False
-    guarded: bool = False
-    overflows: bool = False
-
-
-@dataclass(frozen=True)
-class ReferenceEdges:
-    """The reference on its edge probes.
-
-    Attributes:
-        edges: the probes.
-        samples: probe name to outputs.
-        noise: its response to rounding on these probes.
-    """
-
-    edges: tuple[EdgeProbe, ...]
-    samples: Mapping[str, Sample]
-    noise: RoundingNoise
 
 
 def scale_probe(probe: Probe, table: LeafTable, factor: float, inputs: bool = True) -> Probe:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-from equiv.comparison.edges.edge_probes import EdgeProbe
 from equiv.comparison.numeric.arrays import ArrayPair, float64_pair, type_mismatch
 from equiv.comparison.numeric.blocks import finite_difference, largest_finite
 from equiv.comparison.numeric.budgets import find_responses, output_budgets, over_budget
-from equiv.comparison.observation import Comparison, Outputs, RoundingNoise, Sample
+from equiv.comparison.observation import Comparison, EdgeProbe, Outputs, RoundingNoise, Sample
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.budget import Responses
 from equiv.core.output_name import OutputName

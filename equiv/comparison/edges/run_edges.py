@@ -5,11 +5,10 @@ from dataclasses import replace
 from functools import partial
 
 from equiv.backends.build import call_user_code
-from equiv.comparison.edges.edge_probes import EdgeProbe, ReferenceEdges
 from equiv.comparison.edges.judge import exact_noise
 from equiv.comparison.numeric.rounding import ROUNDING_NUDGES, measure_responses
 from equiv.comparison.numeric.run_port import CompiledPort
-from equiv.comparison.observation import Outputs, RoundingNoise, Sample
+from equiv.comparison.observation import EdgeProbe, Outputs, ReferenceEdges, RoundingNoise, Sample
 from equiv.comparison.state import Reference
 from equiv.programs.compiled import Executable, run_observed
 from equiv.programs.exercise import Observed

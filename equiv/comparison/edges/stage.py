@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 
 from equiv.comparison.checks.coverage import summarise_grades
 from equiv.comparison.edges.design import design_edges
-from equiv.comparison.edges.edge_probes import ZERO_INPUTS, EdgeProbe, ReferenceEdges
+from equiv.comparison.edges.edge_probes import ZERO_INPUTS
 from equiv.comparison.edges.judge import EdgeDifference, judge_edge
 from equiv.comparison.edges.kinks import differ_in_kinks, differentiate_call
 from equiv.comparison.edges.run_edges import measure_edge_responses, run_edges, run_port, run_reference_edges
+from equiv.comparison.numeric.blocks import largest_finite
 from equiv.comparison.numeric.own_rounding import OPERATION_NUDGES, nudge_port
 from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs
-from equiv.comparison.observation import Comparison, RoundingNoise, Sample
+from equiv.comparison.observation import Comparison, EdgeProbe, PortOutputs, ReferenceEdges, RoundingNoise, Sample
 from equiv.comparison.readings import name_frozen_limit
 from equiv.comparison.state import CaseState, failed_checks
 from equiv.core.grades import INPUT_CONDITIONS, REFUSAL_GRADES, Grade
@@ -20,6 +21,7 @@ from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
 from equiv.errors import EquivError
 from equiv.programs.exercise import Observed, merge_observed
+from equiv.programs.probes import Probe
 
 OPEN_GRADES: tuple[Grade, ...] = ("exact", "float64", "rounding", "vacuous", "unidentifiable")
 """Grades of outputs that agree by numbers alone."""
@@ -44,7 +46,8 @@ def try_edges(state: CaseState) -> CaseState:
     What is proved holds for every input, so a case that is proved is left alone, as is a candidate that differs. A
     frozen reference has been run on probes that are made for itself.
     """
-    if state.proved or state.observed is None or (state.compiled_reference is None and state.frozen_edges is None):
+    observed = state.observed
+    if state.proved or observed is None or (state.compiled_reference is None and state.frozen_edges is None):
         return state
     contenders = {name: found for name in state.candidates if (found := _contender(state, name)) is not None}
     if not contenders:
@@ -69,7 +72,8 @@ def try_edges(state: CaseState) -> CaseState:
         differences = _judge(state, one, reference, given)
         differences += _judge_kinks(state, one, reference.edges)
         checks = tuple(
-            _apply(check, state.reference, differences) if check.candidate == name else check for check in checks
+            _apply(check, observed.observed, observed.probes[0], differences) if check.candidate == name else check
+            for check in checks
         )
         if state.compiled_reference is None and any(map(_is_doubted, differences)):
             checks = _name_frozen_limit(checks, name)
@@ -208,14 +212,18 @@ def _judge_kinks(state: CaseState, contender: _Contender, edges: Sequence[EdgePr
     return found
 
 
-def _apply(check: CheckResult, reference: str, differences: Sequence[EdgeDifference]) -> CheckResult:
+def _apply(
+    check: CheckResult, reference: PortOutputs, ordinary: Probe, differences: Sequence[EdgeDifference]
+) -> CheckResult:
     """Refute what differs; where only gradients do, at kinks or by overflow, say so."""
     refuted = {one.finding.output: one.finding for one in differences if not one.is_remark}
     findings = tuple(_replace_finding(finding, refuted) for finding in check.findings)
     remarks = [*check.remarks]
     remarked = [one for one in differences if one.is_remark and _is_compared(check, one)]
-    if remarked and not refuted:
-        remarks.append(describe_remark((reference, check.candidate), remarked))
+    for exact in (True, False):
+        alike = [one for one in remarked if one.edge.exact is exact]
+        if alike and not refuted:
+            remarks.append(describe_remark((reference.table.port, check.candidate), alike, ordinary))
     if findings == check.findings:
         return replace(check, remarks=tuple(remarks))
     summary = summarise_grades(findings)
@@ -231,12 +239,13 @@ def _is_compared(check: CheckResult, one: EdgeDifference) -> bool:
     return any(finding.output == one.finding.output for finding in check.findings)
 
 
-def describe_remark(ports: tuple[str, str], remarked: Sequence[EdgeDifference]) -> str:
+def describe_remark(ports: tuple[str, str], remarked: Sequence[EdgeDifference], ordinary: Probe) -> str:
     """Say that gradients differ where values do not: where, by what, and in how many elements.
 
     Args:
         ports: names of the reference and of the candidate.
-        remarked: what differs; not empty.
+        remarked: what differs; not empty, all exactly at kinks, or all by overflow.
+        ordinary: the probe that edge probes were made from.
     """
     first = max(remarked, key=lambda one: (one.edge.probe.name == ZERO_INPUTS, one.finding.error or 0.0))
     finding, others = first.finding, {one.finding.output for one in remarked} - {first.finding.output}
@@ -244,11 +253,24 @@ def describe_remark(ports: tuple[str, str], remarked: Sequence[EdgeDifference]) 
     place = first.edge.probe.name
     if first.edge.exact:
         place = f"at exactly {'0' if place.startswith('zero') else 'a threshold'}"
+    what = f"{place} the gradients differ, and agree on ordinary values"
+    if not first.edge.exact:
+        scale = _describe_scale(first.edge.probe, ordinary)
+        what = f"with {scale} gradients are finite in one port alone, and values agree"
     return (
-        f"{place} the gradients differ, and agree on ordinary values: "
-        f"{finding.output.text if finding.output else finding.place} is {finding.reference} ({ports[0]}), "
+        f"{what}: {finding.output.text if finding.output else finding.place} is {finding.reference} ({ports[0]}), "
         f"{finding.candidate} ({ports[1]}) in {first.count} of {first.size} elements{more}"
     )
+
+
+def _describe_scale(probe: Probe, ordinary: Probe) -> str:
+    """Say by how much a probe is an ordinary one scaled: its inputs, or else its parameters."""
+    for arrays, given in ((probe.batches, ordinary.batches), (probe.variables, ordinary.variables)):
+        for name, array in arrays.items():
+            size, known = (largest_finite(one.astype("float64")) for one in (array, given[name]))
+            if known and size > known:
+                return f"{name} times {size / known:.3g} (up to {size:.4g})"
+    return f"the probe {probe.name}"
 
 
 def _merge(known: Observed, given: Mapping[str, Sample]) -> Observed:

@@ -2,21 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from equiv.comparison.edges.design import design_edges
-from equiv.comparison.edges.edge_probes import EdgeProbe, ReferenceEdges
 from equiv.comparison.edges.judge import count_ties
 from equiv.comparison.edges.run_edges import run_reference_edges
 from equiv.comparison.frozen.bundle import FrozenArrays, FrozenEdge, FrozenProbe, FrozenReference
-from equiv.comparison.observation import RoundingNoise, Sample
+from equiv.comparison.observation import EdgeProbe, ReferenceEdges, RoundingNoise, Sample
 from equiv.comparison.state import CaseState
 from equiv.core.budget import Responses
 from equiv.core.output_name import OutputName
 from equiv.errors import EquivError
 from equiv.programs.exercise import Site
 from equiv.programs.probes import Probe
+
+Known = TypeVar("Known")
 
 AllResponses = Mapping[str, Mapping[OutputName, Responses]]
 
@@ -57,11 +59,11 @@ def freeze_edges(state: CaseState) -> FrozenEdges:
     except EquivError as error:
         return FrozenEdges((), {}, {}, str(error), bounds)  # a model may refuse such values
     kept = tuple(_freeze_edge(edge, state.observed.probes[0], found.samples[edge.probe.name]) for edge in edges)
-    responses = (
+    native, float64 = (
         {one.probe.name: _pick(one, known.get(one.probe.name, {})) for one in kept}
         for known in (found.noise.native, found.noise.float64)
     )
-    return FrozenEdges(kept, *responses, "", bounds)
+    return FrozenEdges(kept, native, float64, "", bounds)
 
 
 def _freeze_edge(edge: EdgeProbe, first: Probe, given: Sample) -> FrozenEdge:
@@ -93,7 +95,7 @@ def _changed(arrays: FrozenArrays, first: FrozenArrays) -> FrozenArrays:
     return {name: array for name, array in arrays.items() if not np.array_equal(array, first[name], equal_nan=False)}
 
 
-def _pick(edge: FrozenEdge, known: Mapping[OutputName, "np.ndarray | Responses"]) -> dict:
+def _pick(edge: FrozenEdge, known: Mapping[OutputName, Known]) -> dict[OutputName, Known]:
     """What is known of the outputs that are compared on an edge probe."""
     return {name: one for name, one in known.items() if (edge.training if name.program.is_training else edge.calls)}
 

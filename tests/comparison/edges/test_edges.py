@@ -3,6 +3,7 @@
 One model has an output for each fault, so that two compilations serve all of them.
 """
 
+import re
 from functools import cache
 
 import pytest
@@ -132,6 +133,16 @@ def test_gradients_that_differ_only_at_kinks_are_a_remark():
     assert any(
         "at exactly 0 the gradients differ, and agree on ordinary values" in remark for remark in gradients.remarks
     )
+
+
+def test_gradients_that_overflow_in_one_port_are_told_with_the_inputs():
+    """Those of `y / (1 + exp(-y))` do, beyond what any ordinary input is; within that they are refuted."""
+    (gradients,) = [one for one in right().checks if one.check == "gradients"]
+    (remark,) = (one for one in gradients.remarks if "finite in one port alone" in one)
+    assert re.match(
+        r"with x times \d[\d.]* \(up to \d[\d.]*\) gradients are finite in one port alone, and values", remark
+    )
+    assert "(old), nan (new) in " in remark
 
 
 def test_the_scope_names_the_edge_probes():
