@@ -14,12 +14,12 @@ import jax
 import numpy as np
 
 from equiv.certificates.checker.check import check, digest
-from equiv.certificates.checker.rewrites import ALL_RULES, FLOAT64
+from equiv.certificates.checker.reals import FLOAT64, RULES
 from equiv.certificates.checker.terms import Refused, to_text
 from equiv.certificates.program_data import (
     describe_constant,
     describe_input,
-    describe_jaxpr,
+    describe_operation,
     describe_output,
     describe_program,
 )
@@ -33,6 +33,7 @@ from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr
 from equiv.programs.mutation.catalogue import FAULTS
 from equiv.programs.mutation.mutate import mutate_randomly
 from equiv.programs.mutation.random_edits import RANDOM_FAULTS
+from equiv.programs.primitives import CALLS
 from equiv.programs.prover.prove import input_dependencies, mirrored_inputs
 
 TOLERANCE = {False: 1e-4, True: 1e-9}
@@ -88,21 +89,12 @@ def learn(known, closed):
     """Note every operation and constant of a jaxpr by what a certificate says of it."""
     jaxpr, consts = open_jaxpr(closed)
     known.update((to_text(describe_constant(one)), one) for one in consts)
-    for eqn, said in zip(jaxpr.eqns, describe_jaxpr(closed)["equations"], strict=True):
-        known.setdefault(operation(said["op"], said["params"]), eqn)
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name not in CALLS:
+            _, op, data, _ = describe_operation(eqn)
+            known.setdefault(to_text([op, data]), eqn)
         for inner in inner_jaxprs(eqn):
             learn(known, inner)
-
-
-def operation(op, params):
-    """An operation by name and parameters; of a dtype its name says all."""
-
-    def name(content):
-        if isinstance(content, list):
-            return content[:2] if content[:1] == ["dtype"] else list(map(name, content))
-        return content
-
-    return to_text([op, {key: name(value) for key, value in params.items()}])
 
 
 def claims_of(data):
@@ -145,28 +137,64 @@ def evaluate(known, jaxpr, arrays):
 
 def apply(known, eqn, ins):
     """The results of one equation."""
-    op, params, bodies = eqn["op"], eqn["params"], eqn["bodies"]
-    if op == "call":
-        return evaluate(known, bodies[0], ins[len(ins) - len(bodies[0]["inputs"]) :])
-    if op == "cond":
+    kind, op, data, bodies = eqn["kind"], eqn["op"], eqn["data"], eqn["bodies"]
+    if kind == "cond":
         return evaluate(known, bodies[int(ins[0])], ins[1:])
-    if op == "while":
-        first, second = params["test"], params["test"] + params["body"]
+    if kind == "while":
+        first, second = data["test"], data["test"] + data["body"]
         carry = ins[second:]
         while evaluate(known, bodies[0], [*ins[:first], *carry])[0]:
             carry = evaluate(known, bodies[1], [*ins[first:second], *carry])
         return carry
-    if op == "scan":
-        first, second = params["constants"], params["constants"] + params["carries"]
+    if kind == "scan":
+        first, second = data["constants"], data["constants"] + data["carries"]
         carry, stacked = ins[first:second], []
-        for index in range(params["length"])[:: -1 if params["reverse"] else 1]:
+        for index in range(data["length"])[:: -1 if data["reverse"] else 1]:
             outs = evaluate(known, bodies[0], [*ins[:first], *carry, *(one[index] for one in ins[second:])])
             carry, stacked = outs[: len(carry)], [*stacked, outs[len(carry) :]]
-        ordered = stacked[:: -1 if params["reverse"] else 1]
+        ordered = stacked[:: -1 if data["reverse"] else 1]
         return [*carry, *(np.stack(one) for one in zip(*ordered, strict=True))]
-    original = known[operation(op, params)]
+    if kind == "view":
+        return [look(ins[number], data[number], shape) for number, (shape, _) in enumerate(eqn["out"])]
+    if op == "convert_element_type":
+        return [jax.lax.convert_element_type(ins[0], eqn["out"][0][1])]
+    if kind == "meeting":
+        return [meet(op, data[2], ins, eqn["out"][0])]
+    original = known.get(to_text([op, data]))
+    if original is None and kind == "elementwise" and data == "{}" and op in SIBLINGS:
+        return [getattr(jax.lax, {"div": "div", "neg": "neg"}.get(op, op))(*np.broadcast_arrays(*ins))]
+    if original is None:
+        raise KeyError(op)
+    if kind == "elementwise":
+        ins = [np.broadcast_to(one, eqn["out"][0][0]) for one in ins]
     outs = original.primitive.bind(*ins, **original.primitive.get_bind_params(original.params))
     return outs if original.primitive.multiple_results else [outs]
+
+
+def look(array, view, shape):
+    """An array through a view: each axis of it at a number made from the axes of the result."""
+    places, sizes = np.indices(shape), [1] * len(view)
+    indices = [np.zeros(shape, int) for _ in view]
+    for axis, digits in enumerate(view):
+        for place, divisor, size in digits:
+            indices[axis] = indices[axis] * size + places[place] // divisor % size
+            sizes[axis] *= size
+    array = np.asarray(array)
+    if tuple(sizes) != array.shape:
+        raise ValueError("a view of another shape")
+    return np.broadcast_to(array[tuple(indices)], shape)
+
+
+def meet(op, labels, ins, out):
+    """A reduction or contraction by the names of the axes."""
+    letters = ["".join(chr(97 + label) for label in one) for one in labels]
+    result = "".join(chr(97 + axis) for axis in range(len(out[0])))
+    if op == "dot_general":
+        return np.asarray(np.einsum(f"{','.join(letters)}->{result}", *map(np.asarray, ins)), out[1])
+    order = [*map(letters[0].index, result), *(n for n, one in enumerate(letters[0]) if one not in result)]
+    rows = np.transpose(np.asarray(ins[0]), order)
+    over = tuple(range(len(result), rows.ndim))
+    return getattr(jax.lax, f"{op}_p").bind(rows, axes=over, **({"out_sharding": None} if op == "reduce_sum" else {}))
 
 
 def random_arrays(program, aliases, seed):
@@ -344,8 +372,10 @@ def change_equation(data, rng):
         eqn["out"][0][1] = "float64" if eqn["out"][0][1] != "float64" else "float32"
     elif what == "exchange":
         eqn["in"].reverse()
-    elif eqn["params"]:
-        container, key, _ = pick(rng, places(eqn["params"]))
+    elif isinstance(eqn["data"], str):
+        eqn["data"] = changed(eqn["data"], rng)
+    elif eqn["data"]:
+        container, key, _ = pick(rng, places(eqn["data"]))
         container[key] = changed(container[key], rng)
     return f"{what} of {eqn['op']}"
 
@@ -356,7 +386,7 @@ def change_step(data, rng):
     steps = pick(rng, [one for one in proof["steps"] if one] or [[["view", []]]])
     step, what = pick(rng, steps), pick(rng, ("rule", "term", "view", "other", "swap"))
     if what == "rule" or not step[1]:
-        step[0] = pick(rng, ALL_RULES)
+        step[0] = pick(rng, RULES)
     elif what == "term":
         step[1][0][0] = int(rng.integers(len(proof["terms"])))
     elif what == "view":

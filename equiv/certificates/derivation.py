@@ -4,13 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from equiv.certificates.checker.check import Walk
-from equiv.certificates.checker.terms import Value
-from equiv.certificates.definitions import Definitions
+from equiv.certificates.checker.check import ENDLESS, Walk
+from equiv.certificates.checker.reals import RULES
+from equiv.certificates.checker.rules import Step
+from equiv.certificates.checker.terms import Refused, Value
+from equiv.certificates.definitions import Definitions, FirstStep
+from equiv.certificates.hints import find_hints
 from equiv.certificates.program_data import NotCertified
 from equiv.core.output_name import InputName
 from equiv.programs.content import record_names
 from equiv.programs.jaxpr import read_scan, read_while
+from equiv.programs.primitives import CALLS
 from equiv.programs.program import Program
 from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.terms import TermView
@@ -96,6 +100,7 @@ def derive(
     programs: tuple[Program, Program],
     rules: frozenset[str],
     aliases: tuple[Mapping[InputName, InputName], Mapping[InputName, InputName]],
+    bounds: Mapping[str, int],
 ) -> Derivation:
     """Let the prover number two programs under some rewrites, and keep what it does.
 
@@ -103,14 +108,15 @@ def derive(
         NotCertified: the checker has no terms of some kind.
     """
     with record_names() as recorded:
-        # The checker has no views by digits: what is equal only with them is not certified.
-        sides = [_KeptNumbering(Algebra(rules), by_digits=False) for _ in programs]
-        ends = [number_program(*given) for given in zip(programs, sides, aliases, strict=True)]
+        sides = [_KeptNumbering(Algebra(rules)) for _ in programs]
+        given = zip(programs, sides, aliases, strict=True)
+        ends = [number_program(*one, bounds) for one in given]
     made = {term: one for side in reversed(sides) for term, one in side.algebra.made.items()}
-    definitions = Definitions(recorded, made)
+    splits = {term: one for side in sides for term, one in side.algebra.splits.items()}
+    definitions = Definitions(recorded, made, splits)
     tops = [side.current.runs[0] for side in sides]
     for run in tops:
-        _see_all(definitions, run, 0)
+        _see_all(definitions, run, ())
     for values in ends:
         definitions.see(values.values())
     definitions.see_made()
@@ -120,38 +126,40 @@ def derive(
     return Derivation(definitions.rows, [_describe_steps(definitions, run) for run in tops])
 
 
-def _see_all(definitions: Definitions, run: _Run, depth: int) -> None:
-    """Note the shapes of all terms of a run, and the carries of its loops."""
+def _see_all(definitions: Definitions, run: _Run, loops: tuple[int, ...]) -> None:
+    """Note the shapes and first equations of all terms of a run, and the carries of its loops."""
     definitions.see(run.inputs)
     for step in run.steps:
         definitions.see((*step.ins, *step.outs))
-        loop = step.loop
+        for number, out in enumerate(step.outs if step.eqn.primitive.name not in CALLS else ()):
+            definitions.first.setdefault(out.term, FirstStep(step.eqn, step.ins, number))
+        loop, inner = step.loop, loops
         if loop is not None:
-            pairs = zip(loop[0], loop[1], strict=True)
-            definitions.carries |= {now.term: depth + 1 for start, now in pairs if now != start}
+            inner = (*loops, read_scan(step.eqn).length if step.eqn.primitive.name == "scan" else ENDLESS)
+            for start, now in zip(loop[0], loop[1], strict=True):
+                if now != start and definitions.carries.setdefault(now.term, inner) != inner:
+                    raise NotCertified("loops with equal carries are in loops of other lengths")
         for one in step.last_runs if step.runs else ():
-            _see_all(definitions, one, depth + (loop is not None))
+            _see_all(definitions, one, inner)
 
 
 def _describe_steps(definitions: Definitions, run: _Run) -> list[Any]:
     """The steps of a run as a certificate has them: the rule, which is not known yet, the results, and of a loop its
-    carries and slices. The steps of what is inside follow."""
+    carries. The steps of what is inside follow; what is called stands where it is called."""
     found: list[Any] = []
     for step in run.steps:
         for value in step.ins:
             definitions.claim(value)  # also of an operand that no claim is of
-        entry: list[Any] = ["", list(map(definitions.claim, step.outs))]
-        if step.loop is not None:
-            _, carries, slices = step.loop
-            entry += [list(map(definitions.claim, carries)), list(map(definitions.claim, slices))]
-        found.append(entry)
+        if step.eqn.primitive.name not in CALLS:
+            carries = None if step.loop is None else list(map(definitions.claim, step.loop[1]))
+            found.append(["", list(map(definitions.claim, step.outs)), carries])
         for one in step.last_runs if step.runs else ():
             found += _describe_steps(definitions, one)
     return found
 
 
 class Labelling(Walk):
-    """The checker's walk, which writes down the rule of each step instead of reading it."""
+    """The checker's walk, which writes down the rule of each step, and what it needs, instead of reading them."""
 
     def follows(self, step: Any, eqn: Any, ins: list[Value], outs: list[Value]) -> bool:
         """Find the first rule that a step follows.
@@ -159,8 +167,17 @@ class Labelling(Walk):
         Raises:
             NotCertified: there is none.
         """
-        for rule in [eqn["op"]] if eqn["bodies"] else self.rules:
-            step[0] = rule
-            if super().follows(step, eqn, ins, outs):
-                return True
+        if eqn["kind"] in ("scan", "while", "cond"):
+            step[0] = eqn["kind"]
+            return super().follows(step, eqn, ins, outs)
+        for rule, (_, ops, needed) in RULES.items():
+            if (ops and eqn["op"] not in ops) or not self.rewrites.issuperset(needed):
+                continue
+            for hint in find_hints(rule, self.terms, Step(eqn["kind"], eqn["op"], eqn["data"], ins, outs[0], 0, None)):
+                step[0], step[2] = rule, hint
+                try:
+                    if super().follows(step, eqn, ins, outs):
+                        return True
+                except Refused:
+                    continue
         raise NotCertified(f"no rule of the checker gives the result of {eqn['op']}")

@@ -1,7 +1,7 @@
 """Read a certificate from a file, check it, and say what it proves. No jax is imported here."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from equiv.certificates.checker.check import check
 from equiv.certificates.checker.terms import Refused
 from equiv.errors import EquivError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 ABOUT = ("case", "reference", "candidate", "equiv", "jax", "default_rate")
 """What a certificate says of itself."""
 
 TRUSTED = (
     "the checker (equiv/certificates/checker), numpy and Python; that jax's operations are functions of their operands",
-    "that these programs are the models: tracing, the layer table, replayed random draws; give the case file to "
-    "trace and compare them",
+    "that these programs are the models: tracing, what each equation is described as, the layer table, replayed random "
+    "draws; give the case file to trace and compare them, and to know which outputs the case has besides",
     "that a compiler computes what a program says, up to rounding; conditions of rewrites are named, not checked",
 )
 """What nothing in a certificate shows, in sentences."""
@@ -43,15 +43,37 @@ class VerifiedCertificate:
     @property
     def pairs(self) -> int:
         """How many pairs of outputs of single programs are proved."""
-        return sum(len(proof["pairs"]) for proof in self.data["proofs"])
+        return len(self._covered)
+
+    @property
+    def missing(self) -> list[str]:
+        """The outputs of its programs of which it claims nothing."""
+        native = [one for one in self.data["programs"] if one["precision"] == "native" and one["side"] == 0]
+        every = {(tuple(one["name"]), tuple(name)) for one in native for name in one["outputs"]}
+        return [f"{_name(name)} of {' '.join(program)}" for program, name in sorted(every - self._covered)]
+
+    @property
+    def _covered(self) -> set[tuple[tuple[str, ...], tuple[str, ...]]]:
+        return {
+            (tuple(proof["programs"][0]), tuple(ours)) for proof in self.data["proofs"] for ours, _ in proof["pairs"]
+        }
 
     def describe(self) -> Iterator[str]:
-        """Say what is claimed and for which inputs, what was checked, and what is trusted."""
+        """Say what is claimed and for which inputs, what was checked, and what is trusted: lines to be printed."""
+        yield from map(to_line, self._describe())
+
+    def _describe(self) -> Iterator[str]:
         about, training = self.data["about"], self.data["training"]
+        native = [one for one in self.data["programs"] if one["precision"] == "native"]
         yield (
-            f"{about['case']}: {about['candidate']} computes what {about['reference']} computes, "
-            f"in {self.pairs} pairs of outputs of {len(self.data['programs'])} programs"
+            f"{about['case']}: {about['candidate']} computes what {about['reference']} computes, in {self.pairs} of "
+            f"{self.pairs + len(self.missing)} outputs of {len({tuple(one['name']) for one in native})} programs: "
+            f"{', '.join(sorted({' '.join(one['name']).strip() for one in native}))}"
         )
+        if self.missing:
+            yield f"nothing is claimed of {name_some(self.missing)}"
+        for what, reason in self.data["left_out"]:
+            yield f"proved, but not certified: {what}: {reason}"
         for claim in training:
             start = "from the fresh state of each library" if claim["cold"] else "from equal variables"
             yield (
@@ -71,6 +93,17 @@ class VerifiedCertificate:
         terms = sum(len(proof["terms"]) for proof in self.data["proofs"])
         yield f"checked: {steps} steps and {terms} terms of {len(self.data['proofs'])} proofs, each by its rule"
         yield from (f"trusted: {sentence}" for sentence in TRUSTED)
+
+
+def to_line(text: str) -> str:
+    """A text as one line: what would move the cursor or break the line is shown as a question mark."""
+    return "".join(one if one.isprintable() else "?" for one in text)
+
+
+def name_some(names: Sequence[str], most: int = 8) -> str:
+    """Names in one line, the first of many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def _describe_inputs(programs: Any) -> list[str]:
@@ -104,7 +137,7 @@ def verify_file(path: Path) -> VerifiedCertificate:
             raise Refused("it claims of no output that it is equal")
         return found
     except Refused as refusal:
-        raise FalseCertificate(f"{path}: refused: {refusal}.") from refusal
+        raise FalseCertificate(to_line(f"{path}: refused: {refusal}.")) from refusal
     except Exception as error:  # what is no certificate may break the checker in any way, but is never accepted
         raise EquivError(f"{path}: no certificate: {_one_line(error)}.", fix=fix) from error
 
@@ -135,5 +168,5 @@ def _refuse_constant(text: str) -> Any:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = to_line(" ".join(f"{type(error).__name__}: {error}".split()))
     return text if len(text) <= 200 else f"{text[:200]} ..."

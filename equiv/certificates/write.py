@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from equiv.certificates.checker.check import Proved, check, check_proof, check_training
-from equiv.certificates.checker.rewrites import CONDITIONS
+from equiv.certificates.checker.reals import CONDITIONS
 from equiv.certificates.checker.terms import Refused, to_text
 from equiv.certificates.derivation import Labelling, derive
 from equiv.certificates.program_data import (
@@ -77,6 +77,7 @@ def write_certificate(
         "proofs": found.proofs,
         "training": training,
         "fresh": fresh,
+        "left_out": [[what, reason] for what, reason in found.left_out.items()],
     }
     data = json.loads(json.dumps(data))
     check(data)
@@ -103,6 +104,7 @@ def write_proof(
     rewrites: tuple[str, ...],
     pairs: list[list[Any]],
     mirrored: tuple[Mapping[InputName, InputName], Mapping[InputName, InputName]],
+    bounds: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, Any], Proved]:
     """Write the proof that outputs of two programs are equal, and check it.
 
@@ -117,7 +119,7 @@ def write_proof(
         NotCertified: the checker has no rule for something in it.
         Refused: it does not follow.
     """
-    derivation = derive(both, frozenset(rewrites) - {FLOAT64_CONSTANTS, FLOAT64_CASTS}, mirrored)
+    derivation = derive(both, frozenset(rewrites) - {FLOAT64_CONSTANTS, FLOAT64_CASTS}, mirrored, bounds or {})
     proof = {
         "programs": [one["name"] for one in described[:2]],
         "precision": described[0]["precision"],
@@ -152,6 +154,7 @@ class _Sections:
         self.proofs: list[dict[str, Any]] = []
         self.reached: Proved = {}
         self.left_out: dict[str, str] = {}
+        self.reasons: list[str] = []
 
     def prove(self, names: tuple[ProgramName, ProgramName], rewrites: tuple[str, ...], pairs: list[OutputPair]) -> None:
         """Add the proof of some pairs of outputs of two programs, or the reason why there is none."""
@@ -166,7 +169,9 @@ class _Sections:
         except Exception as error:  # noqa: BLE001 - what cannot be certified is said, and breaks no run
             known = isinstance(error, EquivError | Refused)
             reason = str(error) if known else f"the checker fails with {error_summary(error)}"
-            self.left_out |= {str(ours): reason for ours, _ in pairs}
+            # Of a train step alone nothing is claimed: what follows from it is, and is left out with it.
+            self.left_out |= {str(ours): reason for ours, _ in pairs if not ours.program.is_training}
+            self.reasons += [reason] if pairs[0][0].program.is_training else []
             return
         for proof, programs, reached in found:
             self.proofs.append(proof)
@@ -187,7 +192,9 @@ class _Sections:
         if precision != "native":
             data |= self._describe(names, "native")
         described = [list(map(describe_output, pair)) for pair in pairs]
-        proof, reached = write_proof((both[0], both[1]), list(data.values()), rewrites, described, self.mirrored)
+        proof, reached = write_proof(
+            (both[0], both[1]), list(data.values()), rewrites, described, self.mirrored, self.sides[0].bounds
+        )
         return proof, data, reached
 
     def _describe(
@@ -217,6 +224,7 @@ class _Sections:
         try:
             check_training(claim, self.reached, fresh)
         except Refused as error:
-            self.left_out |= {f"{output}{', from fresh state' if cold else ''}": str(error) for output in own_training}
+            reason = "; ".join(dict.fromkeys((str(error), *self.reasons)))
+            self.left_out |= {f"{output}{', from fresh state' if cold else ''}": reason for output in own_training}
             return None
         return claim

@@ -9,7 +9,12 @@ import jax
 
 from equiv.backends.build import DefaultSgd
 from equiv.certificates.checker.terms import to_text
-from equiv.certificates.program_data import describe_constant, describe_program
+from equiv.certificates.program_data import (
+    describe_constant,
+    describe_output,
+    describe_program,
+    describe_program_name,
+)
 from equiv.certificates.write import Certificate, find_program, write_certificate
 from equiv.comparison.proofs import ProverSide, prover_side
 from equiv.comparison.stages import check_structure, open_case, trace_ports
@@ -17,7 +22,7 @@ from equiv.comparison.state import CaseState
 from equiv.core.case_files import LoadedCase
 from equiv.core.output_name import ProgramName
 from equiv.errors import EquivError
-from equiv.programs.prover.prove import mirrored_inputs
+from equiv.programs.prover.prove import NumberedPort, mirrored_inputs, output_pairs
 
 
 def certify_proofs(name: str, state: CaseState) -> Iterator[tuple[str, Certificate]]:
@@ -49,8 +54,12 @@ def describe_fresh(left: ProverSide, right: ProverSide) -> list[dict[str, str]]:
     ]
 
 
-def compare_with_case(data: Mapping[str, Any], loaded: LoadedCase) -> str:
-    """Trace a case, and say where a certificate is not of its programs; empty: it is of them.
+def compare_with_case(data: Mapping[str, Any], loaded: LoadedCase) -> tuple[str, list[str]]:
+    """Trace a case and compare it with a certificate.
+
+    Returns:
+        Where the certificate is not of the case's programs, empty if it is; the outputs that the case compares and the
+        certificate claims nothing of.
 
     Raises:
         EquivError: the case cannot be traced.
@@ -60,10 +69,10 @@ def compare_with_case(data: Mapping[str, Any], loaded: LoadedCase) -> str:
         case = replace(case, optimizer=DefaultSgd(float(about["default_rate"])))
     names = (about["reference"], about["candidate"])
     if missing := [name for name in names if name not in case.models]:
-        return f"the case has no model {missing[0]!r}"
+        return f"the case has no model {missing[0]!r}", []
     opened = open_case(case)
     if opened.reference != names[0]:
-        return f"the reference of the case is {opened.reference}, not {names[0]}"
+        return f"the reference of the case is {opened.reference}, not {names[0]}", []
     traced = trace_ports(check_structure(replace(opened, candidates=(names[1],)))).traced
     if names[1] not in traced:
         raise EquivError(f"{names[1]} cannot be traced: run the case.", port=names[1])
@@ -74,17 +83,30 @@ def compare_with_case(data: Mapping[str, Any], loaded: LoadedCase) -> str:
         for one, other in mirrored_inputs(side.numbered.table).items()
     )
     if sorted(map(to_text, data["aliases"])) != aliases:
-        return "the leaves that one library alone has are other ones in the layer table of the case"
+        return "the leaves that one library alone has are other ones in the layer table of the case", []
     if describe_fresh(*sides) != data["fresh"]:
-        return "the libraries initialise the state of the case otherwise"
+        return "the libraries initialise the state of the case otherwise", []
     changed = [one for one in data["programs"] if _describe_anew(sides, one)["digest"] != one["digest"]]
     for one in changed:
         versions = (
             "" if about["jax"] == jax.__version__ else f" (traced with jax {about['jax']}, now {jax.__version__})"
         )
         precision = "" if one["precision"] == "native" else ", float64 reading"
-        return f"{names[one['side']]}: {' '.join(one['name'])}{precision} is another program in the case{versions}"
-    return ""
+        return f"{names[one['side']]}: {' '.join(one['name'])}{precision} is another program in the case{versions}", []
+    return "", list(_find_missing(data, sides[0].numbered, sides[1].numbered))
+
+
+def _find_missing(data: Mapping[str, Any], left: NumberedPort, right: NumberedPort) -> Iterator[str]:
+    """The outputs that two ports have in common, and values that training could keep, that are in no claim."""
+    claimed = {to_text([*proof["programs"], *pair]) for proof in data["proofs"] for pair in proof["pairs"]}
+    for pair in output_pairs(left, right):
+        names = [describe_program_name(one.program) for one in pair]
+        if to_text([*names, *map(describe_output, pair)]) not in claimed:
+            yield str(pair[0])
+    kept = {to_text(name) for claim in data["training"] for name in claim["kept"] if not claim["cold"]}
+    for output in left.programs.step.outputs if left.programs.step and right.programs.step else ():
+        if to_text(describe_output(output)) not in kept:
+            yield f"{output} after any number of train steps"
 
 
 def _describe_anew(sides: Sequence[ProverSide], one: Mapping[str, Any]) -> dict[str, Any]:

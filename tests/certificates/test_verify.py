@@ -44,7 +44,10 @@ def test_a_verified_file_says_what_is_claimed_checked_and_trusted(written):
     code, text = verify(written[0])
     assert code == 0
     first, *rest = text.splitlines()
-    assert first == "✓ counter: nnx computes what haiku computes, in 10 pairs of outputs of 8 programs"
+    assert first == (
+        "✓ counter: nnx computes what haiku computes, in 10 of 10 outputs of 4 programs: "
+        "begin, call __call__, gradient __call__, step"
+    )
     for line in (
         "for every input of these shapes and dtypes: batch/x float32",
         "checked: ",
@@ -146,3 +149,44 @@ def test_certificates_of_a_frozen_reference_are_refused(tmp_path):
     assert done.exit_code == 2
     assert "--against runs without" in done.stderr
     assert not Path("there").exists()
+
+
+def test_what_is_not_claimed_has_its_exit_code(written, tmp_path):
+    data = json.loads(written[0].read_text())
+    proof = next(one for one in data["proofs"] if one["programs"][0][0] == "gradient")
+    proof["pairs"].pop()
+    path = tmp_path / "partial.json"
+    path.write_text(json.dumps({**data, "training": [], "left_out": [["loss", "the checker has no rule"]]}))
+    code, text = verify(path)
+    assert code == 3
+    first, second, third, *_ = text.splitlines()
+    assert first.startswith("! counter: nnx computes what haiku computes, in 9 of 10 outputs of 4 programs")
+    assert second.startswith("  nothing is claimed of ")
+    assert second.endswith(" of gradient __call__")
+    assert third == "  proved, but not certified: loss: the checker has no rule"
+
+
+def test_outputs_of_the_case_that_are_not_claimed_are_named(written, tmp_path):
+    """Whole programs can be left out, too, which only the case shows."""
+    data = json.loads(written[0].read_text())
+    data["proofs"] = [one for one in data["proofs"] if one["programs"][0][0] != "gradient"]
+    data["programs"] = [one for one in data["programs"] if one["name"][0] != "gradient"]
+    path = tmp_path / "partial.json"
+    path.write_text(json.dumps({**data, "training": []}))
+    assert verify(path)[0] == 0
+    code, text = verify(path, CASES / "counter.py")
+    assert code == 3
+    assert "the case has more, of which nothing is claimed: " in text
+
+
+def test_names_in_a_certificate_stay_on_their_line(tmp_path):
+    data = small().copy()
+    data["about"]["case"] = "a\n\x1b[2K✓ everything"
+    data["about"]["jax"] = "1\r2"
+    path = tmp_path / "names.json"
+    path.write_text(json.dumps(data))
+    code, text = verify(path)
+    assert code == 0
+    assert text.startswith("✓ a??[2K✓ everything: c computes what b computes")
+    assert not {one for one in text if not one.isprintable()} - {"\n"}
+    assert "jax 1?2" in text

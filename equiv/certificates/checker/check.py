@@ -2,47 +2,42 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from equiv.certificates.checker.rules import RULES, dtype_fits
-from equiv.certificates.checker.terms import Refused, Terms, Value, need, to_text
+import numpy as np
+
+from equiv.certificates.checker.reals import CONDITIONS, FLOAT64, FLOAT64_CASTS, RULES
+from equiv.certificates.checker.rules import Step, is_repeated
+from equiv.certificates.checker.terms import Refused, Terms, Value, as_new, need, read_view, through, to_text, whole
 
 CARRIED = ("leaf", "optimizer", "bookkeeping", "random")
 """Kinds of inputs that a train step gives to the next one."""
-
+ENDLESS = 2**61 - 1
+"""How often a `while` may turn: more often than any axis is long."""
 Proved = dict[str, tuple[set[str], set[str]]]
 """Two programs and an output of each to the inputs on which these depend, and the rewrites of the proof."""
 
 
-def real_arithmetic() -> Any:
-    """The rules that need a rewrite. Proofs that name none are checked without them, and do not trust them."""
-    from equiv.certificates.checker import rewrites
-
-    return rewrites
-
-
 class Walk:
-    """A walk over the programs of one proof: with its terms and rewrites, and the steps that are left.
+    """A walk over the programs of one proof.
 
-    `classes` has, of each carry of a loop, the loop, the start and what the body makes of it; `depth` is the number of
-    loops around the current equation.
+    `loops` has how often the loops around turn; `carries` of each carry its loop, start and what a turn makes of it.
     """
 
     def __init__(self, rewrites: set[str]) -> None:
-        self.terms, self.rewrites, self.depth = Terms(), rewrites, 0
-        self.rules = real_arithmetic().ALL_RULES if rewrites else RULES
-        self.sums = real_arithmetic().Sums(self.terms) if rewrites else None
+        self.terms, self.rewrites, self.loops = Terms(), rewrites, list[int]()
         self.steps: Iterator[Any] = iter(())
-        self.classes: dict[int, tuple[Any, Value, Value]] = {}
+        self.carries: dict[int, tuple[Any, Value, Value]] = {}
 
     def value(self, claim: Any, shape: Any, dtype: str) -> Value:
         """A claimed view of a term as a value of a program, if it can be one."""
-        (term, axes), terms = claim, self.terms.terms
-        need(type(term) is int and 0 <= term < len(terms), f"there is no term {term}")
-        fits = terms[term].dtype == dtype and self.terms.is_view(term, axes, shape)
-        need(fits and terms[term].level <= self.depth, f"term {term} cannot be what it is claimed for")
-        return Value(term, tuple(axes), tuple(shape), dtype)
+        value = Value(claim[0], read_view(claim[1]), tuple(shape), dtype)
+        fits = self.terms.is_view(*value[:2], -len(self.loops)) and self.terms.terms[value.term].dtype == dtype
+        fits = fits and all(axis < len(shape) for one in value.view for axis, _, _ in one)
+        need(fits, f"term {value.term} cannot be what it is claimed for")
+        return value
 
     def read(self, atom: Any, values: list[Value]) -> Value:
         """An operand: a variable by its number, or a literal."""
@@ -52,11 +47,11 @@ class Walk:
         need(type(atom) is int and 0 <= atom < len(values), f"there is no variable {atom}")
         return values[atom]
 
-    def run(self, jaxpr: Any, inputs: list[Value]) -> list[Value]:
+    def run(self, jaxpr: Any, inputs: Sequence[Value]) -> list[Value]:
         """The values of a program's outputs, each step checked."""
         given = [[list(one.shape), one.dtype] for one in inputs]
         need(given == jaxpr["inputs"], "a program is given other shapes or dtypes than its own")
-        values = [self.read(list(one), []) for one in jaxpr["constants"]] + inputs
+        values = [*(self.read(list(one), []) for one in jaxpr["constants"]), *inputs]
         for eqn in jaxpr["equations"]:
             ins, step = [self.read(atom, values) for atom in eqn["in"]], next(self.steps, None)
             if step is None:
@@ -68,94 +63,88 @@ class Walk:
 
     def follows(self, step: Any, eqn: Any, ins: list[Value], outs: list[Value]) -> bool:
         """Whether the results of an equation are what its step claims."""
-        op, params, bodies = eqn["op"], eqn["params"], eqn["bodies"]
-        walks = {"call": self.call, "scan": self.scan, "while": self.while_loop, "cond": self.cond}
-        if op in walks or bodies:
-            return step[0] == op and walks[op](params, bodies, ins, outs, *step[2:])
-        holds, ops, needed = self.rules[step[0]]
-        right = (not ops or op in ops) and self.rewrites.issuperset(needed) and len(step) == 2
-        right = right and all(dtype_fits(op, params, one.dtype) for one in outs)
-        given = self.sums if needed else self.terms
-        return right and all(holds(given, op, params, ins, one, number) for number, one in enumerate(outs))
+        kind, op, data = eqn["kind"], eqn["op"], eqn["data"]
+        if kind in ("scan", "while", "cond"):
+            return getattr(self, f"{kind}_")(data, eqn["bodies"], ins, outs, step[2])
+        holds, ops, needed = RULES[step[0]]
+        fits = not ops or (op in ops and kind in ("elementwise", "meeting"))
+        fits = fits and self.rewrites.issuperset(needed)
+        if kind == "elementwise":
+            fits = fits and all(is_repeated(one.shape, out.shape) for one in ins for out in outs)
+        with np.errstate(all="ignore"):
+            steps = [Step(kind, op, data, ins, out, number, step[2]) for number, out in enumerate(outs)]
+            return fits and all(holds(self.terms, one) for one in steps)
 
-    def is_new(self, out: Value, kind: str, data: Any, *of: Any) -> bool:
-        """Whether a value is a term of this definition, seen as it is."""
-        return self.terms.terms[out.term][:3] == (kind, data, of) and out == out.as_new()
+    def defines(self, out: Value, kind: str, of: list[Value], *bound: Any) -> bool:
+        """Whether a value is what a term of a kind is of values of its shape, or of scalars."""
+        term, fits = self.terms.terms[out.term], all(is_repeated(one.shape, out.shape) for one in of)
+        return fits and term.kind == kind and self.terms.are(term.of, dict(enumerate((*out.view, *bound))), of)
 
-    def call(self, _: Any, bodies: Any, ins: list[Value], outs: list[Value]) -> bool:
-        """A call is what it calls; the body's inputs are the last operands."""
-        (body,) = bodies
-        return self.run(body, ins[len(ins) - len(body["inputs"]) :]) == outs
-
-    def cond(self, _: Any, bodies: Any, ins: list[Value], outs: list[Value]) -> bool:
-        """The same index, and the same value in every branch."""
+    def cond_(self, _: Any, bodies: Any, ins: list[Value], outs: list[Value], __: Any) -> bool:
+        """A choice by the same index from the same values."""
         cases = list(zip(*(self.run(body, ins[1:]) for body in bodies), strict=True))
-        alike = all(one[2:] == out[2:] for case, out in zip(cases, outs, strict=True) for one in case)
-        return alike and all(
-            self.is_new(out, "cond", [], *(one[:2] for one in (ins[0], *case)))
-            for out, case in zip(outs, cases, strict=True)
-        )
+        return all(self.defines(out, "cond", [ins[0], *case]) for out, case in zip(outs, cases, strict=True))
 
     def turn(self, kind: Any, start: list[Value], claims: Any, body: Callable[[list[Value]], list[Value]]) -> Any:
         """One turn of a loop: carries of one term start equal, and the body keeps them equal."""
         carry = [self.value(claim, one.shape, one.dtype) for claim, one in zip(claims, start, strict=True)]
-        outs = body(carry)
-        for begin, now, out in zip(start, carry, outs, strict=False):
-            record = (kind, self.depth), begin, out
-            changes = self.is_new(now, "carry", [self.depth]) and self.classes.setdefault(now.term, record) == record
-            need(out == begin if now == begin else changes, "carries of one term do not start equal and stay equal")
-        return carry, outs
+        made, turns = body(carry), tuple(whole(-1 - n, size) for n, size in enumerate(self.loops) if size != 1)
+        for begin, now, then in zip(start, carry, made, strict=False):
+            record = (kind, tuple(self.loops)), begin, then
+            changes = (
+                begin[2:] == then[2:]
+                and self.terms.terms[now.term].kind == "carry"
+                and now.view == (*turns, *as_new(now.shape))
+            )
+            right = then == begin if now == begin else changes and self.carries.setdefault(now.term, record) == record
+            need(right, "carries of one term do not start equal and stay equal")
+        return carry, made
 
-    def ended(self, kind: str, start: list[Value], carry: list[Value], outs: list[Value], *of: Any) -> bool:
-        """Whether results are the carries after the loop."""
+    def ended(self, kind: str, start: list[Value], carry: list[Value], outs: list[Value], *stop: Value) -> bool:
+        """Whether results are the carries after the innermost loop, which is left."""
+        turn = whole(-len(self.loops), self.loops.pop())
         return all(
-            out == begin if now == begin else self.is_new(out, kind, [], (now.term, ()), *of)
+            out == begin if now == begin else self.defines(out, kind, [now, *stop], turn)
             for begin, now, out in zip(start, carry, outs, strict=True)
         )
 
-    def scan(self, params: Any, bodies: Any, ins: list[Value], outs: list[Value], carries: Any, slices: Any) -> bool:
-        """A loop over slices: its carries by one turn, and each slice against what it is a slice of."""
-        length, first, scanned = params["length"], params["constants"], params["constants"] + params["carries"]
-        self.depth += 1
-        parts = [self.value(one, v.shape[1:], v.dtype) for one, v in zip(slices, ins[scanned:], strict=True)]
-        right = all(self.is_slice(*pair, length, True) for pair in zip(parts, ins[scanned:], strict=True))
-        kind, (body,) = ("scan", length, params["reverse"]), bodies
+    def scan_(self, data: Any, bodies: Any, ins: list[Value], outs: list[Value], claims: Any) -> bool:
+        """A loop over slices; inside of it a turn is an axis of every value that changes."""
+        length, first, scanned = data["length"], data["constants"], data["constants"] + data["carries"]
+        self.loops.append(length)
+        turn, slices = -len(self.loops), list[Value]()
+        for one in ins[scanned:]:
+            env = {axis: whole(axis - 1 if axis else turn, size) for axis, size in enumerate(one.shape)}
+            slices.append(Value(one.term, through(one.view, env), one.shape[1:], one.dtype))
+            need(one.shape[0] == length, "a slice of something shorter")
         carry, made = self.turn(
-            kind, ins[first:scanned], carries, lambda now: self.run(body, [*ins[:first], *now, *parts])
+            ("scan", data["reverse"]),
+            ins[first:scanned],
+            claims,
+            lambda now: self.run(bodies[0], [*ins[:first], *now, *slices]),
         )
-        stacks = zip(made[len(carry) :], outs[len(carry) :], strict=True)
-        right = right and all(self.is_slice(*pair, length, False) for pair in stacks)
-        self.depth -= 1
-        return right and self.ended("last", ins[first:scanned], carry, outs[: len(carry)])
+        for one, out in zip(made[len(carry) :], outs[len(carry) :], strict=True):
+            env = {axis: whole(axis + 1, size) for axis, size in enumerate(one.shape)} | {turn: whole(0, length)}
+            need(
+                out == Value(one.term, through(one.view, env), (length, *one.shape), one.dtype),
+                "it is stacked otherwise",
+            )
+        return self.ended("last", ins[first:scanned], carry, outs[: len(carry)])
 
-    def is_slice(self, one: Value, whole: Value, length: int, given: bool) -> bool:
-        """Whether a value is the slice of another one in each turn of the current loop; `given`: of an operand."""
-        axis, part, stack = whole.axes[0], self.terms.terms[one.term], self.terms.terms[whole.term]
-        if whole.shape != (length, *one.shape) or whole.dtype != one.dtype:
-            return False
-        if given and axis < 0:
-            first = length == 1 and self.is_new(one, "first", [list(whole.shape)], whole[:2])
-            return first or one[:2] == (whole.term, whole.axes[1:])
-        if part[:3] == ("slice", [self.depth, length], ((whole.term, (axis,)),)):
-            return one.axes == tuple(a - (a > axis) for a in whole.axes[1:])
-        axes = (-1, *one.axes) if length == 1 else (0, *(a + (a >= 0) for a in one.axes))
-        return stack[:3] == ("stack", [self.depth, length], ((one.term, ()),)) and whole.axes == axes
-
-    def while_loop(self, params: Any, bodies: Any, ins: list[Value], outs: list[Value], carries: Any, _: Any) -> bool:
+    def while_(self, data: Any, bodies: Any, ins: list[Value], outs: list[Value], claims: Any) -> bool:
         """A loop until a test of its carries."""
-        (test, body), first, second = bodies, params["test"], params["test"] + params["body"]
-        self.depth += 1
-        carry, _ = self.turn("while", ins[second:], carries, lambda now: self.run(body, [*ins[first:second], *now]))
-        (stop,) = self.run(test, [*ins[:first], *carry])
-        self.depth -= 1
-        return self.ended("until", ins[second:], carry, outs, stop[:2])
+        first, second = data["test"], data["test"] + data["body"]
+        self.loops.append(ENDLESS)
+        carry, _ = self.turn("while", ins[second:], claims, lambda now: self.run(bodies[1], [*ins[first:second], *now]))
+        (stop,) = self.run(bodies[0], [*ins[:first], *carry])
+        return self.ended("until", ins[second:], carry, outs, stop)
 
     def reachable(self, term: int) -> set[int]:
         """The terms that a term depends on, itself among them."""
         found, ahead = {term}, [term]
         while ahead:
             now = ahead.pop()
-            ends = [one.term for one in self.classes.get(now, ())[1:]]
+            ends = [one.term for one in self.carries.get(now, ())[1:]]
             fresh = {*ends, *(one for one, _ in self.terms.terms[now].of)} - found
             found |= fresh
             ahead += fresh
@@ -169,22 +158,28 @@ def digest(program: Any) -> str:
 
 
 def check_proof(proof: Any, programs: dict[str, Any], aliases: dict[str, Any], kind: type[Walk] = Walk) -> Proved:
-    """Check the proof of some outputs of two programs."""
-    rewrites = set(proof["rewrites"])
-    if rewrites or proof["precision"] != "native":
-        real_arithmetic().check_precision(proof, programs)
-    walk, ends, names = kind(rewrites), [], dict[int, set[str]]()
+    """Check the proof of some outputs of two programs, and that it names what its precision is: a float64 reading."""
+    rewrites, precision = set(proof["rewrites"]), proof["precision"]
+    fits = (FLOAT64 in rewrites) == (precision != "native") and (
+        precision == "float64" or FLOAT64_CASTS not in rewrites
+    )
+    need(fits and rewrites <= CONDITIONS.keys(), f"{sorted(rewrites)} are not known, or not those of this precision")
+    if precision == "float64" and FLOAT64_CASTS not in rewrites:
+        keys = [to_text([side, name, "native"]) for side, name in enumerate(proof["programs"])]
+        text = to_text([programs[key]["jaxpr"] for key in keys])
+        casts = len(set(re.findall(r'"(b?float\d\w*)"', text))) > 1 or "reduce_precision" in text
+        need(not casts, "there are casts that are not named")
+    walk, ends, names, found = kind(rewrites), [], dict[int, set[str]](), Proved()
     for one in proof["terms"]:
         walk.terms.define(*one)
     for side, (name, steps) in enumerate(zip(proof["programs"], proof["steps"], strict=True)):
-        program, inputs, walk.steps = programs[to_text([side, name, proof["precision"]])], [], iter(steps)
+        program, inputs, walk.steps = programs[to_text([side, name, precision])], [], iter(steps)
         for one, own in zip(program["inputs"], program["jaxpr"]["inputs"], strict=True):
             inputs.append(walk.terms.leaf("input", aliases.get(to_text([side, one]), one), *own))
             names.setdefault(inputs[-1].term, set()).add(to_text(one))
         outs = walk.run(program["jaxpr"], inputs)
         ends.append(dict(zip(map(to_text, program["outputs"]), outs, strict=True)))
         need(next(walk.steps, None) is None, "there are more steps than equations")
-    found: Proved = {}
     for ours, theirs in proof["pairs"]:
         one, other = ends[0][to_text(ours)], ends[1][to_text(theirs)]
         need(one == other, f"{ours} ends at term {one.term}, {theirs} at term {other.term}, or in another view")
@@ -223,14 +218,16 @@ def check(certificate: Any) -> None:
     """
     programs = {to_text([one["side"], one["name"], one["precision"]]): one for one in certificate["programs"]}
     aliases = {to_text([side, name]): other for side, name, other in certificate["aliases"]}
-    said, found = certificate["conditions"], []
+    said, found = certificate["conditions"], dict[str, Proved](native={}, kept={}, float64={})
     right = all(one["digest"] == digest(one) for one in certificate["programs"])
     need(right and len(programs) == len(certificate["programs"]), "a program has another digest, or stands twice")
+    need(all(CONDITIONS[name] == text for name, text in said.items()), "a rewrite has another condition")
     for proof in certificate["proofs"]:
         need(said.keys() >= set(proof["rewrites"]), "a proof uses a rewrite whose condition is not said")
-        found.append((proof["precision"], check_proof(proof, programs, aliases)))
-    if said:
-        real_arithmetic().check_claims(said, found)
-    proved = {pair: one for _, pairs in reversed(found) for pair, one in pairs.items()}
+        found[proof["precision"]] |= check_proof(proof, programs, aliases)
+    for pair, (_, named) in found["kept"].items():
+        also = pair in found["float64"] and found["float64"][pair][1] <= {*named, FLOAT64_CASTS}
+        need(also, "what has the same casts is not said to be the same function")
+    proved = found["float64"] | found["kept"] | found["native"]
     for claim in certificate["training"]:
         check_training(claim, proved, certificate["fresh"])

@@ -164,7 +164,7 @@ def prove(left: NumberedPort, right: NumberedPort, same_initial_state: frozenset
 
 def prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, Proof]:
     """Prove outputs of single programs: without rewrites, then with them, then in float64 with casts, then without."""
-    every = _output_pairs(left, right)
+    every = output_pairs(left, right)
     # What both ports compute alike in both modes is proved once.
     copies = {pair: same for pair in every if (same := _in_train_mode(left, right, pair)) is not None}
     pairs = [pair for pair in every if pair not in copies]
@@ -199,7 +199,7 @@ STATEMENTS: tuple[tuple[Precision, frozenset[str], tuple[str, ...]], ...] = (
 """Precision, rewrites, and the rewrites that the precision itself is: from the strongest statement to the weakest."""
 
 
-def _output_pairs(left: NumberedPort, right: NumberedPort) -> list[OutputPair]:
+def output_pairs(left: NumberedPort, right: NumberedPort) -> list[OutputPair]:
     """Pair the reference's outputs with the candidate's; a reference-only leaf is paired with the leaf it mirrors."""
     theirs = {output for part in all_programs(right.programs) for output in part.outputs}
     copies = {leaf.name: leaf.mirrors for leaf in left.table.leaves if leaf.mirrors}

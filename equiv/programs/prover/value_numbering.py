@@ -48,13 +48,11 @@ class Numbering(Interpreter[TermView]):
 
     Attributes:
         algebra: rewrites of real arithmetic; none by default.
-        by_digits: whether a reshape that splits or merges axes is a view.
         reshaped: reshaped term to the value that was reshaped.
         nest: the enclosing loops, and what loops stacked.
     """
 
     algebra: Algebra = field(default_factory=Algebra)
-    by_digits: bool = True
     reshaped: dict[str, TermView] = field(default_factory=dict)
     nest: loops.LoopNest = field(default_factory=loops.LoopNest)
 
@@ -86,7 +84,7 @@ class Numbering(Interpreter[TermView]):
             return [self._number_iota(eqn)]
         if len(eqn.outvars) == 1:
             params, aval = eqn.params, eqn.outvars[0].aval
-            if name in VIEW_RULES and (self.by_digits or name != "tile"):
+            if name in VIEW_RULES:
                 return [VIEW_RULES[name](self, eqn, ins[0])]
             # Between dtypes of two widths a bitcast changes the shape, and is not elementwise.
             if name in ELEMENTWISE and (name != "bitcast_convert_type" or ins[0].shape == aval.shape):
@@ -284,7 +282,7 @@ def _number_reshape(numbering: Numbering, eqn: Any, value: TermView) -> TermView
     # A reshape of a reshape is one of the source, unless something was permuted or repeated between the two.
     source = (numbering.reshaped.get(value.term) if value.plain else None) or value
     view = reshape_term(source, shape)
-    if view is None and numbering.by_digits:
+    if view is None:
         view = reshape_digits(source, shape)
         source = reshape_digits(source, (prod(shape),)) or source
     if view is None:  # as from 2 x 3 to 3 x 2
