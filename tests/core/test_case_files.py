@@ -63,11 +63,12 @@ def test_a_folder_run_on_request_is_found_by_name_only(tmp_path):
     assert names_of(folder, folder / "layers", expression="conv or rnn") == ["more/rnn", "conv"]
 
 
-def test_the_layers_of_this_project_are_run_on_request():
+def test_layers_and_models_of_this_project_are_run_on_request():
     """The guides' cases are what `equiv run` runs."""
     cases = Path(__file__).parents[2] / "cases"
     assert not any("/" in name for name in names_of(cases))
     assert "rnn_lstm" in names_of(cases / "layers")
+    assert "lstm_language_model" in names_of(cases / "models")
 
 
 def test_a_file_is_found_whatever_its_name(tmp_path):

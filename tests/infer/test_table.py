@@ -23,7 +23,8 @@ CASES = Path(__file__).parents[2] / "cases"
 NAMES = (
     "batch_norm", "counter", "custom_linear", "lora", "rnn_scan", "scan_over_layers", "stateful_linear",
     "layers/attention", "layers/conv_channels_first", "layers/conv_transpose", "layers/conv_transpose_flipped",
-    "layers/norm_rms", "layers/norm_spectral", "layers/rnn_lstm", "layers/stacked_unrolled",
+    "layers/norm_rms", "layers/norm_spectral", "layers/rnn_lstm", "layers/rnn_lstm_packed", "layers/stacked_unrolled",
+    "models/lstm_language_model",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from fractions import Fraction
 from math import prod
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from equiv.infer.dataflow import loops
@@ -130,7 +131,7 @@ class _DataflowWalk(Interpreter[BlockedValue]):
     def literal(self, atom: Any) -> BlockedValue:
         shape = tuple(atom.aval.shape)
         # Only a number that is the same for all elements can be a shift of a leaf.
-        if shape or not np.issubdtype(atom.aval.dtype, np.number):
+        if shape or not jnp.issubdtype(atom.aval.dtype, jnp.number):
             return single_part(shape, CONSTANT_PART)
         return single_part((), ValuePart(number=float(atom.val)))
 

@@ -7,7 +7,7 @@ gradient of a random projection of all outputs then distinguishes the leaves of 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -24,9 +24,14 @@ from equiv.infer.dataflow.port_graph import PortGraph
 from equiv.infer.dataflow.strided_views import AccessPattern
 from equiv.infer.matching.match import Decision, Matching, Tie
 from equiv.programs.eager import evaluate_eagerly
+from equiv.programs.keep_casts import float_dtypes
+from equiv.programs.transform import DrawReplay, as_float64
 
 EQUAL_GRADIENTS = float(np.sqrt(np.finfo("float32").eps))
 """Gradients are equal if they differ by less than half of float32's digits, relative to the largest of the tie."""
+
+HALF_PRECISION = ("bfloat16", "float16")
+"""Dtypes with too few digits for that."""
 
 NEAREST_MARGIN = 10.0
 """Where none are equal, as in ports that differ elsewhere: how many times closer the nearest must be than the next."""
@@ -129,7 +134,9 @@ class GradientMatcher:
         given = [
             _input_array(graph, name, arrays.get(place), self.batch) for place, name in enumerate(graph.program.inputs)
         ]
-        run = jaxpr_as_fun(graph.program.jaxpr)
+        # Two ports that round otherwise have no equal gradients in half precision.
+        half = not float_dtypes(graph.program).isdisjoint(HALF_PRECISION)
+        run = partial(_run_in_float64, graph) if half else jaxpr_as_fun(graph.program.jaxpr)
         moved = [given[place] for place in places]
 
         def projected(moved: list[Any]) -> Any:
@@ -148,9 +155,15 @@ class GradientMatcher:
             # Op by op: compiling the whole gradient would take longer than everything else.
             return evaluate_eagerly(jax.make_jaxpr(jax.grad(projected))(moved), moved)
 
-        found = dict(zip(places, call_user_code(graph.port.name, "its gradient", gradients), strict=True))
+        with jax.enable_x64(half):
+            found = dict(zip(places, call_user_code(graph.port.name, "its gradient", gradients), strict=True))
         blocks = {node: node_view(graph, node, found[graph.blocks[node].leaf]) for node in nodes}
         return {node: array.astype("float64").reshape(-1) for node, array in blocks.items()}
+
+
+def _run_in_float64(graph: PortGraph, *arrays: Any) -> list[Any]:
+    """Run a port's program, traced in its own dtypes, in float64; inside of `jax.enable_x64(True)`."""
+    return DrawReplay({}, float64=True).run(graph.program.jaxpr, list(map(as_float64, arrays)))
 
 
 def node_contents(matching: Matching, side: int) -> dict[int, object]:

@@ -1,8 +1,9 @@
 """Turn pairs of leaves into rows of a layer table: known kinds of layers first, then single parameters."""
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import jax
@@ -117,18 +118,28 @@ class RowFinder:
                 for key, native, library in zip((pair.left, pair.right), natives, self.libraries, strict=True)
             ]
             # Names only propose a kind here. `_row` takes it if its leaf map says the same as the programs did.
-            for left in scopes[0]:
-                for right in scopes[1]:
-                    row = self._row(template, natives, (left, right), pair)
+            for left, right in product(*scopes):
+                for columns in product(*self._column_choices(pair)):
+                    row = self._row(template, natives, (left, right), pair, columns)
                     if row is not None and done.isdisjoint(row.pairs):
                         return row
         return None
 
+    def _column_choices(self, pair: LeafPair) -> Iterator[tuple[Columns | None, ...]]:
+        """On each side, the columns that a row may be of; None: its kind splits the leaf itself, as packed gates."""
+        for side, bounds in enumerate(pair.bounds):
+            found = packed_columns(bounds, self._shape(side, pair))
+            yield (None,) if found is None else (found, None)
+
     def _row(
-        self, template: RowTemplate, natives: tuple[list[NativeLeaf], ...], scopes: tuple[str, str], pair: LeafPair
+        self,
+        template: RowTemplate,
+        natives: tuple[list[NativeLeaf], ...],
+        scopes: tuple[str, str],
+        pair: LeafPair,
+        columns: Sequence[Columns | None],
     ) -> InferredRow | None:
         items = tuple(stack_index(bounds, self._shape(side, pair)) for side, bounds in enumerate(pair.bounds))
-        columns = tuple(packed_columns(bounds, self._shape(side, pair)) for side, bounds in enumerate(pair.bounds))
         tables = []
         for side, scope in enumerate(scopes):
             keys = {self.libraries[side].native_key(one, scope) for one in natives[side]} & set(self.ports[side].leaves)
