@@ -67,6 +67,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def drills(session: nox.Session) -> None:
+    """Runs that are killed, stopped, out of memory or of disk, or lose a worker of their cluster: nothing is lost."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", "-m", "", "tests/running", *session.posargs)
+
+
+@nox.session
 def search(session: nox.Session) -> None:
     """Search for what would break a verdict: wrong proofs of random programs, and ports that cheat."""
     install(session, "test")

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from equiv.frontends.functions import convert as convert
     from equiv.frontends.functions import freeze as freeze
     from equiv.frontends.functions import infer_layers as infer_layers
-    from equiv.frontends.functions import run as run
     from equiv.frontends.pytest_plugin.failures import Mismatch as Mismatch
     from equiv.frontends.pytest_plugin.failures import NotCompared as NotCompared
+    from equiv.frontends.run import run as run
 
     __version__: str
 
@@ -39,7 +39,8 @@ PUBLIC_MODULES = {
     "equiv.core.results": ("CaseResult", "CheckResult", "Finding", "RunResult"),
     "equiv.core.results_json": ("read_results",),
     "equiv.errors": ("CaseError", "EquivError", "NotRun", "PortError"),
-    "equiv.frontends.functions": ("compare", "convert", "freeze", "infer_layers", "run"),
+    "equiv.frontends.functions": ("compare", "convert", "freeze", "infer_layers"),
+    "equiv.frontends.run": ("run",),
     "equiv.frontends.pytest_plugin.failures": ("Mismatch", "NotCompared"),
 }
 """Module to the public names that it has."""

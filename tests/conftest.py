@@ -29,7 +29,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def the_compiler_is_not_asked() -> Iterator[None]:
-    """Leave out the check `compiled`, and write nothing to the user's own cache, in processes of tests too.
+    """Leave out the check `compiled` and processes of cases, and write nothing to the user's own cache.
+
+    Processes of tests do so too.
 
     The check compiles each port once more, which tests of other checks need not wait for, and what is said of known
     miscompilations depends on the release of jax. Their own tests ask for both.
@@ -37,4 +39,5 @@ def the_compiler_is_not_asked() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", folder)
         patch.setenv("EQUIV_COMPILED", "0")
+        patch.setenv("EQUIV_ISOLATE", "0")  # a process of its own for every case would import jax once more
         yield

@@ -37,21 +37,18 @@ from equiv.comparison.stages import (
     try_probes,
 )
 from equiv.comparison.state import CaseState, ReportStage, advance
-from equiv.core.case_files import CaseFile, LoadedCase, load_case
+from equiv.core.case_files import CASES_AHEAD, CaseFile, LoadedCase, load_case
 from equiv.core.headline import summarise_run
+from equiv.core.join_runs import broken_case
 from equiv.core.results import CaseResult, RunResult
 from equiv.core.selfcheck_results import fault_matrix
-from equiv.errors import EquivError
+from equiv.errors import EquivError, error_summary
 from equiv.programs.known_miscompilations import find_known_miscompilations
 from equiv.programs.prover.algebra import CONDITIONS
 from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS
 from equiv.programs.range_limits import float_range
 
 Returned = TypeVar("Returned")
-
-CASES_AHEAD = 2
-"""Number of cases that are started before the first of them is finished."""
-
 
 START = (trace_ports, prove_ports, start_compiling, break_proofs, trace_sizes)
 """Up to the compiled programs, after the structure."""
@@ -107,15 +104,21 @@ def run_cases(
     """
     begun: deque[Callable[[], CaseResult]] = deque()
     for file in files:
-        begun.append(_start_file(file, progress, options or RunOptions()))
+        begun.append(start_file(file, progress, options or RunOptions()))
         if len(begun) > CASES_AHEAD:
             yield begun.popleft()()
     while begun:
         yield begun.popleft()()
 
 
-def _start_file(file: CaseFile, progress: ReportStage, options: RunOptions) -> Callable[[], CaseResult]:
-    """Start a case and return the function that finishes it. Its seconds leave out the time in between."""
+def start_file(file: CaseFile, progress: ReportStage, options: RunOptions) -> Callable[[], CaseResult]:
+    """Start a case and return the function that finishes it. Its seconds leave out the time in between.
+
+    Args:
+        file: the case; one that cannot be used is a result too.
+        progress: called with a text for every stage.
+        options: what else to do, or to leave out.
+    """
     clock = time.perf_counter()
     progress(file.name)
 
@@ -143,7 +146,9 @@ def _catch_problems(file: CaseFile, function: Callable[[], Returned]) -> Returne
         problem = str(error)
     except Exception as error:  # noqa: BLE001 - the other cases still finish; the result says what broke
         problem = f"equiv itself failed with {type(error).__name__}: {error}. Please report it with the case file."
-    return CaseResult(file.name, "", "", "", (), {}, (), problem=problem)
+    except (SystemExit, GeneratorExit) as error:
+        problem = f"it raised {error_summary(error)}. A case must not end the program that runs it: take that out."
+    return broken_case(file.name, problem)
 
 
 def make_run_result(cases: list[CaseResult], started: datetime, seconds: float) -> RunResult:

@@ -96,7 +96,7 @@ def read_manifest(checkpoint: Path) -> Manifest | None:
         )
     try:
         return msgspec.json.decode(file.read_bytes(), type=Manifest)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(
             f"{file}: not the manifest of a conversion: {error}.", fix="Move it away to convert without it."
         ) from error

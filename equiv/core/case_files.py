@@ -25,6 +25,10 @@ ON_REQUEST = ".on-request"
 """Marker file: a folder that contains it is searched only if it is given itself, not as part of another folder."""
 
 
+CASES_AHEAD = 2
+"""Number of cases that a process starts before the first of them is finished: while one compiles, others are traced."""
+
+
 @dataclass(frozen=True)
 class CaseFile:
     """A case file that is found but not loaded yet; its name is its path below the given folder."""

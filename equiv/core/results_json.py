@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from equiv.core.printable import escape_json
 from equiv.core.recompute import recompute_verdicts
 from equiv.core.results import RESULTS_SCHEMA_VERSION, RunResult
 from equiv.core.results_v1 import upgrade_results
@@ -19,8 +20,8 @@ class _ResultsVersion:
 
 
 def encode_results(result: RunResult) -> bytes:
-    """Encode a run as indented JSON with sorted keys."""
-    return msgspec.json.format(msgspec.json.encode(result, order="sorted"), indent=1) + b"\n"
+    """Encode a run as indented JSON with sorted keys; control characters in it are escaped."""
+    return escape_json(msgspec.json.format(msgspec.json.encode(result, order="sorted"), indent=1)) + b"\n"
 
 
 def decode_results(data: bytes, source: str) -> RunResult:
@@ -39,7 +40,12 @@ def decode_results(data: bytes, source: str) -> RunResult:
                 fix="Regenerate it with equiv run.",
             )
         return msgspec.json.decode(data, type=RunResult)
-    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+    except RecursionError as error:
+        raise EquivError(
+            f"{source}: not a results file of equiv: lists in lists, too deep to be read.",
+            fix="Regenerate it with equiv run.",
+        ) from error
+    except (msgspec.MsgspecError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise EquivError(
             f"{source}: not a results file of equiv: {error}.", fix="Regenerate it with equiv run."
         ) from error
@@ -53,6 +59,11 @@ def read_results(path: Path) -> RunResult:
     """
     try:
         return recompute_verdicts(decode_results(path.read_bytes(), str(path)), str(path))
+    except MemoryError as error:
+        raise EquivError(
+            f"{path}: too large to be read into memory ({path.stat().st_size / 1e9:.1f} GB).",
+            fix="Give the JSON file that equiv run wrote.",
+        ) from error
     except OSError as error:
         raise EquivError(
             f"{path}: cannot be read: {error.strerror}.", fix="Give the JSON file that equiv run wrote."

@@ -1,4 +1,4 @@
-"""What the command line does, from Python: `equiv.compare`, `run`, `infer_layers`, `freeze` and `convert`.
+"""What the command line does, from Python: `equiv.compare`, `infer_layers`, `freeze` and `convert`; `run` has a file.
 
 The commands and the pytest fixture call these functions.
 """
@@ -14,11 +14,10 @@ from typing import Any
 from equiv.backends.build import identify_library
 from equiv.backends.environment import describe_environment
 from equiv.backends.patches import isolate_import
-from equiv.certificates.write import Certificate
-from equiv.comparison.frozen.bundle import FrozenReference, encode_bundle, read_bundle
+from equiv.comparison.frozen.bundle import FrozenReference, encode_bundle
 from equiv.comparison.frozen.freeze import freeze_reference
 from equiv.comparison.frozen.sanity import refuse_senseless
-from equiv.comparison.pipeline import RunOptions, make_run_result, run_case, run_cases
+from equiv.comparison.pipeline import make_run_result, run_case
 from equiv.comparison.state import ReportStage
 from equiv.conversion.convert import ConversionRequest, convert_checkpoint
 from equiv.conversion.manifest import Manifest
@@ -26,98 +25,16 @@ from equiv.conversion.plan.plan import Choices, Plan
 from equiv.conversion.plan.random_state import parse_random_policy
 from equiv.conversion.write_plan import WriteProgress
 from equiv.core.case import Builder, Case, KnownDifference, Layer
-from equiv.core.case_files import CaseFile, LoadedCase, builder_sources, check_fields, find_case_files, load_case
+from equiv.core.case_files import LoadedCase, builder_sources, check_fields, find_case_files, load_case
+from equiv.core.files import write_file
 from equiv.core.results import CaseResult, RunResult
 from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError
-from equiv.frontends.files import write_file
+from equiv.frontends.arguments import check_path, say_nothing
 from equiv.infer.builders import locate_builder
 from equiv.infer.draft_case import check_without_run, draft_case
 from equiv.infer.session import InferredLayers
 from equiv.infer.session import infer_layers as infer_between
-
-
-def _say_nothing(_: object) -> None:
-    """The callback of a caller that shows no progress."""
-
-
-def run(
-    paths: Sequence[str | Path] | str | Path = ("cases",),
-    expression: str = "",
-    *,
-    prove_only: bool = False,
-    selfcheck: bool = False,
-    initial: bool = False,
-    against: str | Path | None = None,
-    certificates: str | Path | None = None,
-    progress: ReportStage = _say_nothing,
-    finished: Callable[[CaseResult], None] = _say_nothing,
-    certified: Callable[[Path, Certificate], None] = lambda *_: None,
-) -> RunResult:
-    """Compare every case under some paths, as `equiv run` does; a case that cannot be used is a result too.
-
-    Args:
-        paths: case files, or folders of them; one, or several.
-        expression: words with `and`, `or`, `not` that select cases by name.
-        prove_only: prove what can be proved, and run nothing.
-        selfcheck: also plant faults in every candidate, and record which are noticed.
-        initial: also compare the distributions of initial parameter values.
-        against: a bundle of `freeze`, used instead of the reference of the case that it was made of.
-        certificates: write the certificates of all proofs to this folder, for `equiv verify`.
-        progress: called with a text for every stage.
-        finished: called with the result of every case.
-        certified: called with every certificate and its file.
-
-    Returns:
-        The results, with a verdict. An interrupt keeps the finished ones, and the others are named.
-
-    Raises:
-        EquivError: there are no cases, or options exclude each other.
-    """
-    several = paths if isinstance(paths, tuple | list) else (paths,)
-    files = find_case_files(tuple(_path("paths", one) for one in several), expression)
-    folder = Path() if certificates is None else _path("certificates", certificates)
-
-    def keep(case: str, candidate: str, certificate: Certificate) -> None:
-        path = folder / f"{case}-{candidate}.json"
-        write_file(path, certificate.encoded, "Give another folder with --certificates.")
-        certified(path, certificate)
-
-    options = RunOptions(prove_only, selfcheck, initial, certified=None if certificates is None else keep)
-    if against is not None:
-        if prove_only or selfcheck or initial or certificates:
-            without = "--prove-only, --selfcheck, --initial and --certificates"
-            raise EquivError(f"--against runs without {without}.", fix="Leave them out.")
-        frozen = _read_reference(_path("against", against))
-        options, files = RunOptions(against=frozen), _frozen_case(files, frozen)
-    started, clock = datetime.now(UTC), time.perf_counter()
-    describe_environment()  # fails early where there is no device
-    results: list[CaseResult] = []
-    try:
-        for case in run_cases(files, progress, options):
-            results.append(case)
-            finished(case)
-    except KeyboardInterrupt:
-        for file in files[len(results) :]:
-            results.append(CaseResult(file.name, "", "", "", (), {}, (), problem="not run: interrupted"))
-    return make_run_result(results, started, time.perf_counter() - clock)
-
-
-def _read_reference(path: Path) -> FrozenReference:
-    frozen = read_bundle(path)
-    refuse_senseless(frozen, str(path))
-    return frozen
-
-
-def _frozen_case(files: list[CaseFile], frozen: FrozenReference | None) -> list[CaseFile]:
-    """Find the case that was frozen; a single file is taken whatever its name."""
-    assert frozen is not None
-    found = files if len(files) == 1 else [file for file in files if file.name == frozen.case]
-    if len(found) != 1:
-        raise EquivError(
-            f"none of {len(files)} cases is {frozen.case!r}, of which the bundle was made.", fix="Give its file."
-        )
-    return found
 
 
 def compare(
@@ -133,7 +50,7 @@ def compare(
     steps: int = 5,
     budget_factor: float = 1.0,
     names: tuple[str, str] | None = None,
-    progress: ReportStage = _say_nothing,
+    progress: ReportStage = say_nothing,
 ) -> RunResult:
     """Compare two models, as `equiv check` and the pytest fixture `equiv` do.
 
@@ -182,7 +99,7 @@ def compare_with_layers(
     right: Builder | str,
     loaded: LoadedCase,
     names: tuple[str, str] | None = None,
-    progress: ReportStage = _say_nothing,
+    progress: ReportStage = say_nothing,
 ) -> RunResult:
     """Compare two models through the layer table of a case without models; arguments as of `compare`.
 
@@ -209,7 +126,7 @@ def compare_inferred(
     right: Builder | str,
     case: Case,
     names: tuple[str, str] | None = None,
-    progress: ReportStage = _say_nothing,
+    progress: ReportStage = say_nothing,
 ) -> tuple[RunResult, InferredLayers]:
     """Infer the layer table of two models, and compare them through it; arguments as of `compare`.
 
@@ -229,7 +146,7 @@ def compare_inferred(
     return compare_through(found, LoadedCase("inferred", found.draft.lesson, case), progress), found
 
 
-def compare_through(found: InferredLayers, loaded: LoadedCase, progress: ReportStage = _say_nothing) -> RunResult:
+def compare_through(found: InferredLayers, loaded: LoadedCase, progress: ReportStage = say_nothing) -> RunResult:
     """Compare two models through their inferred layer table; where it lacks leaves, nothing is run.
 
     Args:
@@ -291,7 +208,7 @@ def infer_layers(
     return infer_between(builders, batch, methods, names)
 
 
-def freeze(path: str | Path, output: str | Path, *, progress: ReportStage = _say_nothing) -> FrozenReference:
+def freeze(path: str | Path, output: str | Path, *, progress: ReportStage = say_nothing) -> FrozenReference:
     """Save the first model of a case as a bundle for `run(against=...)`, as `equiv freeze` does.
 
     Args:
@@ -302,9 +219,9 @@ def freeze(path: str | Path, output: str | Path, *, progress: ReportStage = _say
     Raises:
         EquivError: it is no case, its first model cannot be run, or the file cannot be written.
     """
-    frozen = freeze_reference(_load_one_case(_path("path", path), 1), progress)
+    frozen = freeze_reference(_load_one_case(check_path("path", path), 1), progress)
     refuse_senseless(frozen, str(path), "Train it for fewer steps, or with a lower rate: see optimizer= of Case.")
-    write_file(_path("output", output), encode_bundle(frozen), "Give another file with -o.")
+    write_file(check_path("output", output), encode_bundle(frozen), "Give another file with -o.")
     return frozen
 
 
@@ -323,8 +240,8 @@ def convert(
     allow_nonfinite: bool = False,
     verify: bool = False,
     dry_run: bool = False,
-    progress: ReportStage = _say_nothing,
-    planned: Callable[[Plan], WriteProgress] = lambda _: _say_nothing,
+    progress: ReportStage = say_nothing,
+    planned: Callable[[Plan], WriteProgress] = lambda _: say_nothing,
 ) -> Manifest | None:
     """Convert a checkpoint to another library, as `equiv convert` does.
 
@@ -352,10 +269,10 @@ def convert(
         EquivError: it cannot be converted, and nothing has been written; or the converted model is different.
     """
     request = ConversionRequest(
-        _path("checkpoint", checkpoint),
-        _load_one_case(_path("case", case)),
+        check_path("checkpoint", checkpoint),
+        _load_one_case(check_path("case", case)),
         to,
-        _path("output", output),
+        check_path("output", output),
         origin=origin,
         format=format,
         choices=Choices(parse_random_policy(str(random)) if random else None, step),
@@ -365,12 +282,6 @@ def convert(
         verify=verify,
     )
     return convert_checkpoint(request, progress, planned, dry_run)
-
-
-def _path(name: str, given: object) -> Path:
-    if not isinstance(given, str | Path):
-        raise EquivError(f"{name} is {given!r}, wanted a path.", fix=f"Fix {name}.")
-    return Path(given)
 
 
 def _load_one_case(path: Path, least_models: int = 2) -> LoadedCase:

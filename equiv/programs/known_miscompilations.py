@@ -156,7 +156,7 @@ def _read_results(file: Path) -> dict[str, dict[str, bool]]:
     try:
         stored = json.loads(file.read_text())
         return {release: dict(found) for release, found in stored.items() if all(map(_is_flag, found.values()))}
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return {}  # there is none, or somebody else wrote it: they are tried again
 
 

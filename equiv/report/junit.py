@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
 from equiv.core.headline import severity
+from equiv.core.printable import printable
 from equiv.core.results import CheckResult, Finding, RunResult
 from equiv.report.cells import describe_finding
 from equiv.report.runs.merge import MergedCase, merge_runs
@@ -27,8 +28,9 @@ def render_junit(results: Sequence[RunResult]) -> str:
     merged = merge_runs(results)
     root = ElementTree.Element("testsuites", name="equiv")
     for label, run in zip(merged.labels, merged.runs, strict=True):
+        name = _replace_non_xml(f"equiv {label}")
         suite = ElementTree.SubElement(
-            root, "testsuite", name=f"equiv {label}", timestamp=run.started, time=f"{run.seconds:.3f}"
+            root, "testsuite", name=name, timestamp=_replace_non_xml(run.started), time=f"{run.seconds:.3f}"
         )
         properties = ElementTree.SubElement(suite, "properties")
         for name, value in sorted(run.environment.items()):
@@ -74,4 +76,4 @@ def _testcase_element(group: str, name: str, kind: str, message: str, text: str)
 
 
 def _replace_non_xml(value: str) -> str:
-    return NON_XML.sub("\N{REPLACEMENT CHARACTER}", value)
+    return NON_XML.sub("\N{REPLACEMENT CHARACTER}", printable(value))

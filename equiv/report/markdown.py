@@ -7,6 +7,7 @@ from tabulate import tabulate
 
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.headline import headline_finding, place_words, verdict_reason, verdict_words
+from equiv.core.printable import printable
 from equiv.core.results import CaseResult, LeafResult, RunResult
 from equiv.core.scope import group_by_port
 from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_finding
@@ -103,7 +104,7 @@ MARKDOWN_SPECIAL = re.compile(r"[\\`*~]|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(")
 
 def _escape_markdown(text: str) -> str:
     """Escape table bars, HTML and emphasis, and join lines into one; code in backticks stays code."""
-    parts = re.split(r"((?<!`)`[^`]+`(?!`))", " ".join(text.split()))
+    parts = re.split(r"((?<!`)`[^`]+`(?!`))", printable(" ".join(text.split())))
     parts[::2] = [
         MARKDOWN_SPECIAL.sub(r"\\\g<0>", part).replace("&", "&amp;").replace("<", "&lt;") for part in parts[::2]
     ]

@@ -8,6 +8,8 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from equiv.core.case_files import CaseFile, find_case_files
+from equiv.core.files import write_file
+from equiv.core.printable import printable
 from equiv.core.results import RunResult
 from equiv.core.results_json import encode_results, read_results
 from equiv.core.verdict import verdict_exit_code
@@ -16,10 +18,10 @@ from equiv.frontends.cli.base import (
     EXIT_TROUBLE,
     EXPRESSION_OPTION,
     PATHS_ARGUMENT,
+    echo,
     open_console,
     run_and_exit,
 )
-from equiv.frontends.files import write_file
 from equiv.report.terminal.timings import print_bench
 
 
@@ -61,17 +63,22 @@ def bench_command(
         except EquivError as error:
             written, code = f"equiv: {error}", EXIT_TROUBLE
         if as_json:
-            click.echo(encode_results(result), nl=False)
+            echo(encode_results(result), nl=False)
         else:
             print_bench(result, open_console())
-        click.echo(written, err=True)
+        echo(written, err=True)
         return code
 
     run_and_exit(run)
 
 
 def _run_bench(files: list[CaseFile], stored: RunResult | None, seconds: float) -> RunResult:
-    columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:40}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     console = open_console(stderr=True)
     # What a case prints is not part of the results.
     with (
@@ -85,6 +92,6 @@ def _run_bench(files: list[CaseFile], stored: RunResult | None, seconds: float) 
             files,
             stored,
             seconds,
-            lambda text: bar.update(task, description=text),
+            lambda text: bar.update(task, description=printable(text)),
             lambda: bar.advance(task),
         )

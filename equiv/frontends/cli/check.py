@@ -5,17 +5,16 @@ from pathlib import Path
 import click
 
 from equiv.core.case import Case
+from equiv.core.files import write_file
 from equiv.core.results_json import encode_results
 from equiv.core.verdict import verdict_exit_code
-from equiv.frontends.cli.base import open_console, run_and_exit
+from equiv.frontends.cli.base import echo, open_console, run_and_exit, show_status
 from equiv.frontends.cli.inferred_case import (
     BuilderArguments,
     builder_arguments,
     parse_methods,
     read_batch,
-    show_progress,
 )
-from equiv.frontends.files import write_file
 from equiv.report.terminal.run import print_run
 
 
@@ -41,16 +40,16 @@ def check_command(
 
 
 def _check_builders(given: BuilderArguments, as_json: bool, reports: Path | None) -> int:
-    with show_progress() as progress:
+    with show_status() as progress:
         from equiv.frontends.functions import compare_inferred
 
         case = Case("", {}, read_batch(given), (), methods=parse_methods(given.methods))
         result, found = compare_inferred(given.left, given.right, case, progress=progress)
     if reports is not None:
         write_file(reports / "results.json", encode_results(result), "Give another folder with --reports.")
-        click.echo(f"results: {reports / 'results.json'}", err=True)
+        echo(f"results: {reports / 'results.json'}", err=True)
     if as_json:
-        click.echo(encode_results(result), nl=False)
+        echo(encode_results(result), nl=False)
         return verdict_exit_code(result.verdict)
     console = open_console()
     print_run(result, console)

@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
-from equiv.frontends.cli.base import open_console, run_and_exit
+from equiv.core.printable import escape_json, printable
+from equiv.frontends.cli.base import echo, open_console, run_and_exit
 
 if TYPE_CHECKING:
     from equiv.conversion.manifest import Manifest
@@ -79,7 +80,7 @@ def convert_command(
 
 def _run_conversion(checkpoint: Path, output: Path, options: Mapping[str, Any], as_json: bool) -> int:
     """Convert with a bar of the progress; `options` are those of `equiv.convert`."""
-    columns = (TextColumn("{task.description:40}"), BarColumn(), DownloadColumn())
+    columns = (TextColumn("{task.description:40}", markup=False), BarColumn(), DownloadColumn())
     console = open_console(stderr=True)
     plans: list[Plan] = []
     # What a case prints is not part of the results.
@@ -104,17 +105,17 @@ def _run_conversion(checkpoint: Path, output: Path, options: Mapping[str, Any], 
                 checkpoint,
                 output,
                 **options,
-                progress=lambda text: bar.update(task, description=text),
+                progress=lambda text: bar.update(task, description=printable(text)),
                 planned=begin,
             )
         except ConversionMismatch as error:
-            click.echo(f"equiv: {error}", err=True)
+            echo(f"equiv: {error}", err=True)
             return verdict_exit_code(error.verdict)
         size = size_of_plan(plans[0])
     if manifest is None:
         _show_plan(plans[0], size, open_console())
     elif as_json:
-        click.echo(encode_manifest(manifest), nl=False)
+        echo(escape_json(encode_manifest(manifest)), nl=False)
     else:
         _show_manifest(manifest, size, output, open_console())
     return 0

@@ -7,8 +7,9 @@ import msgspec
 from rich.markup import escape
 from rich.table import Table
 
+from equiv.core.printable import escape_json
 from equiv.core.results_json import read_results
-from equiv.frontends.cli.base import open_console, run_and_exit
+from equiv.frontends.cli.base import echo, open_console, run_and_exit
 from equiv.report.runs.diff import CHANGE_SIGNS, ChangeKind, RunDiff, diff_runs
 
 CHANGE_COLOURS: dict[ChangeKind, str] = {"newly failing": "red", "fixed": "green", "appeared": "cyan"}
@@ -31,7 +32,7 @@ def diff_command(old: Path, new: Path, as_json: bool) -> None:
 def _run_diff(old: Path, new: Path, as_json: bool) -> int:
     found = diff_runs(read_results(old), read_results(new))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=1))
+        echo(escape_json(msgspec.json.format(msgspec.json.encode(found), indent=1)))
     else:
         _show_history(found)
     return 1 if found.changes else 0

@@ -1,12 +1,10 @@
 """`equiv freeze`: save a case's reference as a bundle, so that its library can be uninstalled."""
 
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import click
 
-from equiv.frontends.cli.base import open_console, run_and_exit
+from equiv.frontends.cli.base import echo, run_and_exit, show_status
 
 
 @click.command("freeze")
@@ -21,17 +19,17 @@ def freeze_command(path: Path, output: Path | None) -> None:
 
 def _write_bundle(path: Path, output: Path | None) -> int:
     output = output or Path(f"{path.stem}.equiv")
-    with redirect_stdout(sys.stderr), open_console(stderr=True).status("importing jax") as status:
+    with show_status() as progress:
         from equiv.frontends.functions import freeze
 
-        frozen = freeze(path, output, progress=status.update)
+        frozen = freeze(path, output, progress=progress)
     unnoticed = [trial.title for trial in frozen.sensitivity if not trial.detected]
     content = f"{len(frozen.leaves)} leaves, {len(frozen.probes)} probes, {len(frozen.edges)} edge probes"
-    click.echo(f"✓ {output}: {frozen.port} of {frozen.case}, {content}, {output.stat().st_size / 1e6:.3g} MB")
+    echo(f"✓ {output}: {frozen.port} of {frozen.case}, {content}, {output.stat().st_size / 1e6:.3g} MB")
     if frozen.edges_refused:
-        click.echo(f"! {frozen.port} was not run beyond ordinary values: {frozen.edges_refused}", err=True)
+        echo(f"! {frozen.port} was not run beyond ordinary values: {frozen.edges_refused}", err=True)
     for title in unnoticed:
-        click.echo(f"? {title}: noticed by no probe")
+        echo(f"? {title}: noticed by no probe")
     for pair in frozen.reused:
-        click.echo(f"! {frozen.port} uses one key twice: {pair.program}: {pair.text}", err=True)
+        echo(f"! {frozen.port} uses one key twice: {pair.program}: {pair.text}", err=True)
     return 0

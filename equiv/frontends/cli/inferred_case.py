@@ -1,18 +1,15 @@
 """What `equiv map`, `check` and `new` share: the two builders, the batch, and the inferred map between them."""
 
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from equiv.core.files import write_file
 from equiv.errors import EquivError
-from equiv.frontends.cli.base import open_console
-from equiv.frontends.files import write_file
 
 if TYPE_CHECKING:
     from equiv.infer.session import InferredLayers
@@ -125,13 +122,6 @@ def read_batch(given: BuilderArguments) -> dict[str, str]:
     if given.batch and given.inputs:
         raise EquivError(f"--batch {given.batch} and --input {given.inputs[0]!r} are both given.", fix="Leave one out.")
     return read_batch_specs(given.batch) if given.batch else parse_inputs(given.inputs)
-
-
-@contextmanager
-def show_progress() -> Iterator[Callable[[str], None]]:
-    """Show progress on standard error; what a builder prints goes there too."""
-    with redirect_stdout(sys.stderr), open_console(stderr=True).status("importing jax") as status:
-        yield status.update
 
 
 def write_case(found: "InferredLayers", path: Path) -> None:

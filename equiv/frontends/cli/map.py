@@ -11,12 +11,11 @@ from rich.table import Table
 from equiv.core.case import Case
 from equiv.core.case_files import LoadedCase
 from equiv.core.verdict import verdict_exit_code
-from equiv.frontends.cli.base import open_console, run_and_exit
+from equiv.frontends.cli.base import echo, open_console, run_and_exit, show_status
 from equiv.frontends.cli.inferred_case import (
     BuilderArguments,
     builder_arguments,
     infer_map,
-    show_progress,
     write_case,
 )
 from equiv.report.terminal.run import print_run
@@ -55,20 +54,21 @@ def map_command(
 
 def _infer_and_show(given: BuilderArguments, output: Path | None, no_run: bool, leaves: bool) -> int:
     console = open_console()
-    with show_progress() as progress:
+    with show_status() as progress:
         found = infer_map(given, progress)
         if output is not None:
             write_case(found, output)
         result = None
         if found.covered and not no_run:
-            from equiv.frontends.functions import compare_through, run
+            from equiv.frontends.functions import compare_through
+            from equiv.frontends.run import run
 
             case = Case("", {}, found.draft.batch, (), methods=found.draft.methods)
             loaded = LoadedCase("inferred", found.draft.lesson, case)
             result = run([output], progress=progress) if output else compare_through(found, loaded, progress)
     print_map(found, console, leaves)
     if output is not None:
-        click.echo(f"case: {output}", err=True)
+        echo(f"case: {output}", err=True)
     if result is not None:
         console.print()
         print_run(result, console)

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from equiv.errors import EquivError
-from equiv.frontends.cli.base import run_and_exit
-from equiv.frontends.cli.inferred_case import BuilderArguments, builder_arguments, infer_map, show_progress, write_case
+from equiv.frontends.cli.base import echo, run_and_exit, show_status
+from equiv.frontends.cli.inferred_case import BuilderArguments, builder_arguments, infer_map, write_case
 
 
 @click.command("new")
@@ -34,10 +34,10 @@ def new_command(
 def _write_new_case(given: BuilderArguments, output: Path, force: bool) -> int:
     if output.exists() and not force:
         raise EquivError(f"{output}: the file exists.", fix="Give another with -o, or pass --force to overwrite it.")
-    with show_progress() as progress:
+    with show_status() as progress:
         found = infer_map(given, progress)
         write_case(found, output)
     missing = len(found.draft.missing)
     more = f"; {missing} to be completed, as comments in layers" if missing else ""
-    click.echo(f"{output}: {len(found.rows)} rows{more}. Next: equiv run {output}")
+    echo(f"{output}: {len(found.rows)} rows{more}. Next: equiv run {output}")
     return 0

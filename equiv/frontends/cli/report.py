@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
+from equiv.core.files import write_file
 from equiv.core.results import RunResult
 from equiv.core.results_json import read_results
 from equiv.errors import EquivError
-from equiv.frontends.cli.base import run_and_exit
-from equiv.frontends.files import write_file
+from equiv.frontends.cli.base import echo, run_and_exit
 from equiv.report.junit import render_junit
 from equiv.report.markdown import render_markdown
 
@@ -49,9 +49,9 @@ def _write_documents(results: tuple[Path, ...], documents: Sequence[tuple[str, P
         write_file(path, data, f"Give another file with {option}.")
         compared = sum(len(case.verdicts) for run in runs for case in run.cases)
         files = "1 file" if len(runs) == 1 else f"{len(runs)} files"
-        click.echo(f"{compared} comparisons from {files} -> {path} ({len(data) / 1000:.0f} kB)", err=True)
+        echo(f"{compared} comparisons from {files} -> {path} ({len(data) / 1000:.0f} kB)", err=True)
     if not asked:
-        click.echo(render_markdown(runs), nl=False)
+        echo(render_markdown(runs), nl=False)
     return 0
 
 

@@ -4,27 +4,31 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from equiv.core.case_files import find_case_files
-from equiv.core.results import RunResult
+from equiv.core.files import write_file
+from equiv.core.printable import printable
+from equiv.core.results import CaseResult, RunResult
 from equiv.core.results_json import encode_results
 from equiv.core.verdict import verdict_exit_code
 from equiv.errors import EquivError
+from equiv.frontends.arguments import parse_jobs, parse_memory
 from equiv.frontends.cli.base import (
     EXIT_TROUBLE,
     EXPRESSION_OPTION,
     PATHS_ARGUMENT,
+    echo,
     open_console,
     run_and_exit,
 )
-from equiv.frontends.files import write_file
+from equiv.frontends.run import run
 from equiv.report.terminal.run import print_run
+from equiv.running.run_tasks import Place
+from equiv.running.task import Limits
 
 
 @click.command("run")
@@ -51,33 +55,40 @@ from equiv.report.terminal.run import print_run
     type=click.Path(path_type=Path),
     default=Path("reports"),
     show_default=True,
-    help="Write results.json and parity.html to this folder.",
+    help="Write results.json, parity.html and the journal to this folder.",
 )
-def run_command(
-    paths: tuple[Path, ...],
-    expression: str,
-    as_json: bool,
-    prove_only: bool,
-    selfcheck: bool,
-    initial: bool,
-    against: Path | None,
-    certificates: Path | None,
-    explain_budget: bool,
-    html: bool,
-    reports: Path,
-) -> None:
+@click.option("-n", "--jobs", default="1", show_default=True, help="Run in so many processes at once; auto: what fits.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Stop a case after this many seconds.")
+@click.option("--memory", help="Stop a case whose process takes more than this, e.g. 4GB.")
+@click.option("--resume", is_flag=True, help="Run only what has no verdict in the journal, or has changed since.")
+@click.option("--shard", metavar="K/N", help="Run the k-th of n parts of the cases.")
+@click.option(
+    "--scheduler", metavar="URL", default="", help="Run on the Dask cluster of this scheduler: tcp://HOST:8786."
+)
+@click.option(
+    "--isolate/--no-isolate",
+    default=True,
+    envvar="EQUIV_ISOLATE",
+    show_default=True,
+    help="Run cases in a process that may die, or in this one, e.g. for a debugger.",
+)
+def run_command(paths: tuple[Path, ...], expression: str, as_json: bool, html: bool, **given: Any) -> None:
     """Compare every case under PATHS (default: cases) and give a verdict."""
+    explain, reports = given.pop("explain_budget"), given.pop("reports")
 
     def print_result(result: RunResult) -> None:
         if as_json:
-            click.echo(encode_results(result), nl=False)
+            echo(encode_results(result), nl=False)
         else:
-            print_run(result, open_console(), explain_budget)
+            print_run(result, open_console(), explain)
 
-    options = {"prove_only": prove_only, "selfcheck": selfcheck, "initial": initial, "against": against}
-    options["certificates"] = certificates
-    given = paths or (Path("cases"),)
-    run_and_exit(lambda: _write_result(partial(_run_files, given, expression, options), reports, html, print_result))
+    def run_files() -> RunResult:
+        limits = Limits(given.pop("timeout"), parse_memory(given.pop("memory")))
+        isolated, scheduler = given.pop("isolate"), given.pop("scheduler")
+        place = Place(isolated, parse_jobs(given.pop("jobs")), scheduler, limits)
+        return _run_files(paths or (Path("cases"),), expression, {**given, "place": place, "journal": reports})
+
+    run_and_exit(lambda: _write_result(run_files, reports, html, print_result))
 
 
 def _write_result(
@@ -93,38 +104,53 @@ def _write_result(
 
             write_file(reports / "parity.html", render_page([result]).encode(), fix)
             written += f"\nreport: {reports / 'parity.html'}"
-        code = verdict_exit_code(result.verdict)
+        # What is known to be wrong with the run as a whole is never a pass.
+        code = EXIT_TROUBLE if result.problems else verdict_exit_code(result.verdict)
     except EquivError as error:
         written, code = f"equiv: {error}", EXIT_TROUBLE
     print_result(result)
-    click.echo(written, err=True)
+    echo(written, err=True)
     return code
 
 
 def _run_files(paths: tuple[Path, ...], expression: str, options: Mapping[str, Any]) -> RunResult:
     """Run every case with a bar of the progress; `options` are those of `equiv.run`."""
-    files = find_case_files(paths, expression)
-    columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    stage = TextColumn("{task.description:40}", markup=False)
     console = open_console(stderr=True)
+    certified: list[str] = []
     # What a case prints is not part of the results.
     with (
         redirect_stdout(sys.stderr),
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+        Progress(
+            *(stage, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as bar,
     ):
-        task = bar.add_task("importing jax", total=1 if options["against"] else len(files))
-        from equiv.frontends.functions import run
+        task = bar.add_task("importing jax", total=None)
 
-        certified: list[str] = []
+        def count(total: int, resumed: int) -> None:
+            bar.update(task, total=total)
+            if options["resume"]:
+                certified.append(f"resumed: {resumed} of {total} cases have a verdict already")
+
+        def finish(case: CaseResult) -> None:
+            bar.advance(task)
+            if case.problem and console.is_terminal:
+                console.print(f"! {case.name}: {case.problem}", markup=False, soft_wrap=True)
+
         result = run(
             paths,
             expression,
             **options,
-            progress=lambda text: bar.update(task, description=text),
-            finished=lambda _: bar.advance(task),
+            progress=lambda text: bar.update(task, description=printable(text)),
+            finished=finish,
             certified=lambda path, certificate: certified.extend(_describe_certificate(path, certificate)),
+            counted=count,
         )
     for line in certified:
-        click.echo(line, err=True)
+        echo(line, err=True)
     return result
 
 

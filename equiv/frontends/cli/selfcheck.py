@@ -1,7 +1,5 @@
 """`equiv selfcheck`: plant faults and list those that are not noticed."""
 
-import sys
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -9,8 +7,9 @@ import click
 import msgspec
 
 from equiv.core.case_files import CaseFile, find_case_files, load_case
+from equiv.core.printable import escape_json
 from equiv.errors import EquivError
-from equiv.frontends.cli.base import EXPRESSION_OPTION, PATHS_ARGUMENT, open_console, run_and_exit
+from equiv.frontends.cli.base import EXPRESSION_OPTION, PATHS_ARGUMENT, echo, open_console, run_and_exit, show_status
 
 
 @click.command("selfcheck")
@@ -28,21 +27,21 @@ def _run_selfchecks(files: list[CaseFile], as_json: bool, fresh: bool) -> int:
     from equiv.report.terminal.selfcheck import print_selfcheck
 
     done = []
-    with redirect_stdout(sys.stderr), open_console(stderr=True).status("importing jax") as status:
+    with show_status() as progress:
         from equiv.backends.environment import describe_environment
         from equiv.backends.patches import isolate_import
         from equiv.comparison.selfcheck.selfcheck import run_selfcheck as plant
 
         describe_environment()
         for file in files:
-            status.update(file.name)
+            progress(file.name)
             try:
                 done.append(plant(isolate_import(partial(load_case, file)), fresh=fresh))
             except EquivError as error:
                 done.append(selfcheck_results.SelfcheckResult(file.name, fresh, problem=str(error)))
     result = selfcheck_results.summarise_selfcheck(done)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(result), indent=1))
+        echo(escape_json(msgspec.json.format(msgspec.json.encode(result), indent=1)))
     else:
         print_selfcheck(result, open_console())
     return selfcheck_results.selfcheck_exit_code(result)

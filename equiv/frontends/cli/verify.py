@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from equiv.frontends.cli.base import run_and_exit
+from equiv.frontends.cli.base import echo, run_and_exit
 
 EXIT_FALSE = 1
 
@@ -32,21 +32,21 @@ def _verify(file: Path, case: Path | None) -> int:
     try:
         found = verify_file(file)
     except FalseCertificate as error:
-        click.echo(f"\N{BALLOT X} {error}")
+        echo(f"\N{BALLOT X} {error}")
         return EXIT_FALSE
     other, missing = ("", found.missing) if case is None else _compare(found.data, case)
     if other:
-        click.echo(f"\N{BALLOT X} {file}: the proofs follow, but not of {case}: {to_line(other)}.")
+        echo(f"\N{BALLOT X} {file}: the proofs follow, but not of {case}: {to_line(other)}.")
         return EXIT_FALSE
     first, *rest = found.describe()
-    click.echo(f"{'!' if missing else CHECK} {first}")
+    echo(f"{'!' if missing else CHECK} {first}")
     if missing and case is not None:
-        click.echo(f"  the case has more, of which nothing is claimed: {to_line(name_some(missing))}")
+        echo(f"  the case has more, of which nothing is claimed: {to_line(name_some(missing))}")
     for line in rest:
-        click.echo(f"  {line}")
+        echo(f"  {line}")
     versions = to_line(f"equiv {found.data['about']['equiv']}, jax {found.data['about']['jax']}")
     traced = f"traced again from {case}: the same programs" if case else f"written by {versions}, not traced again"
-    click.echo(f"  {traced}")
+    echo(f"  {traced}")
     return EXIT_LESS if missing else 0
 
 

@@ -4,13 +4,13 @@ import io
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 
 from equiv.core.headline import severity
+from equiv.core.join_runs import single_case_run
 from equiv.core.results import CaseResult, CheckResult, Finding, RunResult
-from equiv.frontends.pytest_plugin.worker_results import single_case_run
 from equiv.report.cells import describe_finding, format_ratio
 from equiv.report.terminal.run import print_run
+from equiv.report.terminal.safe_console import SafeConsole
 
 MAX_LINE_LENGTH = 100
 """Most characters of a failure message: with CI=1 pytest does not truncate messages in its short summary."""
@@ -106,7 +106,7 @@ def render_table(run: RunResult, config: pytest.Config, check: CheckResult | Non
         return result.problem
     writer, text = config.get_terminal_writer(), io.StringIO()
     colours = "standard" if writer.hasmarkup else None
-    console = Console(
+    console = SafeConsole(
         file=text, width=writer.fullwidth, color_system=colours, force_terminal=writer.hasmarkup, highlight=False
     )
     print_run(run, console)

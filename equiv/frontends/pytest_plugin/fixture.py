@@ -12,6 +12,7 @@ from equiv.core.case_files import LoadedCase, check_fields
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.grades import EQUAL_GRADES, Verdict
 from equiv.core.headline import severity
+from equiv.core.join_runs import single_case_run
 from equiv.core.results import CaseResult, CheckResult, RunResult
 from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError, NotRun
@@ -19,7 +20,6 @@ from equiv.frontends.functions import compare_through, compare_with_layers, infe
 from equiv.frontends.pytest_plugin.failures import Mismatch, NotCompared, Unequal, make_failure
 from equiv.frontends.pytest_plugin.run_case import check_platform
 from equiv.frontends.pytest_plugin.session import Session
-from equiv.frontends.pytest_plugin.worker_results import single_case_run
 from equiv.report.cells import format_ratio
 
 MARK_ARGUMENTS = ("require", "checks")

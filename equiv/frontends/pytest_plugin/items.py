@@ -9,11 +9,11 @@ import pytest
 
 from equiv.core.case_files import LoadedCase
 from equiv.core.grades import EQUAL_GRADES
+from equiv.core.join_runs import single_case_run
 from equiv.core.results import CaseResult, CheckResult
 from equiv.core.verdict import verdict_of
 from equiv.frontends.pytest_plugin.failures import Unequal, make_failure, render_table, select_candidate, worst_of
 from equiv.frontends.pytest_plugin.session import open_session
-from equiv.frontends.pytest_plugin.worker_results import single_case_run
 
 
 class CaseItem(pytest.Item):

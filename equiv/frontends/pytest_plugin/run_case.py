@@ -1,16 +1,13 @@
-"""Run a loaded case, with every error as a result; and check and share devices."""
+"""Run a loaded case, with every error as a result; and check the device."""
 
-import re
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from equiv.core.case_files import LoadedCase
+from equiv.core.join_runs import single_case_run
 from equiv.core.results import CaseResult, RunResult
 from equiv.errors import EquivError
-from equiv.frontends.pytest_plugin.worker_results import single_case_run
 
 
 def run_loaded_case(loaded: LoadedCase, require: str) -> RunResult:
@@ -59,26 +56,3 @@ def check_platform(require: str) -> tuple[dict[str, str], str]:
         f"{require} is required but not available: JAX runs on {found['platform']} ({found['device']}). "
         f"Install the {require} build of jax, or leave out --equiv-require."
     )
-
-
-def share_devices(worker: str, environ: Mapping[str, str], gpus: int) -> dict[str, str]:
-    """Make the environment variables of a pytest-xdist worker, set before JAX starts; those set by the user stay.
-
-    JAX preallocates three quarters of a GPU's memory in each process, so a second worker would fail; and every worker
-    would use the first of several GPUs.
-
-    Args:
-        worker: its id, `gw3`.
-        environ: the current environment.
-        gpus: how many NVIDIA GPUs the machine has.
-    """
-    number = int(re.sub(r"\D", "", worker) or 0)
-    wanted = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if gpus else {}
-    if gpus > 1:
-        wanted["CUDA_VISIBLE_DEVICES"] = str(number % gpus)
-    return {name: value for name, value in wanted.items() if name not in environ}
-
-
-def gpus_here() -> int:
-    """Count the NVIDIA GPUs of this machine without JAX."""
-    return len([path for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)])

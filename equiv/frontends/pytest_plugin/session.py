@@ -48,9 +48,10 @@ class Session:
         self._worker = given.get("workerid", "")
         self._part = Path(given["equiv_parts"], f"{self._worker}.jsonl") if "equiv_parts" in given else None
         if self._worker:
-            from equiv.frontends.pytest_plugin.run_case import gpus_here, share_devices
+            from equiv.running.devices import gpus_here, share_devices
 
-            os.environ.update(share_devices(self._worker, os.environ, gpus_here()))
+            number = int("".join(filter(str.isdigit, self._worker)) or 0)  # of `gw3`
+            os.environ.update(share_devices(number, os.environ, gpus_here()))
 
     def parts(self) -> str:
         """Return the folder for partial results of workers, created at first use."""

@@ -2,10 +2,10 @@
 
 import pytest
 
+from equiv.core.files import write_file
 from equiv.core.results import RunResult
 from equiv.core.results_json import encode_results
 from equiv.errors import EquivError, error_summary
-from equiv.frontends.files import write_file
 from equiv.report.cells import VERDICT_SIGNS
 from equiv.report.terminal.run import VERDICT_COLOURS, device_and_versions
 

@@ -1,15 +1,15 @@
 """Results of pytest processes as events: kept in memory, or in a file that survives a killed worker."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from equiv.core.grades import Verdict
-from equiv.core.headline import summarise_run
-from equiv.core.results import CaseResult, RunResult
+from equiv.core.join_runs import join_runs
+from equiv.core.results import RunResult
 
 WORST_FIRST: tuple[Verdict, ...] = ("error", "different", "inconclusive", "same")
 
@@ -69,33 +69,11 @@ def merge_events(lines: Sequence[CaseEvent], died: Sequence[str], started: str, 
     missing = _missing_cases(lines, judged, died)
     found = [judged[key] for key in dict.fromkeys(line.key for line in lines) if key in judged]
     runs = [line.run for line in found if line.run is not None]
-    cases = [case for run in runs for case in run.cases]
-    verdict, headline = summarise_run(cases)
-    if missing and (verdict == "same" or not cases):
-        counts = f"{len(missing)} of {len(missing) + len(cases)} cases have no result"
-        verdict, headline = "inconclusive", f"Inconclusive: {counts}. First: {missing[0]}"
-    environments = [run.environment for run in runs if run.environment]
-    problems += [
-        problem
-        for line in found
-        if environments and (problem := _environment_change(found[0].name, environments[0], line))
-    ]
-    return RunResult(
-        verdict,
-        headline,
-        environments[0] if environments else {},
-        tuple(cases),
-        started,
-        round(seconds, 3),
-        problems=(*missing, *problems),
-        rewrites={name: condition for run in runs for name, condition in run.rewrites.items()},
-    )
-
-
-def single_case_run(result: CaseResult, environment: Mapping[str, str]) -> RunResult:
-    """Wrap the result of one case in a run."""
-    verdict, headline = summarise_run([result])
-    return RunResult(verdict, headline, dict(environment), (result,), "", result.seconds)
+    run = join_runs(runs, started, seconds, (*missing, *problems))
+    if missing and (run.verdict == "same" or not run.cases):
+        counts = f"{len(missing)} of {len(missing) + len(run.cases)} cases have no result"
+        return replace(run, verdict="inconclusive", headline=f"Inconclusive: {counts}. First: {missing[0]}")
+    return run
 
 
 def _missing_cases(lines: Sequence[CaseEvent], judged: dict[str, CaseEvent], died: Sequence[str]) -> list[str]:
@@ -126,12 +104,3 @@ def _disagreement(first: CaseEvent, other: CaseEvent) -> str | None:
         for line in (first, other)
     ]
     return f"{first.name}: {' and '.join(says)}. The worse verdict is kept; remove randomness from its builders"
-
-
-def _environment_change(first: str, environment: Mapping[str, str], line: CaseEvent) -> str | None:
-    """Describe how the environment of a result differs from the first one's, as within one run it must not."""
-    here = line.run.environment if line.run else {}
-    for name, value in environment.items() if here else ():
-        if here.get(name) != value:
-            return f"{line.name} was run with {name} {here.get(name)!r}, {first} with {value!r}"
-    return None

@@ -67,7 +67,7 @@ def code_line(case: CaseResult, equation: FirstDifference) -> str:
     source, line = case.sources.get(equation.port), equation.user_line
     if source is None or line is None or not is_same_file(line.file, source.file):
         return ""
-    lines = source.text.splitlines()
+    lines = source.text.split("\n")
     at = line.line - source.line
     return lines[at].strip() if 0 <= at < len(lines) else ""
 

@@ -20,6 +20,7 @@ from equiv.core.results import CaseResult, Finding, RunResult
 from equiv.core.results_json import decode_results, encode_results
 from equiv.core.verdict import verdict_exit_code
 from equiv.frontends.cli.main import main
+from equiv.running.run_tasks import INTERRUPTED
 
 SOURCE = '''"""A layer and nothing else."""
 
@@ -521,10 +522,10 @@ def test_an_interrupt_keeps_finished_results_and_names_the_rest(tmp_path: Path, 
     cases = decode_results((tmp_path / "reports" / "results.json").read_bytes(), "results").cases
     assert cases[0].verdicts == {"linen": "same"}
     assert [(case.name, case.problem) for case in cases[1:]] == [
-        ("b", "not run: interrupted"),
-        ("c", "not run: interrupted"),
+        ("b", INTERRUPTED),
+        ("c", INTERRUPTED),
     ]
-    assert "! b: not run: interrupted\n! c: not run: interrupted\n" in ran.stdout
+    assert f"! b: {INTERRUPTED}\n! c: {INTERRUPTED}\n" in ran.stdout
     assert ran.exit_code == 2
 
 

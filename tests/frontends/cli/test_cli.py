@@ -225,7 +225,8 @@ def test_an_error_outside_any_case_is_trouble_not_a_difference(
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(import_module(f"equiv.frontends.cli.{command}"), "find_case_files", fail)
+    home = {"run": "equiv.frontends.run", "list": "equiv.frontends.cli.list"}[command]
+    monkeypatch.setattr(import_module(home), "find_case_files", fail)
     ran = invoke(command, tmp_path)
     assert (ran.stderr, ran.stdout, ran.exit_code) == (message, "", 2)
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equiv.core.grades import EQUAL_GRADES, GRADE_PRIORITY
+from equiv.core.join_runs import single_case_run
 from equiv.core.results import CaseResult, CheckResult, Finding
 from equiv.core.verdict import verdict_of
 from equiv.frontends.pytest_plugin.failures import Mismatch, NotCompared, make_failure
@@ -15,7 +16,6 @@ from equiv.frontends.pytest_plugin.worker_results import (
     append_event,
     merge_events,
     read_events,
-    single_case_run,
 )
 
 HERE = {"jax": "1", "platform": "cpu"}

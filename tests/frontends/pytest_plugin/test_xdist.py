@@ -9,7 +9,7 @@ from plugin_project import outcomes, pytest_in, write_case
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.results import RunResult
 from equiv.core.results_json import read_results
-from equiv.frontends.pytest_plugin.run_case import share_devices
+from equiv.running.devices import share_devices
 
 pytest_plugins = ["pytester"]
 
@@ -89,11 +89,11 @@ def test_what_a_killed_worker_had_not_finished_is_named(killed):
 
 
 def test_workers_share_the_gpus_and_take_memory_as_needed():
-    assert share_devices("gw3", {}, 2) == {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "CUDA_VISIBLE_DEVICES": "1"}
-    assert share_devices("gw3", {}, 1) == {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    assert share_devices("gw3", {}, 0) == {}
+    assert share_devices(3, {}, 2) == {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "CUDA_VISIBLE_DEVICES": "1"}
+    assert share_devices(3, {}, 1) == {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    assert share_devices(3, {}, 0) == {}
 
 
 def test_what_the_user_has_set_for_the_devices_stays():
     own = {"XLA_PYTHON_CLIENT_PREALLOCATE": "true", "CUDA_VISIBLE_DEVICES": "0,1"}
-    assert share_devices("gw3", own, 8) == {}
+    assert share_devices(3, own, 8) == {}

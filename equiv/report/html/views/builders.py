@@ -57,7 +57,7 @@ def _quoted_lines(source: BuilderSource, works: str) -> tuple[int, ...]:
         re.sub(r"\s+|\.\.\.", "", code) for code in re.findall(r"`([^`]+)`", works) if re.search(r"[(\[=@]", code)
     ]
     found = []
-    for offset, text in enumerate(source.text.splitlines()):
+    for offset, text in enumerate(source.text.split("\n")):
         plain = re.sub(r"\s+", "", text).replace('"', "'")
         if any(code.replace('"', "'").rstrip(")") in plain for code in quoted if len(code) > 4):
             found.append(source.line + offset)

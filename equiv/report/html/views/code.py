@@ -71,7 +71,7 @@ def align_builders(
 
 def _code_blocks(text: str) -> dict[str, range]:
     """Map each class, function and statement of a builder to its lines, counted from 0; together they cover all."""
-    length = len(text.splitlines())
+    length = len(text.split("\n"))
     try:
         body = ast.parse(text).body
     except SyntaxError:  # a lambda in the middle of an expression
