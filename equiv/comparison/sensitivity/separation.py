@@ -54,7 +54,7 @@ def separate_leaves(evidence: Mapping[str, Evidence]) -> Separation:
             for one, other in pairwise(parts):
                 pair = one[-1], other[0]
                 apart = np.abs(values[pair[0]] - values[pair[1]])
-                with np.errstate(divide="ignore", invalid="ignore"):
+                with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                     neighbours[pair] = float(np.nanmax(apart / (budgets[pair[0]] + budgets[pair[1]])))
             split += parts
         clusters = split
@@ -71,8 +71,7 @@ def _most_different_elements(evidence: Sequence[Evidence]) -> np.ndarray:
         low, high = np.minimum(low, one.values), np.maximum(high, one.values)
         budget = np.maximum(budget, one.budgets)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        spread = np.where(high > low, (high - low) / budget, 0.0)
-    spread = np.where(np.isnan(spread), 0.0, spread)
+        spread = np.where((high > low) & np.isfinite(high - low), (high - low) / budget, 0.0)
     order = np.argsort(-spread, kind="stable")[:MOST_ELEMENTS]
     return order[spread[order] > 0]
 

@@ -204,5 +204,6 @@ def _swap_around(runs: TrialRuns, group: GroupTrials, cluster: tuple[str, ...]) 
     around = runs.try_changes([change]).get(change)
     if around is None or around.noticed:
         return None
-    first = group.swap(runs, [cluster[:2]]).get(cluster[:2])
+    pair = cluster[0], cluster[1]
+    first = group.swap(runs, [pair]).get(pair)
     return None if first is None or first.noticed else _largest((around, first))

@@ -13,6 +13,7 @@ from equiv.comparison.sensitivity.probe_sensitivity import Sensitivity, measure_
 from equiv.comparison.sensitivity.trial_runs import BaseRun, LeafChange, compare_change
 from equiv.comparison.stages import open_case, run_reference, start_compiling, trace_ports
 from equiv.comparison.state import CaseState, advance
+from equiv.core.case import Case
 from equiv.core.results import ProbeTrial
 from equiv.programs.compiled import run_executable
 
@@ -49,7 +50,10 @@ CASE = Case(
 def observed(formula: str, factor: float = 1.0, names: str = "ab") -> CaseState:
     """A model of some leaves of three elements and a kernel, run on its probes."""
     source = SOURCE.replace("FORMULA", formula).replace("NAMES", ", ".join(names))
-    case = replace(helpers.case_from(source, "adequate"), budget_factor=factor)
+    return run_observed(replace(helpers.case_from(source, "adequate"), budget_factor=factor))
+
+
+def run_observed(case: Case) -> CaseState:
     state = replace(open_case(case), in_float64={"linen": frozenset()}, candidates=())
     return advance(state, (trace_ports, start_compiling, run_reference))
 
@@ -135,6 +139,51 @@ def test_swaps_of_many_leaves_are_decided_as_by_runs():
     assert unnoticed_pairs(found.trials) == missed
     assert missed == {pair for alike in ALIKE for pair in combinations(alike, 2)}
     assert unnoticed_leaves(found.trials) == set("mno")
+    assert {leaf for leaf in (*MANY, "w") if not is_noticed(state, LeafChange("moved", (leaf,)))} == set("mno")
+
+
+STATE = """
+from equiv.case import Case
+from equiv.layers import parameter, state
+
+
+def linen():
+    import flax.linen as nn
+    import jax.numpy as jnp
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            w = self.param("w", nn.initializers.ones, [4, 3])
+            p, q, r, s = (self.variable("sizes", name, jnp.zeros, [4]) for name in "pqrs")
+            if not self.is_initializing():
+                p.value, q.value = (jnp.maximum(one.value, jnp.abs(x).max(0)) for one in (p, q))
+                r.value, s.value = (0.9 * one.value + 0.1 * (x**power).mean(0) for one, power in ((r, 1), (s, 2)))
+            return (x + p.value + q.value) / (2 + r.value) @ w
+
+    return Model()
+
+
+CASE = Case(
+    guide="none",
+    models={"linen": linen},
+    batch={"x": "float32[5,4]"},
+    layers=(parameter("w", linen="w"), *(state(name, linen=f"sizes/{name}") for name in "pqrs")),
+    steps=2,
+)
+"""
+
+
+def test_state_that_is_kept_alike_and_summed_is_reported():
+    """Of six pairs, five are told apart by what training makes of fresh state, which is a probe of the comparison."""
+    state = run_observed(helpers.case_from(STATE, "kept"))
+    assert state.compiled_reference is not None
+    assert state.observed is not None
+    found = measure_sensitivity(state.compiled_reference, state.observed, 1.0)
+    assert found.runs <= 5
+    assert sum(trial.pairs for trial in found.trials if trial.kind == "swapped") == 6
+    missed = {pair for pair in combinations("pqrs", 2) if not is_noticed(state, LeafChange("swapped", pair))}
+    assert unnoticed_pairs(found.trials) == missed == {("p", "q")}
 
 
 def is_noticed(state: CaseState, change: LeafChange) -> bool:
