@@ -9,7 +9,7 @@ leaf has to differ from what is computed of the other.
 - State, on the probe with fresh state. There a port that swaps two leaves starts with their values swapped, too.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,12 +17,11 @@ import numpy as np
 from equiv.comparison.numeric.blocks import measure_blocks
 from equiv.comparison.numeric.rounding import ROUNDING_NUDGES
 from equiv.comparison.observation import RoundingNoise
-from equiv.comparison.sensitivity.first_order import zero_levels
 from equiv.comparison.sensitivity.separation import Evidence, Separation, separate_leaves
 from equiv.comparison.sensitivity.trial_runs import BaseRun, TrialRuns, with_variables
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.leaves import LeafTable
-from equiv.core.output_name import OutputName, ProgramName
+from equiv.core.output_name import OutputName
 from equiv.programs.probes import NamedArrays, Probe, perturb_by_ulp
 
 TIED = "tied"
@@ -89,7 +88,6 @@ MOST_READ = 4096
 
 def _separate(base: BaseRun, leaves: Sequence[str], wanted: Callable[[OutputName], bool]) -> Separation:
     """Tell leaves apart by outputs that are named after them."""
-    levels = zero_levels(base)
     named: dict[str, dict[OutputName, OutputName]] = {leaf: {} for leaf in leaves}
     for name in base.outputs:
         if name.leaf in named and wanted(name):
@@ -99,9 +97,7 @@ def _separate(base: BaseRun, leaves: Sequence[str], wanted: Callable[[OutputName
         return Separation((tuple(leaves),))
     first = [base.outputs[named[leaves[0]][key]] for key in common]
     places = [_choose_elements(array) for array in first]
-    return separate_leaves(
-        {leaf: _evidence(base, levels, [named[leaf][key] for key in common], places) for leaf in leaves}
-    )
+    return separate_leaves({leaf: _evidence(base, [named[leaf][key] for key in common], places) for leaf in leaves})
 
 
 def _choose_elements(array: np.ndarray) -> np.ndarray:
@@ -113,11 +109,9 @@ def _choose_elements(array: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate([spread, largest]))
 
 
-def _evidence(
-    base: BaseRun, levels: Mapping[ProgramName, float], names: Sequence[OutputName], places: Sequence[np.ndarray]
-) -> Evidence:
+def _evidence(base: BaseRun, names: Sequence[OutputName], places: Sequence[np.ndarray]) -> Evidence:
     values, budgets = [], []
     for name, chosen in zip(names, places, strict=True):
         values.append(base.outputs[name].ravel()[chosen].astype("float64"))
-        budgets.append(np.maximum(base.budgets(name).ravel()[chosen], levels.get(name.program, 0.0)))
+        budgets.append(base.budgets(name).ravel()[chosen])
     return Evidence(np.concatenate(values), np.concatenate(budgets))

@@ -1,21 +1,20 @@
 """What a change of a leaf does to first order, from the gradients that were computed anyway: no run is needed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from equiv.comparison.numeric.blocks import largest_finite
 from equiv.comparison.sensitivity.trial_runs import NOTHING, BaseRun, Shown
-from equiv.core.output_name import OutputName, ProgramName, leaf_input
-from equiv.programs.probes import ulp
+from equiv.core.output_name import OutputName, leaf_input
 from equiv.programs.program import Programs
 
-SAFE_MARGIN = 16
+SAFE_MARGIN = 4
 """How many budgets a change of a loss must be for its first order to be believed.
 
-The change is one by the size of the leaf itself, along the gradient: so a sixteenth of that is over the budget already.
-To undo it, the slope would have to be gone within that sixteenth.
+The change is one by the size of the leaf itself, along the gradient or against it. A quarter of it is over the budget
+already, unless the slope is gone within that quarter in both directions: where a function saturates in one direction,
+it changes the more in the other.
 """
 
 
@@ -53,22 +52,22 @@ def measure_slopes(bases: Iterable[BaseRun], leaves: Iterable[str]) -> dict[str,
         bases: the reference on one probe, the more precise run last.
         leaves: canonical names.
     """
-    zero = [(base, zero_levels(base)) for base in bases]
-    return {leaf: _leaf_slopes(zero, leaf) for leaf in leaves}
+    known = list(bases)
+    return {leaf: _leaf_slopes(known, leaf) for leaf in leaves}
 
 
-def _leaf_slopes(bases: Iterable[tuple[BaseRun, Mapping[ProgramName, float]]], leaf: str) -> LeafSlopes:
+def _leaf_slopes(bases: Iterable[BaseRun], leaf: str) -> LeafSlopes:
     best = LeafSlopes()
-    for base, levels in bases:
+    for base in bases:
         found = list(_gradients_of(base, leaf))
         if not found:
             continue
-        shown = max((_loss_change(base, levels, name, leaf) for name in found), key=lambda one: one.ratio)
+        shown = max((_loss_change(base, name, leaf) for name in found), key=lambda one: one.ratio)
         largest = {name: np.max(np.abs(base.outputs[name].astype("float64")), initial=0.0) for name in found}
         best = LeafSlopes(
             max(best.shown, shown, key=lambda one: one.ratio),
             has_gradient=True,
-            is_zero=all(largest[name] <= levels[name.program] for name in found),
+            is_zero=all(largest[name] <= base.zero_level(name) for name in found),
             is_exactly_zero=not any(largest.values()),
         )
     return best
@@ -78,19 +77,7 @@ def _gradients_of(base: BaseRun, leaf: str) -> Iterator[OutputName]:
     return (name for name in base.outputs if name.kind == "gradient" and name.leaf == leaf)
 
 
-def zero_levels(base: BaseRun) -> dict[ProgramName, float]:
-    """Map each gradient program to the size up to which a gradient is zero in theory, as `budgets.Budgets` has it."""
-    largest: dict[ProgramName, float] = {}
-    growth: dict[ProgramName, float] = {}
-    for name, array in base.outputs.items():
-        if name.kind == "gradient":
-            program = name.program
-            largest[program] = max(largest.get(program, 0.0), largest_finite(array) * ulp(array.dtype))
-            growth[program] = max(growth.get(program, 0.0), base.growth(name))
-    return {program: largest[program] * growth[program] for program in largest}
-
-
-def _loss_change(base: BaseRun, levels: Mapping[ProgramName, float], name: OutputName, leaf: str) -> Shown:
+def _loss_change(base: BaseRun, name: OutputName, leaf: str) -> Shown:
     """How far the loss changes to first order if each element of the leaf changes by its own size, over its budget.
 
     What rounding explains of a gradient counts as nothing.
@@ -99,7 +86,7 @@ def _loss_change(base: BaseRun, levels: Mapping[ProgramName, float], name: Outpu
     if loss not in base.outputs:
         return NOTHING
     gradient, values = (array.astype("float64") for array in (base.outputs[name], base.probe.variables[leaf]))
-    sure = np.maximum(np.abs(gradient) - np.maximum(base.budgets(name), levels[name.program]), 0.0)
+    sure = np.maximum(np.abs(gradient) - base.budgets(name), 0.0)
     change, budget = float(np.sum(sure * np.abs(values))), float(base.budgets(loss))
     if not np.isfinite(change) or not budget > 0:
         return NOTHING

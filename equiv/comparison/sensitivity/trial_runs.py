@@ -1,20 +1,21 @@
 """Run the reference with changed leaves: what shows the change, and by how many times its budget. Runs are counted."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from equiv.comparison.numeric.blocks import element_responses, finite_difference
+from equiv.comparison.numeric.blocks import element_responses, finite_difference, largest_finite
 from equiv.comparison.numeric.budgets import find_responses, limit_finite, over_budget
 from equiv.comparison.observation import Outputs, RoundingNoise
 from equiv.core.batch_spec import FLOAT_DTYPES
-from equiv.core.budget import rounding_growth
-from equiv.core.output_name import OutputName
+from equiv.core.budget import rounding_growth, rounding_response
+from equiv.core.output_name import OutputName, ProgramName
 from equiv.programs.compiled import Executable, run_executable
-from equiv.programs.probes import NamedArrays, Probe
+from equiv.programs.probes import NamedArrays, Probe, ulp
 
 MOST_KEPT = 2**16
 """Number of elements up to which budgets are kept: those of every train step of a large model would not fit."""
@@ -51,7 +52,7 @@ class BaseRun:
         return any(name.kind == "gradient" for name in self.outputs)
 
     def budgets(self, name: OutputName) -> np.ndarray:
-        """The budget of every element of an output; 0 for whole numbers."""
+        """The budget of every element of an output, as `numeric.budgets` has it; 0 for whole numbers."""
         if name in self.known:
             return self.known[name]
         array = self.outputs[name]
@@ -59,9 +60,25 @@ class BaseRun:
         if str(array.dtype) in FLOAT_DTYPES:
             responses = find_responses(self.noise, self.probe.name, name, self.in_float64)
             found = limit_finite(self.growth(name), element_responses(responses, array))
+            if name.kind == "gradient":
+                whole = rounding_response(responses.largest, ulp(array.dtype), largest_finite(array))
+                found = np.maximum(found, min(self.zero_level(name), self.growth(name) * whole))
         if found.size <= MOST_KEPT:
             self.known[name] = found
         return found
+
+    @cached_property
+    def _gradient_scales(self) -> Mapping[ProgramName, float]:
+        """The largest gradient of each program."""
+        scales: dict[ProgramName, float] = {}
+        for name, array in self.outputs.items():
+            if name.kind == "gradient":
+                scales[name.program] = max(scales.get(name.program, 0.0), largest_finite(array))
+        return scales
+
+    def zero_level(self, name: OutputName) -> float:
+        """The size up to which a gradient is zero in theory, as `numeric.budgets` has it."""
+        return self._gradient_scales[name.program] * ulp(self.outputs[name].dtype) * self.growth(name)
 
     def growth(self, name: OutputName) -> float:
         """How many times the response of an output its budget is."""
