@@ -73,7 +73,12 @@ def replay_draws(program: Program, float64: bool = False) -> tuple[Program, Keye
         given = {path: GivenBits(bits[site.draw], site.varies) for path, site in sites.items()}
         return DrawReplay(given, float64).run(program.jaxpr, arrays)
 
-    structs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in program.jaxpr.in_avals]
+    # A float64 program may still take float32, as what `optax.MultiSteps` adds up.
+    narrow = NARROW_FLOAT_DTYPES if float64 else ()
+    dtypes = ["float64" if str(aval.dtype) in narrow else aval.dtype for aval in program.jaxpr.in_avals]
+    structs = [
+        jax.ShapeDtypeStruct(aval.shape, dtype) for aval, dtype in zip(program.jaxpr.in_avals, dtypes, strict=True)
+    ]
     bits = [jax.ShapeDtypeStruct(draw.shape, f"uint{draw.bit_width}") for draw in found]
     inputs = (*program.inputs, *map(draw_input, range(len(found))))
     retraced = jax.make_jaxpr(run)(structs, bits)

@@ -133,6 +133,13 @@ def test_gradients_without_a_proof_are_measured(transform):
     assert MEASURED_NOTE in check_of(judged(linen=linen_port(momentum), haiku=ours)).remarks
 
 
+def test_small_steps_are_measured_where_they_update_parameters():
+    """In the first step of a round both leave the parameters as they are, whatever their rates."""
+    ours, theirs = (optax.MultiSteps(optax.sgd(rate), 2) for rate in (0.1, 0.2))
+    result = judged(linen=linen_port(ours), haiku=haiku_port(theirs, of=spread_loss))
+    assert MEASURED_NOTE in check_of(result).remarks
+
+
 def test_a_key_that_an_optimizer_keeps_is_compared():
     ours, theirs = (optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(seed)), optax.sgd(0.1)) for seed in (3, 4))
     result = judged(linen=linen_port(ours), nnx=nnx_port(theirs))

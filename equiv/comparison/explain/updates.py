@@ -13,6 +13,7 @@ from equiv.core.output_name import BEGIN, STEP, TRAINING, OutputName
 from equiv.core.results import CheckResult, Finding
 from equiv.errors import EquivError
 from equiv.programs.compiled import part_inputs, probe_inputs
+from equiv.programs.counters import find_counters
 from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.jaxpr import count_equations
 from equiv.programs.probes import Probe, perturb_by_ulp
@@ -93,7 +94,8 @@ def _agree_up_to_the_update(left: TracedPort, right: TracedPort, probe: Probe, s
 def _step_inputs(port: TracedPort, step: Program, probe: Probe, steps: int) -> InputArrays:
     """The inputs of a train step on a probe, in float64, with a state of the optimizer that is not zero.
 
-    At first it is, so that two momenta, for one, make the same first step.
+    At first it is, so that two momenta, for one, make the same first step. Of a round of steps it is the last, in which
+    parameters are updated.
     """
     begin = trace_program_float64(port, BEGIN)
     programs = replace(port.programs, float64=True, parts=(), begin=begin, step=step)
@@ -102,7 +104,10 @@ def _step_inputs(port: TracedPort, step: Program, probe: Probe, steps: int) -> I
     given = part_inputs(step, inputs)
     carried = evaluate_eagerly(begin.jaxpr, [given[name] for name in begin.inputs])
     named = zip(begin.outputs, carried, strict=True)
-    return given | {name.as_input: _fill_slot(name, array) for name, array in named if name.as_input is not None}
+    filled = {name.as_input: _fill_slot(name, array) for name, array in named if name.as_input is not None}
+    counters = find_counters(programs)
+    last = {} if counters is None else counters.after((counters.round - 1,))
+    return given | filled | {name: counts[0] for name, counts in last.items()}
 
 
 def _fill_slot(name: OutputName, array: np.ndarray) -> np.ndarray:
