@@ -12,12 +12,14 @@ from rich.console import Console
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.grades import EQUAL_GRADES, Grade, Verdict
 from equiv.core.headline import summarise_run, verdict_words
-from equiv.core.results import CaseResult, CheckResult, DeviationResult, Finding, LeafResult, RunResult
+from equiv.core.results import CaseResult, CheckResult, DeviationResult, Finding, LeafResult, ProbeTrial, RunResult
 from equiv.core.results_json import decode_results, encode_results
 from equiv.core.verdict import verdict_of
 from equiv.report.cells import GRADE_SIGNS, NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_finding
 from equiv.report.html.page import render_page
+from equiv.report.html.views.case_view import build_case_view
 from equiv.report.markdown import render_markdown
+from equiv.report.runs.merge import MergedCase
 from equiv.report.terminal.run import print_run
 
 ENVIRONMENT = {"platform": "cpu", "device": "cpu", "jax": "1.2.3", "flax": "4.5.6"}
@@ -377,3 +379,20 @@ def test_a_remark_is_among_the_first_lines_of_every_view():
 
 def test_a_remark_is_the_same_after_writing_and_reading():
     assert decode_results(encode_results(result(remarked("mlp"))), "results") == result(remarked("mlp"))
+
+
+def test_a_trial_of_several_leaves_counts_their_pairs() -> None:
+    """Of ten pairs, seven are noticed; the three that are not are one line, whatever their number."""
+    group = ("a", "b", "c", "d", "e")
+    trials = (
+        ProbeTrial("moved", ("a",)),
+        ProbeTrial("swapped", group, pairs=7),
+        ProbeTrial("swapped", group[2:], False, 0.1, "it changes nothing", 3),
+    )
+    run = result(case("many", check("outputs", NEAR), trials=trials))
+    line = "1 of 1 changed leaves and 7 of 10 swapped leaf pairs noticed"
+    assert line in shown(run)
+    assert "not noticed: swapped any two of c, d, e" in shown(run)
+    view = build_case_view(MergedCase("cpu", run, run.cases[0]))
+    assert "7 of 10 swaps of leaves of the same shape" in view.probes
+    assert view.undetected_changes == ("swapped any two of c, d, e: it changes nothing",)
