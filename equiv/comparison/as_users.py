@@ -133,7 +133,7 @@ def _run_port(state: CaseState, reference: Reference, compiled: CompiledPort) ->
         return run
     state.progress(f"measuring what {name} rounds")
     with suppress(EquivError):  # the budget stays that of its inputs
-        run = replace(run, own_rounding=measure_operations(compiled, probes, off))
+        run = replace(run, own_rounding=measure_operations(compiled, probes, off, compiled))
     state.progress(f"looking for who is to blame for {name}")
     blame = _find_blame(case, run, calls, probes)
     return replace(run, blame=blame)

@@ -18,13 +18,7 @@ from equiv.comparison.numeric.difference_map import add_spreads
 from equiv.comparison.numeric.own_rounding import OPERATION_NUDGES, doubted_programs, nudge_port
 from equiv.comparison.numeric.probe_set import make_probes
 from equiv.comparison.numeric.rounding import measure_noise
-from equiv.comparison.numeric.run_port import (
-    CompiledPort,
-    collect_outputs,
-    compile_port,
-    describe_port,
-    run_on_probe,
-)
+from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs, compile_port, describe_port, run_on_probe
 from equiv.comparison.observation import (
     FRESH_STATE,
     LARGE_INPUTS,
@@ -333,10 +327,11 @@ def _measure_own_rounding(
     state.progress(f"measuring what {' and '.join(comparison.names)} round")
     assert state.observed is not None, "run_reference comes before"
     found: list[RoundingNoise | None] = []
-    for compiled, side in ((state.compiled_reference, comparison.reference), (candidate, comparison.candidate)):
+    both, sides = (state.compiled_reference, candidate), (comparison.reference, comparison.candidate)
+    for compiled, other, side in zip(both, reversed(both), sides, strict=True):
         probes = state.probes.get(side.table.port, state.observed.probes)
         try:
-            found.append(None if compiled is None else measure_operations(compiled, probes, names, side.samples))
+            found.append(None if compiled is None else measure_operations(compiled, probes, names, other, side.samples))
         except EquivError:
             found.append(None)
     return found[0], found[1]
@@ -346,6 +341,7 @@ def measure_operations(
     compiled: CompiledPort,
     probes: Sequence[Probe],
     names: frozenset[ProgramName],
+    other: CompiledPort | None = None,
     actual: Mapping[str, Sample] | None = None,
 ) -> RoundingNoise:
     """Measure how far a port moves when every operation of some of its programs moves by one ulp.
@@ -354,12 +350,13 @@ def measure_operations(
         compiled: the port.
         probes: on which it runs.
         names: of the programs.
+        other: the port that it is compared with; None: it is frozen.
         actual: its outputs as it is, where one that an ulp takes out of the numbers has a response without a bound.
 
     Raises:
         PortError: the changed programs cannot be compiled or run.
     """
-    nudged = nudge_port(compiled, probes[0], names)
+    nudged = nudge_port(compiled, probes[0], names, other)
     given = {probe.name: run_on_probe(nudged, probe) for probe in probes}
     return measure_noise(nudged, given, probes, OPERATION_NUDGES, actual)
 

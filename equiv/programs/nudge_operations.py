@@ -38,19 +38,32 @@ def nudge_operations(program: Program) -> Program:
     return replace(program, jaxpr=jax.make_jaxpr(run)(*structs))
 
 
-def narrows(program: Program) -> bool:
-    """Whether it computes in a narrower dtype than all its inputs and outputs have, which does not explain that."""
+def find_narrow_dtypes(program: Program) -> frozenset[str]:
+    """The precisions in which it computes that are narrower than those of all its inputs and outputs.
+
+    Inputs and outputs do not explain these. Each is a dtype, or the bits of a `reduce_precision`.
+    """
     avals = (*program.jaxpr.in_avals, *program.jaxpr.out_avals)
     largest = max(map(_rounding_unit, avals), default=0.0)
-    return any(
-        eqn.primitive.name == "reduce_precision" or any(_rounding_unit(var.aval) > largest for var in eqn.outvars)
-        for _, eqn in visit_equations(program.jaxpr)
-    )
+    found: set[str] = set()
+    for _, eqn in visit_equations(program.jaxpr):
+        found.update(str(var.aval.dtype) for var in eqn.outvars if _rounding_unit(var.aval) > largest)
+        if eqn.primitive.name == "reduce_precision":
+            found.add(f"{eqn.params['exponent_bits']} and {eqn.params['mantissa_bits']} bits")
+    return frozenset(found)
 
 
 def _rounding_unit(aval: Any) -> float:
     dtype = str(getattr(aval, "dtype", ""))
     return ulp(numpy_dtype(dtype)) if dtype in FLOAT_DTYPES else 0.0
+
+
+def _casts_to_narrower(eqn: Any) -> bool:
+    """Whether it casts to a float dtype with fewer digits: what follows may be in a wider one again."""
+    if eqn.primitive.name != "convert_element_type":
+        return False
+    before, after = (_rounding_unit(atom.aval) for atom in (eqn.invars[0], eqn.outvars[0]))
+    return 0 < before < after
 
 
 def _salt(arrays: Sequence[Any]) -> Any:
@@ -64,18 +77,28 @@ def _salt(arrays: Sequence[Any]) -> Any:
     return salt
 
 
-def nudge_programs(programs: Programs, names: frozenset[Any]) -> Programs:
+def nudge_programs(programs: Programs, names: frozenset[Any], other: Programs | None = None) -> Programs:
     """Nudge the operations of some programs of a port and leave out the others; training is kept or left out whole.
 
-    Those that narrow are left out: a value next to a rounding boundary of the narrow dtype jumps by an ulp of it.
+    Those that narrow are left out, unless the other port narrows to the same dtypes there: a value next to a rounding
+    boundary of the narrow dtype jumps by an ulp of it, which is rounding only where both compute in that dtype.
 
     Args:
         programs: of one port, in one precision.
         names: of programs; that of the train step keeps `begin` too.
+        other: those of the port that it is compared with; None: they are not known.
     """
+    theirs = {} if other is None else {part.name: part for part in (*other.parts, other.step) if part is not None}
+
+    def is_kept(program: Program) -> bool:
+        if program.name not in names:
+            return False
+        narrow, twin = find_narrow_dtypes(program), theirs.get(program.name)
+        return not narrow or (twin is not None and narrow == find_narrow_dtypes(twin))
+
     with jax.enable_x64(programs.float64):
-        parts = tuple(nudge_operations(part) for part in programs.parts if part.name in names and not narrows(part))
-        trained = programs.step is not None and programs.step.name in names and not narrows(programs.step)
+        parts = tuple(nudge_operations(part) for part in programs.parts if is_kept(part))
+        trained = programs.step is not None and is_kept(programs.step)
         begin, step = (
             nudge_operations(part) if trained and part is not None else None for part in (programs.begin, programs.step)
         )
@@ -90,7 +113,8 @@ class _NudgedOperations(Reevaluation):
 
     def equation(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         outs = super().equation(eqn, ins)
-        return outs if eqn.primitive.name in EXACT else list(map(self._nudge, outs))
+        exact = eqn.primitive.name in EXACT and not _casts_to_narrower(eqn)
+        return outs if exact else list(map(self._nudge, outs))
 
     def _nudge(self, value: Any) -> Any:
         dtype = str(getattr(value, "dtype", ""))

@@ -151,3 +151,15 @@ def test_a_cast_that_the_dtype_does_not_explain_is_found() -> None:
     finding = output_finding(judged("jnp.tanh(y) * y", "(jnp.tanh(z := y.astype('bfloat16')) * z).astype('float32')"))
     assert (finding.grade, finding.precision) == ("refuted", "native")
     assert "rounds more than its dtype explains" in finding.note
+
+
+def test_casts_at_other_places_of_both_ports_are_rounding() -> None:
+    """As `dtype=bfloat16` of NNX's norms, which rounds the scale too, beside Linen's, which does not."""
+    half = "jnp.tanh(y.astype('bfloat16'))"
+    ours, theirs = (
+        f"({half} * (y * 3 + 1)).astype('float32')",
+        f"({half} * (y * 3 + 1).astype('bfloat16')).astype('float32')",
+    )
+    finding = output_finding(judged(ours, theirs))
+    assert finding.grade in EQUAL_GRADES
+    assert "casts as in float64" in finding.rewrites

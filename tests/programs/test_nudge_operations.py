@@ -7,7 +7,7 @@ import pytest
 from jax.extend.core import jaxpr_as_fun
 
 from equiv.core.output_name import InputName, OutputName, ProgramName
-from equiv.programs.nudge_operations import narrows, nudge_operations, nudge_programs
+from equiv.programs.nudge_operations import find_narrow_dtypes, nudge_operations, nudge_programs
 from equiv.programs.program import Program, Programs
 
 CALL = ProgramName("call", "__call__")
@@ -91,7 +91,8 @@ def test_a_narrower_dtype_than_inputs_and_outputs_is_noticed():
     hidden = program_of(lambda x: jnp.tanh(x.astype("bfloat16")).astype("float32"), X)
     reduced = program_of(lambda x: jax.lax.reduce_precision(x, 8, 7), X)
     plain, half = program_of(jnp.tanh, X), program_of(lambda x: x.astype("bfloat16") * 2, X)
-    assert [narrows(one) for one in (hidden, reduced, plain, half)] == [True, True, False, False]
+    found = [find_narrow_dtypes(one) for one in (hidden, reduced, plain, half)]
+    assert found == [{"bfloat16"}, {"8 and 7 bits"}, frozenset(), frozenset()]
 
 
 def test_programs_that_narrow_or_are_not_asked_for_stay_out():
@@ -103,3 +104,20 @@ def test_programs_that_narrow_or_are_not_asked_for_stay_out():
     )
     nudged = nudge_programs(Programs("linen", False, parts, None, None), frozenset({first, second}))
     assert [part.name for part in nudged.parts] == [first]
+
+
+def test_what_narrows_like_the_other_port_stays():
+    name = ProgramName("call", "a")
+
+    def programs(dtype):
+        part = program_of(lambda x: jnp.tanh(x.astype(dtype)).astype(x.dtype), X, name=name)
+        return Programs("linen", False, (part,), None, None)
+
+    ours = programs("bfloat16")
+    kept = [nudge_programs(ours, frozenset({name}), programs(dtype)).parts for dtype in ("bfloat16", "float16")]
+    assert list(map(len, kept)) == [1, 0]
+
+
+def test_a_cast_to_fewer_digits_moves_by_their_ulp():
+    one, other = moved(lambda x: x.astype("bfloat16").astype("float32"), X)
+    assert np.max(np.abs(other - one) / one) > 2**-9

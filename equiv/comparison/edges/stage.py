@@ -171,12 +171,13 @@ def _measure_own_rounding(
     names = frozenset(STEP if program == TRAINING else program for program in programs)
     probes = list({one.edge.probe.name: one.edge.probe for one in doubted}.values())
     found: list[RoundingNoise | None] = []
-    for compiled in (state.compiled_reference, contender.compiled):
+    both = (state.compiled_reference, contender.compiled)
+    for compiled, other in zip(both, reversed(both), strict=True):
         if compiled is None:
             found.append(None)
             continue
         try:
-            nudged = nudge_port(compiled, probes[0], names)
+            nudged = nudge_port(compiled, probes[0], names, other)
             given = {probe.name: run_port(nudged, probe) for probe in probes}
             found.append(measure_edge_responses(nudged, given, probes, OPERATION_NUDGES))
         except EquivError:

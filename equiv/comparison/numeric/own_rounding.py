@@ -72,7 +72,9 @@ OPERATION_NUDGES = 8
 than with the inputs moved, each of which has many ways to go."""
 
 
-def nudge_port(compiled: CompiledPort, probe: Probe, names: frozenset[ProgramName]) -> CompiledPort:
+def nudge_port(
+    compiled: CompiledPort, probe: Probe, names: frozenset[ProgramName], other: CompiledPort | None
+) -> CompiledPort:
     """Compile some programs of a port again, so that every rounded result moves by one ulp; run it on nudged probes.
 
     Only runs of this executable are to be compared with each other: another compilation may round otherwise.
@@ -81,13 +83,15 @@ def nudge_port(compiled: CompiledPort, probe: Probe, names: frozenset[ProgramNam
         compiled: the port.
         probe: gives shapes and dtypes.
         names: of the programs.
+        other: the port that it is compared with, which may compute in the same narrow dtypes; None: it is frozen.
 
     Raises:
         PortError: the changed programs cannot be compiled.
     """
+    theirs = None if other is None else other.native.programs
 
     def nudge(executable: Executable) -> Executable:
-        programs = nudge_programs(executable.programs, names)
+        programs = nudge_programs(executable.programs, names, theirs)
         lower = partial(lower_programs, programs, executable.table, executable.steps, probe, quick=True)
         return call_user_code(compiled.traced.port.name, "compiling", lambda: lower()())
 
