@@ -96,6 +96,14 @@ def share(session: nox.Session) -> None:
 
 
 @nox.session
+def zoo(session: nox.Session) -> None:
+    """Every model of cases/models to a verdict, what that costs, and faults in them; hours. Names of models select."""
+    install(session, "test")
+    session.run("python", "tests/zoo_run.py", *session.posargs)
+    session.run("python", "tests/zoo_faults.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, format and the direction of imports."""
     session.install(*nox.project.dependency_groups(PROJECT, "lint"))  # reads sources only, needs no jax

@@ -68,7 +68,7 @@ def test_layers_and_models_of_this_project_are_run_on_request():
     cases = Path(__file__).parents[2] / "cases"
     assert not any("/" in name for name in names_of(cases))
     assert "rnn_lstm" in names_of(cases / "layers")
-    assert "lstm_language_model" in names_of(cases / "models")
+    assert "gpt" in names_of(cases / "models")
 
 
 def test_a_file_is_found_whatever_its_name(tmp_path):

@@ -1,0 +1,187 @@
+"""Run the models of `cases/models` to a verdict, and measure what that costs: `python tests/zoo_run.py [-k NAME] [..]`.
+
+Every pair of a reference and a candidate is run with an inferred layer table, which must have the rows that the case
+has. The table says for each pair and check the grade; wall time over the floor, which is to trace, compile and run each
+distinct program of both ports once; and peak memory over that of one train step of the reference, compiled and run as
+its user does. Every measurement is a process of its own, one after the other, so that none shares what another has
+compiled. With `--prove-only` nothing is run, and nothing is divided. Exit code 0: every pair is the same, and every
+inferred table is that of the case.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+MODELS = ROOT / "cases" / "models"
+RESULTS = ROOT / "reports" / "zoo"
+
+
+def load(name: str) -> Any:
+    """A loaded case of the zoo."""
+    from equiv.core.case_files import CaseFile, load_case
+
+    return load_case(CaseFile(name, MODELS / f"{name}.py"))
+
+
+def of_pair(name: str, candidate: str) -> tuple[Any, Any]:
+    """A loaded case with the reference and one candidate, and the name of the reference."""
+    loaded = load(name)
+    first = next(iter(loaded.case.models))
+    models = {port: loaded.case.models[port] for port in (first, candidate)}
+    return replace(loaded, case=replace(loaded.case, models=models)), first
+
+
+def run_pair(name: str, candidate: str, prove_only: bool) -> dict[str, Any]:
+    """Infer the layer table of a pair, compare it with that of the case, and run the pair with it."""
+    from equiv import infer_layers
+    from equiv.comparison.pipeline import RunOptions, run_case
+    from equiv.infer.draft_case import draft_case
+
+    loaded, first = of_pair(name, candidate)
+    case = loaded.case
+    files = [f"{MODELS / name}.py:{port}" for port in case.models]
+    methods = None if case.methods is None else dict(case.methods)
+    found = infer_layers(*files, batch=case.batch, methods=methods, names=(first, candidate))
+    inferred = rows_of(draft_case(found.draft, case).layers, case.models)
+    odd = sorted(inferred ^ rows_of(case.layers, case.models))
+    said = {"rows": len(inferred), "odd": [f"{kind} {' = '.join(scopes)}" for kind, *scopes in odd]}
+    drafted = draft_case(found.draft, case) if found.covered else case
+    started = time.perf_counter()
+    result = run_case(
+        replace(loaded, case=replace(drafted, models=case.models)), options=RunOptions(prove_only=prove_only)
+    )
+    return {
+        **said,
+        "wall": time.perf_counter() - started,
+        "verdict": result.verdicts.get(candidate, "error"),
+        "problem": result.problem,
+        "checks": {check.check: [check.grade, check.summary] for check in result.checks},
+    }
+
+
+def rows_of(layers: Any, ports: Any) -> set[tuple[str, ...]]:
+    """What the rows of a layer table say: kind and places; the name of a row is free."""
+    return {(row.kind, *(row.scopes[port] for port in ports)) for row in layers}
+
+
+def run_floor(name: str, candidate: str) -> dict[str, Any]:
+    """Trace, compile and run each distinct program of a pair once, one executable for each port."""
+    from equiv.backends.build import build_port, port_spec
+    from equiv.programs.compiled import lower_programs, run_executable
+    from equiv.programs.probes import make_probe
+    from equiv.programs.trace import Tracer
+    from equiv.programs.traced_port import trace_programs
+
+    case = of_pair(name, candidate)[0].case
+    started = time.perf_counter()
+    request, entries = port_spec(case)
+    ports = [build_port(case, port, request) for port in case.models]
+    has_modes = any(built.port.has_modes for built in ports)
+    probe = make_probe("0", 1, ports[0].table, entries, case.steps)
+    for built in ports:
+        programs, _ = trace_programs(Tracer(built.port, built.table, request, False, has_modes))
+        run_executable(lower_programs(programs, built.table, case.steps, probe)(), probe)
+    return {"wall": time.perf_counter() - started}
+
+
+def run_step(name: str, candidate: str) -> dict[str, Any]:
+    """One train step of the reference as its user compiles and calls it, its optimizer's state made by its builder."""
+    from equiv.bench.case_costs import make_bench
+    from equiv.programs.built_case import build_case
+
+    loaded, first = of_pair(name, candidate)
+    bench = make_bench(build_case(loaded.case), {candidate: "only the reference is measured"})
+    running = bench.written(first, "train step")[0].start()
+    running.wait(running.call())
+    return {}
+
+
+PARTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "run": lambda name, port: run_pair(name, port, False),
+    "prove": lambda name, port: run_pair(name, port, True),
+    "floor": run_floor,
+    "step": run_step,
+}
+"""What is measured, each in a process of its own."""
+
+
+def measure(part: str, name: str, candidate: str) -> dict[str, Any]:
+    """One part in a process of its own: what it says, its peak memory in bytes, or what went wrong."""
+    command = [sys.executable, __file__, "--part", part, name, candidate]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"problem": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def rows(name: str, prove_only: bool) -> Iterator[dict[str, Any]]:
+    """The rows of the table of one model, one for each candidate."""
+    _, *candidates = load(name).case.models
+    for candidate in candidates:
+        row = {"model": name, "candidate": candidate, **measure("prove" if prove_only else "run", name, candidate)}
+        if not prove_only and "wall" in row:
+            floor, step = measure("floor", name, candidate), measure("step", name, candidate)
+            row |= {"floor": floor.get("wall"), "step peak": step.get("peak")}
+            row["problem"] = "; ".join(filter(None, (row["problem"], floor.get("problem"), step.get("problem"))))
+        yield row
+
+
+def markdown(found: list[dict[str, Any]]) -> str:
+    """The table of all rows."""
+    from equiv.core.checks import CHECK_NAMES
+
+    heads = ["model", "candidate", "verdict", *CHECK_NAMES, "rows inferred", "wall / floor", "memory / step"]
+    lines = ["# Zoo", "", f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    for row in found:
+        grades = [row.get("checks", {}).get(check, ["-"])[0] for check in CHECK_NAMES]
+        table = f"{row.get('rows', 0)}" + (f", {len(row['odd'])} other than the case's" if row.get("odd") else "")
+        ratios = ratio(row.get("wall"), row.get("floor"), "s"), ratio(row.get("peak"), row.get("step peak"), "MiB")
+        cells = [row["model"], row["candidate"], row.get("verdict", "error"), *grades, table, *ratios]
+        lines.append(f"| {' | '.join(cells)} |")
+    problems = [f"- {row['model']}, {row['candidate']}: {row['problem']}" for row in found if row.get("problem")]
+    return "\n".join([*lines, *(["", *problems] if problems else []), ""])
+
+
+def ratio(above: float | None, below: float | None, unit: str) -> str:
+    """Two measurements and their ratio; a dash where one is missing."""
+    if not above or not below:
+        return "-"
+    scale = 2**20 if unit == "MiB" else 1
+    return f"{above / below:.2f} ({above / scale:.0f} / {below / scale:.0f} {unit})"
+
+
+def main() -> None:
+    """Run every model, and write the table after each pair."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="of models; default: all")
+    parser.add_argument("--prove-only", action="store_true", help="only prove, and measure nothing")
+    parser.add_argument("--part", choices=PARTS, help="one measurement, of a model and a candidate")
+    given = parser.parse_args()
+    if given.part:
+        said = PARTS[given.part](*given.names)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print("\n" + json.dumps({**said, "peak": peak}))
+        return
+    names = given.names or sorted(path.stem for path in MODELS.glob("[a-z]*.py"))
+    found: list[dict[str, Any]] = []
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        for row in rows(name, given.prove_only):
+            found.append(row)
+            print(markdown([row]).splitlines()[4], *filter(None, [row.get("problem")]), *row.get("odd", []), flush=True)
+            (RESULTS / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+            (RESULTS / "README.md").write_text(markdown(found))
+    wanted = ("same", "inconclusive") if given.prove_only else ("same",)
+    sys.exit(any(row.get("verdict") not in wanted or row.get("odd") or row.get("problem") for row in found))
+
+
+if __name__ == "__main__":
+    main()
