@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from equiv.running.task import Limits
-from equiv.running.worker import start_worker
+from equiv.running.worker import EncodedAnswer, start_worker
 
 POLL_SECONDS = 0.1
 """Time between two looks at the limits."""
@@ -71,6 +71,7 @@ class CaseProcess:
         """
         self._limits, self._progress, self._stopped = limits, progress, stopped
         self._last_stage, self._process = "", None
+        self._answer: EncodedAnswer | None = None
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of JAX hold
         self._told, told = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(
@@ -100,6 +101,12 @@ class CaseProcess:
             raise self._describe_end() from None
         return self._wait(future, None if spent is None else self._limits.seconds, spent or 0.0)
 
+    def take_answer(self) -> EncodedAnswer:
+        """The answer that a case has given when it was finished."""
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        return answer
+
     def end(self) -> None:
         """End the process, whatever it is doing: it has nothing to save."""
         if self._process is not None:
@@ -111,7 +118,7 @@ class CaseProcess:
     def _wait(self, future: Future[Any], seconds: float | None, spent: float) -> Any:
         clock = time.monotonic() - spent
         while not wait([future], timeout=POLL_SECONDS).done:
-            self._read_stages()
+            self._read_messages()
             if self._stopped():
                 raise Stopped
             if seconds is not None and time.monotonic() - clock > seconds:
@@ -121,18 +128,22 @@ class CaseProcess:
             if most is not None and used > most:
                 why = f"it was stopped at {used / GIGABYTE:.2f} GB of memory, of at most {most / GIGABYTE:.2f}"
                 raise Ended(f"{why}{self._place()}. Give it more with --memory, or a smaller batch.")
-        self._read_stages()
+        self._read_messages()
         try:
             return future.result()
         except BrokenProcessPool:
             raise self._describe_end() from None
 
-    def _read_stages(self) -> None:
-        """Pass on what the process has told since; a message that its end has cut off is left out."""
+    def _read_messages(self) -> None:
+        """Take what the process has told since; a message that its end has cut off is left out."""
         with suppress(EOFError, OSError):
             while self._told.poll():
-                self._last_stage = str(self._told.recv())
-                self._progress(self._last_stage)
+                message = self._told.recv()
+                if isinstance(message, str):
+                    self._last_stage = message
+                    self._progress(message)
+                else:
+                    self._answer = message
 
     def _memory(self) -> int:
         """Resident bytes of the process; 0 where it has ended, which is noticed elsewhere."""

@@ -103,9 +103,9 @@ class CaseRunner:
                 self._begun.append((task, self._begin(task)))
             else:
                 process = self.open_process()
-                found = process.call(finish_case, task.name, spent=self._begun[0][1])
+                process.call(finish_case, task.name, spent=self._begun[0][1])
                 self._begun.popleft()
-                answer(_decode_answer(task, found))
+                answer(_decode_answer(task, process.take_answer()))
         except Ended as end:
             others = [one for one, _ in self._begun if one is not task]
             self._begun.clear()
@@ -128,8 +128,9 @@ class CaseRunner:
         return CaseAnswer(task.name, single_case_run(broken_case(task.name, end.problem), self._environment))
 
     def _run_at_once(self, task: CaseTask) -> CaseAnswer:
-        spent = self._begin(task)
-        return _decode_answer(task, self.open_process().call(finish_case, task.name, spent=spent))
+        spent, process = self._begin(task), self.open_process()
+        process.call(finish_case, task.name, spent=spent)
+        return _decode_answer(task, process.take_answer())
 
     def _begin(self, task: CaseTask) -> float:
         """Begin a case and return how many seconds it took."""

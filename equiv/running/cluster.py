@@ -7,7 +7,7 @@ that process is the case's error. Where the worker itself is lost, the scheduler
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from uuid import uuid4
 
 from equiv.core.join_runs import broken_case, single_case_run
@@ -26,7 +26,7 @@ _runners: dict[int, tuple[str, CaseRunner]] = {}
 
 def run_on_cluster(
     tasks: Sequence[CaseTask], address: str, limits: Limits, progress: Callable[[str], None]
-) -> Iterator[CaseAnswer]:
+) -> Generator[CaseAnswer, None, None]:
     """Run cases and yield their answers as they come; what is left when the iterator is closed is stopped.
 
     Args:
@@ -100,7 +100,7 @@ def run_remotely(task: CaseTask, limits: Limits, run: str) -> CaseAnswer:
         if runner is not None:
             runner.close()
         worker, stop = get_worker(), Event(run)
-        runner = CaseRunner(limits, lambda text: worker.log_event(run, text), ask_seldom(stop.is_set))
+        runner = CaseRunner(limits, lambda text: worker.log_event(run, text), ask_seldom(lambda: bool(stop.is_set())))
         _runners[threading.get_ident()] = (run, runner)
     return runner.run_one(task)
 

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from queue import SimpleQueue
 
 from equiv.core.case_files import CASES_AHEAD
@@ -15,7 +15,7 @@ from equiv.running.task import CaseAnswer, CaseTask, Limits
 
 def run_on_machine(
     tasks: Sequence[CaseTask], jobs: int, limits: Limits, progress: Callable[[str], None]
-) -> Iterator[CaseAnswer]:
+) -> Generator[CaseAnswer, None, None]:
     """Run cases and yield their answers as they come; what is left when the iterator is closed is ended.
 
     Args:

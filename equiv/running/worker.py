@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -31,7 +31,10 @@ EncodedAnswer = tuple[bytes, tuple[tuple[str, Any], ...]]
 _begun: dict[str, Callable[[], EncodedAnswer]] = {}
 """Case to what finishes it."""
 
-_tell: Callable[[str], None] = lambda text: None  # noqa: E731 - replaced in a process of its own
+_told: list[Connection] = []
+"""Gets stages as texts, and answers."""
+
+_telling = threading.Lock()
 
 
 def start_worker(told: Connection, variables: Mapping[str, str]) -> None:
@@ -41,10 +44,9 @@ def start_worker(told: Connection, variables: Mapping[str, str]) -> None:
     every process of a terminal; the one that the user started ends the others. Where that one is killed, this ends.
 
     Args:
-        told: gets a text for every stage.
+        told: gets a text for every stage, and answers.
         variables: of the environment, set before JAX starts.
     """
-    global _tell
     os.environ.update(variables)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -52,7 +54,13 @@ def start_worker(told: Connection, variables: Mapping[str, str]) -> None:
     os.dup2(2, 1)  # also for what is not printed by Python
     sys.stdout = sys.stderr
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _tell = told.send
+    _told.append(told)
+
+
+def _tell(message: str | EncodedAnswer) -> None:
+    with _telling:
+        for told in _told:
+            told.send(message)
 
 
 def _end_with_parent() -> None:
@@ -79,9 +87,13 @@ def begin_case(task: CaseTask) -> None:
     _begun[task.name] = start_task(task, _tell)
 
 
-def finish_case(name: str) -> EncodedAnswer:
-    """Finish a case that has begun."""
-    return _begun.pop(name)()
+def finish_case(name: str) -> None:
+    """Finish a case that has begun, and tell its answer.
+
+    It is not returned: where a process is killed while it returns something large, the thread of its pool waits for the
+    rest without an end (Python 3.11, `concurrent/futures/process.py`), as it holds the other end of that pipe itself.
+    """
+    _tell(_begun.pop(name)())
 
 
 def start_task(task: CaseTask, progress: Callable[[str], None]) -> Callable[[], EncodedAnswer]:
@@ -149,7 +161,7 @@ def read_reference(path: Path) -> Any:
     return frozen
 
 
-def run_here(tasks: Sequence[CaseTask], progress: Callable[[str], None]) -> Iterator[CaseAnswer]:
+def run_here(tasks: Sequence[CaseTask], progress: Callable[[str], None]) -> Generator[CaseAnswer, None, None]:
     """Run cases in this process, and yield their answers in order.
 
     Args:

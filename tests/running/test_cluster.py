@@ -49,7 +49,7 @@ def test_a_lost_worker_loses_no_case(tmp_path, address):
 
     killer = threading.Thread(target=kill_worker)
     killer.start()
-    place = Place(scheduler=address, limits=Limits(seconds=120))
+    place = Place(scheduler=address, limits=Limits(seconds=60))
     found = run(tmp_path / "cases", prove_only=True, place=place, journal=tmp_path)
     killer.join()
     verdicts = {case.name: case.verdicts or case.problem for case in found.cases}
@@ -57,5 +57,5 @@ def test_a_lost_worker_loses_no_case(tmp_path, address):
     assert len((tmp_path / "pid").read_text().split()) >= 2
     assert verdicts["a"] == verdicts["d"] == {"new": "same"}
     assert verdicts["b"].startswith("its process exited with code 0, last at 'b")
-    assert verdicts["c"].startswith("it was stopped after 120 s, last at 'c")
+    assert verdicts["c"].startswith("it was stopped after 60 s, last at 'c")
     assert len(list((tmp_path / "journal").iterdir())) == 4
