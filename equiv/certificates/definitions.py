@@ -71,8 +71,11 @@ class Definitions:
     def see_made(self) -> None:
         """Note the shapes and dtypes of terms that are no equation's result, but parts of such a one."""
         for made in self.made.values():
-            parts = made.factors if isinstance(made, Product) else made.terms if isinstance(made, Sum) else ()
-            self.see([one for one, _ in parts] or [made.value])
+            if isinstance(made, Product | Sum):
+                pairs = made.factors if isinstance(made, Product) else made.terms
+                self.see(one for one, _ in pairs)
+            else:
+                self.see([made.value])
 
     def claim(self, view: TermView) -> list[Any]:
         """A value as a certificate has it: the number of its term, and its view of it."""

@@ -113,14 +113,14 @@ def close_runners(run: str) -> None:
             _runners.pop(thread, None)
 
 
-def ask_seldom(ask: Callable[[], bool]) -> Callable[[], bool]:
+def ask_seldom(ask: Callable[[], object]) -> Callable[[], bool]:
     """Ask no more often than every `POLL_SECONDS`, and say in between what was said last."""
     last, said = time.monotonic(), False
 
     def answer() -> bool:
         nonlocal last, said
         if time.monotonic() - last > POLL_SECONDS:
-            last, said = time.monotonic(), ask()
+            last, said = time.monotonic(), bool(ask())
         return said
 
     return answer

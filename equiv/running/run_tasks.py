@@ -1,6 +1,6 @@
 """Run cases to one result: what the journal has already is taken from there, the rest is run where it was asked for."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
@@ -86,10 +86,10 @@ def run_tasks(
 @contextmanager
 def _open_answers(
     tasks: Sequence[CaseTask], place: Place, progress: Callable[[str], None]
-) -> Iterator[Iterator[CaseAnswer]]:
+) -> Iterator[Generator[CaseAnswer, None, None]]:
     """Run cases; at the exit what still runs is ended."""
     if not tasks:
-        yield iter(())
+        yield (answer for answer in list[CaseAnswer]())
         return
     if place.scheduler:
         from equiv.running.cluster import run_on_cluster  # an extra
