@@ -275,7 +275,7 @@ def statements(run: dict[str, Any]) -> dict[str, Statement]:
 def bench(session: nox.Session) -> None:
     """Timings; alone on the machine, or they say nothing."""
     install(session, "bench")
-    for script in ("run", "growth", "plugin", "page", "infer", "convert", "timing"):
+    for script in ("run", "many", "growth", "plugin", "page", "infer", "convert", "timing"):
         session.run("python", f"tests/benchmarks/bench_{script}.py")
     session.run("equiv", "bench")
 

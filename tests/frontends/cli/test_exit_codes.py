@@ -50,9 +50,8 @@ def test_a_full_disk_behind_the_output_is_trouble(stored, command):
     assert b"the output cannot be printed: OSError: [Errno 28] No space left on device" in said
 
 
-@pytest.mark.parametrize("suffix", ["md", "xml", "html"])
-def test_old_documents_survive_a_full_disk(tmp_path, stored, suffix):
-    output = tmp_path / f"report.{suffix}"
+def test_old_documents_survive_a_full_disk(tmp_path, stored):
+    output = tmp_path / "report.html"
     output.write_text("old")
     script = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))\n"
@@ -92,8 +91,7 @@ def test_deep_json_is_a_sentence(tmp_path, depth):
     assert "Please report" not in ran.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_command_as_trouble(tmp_path, number):
+def test_ctrl_c_ends_a_command_as_trouble(tmp_path):
     """`freeze` of a case whose builder waits; nothing is printed but the sentence."""
     path = write_case(tmp_path, "a", "hangs")
     path.write_text(
@@ -105,7 +103,7 @@ def test_a_signal_ends_a_command_as_trouble(tmp_path, number):
         assert ran.stderr is not None
         assert ran.stderr.readline() == b"begun\n"
         time.sleep(0.1)
-        ran.send_signal(number)
+        ran.send_signal(signal.SIGINT)
         assert ran.stderr.read() == b"equiv: interrupted\n"
     assert ran.returncode == 2
     assert not (tmp_path / "a.equiv").exists()
