@@ -5,6 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from equiv.core.headline import summarise_run
 from equiv.core.results import CaseResult, RunResult
 
+MAY_CHANGE = ("commit",)
+"""Entries of an environment that may change within a run: sources have digests of their own."""
+
 
 def single_case_run(result: CaseResult, environment: Mapping[str, str]) -> RunResult:
     """Wrap the result of one case in a run."""
@@ -47,7 +50,7 @@ def _environment_changes(runs: Sequence[RunResult]) -> Iterator[str]:
     for run in known[1:]:
         first = known[0]
         for name, value in first.environment.items():
-            if run.environment.get(name) != value:
+            if name not in MAY_CHANGE and run.environment.get(name) != value:
                 here, there = run.environment.get(name), first.cases[0].name
                 yield f"{run.cases[0].name} was run with {name} {here!r}, {there} with {value!r}"
                 break

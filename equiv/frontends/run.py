@@ -70,7 +70,7 @@ def run(
     several = paths if isinstance(paths, tuple | list) else (paths,)
     files = find_case_files(tuple(check_path("paths", one) for one in several), expression)
     folder = None if certificates is None else check_path("certificates", certificates)
-    options = TaskOptions(prove_only, selfcheck, initial, certified=folder is not None)
+    options = TaskOptions(prove_only, selfcheck, initial, certificates=folder)
     if against is not None:
         if prove_only or selfcheck or initial or certificates:
             without = "--prove-only, --selfcheck, --initial and --certificates"

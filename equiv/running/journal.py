@@ -68,8 +68,10 @@ class Journal:
         except EquivError as error:
             self.problems.append(str(error))
 
-    def forget(self, task: CaseTask) -> None:
-        """Remove what is kept of a case."""
+    def begin(self, task: CaseTask) -> None:
+        """Remove what is kept of a case that is run now; its sources are those of now, whatever becomes of them."""
+        if self._folder is not None:
+            _digest_task(task)
         self._remove(task, None)
 
     def _remove(self, task: CaseTask, but: Path | None) -> None:
@@ -95,7 +97,7 @@ def _digest_task(task: CaseTask) -> str:
             sources = digest_sources(path)
         except OSError:
             sources = ""
-    options = [given.prove_only, given.selfcheck, given.initial, given.certified, _digest_file(given.against)]
+    options = [given.prove_only, given.selfcheck, given.initial, str(given.certificates), _digest_file(given.against)]
     told = [task.name, str(path), sources, options, _digest_installation()]
     return hashlib.sha256(json.dumps(told).encode(errors="surrogateescape")).hexdigest()[:DIGEST_LENGTH]
 

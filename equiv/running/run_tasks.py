@@ -72,7 +72,7 @@ def run_tasks(
     by_name = {task.name: task for task in left}
     try:
         for task in left:
-            journal.forget(task)
+            journal.begin(task)
         with _open_answers(left, place, listener.progress) as answers:
             for answer in answers:
                 found[answer.name] = answer.run

@@ -17,14 +17,14 @@ class TaskOptions:
         selfcheck: plant faults in every candidate too.
         initial: compare the distributions of initial values too.
         against: bundle of a frozen reference; None: the case's own reference.
-        certified: whether the certificates of all proofs are wanted.
+        certificates: folder for the certificates of all proofs; None: none are wanted.
     """
 
     prove_only: bool = False
     selfcheck: bool = False
     initial: bool = False
     against: Path | None = None
-    certified: bool = False
+    certificates: Path | None = None
 
 
 @dataclass(frozen=True)

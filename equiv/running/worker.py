@@ -143,7 +143,7 @@ def run_options(given: TaskOptions, certificates: list[tuple[str, Any]]) -> Any:
 
     if given.against is not None:
         return RunOptions(against=read_reference(given.against))
-    return RunOptions(given.prove_only, given.selfcheck, given.initial, certified=keep if given.certified else None)
+    return RunOptions(given.prove_only, given.selfcheck, given.initial, certified=keep if given.certificates else None)
 
 
 @lru_cache(maxsize=1)

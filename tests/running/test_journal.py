@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from equiv.core.case_files import CaseFile
-from equiv.core.join_runs import broken_case, single_case_run
+from equiv.core.join_runs import broken_case, join_runs, single_case_run
 from equiv.core.results import CaseResult, CheckResult, Finding, RunResult
 from equiv.running import journal as module
 from equiv.running.journal import Journal
@@ -63,6 +63,14 @@ def test_what_has_changed_since_is_run_again(tmp_path, task, monkeypatch, change
     module._digest_installation.cache_clear()
 
 
+def test_sources_that_change_while_a_case_runs_are_run_again(tmp_path, task):
+    journal = Journal(tmp_path / "kept")
+    journal.begin(task)
+    task.file.path.write_text("changed = True")
+    journal.write(task, run_of("sub/a"))
+    assert read_anew(tmp_path / "kept", task) is None
+
+
 def test_a_case_has_one_file_and_the_last_result(tmp_path, task):
     Journal(tmp_path / "kept").write(task, run_of("sub/a"))
     task.file.path.write_text("changed = True")
@@ -92,3 +100,12 @@ def test_finding_neighbours_leaves_the_import_path_alone(tmp_path, task):
     before = list(sys.path)
     Journal(tmp_path).read(task)
     assert sys.path == before
+
+
+def test_a_run_goes_on_after_a_commit_but_not_unsaid_elsewhere():
+    """Another commit of the user's repository is no other environment; another device is."""
+    one, other = run_of("a"), run_of("b")
+    one, other = (replace(run, environment={"commit": name}) for run, name in ((one, "1"), (other, "2")))
+    assert join_runs([one, other], "", 0.0).problems == ()
+    one, other = (replace(run, environment={"device": name}) for run, name in ((one, "cpu"), (other, "gpu")))
+    assert join_runs([one, other], "", 0.0).problems == ("b was run with device 'gpu', a with 'cpu'",)
