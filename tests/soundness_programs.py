@@ -14,6 +14,7 @@ from jax import lax
 from jax import numpy as jnp
 from named import make_program
 from soundness_operations import MORE
+from soundness_pieces import PIECES
 
 SIZE = 3
 SHAPES = ((), (SIZE,), (1, SIZE), (SIZE, 1), (SIZE, SIZE), (SIZE, SIZE, SIZE))
@@ -177,6 +178,7 @@ def nested(rng, pool):
 ONE = (unary, scaled, moved, reshaped, repeated, reduced)
 STEPS = (elementwise, elementwise, *ONE, multiplied, centred, masked, looped, nested)
 ALL_STEPS = (*STEPS, *MORE, *MORE)
+PIECE_STEPS = (*STEPS, *PIECES, *PIECES, *PIECES)
 
 
 def random_program(seed, length=30, steps=STEPS, twists=12):

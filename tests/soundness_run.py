@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from helpers import CASES, loaded
 from jax.extend import core
-from soundness_programs import ALL_STEPS, STEPS, random_inputs, random_program
+from soundness_programs import ALL_STEPS, PIECE_STEPS, STEPS, random_inputs, random_program
 
 from equiv.comparison.selfcheck.eager_port import open_eager_port
 from equiv.core.grades import IN_RANGE
@@ -43,6 +43,8 @@ from equiv.programs.prover.value_numbering import Numbering, number_program
 from equiv.programs.traced_port import trace_port
 
 RULES = (frozenset(), frozenset(CONDITIONS) - {POSITIVE, IN_RANGE}, frozenset(CONDITIONS))
+UNROLLED = (frozenset(), frozenset((2, 3, 4, 5)))
+"""Lengths of the loops that are numbered turn by turn: names of both forms say the same."""
 COMPARISONS = ("eq", "ne", "gt", "ge", "lt", "le", "max", "min")
 VALUE = "value"
 """The kind of an output that is only a value in a program."""
@@ -56,7 +58,8 @@ KINDS = (FAULTS, RANDOM_FAULTS, RANDOM_FAULTS[-1:], RANDOM_FAULTS[-1:])
 class Subject:
     """A program with every value as an output: what each is called, its number, and what rounding does to it.
 
-    `left_out` says for every set of rewrites, and output, whether a condition of theirs does not hold.
+    `names` has for every set of rewrites the names with loops as they are, and written out. `left_out` says for every
+    set, and output, whether a condition of theirs does not hold.
     """
 
     program: Program
@@ -162,7 +165,10 @@ def made_of(program, broken):
 def subject(program, arrays):
     """Number and run a program."""
     whole = with_all_values(program)
-    names = tuple(number_program(whole, Numbering(Algebra(rules))) for rules in RULES)
+    names = tuple(
+        tuple(number_program(whole, Numbering(Algebra(rules), unrolled=lengths)) for lengths in UNROLLED)
+        for rules in RULES
+    )
     with jax.enable_x64(True), np.errstate(all="ignore"):
         with each_operation(watch(broken := set(), tied := set(), outside := set())):
             values = eager.evaluate_eagerly(whole.jaxpr, arrays)
@@ -195,22 +201,23 @@ def wrong_proofs(sides, counts):
         for side in sides:
             variables = open_jaxpr(side.program.jaxpr)[0].outvars
             for index, (output, array) in enumerate(zip(side.program.outputs, side.values, strict=True)):
-                value = side.names[number][output]
                 if side.left_out[number][index] or any(variables[index] is other for other in variables[:index]):
                     continue
                 here = str(output)
-                if value.constant is not None:
-                    counts["known constants"] += 1
-                    if not agree(array, np.full(array.shape, value.constant, array.dtype), side.spread[index]):
-                        wrong.append((len(rules), here, f"is not {value.constant}"))
-                if value.name not in seen:
-                    seen[value.name] = here, array, side.spread[index]
-                    continue
-                there, other, spread = seen[value.name]
-                counts["comparisons of equal name"] += 1
-                counts["of those not bit for bit"] += other.tobytes() != array.tobytes()
-                if not agree(other, array, side.spread[index] + spread):
-                    wrong.append((len(rules), here, there))
+                # One name where loops change nothing.
+                for value in {named[output].name: named[output] for named in side.names[number]}.values():
+                    if value.constant is not None:
+                        counts["known constants"] += 1
+                        if not agree(array, np.full(array.shape, value.constant, array.dtype), side.spread[index]):
+                            wrong.append((len(rules), here, f"is not {value.constant}"))
+                    if value.name not in seen:
+                        seen[value.name] = here, array, side.spread[index]
+                        continue
+                    there, other, spread = seen[value.name]
+                    counts["comparisons of equal name"] += 1
+                    counts["of those not bit for bit"] += other.tobytes() != array.tobytes()
+                    if not agree(other, array, side.spread[index] + spread):
+                        wrong.append((len(rules), here, there))
     return wrong
 
 
@@ -220,7 +227,7 @@ def compare(known, mutant, counts):
     for number, _ in enumerate(RULES):
         for output in original.program.outputs:
             if output.kind != VALUE:
-                same = original.names[number][output].name == mutant.names[number][output].name
+                same = original.names[number][0][output].name == mutant.names[number][0][output].name
                 counts["outputs"] += 1
                 counts["outputs of equal name"] += same
     return wrong_proofs((*known, mutant), counts)
@@ -290,7 +297,7 @@ def main():
         print(f"{what}: {dict(counts)}, {len(wrong)} wrong, {time.perf_counter() - started:.0f} s", flush=True)
 
     for seed in range(first, first + wanted // 2):
-        tell(seed, run_random(seed, counts, ALL_STEPS if seed % 2 else STEPS))
+        tell(seed, run_random(seed, counts, (STEPS, ALL_STEPS, PIECE_STEPS)[seed % 3]))
     say("random programs")
     counts.clear()
     for place, name in enumerate(names):

@@ -108,7 +108,8 @@ def derive(
         NotCertified: the checker has no terms of some kind.
     """
     with record_names() as recorded:
-        sides = [_KeptNumbering(Algebra(rules)) for _ in programs]
+        # The checker has no pieces: what is equal only with them is not certified.
+        sides = [_KeptNumbering(Algebra(rules), by_pieces=False) for _ in programs]
         given = zip(programs, sides, aliases, strict=True)
         ends = [number_program(*one, bounds) for one in given]
     made = {term: one for side in reversed(sides) for term, one in side.algebra.made.items()}

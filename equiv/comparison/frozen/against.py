@@ -17,6 +17,7 @@ from equiv.errors import CaseError
 from equiv.programs.built_case import build_case, share_train_step
 from equiv.programs.probes import Probe
 from equiv.programs.program import Program, Programs
+from equiv.programs.prover.proof import Form
 from equiv.programs.prover.prove import NumberedPort
 from equiv.programs.prover.version import fingerprint
 
@@ -116,8 +117,8 @@ def _number_frozen(frozen: FrozenReference, table: LeafTable) -> NumberedPort:
             for output, numbers in zip(part.outputs, part.needs, strict=True)
         }
     for names in frozen.names if frozen.prover == fingerprint() else ():
-        side.known[names.precision, frozenset(names.rules), names.program] = names.outputs
-        side.applied.setdefault((names.precision, names.program), set()).update(names.rules)
+        side.known[Form(names.precision), frozenset(names.rules), names.program] = names.outputs
+        side.applied.setdefault((Form(names.precision), names.program), set()).update(names.rules)
     return side
 
 

@@ -20,7 +20,7 @@ from equiv.core.case_files import LoadedCase
 from equiv.core.leaves import MappedLeaf
 from equiv.programs.probes import Probe
 from equiv.programs.program import Program
-from equiv.programs.prover.proof import Precision
+from equiv.programs.prover.proof import Form, Precision
 from equiv.programs.prover.prove import ALL_REWRITES, NumberedPort, all_programs
 from equiv.programs.prover.version import fingerprint
 
@@ -117,13 +117,14 @@ def _freeze_names(side: NumberedPort) -> Iterator[FrozenNames]:
     """
     for precision in get_args(Precision):
         for part in all_programs(side.programs):
-            if side.resolve(part.name, precision) != precision:
+            form = Form(precision)
+            if side.resolve(part.name, form) != form:
                 continue
-            if any(side.name(output, precision, ALL_REWRITES) for output in part.outputs):
-                applied = sorted(side.applied[precision, part.name])
+            if any(side.name(output, form, ALL_REWRITES) for output in part.outputs):
+                applied = sorted(side.applied[form, part.name])
                 number = len(applied)
                 sizes = range(number + 1) if number <= MANY else (0, *range(number - 2, number + 1))
                 for rules in chain.from_iterable(combinations(applied, size) for size in sizes):
-                    named = {output: side.name(output, precision, frozenset(rules)) for output in part.outputs}
+                    named = {output: side.name(output, form, frozenset(rules)) for output in part.outputs}
                     outputs = {output: name for output, name in named.items() if name is not None}
                     yield FrozenNames(part.name, precision, rules, outputs)

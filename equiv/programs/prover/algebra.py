@@ -15,6 +15,8 @@ from equiv.core.grades import CONSTANT_MASK, IN_RANGE, MASKED
 from equiv.programs.content import digest
 from equiv.programs.prover.digits import SplitTerm
 from equiv.programs.prover.joined import NumberElementwise, join_elementwise, split_view, whole_view
+from equiv.programs.prover.moves import distribute
+from equiv.programs.prover.pieces import Pieces
 from equiv.programs.prover.terms import TermView, apply_elementwise, constant_view, on_term, seen_through
 
 REORDERED_PRODUCTS = "products in another order"
@@ -27,6 +29,8 @@ MASKS = "a mask multiplies or selects"
 
 TWO_PASS = "variance in one or two passes"
 
+PARTS = "sums of parts"
+
 POSITIVE = "a variance is not negative"
 
 CONDITIONS = {
@@ -35,6 +39,7 @@ CONDITIONS = {
     LINEAR: "sum(c*x) = c*sum(x), sum(c) = n*c, dot(c*x, w) = c*dot(x, w): c the same along the summed axes",
     MASKS: "where(m, x, 0) = m*x: x finite",
     TWO_PASS: "sum((x - mean(x))**2) = sum(x**2) - sum(x)**2/n, and their derivatives: values finite",
+    PARTS: "sum(concatenate(x, y)) = sum(x) + sum(y), and so of contractions: values finite",
     MASKED: "exp(where(m, x, c) - max) = m*exp(x - max), max of x where m: c <= -1e4, every row keeps an x far above c",
     CONSTANT_MASK: "exp(where(m, x, c) - max) = m*exp(x - max), m constant, an x in every row: c <= -1e30, |x| < 1e29",
     IN_RANGE: "x[i] in any mode, and counted from the end where i < 0, is x[i]: 0 <= i < size, sorted where it says so",
@@ -84,6 +89,7 @@ class Algebra:
         rules: the enabled rewrites.
         made: term to the product, sum or reduction that it is.
         splits: split term to what is split, and to which sizes.
+        pieces: slices and concatenations.
         counted: index that is counted from the end where it is negative, to the index itself.
         ranges: term of whole numbers to the smallest and the largest that it can have, where that is known.
         arrays: term to its array, where no input decides it.
@@ -107,6 +113,10 @@ class Algebra:
     remainders: dict[tuple[str, tuple[Any, ...]], list[tuple[str, TermView]]] = field(default_factory=dict)
     units: dict[tuple[str, bool], tuple[float, TermView | None]] = field(default_factory=dict)
     applied: set[str] = field(default_factory=set)
+    pieces: Pieces = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pieces = Pieces(self.splits)
 
     def record(self, value: TermView | None, *rules: str) -> TermView | None:
         """Return a value that these rewrites made, and record that they applied; None stays None."""
@@ -198,12 +208,22 @@ class Algebra:
         shape: Any,
         dtype: str,
     ) -> TermView:
+        again = self.product if kind is Product else self.sum
+        numbers = [number for _, number in parts]
+        cut = distribute(
+            self.pieces,
+            [value for value, _ in parts],
+            tuple(shape),
+            lambda values, own: again(constant, zip(values, numbers, strict=True), own, dtype),
+        )
+        if cut is not None:
+            return cut
+
         def make(operands: Sequence[TermView], own: tuple[int, ...]) -> TermView:
             operation = (kind.__name__.lower(), round_coefficient(constant))
             result = apply_elementwise(operation, operands, own, dtype, True, tags)
             if result.term not in self.made:
                 own_views = on_term(operands, result)
-                numbers = (number for _, number in parts)
                 self.made[result.term] = kind(constant, tuple(zip(own_views, numbers, strict=True)))
             return result
 

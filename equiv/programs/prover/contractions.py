@@ -45,6 +45,17 @@ def number_dot_general(params: dict[str, Any], ins: Sequence[TermView], aval: An
     return TermView(term, axes, tuple(aval.shape), dtype_name(aval.dtype))
 
 
+def result_places(ins: Sequence[TermView], numbers: Any) -> list[tuple[int | None, ...]]:
+    """For every axis of a contraction's result the axis of each operand that it is; None where it has none."""
+    (left_sum, right_sum), (left_batch, right_batch) = numbers
+    free = [
+        [axis for axis in range(len(value.shape)) if axis not in (*summed, *batch)]
+        for value, summed, batch in zip(ins, (left_sum, right_sum), (left_batch, right_batch), strict=True)
+    ]
+    batches = zip(left_batch, right_batch, strict=True)
+    return [*batches, *((axis, None) for axis in free[0]), *((None, axis) for axis in free[1])]
+
+
 def _swap_precision(precision: Any) -> Any:
     if isinstance(precision, lax.DotAlgorithm):
         return precision._replace(

@@ -14,6 +14,7 @@ from equiv.programs.primitives import CALLS
 from equiv.programs.program import Program
 from equiv.programs.prover.algebra import CONDITIONS, Algebra
 from equiv.programs.prover.terms import TermView
+from equiv.programs.prover.unrolling import differing_loops
 from equiv.programs.prover.value_numbering import Numbering, input_term, number_program
 
 NumberedEquation = tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]
@@ -36,7 +37,8 @@ def find_first_differences(
     Returns:
         That of the reference, then that of the candidate; a port without such an equation is left out.
     """
-    sides = [_number_equations(program, aliases)[1] for program in (left, right)]
+    loops = differing_loops(left.jaxpr, right.jaxpr)
+    sides = [_number_equations(program, aliases, loops)[1] for program in (left, right)]
     terms = [{term for _, ins, outs in steps for term in (*ins, *outs)} for steps in sides]
     # If no such equation exists, a port uses an input that the other does not use: inputs count as shared then.
     given = {
@@ -65,7 +67,8 @@ def find_other_updates(left: Program, right: Program, aliases: Mapping[InputName
         Outputs that both have; none where gradients are not the same, or where one has no backward pass that can be
         seen, as in a loop over small batches.
     """
-    sides = [_number_equations(program, aliases) for program in (left, right)]
+    loops = differing_loops(left.jaxpr, right.jaxpr)
+    sides = [_number_equations(program, aliases, loops) for program in (left, right)]
     gradients = [_gradient_terms(steps) for _, steps in sides]
     terms = [{term for _, _, outs in steps for term in outs} for _, steps in sides]
     if not (all(gradients) and gradients[0] <= terms[1] and gradients[1] <= terms[0]):
@@ -75,10 +78,10 @@ def find_other_updates(left: Program, right: Program, aliases: Mapping[InputName
 
 
 def _number_equations(
-    program: Program, aliases: Mapping[InputName, InputName]
+    program: Program, aliases: Mapping[InputName, InputName], unrolled: frozenset[int]
 ) -> tuple[Mapping[OutputName, TermView], list[NumberedEquation]]:
-    """Number a program under all rewrites: its outputs, and every equation that is no call."""
-    numbering = _RecordedNumbering(Algebra(frozenset(CONDITIONS)))
+    """Number a program under all rewrites: its outputs, and every equation that is no call; some loops written out."""
+    numbering = _RecordedNumbering(Algebra(frozenset(CONDITIONS)), unrolled=unrolled)
     return number_program(program, numbering, aliases), numbering.steps
 
 

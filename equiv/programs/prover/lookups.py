@@ -83,6 +83,13 @@ def known_range(algebra: Algebra, value: TermView) -> tuple[int, int] | None:
         return None
     if value.constant is not None:
         return int(value.constant), int(value.constant)
+    pieces = algebra.pieces
+    if value.term in pieces.regions:
+        return known_range(algebra, pieces.regions[value.term].whole)
+    if value.term in pieces.joined:
+        parts = [known_range(algebra, one) for one in pieces.joined[value.term].values]
+        known = [one for one in parts if one is not None]
+        return (min(low for low, _ in known), max(high for _, high in known)) if len(known) == len(parts) else None
     return algebra.ranges.get(value.term)
 
 

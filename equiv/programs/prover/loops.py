@@ -18,6 +18,8 @@ from equiv.programs.content import digest
 from equiv.programs.identity import fresh_symbol
 from equiv.programs.jaxpr import ScanLoop, WhileLoop
 from equiv.programs.prover.digits import opaque_view, renumber_axis
+from equiv.programs.prover.moves import add_axis, take
+from equiv.programs.prover.pieces import Pieces
 from equiv.programs.prover.terms import TermView, new_term
 
 NumberBody = Callable[[Any, list[TermView]], list[TermView]]
@@ -63,6 +65,19 @@ def number_scan(loop: ScanLoop, ins: list[TermView], number_body: NumberBody, ne
         for begin, now, out in zip(start, carry, outs[: loop.carries], strict=True)
     ]
     return [*last, *(_stack_value(value, length, nest) for value in outs[loop.carries :])]
+
+
+def unroll_scan(loop: ScanLoop, ins: list[TermView], number_body: NumberBody, pieces: Pieces) -> list[TermView]:
+    """`jax.lax.scan` turn by turn, as if it were written out."""
+    fixed, carry, scanned = loop.split(ins)
+    rows = []
+    for index in loop.iterations:
+        slices = [take(pieces, value, 0, index) for value in scanned]
+        outs = number_body(loop.body, [*fixed, *carry, *slices])
+        carry = outs[: loop.carries]
+        rows.append([add_axis(value, 0) for value in outs[loop.carries :]])
+    stacked = zip(*(rows[::-1] if loop.reverse else rows), strict=True)
+    return [*carry, *(pieces.concatenate(values, 0) for values in stacked)]
 
 
 def _refine_carries(

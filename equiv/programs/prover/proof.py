@@ -24,5 +24,19 @@ FLOAT64_CASTS = "casts as in float64"
 Precision = Literal["native", "kept", "float64"]
 """In which form programs are numbered: as traced; in float64 with their casts kept; in float64 without casts."""
 
+
+@dataclass(frozen=True)
+class Form:
+    """In which form a program is numbered.
+
+    Attributes:
+        precision: in which.
+        unrolled: lengths of the `scan`s that are numbered turn by turn, as if they were written out.
+    """
+
+    precision: Precision
+    unrolled: frozenset[int] = frozenset()
+
+
 Proofs = Mapping[tuple[OutputName, OutputName, bool], Proof]
 """`(output of the reference, output of the candidate, cold)` to proof; cold: from each library's own initial state."""

@@ -18,7 +18,8 @@ from equiv.programs.jaxpr import Interpreter, count_equations, read_scan
 from equiv.programs.keep_casts import has_casts
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.algebra import CONDITIONS, Algebra
-from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Precision, Proof, Proofs
+from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Form, Precision, Proof, Proofs
+from equiv.programs.prover.unrolling import differing_loops
 from equiv.programs.prover.value_numbering import Numbering, number_program
 
 ALL_REWRITES = frozenset(CONDITIONS)
@@ -50,8 +51,8 @@ class NumberedPort:
         table: its leaf table.
         float64_program: gives a program in float64 by name, without casts; None where there is none.
         kept_program: gives one with its casts by name; None where it has none, or they cannot be kept.
-        known: precision, rewrites and program to the names of its outputs.
-        applied: precision and program to the rewrites that applied in it.
+        known: form, rewrites and program to the names of its outputs.
+        applied: form and program to the rewrites that applied in it.
         needs: program to output to the inputs that it can depend on.
         casts: program to whether it has casts that a float64 trace removes.
         sizes: program to the number of its equations.
@@ -63,28 +64,33 @@ class NumberedPort:
     table: LeafTable
     float64_program: Callable[[ProgramName], Program | None]
     kept_program: Callable[[ProgramName], Program | None] = lambda _: None
-    known: dict[tuple[Precision, frozenset[str], ProgramName], dict[OutputName, str]] = field(default_factory=dict)
-    applied: dict[tuple[Precision, ProgramName], set[str]] = field(default_factory=dict)
+    known: dict[tuple[Form, frozenset[str], ProgramName], dict[OutputName, str]] = field(default_factory=dict)
+    applied: dict[tuple[Form, ProgramName], set[str]] = field(default_factory=dict)
     needs: dict[ProgramName, Dependencies] = field(default_factory=dict)
     casts: dict[ProgramName, bool] = field(default_factory=dict)
     sizes: dict[ProgramName, int] = field(default_factory=dict)
     bounds: Mapping[str, int] = field(default_factory=dict)
     frozen: bool = False
 
-    def name(self, output: OutputName, precision: Precision, rules: frozenset[str]) -> str | None:
+    def name(self, output: OutputName, form: Form, rules: frozenset[str]) -> str | None:
         """The name of one output; None where there is no such program."""
         program = output.program
-        precision = self.resolve(program, precision)
+        form = self.resolve(program, form)
         if self.frozen:
-            rules &= self.applied.get((precision, program), NO_REWRITES)
-            return self.known.get((precision, rules, program), {}).get(output)
-        if (precision, rules, program) not in self.known:
-            self.known[precision, rules, program] = self._number(program, precision, rules)
-        return self.known[precision, rules, program].get(output)
+            rules &= self.applied.get((form, program), NO_REWRITES)
+            return self.known.get((form, rules, program), {}).get(output)
+        if (form, rules, program) not in self.known:
+            self.known[form, rules, program] = self._number(program, form, rules)
+        return self.known[form, rules, program].get(output)
 
-    def resolve(self, program: ProgramName, precision: Precision) -> Precision:
-        """The precision in which a program is numbered: without casts, those that are kept are as none."""
-        return "float64" if precision == "kept" and not self.has_casts(program) else precision
+    def resolve(self, program: ProgramName, form: Form) -> Form:
+        """The form in which a program is numbered: without casts, those that are kept are as none.
+
+        What is frozen has its loops as they are.
+        """
+        if form.precision == "kept" and not self.has_casts(program):
+            form = replace(form, precision="float64")
+        return Form(form.precision) if self.frozen else form
 
     def has_casts(self, program: ProgramName) -> bool:
         """Whether a program has casts that a float64 trace removes."""
@@ -105,18 +111,29 @@ class NumberedPort:
             self.sizes[program] = sum(count_equations(part.jaxpr) for part in own)
         return self.sizes[program] > LARGE
 
-    def _number(self, program: ProgramName, precision: Precision, rules: frozenset[str]) -> dict[OutputName, str]:
+    def jaxpr(self, program: ProgramName) -> Any:
+        """The jaxpr of a program in the port's own precision; None where there is no such program, or it is frozen."""
+        own = self._own_program(program)
+        return None if own is None else own.jaxpr
+
+    def _number(self, program: ProgramName, form: Form, rules: frozenset[str]) -> dict[OutputName, str]:
+        precision = form.precision
         find = {"native": self._own_program, "kept": self.kept_program, "float64": self.float64_program}
         part, algebra = find[precision](program), Algebra(rules)
+        numbering = Numbering(algebra, unrolled=form.unrolled)
         aliases = mirrored_inputs(self.table)
-        values = {} if part is None else number_program(part, Numbering(algebra), aliases, self.bounds)
+        values = {} if part is None else number_program(part, numbering, aliases, self.bounds)
         names = {output: value.name for output, value in values.items()}
         if precision == "kept":
             # The same casts, and the same function: constants of the program with casts are guessed.
-            names = {output: digest(one, self.name(output, "float64", rules)) for output, one in names.items()}
+            names = {
+                output: digest(one, self.name(output, replace(form, precision="float64"), rules))
+                for output, one in names.items()
+            }
         if rules == ALL_REWRITES:
-            also = self.applied.get(("float64", program), set()) if precision == "kept" else set()
-            self.applied[precision, program] = algebra.applied | also
+            lifted = replace(form, precision="float64")
+            also = self.applied.get((lifted, program), set()) if precision == "kept" else set()
+            self.applied[form, program] = algebra.applied | also
         return names
 
     def _own_program(self, program: ProgramName) -> Program | None:
@@ -169,17 +186,31 @@ def prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, 
     copies = {pair: same for pair in every if (same := _in_train_mode(left, right, pair)) is not None}
     pairs = [pair for pair in every if pair not in copies]
     found: dict[OutputPair, Proof] = {}
-    for precision, rules, also in STATEMENTS:
-        open_pairs = [pair for pair in pairs if pair not in found]
-        if not open_pairs:
-            break
+    loops = _loops_to_unroll(left, right, pairs)
+    for (precision, rules, also), unrolled in product(STATEMENTS, (False, True) if loops else (False,)):
         sets: dict[frozenset[str], None] = {}
-        for pair in _equal_pairs(left, right, open_pairs, precision, rules):
-            needed = _minimal_rewrites(left, right, pair, precision, tuple(sets)) if rules else NO_REWRITES
+        for pair in [pair for pair in pairs if pair not in found and (pair in loops or not unrolled)]:
+            form = Form(precision, loops[pair] if unrolled else frozenset())
+            if not _are_equal(left, right, pair, form, rules):
+                continue
+            needed = _minimal_rewrites(left, right, pair, form, tuple(sets)) if rules else NO_REWRITES
             sets.setdefault(needed)
             named = (*sorted(needed), *also)
             found[pair] = Proof("proved modulo", named) if rules else Proof("proved")
     return found | {pair: found[same] for pair, same in copies.items() if same in found}
+
+
+def _loops_to_unroll(
+    left: NumberedPort, right: NumberedPort, pairs: Iterable[OutputPair]
+) -> dict[OutputPair, frozenset[int]]:
+    """Pair of outputs to the lengths of the loops that one of the two programs may have written out."""
+    known: dict[tuple[ProgramName, ProgramName], frozenset[int]] = {}
+    for ours, theirs in pairs:
+        names = ours.program, theirs.program
+        if names not in known:
+            # Of what is frozen the loops are not known: all of the other's may be written out there.
+            known[names] = differing_loops(left.jaxpr(names[0]), right.jaxpr(names[1]))
+    return {pair: found for pair in pairs if (found := known[pair[0].program, pair[1].program])}
 
 
 def _in_train_mode(left: NumberedPort, right: NumberedPort, pair: OutputPair) -> OutputPair | None:
@@ -213,15 +244,13 @@ def output_pairs(left: NumberedPort, right: NumberedPort) -> list[OutputPair]:
     return pairs
 
 
-def _equal_pairs(
-    left: NumberedPort, right: NumberedPort, pairs: Iterable[OutputPair], precision: Precision, rules: frozenset[str]
-) -> list[OutputPair]:
-    names = [(pair, left.name(pair[0], precision, rules), right.name(pair[1], precision, rules)) for pair in pairs]
-    return [pair for pair, one, other in names if one is not None and one == other]
+def _are_equal(left: NumberedPort, right: NumberedPort, pair: OutputPair, form: Form, rules: frozenset[str]) -> bool:
+    one, other = left.name(pair[0], form, rules), right.name(pair[1], form, rules)
+    return one is not None and one == other
 
 
 def _minimal_rewrites(
-    left: NumberedPort, right: NumberedPort, pair: OutputPair, precision: Precision, before: Iterable[frozenset[str]]
+    left: NumberedPort, right: NumberedPort, pair: OutputPair, form: Form, before: Iterable[frozenset[str]]
 ) -> frozenset[str]:
     """A minimal set of rewrites for a proof: none of them can be removed.
 
@@ -231,12 +260,12 @@ def _minimal_rewrites(
         left: the reference.
         right: the candidate.
         pair: the two outputs.
-        precision: in which both are numbered.
+        form: in which both are numbered.
         before: minimal sets of other pairs, tried first because they are likely to suffice.
     """
 
     def enough(rules: frozenset[str]) -> bool:
-        return bool(_equal_pairs(left, right, [pair], precision, rules))
+        return _are_equal(left, right, pair, form, rules)
 
     large = right.is_large(pair[1].program)
     for rules in before:
@@ -245,7 +274,7 @@ def _minimal_rewrites(
     sides = zip((left, right), pair, strict=True)
     # Only a rewrite that applied in one of the two programs can be needed.
     needed = frozenset[str]().union(
-        *(side.applied[side.resolve(output.program, precision), output.program] for side, output in sides)
+        *(side.applied[side.resolve(output.program, form), output.program] for side, output in sides)
     )
     # A derivative often needs one more than what is derived.
     for rules, rule in product(before, sorted(needed)) if large else ():

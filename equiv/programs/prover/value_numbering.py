@@ -7,7 +7,6 @@ equal only to itself on equal operands. Sound, not complete: unequal names prove
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -17,15 +16,17 @@ from jax.core import ShapedArray
 from equiv.core.output_name import InputName, OutputName
 from equiv.programs.content import digest, is_jax_primitive, read_operation
 from equiv.programs.jaxpr import Interpreter, read_scan, read_while
-from equiv.programs.primitives import COMMUTATIVE, COMPARISONS, ELEMENTWISE, IDENTITIES, NUMPY_FUNCTIONS, REDUCTIONS
+from equiv.programs.primitives import COMMUTATIVE, COMPARISONS, ELEMENTWISE, IDENTITIES, NUMPY_FUNCTIONS
 from equiv.programs.program import Program
-from equiv.programs.prover import contractions, loops, rules
+from equiv.programs.prover import loops, rules
 from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.digits import has_digits, reshape_digits
-from equiv.programs.prover.joined import join_elementwise, on_joined_pair, on_joined_value
+from equiv.programs.prover.joined import join_elementwise
 from equiv.programs.prover.known_arrays import record_array
 from equiv.programs.prover.lookups import number_lookup, record_index
-from equiv.programs.prover.masks import MASK_RULES, negate_mask, number_masked_maximum, record_masked
+from equiv.programs.prover.masks import MASK_RULES, negate_mask, record_masked
+from equiv.programs.prover.moves import distribute, number_move
+from equiv.programs.prover.sums import number_contraction
 from equiv.programs.prover.terms import (
     IGNORED_PARAMS,
     TermView,
@@ -48,11 +49,15 @@ class Numbering(Interpreter[TermView]):
 
     Attributes:
         algebra: rewrites of real arithmetic; none by default.
+        by_pieces: whether slices and concatenations are known as such.
+        unrolled: lengths of the `scan`s that are numbered turn by turn.
         reshaped: reshaped term to the value that was reshaped.
         nest: the enclosing loops, and what loops stacked.
     """
 
     algebra: Algebra = field(default_factory=Algebra)
+    by_pieces: bool = True
+    unrolled: frozenset[int] = frozenset()
     reshaped: dict[str, TermView] = field(default_factory=dict)
     nest: loops.LoopNest = field(default_factory=loops.LoopNest)
 
@@ -82,6 +87,8 @@ class Numbering(Interpreter[TermView]):
             return ins
         if name == "iota":
             return [self._number_iota(eqn)]
+        if self.by_pieces and (values := number_move(self.algebra.pieces, eqn, ins)) is not None:
+            return values
         if len(eqn.outvars) == 1:
             params, aval = eqn.params, eqn.outvars[0].aval
             if name in VIEW_RULES:
@@ -89,7 +96,7 @@ class Numbering(Interpreter[TermView]):
             # Between dtypes of two widths a bitcast changes the shape, and is not elementwise.
             if name in ELEMENTWISE and (name != "bitcast_convert_type" or ins[0].shape == aval.shape):
                 return [_number_elementwise(self.algebra, name, params, ins, aval)]
-            if (value := _number_contraction(self.algebra, name, params, ins, aval)) is not None:
+            if (value := number_contraction(self.algebra, name, params, ins, aval)) is not None:
                 return [value]
             if (value := number_lookup(self.algebra, eqn, ins)) is not None:
                 return [value]
@@ -103,7 +110,10 @@ class Numbering(Interpreter[TermView]):
 
     def scan(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
         """Name the results of a `scan`: its body is numbered under the name of the loop."""
-        return loops.number_scan(read_scan(eqn), ins, self.run, self.nest)
+        loop = read_scan(eqn)
+        if loop.length in self.unrolled:
+            return loops.unroll_scan(loop, ins, self.run, self.algebra.pieces)
+        return loops.number_scan(loop, ins, self.run, self.nest)
 
     def while_loop(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
         """Name the results of a `while_loop`."""
@@ -152,57 +162,6 @@ def number_opaque(eqn: Any, ins: Sequence[TermView]) -> list[TermView]:
     ]
 
 
-def _number_contraction(
-    algebra: Algebra, name: str, params: dict[str, Any], ins: list[TermView], aval: Any
-) -> TermView | None:
-    """Number a contraction or reduction; scales are moved out where a rewrite is enabled. None where no rule fits."""
-    if name == "dot_general":
-        dot = partial(_number_dot, algebra, params, aval.dtype)
-        return on_joined_pair(algebra.splits, ins, params["dimension_numbers"], aval.shape, dot)
-    if name in REDUCTIONS:
-        reduce = partial(_number_reduction, algebra, name, params, aval.dtype)
-        return on_joined_value(algebra.splits, ins[0], params["axes"], aval.shape, reduce)
-    return None
-
-
-def _number_dot(
-    algebra: Algebra, params: dict[str, Any], dtype: Any, ins: list[TermView], numbers: Any, shape: tuple[int, ...]
-) -> TermView | None:
-    def dot(pair: list[TermView], numbers: Any, shape: tuple[int, ...]) -> TermView | None:
-        return contractions.number_dot_general(params | {"dimension_numbers": numbers}, pair, ShapedArray(shape, dtype))
-
-    whole = partial(on_joined_pair, algebra.splits, numbers=numbers, shape=shape, number=dot)
-    return rules.rewrite_contraction(algebra, ins, whole, ShapedArray(shape, dtype))
-
-
-def _number_reduction(
-    algebra: Algebra,
-    name: str,
-    params: dict[str, Any],
-    dtype: Any,
-    value: TermView,
-    over: tuple[int, ...],
-    shape: tuple[int, ...],
-) -> TermView | None:
-    def reduce(one: TermView, over: tuple[int, ...], shape: tuple[int, ...]) -> TermView | None:
-        result = contractions.number_reduction(name, params | {"axes": over}, one, ShapedArray(shape, dtype))
-        if name == "reduce_sum" and result is not None:
-            rules.record_sum(algebra, one, over, result)
-        return result
-
-    def whole(one: TermView, over: Sequence[int] = over) -> TermView | None:
-        kept = tuple(size for axis, size in enumerate(one.shape) if axis not in over)
-        return on_joined_value(algebra.splits, one, over, kept, reduce)
-
-    if "float" not in dtype_name(dtype):
-        return whole(value)
-    if name == "reduce_max" and (found := number_masked_maximum(algebra, value, over, whole)) is not None:
-        return found
-    if name == "reduce_sum":
-        return rules.rewrite_sum(algebra, value, over, whole, ShapedArray(shape, dtype))
-    return whole(value)
-
-
 FOLDED = COMPARISONS | frozenset(("add", "sub", "mul", "div", "neg", "sqrt", "max", "min", "not", "and", "or"))
 """Operations on constants whose result is named by its number."""
 
@@ -217,6 +176,19 @@ def _number_elementwise(
             algebra.splits,
             lambda joined, shape: _number_elementwise(algebra, name, params, joined, ShapedArray(shape, aval.dtype)),
         )
+
+    def again(operands: list[TermView], shape: tuple[int, ...]) -> TermView:
+        return _number_elementwise(algebra, name, params, operands, ShapedArray(shape, aval.dtype))
+
+    result = distribute(algebra.pieces, ins, tuple(aval.shape), again)
+    if result is None:
+        result = _name_elementwise(algebra, name, params, ins, aval)
+        places = [tuple(axis if one.shape else None for one in ins) for axis in range(len(result.shape))]
+        algebra.pieces.record(result, ins, places, again)
+    return result
+
+
+def _name_elementwise(algebra: Algebra, name: str, params: dict[str, Any], ins: list[TermView], aval: Any) -> TermView:
     dtype = dtype_name(aval.dtype)
     if name == "convert_element_type" and ins[0].dtype == dtype:
         return ins[0]

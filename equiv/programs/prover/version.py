@@ -6,7 +6,19 @@ from pathlib import Path
 import jax
 
 from equiv.programs import content, draws, identity, jaxpr, keep_casts, primitives, transform
-from equiv.programs.prover import algebra, digits, joined, known_arrays, lookups, loops, masks, terms
+from equiv.programs.prover import (
+    algebra,
+    digits,
+    joined,
+    known_arrays,
+    lookups,
+    loops,
+    masks,
+    moves,
+    pieces,
+    sums,
+    terms,
+)
 from equiv.programs.prover import contractions as products
 from equiv.programs.prover import rules as rewrites
 from equiv.programs.prover import value_numbering as number
@@ -14,8 +26,26 @@ from equiv.programs.prover import value_numbering as number
 # The walk and the table of primitives too: they decide what is opened, commutes or is opaque. So do draws: which
 # equations and keys a program has.
 NAMING_MODULES = (
-    *(algebra, content, digits, draws, identity, jaxpr, joined, keep_casts, lookups, loops, masks, number, primitives),
-    *(known_arrays, products, rewrites, terms, transform),
+    *(
+        algebra,
+        content,
+        digits,
+        draws,
+        identity,
+        jaxpr,
+        joined,
+        keep_casts,
+        known_arrays,
+        lookups,
+        loops,
+        masks,
+        moves,
+        number,
+        pieces,
+        primitives,
+        sums,
+    ),
+    *(products, rewrites, terms, transform),
 )
 """The modules that decide a name."""
 

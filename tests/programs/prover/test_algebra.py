@@ -18,6 +18,7 @@ from equiv.programs.prover.algebra import (
     LINEAR,
     MASKED,
     MASKS,
+    PARTS,
     POSITIVE,
     REORDERED_PRODUCTS,
     REORDERED_SUMS,
@@ -193,6 +194,24 @@ PROVED = {
         norm(two_pass),
         norm(one_pass),
         (S, V),
+    ),
+    "a sum of two parts": (
+        {PARTS, REORDERED_SUMS},
+        lambda x, y: jnp.concatenate([x, y]).sum(0),
+        lambda x, y: x.sum(0) + y.sum(0),
+        (S, S),
+    ),
+    "a product in two parts": (
+        {PARTS, REORDERED_SUMS},
+        lambda x, y: jnp.concatenate([x, x.T], 1) @ jnp.concatenate([y, y.T]),
+        lambda x, y: x @ y + x.T @ y.T,
+        (S, S),
+    ),
+    "derivatives of columns": (
+        {PARTS, REORDERED_SUMS},
+        jax.grad(lambda x, y: jnp.sum(jnp.square((x @ jnp.concatenate([y, y.T], 1))[:, 3:]))),
+        jax.grad(lambda x, y: jnp.sum(jnp.square(x @ y.T))),
+        (S, S),
     ),
     "a lookup in another mode": (
         {IN_RANGE},
