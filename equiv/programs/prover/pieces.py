@@ -9,9 +9,9 @@ operands: `f(a, y[:2])`. That is done only where a concatenation is near enough 
 any other slice is a term of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, pairwise
+from itertools import chain, pairwise
 from math import prod
 
 from equiv.programs.content import digest, encode
@@ -29,58 +29,11 @@ from equiv.programs.prover.digits import (
     view_joined,
 )
 from equiv.programs.prover.joined import split_view, whole_view
+from equiv.programs.prover.parts import Again, Computed, Concatenation, Region, identity_view
 from equiv.programs.prover.terms import TermView, new_term
 
 NEAR = 48
 """Through how many operations a slice looks for a concatenation: an update of an optimizer has half as many."""
-
-Bounds = tuple[tuple[int, int], ...]
-"""For every axis the first index of a slice, and the one after the last."""
-
-Again = Callable[[list[TermView], tuple[int, ...]], TermView | None]
-"""Numbers an operation again, on other operands and to another shape; None where no rule fits."""
-
-
-@dataclass(frozen=True)
-class Concatenation:
-    """Values put together along axis 0 of the term, each on the axes of the term."""
-
-    values: tuple[TermView, ...]
-
-    @property
-    def starts(self) -> list[int]:
-        """Where each value starts, and where the last one ends."""
-        return [0, *accumulate(value.shape[0] for value in self.values)]
-
-
-@dataclass(frozen=True)
-class Region:
-    """A part of a term, given in its identity view."""
-
-    whole: TermView
-    bounds: Bounds
-
-    @property
-    def axes(self) -> list[int]:
-        """For each axis of the slice the axis of the whole."""
-        return [axis for axis, (start, stop) in enumerate(self.bounds) if stop - start != 1]
-
-
-@dataclass(frozen=True)
-class Computed:
-    """How a term was computed, element by element along some axes.
-
-    Attributes:
-        result: the result; a view of the term.
-        operands: what it was computed from.
-        places: for every axis of the result the axis of each operand at whose index it is computed; None: all of it.
-        again: numbers the same operation on other operands.
-    """
-
-    result: TermView
-    operands: tuple[TermView, ...]
-    places: tuple[tuple[int | None, ...], ...]
-    again: Again
 
 
 @dataclass
@@ -94,6 +47,7 @@ class Pieces:
         computed: term to what it was computed from, where there are concatenations near.
         near: term to how far the next concatenation is along each of its axes; None where there is none.
         sliced: term, axis, start and stop to that slice; None while it is being named.
+        places: term and axis to where it can be cut.
     """
 
     splits: SplitTerms
@@ -102,6 +56,7 @@ class Pieces:
     computed: dict[str, Computed] = field(default_factory=dict)
     near: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
     sliced: dict[tuple[str, int, int, int], TermView | None] = field(default_factory=dict)
+    places: dict[tuple[str, int], frozenset[int]] = field(default_factory=dict)
 
     def slice(self, value: TermView, axis: int, start: int, stop: int) -> TermView:
         """Slice a value along one of its axes."""
@@ -136,6 +91,50 @@ class Pieces:
         if one != 0 or value.term not in self.joined:
             return None
         return self.joined[value.term].starts
+
+    def cut_places(self, value: TermView, axis: int) -> frozenset[int]:
+        """Where near concatenations can be cut along an axis of a value, its ends left out."""
+        own = value.axes[axis] if value.axes else None
+        if own is None:
+            return frozenset()
+        first, *others = own if isinstance(own, tuple) else (Digit(own, 1, value.shape[axis]),)
+        if first.axis is None:
+            return frozenset()
+        inner, size = prod(one.size for one in others), identity_view(value).shape[first.axis]
+        if first.divisor * first.size != size:
+            return frozenset()
+        places = self._term_places(value.term, first.axis)
+        found = {place // first.divisor * inner for place in places if place % first.divisor == 0}
+        return frozenset(place for place in found if 0 < place < value.shape[axis])
+
+    def _term_places(self, term: str, axis: int) -> frozenset[int]:
+        split = self.splits.get(term)
+        if split is not None and term not in self.near:
+            digit = split.digits[axis]
+            if digit.axis is None or (axis and split.digits[axis - 1].axis == digit.axis):
+                return frozenset()
+            places = self._term_places(split.term, digit.axis)
+            return frozenset(place // digit.divisor for place in places if place % digit.divisor == 0)
+        if (term, axis) not in self.places:
+            self.places[term, axis] = frozenset()  # what is computed from itself has no more
+            self.places[term, axis] = self._find_places(term, axis)
+        return self.places[term, axis]
+
+    def _find_places(self, term: str, axis: int) -> frozenset[int]:
+        near = self.near.get(term)
+        if near is None or near[axis] is None:
+            return frozenset()
+        joined = self.joined.get(term)
+        if joined is not None and axis == 0:
+            inside = zip(joined.starts, joined.values, strict=False)
+            nested = (start + place for start, one in inside for place in self.cut_places(one, 0))
+            return frozenset((*joined.starts[1:-1], *nested))
+        if joined is not None:
+            return frozenset[int]().union(*(self.cut_places(one, axis) for one in joined.values))
+        known = self.computed[term]
+        row = known.places[known.result.axes.index(axis)]
+        given = zip(known.operands, row, strict=True)
+        return frozenset[int]().union(*(self.cut_places(one, place) for one, place in given if place is not None))
 
     def record(
         self,
@@ -380,14 +379,3 @@ class Pieces:
         place = {index: number for number, index in enumerate(order)}
         size = sum(one.shape[0] for one in parts)
         return TermView(term, tuple(place.get(i) for i in range(rank)), (size, *parts[0].shape[1:]), parts[0].dtype)
-
-
-def identity_view(value: TermView) -> TermView:
-    """A value's term seen as it is."""
-    sizes: dict[int, int] = {}
-    for index in range(len(value.shape)):
-        for one in axis_digits(value, index):
-            if one.axis is not None:
-                sizes[one.axis] = sizes.get(one.axis, 1) * one.size
-    shape = tuple(sizes[axis] for axis in range(len(sizes)))
-    return TermView(value.term, tuple(range(len(shape))), shape, value.dtype, value.constant)

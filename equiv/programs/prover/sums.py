@@ -12,7 +12,7 @@ from equiv.programs.prover.algebra import PARTS, REORDERED_SUMS, Algebra
 from equiv.programs.prover.joined import on_joined_pair, on_joined_value
 from equiv.programs.prover.masks import number_masked_maximum
 from equiv.programs.prover.moves import cut_along
-from equiv.programs.prover.pieces import Again
+from equiv.programs.prover.parts import Again
 from equiv.programs.prover.terms import TermView, dtype_name
 
 

@@ -113,7 +113,7 @@ class Numbering(Interpreter[TermView]):
         loop = read_scan(eqn)
         if loop.length in self.unrolled:
             return loops.unroll_scan(loop, ins, self.run, self.algebra.pieces)
-        return loops.number_scan(loop, ins, self.run, self.nest)
+        return loops.number_scan(loop, ins, self.run, self.nest, self.algebra.pieces)
 
     def while_loop(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
         """Name the results of a `while_loop`."""
