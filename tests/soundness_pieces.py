@@ -126,4 +126,30 @@ def written_out(rng, pool):
     return jax.grad(lambda *given: jnp.sum(jnp.sin(run(*given))), 1 + rng.integers(SIZE))(start, *kernels)
 
 
-PIECES = (fused, in_parts, indexed, updated, written_out)
+def recurrent(rng, pool):
+    """A cell with one kernel or two, whose loop carries something besides; its state, or the gradient of a kernel."""
+    rows, start = pick(rng, squares(pool)), pick(rng, [value for value in pool if value.shape == (SIZE,)])
+    kernels = [pick(rng, squares(pool)) for _ in range(2)]
+    whole, swapped, besides, late = rng.integers(2), rng.integers(4) == 0, rng.integers(3), rng.integers(2)
+
+    def run(left, right):
+        both = jnp.concatenate([right, left] if swapped else [left, right], 1)
+
+        def turn(carry, row):
+            state, other = carry
+            if whole:
+                one, gate = jnp.split(row @ both, 2)
+            else:
+                one, gate = (row @ right, row @ left) if swapped else (row @ left, row @ right)
+            new = jnp.tanh(one) * gate + state
+            return (new, (other + 1, new, state if late else other)[besides]), new if late else state
+
+        (last, other), seen = lax.scan(turn, (start, start), rows)
+        return pick(rng, (last, seen, last, other))
+
+    if rng.integers(3) == 0:
+        return run(*kernels)
+    return jax.grad(lambda *given: jnp.sum(jnp.sin(run(*given))), rng.integers(2))(*kernels)
+
+
+PIECES = (recurrent, fused, in_parts, indexed, updated, written_out)

@@ -311,8 +311,9 @@ class Pieces:
             [None if place is None else region.axes[place] for place in value.axes]
             for value, region in ((one, ours), (other, theirs))
         ]
-        for view, (start, stop) in zip(views, pairs[along], strict=True):
-            if view[axis] != (along if stop - start != 1 else None):
+        for view, value, (start, stop) in zip(views, (one, other), pairs[along], strict=True):
+            # A slice that is repeated has nothing there either, and is longer.
+            if value.shape[axis] != stop - start or view[axis] != (along if stop - start != 1 else None):
                 return None
             view[axis] = along
         if views[0] != views[1] or views[0].count(along) != 1:

@@ -244,6 +244,88 @@ def test_so_are_its_derivatives():
     assert names(stacked(scanned), leaves, ALL, frozenset((3,))) == names(stacked(written_out), leaves, ALL)
 
 
+def cell(rows, start, kernel, bias):
+    """A cell whose two gates are columns of one kernel, for the input above that for the state."""
+
+    def turn(state, row):
+        one, gate = jnp.split(join([row, state]) @ kernel + bias, 2)
+        state = jnp.tanh(one) * gate
+        return state, state
+
+    return lax.scan(turn, start, rows)[1]
+
+
+def cell_of_one(rows, start, *kernels, order=(0, 1, 2, 3)):
+    above, below = (join([kernels[at] for at in pair], 1) for pair in (order[:2], order[2:]))
+    return cell(rows, start, join([above, below]), join(kernels[4:]))
+
+
+def cell_of_many(rows, start, *kernels):
+    """The same with a kernel for each."""
+
+    def turn(state, row):
+        one, gate = (row @ kernels[at] + state @ kernels[2 + at] + kernels[4 + at] for at in range(2))
+        state = jnp.tanh(one) * gate
+        return state, state
+
+    return lax.scan(turn, start, rows)[1]
+
+
+def trained(function, **given):
+    """The parameters after a step, and the gradient of the state."""
+
+    def step(rows, start, *params):
+        def loss(*inputs):
+            return jnp.sum(jnp.square(function(rows, *inputs, **given)))
+
+        found = jax.grad(loss, range(7))(start, *params)
+        return [found[0], *(one - 0.1 * change for one, change in zip(params, found[1:], strict=True))]
+
+    return step
+
+
+CELL = ((5, 3), B, *[(3, 4)] * 2, *[K] * 2, B, B)
+
+
+def test_a_cell_of_one_kernel_is_one_of_many():
+    many = names(trained(cell_of_many), CELL, ALL)
+    assert names(trained(cell_of_one), CELL, ALL) == many
+    other = names(trained(cell_of_one, order=(0, 1, 3, 2)), CELL, ALL)
+    assert all(one != new for one, new in zip(other, many, strict=True))
+
+
+def repeated(also):
+    """A loop that carries its state twice, and what `also` makes of both and of itself."""
+
+    def function(x, kernels):
+        def turn(carry, kernel):
+            one, other, third = carry
+            return (jnp.tanh(kernel @ one), jnp.tanh(kernel @ other), also(one, third)), other
+
+        (last, _, third), seen = lax.scan(turn, (x, x, x), kernels)
+        return last, seen, third
+
+    return function
+
+
+def test_carries_that_nothing_reads_do_not_count():
+    def single(x, kernels):
+        return lax.scan(lambda x, kernel: (jnp.tanh(kernel @ x), x), x, kernels)
+
+    shapes = (B, (3, 4, 4))
+    found = {name: names(repeated(also), shapes) for name, also in CARRIED.items()}
+    assert all(one[:2] == names(single, shapes) for one in found.values())
+    assert len({one[2] for one in found.values()}) == len(CARRIED)
+
+
+CARRIED = {
+    "a counter": lambda one, third: third + 1,
+    "the state": lambda one, third: one,
+    "the state before": lambda one, third: jnp.sin(one),
+    "a sum of states": lambda one, third: third + one,
+}
+
+
 def test_a_wrong_slice_is_noticed(monkeypatch):
     """A slice of a concatenation that counts from its end would make its pieces equal in another order."""
     right = Pieces.slice

@@ -8,9 +8,11 @@ from collections import Counter
 import pytest
 import soundness_operations as made
 import soundness_run
+from soundness_pieces import PIECES, in_parts, updated
 from soundness_programs import ALL_STEPS, elementwise, random_inputs, random_program
 
-from equiv.programs.prover import terms, value_numbering
+from equiv.programs.prover import moves, sums, terms, value_numbering
+from equiv.programs.prover.moves import cut_along
 
 
 def wrong_in(seed, steps, length=8):
@@ -21,6 +23,29 @@ def wrong_in(seed, steps, length=8):
 @pytest.mark.parametrize("seed", range(2))
 def test_values_of_one_name_are_equal(seed):
     assert wrong_in(seed, ALL_STEPS, 20) == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_pieces_of_one_name_are_equal(seed):
+    assert wrong_in(seed, PIECES, 12) == []
+
+
+BROKEN = {
+    "an update begins at zero": (moves, "_known_starts", lambda whole, sizes, starts: [0] * len(starts), updated),
+    "a sum leaves out its last part": (
+        sums,
+        "cut_along",
+        lambda *given: (cut_along(*given) or [None])[:-1] or None,
+        in_parts,
+    ),
+}
+"""A wrong rule, and an operation that it would prove wrongly."""
+
+
+@pytest.mark.parametrize(("owner", "name", "wrong", "step"), BROKEN.values(), ids=BROKEN)
+def test_a_wrong_rule_of_pieces_would_be_noticed(monkeypatch, owner, name, wrong, step):
+    monkeypatch.setattr(owner, name, wrong)
+    assert any(wrong_in(seed, (step,) * 4) for seed in range(30))
 
 
 IGNORED = (

@@ -554,8 +554,8 @@ DIFFERENT = {
         (S, S),
     ),
     "concatenation along the other axis": (
-        lambda x, y: jnp.concatenate([x, y], 0).sum(),
-        lambda x, y: jnp.concatenate([x, y], 1).sum(),
+        lambda x, y: jnp.concatenate([x, y], 0).sum(0),
+        lambda x, y: jnp.concatenate([x, y], 1).sum(1),
         (S, S),
     ),
     "padding on the other side": (lambda x: jnp.pad(x, (1, 0)), lambda x: jnp.pad(x, (0, 1)), (V,)),

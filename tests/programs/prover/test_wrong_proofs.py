@@ -87,6 +87,7 @@ DIFFERENT = {
         lambda x: carried_pairs(lambda one, other: other * other)(x[0]),
     ),
     "stacks of both loops": (lambda x: stacked_rows(x[0]), lambda x: repeated_stack(x[0])),
+    "a row that is repeated": (lambda x: jnp.stack([x[0], x[0], x[1]])[1], lambda x: x[1]),
     "whole numbers divided": (
         lambda x: x * lax.convert_element_type(lax.div(jnp.int32(7), jnp.int32(2)), x.dtype),
         lambda x: x * 3.5,
