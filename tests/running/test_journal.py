@@ -102,7 +102,7 @@ def test_finding_neighbours_leaves_the_import_path_alone(tmp_path, task):
     assert sys.path == before
 
 
-def test_a_run_goes_on_after_a_commit_but_not_unsaid_elsewhere():
+def test_another_commit_is_no_other_environment():
     """Another commit of the user's repository is no other environment; another device is."""
     one, other = run_of("a"), run_of("b")
     one, other = (replace(run, environment={"commit": name}) for run, name in ((one, "1"), (other, "2")))
