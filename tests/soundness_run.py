@@ -28,9 +28,9 @@ from equiv.core.output_name import STEP, OutputName
 from equiv.errors import EquivError
 from equiv.programs import eager
 from equiv.programs.built_case import build_case
-from equiv.programs.compiled import part_inputs
 from equiv.programs.content import is_key
 from equiv.programs.jaxpr import count_equations, inner_jaxprs, open_jaxpr
+from equiv.programs.joined_programs import part_inputs
 from equiv.programs.mutation.catalogue import FAULTS
 from equiv.programs.mutation.mutate import mutate_randomly
 from equiv.programs.mutation.random_edits import RANDOM_FAULTS

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from equiv.backends.build import DefaultSgd
+from equiv.comparison.numeric.held_outputs import fetch_arrays
 from equiv.comparison.observation import Outputs
 from equiv.comparison.stages import open_case
 from equiv.comparison.state import STRUCTURE, CaseState, Reference, Stage, advance
@@ -60,6 +61,7 @@ def bearable_rate(rate: float, reference: Reference) -> float:
 
 def _relative_moves(table: LeafTable, probe: Probe, outputs: Outputs) -> Iterator[np.ndarray]:
     """Yield how far each step moves each parameter, over its norm in the probe; infinite where it is not finite."""
+    outputs = fetch_arrays(outputs, map(trained_leaf, table.names("params")))
     for leaf in table.names("params"):
         output, before = trained_leaf(leaf), probe.variables.get(leaf)
         if before is None or output not in outputs or str(before.dtype) not in FLOAT_DTYPES or not before.any():

@@ -10,6 +10,7 @@ from equiv.core.budget import Responses
 from equiv.core.case import Case, KnownDifference
 from equiv.core.leaves import LeafTable, MappedLeaf, NativeKey, one_sided_leaves
 from equiv.core.output_name import OutputName, ProgramName
+from equiv.core.results import Finding
 from equiv.programs.exercise import Observed
 from equiv.programs.probes import Probe
 from equiv.programs.program import Draw, KeyReuse
@@ -83,11 +84,13 @@ class RoundingNoise:
         native: probe to output to how far it moves when each input moves by one ulp of its dtype.
         float64: likewise in float64.
         depth: output to the number of rounded operations in a row.
+        from_float64: probe to large output to how far its native values are from those in float64.
     """
 
     native: Mapping[str, Mapping[OutputName, Responses]]
     float64: Mapping[str, Mapping[OutputName, Responses]]
     depth: Mapping[OutputName, int]
+    from_float64: Mapping[str, Mapping[OutputName, Responses]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,7 @@ class Comparison:
         own_rounding: how far the reference and the candidate move when each of their operations rounds otherwise; None:
             not measured, since nothing needs it.
         user_runs: both ports as their users run them; empty: they were not run so.
+        folded: probe and output to what was found of large outputs, part by part as they were computed.
     """
 
     case: Case
@@ -200,6 +204,7 @@ class Comparison:
     idle: Mapping[OutputName, str] = field(default_factory=dict)
     own_rounding: tuple[RoundingNoise | None, RoundingNoise | None] = (None, None)
     user_runs: tuple[UserRun, ...] = ()
+    folded: Mapping[tuple[str, OutputName], Finding] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, str]:

@@ -7,21 +7,18 @@ to compare them.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from equiv.comparison.checks import CHECKS
 from equiv.comparison.explain.divergence import add_divergence
 from equiv.comparison.explain.locate import add_first_differences
 from equiv.comparison.explain.updates import add_optimizer_difference
 from equiv.comparison.numeric.constant_readings import doubted_constants, read_constants
-from equiv.comparison.numeric.difference_map import add_spreads
+from equiv.comparison.numeric.difference_map import add_spreads, worst_findings
+from equiv.comparison.numeric.fold import fetch_outputs, fold_comparison
 from equiv.comparison.numeric.own_rounding import OPERATION_NUDGES, doubted_programs, nudge_port
-from equiv.comparison.numeric.probe_set import make_probes
 from equiv.comparison.numeric.rounding import measure_noise
 from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs, compile_port, describe_port, run_on_probe
 from equiv.comparison.observation import (
     FRESH_STATE,
-    LARGE_INPUTS,
     Comparison,
     PortOutputs,
     RoundingNoise,
@@ -30,6 +27,7 @@ from equiv.comparison.observation import (
 )
 from equiv.comparison.proofs import needed_in_float64, prove_all, prover_side, settled_gradients
 from equiv.comparison.readings import add_readings, name_frozen_limit, name_tables
+from equiv.comparison.reference_probes import run_on_probes
 from equiv.comparison.sensitivity.probe_sensitivity import measure_sensitivity
 from equiv.comparison.sensitivity.proof_mutation import mutate_proofs
 from equiv.comparison.state import (
@@ -42,19 +40,15 @@ from equiv.comparison.state import (
 )
 from equiv.comparison.training import find_idle_slots, is_training_shared
 from equiv.core.case import Case
-from equiv.core.output_name import STEP, ProgramName
+from equiv.core.output_name import STEP, OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.core.scope import OtherSizes
 from equiv.errors import CaseError, EquivError, NotRun
 from equiv.programs.built_case import build_case, share_train_step
-from equiv.programs.content import calls_foreign_code
 from equiv.programs.exercise import Observed, merge_observed
 from equiv.programs.other_sizes import trace_other_sizes
 from equiv.programs.probes import Probe
 from equiv.programs.traced_port import trace_port
-
-PARAMETER_SCALES = (1.0, 0.5, 0.25, 0.125)
-"""Factors on the probe's parameters, tried one after the other until the reference's outputs are finite."""
 
 
 def open_case(case: Case, progress: ReportStage = lambda _: None, own_steps: bool = False) -> CaseState:
@@ -187,7 +181,7 @@ def run_reference(state: CaseState) -> CaseState:
     """
     state.progress(f"compiling {state.reference}")
     compiled = state.compiling[state.reference]()
-    given, used = _reference_samples(state, compiled)
+    given, used = run_on_probes(state, compiled)
     state.progress("measuring rounding")
     observed = Reference(collect_outputs(compiled, given), tuple(used), measure_noise(compiled, given, used))
     exercised = {**state.exercised, state.reference: _merge_samples(given)}
@@ -196,44 +190,6 @@ def run_reference(state: CaseState) -> CaseState:
 
 def _merge_samples(samples: Mapping[str, Sample]) -> Observed:
     return merge_observed([sample.exercised for sample in samples.values()])
-
-
-def _reference_samples(state: CaseState, compiled: CompiledPort) -> tuple[dict[str, Sample], list[Probe]]:
-    used = list(state.probes.get(state.reference, ()))
-    if used:
-        return {probe.name: run_on_probe(compiled, probe) for probe in used}, used
-    parts = (part for traced in state.traced.values() for part in traced.programs.parts)
-    foreign = any(calls_foreign_code(part.jaxpr) for part in parts)
-    tries: list[tuple[int, dict[str, Sample], list[Probe]]] = []
-    for spread in PARAMETER_SCALES:
-        for far in (True, False) if foreign else (False,):
-            used = make_probes(state.built_case, compiled.table, spread, state.seeds, state.proved, far)
-            given = {probe.name: run_on_probe(compiled, probe) for probe in used}
-            if LARGE_INPUTS in given and _overflows(given[LARGE_INPUTS], given[used[0].name]):
-                # The reference itself overflows there: its outputs cannot be compared.
-                used = [one for one in used if one.name != LARGE_INPUTS]
-                given = {probe.name: given[probe.name] for probe in used}
-            counts = [_count_nonfinite(one) for name, one in given.items() if name != LARGE_INPUTS]
-            tries.append((sum(counts), given, used))
-            if LARGE_INPUTS in given or state.proved:
-                break
-        if not tries[-1][0]:
-            break
-    # A mask of -inf is in every try, and no reason for small parameters.
-    _, given, used = min(tries, key=lambda one: (one[0], -len(one[2])))
-    return given, used
-
-
-def _count_nonfinite(given: Sample) -> int:
-    return sum(int(np.sum(~np.isfinite(array))) for array in given.native.values())
-
-
-def _overflows(large: Sample, ordinary: Sample) -> bool:
-    """Whether a native output has values that are not finite where it has finite ones on an ordinary probe."""
-    return any(
-        bool(np.any(~np.isfinite(array) & np.isfinite(ordinary.native[output])))
-        for output, array in large.native.items()
-    )
 
 
 def check_candidates(state: CaseState) -> CaseState:
@@ -272,14 +228,26 @@ def _check_candidate(state: CaseState, candidate: CompiledPort) -> tuple[list[Ch
         state.proofs.get(name, {}),
         find_idle_slots(state, name),
     )
-    comparison, results = _check_with_own_rounding(state, candidate, comparison)
+    comparison, results = _check_with_own_rounding(state, candidate, fold_comparison(comparison))
     comparison, results = _check_with_constants_read(state, candidate, comparison, results)
     results = name_tables(results, (state.compiled_reference, candidate))
     if state.compiled_reference is None and (
         doubted_programs(comparison, results) or doubted_constants(comparison, results)
     ):
         results = name_frozen_limit(results)
+    comparison = _fetch_shown(comparison, results)
     return [add_spreads(comparison, result) for result in results], _merge_samples(samples)
+
+
+def _fetch_shown(comparison: Comparison, results: Sequence[CheckResult]) -> Comparison:
+    """Fetch the arrays of large outputs whose differences are shown, in one run for each probe."""
+    wanted: dict[str, set[OutputName]] = {}
+    for finding in (one for result in results for one in worst_findings(result)):
+        if finding.output is not None:
+            wanted.setdefault(finding.probe, set()).add(finding.output)
+    sides = (comparison.reference, comparison.candidate)
+    reference, candidate = (fetch_outputs(side, wanted) for side in sides)
+    return replace(comparison, reference=reference, candidate=candidate)
 
 
 def _check_with_own_rounding(
@@ -309,7 +277,7 @@ def _check_with_constants_read(
         read = read_constants(comparison, results, names, ports, (probes[0], probes[1]))
         if read is None:
             return comparison, results
-        changed, again = _check_with_own_rounding(state, candidate, read.comparison)
+        changed, again = _check_with_own_rounding(state, candidate, replace(read.comparison, folded={}))
     except EquivError:
         return comparison, results  # such as an operation that cannot be evaluated alone
     return changed, add_readings(results, again, read.note)

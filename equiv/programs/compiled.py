@@ -1,22 +1,33 @@
 """All programs of one port, compiled as one function and run on probes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxpr_as_fun
 
 from equiv.core.leaves import LeafTable
-from equiv.core.output_name import TRAINING, InputName, OutputName, ProgramName, batch_input, draw_input, leaf_input
+from equiv.core.output_name import TRAINING, InputName, OutputName, ProgramName
 from equiv.programs.compiler_passes import LIBRARY_PASSES, without_passes
 from equiv.programs.counters import Counters, NamedCounts, find_counters
 from equiv.programs.draws import draw_bits, put_tails
-from equiv.programs.exercise import Observed, Site, merge_observed, merge_statistics
+from equiv.programs.exercise import (
+    Observed,
+    Site,
+    merge_observed,
+)
 from equiv.programs.jaxpr import count_equations, visit_equations
-from equiv.programs.observer import is_worth_observing, observe_program
+from equiv.programs.joined_programs import (
+    NamedCarry,
+    OutputsAndStatistics,
+    carry_of,
+    compute_step,
+    first_carry,
+    join_programs,
+    scanned_inputs,
+)
 from equiv.programs.probes import NamedArrays, Probe, add_library_only_leaves, to_float64
 from equiv.programs.program import Program, Programs, iteration_numbers
 
@@ -37,6 +48,25 @@ FUSION_EQUATION_LIMIT = 4000
 """Number of equations above which XLA's CPU fusion is disabled: it duplicates float64 work and compiles too slowly."""
 
 
+LARGE_TRAINING = 2**24
+"""Bytes of all outputs of one train step above which steps are run one by one, so that never all are in memory."""
+
+
+@dataclass(frozen=True)
+class StepByStep:
+    """Training as two compiled functions, where the outputs of all steps together are large.
+
+    Attributes:
+        begin: variables to the first carry.
+        step: carry and what one step is given to its outputs, and to the statistics of every site.
+        sites: places that are observed.
+    """
+
+    begin: Callable[[Any], NamedCarry]
+    step: Callable[[Any, Any], OutputsAndStatistics]
+    sites: tuple[Site, ...]
+
+
 @dataclass(frozen=True)
 class Executable:
     """The programs of one port as one compiled function, with what is needed to make its inputs.
@@ -48,14 +78,16 @@ class Executable:
         compiled: inputs to outputs, and to the statistics of every site.
         sites: places that are observed; none in float64.
         counters: those of training, which a probe can set; None: there are none, or the run only double-checks proofs.
+        training: the train steps, where they are run one by one; None: they are in `compiled`.
     """
 
     programs: Programs
     table: LeafTable
     steps: int
-    compiled: Callable[[Any], tuple[dict[OutputName, Any], list[Any]]]
+    compiled: Callable[[Any], OutputsAndStatistics]
     sites: tuple[Site, ...]
     counters: Counters | None = None
+    training: StepByStep | None = None
 
 
 def probe_inputs(
@@ -146,15 +178,55 @@ def lower_programs(
     inputs = probe_inputs(programs, table, steps, probe, counters=counters)
     structs = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), inputs)
     sites: list[Site] = []
+    options = _compiler_options(programs, quick)
+    large = is_large_training(programs)
+    joined = replace(programs, begin=None, step=None) if large else programs
     with jax.enable_x64(programs.float64):
-        lowered = jax.jit(_join_programs(programs, sites, observe=not quick)).lower(structs)
+        lowered = jax.jit(join_programs(joined, sites, observe=not quick)).lower(structs)
+        training = _lower_step_by_step(programs, structs, options, observe=not quick) if large else None
 
     def compile_it() -> Executable:
         with jax.enable_x64(programs.float64):
-            compiled = lowered.compile(compiler_options=_compiler_options(programs, quick))
-        return Executable(programs, table, steps, compiled, tuple(sites), counters)
+            compiled = lowered.compile(compiler_options=options)
+            apart = None if training is None else training()
+        return Executable(programs, table, steps, compiled, tuple(sites), counters, apart)
 
     return compile_it
+
+
+def is_large_training(programs: Programs) -> bool:
+    """Whether the outputs of a train step take more than `LARGE_TRAINING`."""
+    avals = () if programs.step is None else programs.step.jaxpr.out_avals
+    return sum(prod(aval.shape) * aval.dtype.itemsize for aval in avals) > LARGE_TRAINING
+
+
+def _lower_step_by_step(
+    programs: Programs, structs: Mapping[str, Any], options: dict[str, str | bool] | None, observe: bool
+) -> Callable[[], StepByStep]:
+    begin, step = programs.begin, programs.step
+    assert begin is not None, "a train step has a beginning"
+    assert step is not None, "only what is trained is large"
+    sites: list[Site] = []
+
+    def one(carry: NamedCarry, given: Mapping[str, Any]) -> OutputsAndStatistics:
+        outputs, found = compute_step(step, carry, given, observe and not programs.float64)
+        sites[:] = [site for site, _ in found]
+        return outputs, [statistics for _, statistics in found]
+
+    def begun(variables: Mapping[str, Any]) -> NamedCarry:
+        return first_carry(begin, step, variables)
+
+    first = jax.jit(begun).lower(structs["variables"])
+    carry = jax.eval_shape(begun, structs["variables"])
+    scanned = scanned_inputs(step, structs)
+    given = jax.tree.map(lambda one: jax.ShapeDtypeStruct(one.shape[1:], one.dtype), scanned)
+    lowered = jax.jit(one).lower(carry, given | {"late": structs["late"]})
+
+    def compile_them() -> StepByStep:
+        compiled = [one.compile(compiler_options=options) for one in (first, lowered)]
+        return StepByStep(compiled[0], compiled[1], tuple(sites))
+
+    return compile_them
 
 
 def _compiler_options(programs: Programs, quick: bool) -> dict[str, str | bool] | None:
@@ -188,13 +260,63 @@ def run_executable(executable: Executable, probe: Probe, own: NamedArrays | None
 
 def run_observed(executable: Executable, probe: Probe, own: NamedArrays | None = None) -> tuple[NamedOutputs, Observed]:
     """Run all programs on one probe: their outputs, and what they exercise; arguments as of `run_executable`."""
-    programs, counters = executable.programs, executable.counters
-    inputs = probe_inputs(programs, executable.table, executable.steps, probe, own, counters)
+    parts, exercised = list[NamedOutputs](), list[Observed]()
+    for outputs, observed in stream_outputs(executable, probe, own):
+        parts.append(outputs)
+        exercised.append(observed)
+    return join_parts(parts), merge_observed(exercised)
+
+
+def stream_outputs(
+    executable: Executable, probe: Probe, own: NamedArrays | None = None
+) -> Iterator[tuple[NamedOutputs, Observed]]:
+    """Yield the outputs of all programs in parts, and what each part exercises; arguments as of `run_executable`.
+
+    Where training is large the calls are one part, and each step is one, whose outputs have an axis 0 of size one.
+    """
+    inputs = probe_inputs(executable.programs, executable.table, executable.steps, probe, own, executable.counters)
+    yield from _stream_parts(executable, inputs)
+
+
+def _stream_parts(executable: Executable, inputs: Mapping[str, Any]) -> Iterator[tuple[NamedOutputs, Observed]]:
+    step, training = executable.programs.step, executable.training
+
+    def fetch(outputs: Mapping[OutputName, Any], sites: Sequence[Site], statistics: Sequence[Any]) -> Any:
+        # A site is observed by every program and in every call of a function: one line of code is one place.
+        found = [{site: np.asarray(one)} for site, one in zip(sites, statistics, strict=True)]
+        return {name: np.asarray(value) for name, value in outputs.items()}, merge_observed(found)
+
     with jax.enable_x64(executable.programs.float64):
-        outputs, statistics = jax.device_get(executable.compiled(inputs))
-    # A site is observed by every program and in every call of a function: one line of code is one place.
-    found = [{site: np.asarray(one)} for site, one in zip(executable.sites, statistics, strict=True)]
-    return {name: np.asarray(value) for name, value in outputs.items()}, merge_observed(found)
+        part = fetch(*_with_sites(executable.sites, jax.device_get(executable.compiled(inputs))))
+    yield part
+    if training is None or step is None:
+        return
+    del part
+    with jax.enable_x64(executable.programs.float64):
+        carry = training.begin(inputs["variables"])
+    scanned = scanned_inputs(step, inputs)
+    for number in range(executable.steps):
+        given = jax.tree.map(lambda array, number=number: array[number], scanned) | {"late": inputs["late"]}
+        with jax.enable_x64(executable.programs.float64):
+            outputs, statistics = training.step(carry, given)
+            carry = carry_of(step, outputs)
+            found, observed = fetch(*_with_sites(training.sites, jax.device_get((outputs, statistics))))
+        yield {name.of(TRAINING): array[np.newaxis] for name, array in found.items()}, observed
+
+
+def _with_sites(sites: Sequence[Site], found: OutputsAndStatistics) -> tuple[Any, Sequence[Site], list[Any]]:
+    return found[0], sites, found[1]
+
+
+def join_parts(parts: Sequence[NamedOutputs]) -> NamedOutputs:
+    """Join the parts of a run: train steps on axis 0."""
+    if len(parts) == 1:
+        return parts[0]
+    found: dict[OutputName, list[np.ndarray]] = {}
+    for part in parts:
+        for name, array in part.items():
+            found.setdefault(name, []).append(array)
+    return {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in found.items()}
 
 
 def run_with_draws(executable: Executable, probe: Probe, draws: Mapping[ProgramName, Sequence[Any]]) -> NamedOutputs:
@@ -207,97 +329,4 @@ def run_with_draws(executable: Executable, probe: Probe, draws: Mapping[ProgramN
     """
     inputs = probe_inputs(executable.programs, executable.table, executable.steps, probe, counters=executable.counters)
     given = {**inputs, "draws": {**inputs["draws"], **{name: list(bits) for name, bits in draws.items()}}}
-    outputs, _ = jax.device_get(executable.compiled(given))
-    return {name: np.asarray(value) for name, value in outputs.items()}
-
-
-def part_inputs(program: Program, inputs: Mapping[str, Any], step: int = 0) -> dict[InputName, Any]:
-    """The inputs of one forward or gradient program, or of the train step without its carry.
-
-    Args:
-        program: the program.
-        inputs: from `probe_inputs`.
-        step: number of the batch.
-    """
-    return {
-        **{leaf_input(name): array for name, array in inputs["variables"].items()},
-        **{batch_input(name): array[step] for name, array in inputs["batches"].items()},
-        **inputs["cotangents"].get(program.name, {}),
-        **number_draws(inputs["draws"][program.name]),
-    }
-
-
-def number_draws(draws: Sequence[Any]) -> dict[InputName, Any]:
-    """The bits of draws by input."""
-    return {draw_input(index): bits for index, bits in enumerate(draws)}
-
-
-def _join_programs(
-    programs: Programs, sites: list[Site], observe: bool
-) -> Callable[[Mapping[str, Any]], tuple[dict[OutputName, Any], list[Any]]]:
-    """All programs as one function; `sites` gets the places that it observes, in the order of their statistics.
-
-    Where a run only double-checks proofs nothing is observed: what is proved holds for every input.
-    """
-
-    def fused(inputs: Mapping[str, Any]) -> tuple[dict[OutputName, Any], list[Any]]:
-        outputs: dict[OutputName, Any] = {}
-        observed: list[tuple[Site, Any]] = []
-        for program in programs.parts:
-            same = programs.same_in_train_mode(program.name)
-            if same is not None:
-                outputs |= {output: outputs[output.of(same)] for output in program.outputs}
-                continue
-            found, more = _compute_program(program, part_inputs(program, inputs), observe and not programs.float64)
-            outputs |= found
-            observed += more
-        if programs.begin is not None and programs.step is not None:
-            found, more = _scan_train_steps(programs.begin, programs.step, inputs, observe and not programs.float64)
-            outputs |= found
-            observed += more
-        sites[:] = [site for site, _ in observed]
-        return outputs, [statistics for _, statistics in observed]
-
-    return fused
-
-
-def _compute_program(
-    program: Program, given: Mapping[InputName, Any], observe: bool
-) -> tuple[dict[OutputName, Any], list[tuple[Site, Any]]]:
-    """Compute a program: its outputs, and what it exercises where that is observed."""
-    if observe and (program.name.is_forward or is_worth_observing(program)):
-        return observe_program(program, [given[name] for name in program.inputs])
-    return _call_program(program, given), []
-
-
-def _call_program(program: Program, given: Mapping[InputName, Any]) -> dict[OutputName, Any]:
-    results = jaxpr_as_fun(program.jaxpr)(*(given[name] for name in program.inputs))
-    return dict(zip(program.outputs, results, strict=True))
-
-
-NamedCarry = dict[InputName, Any]
-
-
-def _scan_train_steps(
-    begin: Program, step: Program, inputs: Mapping[str, Any], observe: bool
-) -> tuple[dict[OutputName, Any], list[tuple[Site, Any]]]:
-    dtypes = {name: aval.dtype for name, aval in zip(step.inputs, step.jaxpr.in_avals, strict=True) if name.is_carried}
-    sites: list[Site] = []
-
-    def carry_of(outputs: Mapping[OutputName, Any]) -> NamedCarry:
-        named = {name.as_input: array for name, array in outputs.items()}
-        return {name: jnp.asarray(named[name], dtype) for name, dtype in dtypes.items()}
-
-    def one(carry: NamedCarry, given: Mapping[str, Any]) -> tuple[NamedCarry, tuple[dict[OutputName, Any], list[Any]]]:
-        batch = {batch_input(name): array for name, array in given["batches"].items()}
-        counts = {name: jnp.where(inputs["late"], late, carry[name]) for name, late in given["counts"].items()}
-        outputs, found = _compute_program(step, {**carry, **counts, **batch, **number_draws(given["draws"])}, observe)
-        sites[:] = [site for site, _ in found]
-        return carry_of(outputs), (outputs, [statistics for _, statistics in found])
-
-    variables = {leaf_input(name): array for name, array in inputs["variables"].items()}
-    first = carry_of(_call_program(begin, variables))
-    scanned = {"batches": inputs["batches"], "draws": inputs["draws"][step.name], "counts": inputs["counts"]}
-    _, (stacked, seen) = jax.lax.scan(one, first, scanned)
-    found = [(site, merge_statistics(site, one)) for site, one in zip(sites, seen, strict=True)]
-    return {name.of(TRAINING): value for name, value in stacked.items()}, found
+    return join_parts([outputs for outputs, _ in _stream_parts(executable, given)])

@@ -8,6 +8,7 @@ import numpy as np
 
 from equiv.comparison.checks.coverage import CheckAnswer, select_compared
 from equiv.comparison.numeric.difference import apply_proof, compare_arrays, compare_output, worst_finding
+from equiv.comparison.numeric.held_outputs import output_dtype
 from equiv.comparison.observation import FRESH_STATE, Comparison, Outputs, PortOutputs
 from equiv.comparison.training import (
     describe_idle_slots,
@@ -68,8 +69,9 @@ def _is_step_count(comparison: Comparison, output: OutputName) -> bool:
     """Whether it is a step count of an optimizer or train state: integers that are no variable of the model."""
     if output.kind == "leaf":
         return False
-    samples = [side.samples["0"].native.get(output) for side in (comparison.reference, comparison.candidate)]
-    return all(array is None or np.issubdtype(array.dtype, np.integer) for array in samples)
+    sides = (comparison.reference, comparison.candidate)
+    dtypes = [output_dtype(side.samples["0"].native, output) for side in sides]
+    return all(dtype is None or np.issubdtype(dtype, np.integer) for dtype in dtypes)
 
 
 def _compare_step_counts(comparison: Comparison, output: OutputName) -> Finding:

@@ -19,8 +19,9 @@ from equiv.backends.build import call_user_code
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import Outputs, Sample
 from equiv.core.output_name import InputName, OutputName, ProgramKind, ProgramName
-from equiv.programs.compiled import FAST_COMPILE_OPTIONS, part_inputs, probe_inputs
+from equiv.programs.compiled import FAST_COMPILE_OPTIONS, probe_inputs
 from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr
+from equiv.programs.joined_programs import part_inputs
 from equiv.programs.probes import Probe
 from equiv.programs.program import Program, Programs
 from equiv.programs.trace import trace_forward

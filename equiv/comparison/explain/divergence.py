@@ -17,10 +17,11 @@ from equiv.core.first_difference import is_backward, strip_transforms
 from equiv.core.output_name import InputName, ProgramName
 from equiv.core.results import CheckResult, Intermediate
 from equiv.errors import EquivError
-from equiv.programs.compiled import part_inputs, probe_inputs
+from equiv.programs.compiled import probe_inputs
 from equiv.programs.content import is_key
 from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.jaxpr import locate_equation
+from equiv.programs.joined_programs import part_inputs
 from equiv.programs.primitives import EXACT
 from equiv.programs.probes import Probe, perturb_by_ulp
 from equiv.programs.program import Program

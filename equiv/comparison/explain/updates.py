@@ -12,10 +12,11 @@ from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.output_name import BEGIN, STEP, TRAINING, OutputName
 from equiv.core.results import CheckResult, Finding
 from equiv.errors import EquivError
-from equiv.programs.compiled import part_inputs, probe_inputs
+from equiv.programs.compiled import probe_inputs
 from equiv.programs.counters import find_counters
 from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.jaxpr import count_equations
+from equiv.programs.joined_programs import part_inputs
 from equiv.programs.probes import Probe, perturb_by_ulp
 from equiv.programs.program import Program
 from equiv.programs.prover.first_difference import find_other_updates

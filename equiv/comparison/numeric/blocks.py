@@ -1,8 +1,8 @@
 """Responses to rounding by blocks of like scale, measured from a few runs; see `equiv.core.budget`. NumPy only."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import ml_dtypes
 import numpy as np
@@ -27,24 +27,7 @@ def measure_blocks(base: np.ndarray, moved: Sequence[np.ndarray]) -> Responses:
         base: the output, of a float dtype.
         moved: the same output of runs with every input moved by one ulp.
     """
-    wide = base.astype("float64").ravel()
-    known = np.isfinite(wide)
-    if not known.any():
-        return Responses()
-    # Most outputs are finite everywhere, and then nothing is copied.
-    chosen = slice(None) if known.all() else known
-    wide = wide[chosen]
-    moves = [_finite_change(wide, one.ravel()[chosen]) for one in moved] or [np.zeros_like(wide)]
-    exponents = magnitude_exponents(wide)
-    present = np.flatnonzero(np.bincount(exponents - ZERO_EXPONENT)) + ZERO_EXPONENT
-    present = present[present != ZERO_EXPONENT]
-    largest = max(float(np.max(one, initial=0.0)) for one in moves)
-    if not present.size:
-        return Responses(largest)
-    whole = rounding_response(largest, ulp(base.dtype), largest_finite(base))
-    samples = list(_block_samples(moves, _block_of(exponents, present), present.size))
-    blocks = (min(whole, bound) for bound in _block_bounds(present.tolist(), samples))
-    return Responses(largest, tuple(map(int, present)), tuple(blocks))
+    return BlockTally().add(base, moved).responses
 
 
 def _finite_change(base: np.ndarray, moved: np.ndarray) -> np.ndarray:
@@ -90,6 +73,58 @@ class BlockSamples:
         return self.top * sampling_level(self.second**2 / self.fourth)
 
 
+@dataclass(frozen=True)
+class BlockTally:
+    """The responses of one output, of which one part was measured after the other.
+
+    Attributes:
+        largest: the largest change.
+        size: the largest finite magnitude of the output.
+        ulp: of its dtype.
+        blocks: exponent to the responses of its block; zeros have `ZERO_EXPONENT`.
+    """
+
+    largest: float = 0.0
+    size: float = 0.0
+    ulp: float = 0.0
+    blocks: Mapping[int, BlockSamples] = field(default_factory=dict)
+
+    def add(self, base: np.ndarray, moved: Sequence[np.ndarray]) -> "BlockTally":
+        """Add a part; arguments as of `measure_blocks`."""
+        wide = base.astype("float64").ravel()
+        known = np.isfinite(wide)
+        if not known.any():
+            return self
+        # Most outputs are finite everywhere, and then nothing is copied.
+        chosen = slice(None) if known.all() else known
+        wide = wide[chosen]
+        moves = [_finite_change(wide, one.ravel()[chosen]) for one in moved] or [np.zeros_like(wide)]
+        exponents = magnitude_exponents(wide)
+        present = np.flatnonzero(np.bincount(exponents - ZERO_EXPONENT)) + ZERO_EXPONENT
+        places = _block_of(exponents, present[present != ZERO_EXPONENT])
+        if present[0] == ZERO_EXPONENT:
+            places = np.where(exponents == ZERO_EXPONENT, 0, places + 1)
+        found = dict(self.blocks)
+        for exponent, one in zip(present.tolist(), _block_samples(moves, places, present.size), strict=True):
+            found[exponent] = found[exponent].join(one) if exponent in found else one
+        largest = max(float(np.max(one, initial=0.0)) for one in moves)
+        size = float(np.max(np.abs(wide), initial=0.0))
+        return BlockTally(max(self.largest, largest), max(self.size, size), ulp(base.dtype), found)
+
+    @property
+    def responses(self) -> Responses:
+        """The responses of all parts together."""
+        present = sorted(one for one in self.blocks if one != ZERO_EXPONENT)
+        if not present:
+            return Responses(self.largest)
+        samples = [self.blocks[one] for one in present]
+        if ZERO_EXPONENT in self.blocks:
+            samples[0] = self.blocks[ZERO_EXPONENT].join(samples[0])
+        whole = rounding_response(self.largest, self.ulp, self.size)
+        blocks = (min(whole, bound) for bound in _block_bounds(present, samples))
+        return Responses(self.largest, tuple(present), tuple(blocks))
+
+
 def _block_samples(moves: Sequence[np.ndarray], places: np.ndarray, blocks: int) -> Iterator[BlockSamples]:
     tops = np.zeros(blocks)
     for one in moves:
@@ -124,19 +159,21 @@ def _block_bounds(exponents: Sequence[int], blocks: Sequence[BlockSamples]) -> I
         yield bound
 
 
-def element_responses(known: Responses, array: np.ndarray) -> np.ndarray:
+def element_responses(known: Responses, array: np.ndarray, largest: float | None = None) -> np.ndarray:
     """Look up the response of every element.
 
     Args:
         known: the responses of its output.
-        array: the output, of a float dtype.
+        array: the output, or a part of it, of a float dtype.
+        largest: the largest finite magnitude of the whole output; None: the array is the whole.
 
     Returns:
         Float64, of the array's shape; finite, also where the array is not.
     """
     wide = array.astype("float64")
     wide = np.where(np.isfinite(wide), wide, 0.0)
-    whole = rounding_response(known.largest, ulp(array.dtype), largest_finite(array))
+    largest = largest_finite(array) if largest is None else largest
+    whole = rounding_response(known.largest, ulp(array.dtype), largest)
     if not known.exponents:
         return np.full(wide.shape, whole)
     responses = np.array(known.blocks)[_block_of(magnitude_exponents(wide), np.array(known.exponents))]
@@ -172,6 +209,8 @@ def smallest_responses(dtype: np.dtype, array: np.ndarray) -> np.ndarray:
 
 def _block_of(exponents: np.ndarray, present: np.ndarray) -> np.ndarray:
     """The number of the block with each exponent; of the next larger one where there is none."""
+    if not present.size:
+        return np.zeros(exponents.shape, int)
     # Looked up in a table: a search for every element takes several times as long.
     first, last = int(present[0]), int(present[-1])
     table = np.searchsorted(present, np.arange(first, last + 1))

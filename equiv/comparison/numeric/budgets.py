@@ -1,11 +1,12 @@
 """The rounding budget of every element of one output; see `equiv.core.budget`. NumPy only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from equiv.comparison.numeric.arrays import ArrayPair
 from equiv.comparison.numeric.blocks import element_responses, largest_finite
+from equiv.comparison.numeric.held_outputs import largest_value
 from equiv.comparison.observation import Comparison, RoundingNoise, Sample
 from equiv.core.budget import Responses, rounding_growth, rounding_response
 from equiv.core.output_name import OutputName
@@ -28,7 +29,12 @@ class Budgets:
 
 
 def output_budgets(
-    comparison: Comparison, probe: str, output: OutputName, arrays: ArrayPair, in_float64: bool
+    comparison: Comparison,
+    probe: str,
+    output: OutputName,
+    arrays: ArrayPair,
+    in_float64: bool,
+    largest: float | None = None,
 ) -> Budgets:
     """Compute the budget of every element: of the worse conditioned port, where that was measured.
 
@@ -36,12 +42,14 @@ def output_budgets(
         comparison: of which the noise is used.
         probe: the probe.
         output: the output of the reference.
-        arrays: its value in both ports, of one shape and float dtype.
+        arrays: its value in both ports, or a part of it, of one shape and float dtype.
         in_float64: whether they are those of the float64 runs.
+        largest: the largest finite magnitude of the reference's whole output; None: the arrays are the whole.
     """
     left, _ = arrays
+    largest = largest_finite(left) if largest is None else largest
     known = find_responses(comparison.noise, probe, output, in_float64)
-    responses = element_responses(known, left)
+    responses = element_responses(known, left, largest)
     for noise, array in zip(comparison.own_rounding, arrays, strict=True):
         if noise is not None:
             found = (noise.float64 if in_float64 else noise.native).get(probe, {}).get(output)
@@ -52,9 +60,22 @@ def output_budgets(
     zero = _model_gradient_scale(comparison.reference.samples[probe], output, in_float64) * size * growth
     if zero:
         # Gradients are sums of what flows back through the whole model, in which those of this size are noise.
-        whole = growth * rounding_response(known.largest, size, largest_finite(left))
+        whole = growth * rounding_response(known.largest, size, largest)
         budgets = np.maximum(budgets, min(zero, whole))
     return Budgets(responses, budgets, zero)
+
+
+def add_distance(budgets: Budgets, distance: Responses, array: np.ndarray, largest: float | None = None) -> Budgets:
+    """Native budgets that allow for the reference's own distance from its float64 run, where it is unstable.
+
+    Args:
+        budgets: of the elements of the array.
+        distance: that distance, in blocks of the whole output.
+        array: the reference's native output, or a part of it.
+        largest: as of `element_responses`.
+    """
+    rounded = limit_finite(2.0, element_responses(distance, array, largest))
+    return replace(budgets, elements=np.maximum(budgets.elements, rounded))
 
 
 def limit_finite(factor: float, array: np.ndarray) -> np.ndarray:
@@ -80,7 +101,7 @@ def _model_gradient_scale(sample: Sample, output: OutputName, in_float64: bool) 
         return 0.0
     outputs = sample.float64 if in_float64 and sample.float64 is not None else sample.native
     return max(
-        largest_finite(array)
-        for other, array in outputs.items()
+        largest_value(outputs, other)
+        for other in outputs
         if other.kind == "gradient" and other.program == output.program
     )

@@ -11,7 +11,7 @@ import numpy as np
 from equiv.comparison.numeric import arrays as plain
 from equiv.comparison.numeric.arrays import ArrayPair
 from equiv.comparison.numeric.blocks import element_responses, finite_difference, largest_finite, measure_blocks
-from equiv.comparison.numeric.budgets import Budgets, find_responses, limit_finite, output_budgets, over_budget
+from equiv.comparison.numeric.budgets import Budgets, add_distance, find_responses, output_budgets, over_budget
 from equiv.comparison.observation import FRESH_STATE, Comparison
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.grades import EQUAL_GRADES, INPUT_CONDITIONS, Grade
@@ -119,17 +119,24 @@ def _severity(finding: Finding) -> float:
 
 
 def _compare_on_probe(comparison: Comparison, probe: str, output: OutputName, other: OutputName) -> Finding:
+    if output == other and (probe, output) in comparison.folded:
+        return comparison.folded[probe, output]
     ours, theirs = comparison.reference.samples[probe], comparison.candidate.samples[probe]
     if other not in theirs.native:
         note = "the candidate does not return it"
         return Finding(str(output), "refuted", probe=probe, note=note, output=output)
     proof = _proof_of(comparison, output, other, probe)
-    # What is proved as the ports compute it needs no float64 run, which may have rounded a constant that they share.
-    decided = proof is not None and FLOAT64_CONSTANTS not in proof.rewrites
+    decided = is_decided_natively(comparison, output, probe, other)
     float64 = None if decided else plain.float64_pair(ours, theirs, output, other)
     # The same function in real numbers: then even rounding that leaves no digit is rounding.
     proved = proof is not None and proof.grade == "proved modulo" and not INPUT_CONDITIONS.intersection(proof.rewrites)
     return compare_arrays(comparison, probe, output, (ours.native[output], theirs.native[other]), float64, proved)
+
+
+def is_decided_natively(comparison: Comparison, output: OutputName, probe: str, other: OutputName) -> bool:
+    """Whether no float64 run is looked at: what is proved as it stands may share a constant that it has rounded."""
+    proof = _proof_of(comparison, output, other, probe)
+    return proof is not None and FLOAT64_CONSTANTS not in proof.rewrites
 
 
 def compare_arrays(
@@ -191,15 +198,15 @@ def _compare_values(
         return plain.compare_integers(left, right)
     own = output_budgets(comparison, probe, output, native, in_float64=False)
     if float64 is None:
-        return _make_finding(output, _worst_element(native, own), None, comparison)
-    judged = _worst_element(float64, output_budgets(comparison, probe, output, float64, in_float64=True))
+        return make_finding(output, worst_element(native, own), None, comparison)
+    judged = worst_element(float64, output_budgets(comparison, probe, output, float64, in_float64=True))
     # The reference's own distance from its float64 run is rounding too, where it is unstable.
-    rounded = element_responses(measure_blocks(left, [float64[0]]), left)
-    own = replace(own, elements=np.maximum(own.elements, limit_finite(2.0, rounded)))
-    return _make_finding(output, _worst_element(native, own), judged, comparison)
+    own = add_distance(own, measure_blocks(left, [float64[0]]), left)
+    return make_finding(output, worst_element(native, own), judged, comparison)
 
 
-def _worst_element(arrays: ArrayPair, budgets: Budgets) -> Difference:
+def worst_element(arrays: ArrayPair, budgets: Budgets) -> Difference:
+    """Find the element with the largest error over its budget."""
     left, right = arrays
     if not left.size:
         return Difference(0.0, 0.0, 0.0, (), "", "", budgets.zero, 0.0)
@@ -221,9 +228,8 @@ def _element_text(array: np.ndarray, index: tuple[np.intp, ...]) -> str:
     return f"{float(array[index]):.9g}"
 
 
-def _make_finding(
-    output: OutputName, native: Difference, float64: Difference | None, comparison: Comparison
-) -> Finding:
+def make_finding(output: OutputName, native: Difference, float64: Difference | None, comparison: Comparison) -> Finding:
+    """Grade the worst elements of the native and the float64 run; output and probe are not named yet."""
     judge = float64 or native
     grade, note = _grade(native, float64, comparison)
     if grade == "refuted" and float64 is not None and float64.ratio <= 1:

@@ -24,11 +24,16 @@ MAP_ROWS, MAP_COLUMNS = 16, 40
 
 def add_spreads(comparison: Comparison, check: CheckResult) -> CheckResult:
     """Add spreads to the worst findings of a check."""
-    measured = sorted((item for item in check.findings if item.error), key=_budget_ratio, reverse=True)
-    unproved = [item for item in measured if not item.grade.startswith("proved")]
-    chosen = {item.place: finding_spread(comparison, item) for item in unproved[:MAX_SPREADS] or measured[:1]}
+    chosen = {item.place: finding_spread(comparison, item) for item in worst_findings(check)}
     findings = tuple(replace(item, spread=chosen.get(item.place)) for item in check.findings)
     return replace(check, findings=findings)
+
+
+def worst_findings(check: CheckResult) -> list[Finding]:
+    """Select the findings of a check whose spread is shown."""
+    measured = sorted((item for item in check.findings if item.error), key=_budget_ratio, reverse=True)
+    unproved = [item for item in measured if not item.grade.startswith("proved")]
+    return unproved[:MAX_SPREADS] or measured[:1]
 
 
 def _budget_ratio(finding: Finding) -> float:

@@ -13,7 +13,8 @@ from jax.extend.core import jaxpr_as_fun
 from equiv.backends.build import call_user_code
 from equiv.comparison.observation import Outputs
 from equiv.core.output_name import BEGIN, STEP, TRAINING, InputName, OutputName, ProgramName, leaf_input
-from equiv.programs.compiled import FAST_COMPILE_OPTIONS, part_inputs, probe_inputs
+from equiv.programs.compiled import FAST_COMPILE_OPTIONS, probe_inputs
+from equiv.programs.joined_programs import part_inputs
 from equiv.programs.probes import Probe
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.prove import all_programs

@@ -1,21 +1,22 @@
 """Compile a traced port and run it on the probes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from equiv.backends.base import Port
 from equiv.backends.build import call_user_code
+from equiv.comparison.numeric.held_outputs import hold_outputs
 from equiv.comparison.numeric.probe_set import make_probes
-from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS, PortOutputs, Sample, TrainStepKind
+from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS, Outputs, PortOutputs, Sample, TrainStepKind
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import TRAINING, ProgramName, trained_leaf
 from equiv.errors import PortError
 from equiv.programs import compile_thread as background
 from equiv.programs.built_case import BuiltCase
-from equiv.programs.compiled import Executable, NamedOutputs, lower_programs, run_observed
-from equiv.programs.exercise import Observed
+from equiv.programs.compiled import Executable, NamedOutputs, join_parts, lower_programs, stream_outputs
+from equiv.programs.exercise import Observed, merge_observed
 from equiv.programs.key_reuse import lower_keys
 from equiv.programs.probes import NamedArrays, Probe
 from equiv.programs.program import KeyReuse
@@ -114,17 +115,16 @@ def run_on_probe(
     runs = [(compiled.native, reference.native if reference else None)]
     if compiled.float64 is not None:
         runs.append((compiled.float64, reference.float64 if reference else None))
-    outputs, exercised = [], list[Observed]()
+    outputs, exercised = list[Outputs](), list[Observed]()
     for executable, theirs in runs:
         taken = {} if theirs is None else {leaf: theirs[trained_leaf(leaf)][-1] for leaf in converted}
-        found, observed = run_then_eval(executable, probe, own, taken)
+        if executable.training is None:
+            found, observed = run_then_eval(executable, probe, own, taken)
+        else:
+            found, observed = hold_outputs(partial(stream_then_eval, executable, probe, own, taken))
         outputs.append(found)
         exercised.append(observed)
     return Sample(outputs[0], outputs[1] if len(outputs) > 1 else None, exercised[0])
-
-
-def _run_once(executable: Executable, probe: Probe, own: NamedArrays) -> tuple[NamedOutputs, Observed]:
-    return call_user_code(executable.programs.port, "running", partial(run_observed, executable, probe, own))
 
 
 def run_then_eval(
@@ -135,17 +135,35 @@ def run_then_eval(
     Returns:
         Their outputs, and what the first run exercised.
     """
+    parts = list(stream_then_eval(executable, probe, own, taken))
+    return join_parts([outputs for outputs, _ in parts]), merge_observed([observed for _, observed in parts])
+
+
+def stream_then_eval(
+    executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays
+) -> Iterator[tuple[NamedOutputs, Observed]]:
+    """Yield the same outputs in parts: where training is large the calls, each step, and the eval after them."""
     table = executable.table
-    outputs, exercised = _run_once(executable, probe, own)
-    if probe.name == LARGE_INPUTS:
-        return {name: value for name, value in outputs.items() if name.program != TRAINING}, exercised
-    if not table.names("state") or executable.programs.step is None:
-        return outputs, exercised
-    trained = {name: outputs[trained_leaf(name)][-1] for name in table.names()} | taken
-    again, _ = _run_once(executable, replace(probe, variables={}), trained)
-    after = {replace(name, after_training=True): value for name, value in again.items() if name.program.is_evaluation}
-    kept = {name: value for name, value in outputs.items() if probe.name != FRESH_STATE or name.program == TRAINING}
-    return {**kept, **after}, exercised
+    evaluated = probe.name != LARGE_INPUTS and bool(table.names("state")) and executable.programs.step is not None
+    trained: NamedArrays = {}
+    for outputs, observed in _stream(executable, probe, own):
+        if probe.name == LARGE_INPUTS:  # nothing is trained on them
+            outputs = {name: array for name, array in outputs.items() if name.program != TRAINING}
+        if evaluated:
+            trained |= {name: outputs[one][-1] for name in table.names() if (one := trained_leaf(name)) in outputs}
+        if evaluated and probe.name == FRESH_STATE:
+            outputs = {name: array for name, array in outputs.items() if name.program == TRAINING}
+        yield outputs, observed
+    if evaluated:
+        again, _ = next(_stream(executable, replace(probe, variables={}), trained | taken))
+        later = {replace(name, after_training=True): value for name, value in again.items()}
+        yield {name: value for name, value in later.items() if name.program.is_evaluation}, {}
+
+
+def _stream(executable: Executable, probe: Probe, own: NamedArrays) -> Iterator[tuple[NamedOutputs, Observed]]:
+    parts = stream_outputs(executable, probe, own)
+    while (part := call_user_code(executable.programs.port, "running", lambda: next(parts, None))) is not None:
+        yield part
 
 
 def describe_port(built_case: BuiltCase, backend: str) -> PortOutputs:

@@ -18,8 +18,9 @@ from equiv.core.leaves import LeafTable
 from equiv.core.output_name import BEGIN, TRAINING, OutputName, ProgramName, batch_input, leaf_input
 from equiv.errors import PortError
 from equiv.programs.built_case import BuiltCase
-from equiv.programs.compiled import number_draws, part_inputs, probe_inputs
+from equiv.programs.compiled import probe_inputs
 from equiv.programs.eager import evaluate_eagerly
+from equiv.programs.joined_programs import number_draws, part_inputs
 from equiv.programs.probes import NamedArrays, Probe, to_float64
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.prove import all_programs

@@ -1,0 +1,54 @@
+"""Run the reference on probes on which its outputs are finite, so that something is compared."""
+
+import numpy as np
+
+from equiv.comparison.numeric.held_outputs import count_nonfinite
+from equiv.comparison.numeric.probe_set import make_probes
+from equiv.comparison.numeric.run_port import CompiledPort, run_on_probe
+from equiv.comparison.observation import LARGE_INPUTS, Sample
+from equiv.comparison.state import CaseState
+from equiv.programs.content import calls_foreign_code
+from equiv.programs.probes import Probe
+
+PARAMETER_SCALES = (1.0, 0.5, 0.25, 0.125)
+"""Factors on the probe's parameters, tried one after the other until the reference's outputs are finite."""
+
+
+def run_on_probes(state: CaseState, compiled: CompiledPort) -> tuple[dict[str, Sample], list[Probe]]:
+    """Run the reference on its probes: those that the case has already, else those on which its outputs are finite."""
+    used = list(state.probes.get(state.reference, ()))
+    if used:
+        return {probe.name: run_on_probe(compiled, probe) for probe in used}, used
+    parts = (part for traced in state.traced.values() for part in traced.programs.parts)
+    foreign = any(calls_foreign_code(part.jaxpr) for part in parts)
+    tries: list[tuple[int, dict[str, Sample], list[Probe]]] = []
+    for spread in PARAMETER_SCALES:
+        for far in (True, False) if foreign else (False,):
+            used = make_probes(state.built_case, compiled.table, spread, state.seeds, state.proved, far)
+            given = {probe.name: run_on_probe(compiled, probe) for probe in used}
+            if LARGE_INPUTS in given and _overflows(given[LARGE_INPUTS], given[used[0].name]):
+                # The reference itself overflows there: its outputs cannot be compared.
+                used = [one for one in used if one.name != LARGE_INPUTS]
+                given = {probe.name: given[probe.name] for probe in used}
+            counts = [_count_nonfinite(one) for name, one in given.items() if name != LARGE_INPUTS]
+            tries.append((sum(counts), given, used))
+            if LARGE_INPUTS in given or state.proved:
+                break
+        if not tries[-1][0]:
+            break
+    # A mask of -inf is in every try, and no reason for small parameters.
+    _, given, used = min(tries, key=lambda one: (one[0], -len(one[2])))
+    return given, used
+
+
+def _count_nonfinite(given: Sample) -> int:
+    return sum(count_nonfinite(given.native, output) for output in given.native)
+
+
+def _overflows(large: Sample, ordinary: Sample) -> bool:
+    """Whether a native output has values that are not finite where it has finite ones on an ordinary probe."""
+    return any(
+        bool(np.any(~np.isfinite(large.native[output]) & np.isfinite(ordinary.native[output])))
+        for output in large.native
+        if count_nonfinite(large.native, output)
+    )
