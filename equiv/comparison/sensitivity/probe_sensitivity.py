@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from equiv.backends.build import call_user_code
+from equiv.comparison.numeric.held_outputs import output_dtype
 from equiv.comparison.numeric.rounding import measure_responses
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import FRESH_STATE, RoundingNoise
@@ -101,5 +102,6 @@ def _finer_run(compiled: CompiledPort, reference: Reference, factor: float) -> B
 
 
 def _is_narrow(reference: Reference, probe: Probe) -> bool:
-    dtypes = {array.dtype for array in reference.observed.samples[probe.name].native.values()}
+    outputs = reference.observed.samples[probe.name].native
+    dtypes = {dtype for name in outputs if (dtype := output_dtype(outputs, name)) is not None}
     return any(str(dtype) in FLOAT_DTYPES and ulp(dtype) > ulp(np.dtype("float32")) for dtype in dtypes)
