@@ -135,7 +135,7 @@ def test_gradients_that_differ_only_at_kinks_are_a_remark():
     )
 
 
-def test_gradients_that_overflow_in_one_port_are_told_with_the_inputs():
+def test_gradients_that_overflow_in_one_port_are_told():
     """Those of `y / (1 + exp(-y))` do, beyond what any ordinary input is; within that they are refuted."""
     (gradients,) = [one for one in right().checks if one.check == "gradients"]
     (remark,) = (one for one in gradients.remarks if "finite in one port alone" in one)

@@ -489,7 +489,7 @@ def test_a_frozen_reference_has_edge_probes_of_its_own():
     assert found == {"cap": "around 60", "top": "zero inputs"}
 
 
-def test_what_only_the_candidate_asks_is_said_beside_a_frozen_reference():
+def test_what_only_the_candidate_asks_is_said():
     """The frozen reference cannot be run where only the candidate has a threshold."""
     cap = "jnp.where(y > 60, 0.0, jnp.where(y < -1e4, 1.0, y))"
     result = compare_with_frozen(activation(cap, "jnp.argmax(y, -1)"), frozen_activation())
