@@ -34,7 +34,8 @@ from equiv.programs.mutation.catalogue import FAULTS
 from equiv.programs.mutation.mutate import mutate_randomly
 from equiv.programs.mutation.random_edits import RANDOM_FAULTS
 from equiv.programs.primitives import CALLS
-from equiv.programs.prover.prove import input_dependencies, mirrored_inputs
+from equiv.programs.prover.dependencies import input_dependencies
+from equiv.programs.prover.prove import mirrored_inputs
 
 TOLERANCE = {False: 1e-4, True: 1e-9}
 """How far numbers of equal programs may be apart, of their scale, by whether they are float64."""

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -38,8 +39,7 @@ def map_port(layers: tuple[Layer, ...], port: Port, library: Library) -> LeafTab
             shared = f"{port.name}: {key} {_native_spec(port, key)}, shared by {blocks[0].name} and others"
             packing.check_regions(shared, port.leaves[key].shape, regions)
     found = [leaf for blocks in mapped.values() for leaf in blocks]
-    names = [leaf.name for leaf in found]
-    if twice := [name for name in names if names.count(name) > 1]:
+    if twice := [name for name, count in Counter(leaf.name for leaf in found).items() if count > 1]:
         keys = " and ".join(str(leaf.key) for leaf in found if leaf.name == twice[0])
         raise CaseError(
             f"{port.name}: {twice[0]} is the name of two leaves, {keys}; only one would be compared.",
@@ -224,10 +224,10 @@ def to_native_leaves(table: LeafTable, variables: Mapping[str, Any], float64: bo
 
 def leaves_by_native_key(table: LeafTable) -> dict[NativeKey, tuple[MappedLeaf, ...]]:
     """Native key to the canonical leaves that it contains: one, or several blocks."""
-    leaves: dict[NativeKey, tuple[MappedLeaf, ...]] = {}
+    leaves: dict[NativeKey, list[MappedLeaf]] = {}
     for leaf in table.leaves:
-        leaves[leaf.key] = (*leaves.get(leaf.key, ()), leaf)
-    return leaves
+        leaves.setdefault(leaf.key, []).append(leaf)
+    return {key: tuple(held) for key, held in leaves.items()}
 
 
 def to_canonical_variables(table: LeafTable, native: Mapping[NativeKey, Any]) -> dict[str, Any]:

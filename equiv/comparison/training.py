@@ -1,6 +1,8 @@
 """What the training of two ports has in common, and what one of them keeps for itself."""
 
 from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import or_
 
 from equiv.backends.build import DEFAULT_RATE, DefaultSgd
 from equiv.comparison.observation import TrainStepKind
@@ -9,7 +11,8 @@ from equiv.comparison.state import CaseState
 from equiv.core.case import Case
 from equiv.core.output_name import TRAINING, InputName, OutputName
 from equiv.core.results import Finding
-from equiv.programs.prover.prove import Dependencies, NumberedPort
+from equiv.programs.prover.dependencies import Dependencies
+from equiv.programs.prover.prove import NumberedPort
 
 TrainStepKinds = tuple[TrainStepKind, TrainStepKind]
 """Whose train step the reference and the candidate are trained with."""
@@ -85,11 +88,11 @@ def idle_slots(left: NumberedPort, right: NumberedPort) -> dict[OutputName, str]
 def _used_inputs(needs: Dependencies, alone: Iterable[OutputName]) -> frozenset[InputName]:
     """The inputs that outputs of both ports depend on, after any number of steps."""
     left_over = set(alone)
-    used = frozenset[InputName]().union(*(inputs for name, inputs in needs.items() if name not in left_over))
-    while found := {name for name in left_over if name.as_input in used}:
+    used = reduce(or_, (mask for name, mask in needs.masks.items() if name not in left_over), 0)
+    while found := {name for name in left_over if needs.mask((name.as_input,)) & used}:
         left_over -= found
-        used = used.union(*(needs[name] for name in found))
-    return used
+        used = reduce(or_, (needs.masks[name] for name in found), used)
+    return needs.names(used)
 
 
 def describe_idle_slots(ports: tuple[str, str], kept: Mapping[OutputName, str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ a train state, the dict that a user keeps it in. Two ports then name the same sl
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from equiv.backends.base import pytree_path
+from equiv.backends.leaf_table import leaves_by_native_key
 from equiv.core.layouts import Identity, optimizer_layout
 from equiv.core.leaves import LeafSpec, MappedLeaf, NativeKey
 from equiv.core.output_name import InputName, bookkeeping_input, leaf_input, optimizer_count, optimizer_slot
@@ -35,6 +36,9 @@ class CarryLeaf:
     name: InputName
     mapped: MappedLeaf
 
+
+HeldLeaves = Mapping[NativeKey, tuple[MappedLeaf, ...]]
+"""Native leaf to the canonical leaves, or blocks of them, that it holds."""
 
 CarryLeafParts = tuple[CarryLeaf, ...]
 """The canonical leaves, or blocks of them, that one leaf of the carry of training holds."""
@@ -75,8 +79,9 @@ class _CarryPath:
 
 def map_carry_leaves(tracer: Tracer, carry: Any) -> list[CarryLeafParts]:
     """Map each leaf of a carry to canonical leaves, in the order of its pytree."""
+    ends = _native_ends(tracer)
     paths = [
-        _fit_path(tracer, tuple(pytree_path(path).split("/")), np.shape(leaf))
+        _fit_path(tracer, ends, tuple(pytree_path(path).split("/")), np.shape(leaf))
         for path, leaf in jax.tree_util.tree_flatten_with_path(carry)[0]
     ]
     variables = _choose_variables(tracer, paths)
@@ -84,23 +89,33 @@ def map_carry_leaves(tracer: Tracer, carry: Any) -> list[CarryLeafParts]:
     for index, path in enumerate(paths):
         if path.key is not None and index not in variables:
             moments.setdefault(path.node[0], set()).add(path.node[1])
-    seen = Counter[tuple[Any, ...]]()
+    seen, held = Counter[tuple[Any, ...]](), leaves_by_native_key(tracer.table)
     return [
-        _variable_parts(tracer, path) if index in variables else _slot_parts(tracer, path, moments, seen)
+        _variable_parts(tracer, path, held) if index in variables else _slot_parts(path, held, moments, seen)
         for index, path in enumerate(paths)
     ]
 
 
-def _fit_path(tracer: Tracer, words: tuple[str, ...], shape: tuple[int, ...]) -> _CarryPath:
+def _native_ends(tracer: Tracer) -> dict[str, list[NativeKey]]:
+    """Map the paths of native leaves, as they stand in the path of a carry, to the leaves."""
+    ends: dict[str, list[NativeKey]] = {}
+    for key in tracer.port.leaves:
+        ends.setdefault(key.path.replace(".", "/"), []).append(key)
+    return ends
+
+
+def _fit_path(
+    tracer: Tracer, ends: Mapping[str, Sequence[NativeKey]], words: tuple[str, ...], shape: tuple[int, ...]
+) -> _CarryPath:
     """Find the native leaf with the longest path that a path ends with; an optimizer has slots of parameters only."""
     best, text = _CarryPath(words, shape), "/".join(words)
-    for key in tracer.port.leaves:
-        native = key.path.replace(".", "/")
-        if not f"/{text}".endswith(f"/{native}") or (best.of_optimizer and tracer.port.collections[key] != "params"):
-            continue
-        score = len(native) + 0.5 * (f"/{key.collection}/{native}" in f"/{text}")
-        if score > best.score:
-            best = replace(best, key=key, score=score)
+    for native in ("/".join(words[start:]) for start in range(len(words))):
+        for key in ends.get(native, ()):
+            if best.of_optimizer and tracer.port.collections[key] != "params":
+                continue
+            score = len(native) + 0.5 * (f"/{key.collection}/{native}" in f"/{text}")
+            if score > best.score:
+                best = replace(best, key=key, score=score)
     return best
 
 
@@ -121,16 +136,15 @@ def _choose_variables(tracer: Tracer, paths: Sequence[_CarryPath]) -> set[int]:
     return chosen | set(best.values())
 
 
-def _variable_parts(tracer: Tracer, path: _CarryPath) -> CarryLeafParts:
+def _variable_parts(tracer: Tracer, path: _CarryPath, held: HeldLeaves) -> CarryLeafParts:
     assert path.key is not None, "a variable has a native leaf"
     if tracer.port.collections[path.key] == "random":
         return (_unmapped_leaf(random_input(path.key), path.shape),)
-    held = [leaf for leaf in tracer.table.leaves if leaf.key == path.key]
-    return tuple(CarryLeaf(leaf_input(leaf.name), leaf) for leaf in held)
+    return tuple(CarryLeaf(leaf_input(leaf.name), leaf) for leaf in held.get(path.key, ()))
 
 
 def _slot_parts(
-    tracer: Tracer, path: _CarryPath, moments: dict[tuple[str, ...], set[str]], seen: Counter[tuple[Any, ...]]
+    path: _CarryPath, held: HeldLeaves, moments: dict[tuple[str, ...], set[str]], seen: Counter[tuple[Any, ...]]
 ) -> CarryLeafParts:
     """Name a slot by its role and parameter, a count by its role and the slots that it is kept with.
 
@@ -142,8 +156,8 @@ def _slot_parts(
     seen[same] += 1
     number = seen[same]
     if path.key is not None:
-        held = [leaf for leaf in tracer.table.leaves if leaf.key == path.key]
-        return tuple(_slot_leaf(optimizer_slot(role, leaf.name, number), leaf, path) for leaf in held)
+        leaves = held.get(path.key, ())
+        return tuple(_slot_leaf(optimizer_slot(role, leaf.name, number), leaf, path) for leaf in leaves)
     name = optimizer_count(role, beside, number) if path.of_optimizer else bookkeeping_input(role, number)
     return (_unmapped_leaf(name, path.shape),)
 

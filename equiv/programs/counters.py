@@ -16,7 +16,7 @@ from jax.extend.core import jaxpr_as_fun
 from equiv.core.output_name import BEGIN, STEP, InputName, carried_output
 from equiv.programs.jaxpr import Interpreter, read_scan
 from equiv.programs.program import Program, Programs
-from equiv.programs.prover.prove import input_dependencies
+from equiv.programs.prover.dependencies import input_dependencies
 from equiv.programs.transform import select_outputs
 
 COUNTED_STEPS = 2048
@@ -174,7 +174,8 @@ def _may_count(name: InputName, aval: Any) -> bool:
 
 def _only(program: Program, outputs: tuple[Any, ...]) -> Program:
     """A program with some of its outputs, and with the inputs that these need."""
-    return select_outputs(program, tuple(name for name in program.outputs if name in outputs), every_input=False)
+    wanted = set(outputs)
+    return select_outputs(program, tuple(name for name in program.outputs if name in wanted), every_input=False)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ class Tracer:
         port, variables = self.port, {name: inputs[leaf_input(name)] for name in self.table.names()}
         native = to_native_leaves(self.table, variables, self.float64)
         random = {key: inputs[random_input(key)] for key in port.leaves if port.collections[key] == "random"}
-        return {key: {**native, **random}[key] for key in port.leaves}
+        given = {**native, **random}
+        return {key: given[key] for key in port.leaves}
 
 
 def random_input(key: NativeKey) -> InputName:

@@ -121,8 +121,9 @@ def select_outputs(program: Program, outputs: tuple[OutputName, ...], every_inpu
 
 def _prune(program: Program, outputs: tuple[OutputName, ...], optional: tuple[InputName, ...]) -> Program:
     """Keep some outputs; remove dead equations, and those of the optional inputs that nothing depends on."""
-    keep = [name in outputs for name in program.outputs]
-    closed, used = _remove_dead(program.jaxpr, keep, [name not in optional for name in program.inputs])
+    kept, may_go = set(outputs), set(optional)
+    keep = [name in kept for name in program.outputs]
+    closed, used = _remove_dead(program.jaxpr, keep, [name not in may_go for name in program.inputs])
     inputs = tuple(name for name, use in zip(program.inputs, used, strict=True) if use)
     return replace(program, jaxpr=closed, inputs=inputs, outputs=outputs)
 

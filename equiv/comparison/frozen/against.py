@@ -1,6 +1,8 @@
 """Compare ports with a frozen reference, whose library need not be installed."""
 
 from dataclasses import replace
+from functools import reduce
+from operator import or_
 
 from equiv.backends.build import DefaultSgd
 from equiv.backends.environment import describe_environment
@@ -17,6 +19,7 @@ from equiv.errors import CaseError
 from equiv.programs.built_case import build_case, share_train_step
 from equiv.programs.probes import Probe
 from equiv.programs.program import Program, Programs
+from equiv.programs.prover.dependencies import Dependencies
 from equiv.programs.prover.proof import Form
 from equiv.programs.prover.prove import NumberedPort
 from equiv.programs.prover.version import fingerprint
@@ -112,10 +115,8 @@ def _number_frozen(frozen: FrozenReference, table: LeafTable) -> NumberedPort:
     side = NumberedPort(programs, table, lambda _: None, frozen=True)
     for part in (*frozen.parts, frozen.begin, frozen.step):
         side.casts[part.name] = part.casts
-        side.needs[part.name] = {
-            output: frozenset(part.inputs[number] for number in numbers)
-            for output, numbers in zip(part.outputs, part.needs, strict=True)
-        }
+        masks = (reduce(or_, (1 << number for number in numbers), 0) for numbers in part.needs)
+        side.needs[part.name] = Dependencies(part.inputs, dict(zip(part.outputs, masks, strict=True)))
     for names in frozen.names if frozen.prover == fingerprint() else ():
         side.known[Form(names.precision), frozenset(names.rules), names.program] = names.outputs
         side.applied.setdefault((Form(names.precision), names.program), set()).update(names.rules)

@@ -6,18 +6,18 @@ constants are not rounded yet: first with the ports' casts, then without. Only t
 reported.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any
 
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import BEGIN, STEP, TRAINING, InputName, OutputName, ProgramName, leaf_input
 from equiv.programs.content import digest
-from equiv.programs.jaxpr import Interpreter, count_equations, read_scan
+from equiv.programs.jaxpr import count_equations
 from equiv.programs.keep_casts import has_casts
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.algebra import CONDITIONS, Algebra
+from equiv.programs.prover.dependencies import Dependencies, input_dependencies
 from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Form, Precision, Proof, Proofs
 from equiv.programs.prover.unrolling import differing_loops
 from equiv.programs.prover.value_numbering import Numbering, number_program
@@ -25,14 +25,6 @@ from equiv.programs.prover.value_numbering import Numbering, number_program
 ALL_REWRITES = frozenset(CONDITIONS)
 
 NO_REWRITES: frozenset[str] = frozenset()
-
-InputSet = frozenset[InputName]
-
-NO_INPUTS: InputSet = frozenset()
-
-Dependencies = Mapping[OutputName, InputSet]
-"""Output to the inputs that it can depend on."""
-
 
 OutputPair = tuple[OutputName, OutputName]
 """An output of the reference and one of the candidate."""
@@ -168,15 +160,27 @@ def prove(left: NumberedPort, right: NumberedPort, same_initial_state: frozenset
         trained = _prove_training(left, single, state - same_initial_state if cold else frozenset())
         for name, proof in trained.items():
             proofs[name.of(TRAINING), name.of(TRAINING), cold] = proof
-        equal = {name.as_input: proof for name, proof in trained.items()}
         for part in left.programs.parts:
-            for output, needs in left.dependencies(part).items():
-                variables = [name for name in needs if name.kind == "leaf"]
-                if (output, output) in single and all(name in equal for name in variables):
-                    after = replace(output, after_training=True)
-                    used = _combine_proofs([single[output, output], *(equal[name] for name in variables)])
-                    proofs[after, after, cold] = used
+            for output, proof in _prove_after_training(left.dependencies(part), single, trained):
+                after = replace(output, after_training=True)
+                proofs[after, after, cold] = proof
     return proofs
+
+
+def _prove_after_training(
+    needs: Dependencies, single: Mapping[OutputPair, Proof], trained: Mapping[OutputName, Proof]
+) -> Iterator[tuple[OutputName, Proof]]:
+    """Prove outputs of a program of trained leaves: they are computed alike, from leaves that stay equal."""
+    leaves = needs.mask(name for name in needs.inputs if name.kind == "leaf")
+    proved = needs.mask(name.as_input for name in trained)
+    of_proof: dict[Proof, list[InputName | None]] = {}
+    for name, proof in trained.items():
+        of_proof.setdefault(proof, []).append(name.as_input)
+    masks = {proof: leaves & needs.mask(names) for proof, names in of_proof.items()}
+    for output, inputs in needs.masks.items():
+        if (output, output) in single and not inputs & leaves & ~proved:
+            used = (proof for proof, mask in masks.items() if mask & inputs)
+            yield output, _combine_proofs([single[output, output], *used])
 
 
 def prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, Proof]:
@@ -302,67 +306,29 @@ def _prove_training(
     begin, step = left.programs.begin, left.programs.step
     if begin is None or step is None:
         return {}
-    needs = left.dependencies(step)
+    needs, made = left.dependencies(step), left.dependencies(begin)
     unequal = {leaf_input(leaf) for leaf in different}
     alike = {output for output in begin.outputs if (output, output) in single}
     # A carry that is made from an unequal leaf, such as an average that starts from it, starts unequal too.
-    made = left.dependencies(begin)
-    starts = {output.as_input for output in alike if not made[output] & unequal} - unequal
+    unequal_start = made.mask(unequal)
+    starts = {output.as_input for output in alike if not made.masks[output] & unequal_start} - unequal
     carried = frozenset(name for name in step.inputs if name.is_carried)
     # Hypothesis of the induction: everything that one step computes alike, and that starts alike if it is carried.
     kept = {
         name for name in needs if (name, name) in single and (name.as_input in starts or name.as_input not in carried)
     }
     while True:
-        equal = {name.as_input for name in kept}
+        unequal_inputs = needs.mask(carried) & ~needs.mask(name.as_input for name in kept)
         # What is computed from an unequal leaf can be unequal a step later, and then what is computed from that.
-        lost = {name for name in kept if not needs[name] & carried <= equal}
+        lost = {name for name in kept if needs.masks[name] & unequal_inputs}
         if not lost:
             break
         kept -= lost
     used = [single[name, name] for name in kept]
     begun = [single[name.of(BEGIN), name.of(BEGIN)] for name in kept if name.as_input in starts]
-    return {name: _combine_proofs([*used, *begun]) for name in kept} if kept else {}
+    return dict.fromkeys(kept, _combine_proofs([*used, *begun]))
 
 
 def _combine_proofs(proofs: Iterable[Proof]) -> Proof:
     rewrites = sorted({rewrite for proof in proofs for rewrite in proof.rewrites})
     return Proof("proved modulo", tuple(rewrites)) if rewrites else Proof("proved")
-
-
-def input_dependencies(program: Program) -> dict[OutputName, InputSet]:
-    """Map each output to the inputs that it can depend on; results of a `while` depend on all operands."""
-    inputs = [frozenset((name,)) for name in program.inputs]
-    return dict(zip(program.outputs, _InputDependencies().run(program.jaxpr, inputs), strict=True))
-
-
-class _InputDependencies(Interpreter[InputSet]):
-    """The inputs that a value can depend on."""
-
-    def literal(self, atom: Any) -> InputSet:
-        return NO_INPUTS
-
-    def constant(self, array: Any) -> InputSet:
-        return NO_INPUTS
-
-    def equation(self, eqn: Any, ins: list[InputSet]) -> list[InputSet]:
-        # Too many inputs are safe: each can only keep a proof from being made.
-        return [NO_INPUTS.union(*ins)] * len(eqn.outvars)
-
-    def cond(self, eqn: Any, ins: list[InputSet]) -> list[InputSet]:
-        """A result depends on which branch is taken, and on what any of them computes it from."""
-        index, *given = ins
-        outs = [self.run(branch, given) for branch in eqn.params["branches"]]
-        return [index.union(*each) for each in zip(*outs, strict=True)]
-
-    def scan(self, eqn: Any, ins: list[InputSet]) -> list[InputSet]:
-        """A carry depends on its initial value and on what any iteration adds to it."""
-        loop = read_scan(eqn)
-        fixed, carry, scanned = loop.split(ins)
-        while True:
-            outs = self.run(loop.body, [*fixed, *carry, *scanned])
-            # Sets only grow and inputs are few, so that this ends.
-            grown = [before | after for before, after in zip(carry, outs, strict=False)]
-            if grown == carry:
-                return [*carry, *outs[loop.carries :]]
-            carry = grown

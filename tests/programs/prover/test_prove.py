@@ -27,9 +27,10 @@ from equiv.frontends.cli.main import main
 from equiv.programs.built_case import build_case
 from equiv.programs.program import Programs
 from equiv.programs.prover.algebra import MASKS, REORDERED_PRODUCTS
+from equiv.programs.prover.dependencies import input_dependencies
 from equiv.programs.prover.first_difference import find_first_differences
 from equiv.programs.prover.proof import FLOAT64_CONSTANTS, Proof
-from equiv.programs.prover.prove import NumberedPort, all_programs, input_dependencies, prove
+from equiv.programs.prover.prove import NumberedPort, all_programs, prove
 from equiv.programs.traced_port import trace_port
 
 # Programs by hand: leaves a, b, c are trained; d is state.
