@@ -48,6 +48,10 @@ CONDITIONS = {
 """Rewrite to the condition under which it holds."""
 
 
+LONG_SUM = 8
+"""Number of terms above which a sum can be closed: two blocks of a transformer, with their biases."""
+
+
 @dataclass(frozen=True)
 class Product:
     """A constant times factors with powers, each viewed on the axes of the product's own term."""
@@ -98,6 +102,9 @@ class Algebra:
         opposites: opposite of a mask to the mask.
         remainders: product in a view to what is left of it without each of its factors.
         units: sum, and whether its sign comes out, to its leading coefficient and the rest on its own axes, if any.
+        closes: whether a long sum that something else than a sum takes is a term of its own in sums after it.
+        closed: these sums.
+        kept_closed: whether any of them was left as it is in another sum.
         applied: the rewrites that have applied so far; without the others every name would be the same.
     """
 
@@ -112,6 +119,9 @@ class Algebra:
     opposites: dict[str, TermView] = field(default_factory=dict)
     remainders: dict[tuple[str, tuple[Any, ...]], list[tuple[str, TermView]]] = field(default_factory=dict)
     units: dict[tuple[str, bool], tuple[float, TermView | None]] = field(default_factory=dict)
+    closes: bool = False
+    closed: set[str] = field(default_factory=set)
+    kept_closed: bool = False
     applied: set[str] = field(default_factory=set)
     pieces: Pieces = field(init=False)
 
@@ -123,6 +133,27 @@ class Algebra:
         if value is not None:
             self.applied.update(rules)
         return value
+
+    def close(self, value: TermView) -> None:
+        """Take a long sum for a term of its own from now on: a residual stream would have a term for each block."""
+        split = self.splits.get(value.term)
+        term = split.term if split else value.term
+        known = self.made.get(term)
+        if isinstance(known, Sum) and term not in self.closed and len(known.terms) > LONG_SUM:
+            self.closed.add(term)
+            # What is left of it without its leading coefficient stands for it in sums and products.
+            self.units[term, True] = _, base = self._find_unit(known, value.dtype, whole=True)
+            if base is not None:
+                self.closed.add(base.term)
+
+    def count_terms(self, value: TermView) -> int:
+        """How many terms a value is in a sum."""
+        known = None if self._is_closed(value.term) else self._known(value.term)
+        return len(known.terms) if isinstance(known, Sum) else 1
+
+    def _is_closed(self, term: str) -> bool:
+        split = self.splits.get(term)
+        return (split.term if split else term) in self.closed
 
     def definition(self, value: TermView) -> Product | Sum | None:
         """The product or sum that a value is, its operands viewed through the value's own view."""
@@ -170,9 +201,11 @@ class Algebra:
             return constant_view(np.asarray(constant, dtype), shape)
         (value, power), single = factors[0], len(factors) == 1
         if single and power == 1 and value.dtype == dtype and value.shape == shape:
-            inside = self.definition(value)
             if constant == 1:
                 return value
+            closed = self._is_closed(value.term)
+            self.kept_closed |= closed
+            inside = None if closed else self.definition(value)
             if isinstance(inside, Sum):
                 return self.sum(constant * inside.constant, [(v, constant * c) for v, c in inside.terms], shape, dtype)
         return self._make(Product, constant, factors, [power for _, power in factors], shape, dtype)
@@ -309,7 +342,11 @@ class Algebra:
     def _terms(self, given: Iterable[Scaled]) -> Iterable[Scaled]:
         for value, scale in given:
             known = self._known(value.term)
-            if isinstance(known, Sum):
+            if isinstance(known, Sum) and self._is_closed(value.term):
+                self.kept_closed = True
+                factor, base = self._unit_sum(value, whole=True)
+                yield base, scale * factor
+            elif isinstance(known, Sum):
                 # Its terms are in normal form: no sums, no products with a constant.
                 yield constant_view(np.asarray(known.constant), value.shape), scale
                 yield from ((seen_through(value, one), scale * weight) for one, weight in known.terms)
@@ -343,7 +380,7 @@ class Algebra:
 def round_coefficient(value: float) -> float:
     """Round a coefficient to twelve digits."""
     # Coarser than float64's rounding of a few constants, far finer than what float32 can tell apart.
-    return float(f"{value:.12g}")
+    return float(f"{value:.12g}") + 0.0  # minus zero, as of zero divided by a negative coefficient, is zero
 
 
 def as_powers(

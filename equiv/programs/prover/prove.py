@@ -9,6 +9,7 @@ reported.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import Any
 
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import BEGIN, STEP, TRAINING, InputName, OutputName, ProgramName, leaf_input
@@ -25,6 +26,9 @@ from equiv.programs.prover.value_numbering import Numbering, number_program
 ALL_REWRITES = frozenset(CONDITIONS)
 
 NO_REWRITES: frozenset[str] = frozenset()
+
+CLOSED_SUMS = frozenset(("long sums are closed",))
+"""Beside rewrites: `Algebra.closes`. It proves less, and takes as long as there are equations, not as their square."""
 
 OutputPair = tuple[OutputName, OutputName]
 """An output of the reference and one of the candidate."""
@@ -111,7 +115,7 @@ class NumberedPort:
     def _number(self, program: ProgramName, form: Form, rules: frozenset[str]) -> dict[OutputName, str]:
         precision = form.precision
         find = {"native": self._own_program, "kept": self.kept_program, "float64": self.float64_program}
-        part, algebra = find[precision](program), Algebra(rules)
+        part, algebra = find[precision](program), Algebra(rules - CLOSED_SUMS, closes=rules >= CLOSED_SUMS)
         numbering = Numbering(algebra, unrolled=form.unrolled)
         aliases = mirrored_inputs(self.table)
         values = {} if part is None else number_program(part, numbering, aliases, self.bounds)
@@ -122,10 +126,12 @@ class NumberedPort:
                 output: digest(one, self.name(output, replace(form, precision="float64"), rules))
                 for output, one in names.items()
             }
-        if rules == ALL_REWRITES:
-            lifted = replace(form, precision="float64")
+        flat, lifted = rules - CLOSED_SUMS, replace(form, precision="float64")
+        if flat == ALL_REWRITES:
             also = self.applied.get((lifted, program), set()) if precision == "kept" else set()
             self.applied[form, program] = algebra.applied | also
+        if not algebra.kept_closed and (precision != "kept" or (lifted, flat, program) in self.known):
+            self.known[form, flat, program] = names  # no sum was long enough to make a difference
         return names
 
     def _own_program(self, program: ProgramName) -> Program | None:
@@ -197,7 +203,8 @@ def prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, 
             form = Form(precision, loops[pair] if unrolled else frozenset())
             if not _are_equal(left, right, pair, form, rules):
                 continue
-            needed = _minimal_rewrites(left, right, pair, form, tuple(sets)) if rules else NO_REWRITES
+            closed = rules & CLOSED_SUMS
+            needed = _minimal_rewrites(left, right, pair, form, closed, tuple(sets)) if rules else NO_REWRITES
             sets.setdefault(needed)
             named = (*sorted(needed), *also)
             found[pair] = Proof("proved modulo", named) if rules else Proof("proved")
@@ -227,11 +234,18 @@ def _in_train_mode(left: NumberedPort, right: NumberedPort, pair: OutputPair) ->
 
 STATEMENTS: tuple[tuple[Precision, frozenset[str], tuple[str, ...]], ...] = (
     ("native", NO_REWRITES, ()),
-    ("native", ALL_REWRITES, ()),
-    ("kept", ALL_REWRITES, (FLOAT64_CONSTANTS,)),
-    ("float64", ALL_REWRITES, (FLOAT64_CONSTANTS, FLOAT64_CASTS)),
+    *(
+        (precision, rules, also)
+        for precision, also in (
+            ("native", ()),
+            ("kept", (FLOAT64_CONSTANTS,)),
+            ("float64", (FLOAT64_CONSTANTS, FLOAT64_CASTS)),
+        )
+        for rules in (ALL_REWRITES | CLOSED_SUMS, ALL_REWRITES)
+    ),
 )
-"""Precision, rewrites, and the rewrites that the precision itself is: from the strongest statement to the weakest."""
+"""Precision, rewrites, and the rewrites that the precision itself is: from the strongest statement to the weakest. Of
+equal statements the one that is quickly tried comes first."""
 
 
 def output_pairs(left: NumberedPort, right: NumberedPort) -> list[OutputPair]:
@@ -254,7 +268,12 @@ def _are_equal(left: NumberedPort, right: NumberedPort, pair: OutputPair, form: 
 
 
 def _minimal_rewrites(
-    left: NumberedPort, right: NumberedPort, pair: OutputPair, form: Form, before: Iterable[frozenset[str]]
+    left: NumberedPort,
+    right: NumberedPort,
+    pair: OutputPair,
+    form: Form,
+    closed: frozenset[str],
+    before: Iterable[frozenset[str]],
 ) -> frozenset[str]:
     """A minimal set of rewrites for a proof: none of them can be removed.
 
@@ -265,11 +284,12 @@ def _minimal_rewrites(
         right: the candidate.
         pair: the two outputs.
         form: in which both are numbered.
+        closed: `CLOSED_SUMS`, or nothing where every sum is flat.
         before: minimal sets of other pairs, tried first because they are likely to suffice.
     """
 
     def enough(rules: frozenset[str]) -> bool:
-        return _are_equal(left, right, pair, form, rules)
+        return _are_equal(left, right, pair, form, rules | closed)
 
     large = right.is_large(pair[1].program)
     for rules in before:

@@ -225,9 +225,8 @@ def _find_mean(
         if any(mean.axes[axis] is not None for axis in over if mean.shape):
             continue
         others, scale = [*centred.terms[:index], *centred.terms[index + 1 :]], -weight * count
-        summed_value = algebra.definition(total.value)
         # Quickly, since a sum can have many terms: those of what is summed have to be the others.
-        if len(others) != (len(summed_value.terms) if isinstance(summed_value, Sum) else 1):
+        if len(others) != algebra.count_terms(total.value):
             continue
         terms = [(one, coefficient / scale) for one, coefficient in others]
         x = algebra.sum(centred.constant / scale, terms, value.shape, value.dtype)

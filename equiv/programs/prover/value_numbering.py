@@ -89,6 +89,9 @@ class Numbering(Interpreter[TermView]):
             return [self._number_iota(eqn)]
         if self.by_pieces and (values := number_move(self.algebra.pieces, eqn, ins)) is not None:
             return values
+        if self.algebra.closes and not _is_linear(name, ins):
+            for value in ins:
+                self.algebra.close(value)
         if len(eqn.outvars) == 1:
             params, aval = eqn.params, eqn.outvars[0].aval
             if name in VIEW_RULES:
@@ -160,6 +163,13 @@ def number_opaque(eqn: Any, ins: Sequence[TermView]) -> list[TermView]:
         new_term(digest("opaque", key, index, aval.shape, dtype_name(aval.dtype)), aval.shape, aval.dtype)
         for index, aval in enumerate(avals)
     ]
+
+
+def _is_linear(name: str, ins: Sequence[TermView]) -> bool:
+    """Whether the result of an operation is a sum of the same terms as its operands are, or a view of it."""
+    if name in ("mul", "div"):
+        return any(value.constant is not None for value in ins)
+    return name in rules.ADDITIVE or name in VIEW_RULES or name in ("neg", "convert_element_type")
 
 
 FOLDED = COMPARISONS | frozenset(("add", "sub", "mul", "div", "neg", "sqrt", "max", "min", "not", "and", "or"))
