@@ -104,6 +104,13 @@ def zoo(session: nox.Session) -> None:
 
 
 @nox.session
+def frontier(session: nox.Session) -> None:
+    """Decoders of the sizes of frontier models, with gradients and AdamW: all is proved, and nothing is an array."""
+    install(session, "test")
+    session.run("python", "tests/frontier_run.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, format and the direction of imports."""
     session.install(*nox.project.dependency_groups(PROJECT, "lint"))  # reads sources only, needs no jax

@@ -1,139 +1,89 @@
-"""How proving grows: forward and gradients of an unrolled transformer in Linen and NNX, with 6 to 48 layers.
+"""How each stage grows with depth: the GPT of `deep_models.py` in Linen and NNX with its train step, 6 to 96 layers.
 
-Run it with `nox -s bench`. Printed per size: equations, seconds to trace and to prove, and the exponent with which the
-time grows from one size to the next (1: as the number of equations).
+Run it with `nox -s bench`, or with depths as arguments. Printed per depth: equations of both ports, the largest memory
+so far, and for each stage that compiles nothing its seconds of processor time and the exponent with which they grow
+from one depth to the next (1: as the depth). Every output has to be proved.
 """
 
+import gc
 import math
+import resource
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from deep_models import gpt
+
+from equiv.comparison.prove_only import check_by_proof
+from equiv.comparison.stages import break_proofs, check_structure, open_case, prove_ports, trace_ports, trace_sizes
+from equiv.comparison.state import CaseState
 from equiv.core.case import Case
-from equiv.core.layers import linear, module
-from equiv.core.output_name import ProgramName
-from equiv.programs.built_case import build_case
+from equiv.frontends.cli.base import GC_THRESHOLDS
 from equiv.programs.jaxpr import count_equations
-from equiv.programs.prover.value_numbering import number_program
-from equiv.programs.trace import Tracer, trace_forward, trace_gradient
-
-WIDTH, HEADS = 64, 4
+from equiv.programs.prover.prove import all_programs
+from equiv.programs.traced_port import trace_port_float64
 
 
-def linen(layers: int):
-    """A pre-norm transformer with `layers` blocks."""
-    import flax.linen as nn
-    import jax
-    import jax.numpy as jnp
-
-    class Block(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            y = nn.LayerNorm(name="norm1")(x)
-            q, k, v = (nn.Dense(WIDTH, name=name)(y) for name in ("query", "key", "value"))
-            q, k, v = (part.reshape(*part.shape[:-1], HEADS, WIDTH // HEADS) for part in (q, k, v))
-            weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / 4.0)
-            y = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(x.shape)
-            x = x + nn.Dense(WIDTH, name="out")(y)
-            y = jax.nn.gelu(nn.Dense(4 * WIDTH, name="up")(nn.LayerNorm(name="norm2")(x)))
-            return x + nn.Dense(WIDTH, name="down")(y)
-
-    class Transformer(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            for layer in range(layers):
-                x = Block(name=f"block{layer}")(x)
-            return x
-
-    return Transformer()
+def trace_float64(state: CaseState) -> CaseState:
+    """Trace every port in float64, as where something is not proved."""
+    reasons = [one for traced in state.traced.values() if isinstance(one := trace_port_float64(traced), str)]
+    assert not reasons, reasons
+    return state
 
 
-def nnx(layers: int, rngs):
-    """The same in NNX."""
-    import jax
-    import jax.numpy as jnp
-    from flax import nnx
-
-    class Block(nnx.Module):
-        def __init__(self):
-            self.norm1, self.norm2 = nnx.LayerNorm(WIDTH, rngs=rngs), nnx.LayerNorm(WIDTH, rngs=rngs)
-            self.query, self.key, self.value, self.out = (nnx.Linear(WIDTH, WIDTH, rngs=rngs) for _ in range(4))
-            self.up, self.down = nnx.Linear(WIDTH, 4 * WIDTH, rngs=rngs), nnx.Linear(4 * WIDTH, WIDTH, rngs=rngs)
-
-        def __call__(self, x):
-            y = self.norm1(x)
-            q, k, v = self.query(y), self.key(y), self.value(y)
-            q, k, v = (part.reshape(*part.shape[:-1], HEADS, WIDTH // HEADS) for part in (q, k, v))
-            weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / 4.0)
-            y = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(x.shape)
-            x = x + self.out(y)
-            return x + self.down(jax.nn.gelu(self.up(self.norm2(x))))
-
-    class Transformer(nnx.Module):
-        def __init__(self):
-            for layer in range(layers):
-                setattr(self, f"block{layer}", Block())
-
-        def __call__(self, x):
-            for layer in range(layers):
-                x = getattr(self, f"block{layer}")(x)
-            return x
-
-    return Transformer()
+STAGES: dict[str, Callable[[CaseState], CaseState]] = {
+    "structure": check_structure,
+    "trace": trace_ports,
+    "float64": trace_float64,
+    "prove": prove_ports,
+    "check": check_by_proof,
+    "break": break_proofs,
+    "sizes": trace_sizes,
+}
+"""What follows on building and mapping, in the order of a run; `sizes` leaves out what is large."""
 
 
-def transformer(layers: int) -> Case:
+def decoder(layers: int) -> Case:
     """The case with so many blocks."""
-    rows = []
-    for layer in range(layers):
-        names = [f"block{layer}.{name}" for name in ("query", "key", "value", "out", "up", "down")]
-        rows += [linear(name, linen=name.replace(".", "/"), nnx=name) for name in names]
-        norms = [f"block{layer}.{name}" for name in ("norm1", "norm2")]
-        rows += [module(name, "scale", "bias", linen=name.replace(".", "/"), nnx=name) for name in norms]
-    return Case(
-        guide="bench",
-        models={"linen": lambda: linen(layers), "nnx": lambda rngs: nnx(layers, rngs)},
-        batch={"x": "float32[2,8,64]"},
-        layers=tuple(rows),
-    )
+    case = gpt(layers)
+    return replace(case, models={name: case.models[name] for name in ("linen", "nnx")})
 
 
-def measure(layers: int) -> tuple[int, float, float]:
-    """Equations of both ports, seconds to trace, seconds to prove; every output must be proved."""
-    workshop = build_case(transformer(layers))
-    started = time.perf_counter()
-    ports = []
-    for built in workshop.built.values():
-        tracer = Tracer(built.port, built.table, workshop.request, False, False)
-        ports.append(
-            (
-                trace_forward(tracer, ProgramName("call", "__call__")),
-                trace_gradient(tracer, ProgramName("gradient", "__call__")),
-            )
-        )
-    traced = time.perf_counter()
-    names = [
-        [{key: value.name for key, value in number_program(part).items()} for part in programs] for programs in ports
-    ]
-    done = time.perf_counter()
-    assert names[0] == names[1], "an output is not proved"
-    return sum(count_equations(part.jaxpr) for programs in ports for part in programs), traced - started, done - traced
+def measure(layers: int) -> tuple[int, dict[str, float]]:
+    """Equations of both ports, and stage to its seconds of processor time."""
+    seconds, clock = {}, time.process_time()
+    state = open_case(decoder(layers))
+    seconds["build"] = time.process_time() - clock
+    for name, stage in STAGES.items():
+        clock = time.process_time()
+        state = stage(state)
+        seconds[name] = time.process_time() - clock
+    unproved = [one.place for check in state.checks for one in check.findings if one.grade == "not run"]
+    assert not unproved, f"{len(unproved)} places are not proved, such as {unproved[0]}"
+    programs = (part for traced in state.traced.values() for part in all_programs(traced.programs))
+    return sum(count_equations(part.jaxpr) for part in programs), seconds
 
 
 def main() -> None:
     """Measure and print."""
-    sizes = [int(size) for size in sys.argv[1:]] or [6, 12, 24, 48]
-    measure(2)
-    before = None
-    for layers in sizes:
-        count, trace, prove = measure(layers)
-        exponent = ""
+    gc.set_threshold(*GC_THRESHOLDS)
+    depths = [int(depth) for depth in sys.argv[1:]] or [6, 12, 24, 48, 96]
+    measure(2)  # what jax and the libraries do once
+    before: tuple[int, dict[str, float]] | None = None
+    for depth in depths:
+        equations, seconds = measure(depth)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{depth} layers, {equations} equations, {memory:.2f} GiB", flush=True)
+        print("  seconds  ", "  ".join(f"{name} {value:.2f}" for name, value in seconds.items()), flush=True)
         if before is not None:
-            exponent = f", exponent {math.log(prove / before[1]) / math.log(count / before[0]):.2f}"
-        per = 1e6 * prove / count
-        print(
-            f"{layers} layers: {count} equations, trace {trace:.2f} s, prove {prove:.2f} s, {per:.0f} us each{exponent}"
-        )
-        before = count, prove
+            apart = math.log(depth / before[0])
+            grown = {name: value / before[1][name] for name, value in seconds.items() if value > 0.1}
+            print("  exponents", "  ".join(f"{name} {math.log(one) / apart:.2f}" for name, one in grown.items()))
+        before = depth, seconds
 
 
 if __name__ == "__main__":
