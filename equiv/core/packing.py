@@ -74,8 +74,10 @@ def _join_blocks(blocks: Sequence[tuple[Region, Array]], axis: int = 0) -> Array
     """Concatenate blocks to one array, from the last axis to the first."""
     if len(blocks) == 1:
         return blocks[0][1]
-    starts = sorted({region[axis][0] for region, _ in blocks})
-    along = [_join_blocks([block for block in blocks if block[0][axis][0] == start], axis + 1) for start in starts]
+    at_start: dict[int, list[tuple[Region, Array]]] = {}
+    for block in blocks:
+        at_start.setdefault(block[0][axis][0], []).append(block)
+    along = [_join_blocks(at_start[start], axis + 1) for start in sorted(at_start)]
     return along[0] if len(along) == 1 else along[0].__array_namespace__().concat(along, axis=axis)
 
 
