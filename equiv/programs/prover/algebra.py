@@ -97,6 +97,7 @@ class Algebra:
         counted: index that is counted from the end where it is negative, to the index itself.
         ranges: term of whole numbers to the smallest and the largest that it can have, where that is known.
         arrays: term to its array, where no input decides it.
+        contents: mask that no input decides to its view of the term that is named by content.
         masked: masked logits to the mask and the logits, and whether what is in place of the others is far below them.
         maxima: maximum of masked logits to the name of those that are kept, and the rewrite that this takes.
         opposites: opposite of a mask to the mask.
@@ -114,6 +115,7 @@ class Algebra:
     counted: dict[str, TermView] = field(default_factory=dict)
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    contents: dict[str, TermView] = field(default_factory=dict)
     masked: dict[str, tuple[TermView, TermView, bool]] = field(default_factory=dict)
     maxima: dict[str, tuple[str, str]] = field(default_factory=dict)
     opposites: dict[str, TermView] = field(default_factory=dict)

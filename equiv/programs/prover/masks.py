@@ -7,7 +7,7 @@ import numpy as np
 
 from equiv.core.grades import CONSTANT_MASK, MASKED
 from equiv.programs.prover.algebra import MASKS, REORDERED_PRODUCTS, REORDERED_SUMS, Algebra, Product, Sum
-from equiv.programs.prover.known_arrays import known_array
+from equiv.programs.prover.known_arrays import known_array, name_by_content, on_own_axes
 from equiv.programs.prover.terms import TermView, apply_elementwise, dtype_name, on_term, seen_through
 
 LARGE = -1e4
@@ -49,6 +49,9 @@ def negate_mask(algebra: Algebra, mask: TermView) -> TermView:
     if result.term in algebra.splits:
         return result
     (algebra.opposites[result.term],) = on_term([mask], result)
+    if (array := known_array(algebra.arrays, mask)) is not None and mask.term in algebra.contents:
+        algebra.arrays.setdefault(result.term, on_own_axes(result, ~array))
+        return name_by_content(algebra.arrays, algebra.contents, result)
     return result
 
 

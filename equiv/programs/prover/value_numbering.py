@@ -22,9 +22,9 @@ from equiv.programs.prover import loops, rules
 from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.digits import has_digits, reshape_digits
 from equiv.programs.prover.joined import join_elementwise
-from equiv.programs.prover.known_arrays import record_array
+from equiv.programs.prover.known_arrays import EXACT_DTYPES, name_by_content, record_array
 from equiv.programs.prover.lookups import number_lookup, record_index
-from equiv.programs.prover.masks import MASK_RULES, negate_mask, record_masked
+from equiv.programs.prover.masks import negate_mask, record_masked
 from equiv.programs.prover.moves import distribute, number_move
 from equiv.programs.prover.sums import number_contraction
 from equiv.programs.prover.terms import (
@@ -49,7 +49,7 @@ class Numbering(Interpreter[TermView]):
 
     Attributes:
         algebra: rewrites of real arithmetic; none by default.
-        by_pieces: whether slices and concatenations are known as such.
+        by_pieces: whether slices, concatenations and masks that no input decides are known as such.
         unrolled: lengths of the `scan`s that are numbered turn by turn.
         reshaped: reshaped term to the value that was reshaped.
         nest: the enclosing loops, and what loops stacked.
@@ -68,16 +68,21 @@ class Numbering(Interpreter[TermView]):
     def constant(self, array: Any) -> TermView:
         """Name a constant by its bytes."""
         value = literal_view(array)
-        if "int" in value.dtype and value.constant is None and np.size(array):
-            self.algebra.ranges[value.term] = int(np.min(array)), int(np.max(array))
-        return value
+        if value.constant is None and value.dtype in EXACT_DTYPES and np.size(array):
+            self.algebra.arrays.setdefault(value.term, np.asarray(array).squeeze())
+            if value.dtype != "bool":
+                self.algebra.ranges[value.term] = int(np.min(array)), int(np.max(array))
+        return self._by_content(value)
 
     def equation(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
         """Name the results of an equation that is no call and no loop."""
         outs = self._name_results(eqn, ins)
-        if not MASK_RULES.isdisjoint(self.algebra.rules) and len(outs) == 1 and is_jax_primitive(eqn.primitive):
+        if len(outs) == 1 and is_jax_primitive(eqn.primitive):
             record_array(self.algebra.arrays, eqn, ins, outs[0])
-        return outs
+        return [self._by_content(value) for value in outs]
+
+    def _by_content(self, value: TermView) -> TermView:
+        return name_by_content(self.algebra.arrays, self.algebra.contents, value) if self.by_pieces else value
 
     def _name_results(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
         name = eqn.primitive.name
