@@ -883,7 +883,11 @@ def outcome(planted: Fault, folder: Path) -> Outcome:
     return Outcome(tuple(results), refused)
 
 
-SLOW = ("step_not_counted", "adam_epsilon_1e-7", "optimizer_state_not_carried")
+SLOW = (
+    *("step_not_counted", "adam_epsilon_1e-7", "adam_b1_0.8", "optimizer_state_not_carried"),
+    *("activations_pass_through_float16", "known_difference_is_stale", "lora_scaled_by_rank"),
+    *("layer_computes_in_bfloat16", "batch_norm_epsilon_1.1e-5", "square_kernel_transposed_in_a_stack"),
+)
 """Each beside a quicker fault of the same check."""
 
 

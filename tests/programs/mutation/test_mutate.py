@@ -183,6 +183,7 @@ def test_operation_by_operation_gives_what_the_compiled_programs_give(name):
             assert np.all(np.abs(array - theirs) <= budgets), place
 
 
+@pytest.mark.slow
 def test_random_changes_of_the_cases_are_never_proved_wrongly():
     """A few hundred of the thousands that `soundness_run.py` tries."""
     counts, wrong = Counter(), []
