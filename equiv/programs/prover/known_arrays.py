@@ -85,7 +85,7 @@ def on_own_axes(result: TermView, array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(first.transpose([left.index(place) for _, place in places]))
 
 
-EXACT_DTYPES = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split())
+EXACT_DTYPES = frozenset(["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])
 """Dtypes whose operations numpy does exactly as XLA."""
 
 KNOWN_DTYPES = EXACT_DTYPES | frozenset(("float16", "bfloat16", "float32", "float64"))
