@@ -232,17 +232,16 @@ def _in_train_mode(left: NumberedPort, right: NumberedPort, pair: OutputPair) ->
     return None if ours is None or theirs is None else (pair[0].of(ours), pair[1].of(theirs))
 
 
+LIFTED: tuple[tuple[Precision, tuple[str, ...]], ...] = (
+    ("native", ()),
+    ("kept", (FLOAT64_CONSTANTS,)),
+    ("float64", (FLOAT64_CONSTANTS, FLOAT64_CASTS)),
+)
+"""Precision, and the rewrites that it is itself."""
+
 STATEMENTS: tuple[tuple[Precision, frozenset[str], tuple[str, ...]], ...] = (
     ("native", NO_REWRITES, ()),
-    *(
-        (precision, rules, also)
-        for precision, also in (
-            ("native", ()),
-            ("kept", (FLOAT64_CONSTANTS,)),
-            ("float64", (FLOAT64_CONSTANTS, FLOAT64_CASTS)),
-        )
-        for rules in (ALL_REWRITES | CLOSED_SUMS, ALL_REWRITES)
-    ),
+    *((precision, rules, also) for precision, also in LIFTED for rules in (ALL_REWRITES | CLOSED_SUMS, ALL_REWRITES)),
 )
 """Precision, rewrites, and the rewrites that the precision itself is: from the strongest statement to the weakest. Of
 equal statements the one that is quickly tried comes first."""
