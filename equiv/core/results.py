@@ -217,8 +217,9 @@ class ProbeTrial:
         subject: the leaf moved; the leaves of which two are swapped; candidate and program; the entries of the longer
             batch; or empty.
         detected: whether it changes an output by more than its budget, or breaks the proof.
-        ratio: largest change / budget of a moved leaf, or of the swap that shows least of those that were run; None
-            where the budget is 0, or where none was run.
+        ratio: largest change / budget of a moved leaf, in the first kind of program that shows it, from calls to
+            training; or of the swap that shows least of those that were run. None where the budget is 0, or where
+            none was run.
         note: what shows it or why nothing does; what changed, in a sentence.
         pairs: how many pairs of the leaves were swapped; in other trials 1.
     """

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -71,9 +72,10 @@ class BaseRun:
     def _gradient_scales(self) -> Mapping[ProgramName, float]:
         """The largest gradient of each program."""
         scales: dict[ProgramName, float] = {}
-        for name, array in self.outputs.items():
+        for name in self.outputs:  # no other array is looked at: those of train steps are large
             if name.kind == "gradient":
-                scales[name.program] = max(scales.get(name.program, 0.0), largest_finite(array))
+                largest = largest_finite(self.outputs[name])
+                scales[name.program] = max(scales.get(name.program, 0.0), largest)
         return scales
 
     def zero_level(self, name: OutputName) -> float:
@@ -129,7 +131,8 @@ class Shown:
     """What shows a change best.
 
     Attributes:
-        output: the output that changes most, in budgets; empty where none changes.
+        output: the output that changes most, in budgets, of the first kind of program that shows it; empty where none
+            changes.
         ratio: that change over its budget; infinite where the budget is 0.
     """
 
@@ -188,7 +191,10 @@ class TrialRuns:
 
 
 def compare_change(base: BaseRun, change: LeafChange, outputs: Outputs) -> Shown:
-    """Find the output that shows a change best.
+    """Find the output that shows a change best, of the first kind of program that shows it.
+
+    Programs are taken from calls to training: what a call shows already needs no look at the parameters and
+    moments of every train step, which are most of what a large model gives.
 
     Args:
         base: the run without the change.
@@ -196,14 +202,21 @@ def compare_change(base: BaseRun, change: LeafChange, outputs: Outputs) -> Shown
         outputs: those of the run with it.
     """
     best = NOTHING
-    for name, array in base.outputs.items():
-        other = change.output_name(name)
-        if other is None or other not in outputs:
-            continue
-        ratio = _change_over_budget(array, outputs[other], base.budgets(name))
-        if ratio > best.ratio:
-            best = Shown(str(name), ratio)
+    for _, names in groupby(sorted(base.outputs, key=_complexity), key=_complexity):
+        for name in names:
+            other = change.output_name(name)
+            if other is None or other not in outputs:
+                continue
+            ratio = _change_over_budget(base.outputs[name], outputs[other], base.budgets(name))
+            if ratio > best.ratio:
+                best = Shown(str(name), ratio)
+        if best.noticed:
+            break
     return best
+
+
+def _complexity(name: OutputName) -> int:
+    return name.program.complexity
 
 
 def _change_over_budget(before: np.ndarray, after: np.ndarray, budgets: np.ndarray) -> float:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import helpers
+import numpy as np
 import pytest
 
 from equiv.comparison.sensitivity.moves import unnoticed_leaves
@@ -14,6 +16,7 @@ from equiv.comparison.sensitivity.trial_runs import BaseRun, LeafChange, compare
 from equiv.comparison.stages import open_case, run_reference, start_compiling, trace_ports
 from equiv.comparison.state import CaseState, advance
 from equiv.core.case import Case
+from equiv.core.output_name import OutputName
 from equiv.core.results import ProbeTrial
 from equiv.programs.compiled import run_executable
 
@@ -184,6 +187,35 @@ def test_state_that_is_kept_alike_and_summed_is_reported():
     assert sum(trial.pairs for trial in found.trials if trial.kind == "swapped") == 6
     missed = {pair for pair in combinations("pqrs", 2) if not is_noticed(state, LeafChange("swapped", pair))}
     assert unnoticed_pairs(found.trials) == missed == {("p", "q")}
+
+
+class Read(dict[OutputName, np.ndarray]):
+    """Outputs that know which of them were looked at."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.kinds: set[str] = set()
+
+    def __getitem__(self, name: OutputName) -> np.ndarray:
+        self.kinds.add(name.program.kind)
+        return super().__getitem__(name)
+
+
+@pytest.mark.parametrize(
+    ("formula", "kinds"), [("x @ w + a * b", {"call"}), ("x @ w + b", {"call", "gradient", "training"})]
+)
+def test_training_is_looked_at_only_where_calls_show_nothing(formula, kinds):
+    """Most of what a large model gives are the leaves of every train step; `a` is in the first formula only."""
+    reference, compiled = observed(formula).observed, observed(formula).compiled_reference
+    assert reference is not None
+    assert compiled is not None
+    probe, change = reference.probes[0], LeafChange("moved", ("a",))
+    outputs = Read(reference.observed.samples[probe.name].native)
+    base = BaseRun(compiled.native, probe, outputs, reference.noise, 1.0)
+
+    compare_change(base, change, run_executable(compiled.native, change.apply(probe)))
+
+    assert outputs.kinds == kinds
 
 
 def is_noticed(state: CaseState, change: LeafChange) -> bool:
