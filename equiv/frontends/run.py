@@ -1,7 +1,9 @@
 """`equiv.run`: cases to a verdict, as `equiv run` does. Imports no JAX: processes of their own do."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,40 +71,52 @@ def run(
     """
     several = paths if isinstance(paths, tuple | list) else (paths,)
     files = find_case_files(tuple(check_path("paths", one) for one in several), expression)
-    folder = None if certificates is None else check_path("certificates", certificates)
-    options = TaskOptions(prove_only, selfcheck, initial, certificates=folder)
-    if against is not None:
-        if prove_only or selfcheck or initial or certificates:
-            without = "--prove-only, --selfcheck, --initial and --certificates"
-            raise EquivError(f"--against runs without {without}.", fix="Leave them out.")
-        bundle = check_path("against", against)
-        options, files = TaskOptions(against=bundle), _frozen_case(files, bundle)
+    options = _check_options(TaskOptions(prove_only, selfcheck, initial), against, certificates)
+    if options.against is not None:
+        files = _frozen_case(files, options.against)
     started, clock = datetime.now(UTC), time.perf_counter()
-    tasks = [CaseTask(file, options) for file in _name_apart(select_shard(shard, files))]
+    tasks = [CaseTask(file, options) for file in _name_by_path(select_shard(shard, files))]
     kept = Journal(None if journal is None else check_path("journal", journal) / FOLDER)
 
     def keep(answer: CaseAnswer) -> None:
-        for candidate, certificate in answer.certificates:
-            assert folder is not None
-            *parents, last = answer.name.split("/")
-            path = folder.joinpath(*map(file_name, parents), f"{file_name(f'{last}-{candidate}')}.json")
-            try:
-                write_file(path, certificate.encoded, "Give another folder with --certificates.")
-                certified(path, certificate)
-            except EquivError as error:  # the verdicts are known all the same
-                kept.problems.append(str(error))
+        kept.problems += _write_certificates(answer, options.certificates or Path(), certified)
         finished(answer.run.cases[0])
 
     runs = run_tasks(tasks, place, kept, resume, Listener(progress, keep, counted))
     return join_runs(runs, started.isoformat(), time.perf_counter() - clock, tuple(kept.problems[:1]))
 
 
-def _name_apart(files: list[CaseFile]) -> list[CaseFile]:
+def _check_options(options: TaskOptions, against: str | Path | None, certificates: str | Path | None) -> TaskOptions:
+    """Add the frozen reference and the folder of certificates to options, as far as they go together."""
+    if against is None:
+        return replace(options, certificates=None if certificates is None else check_path("certificates", certificates))
+    if certificates or options != TaskOptions():
+        without = "--prove-only, --selfcheck, --initial and --certificates"
+        raise EquivError(f"--against runs without {without}.", fix="Leave them out.")
+    return TaskOptions(against=check_path("against", against))
+
+
+def _write_certificates(
+    answer: CaseAnswer, folder: Path, certified: Callable[[Path, "Certificate"], None]
+) -> list[str]:
+    """Write the certificates of a case, whose name may be a path, and return what went wrong: the verdicts stand."""
+    problems = []
+    *parents, last = answer.name.split("/")
+    for candidate, certificate in answer.certificates:
+        path = folder.joinpath(*map(file_name, parents), f"{file_name(f'{last}-{candidate}')}.json")
+        try:
+            write_file(path, certificate.encoded, "Give another folder with --certificates.")
+            certified(path, certificate)
+        except EquivError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _name_by_path(files: list[CaseFile]) -> list[CaseFile]:
     """Name files of one name by their paths: results are known by the name of their case."""
-    names = [file.name for file in files]
+    number = Counter(file.name for file in files)
     return [
-        file if names.count(file.name) == 1 else CaseFile(file.path.with_suffix("").as_posix(), file.path)
-        for file in files
+        file if number[file.name] == 1 else CaseFile(file.path.with_suffix("").as_posix(), file.path) for file in files
     ]
 
 

@@ -2,34 +2,21 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from equiv.core.join_runs import broken_case, single_case_run
 from equiv.core.results_json import decode_results
 from equiv.running.case_process import CaseProcess, Ended
-from equiv.running.task import CaseAnswer, CaseTask, Limits
+from equiv.running.task import CaseAnswer, CaseTask
 from equiv.running.worker import EncodedAnswer, begin_case, describe_worker, finish_case
 
 
 class CaseRunner:
     """Owns a process, which is reused as long as it lives."""
 
-    def __init__(
-        self,
-        limits: Limits,
-        progress: Callable[[str], None],
-        stopped: Callable[[], bool],
-        variables: Mapping[str, str] | None = None,
-    ) -> None:
-        """Start no process yet.
-
-        Args:
-            limits: of every case.
-            progress: called with a text for every stage.
-            stopped: asked now and then whether the run as a whole was stopped.
-            variables: of the environment of its processes, besides those of this one.
-        """
-        self._limits, self._progress, self._stopped, self._variables = limits, progress, stopped, variables
+    def __init__(self, start: Callable[[], CaseProcess]) -> None:
+        """Start no process yet; `start` starts one."""
+        self._start = start
         self._process: CaseProcess | None = None
         self._environment: dict[str, str] = {}
         self._runs = 0
@@ -47,7 +34,7 @@ class CaseRunner:
         """
         if self._process is None:
             self._runs = 0
-            self._process = CaseProcess(self._limits, self._progress, self._stopped, self._variables)
+            self._process = self._start()
             self._environment = self._process.call(describe_worker, spent=None)
         return self._process
 

@@ -8,10 +8,12 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from uuid import uuid4
 
 from equiv.core.join_runs import broken_case, single_case_run
 from equiv.errors import EquivError, error_summary
+from equiv.running.case_process import CaseProcess
 from equiv.running.case_runner import CaseRunner
 from equiv.running.task import CaseAnswer, CaseTask, Limits
 
@@ -100,7 +102,8 @@ def run_remotely(task: CaseTask, limits: Limits, run: str) -> CaseAnswer:
         if runner is not None:
             runner.close()
         worker, stop = get_worker(), Event(run)
-        runner = CaseRunner(limits, lambda text: worker.log_event(run, text), ask_seldom(lambda: bool(stop.is_set())))
+        report, stopped = partial(worker.log_event, run), ask_seldom(lambda: bool(stop.is_set()))
+        runner = CaseRunner(partial(CaseProcess, limits, report, stopped))
         _runners[threading.get_ident()] = (run, runner)
     return runner.run_one(task)
 

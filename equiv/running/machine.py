@@ -4,10 +4,11 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from queue import SimpleQueue
 
 from equiv.core.case_files import CASES_AHEAD
-from equiv.running.case_process import Stopped
+from equiv.running.case_process import CaseProcess, Stopped
 from equiv.running.case_runner import CaseRunner
 from equiv.running.devices import gpus_here, share_devices
 from equiv.running.task import CaseAnswer, CaseTask, Limits
@@ -33,7 +34,7 @@ def run_on_machine(
 
     def run_some(number: int) -> None:
         variables = share_devices(number, os.environ, gpus_here()) if jobs > 1 else {}
-        runner = CaseRunner(limits, progress, stop.is_set, variables)
+        runner = CaseRunner(partial(CaseProcess, limits, progress, stop.is_set, variables))
         try:
             runner.run_all(lambda: _next_task(pending, stop), CASES_AHEAD if jobs == 1 else 0, answers.put)
         except Stopped:

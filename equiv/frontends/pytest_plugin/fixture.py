@@ -123,6 +123,10 @@ class Checker:
         except EquivError as error:
             error.__traceback__ = None  # the message says where; a traceback through equiv does not help
             raise error from None
+        return self._judge(run, wanted)
+
+    def _judge(self, run: RunResult, wanted: tuple[str, ...]) -> CheckedResult:
+        __tracebackhide__ = True
         if (refusal := _deciding_failure(run, wanted)) is not None:
             refusal.key = self._key()
             raise refusal
