@@ -38,11 +38,13 @@ class Sample:
         native: in the dtypes of the port.
         float64: the same programs in float64; None: there is no float64 run.
         exercised: what the native run exercised of its program.
+        scales: program, and whether in float64, to its largest gradient; filled as these are asked for.
     """
 
     native: Outputs
     float64: Outputs | None
     exercised: Observed = field(default_factory=dict)
+    scales: dict[tuple[ProgramName, bool], float] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,9 @@ class ProbeTrial:
             training; or of the swap that shows least of those that were run. None where the budget is 0, or where
             none was run.
         note: what shows it or why nothing does; what changed, in a sentence.
-        pairs: how many pairs of the leaves were swapped; in other trials 1.
+        pairs: how many pairs of the leaves are judged; in other trials 1.
+        unrun: how many of them no run was made for: they are read from gradients, from what a call returns, or from
+            what training makes of fresh state.
     """
 
     kind: TrialKind
@@ -230,6 +232,7 @@ class ProbeTrial:
     ratio: float | None = None
     note: str = ""
     pairs: int = 1
+    unrun: int = 0
 
     @property
     def title(self) -> str:

@@ -56,6 +56,12 @@ def count_trials(trials: Sequence[ProbeTrial], kind: TrialKind) -> str:
     return f"{sum(trial.pairs for trial in tried if trial.detected)} of {sum(trial.pairs for trial in tried)}"
 
 
+def count_unrun(trials: Sequence[ProbeTrial]) -> str:
+    """Say how many changes and swaps are noticed without a run; empty where none is."""
+    unrun = sum(trial.unrun for trial in trials if trial.detected)
+    return f"{unrun} of these without a run, by gradients and by what is returned" if unrun else ""
+
+
 def describe_conditions(trials: Sequence[ProbeTrial]) -> list[str]:
     """Describe what the probes of a run depend on: a longer batch, or the environment of a frozen reference."""
     found = [f"environment: {trial.note}" for trial in trials if trial.kind == "environment"]

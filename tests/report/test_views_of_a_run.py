@@ -386,11 +386,14 @@ def test_a_trial_of_several_leaves_counts_their_pairs() -> None:
     group = ("a", "b", "c", "d", "e")
     trials = (
         ProbeTrial("moved", ("a",)),
-        ProbeTrial("swapped", group, pairs=7),
+        ProbeTrial("swapped", group, pairs=7, unrun=5),
         ProbeTrial("swapped", group[2:], False, 0.1, "it changes nothing", 3),
     )
     run = result(case("many", check("outputs", NEAR), trials=trials))
-    line = "1 of 1 changed leaves and 7 of 10 swapped leaf pairs noticed"
+    line = (
+        "1 of 1 changed leaves and 7 of 10 swapped leaf pairs noticed (5 of these without a run, by gradients and by "
+        "what is returned)"
+    )
     assert line in shown(run)
     assert "not noticed: swapped any two of c, d, e" in shown(run)
     view = build_case_view(MergedCase("cpu", run, run.cases[0]))

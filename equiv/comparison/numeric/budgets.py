@@ -99,9 +99,12 @@ def _model_gradient_scale(sample: Sample, output: OutputName, in_float64: bool) 
     """The largest gradient of the whole model: a gradient that is zero in theory is noise relative to it."""
     if output.kind != "gradient":
         return 0.0
-    outputs = sample.float64 if in_float64 and sample.float64 is not None else sample.native
-    return max(
-        largest_value(outputs, other)
-        for other in outputs
-        if other.kind == "gradient" and other.program == output.program
-    )
+    key = output.program, in_float64
+    if key not in sample.scales:  # once for all gradients: each has to know it
+        outputs = sample.float64 if in_float64 and sample.float64 is not None else sample.native
+        sample.scales[key] = max(
+            largest_value(outputs, other)
+            for other in outputs
+            if other.kind == "gradient" and other.program == output.program
+        )
+    return sample.scales[key]

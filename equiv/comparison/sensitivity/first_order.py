@@ -1,6 +1,6 @@
 """What a change of a leaf does to first order, from the gradients that were computed anyway: no run is needed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,16 +52,15 @@ def measure_slopes(bases: Iterable[BaseRun], leaves: Iterable[str]) -> dict[str,
         bases: the reference on one probe, the more precise run last.
         leaves: canonical names.
     """
-    known = list(bases)
-    return {leaf: _leaf_slopes(known, leaf) for leaf in leaves}
+    known = [(base, _gradients_by_leaf(base)) for base in bases]
+    return {
+        leaf: _leaf_slopes([(base, named[leaf]) for base, named in known if leaf in named], leaf) for leaf in leaves
+    }
 
 
-def _leaf_slopes(bases: Iterable[BaseRun], leaf: str) -> LeafSlopes:
+def _leaf_slopes(gradients: Iterable[tuple[BaseRun, Sequence[OutputName]]], leaf: str) -> LeafSlopes:
     best = LeafSlopes()
-    for base in bases:
-        found = list(_gradients_of(base, leaf))
-        if not found:
-            continue
+    for base, found in gradients:
         shown = max((_loss_change(base, name, leaf) for name in found), key=lambda one: one.ratio)
         largest = {name: np.max(np.abs(base.outputs[name].astype("float64")), initial=0.0) for name in found}
         best = LeafSlopes(
@@ -73,8 +72,13 @@ def _leaf_slopes(bases: Iterable[BaseRun], leaf: str) -> LeafSlopes:
     return best
 
 
-def _gradients_of(base: BaseRun, leaf: str) -> Iterator[OutputName]:
-    return (name for name in base.outputs if name.kind == "gradient" and name.leaf == leaf)
+def _gradients_by_leaf(base: BaseRun) -> dict[str, list[OutputName]]:
+    """Each leaf to the names of its gradients, in one pass over all outputs."""
+    found: dict[str, list[OutputName]] = {}
+    for name in base.outputs:
+        if name.kind == "gradient":
+            found.setdefault(name.leaf, []).append(name)
+    return found
 
 
 def _loss_change(base: BaseRun, name: OutputName, leaf: str) -> Shown:

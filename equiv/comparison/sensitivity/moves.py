@@ -1,5 +1,6 @@
 """Whether the first probe shows a change of each leaf."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from equiv.comparison.sensitivity.first_order import LeafSlopes
@@ -22,8 +23,13 @@ def try_moves(
         slopes: leaf to what its gradients say.
         returned: leaf to the output that is the leaf itself.
     """
-    known = {leaf: one.shown for leaf, one in slopes.items() if one.suffices}
-    known |= {leaf: Shown(str(name), float("inf")) for leaf, name in returned.items() if leaf in slopes}
+    read = {
+        leaf: (one.shown, f"the first order changes {one.shown.output}") for leaf, one in slopes.items() if one.suffices
+    }
+    read |= {
+        leaf: (Shown(str(name), math.inf), f"returned as {name}") for leaf, name in returned.items() if leaf in slopes
+    }
+    known = {leaf: shown for leaf, (shown, _) in read.items()}
     flat = [leaf for leaf, one in slopes.items() if one.is_zero and leaf not in known]
     # A joint run costs one more than they have together if it shows something: then it must not be one too many.
     if len(flat) > 1 and len(flat) < runs.left:
@@ -33,7 +39,12 @@ def try_moves(
             known |= dict.fromkeys(flat, shown)
     left = [LeafChange("moved", (leaf,)) for leaf in slopes if leaf not in known]
     known |= {change.leaves[0]: shown for change, shown in runs.try_changes(left).items()}
-    return tuple(_moved_trial(leaf, known.get(leaf), slopes[leaf]) for leaf in slopes)
+    return tuple(
+        ProbeTrial("moved", (leaf,), True, finite_ratio(read[leaf][0].ratio), read[leaf][1], unrun=1)
+        if leaf in read
+        else _moved_trial(leaf, known.get(leaf), slopes[leaf])
+        for leaf in slopes
+    )
 
 
 def _moved_trial(leaf: str, shown: Shown | None, slopes: LeafSlopes) -> ProbeTrial:

@@ -1,4 +1,4 @@
-"""Probe sensitivity: changing any leaf, or swapping two that are alike, must change an output by more than its budget.
+"""Probe sensitivity: changing any leaf, or swapping two of one shape, must change an output by more than its budget.
 
 Default-initialised parameters fail this: their zeros and ones hide half of all swapped leaves.
 
@@ -16,9 +16,9 @@ from equiv.comparison.numeric.held_outputs import output_dtype
 from equiv.comparison.numeric.rounding import measure_responses
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import FRESH_STATE, RoundingNoise
-from equiv.comparison.sensitivity.alike import group_alike
 from equiv.comparison.sensitivity.first_order import LeafSlopes, measure_slopes, returned_leaves
 from equiv.comparison.sensitivity.moves import try_moves, unnoticed_leaves
+from equiv.comparison.sensitivity.separate_groups import group_by_shape
 from equiv.comparison.sensitivity.swaps import try_swaps
 from equiv.comparison.sensitivity.trial_runs import BaseRun, TrialRuns
 from equiv.comparison.state import Reference
@@ -35,7 +35,7 @@ class Sensitivity:
     """What the first probe notices.
 
     Attributes:
-        trials: one for each leaf that is moved; for leaves that are alike, one for all swaps that are noticed and one
+        trials: one for each leaf that is moved; for leaves of one shape, one for all swaps that are noticed and one
             for each set of leaves of which none is.
         slopes: leaf to what its gradients say.
         runs: number of runs with changed leaves that were made.
@@ -64,7 +64,7 @@ def measure_sensitivity(compiled: CompiledPort, reference: Reference, factor: fl
     moved = try_moves(runs, slopes, returned_leaves(compiled.native.programs))
     fresh = next((probe for probe in reference.probes if probe.name == FRESH_STATE), None)
     started = None if fresh is None else next(_base_runs(compiled, reference, factor, fresh))
-    swapped = try_swaps(runs, table, group_alike(table, first.variables), started, unnoticed_leaves(moved))
+    swapped = try_swaps(runs, table, group_by_shape(table, first.variables), started, unnoticed_leaves(moved))
     return Sensitivity((*moved, *swapped), slopes, runs.made)
 
 

@@ -1,4 +1,4 @@
-"""Tell leaves apart by what was computed of each: in one pass over all of them, instead of pair by pair."""
+"""Separate leaves by what was computed of each: in one pass over all of them, instead of pair by pair."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 MOST_ELEMENTS = 64
-"""Number of elements by which leaves are told apart: those in which they differ most."""
+"""Number of elements by which leaves are separated: those in which they differ most."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Evidence:
     """What was computed of one leaf.
 
     Attributes:
-        values: float64, one axis; those of all leaves that are told apart belong to the same elements.
+        values: float64, one axis; those of all leaves that are separated belong to the same elements.
         budgets: how far rounding can move each of them.
     """
 
@@ -25,7 +25,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Separation:
-    """Leaves that are told apart.
+    """Leaves that are separated.
 
     Attributes:
         clusters: the leaves; any two of different clusters differ by more than the budgets of both.
@@ -37,7 +37,7 @@ class Separation:
 
 
 def separate_leaves(evidence: Mapping[str, Evidence]) -> Separation:
-    """Tell leaves apart; linear in their number but for sorting them.
+    """Separate leaves; linear in their number but for sorting them.
 
     Args:
         evidence: leaf to what was computed of it, all of one shape.
@@ -53,9 +53,9 @@ def separate_leaves(evidence: Mapping[str, Evidence]) -> Separation:
             parts = list(_split_cluster(cluster, element, values, budgets))
             for one, other in pairwise(parts):
                 pair = one[-1], other[0]
-                apart = np.abs(values[pair[0]] - values[pair[1]])
+                distance = np.abs(values[pair[0]] - values[pair[1]])
                 with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                    neighbours[pair] = float(np.nanmax(apart / (budgets[pair[0]] + budgets[pair[1]])))
+                    neighbours[pair] = float(np.nanmax(distance / (budgets[pair[0]] + budgets[pair[1]])))
             split += parts
         clusters = split
     weakest = sorted(neighbours, key=lambda pair: neighbours[pair])

@@ -2,11 +2,12 @@
 
 There are as many pairs as the square of the number of leaves, and no more runs than leaves:
 
-1. State is told apart by what training makes of it from fresh state; see `alike`. That is a probe of the comparison.
+1. State is separated by what training makes of it from fresh state; see `separate_groups`. That is a probe of the
+   comparison.
 2. Where the pairs that are left are few, each is swapped in a run.
-3. Else leaves are told apart by their gradients where all of a group have the same values. Of each group the pair that
+3. Else leaves are separated by their gradients where all of a group have the same values. Of each group the pair that
    differs least is swapped in a run on the probe itself; if that is noticed, so are the pairs that differ more.
-4. What is not told apart is swapped in runs, with one leaf of each cluster, or all around. That two swaps with one
+4. What is not separated is swapped in runs, with one leaf of each cluster, or all around. That two swaps with one
    leaf are not noticed says the same of the swap of the other two, as it is made of these.
 """
 
@@ -14,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from equiv.comparison.sensitivity.alike import TIED_RUNS, separate_fresh, separate_tied
 from equiv.comparison.sensitivity.moves import NOT_TRIED, UNNOTICED
+from equiv.comparison.sensitivity.separate_groups import TIED_RUNS, separate_fresh, separate_tied
 from equiv.comparison.sensitivity.separation import Separation
 from equiv.comparison.sensitivity.trial_runs import NOTHING, BaseRun, LeafChange, Shown, TrialRuns, finite_ratio
 from equiv.core.batch_spec import FLOAT_DTYPES
@@ -38,10 +39,10 @@ class GroupTrials:
 
     Attributes:
         leaves: of one shape, dtype and collection.
-        clusters: those that are not told apart.
-        by: what the others are told apart by; empty: all are one cluster.
+        clusters: those that are not separated.
+        by: what the others are separated by; empty: all are one cluster.
         run: pair to what shows its swap, of those that were run.
-        alike: leaves of which no swap of two is noticed, with the largest change over budget.
+        unnoticed: leaves of which no swap of two is noticed, with the largest change over budget.
         untried: number of pairs that nothing is known of.
     """
 
@@ -49,12 +50,12 @@ class GroupTrials:
     clusters: tuple[tuple[str, ...], ...]
     by: str = ""
     run: dict[Pair, Shown] = field(default_factory=dict)
-    alike: list[tuple[tuple[str, ...], Shown]] = field(default_factory=list)
+    unnoticed: list[tuple[tuple[str, ...], Shown]] = field(default_factory=list)
     untried: int = 0
 
     @property
     def open_pairs(self) -> int:
-        """Number of pairs that are not told apart."""
+        """Number of pairs that are not separated."""
         return sum(map(count_pairs, self.clusters))
 
     def swap(self, runs: TrialRuns, pairs: Sequence[Pair]) -> dict[Pair, Shown]:
@@ -65,14 +66,16 @@ class GroupTrials:
 
     def trials(self) -> Iterator[ProbeTrial]:
         """Yield one trial for all pairs that are noticed, and one for each set of leaves of which none is."""
-        if pairs := count_pairs(self.leaves) - sum(count_pairs(one) for one, _ in self.alike) - self.untried:
+        if pairs := count_pairs(self.leaves) - sum(count_pairs(one) for one, _ in self.unnoticed) - self.untried:
             noticed = [one for one in self.run.values() if one.noticed]
             least = min(noticed, key=lambda one: one.ratio, default=NOTHING)
             seen = f"seen in {least.output}" if noticed else ""
-            told = f"told apart by {self.by}" if self.by and pairs > len(noticed) else ""
-            note = "; ".join(filter(None, (seen, told)))
-            yield ProbeTrial("swapped", self.leaves, True, finite_ratio(least.ratio) if noticed else None, note, pairs)
-        for leaves, shown in self.alike:
+            unrun = pairs - len(noticed)
+            separated = f"separated by {self.by}" if self.by and unrun else ""
+            note = "; ".join(filter(None, (seen, separated)))
+            ratio = finite_ratio(least.ratio) if noticed else None
+            yield ProbeTrial("swapped", self.leaves, True, ratio, note, pairs, unrun)
+        for leaves, shown in self.unnoticed:
             yield ProbeTrial("swapped", leaves, False, shown.ratio, UNNOTICED, count_pairs(leaves))
         if self.untried:
             yield ProbeTrial("swapped", self.leaves, False, note=NOT_TRIED, pairs=self.untried)
@@ -103,7 +106,7 @@ def try_swaps(
         for group in found:
             _swap_every_pair(runs, group)
     else:
-        _tell_apart_by_role(runs, [group for group in found if _has_roles(table, group)], blind)
+        _separate_by_role(runs, [group for group in found if _has_roles(table, group)], blind)
         for group in found:
             _swap_within_clusters(runs, group)
     return tuple(trial for group in found for trial in group.trials())
@@ -121,17 +124,17 @@ def _swap_every_pair(runs: TrialRuns, group: GroupTrials) -> None:
         group.untried += len(pairs) - len(shown)
         missed = {pair: one for pair, one in shown.items() if not one.noticed}
         if missed and len(missed) == len(pairs):
-            group.alike.append((cluster, _largest(missed.values())))
+            group.unnoticed.append((cluster, _largest(missed.values())))
         else:
-            group.alike += missed.items()
+            group.unnoticed += missed.items()
 
 
 def _largest(shown: Iterable[Shown]) -> Shown:
     return max(shown, key=lambda one: one.ratio)
 
 
-def _tell_apart_by_role(runs: TrialRuns, groups: Sequence[GroupTrials], blind: frozenset[str]) -> None:
-    """Tell leaves apart by their gradients where they are equal, in the more precise run where there are two."""
+def _separate_by_role(runs: TrialRuns, groups: Sequence[GroupTrials], blind: frozenset[str]) -> None:
+    """Separate leaves by their gradients where they are equal, in the more precise run where there are two."""
     bases = [base for base in runs.bases if base.has_gradients]
     if not groups or not bases or runs.left < TIED_RUNS:
         return
@@ -140,7 +143,7 @@ def _tell_apart_by_role(runs: TrialRuns, groups: Sequence[GroupTrials], blind: f
         separation = _join_blind(separated[group.leaves], blind)
         missed = _confirm_weakest(runs, group, separation)
         if missed is not None:
-            group.alike += missed.items()
+            group.unnoticed += missed.items()
             group.clusters, group.by = separation.clusters, ROLES
 
 
@@ -172,22 +175,22 @@ def _confirm_weakest(runs: TrialRuns, group: GroupTrials, separation: Separation
 def _swap_within_clusters(runs: TrialRuns, group: GroupTrials) -> None:
     """Swap the first leaf of each cluster with the others; those of which that is noticed are a cluster again.
 
-    Who is alike the first is alike each other, and to whom the first is not alike, they are not.
+    If neither of two swaps with the first is noticed, that of the other two is not; if one of both is, it is.
     """
     waiting = [cluster for cluster in group.clusters if len(cluster) > 1]
     while waiting:
         cluster = waiting.pop()
         if (around := _swap_around(runs, group, cluster)) is not None:
-            group.alike.append((cluster, around))
+            group.unnoticed.append((cluster, around))
             continue
         first, *others = cluster
         shown = {other: one for (_, other), one in group.swap(runs, [(first, other) for other in others]).items()}
-        alike = {other: one for other, one in shown.items() if not one.noticed}
-        if alike:
-            group.alike.append(((first, *alike), _largest(alike.values())))
-        rest = tuple(other for other in others if other not in alike)
+        missed = {other: one for other, one in shown.items() if not one.noticed}
+        if missed:
+            group.unnoticed.append(((first, *missed), _largest(missed.values())))
+        rest = tuple(other for other in others if other not in missed)
         if len(shown) < len(others):
-            group.untried += (len(others) - len(shown)) * (1 + len(alike)) + count_pairs(rest)
+            group.untried += (len(others) - len(shown)) * (1 + len(missed)) + count_pairs(rest)
         elif len(rest) > 1:
             waiting.append(rest)
 

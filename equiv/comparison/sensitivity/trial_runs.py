@@ -236,7 +236,7 @@ def move_leaf(array: np.ndarray, number: int = 0) -> np.ndarray:
 
     Args:
         array: the leaf.
-        number: of the leaf among those that are moved together, so that no two are moved alike.
+        number: of the leaf among those that are moved together, so that no two are moved by the same factors.
     """
     if str(array.dtype) not in FLOAT_DTYPES:
         return (array + 1).astype(array.dtype)

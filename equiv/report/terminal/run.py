@@ -19,6 +19,7 @@ from equiv.report.cells import (
     VERDICT_SIGNS,
     check_cell,
     count_trials,
+    count_unrun,
     describe_conditions,
     describe_finding,
 )
@@ -129,12 +130,13 @@ def _findings_line(result: RunResult) -> str:
 def _probes_line(tried: list[ProbeTrial]) -> str:
     """Summarise how sensitive the probes are: changed leaves, swapped leaves and mutated proofs that they notice."""
     undetected = [escape(trial.title) for trial in tried if not trial.detected]
+    unrun = f" ({count_unrun(tried)})" if count_unrun(tried) else ""
     rest = [f"not noticed: {', '.join(undetected)}"] if undetected else []
     rest += [escape(condition) for condition in describe_conditions(tried)]
     return "; ".join(
         (
             f"probes: {count_trials(tried, 'moved')} changed leaves and {count_trials(tried, 'swapped')} swapped leaf "
-            "pairs noticed",
+            f"pairs noticed{unrun}",
             f"{count_trials(tried, 'mutated proof')} proofs fail, as they should, when an equation is changed",
             *rest,
         )

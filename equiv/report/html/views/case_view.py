@@ -9,7 +9,7 @@ from equiv.core.headline import verdict_reason, verdict_words
 from equiv.core.results import TrialKind
 from equiv.core.scope import group_by_port
 from equiv.core.selfcheck_results import OUTCOME_SIGNS, OUTCOMES, FaultMatrix, MutantResult
-from equiv.report.cells import VERDICT_SIGNS, count_trials, describe_conditions
+from equiv.report.cells import VERDICT_SIGNS, count_trials, count_unrun, describe_conditions
 from equiv.report.findings.likely_causes import describe_side, failed_findings, likely_causes
 from equiv.report.html.anchors import anchor
 from equiv.report.html.plots.case_plots import case_plots
@@ -170,7 +170,8 @@ def _probe_summary(entry: MergedCase) -> tuple[str, tuple[str, ...]]:
         if any(trial.kind == kind for trial in trials):
             counted.append(f"{count_trials(trials, kind)} {words}")
     undetected = tuple(f"{trial.title}: {trial.note}" for trial in trials if not trial.detected)
-    return "; ".join(filter(None, (", ".join(counted), *describe_conditions(trials)))), undetected
+    said = (", ".join(counted), count_unrun(trials), *describe_conditions(trials))
+    return "; ".join(filter(None, said)), undetected
 
 
 TRIAL_WORDS: dict[TrialKind, str] = {

@@ -1,4 +1,4 @@
-"""Leaves that one could take for another: those of one shape, dtype and collection, and what tells them apart.
+"""Leaves that one could take for another: those of one shape, dtype and collection, and what separates them.
 
 Two ports that differ by a swap of two leaves give the same outputs, but for the names of these two, wherever both
 leaves have the same values. So there one run shows of every pair whether a swap matters: what is computed of the one
@@ -31,7 +31,7 @@ TIED_RUNS = 1 + ROUNDING_NUDGES
 """Number of runs that `separate_tied` makes."""
 
 
-def group_alike(table: LeafTable, variables: NamedArrays) -> tuple[tuple[str, ...], ...]:
+def group_by_shape(table: LeafTable, variables: NamedArrays) -> tuple[tuple[str, ...], ...]:
     """Group the leaves of a probe by shape, dtype and collection; leaves that are alone are left out.
 
     A leaf that is taken for one of another collection is found by the check of structure.
@@ -43,7 +43,7 @@ def group_alike(table: LeafTable, variables: NamedArrays) -> tuple[tuple[str, ..
 
 
 def separate_fresh(base: BaseRun, leaves: Sequence[str]) -> Separation:
-    """Tell leaves of state apart by what training makes of them from the library's own fresh state.
+    """Separate leaves of state by what training makes of them from the library's own fresh state.
 
     Args:
         base: the reference on the probe with fresh state.
@@ -53,7 +53,7 @@ def separate_fresh(base: BaseRun, leaves: Sequence[str]) -> Separation:
 
 
 def separate_tied(runs: TrialRuns, base: BaseRun, groups: Iterable[Sequence[str]]) -> dict[tuple[str, ...], Separation]:
-    """Tell leaves apart by their gradients where all of a group have the same values.
+    """Separate leaves by their gradients where all of a group have the same values.
 
     Args:
         runs: of which `TIED_RUNS` are made.
@@ -61,7 +61,7 @@ def separate_tied(runs: TrialRuns, base: BaseRun, groups: Iterable[Sequence[str]
         groups: of float leaves.
 
     Returns:
-        Group to its separation; groups of leaves without gradients are not told apart.
+        Group to its separation; groups of leaves without gradients are not separated.
     """
     tied = _tie_groups(base.probe, groups)
     outputs = runs.run(base, tied)
@@ -83,11 +83,11 @@ def _tie_groups(probe: Probe, groups: Iterable[Sequence[str]]) -> Probe:
 
 
 MOST_READ = 4096
-"""Number of elements of an output that are looked at to tell leaves apart, spread over it, besides the largest."""
+"""Number of elements of an output that are looked at to separate leaves, spread over it, besides the largest."""
 
 
 def _separate(base: BaseRun, leaves: Sequence[str], wanted: Callable[[OutputName], bool]) -> Separation:
-    """Tell leaves apart by outputs that are named after them."""
+    """Separate leaves by outputs that are named after them."""
     named: dict[str, dict[OutputName, OutputName]] = {leaf: {} for leaf in leaves}
     for name in base.outputs:
         if name.leaf in named and wanted(name):
