@@ -1,8 +1,8 @@
 """Compare again on a longer batch, where an axis of one element hides what runs along it, such as a recurrence.
 
-Whether a longer batch tells more is measured first, on the reference's calls and gradients alone; only where it does is
+Whether a longer batch shows more is measured first, on the reference's calls and gradients alone; only where it does is
 anything compared on it. A leaf whose gradient is a sum that cancels, as that of every key's bias before a softmax, is
-told by no batch, and none is tried for it.
+shown by no batch, and none is tried for it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ def try_longer_batch(state: CaseState, stages: Sequence[Stage]) -> CaseState:
     earlier = tuple(one for one in state.checks if one.check == STRUCTURE or one.candidate not in state.candidates)
     if any(check.grade in REFUSAL_GRADES for check in state.checks if check not in earlier):
         return state
-    changes, before = _untold_changes(state), _unnoticed(state.trials)
+    changes, before = _unnoticed_changes(state), _unnoticed(state.trials)
     for changed, case in longer_batches(state.built_case.case) if changes else ():
         state.progress(f"trying {', '.join(changed)}")
         try:
@@ -47,14 +47,14 @@ def try_longer_batch(state: CaseState, stages: Sequence[Stage]) -> CaseState:
             continue  # a model may be written for one shape only; the result of the own batch stands
         after = _unnoticed(found.trials)
         if after.is_less(before):
-            told = [title for title in before.titles if title not in after.titles]
-            note = f"not noticed on the case's own batch: {', '.join(told)}"
+            noticed = [title for title in before.titles if title not in after.titles]
+            note = f"not noticed on the case's own batch: {', '.join(noticed)}"
             trials = (*found.trials, ProbeTrial("longer batch", changed, note=note))
             return replace(state, checks=(*earlier, *found.checks), trials=trials)
     return state
 
 
-def _untold_changes(state: CaseState) -> tuple[LeafChange, ...]:
+def _unnoticed_changes(state: CaseState) -> tuple[LeafChange, ...]:
     """The changes that are not noticed and that a longer batch may show: all such leaves at once, and swaps of two."""
     zero = state.zero_gradients
     missed = [trial for trial in state.trials if not trial.detected and not zero.issuperset(trial.subject)]

@@ -1,4 +1,4 @@
-"""Say which findings hold only where constants are read otherwise, which tables are not alike in both ports, and what
+"""Say which findings hold only where constants are read otherwise, which tables are not equal in both ports, and what
 of a frozen reference is not measured.
 
 See `equiv.comparison.numeric.constant_readings` and `own_rounding`.
@@ -57,7 +57,7 @@ def _choose(before: Finding, after: Finding, note: str) -> Finding:
 
 
 def name_tables(checks: Sequence[CheckResult], ports: Ports) -> list[CheckResult]:
-    """Say as a remark of the first refused check which tables of constants both ports have, and not alike."""
+    """Say as a remark of the first refused check which tables of constants both ports have, and that are not equal."""
     outputs = [one.output for check in checks for one in check.findings if one.grade == "refuted"]
     names = {STEP if one.program == TRAINING or one.after_training else one.program for one in outputs if one}
     found = find_table_difference(ports, frozenset(names)) if names else None

@@ -21,7 +21,7 @@ def broken_case(name: str, problem: str, seconds: float = 0.0) -> CaseResult:
 
 
 def join_runs(runs: Sequence[RunResult], started: str, seconds: float, problems: Sequence[str] = ()) -> RunResult:
-    """Join runs under one verdict; a run in another environment than the first is told among the problems.
+    """Join runs under one verdict; a run in another environment than the first is named among the problems.
 
     Args:
         runs: of single cases, in order.

@@ -188,8 +188,8 @@ def lower_programs(
     def compile_it() -> Executable:
         with jax.enable_x64(programs.float64):
             compiled = lowered.compile(compiler_options=options)
-            apart = None if training is None else training()
-        return Executable(programs, table, steps, compiled, tuple(sites), counters, apart)
+            step_by_step = None if training is None else training()
+        return Executable(programs, table, steps, compiled, tuple(sites), counters, step_by_step)
 
     return compile_it
 

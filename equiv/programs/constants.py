@@ -90,7 +90,7 @@ class Constant:
     def unknown(self) -> np.ndarray:
         """How far every element may be from what it stands for: one last digit of float32, half a one of less digits.
 
-        Where a last digit is a percent, two numbers that are one apart are two numbers: what rounds to the nearest one
+        Where a last digit is a percent, two neighbouring numbers are two numbers: what rounds to the nearest one
         lies within half of it, and short of the middle.
         """
         digits = last_digits(self.value, self.dtype)

@@ -112,9 +112,9 @@ def list_unexercised(port: str, observed: Observed) -> tuple[Unexercised, ...]:
         if (seen := exercised_in_part(site, statistics))
     ]
     asked = {one.where for one in found if one.kind == "threshold"}
-    # `where(x > 60, ...)` is told once.
-    told = (one for one in found if not (one.relation == "select" and one.where in asked))
-    return (*told, *_list_kinks(port, own))
+    # `where(x > 60, ...)` is said once.
+    listed = (one for one in found if not (one.relation == "select" and one.where in asked))
+    return (*listed, *_list_kinks(port, own))
 
 
 def _list_kinks(port: str, observed: Observed) -> Iterator[Unexercised]:

@@ -37,7 +37,7 @@ EXTREMES = ("argmax", "argmin", "reduce_max", "reduce_min")
 MAX_FLOAT = float(np.finfo("float32").max)
 
 MAX_ROWS = 100_000
-"""Largest table whose rows are marked one by one; of a larger one only the number is told."""
+"""Largest table whose rows are marked one by one; of a larger one only the number is said."""
 
 
 @dataclass(frozen=True)

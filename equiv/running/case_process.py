@@ -73,15 +73,15 @@ class CaseProcess:
         self._last_stage, self._process = "", None
         self._answer: EncodedAnswer | None = None
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of JAX hold
-        self._told, told = context.Pipe(duplex=False)
+        self._messages, sender = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(
-            1, mp_context=context, initializer=start_worker, initargs=(told, dict(variables or {}))
+            1, mp_context=context, initializer=start_worker, initargs=(sender, dict(variables or {}))
         )
         with _starting:
             before = set(multiprocessing.active_children())
             self._pool.submit(os.getpid)  # the process is started with the first task
             self._process = next(iter(set(multiprocessing.active_children()) - before), None)
-        told.close()  # so that the end of the process is the end of what it tells
+        sender.close()  # so that the end of the process is the end of its messages
 
     def call(self, function: Callable[..., Any], *arguments: Any, spent: float | None = 0.0) -> Any:
         """Call a function in the process, and raise what it raises.
@@ -113,7 +113,7 @@ class CaseProcess:
             with suppress(ValueError, OSError):
                 self._process.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._told.close()
+        self._messages.close()
 
     def _wait(self, future: Future[Any], seconds: float | None, spent: float) -> Any:
         clock = time.monotonic() - spent
@@ -135,10 +135,10 @@ class CaseProcess:
             raise self._describe_end() from None
 
     def _read_messages(self) -> None:
-        """Take what the process has told since; a message that its end has cut off is left out."""
+        """Take what the process has sent since; a message that its end has cut off is left out."""
         with suppress(EOFError, OSError):
-            while self._told.poll():
-                message = self._told.recv()
+            while self._messages.poll():
+                message = self._messages.recv()
                 if isinstance(message, str):
                     self._last_stage = message
                     self._progress(message)
@@ -161,7 +161,7 @@ class CaseProcess:
         """The exit code of the process, which has ended; None where the system does not say."""
         process: BaseProcess | None = self._process
         end = time.monotonic() + EXIT_SECONDS
-        # The thread of the pool waits for the process too; the one that comes second is told a moment later.
+        # The thread of the pool waits for the process too; the one that comes second knows it a moment later.
         while process is not None and process.exitcode is None and time.monotonic() < end:
             time.sleep(0.01)
         return None if process is None else process.exitcode

@@ -98,8 +98,8 @@ def _digest_task(task: CaseTask) -> str:
         except OSError:
             sources = ""
     options = [given.prove_only, given.selfcheck, given.initial, str(given.certificates), _digest_file(given.against)]
-    told = [task.name, str(path), sources, options, _digest_installation()]
-    return hashlib.sha256(json.dumps(told).encode(errors="surrogateescape")).hexdigest()[:DIGEST_LENGTH]
+    described = [task.name, str(path), sources, options, _digest_installation()]
+    return hashlib.sha256(json.dumps(described).encode(errors="surrogateescape")).hexdigest()[:DIGEST_LENGTH]
 
 
 def _digest_file(path: Path | None) -> str:

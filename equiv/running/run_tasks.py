@@ -57,7 +57,7 @@ def run_tasks(
         place: where they are run.
         journal: gets every result as soon as it is there.
         resume: whether to take what it has.
-        listener: is told what happens.
+        listener: gets what happens.
 
     Raises:
         EquivError: JAX finds no device, there is no such cluster, or options exclude each other.

@@ -31,20 +31,20 @@ EncodedAnswer = tuple[bytes, tuple[tuple[str, Any], ...]]
 _begun: dict[str, Callable[[], EncodedAnswer]] = {}
 """Case to what finishes it."""
 
-_told: list[Connection] = []
+_senders: list[Connection] = []
 """Gets stages as texts, and answers."""
 
 _telling = threading.Lock()
 
 
-def start_worker(told: Connection, variables: Mapping[str, str]) -> None:
+def start_worker(sender: Connection, variables: Mapping[str, str]) -> None:
     """Make this process one that runs cases.
 
     What is printed goes to standard error, which is no part of the results. An interrupt from the keyboard reaches
     every process of a terminal; the one that the user started ends the others. Where that one is killed, this ends.
 
     Args:
-        told: gets a text for every stage, and answers.
+        sender: gets a text for every stage, and answers.
         variables: of the environment, set before JAX starts.
     """
     os.environ.update(variables)
@@ -54,13 +54,13 @@ def start_worker(told: Connection, variables: Mapping[str, str]) -> None:
     os.dup2(2, 1)  # also for what is not printed by Python
     sys.stdout = sys.stderr
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _told.append(told)
+    _senders.append(sender)
 
 
-def _tell(message: str | EncodedAnswer) -> None:
+def _send(message: str | EncodedAnswer) -> None:
     with _telling:
-        for told in _told:
-            told.send(message)
+        for sender in _senders:
+            sender.send(message)
 
 
 def _end_with_parent() -> None:
@@ -76,7 +76,7 @@ def describe_worker() -> dict[str, str]:
     Raises:
         NotRun: JAX finds no device.
     """
-    _tell("importing jax")
+    _send("importing jax")
     from equiv.backends.environment import describe_environment
 
     return describe_environment()
@@ -84,16 +84,16 @@ def describe_worker() -> dict[str, str]:
 
 def begin_case(task: CaseTask) -> None:
     """Do what of a case needs no compiled program, and start to compile: the next one can begin meanwhile."""
-    _begun[task.name] = start_task(task, _tell)
+    _begun[task.name] = start_task(task, _send)
 
 
 def finish_case(name: str) -> None:
-    """Finish a case that has begun, and tell its answer.
+    """Finish a case that has begun, and send its answer.
 
     It is not returned: where a process is killed while it returns something large, the thread of its pool waits for the
     rest without an end (Python 3.11, `concurrent/futures/process.py`), as it holds the other end of that pipe itself.
     """
-    _tell(_begun.pop(name)())
+    _send(_begun.pop(name)())
 
 
 def start_task(task: CaseTask, progress: Callable[[str], None]) -> Callable[[], EncodedAnswer]:

@@ -272,11 +272,11 @@ def test_two_tables_that_are_rounded_otherwise_are_named() -> None:
     cosines = ("y[:, :4] * np.cos(100 * np.outer(PLACES, WAVES)).astype(F)", "y[:, :4] * np.cos(F(100) * ANGLES)")
     checks = judged({"rotary": cosines})
     assert "refuted" in {check.grade for check in checks}
-    (remark,) = (remark for check in checks for remark in check.remarks if "are not alike" in remark)
+    (remark,) = (remark for check in checks for remark in check.remarks if "are not equal: " in remark)
     assert re.match(
         r"linen's table of 28 numbers \(constants.py \(patched\):\d+\) and nnx's \(constants.py \(patched\):\d+\) are "
-        r"not alike: \d+ numbers differ, most \[\d, \d\]: -?0\.\d+ \(linen\), -?0\.\d+ \(nnx\), [\d.]+ last digits of "
-        r"float32 apart\. Where they are meant to be one table, compute both alike: by the same function, in one dtype",
+        r"not equal: \d+ numbers differ, most \[\d, \d\]: -?0\.\d+ \(linen\), -?0\.\d+ \(nnx\), [\d.]+ last digits of "
+        r"float32\. Where they are meant to be one table, compute both in one way: by the same function, in one dtype",
         remark,
     )
 

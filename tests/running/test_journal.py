@@ -29,19 +29,19 @@ def run_of(name: str, candidate: str = "nnx") -> RunResult:
     return single_case_run(case, {"jax": "1"})
 
 
-def read_anew(folder: Path, task: CaseTask) -> RunResult | None:
+def read_again(folder: Path, task: CaseTask) -> RunResult | None:
     module._digest_task.cache_clear()
     return Journal(folder).read(task)
 
 
 def test_what_is_kept_is_read_again(tmp_path, task):
     Journal(tmp_path).write(task, run_of("sub/a"))
-    assert read_anew(tmp_path, task) == run_of("sub/a")
+    assert read_again(tmp_path, task) == run_of("sub/a")
 
 
 def test_what_has_no_verdict_is_run_again(tmp_path, task):
     Journal(tmp_path).write(task, single_case_run(broken_case("sub/a", "stopped"), {}))
-    assert read_anew(tmp_path, task) is None
+    assert read_again(tmp_path, task) is None
 
 
 @pytest.mark.parametrize("change", ["source", "neighbour", "options", "variable", "contents"])
@@ -59,7 +59,7 @@ def test_what_has_changed_since_is_run_again(tmp_path, task, monkeypatch, change
         module._digest_installation.cache_clear()
     else:
         kept.write_bytes(kept.read_bytes()[:-20])
-    assert read_anew(tmp_path / "kept", task) is None
+    assert read_again(tmp_path / "kept", task) is None
     module._digest_installation.cache_clear()
 
 
@@ -68,7 +68,7 @@ def test_sources_that_change_while_a_case_runs_are_run_again(tmp_path, task):
     journal.begin(task)
     task.file.path.write_text("changed = True")
     journal.write(task, run_of("sub/a"))
-    assert read_anew(tmp_path / "kept", task) is None
+    assert read_again(tmp_path / "kept", task) is None
 
 
 def test_a_case_has_one_file_and_the_last_result(tmp_path, task):
@@ -77,7 +77,7 @@ def test_a_case_has_one_file_and_the_last_result(tmp_path, task):
     module._digest_task.cache_clear()
     Journal(tmp_path / "kept").write(task, run_of("sub/a", "linen2"))
     assert len(list((tmp_path / "kept").iterdir())) == 1
-    assert read_anew(tmp_path / "kept", task) == run_of("sub/a", "linen2")
+    assert read_again(tmp_path / "kept", task) == run_of("sub/a", "linen2")
 
 
 def test_a_full_disk_is_a_problem_of_the_run(tmp_path, task):
@@ -92,7 +92,7 @@ def test_a_full_disk_is_a_problem_of_the_run(tmp_path, task):
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     (problem,) = journal.problems
     assert problem.endswith("cannot be written: File too large. Run it again with another folder: --reports.")
-    assert read_anew(tmp_path / "kept", task) == before
+    assert read_again(tmp_path / "kept", task) == before
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 

@@ -35,7 +35,7 @@ POWERS = {"mul": (1, 1), "div": (1, -1), "neg": (1,), "square": (2,), "sqrt": (0
 SIGNS = {"add": (1, 1), "sub": (1, -1)}
 POINTS, SAMPLES, RANDOM = 96, 3, np.random.default_rng()
 DECADES = np.linspace(0, 30, POINTS)
-"""How far numbers are apart at each point: so far that each summand is the largest of a sum somewhere."""
+"""How far numbers are from each other at each point: so far that each summand is the largest of a sum somewhere."""
 Number = tuple[Any, Any]
 """What a term is at random points, and what it would be if nothing cancelled, to which its rounding is relative."""
 

@@ -222,9 +222,9 @@ def _apply(
     remarks = [*check.remarks]
     remarked = [one for one in differences if one.is_remark and _is_compared(check, one)]
     for exact in (True, False):
-        alike = [one for one in remarked if one.edge.exact is exact]
-        if alike and not refuted:
-            remarks.append(describe_remark((reference.table.port, check.candidate), alike, ordinary))
+        same_kind = [one for one in remarked if one.edge.exact is exact]
+        if same_kind and not refuted:
+            remarks.append(describe_remark((reference.table.port, check.candidate), same_kind, ordinary))
     if findings == check.findings:
         return replace(check, remarks=tuple(remarks))
     summary = summarise_grades(findings)

@@ -1,7 +1,7 @@
-"""Tables of constants that both ports have, and not alike, such as sines of float32 angles and of float64 ones.
+"""Tables of constants that both ports have, and that are not equal, such as sines of float32 and of float64 angles.
 
 Nothing says which formula a table in a program comes from, so no error of it can be derived: what would forgive other
-rounding would forgive another wavelength. Such ports stay different, and which numbers differ is told.
+rounding would forgive another wavelength. Such ports stay different, and which numbers differ is said.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from equiv.comparison.numeric.read_port import Ports
 from equiv.core.output_name import ProgramName
 from equiv.programs.constants import Constant, ConstantKey, find_constants, last_digits
 
-ALIKE = 1e-3
+NEAR = 1e-3
 """Largest difference of two tables, over their largest number, to be named together: only a remark rests on it."""
 
 ADVICE = (
-    "Where they are meant to be one table, compute both alike: by the same function, in one dtype (float64), and "
+    "Where they are meant to be one table, compute both in one way: by the same function, in one dtype (float64), and "
     "round it once"
 )
 
@@ -36,7 +36,7 @@ class TableDifference:
 
     @property
     def distance(self) -> np.ndarray:
-        """How far apart the numbers are, in units in the last place of the narrower dtype."""
+        """The difference of the numbers, in units in the last place of the narrower dtype."""
         ours, theirs = self.tables
         size = np.maximum(_spacing(ours), _spacing(theirs))
         return np.abs(ours.value - theirs.value) / np.maximum(size, np.finfo("float64").tiny)
@@ -48,10 +48,10 @@ class TableDifference:
         index = np.unravel_index(int(np.argmax(distance)), distance.shape)
         most, dtype = distance[index], ours.dtype if _spacing(ours)[index] >= _spacing(theirs)[index] else theirs.dtype
         return (
-            f"{left}'s table of {ours.value.size} numbers{_place(ours)} and {right}'s{_place(theirs)} are not alike: "
+            f"{left}'s table of {ours.value.size} numbers{_place(ours)} and {right}'s{_place(theirs)} are not equal: "
             f"{int(np.sum(distance > 0))} numbers differ, most [{', '.join(map(str, index))}]: "
-            f"{ours.value[index]:.9g} ({left}), {theirs.value[index]:.9g} ({right}), {most:.3g} last digits of {dtype} "
-            f"apart. {ADVICE}"
+            f"{ours.value[index]:.9g} ({left}), {theirs.value[index]:.9g} ({right}), {most:.3g} last digits of "
+            f"{dtype}. {ADVICE}"
         )
 
 
@@ -68,7 +68,7 @@ def _place(constant: Constant) -> str:
 
 
 def find_table_difference(ports: Ports, names: frozenset[ProgramName]) -> TableDifference | None:
-    """Find the two tables that are most alike of those that one port alone has; None where no two are.
+    """Find the two tables that differ least of those that one port alone has; None where no two are.
 
     Args:
         ports: both.
@@ -83,14 +83,14 @@ def find_table_difference(ports: Ports, names: frozenset[ProgramName]) -> TableD
         [one for key, one in mine.items() if key not in theirs and one.value.size > 1]
         for mine, theirs in (found, found[::-1])
     ]
-    pairs = [(_apart(one, other), (one, other)) for one in own[0] for other in own[1]]
-    best = min((pair for pair in pairs if pair[0] <= ALIKE), key=lambda pair: pair[0], default=None)
+    pairs = [(_distance(one, other), (one, other)) for one in own[0] for other in own[1]]
+    best = min((pair for pair in pairs if pair[0] <= NEAR), key=lambda pair: pair[0], default=None)
     if best is None or ports[0] is None:
         return None
     return TableDifference((ports[0].traced.port.name, ports[1].traced.port.name), best[1])
 
 
-def _apart(one: Constant, other: Constant) -> float:
+def _distance(one: Constant, other: Constant) -> float:
     """The largest difference of two tables, over their largest number; infinite where they have other shapes."""
     if one.value.shape != other.value.shape or not np.all(np.isfinite(one.value) & np.isfinite(other.value)):
         return float("inf")

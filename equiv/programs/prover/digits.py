@@ -260,7 +260,7 @@ def opaque_view(value: TermView) -> TermView:
     return new_term(digest("whole", value.name), value.shape, value.dtype) if has_digits(value) else value
 
 
-def cut_alike(values: Sequence[TermView], axes: Sequence[int], role: str) -> list[Piece] | None:
+def cut_at_same_places(values: Sequence[TermView], axes: Sequence[int], role: str) -> list[Piece] | None:
     """Cut one axis of each of several values, all of one size, into pieces; None where their digits do not fit.
 
     Args:

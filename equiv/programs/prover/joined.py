@@ -14,7 +14,7 @@ from equiv.programs.prover.digits import (
     Piece,
     SplitTerms,
     axis_digits,
-    cut_alike,
+    cut_at_same_places,
     has_digits,
     join_pieces,
     opaque_view,
@@ -54,7 +54,7 @@ def join_elementwise(ins: Sequence[TermView], shape: Shape, splits: SplitTerms, 
     """An elementwise operation whose operands have digits."""
     # An axis of size one is repeated, as the operation does.
     wide = [broadcast_term(value, shape, range(len(shape))) for value in ins if value.shape]
-    axes = [cut_alike(wide, [axis] * len(wide), "") for axis in range(len(shape))] if 0 not in shape else []
+    axes = [cut_at_same_places(wide, [axis] * len(wide), "") for axis in range(len(shape))] if 0 not in shape else []
     pieces = [group for group in axes if group is not None]
     if len(pieces) != len(axes) or 0 in shape:
         return number([opaque_view(value) for value in ins], shape)
@@ -71,7 +71,10 @@ def join_reduction(
     """A reduction of a value with digits; None where no rule fits."""
     if 0 in value.shape:
         return None
-    axes = [cut_alike([value], [axis], "gone" if axis in over else "kept") or [] for axis in range(len(value.shape))]
+    axes = [
+        cut_at_same_places([value], [axis], "gone" if axis in over else "kept") or []
+        for axis in range(len(value.shape))
+    ]
     joined = join_pieces(list(chain(*axes)))
     gone = tuple(index for index, piece in enumerate(joined.pieces) if piece.role == "gone")
     own = tuple(piece.size for piece in joined.pieces if piece.role == "kept")
@@ -103,8 +106,8 @@ def join_contraction(
     if any(0 in value.shape for value in ins):
         return None
     (left_sum, right_sum), (left_batch, right_batch) = numbers
-    batches = [cut_alike(ins, pair, "batch") for pair in zip(left_batch, right_batch, strict=True)]
-    sums = [cut_alike(ins, pair, "sum") for pair in zip(left_sum, right_sum, strict=True)]
+    batches = [cut_at_same_places(ins, pair, "batch") for pair in zip(left_batch, right_batch, strict=True)]
+    sums = [cut_at_same_places(ins, pair, "sum") for pair in zip(left_sum, right_sum, strict=True)]
     if None in batches or None in sums:
         return None
     used = (*left_sum, *left_batch), (*right_sum, *right_batch)

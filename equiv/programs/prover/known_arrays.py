@@ -19,7 +19,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def record_array(arrays: Arrays, eqn: Any, ins: Sequence[TermView], result: TermView) -> None:
-    """Record the array of an equation's result, if the arrays of all operands are known and numpy computes it alike."""
+    """Record the array of an equation's result, if the arrays of all operands are known and numpy computes the same."""
     aval = eqn.outvars[0].aval
     if result.constant is not None or result.term in arrays or result.dtype not in KNOWN_DTYPES:
         return

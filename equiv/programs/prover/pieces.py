@@ -1,7 +1,7 @@
 """Pieces of arrays: slices and concatenations as terms that know what they are made of.
 
 A slice of a concatenation is the piece that it cuts out, neighbouring slices of one array put together again are a
-slice of that array, and all of them are the array. So it does not count whether weights are kept apart, are stacked
+slice of that array, and all of them are the array. So it does not count whether weights are separate, are stacked
 over layers, or stand side by side in one kernel.
 
 A slice of what is *computed* from a concatenation, `f(concatenate([a, b]), y)[:2]`, is computed from slices of the
@@ -19,7 +19,7 @@ from equiv.programs.prover.digits import (
     Digit,
     SplitTerms,
     axis_digits,
-    cut_alike,
+    cut_at_same_places,
     cut_digits,
     has_digits,
     join_pieces,
@@ -78,7 +78,7 @@ class Pieces:
     def concatenate(self, values: Sequence[TermView], axis: int) -> TermView:
         """Put values together along an axis."""
         merged: list[TermView] = []
-        for value in chain(*(self._taken_apart(one, axis) for one in values if one.shape[axis])):
+        for value in chain(*(self._split_into_pieces(one, axis) for one in values if one.shape[axis])):
             both = self._merge(merged[-1], value, axis) if merged else None
             merged[-1:] = [both] if both is not None else [*merged[-1:], value]
         if not merged:
@@ -287,7 +287,7 @@ class Pieces:
             groups.append(found)
         return view_digits(own, shape, groups)
 
-    def _taken_apart(self, value: TermView, axis: int) -> list[TermView]:
+    def _split_into_pieces(self, value: TermView, axis: int) -> list[TermView]:
         """The values that a value puts together along this axis; the value itself where it is no concatenation."""
         cuts = self.cuts(value, axis)
         return [value] if cuts is None else [self.slice(value, axis, *ends) for ends in pairwise(cuts)]
@@ -302,11 +302,11 @@ class Pieces:
         if ours is None or theirs is None or ours.whole.term != theirs.whole.term:
             return None
         pairs = list(zip(ours.bounds, theirs.bounds, strict=True))
-        apart = [index for index, (left, right) in enumerate(pairs) if left != right]
-        if len(apart) != 1 or pairs[apart[0]][0][1] != pairs[apart[0]][1][0]:
+        different = [index for index, (left, right) in enumerate(pairs) if left != right]
+        if len(different) != 1 or pairs[different[0]][0][1] != pairs[different[0]][1][0]:
             return None
-        (along,) = apart
-        # On this axis each of the two has the cut axis, or nothing where it is one element; elsewhere they are alike.
+        (along,) = different
+        # On this axis each of the two has the cut axis, or nothing where it is one element; elsewhere they are equal.
         views = [
             [None if place is None else region.axes[place] for place in value.axes]
             for value, region in ((one, ours), (other, theirs))
@@ -331,10 +331,10 @@ class Pieces:
         """A new term that puts values together, named as if none of its other axes had been reshaped."""
         values = [opaque_view(one) if isinstance(one.axes[axis], tuple) else one for one in values]
         others = [index for index in range(len(values[0].shape)) if index != axis]
-        groups = [cut_alike(values, [index] * len(values), "") for index in others]
+        groups = [cut_at_same_places(values, [index] * len(values), "") for index in others]
         if None in groups:
             values = [opaque_view(one) for one in values]
-            groups = [cut_alike(values, [index] * len(values), "") for index in others]
+            groups = [cut_at_same_places(values, [index] * len(values), "") for index in others]
         found = [group or [] for group in groups]
         joined = join_pieces(list(chain(*found)))
         along = [(axis_digits(one, axis) or [Digit(None, 1, 1)])[0] for one in values]

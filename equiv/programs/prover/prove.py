@@ -176,7 +176,7 @@ def prove(left: NumberedPort, right: NumberedPort, same_initial_state: frozenset
 def _prove_after_training(
     needs: Dependencies, single: Mapping[OutputPair, Proof], trained: Mapping[OutputName, Proof]
 ) -> Iterator[tuple[OutputName, Proof]]:
-    """Prove outputs of a program of trained leaves: they are computed alike, from leaves that stay equal."""
+    """Prove outputs of a program of trained leaves: their computation is the same, from leaves that stay equal."""
     leaves = needs.mask(name for name in needs.inputs if name.kind == "leaf")
     proved = needs.mask(name.as_input for name in trained)
     of_proof: dict[Proof, list[InputName | None]] = {}
@@ -192,7 +192,7 @@ def _prove_after_training(
 def prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, Proof]:
     """Prove outputs of single programs: without rewrites, then with them, then in float64 with casts, then without."""
     every = output_pairs(left, right)
-    # What both ports compute alike in both modes is proved once.
+    # What both ports compute in the same way in both modes is proved once.
     copies = {pair: same for pair in every if (same := _in_train_mode(left, right, pair)) is not None}
     pairs = [pair for pair in every if pair not in copies]
     found: dict[OutputPair, Proof] = {}
@@ -327,10 +327,10 @@ def _prove_training(
         return {}
     needs, made = left.dependencies(step), left.dependencies(begin)
     unequal = {leaf_input(leaf) for leaf in different}
-    alike = {output for output in begin.outputs if (output, output) in single}
+    unchanged = {output for output in begin.outputs if (output, output) in single}
     # A carry that is made from an unequal leaf, such as an average that starts from it, starts unequal too.
     unequal_start = made.mask(unequal)
-    starts = {output.as_input for output in alike if not made.masks[output] & unequal_start} - unequal
+    starts = {output.as_input for output in unchanged if not made.masks[output] & unequal_start} - unequal
     carried = frozenset(name for name in step.inputs if name.is_carried)
     # Hypothesis of the induction: everything that one step computes alike, and that starts alike if it is carried.
     kept = {
