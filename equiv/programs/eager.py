@@ -12,7 +12,10 @@ import numpy as np
 
 from equiv.programs.content import is_key
 from equiv.programs.jaxpr import Interpreter, read_scan, read_while
+from equiv.programs.numpy_rules import MOVE_RULES, REDUCTION_RULES
 from equiv.programs.primitives import CALLS, NUMPY_FUNCTIONS
+
+NUMPY_RULES = MOVE_RULES | REDUCTION_RULES
 
 EquationCallback = Callable[[tuple[Any, ...], Sequence[Any], Sequence[Any]], None]
 """Called for every equation with (enclosing calls..., equation), its inputs and its outputs; a loop is one equation."""
@@ -47,8 +50,6 @@ class _EagerEvaluation(Interpreter[Any]):
             return [NUMPY_RULES[name](eqn, *map(np.asarray, ins))]
         if name == "select_n" and len(ins) == 3:
             return [np.where(ins[0], ins[2], ins[1])]
-        if name == "concatenate":
-            return [np.concatenate(list(map(np.asarray, ins)), axis=eqn.params["dimension"])]
         return self._bind(eqn, ins)
 
     def _bind(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
@@ -97,21 +98,3 @@ class _ObservedEvaluation(_EagerEvaluation):
         if eqn.primitive.name not in CALLS:
             self.seen((*self.calls, eqn), ins, outs)
         return outs
-
-
-def _broadcast_in_dim(eqn: Any, array: np.ndarray) -> np.ndarray:
-    shape, places = eqn.params["shape"], eqn.params["broadcast_dimensions"]
-    unit = [array.shape[places.index(axis)] if axis in places else 1 for axis in range(len(shape))]
-    return np.broadcast_to(array.reshape(unit), shape)
-
-
-NUMPY_RULES: dict[str, Callable[..., Any]] = {
-    "reshape": lambda eqn, array: array.reshape(eqn.outvars[0].aval.shape),
-    "squeeze": lambda eqn, array: array.reshape(eqn.outvars[0].aval.shape),
-    "transpose": lambda eqn, array: array.transpose(eqn.params["permutation"]),
-    "broadcast_in_dim": _broadcast_in_dim,
-    "rev": lambda eqn, array: np.flip(array, eqn.params["dimensions"]),
-    "reduce_sum": lambda eqn, array: np.sum(array, axis=eqn.params["axes"], dtype=array.dtype),
-    "reduce_max": lambda eqn, array: np.max(array, axis=eqn.params["axes"]),
-    "reduce_min": lambda eqn, array: np.min(array, axis=eqn.params["axes"]),
-}

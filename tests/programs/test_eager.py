@@ -57,3 +57,9 @@ def test_a_program_with_keys_among_its_values_is_evaluated(function, float64):
         (eager,) = evaluate_eagerly(program.jaxpr, [x])
     assert eager.dtype == compiled.dtype
     assert np.max(np.abs(eager - compiled)) < 64 * np.finfo(x.dtype).eps * np.max(np.abs(compiled))
+
+
+def test_a_reshape_may_take_axes_in_another_order():
+    program = jax.make_jaxpr(lambda x: jax.lax.reshape(x, (6, 2), dimensions=(1, 0)))(X)
+    (eager,) = evaluate_eagerly(program, [X])
+    assert np.array_equal(eager, X.T.reshape(6, 2))

@@ -91,10 +91,14 @@ def _part_at(value: BlockedValue, index: tuple[int, ...], shape: Shape) -> Value
 
 
 def _transpose_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
-    value, order = ins[0], tuple(map(int, eqn.params["permutation"]))
+    return [_transpose_value(ins[0], eqn.params["permutation"])]
+
+
+def _transpose_value(value: BlockedValue, permutation: Sequence[int]) -> BlockedValue:
+    order = tuple(map(int, permutation))
     cells = map_views(value.cells, lambda view: transpose_view(view, order)).transpose(order)
-    cuts = tuple(value.cuts[axis] for axis in order)
-    return [BlockedValue(shapes[0], cells, cuts, tuple(value.origins[axis] for axis in order))]
+    shape, cuts, origins = (tuple(one[axis] for axis in order) for one in (value.shape, value.cuts, value.origins))
+    return BlockedValue(shape, cells, cuts, origins)
 
 
 def _broadcast_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
@@ -117,7 +121,9 @@ def _part_bounds(cuts: tuple[Cuts, ...], shape: Shape, index: tuple[int, ...]) -
 
 def _reshape_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
     """Reshape; cuts survive only on the slowest axis of a group of axes."""
-    value, shape = ins[0], shapes[0]
+    value, shape, order = ins[0], shapes[0], eqn.params.get("dimensions")
+    if order is not None and eqn.primitive.name == "reshape":  # `lax.reshape` can take axes in another order first
+        value = _transpose_value(value, order)
     cuts: list[Cuts] = [()] * len(shape)
     origins: list[Origins] = [NOWHERE] * len(shape)
     lost: list[int] = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from equiv.programs.numpy_rules import MOVE_RULES
 from equiv.programs.primitives import COMPARISONS, NUMPY_FUNCTIONS
 from equiv.programs.prover.terms import TermView, dtype_name, literal_view, new_term, seen_through
 
@@ -94,9 +95,11 @@ KNOWN_DTYPES = EXACT_DTYPES | frozenset(("float16", "bfloat16", "float32", "floa
 
 def _compute(eqn: Any, ins: Sequence[Any]) -> np.ndarray | None:
     """The result of one equation in numpy; None for an operation that is not among those masks are made of."""
-    name, aval = eqn.primitive.name, eqn.outvars[0].aval
-    if name in COMPUTED:
-        return COMPUTED[name](eqn.params, aval, ins)
+    name = eqn.primitive.name
+    if name in MOVE_RULES:
+        return MOVE_RULES[name](eqn, *ins)
+    if name in MADE:
+        return MADE[name](eqn.params, eqn.outvars[0].aval, ins)
     exact = name in COMPARISONS or all(one.dtype.name in EXACT_DTYPES for one in ins)
     if not exact or name not in NUMPY_FUNCTIONS or name in ("div", "sqrt"):
         return None
@@ -112,13 +115,6 @@ def _iota(params: Mapping[str, Any], aval: Any, ins: Sequence[np.ndarray]) -> np
     return np.broadcast_to(np.expand_dims(numbers, [one for one in range(len(aval.shape)) if one != axis]), aval.shape)
 
 
-def _broadcast(params: Mapping[str, Any], aval: Any, ins: Sequence[np.ndarray]) -> np.ndarray | None:
-    sizes = [1] * len(aval.shape)
-    for place, size in zip(params["broadcast_dimensions"], ins[0].shape, strict=True):
-        sizes[place] = size
-    return np.broadcast_to(ins[0].reshape(sizes), aval.shape)
-
-
 def _convert(params: Mapping[str, Any], aval: Any, ins: Sequence[np.ndarray]) -> np.ndarray | None:
     exact = {ins[0].dtype.name, dtype_name(aval.dtype)} <= EXACT_DTYPES
     # Zero and one are the same in every dtype.
@@ -129,22 +125,9 @@ def _select(params: Mapping[str, Any], aval: Any, ins: Sequence[np.ndarray]) -> 
     return np.where(ins[0], ins[2], ins[1]) if len(ins) == 3 and ins[0].dtype == bool else None
 
 
-def _slice(params: Mapping[str, Any], aval: Any, ins: Sequence[np.ndarray]) -> np.ndarray:
-    steps = params["strides"] or [1] * ins[0].ndim
-    return ins[0][tuple(map(slice, params["start_indices"], params["limit_indices"], steps))]
-
-
-Compute = Callable[[Mapping[str, Any], Any, Sequence[np.ndarray]], np.ndarray | None]
-
-COMPUTED: dict[str, Compute] = {
+MADE: dict[str, Callable[[Mapping[str, Any], Any, Sequence[np.ndarray]], np.ndarray | None]] = {
     "iota": _iota,
-    "broadcast_in_dim": _broadcast,
     "convert_element_type": _convert,
     "select_n": _select,
-    "slice": _slice,
-    "concatenate": lambda params, aval, ins: np.concatenate(ins, params["dimension"]),
-    "reshape": lambda params, aval, ins: None if params.get("dimensions") else ins[0].reshape(aval.shape),
-    "squeeze": lambda params, aval, ins: ins[0].reshape(aval.shape),
-    "transpose": lambda params, aval, ins: ins[0].transpose(params["permutation"]),
 }
-"""Primitive to its result in numpy, from parameters, the result's shape and dtype, and operands."""
+"""Primitive to its result where numpy is exact, from parameters, the result's shape and dtype, and operands."""

@@ -265,7 +265,9 @@ def _normal_form(name: str, params: dict[str, Any], ins: list[TermView]) -> tupl
 
 
 def _number_reshape(numbering: Numbering, eqn: Any, value: TermView) -> TermView:
-    shape = eqn.outvars[0].aval.shape
+    shape, order = eqn.outvars[0].aval.shape, eqn.params.get("dimensions")
+    if order is not None:  # `lax.reshape` can take axes in another order first
+        value = transpose_term(value, order)
     # A reshape of a reshape is one of the source, unless something was permuted or repeated between the two.
     source = (numbering.reshaped.get(value.term) if value.plain else None) or value
     view = reshape_term(source, shape)
