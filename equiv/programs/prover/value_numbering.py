@@ -215,7 +215,7 @@ def _name_elementwise(algebra: Algebra, name: str, params: dict[str, Any], ins: 
     if name == "convert_element_type" and (number := _convert_constant(ins[0], aval.dtype)) is not None:
         return constant_view(number, aval.shape)
     # The choice is known, so that the other operands do not count.
-    if name == "select_n" and ins[0].constant is not None:
+    if name == "select_n" and ins[0].constant is not None and 0 <= ins[0].constant < len(ins) - 1:
         return ins[1 + int(ins[0].constant)]
     # Exact for every number, and so no rewrite; `x + 0` is not: it turns -0 into 0.
     if name in ("mul", "div") and ins[1].constant == 1 and ins[0].shape == aval.shape:
@@ -265,9 +265,7 @@ def _normal_form(name: str, params: dict[str, Any], ins: list[TermView]) -> tupl
 
 
 def _number_reshape(numbering: Numbering, eqn: Any, value: TermView) -> TermView:
-    shape, order = eqn.outvars[0].aval.shape, eqn.params.get("dimensions")
-    if order is not None:  # `lax.reshape` can take axes in another order first
-        value = transpose_term(value, order)
+    shape = eqn.outvars[0].aval.shape
     # A reshape of a reshape is one of the source, unless something was permuted or repeated between the two.
     source = (numbering.reshaped.get(value.term) if value.plain else None) or value
     view = reshape_term(source, shape)
@@ -280,6 +278,11 @@ def _number_reshape(numbering: Numbering, eqn: Any, value: TermView) -> TermView
     return view
 
 
+def _reorder_and_reshape(numbering: Numbering, eqn: Any, value: TermView) -> TermView:
+    order = eqn.params["dimensions"]  # None but for `lax.reshape` with axes in another order
+    return _number_reshape(numbering, eqn, value if order is None else transpose_term(value, order))
+
+
 def _number_tile(numbering: Numbering, eqn: Any, value: TermView) -> TermView:
     # Each axis after one along which the whole is repeated; both are merged.
     pairs = [size for pair in zip(eqn.params["reps"], value.shape, strict=True) for size in pair]
@@ -288,7 +291,7 @@ def _number_tile(numbering: Numbering, eqn: Any, value: TermView) -> TermView:
 
 
 VIEW_RULES: dict[str, Callable[[Numbering, Any, TermView], TermView]] = {
-    "reshape": _number_reshape,
+    "reshape": _reorder_and_reshape,
     "squeeze": _number_reshape,
     "broadcast_in_dim": lambda _, eqn, value: broadcast_term(
         value, eqn.outvars[0].aval.shape, eqn.params["broadcast_dimensions"]
