@@ -1,23 +1,17 @@
-"""Draws: every place where a program draws is found once, whatever it is wrapped in; replayed bits mean one number."""
+"""Draws: every place where a program draws is found once, whatever it is wrapped in."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from named import make_program
+from programs.random_functions import carried, dropout, handed_on, held, layers, remat
 
 from equiv.errors import PortError
-from equiv.programs.draws import count_draws, draw_bits, find_draws
-from equiv.programs.program import Draw, iteration_numbers
+from equiv.programs.draws import count_draws, find_draws
+from equiv.programs.program import iteration_numbers
 
 X = jax.ShapeDtypeStruct((3, 4), "float32")
 KEY = jax.eval_shape(lambda: jax.random.key(0))
-
-
-def dropout(key, x, rate=0.5):
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 
 
 @jax.custom_jvp
@@ -34,25 +28,6 @@ def with_own_vjp(key, x):
 
 
 with_own_vjp.defvjp(lambda key, x: (with_own_vjp(key, x), None), lambda _, g: (None, g))
-
-
-def layers(key, x, body=dropout, **options):
-    """Dropout in five layers, each with its own key."""
-    return jax.lax.scan(lambda h, key: (body(key, h), None), x, jax.random.split(key, 5), **options)[0]
-
-
-def carried(key, x, body=dropout):
-    """Dropout in five layers; the key travels with the values, as in `hk.scan`."""
-
-    def turn(carry, _):
-        key, mine = jax.random.split(carry[1])
-        return (body(mine, carry[0]), key), None
-
-    return jax.lax.scan(turn, (x, key), None, length=5)[0][0]
-
-
-def remat(function):
-    return lambda key, x: jax.checkpoint(lambda x: jnp.sin(function(key, jnp.sin(x))))(x)
 
 
 def gradient(function):
@@ -106,7 +81,7 @@ def test_a_draw_is_found_through_wrappers_with_scan_length_first(function, shape
 
 
 def test_a_draw_says_where_it_stands_in_the_users_file():
-    assert "test_draws.py" in found(dropout)[0][0].where
+    assert "random_functions.py" in found(dropout)[0][0].where
 
 
 def test_a_program_that_draws_nothing_has_no_draws():
@@ -212,19 +187,9 @@ def unrolled(key, x):
     return dropout(key, dropout(key, x))
 
 
-def held(key, x, body=dropout):
-    """Dropout in five layers that all have one key."""
-    return jax.lax.scan(lambda h, _: (body(key, h), None), x, None, length=5)[0]
-
-
 def copied(key, x, body=dropout):
     """The same, from an array of equal keys."""
     return jax.lax.scan(lambda h, key: (body(key, h), None), x, jnp.broadcast_to(key, 5))[0]
-
-
-def handed_on(key, x, body=dropout):
-    """The same; the key is in the carry, and stays what it is."""
-    return jax.lax.scan(lambda carry, _: ((body(carry[1], carry[0]), carry[1]), None), (x, key), None, length=5)[0][0]
 
 
 def raw(key, x, body=dropout):
@@ -354,82 +319,7 @@ def until(key, x):
 def test_a_while_loops_draw_is_refused_with_its_place(loop):
     with pytest.raises(
         PortError,
-        match=r"a random draw inside while at .*test_draws\.py:\d+.* cannot be replayed: .*"
+        match=r"a random draw inside while at .*random_functions\.py:\d+.* cannot be replayed: .*"
         r"Draw outside the loop, or use jax\.lax\.scan",
     ):
         found(loop)
-
-
-DRAW = {width: Draw((4096,), width, "") for width in (8, 16, 32, 64)}
-SEEDS = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 7))
-
-
-def uniform(random):
-    """Bits to a float in [0, 1), as `jax.random.uniform` does it: the upper ones are the mantissa of one in [1, 2)."""
-    width = random.dtype.itemsize * 8
-    mantissa, one, float_type = {32: (23, 0x3F800000, "float32"), 64: (52, 0x3FF0000000000000, "float64")}[width]
-    shifted = (random >> random.dtype.type(width - mantissa)) | random.dtype.type(one)
-    return shifted.view(float_type) - np.ones((), float_type)
-
-
-@settings(deadline=None, max_examples=20)
-@given(SEEDS)
-def test_bits_are_the_same_uniform_in_32_and_64_bits(seed):
-    """To the spacing of float32: what is below it is drawn too."""
-    narrow, wide = uniform(draw_bits(DRAW[32], seed)), uniform(draw_bits(DRAW[64], seed))
-    assert np.max(np.abs(wide - narrow.astype("float64"))) < np.finfo("float32").eps
-    assert narrow.min() > 0
-    assert narrow.max() < 1
-
-
-@pytest.mark.parametrize("width", [8, 16, 32, 64])
-def test_every_replayed_bit_is_zero_and_one_equally_often(width):
-    ones = np.unpackbits(draw_bits(DRAW[width], (1, 2)).view("uint8").reshape(4096, -1), axis=1).sum(0).astype(int)
-    spread = 6 * (4096 / 4) ** 0.5  # six standard deviations
-    assert len(ones) == width
-    assert np.max(np.abs(ones - 2048)) < spread
-
-
-def test_lower_bits_are_the_same_in_32_and_64_bits():
-    """So that `randint` below a power of two is the same number in both."""
-    narrow, wide = draw_bits(DRAW[32], (3,)), draw_bits(DRAW[64], (3,))
-    np.testing.assert_array_equal(wide.astype("uint32"), narrow)
-
-
-def test_bits_are_spread_evenly():
-    counts = np.histogram(uniform(draw_bits(DRAW[32], (1, 2))), bins=8, range=(0, 1))[0]
-    assert counts.min() > 420
-    assert counts.max() < 610
-
-
-@settings(deadline=None, max_examples=20)
-@given(SEEDS, st.sampled_from([8, 16, 32]))
-def test_a_narrow_draws_bits_are_a_wider_ones_upper_bits(seed, width):
-    narrow, wide = draw_bits(DRAW[width], seed), draw_bits(DRAW[64], seed)
-    assert narrow.dtype == f"uint{width}"
-    np.testing.assert_array_equal(narrow, (wide >> np.uint64(64 - width)).astype(narrow.dtype))
-
-
-@settings(deadline=None, max_examples=20)
-@given(SEEDS, st.sampled_from([0.1, 0.125, 0.25, 0.3, 1 / 3, 0.5, 0.625, 0.9, 0.995]))
-def test_dropout_masks_agree_across_widths(seed, rate):
-    masks = []
-    for width, dtype in ((32, np.float32), (64, np.float64)):
-        number = uniform(draw_bits(DRAW[width], seed))
-        masks.append((number < dtype(1 - rate), number < dtype(rate), number >= dtype(rate)))
-    for narrow, wide in zip(*masks, strict=True):
-        np.testing.assert_array_equal(narrow, wide)
-
-
-@pytest.mark.parametrize("width", [32, 64])
-def test_no_number_equals_a_short_rate(width):
-    """So that `u < rate` and `u <= rate` are one mask."""
-    number = uniform(draw_bits(Draw((2**20,), width, ""), (1, 2)))
-    for denominator in (256, 360, 1000):
-        near = np.abs(number * denominator - np.round(number * denominator)) / denominator
-        assert near.min() > 4 * np.finfo("float32").eps
-
-
-def test_bits_repeat_for_a_seed_and_differ_between_seeds():
-    np.testing.assert_array_equal(draw_bits(DRAW[32], (1, 2)), draw_bits(DRAW[32], (1, 2)))
-    assert not np.array_equal(draw_bits(DRAW[32], (1, 2)), draw_bits(DRAW[32], (1, 3)))

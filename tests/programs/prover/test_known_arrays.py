@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from programs.prover.test_value_numbering import names
+from programs.prover.numbered import names
 
 N = 4
 S = (N, N)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from programs.prover.test_value_numbering import names
+from programs.prover.numbered import names
 
 from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.terms import IGNORED_PARAMS, new_term
