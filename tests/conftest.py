@@ -41,3 +41,11 @@ def the_compiler_is_not_asked() -> Iterator[None]:
         patch.setenv("EQUIV_COMPILED", "0")
         patch.setenv("EQUIV_ISOLATE", "0")  # a process of its own for every case would import jax once more
         yield
+
+
+@pytest.fixture(scope="module")
+def serial() -> Iterator[None]:
+    """Let a worker of pytest-xdist time something, which is refused there: the programs of these tests are tiny."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTEST_XDIST_WORKER", raising=False)
+        yield

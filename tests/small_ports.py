@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from named import make_program
-from tampering import certify_ports
+from tampering.certificates import certify_ports
 
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey

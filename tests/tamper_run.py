@@ -4,7 +4,7 @@ Run it with `python tests/tamper_run.py [TAMPERINGS] [FIRST_SEED]`; a shorter ru
 
 Every proof of every case under `cases` is certified, or the reason is told. Then the certificates of some of them are
 changed at random places, and programs of theirs are changed and proved anew. What the checker accepts has to be true by
-an oracle that evaluates both programs (`tampering.py`).
+an oracle that evaluates both programs (`tampering/oracle.py`).
 """
 
 import sys
@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from helpers import CASES, loaded
 from small_ports import small
-from tampering import certify, forge, tamper
+from tampering.certificates import certify
+from tampering.tamper import forge, tamper
 
 TAMPERED = {
     "counter": 28,

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 import small_ports
-import tampering
 from helpers import loaded
 from named import make_program
 from small_ports import small
+from tampering.certificates import certify, certify_ports
+from tampering.oracle import judge
+from tampering.tamper import forge, tamper
 
 from equiv.certificates import checker
 from equiv.certificates.checker.check import check, digest
@@ -64,20 +66,20 @@ def test_every_rule_is_needed_for_two_small_ports():
 @pytest.mark.parametrize(("case", "proved"), [("counter", 21), ("rnn_scan", 21)])
 def test_everything_proved_of_a_case_is_certified(case, proved):
     """Of all cases: `tests/tamper_run.py`."""
-    found = tampering.certify(loaded(case), "nnx")
+    found = certify(loaded(case), "nnx")
     assert (found.proved, found.left_out) == (proved, {})
 
 
 def test_no_tampered_certificate_is_accepted():
     """Each claims what does not follow, or is true by an oracle that the checker does not know."""
-    results = Counter(tampering.tamper(small(), seed)[1] for seed in range(60))
+    results = Counter(tamper(small(), seed)[1] for seed in range(60))
     assert not {"wrong", "not judged"} & results.keys()
     assert results["refused"] > 30
 
 
 def test_no_proof_of_a_changed_program_is_accepted():
     """The writer makes the best proof that it can of a program that was changed at random."""
-    results = Counter(tampering.forge(small(), seed)[1] for seed in range(3))
+    results = Counter(forge(small(), seed)[1] for seed in range(3))
     assert results.keys() <= {"refused", "true", "nothing"}
     assert results["refused"]
 
@@ -87,10 +89,10 @@ def test_a_checker_that_accepts_every_step_would_be_caught(monkeypatch):
     changed = json.loads(small().text.replace('"op": "tanh"', '"op": "sin"'))
     pairs = zip(changed["programs"], small().copy()["programs"], strict=True)
     data = {**changed, "programs": [one if one["side"] else other for one, other in pairs]}
-    assert tampering.judge(small(), data) == "refused"
+    assert judge(small(), data) == "refused"
     for rule, (_, *rest) in RULES.items():
         monkeypatch.setitem(RULES, rule, (lambda *_: True, *rest))
-    assert tampering.judge(small(), data) == "wrong"
+    assert judge(small(), data) == "wrong"
 
 
 def step_of(data, rule):
@@ -229,7 +231,7 @@ def test_equal_casts_are_proved_with_and_without_them():
     left, right = (
         small_ports.port(one, small_ports.step) for one in (small_ports.narrow, small_ports.narrow_otherwise)
     )
-    found = tampering.certify_ports(left, right, prove(left, right, frozenset(("d",))), [{"d": "the same"}] * 2)
+    found = certify_ports(left, right, prove(left, right, frozenset(("d",))), [{"d": "the same"}] * 2)
     assert found.left_out == {}
     assert [one["precision"] for one in found.data["proofs"] if one["rewrites"]] == ["kept", "float64"]
     data = found.copy()

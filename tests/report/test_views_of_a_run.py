@@ -1,103 +1,22 @@
-"""The views of a run: what is found is shown, in words and not in colour alone, and a hostile name stays text."""
+"""The views of a run: what is found is shown, in words and not in colour alone."""
 
-import io
 import re
 from dataclasses import replace
 from typing import get_args
 
 import pytest
-from named import output_named
-from rich.console import Console
+from report.sample_runs import MISSING, NEAR, OFF, RUNS, TRAINED, broken, case, check, result, section, shown
 
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.grades import EQUAL_GRADES, Grade, Verdict
-from equiv.core.headline import summarise_run, verdict_words
-from equiv.core.results import CaseResult, CheckResult, DeviationResult, Finding, LeafResult, ProbeTrial, RunResult
+from equiv.core.headline import verdict_words
+from equiv.core.results import CaseResult, Finding, ProbeTrial
 from equiv.core.results_json import decode_results, encode_results
-from equiv.core.verdict import verdict_of
 from equiv.report.cells import GRADE_SIGNS, NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_finding
 from equiv.report.html.page import render_page
 from equiv.report.html.views.case_view import build_case_view
 from equiv.report.markdown import render_markdown
 from equiv.report.runs.merge import MergedCase
-from equiv.report.terminal.run import print_run
-
-ENVIRONMENT = {"platform": "cpu", "device": "cpu", "jax": "1.2.3", "flax": "4.5.6"}
-
-OFF = Finding(
-    "call __call__: output",
-    "refuted",
-    error=0.25,
-    budget=0.001,
-    ratio=250.0,
-    precision="float64",
-    reference="1.5",
-    candidate="1.75",
-    index=(0, 3),
-    probe="1",
-    note="no rounding explains this difference",
-    response=0.0001,
-    depth=16,
-    output=output_named("call __call__: output"),
-)
-ENCODED, TRAINED = output_named("eval encode: output"), output_named("train: a/kernel")
-WORSE = replace(OFF, place=str(ENCODED), output=ENCODED, ratio=4000.0, reference="2", candidate="6", error=4.0)
-NEAR = replace(
-    OFF, place=str(TRAINED), output=TRAINED, grade="float64", ratio=0.5, error=0.0005, index=(2, 0, 1), note=""
-)
-MISSING = "linen: building the model needs abacus, which is not installed here. Install it."
-
-
-def case(name: str, *checks: CheckResult, **fields: object) -> CaseResult:
-    """A case with two candidates: what is not said of them is exact."""
-    said = {(check.candidate, check.check): check for check in checks}
-    every = tuple(
-        said.get((who, check), CheckResult(check, who, "exact", "1 exact", (Finding(f"{check} place", "exact"),)))
-        for who in ("linen", "nnx")
-        for check in CHECK_NAMES
-    )
-    verdicts = {who: verdict_of(tuple(one for one in every if one.candidate == who)) for who in ("linen", "nnx")}
-    whole = CaseResult(name, f"The lesson of {name}.", "a guide", "haiku", ("linen", "nnx"), verdicts, every)
-    return replace(whole, **fields)
-
-
-def check(name: str, *findings: Finding, candidate: str = "linen") -> CheckResult:
-    """A check with the grade of its first finding."""
-    return CheckResult(name, candidate, findings[0].grade, findings[0].note or "a summary", findings)
-
-
-def broken(name: str, problem: str) -> CaseResult:
-    """A case that could not be used."""
-    return CaseResult(name, "", "", "", (), {}, (), problem=problem)
-
-
-def result(*cases: CaseResult) -> RunResult:
-    """A run over cases."""
-    verdict, headline = summarise_run(cases)
-    return RunResult(verdict, headline, ENVIRONMENT, cases, "2026-01-01T00:00:00", 1.25)
-
-
-RUNS: dict[Verdict, RunResult] = {
-    "same": result(case("alike", check("train", NEAR))),
-    "different": result(case("apart", check("outputs", OFF, WORSE), check("train", OFF))),
-    "inconclusive": result(case("missing", check("structure", Finding("linen", "not run", note=MISSING)))),
-    "error": result(
-        case("raises", check("train", Finding("linen", "error", note="linen: tracing raised KeyError. Fix a.py:3."))),
-        broken("empty", "empty.py: has no CASE. End the file with CASE = Case(...), from equiv.core.case."),
-    ),
-}
-
-
-def shown(run: RunResult, width: int = 160, terminal: bool = False) -> str:
-    """The terminal view as text."""
-    file = io.StringIO()
-    print_run(run, Console(file=file, width=width, force_terminal=terminal, highlight=False))
-    return file.getvalue()
-
-
-def section(text: str, heading: str) -> str:
-    """One section of a Markdown document, without its heading."""
-    return text.split(f"\n## {heading}")[1].split("\n## ")[0]
 
 
 @pytest.mark.parametrize("verdict", get_args(Verdict))
@@ -270,93 +189,6 @@ def test_what_the_numbers_are_is_said_beside_the_table():
 def test_device_and_versions_are_shown_once():
     assert shown(RUNS["same"]).splitlines()[1] == "cpu · jax 1.2.3 · flax 4.5.6 · 1.2 s"
     assert shown(replace(RUNS["same"], environment={})).splitlines()[1] == "1.2 s"
-
-
-DEVIATION = DeviationResult("nnx", "`self.a.value | 1`", "raises <Error>", "`self.a[...]`", "flax 0.12.8", "guide 3")
-LEAF = LeafResult("a/kernel", (2, 3), "float32", {"haiku": "~/a/~/w (params)", "nnx": "a.kernel (params)"})
-
-
-def test_errata_layers_and_environment_appear():
-    text = render_markdown([result(case("a", deviations=(DEVIATION,), leaves=(LEAF,)))])
-    (row,) = [line for line in section(text, "Errata of the guides").splitlines() if line.startswith("| a ")]
-    assert [part.strip() for part in re.split(r"(?<!\\)\|", row)][1:-1] == [
-        "a",
-        "nnx",
-        "`self.a.value \\| 1`",
-        "raises &lt;Error>",
-        "`self.a[...]`",
-        "flax 0.12.8",
-    ]
-    layers = section(text, "Layers")
-    assert "### a: The lesson of a." in layers
-    (row,) = [line for line in layers.splitlines() if line.startswith("| a/kernel ")]
-    assert [part.strip() for part in row.split("|")][1:-1] == [
-        "a/kernel",
-        "float32[2, 3]",
-        "\\~/a/\\~/w (params)",
-        NOT_APPLICABLE,
-        "a.kernel (params)",
-    ]
-    assert re.search(r"^\| jax +\| 1\.2\.3 +\|$", section(text, "Environment"), re.MULTILINE)
-
-
-def test_several_results_stand_in_one_document_in_the_order_given():
-    runs = [RUNS["different"], RUNS["same"]]
-    text = render_markdown(runs)
-    assert text == render_markdown(runs[:1]) + "\n" + render_markdown(runs[1:])
-    assert re.findall("^# (.)", text, re.MULTILINE) == ["✗", "✓"]
-    assert text.endswith("|\n")
-
-
-def test_markdown_is_a_pure_function_of_the_results():
-    for run in RUNS.values():
-        assert (
-            render_markdown([run]).encode()
-            == render_markdown([decode_results(encode_results(run), "results")]).encode()
-        )
-
-
-HOSTILE = "a|b <script>alert(1)</script> & _c_ **d** ~~e~~ [f](g) [bold]h[/] ``` \\\n\n# i"
-
-
-@pytest.fixture
-def hostile() -> RunResult:
-    finding = replace(OFF, place=HOSTILE, note=HOSTILE, reference=HOSTILE)
-    whole = case(
-        HOSTILE, check("outputs", finding), lesson=HOSTILE, reference=HOSTILE, leaves=(replace(LEAF, leaf=HOSTILE),)
-    )
-    return replace(
-        result(whole, broken(HOSTILE, HOSTILE)),
-        headline=HOSTILE,
-        environment={HOSTILE: HOSTILE},
-        problems=(HOSTILE,),
-    )
-
-
-def test_hostile_names_stay_text_in_markdown(hostile: RunResult):
-    text = render_markdown([hostile])
-    assert "<" not in text
-    assert "&lt;script>alert(1)&lt;/script> &amp; \\_c\\_ \\*\\*d\\*\\* \\~\\~e\\~\\~ [f]\\(g)" in text
-    assert [line for line in text.splitlines() if line.startswith("# ")] == [text.splitlines()[0]]
-    assert re.search(r"(?<!\\)`", text) is None
-    assert section(text, "Not compared").count("\n- ") == 2
-    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
-        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1, table
-
-
-def test_hostile_names_stay_text_in_the_terminal(hostile: RunResult):
-    first, _, rest = HOSTILE.partition("\n")
-    text = shown(hostile, width=10_000)
-    assert text.count(first) >= 5
-    assert "[bold]h[/]" in text
-    assert rest.strip() in text
-
-
-def test_code_in_backticks_stays_code():
-    text = render_markdown(
-        [result(case("a", lesson="Write `nnx.Param(x) # __call__ <b> a|b` in __init__.", leaves=(LEAF,)))]
-    )
-    assert "### a: Write `nnx.Param(x) # __call__ <b> a\\|b` in \\_\\_init\\_\\_.\n" in text
 
 
 REMARK = "both ports are trained with `sgd`"

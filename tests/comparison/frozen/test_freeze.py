@@ -1,6 +1,5 @@
 """A frozen reference judges ports as the living one does, without its library."""
 
-import hashlib
 import os
 import re
 import subprocess
@@ -9,52 +8,26 @@ from dataclasses import replace
 from functools import cache
 
 import helpers
-import msgspec
 import numpy as np
-import optax
 import pytest
-import trained_ports
 from click.testing import CliRunner
+from comparison.frozen.frozen_cases import NAMES, bundle, compare_with_frozen, grades
 from helpers import CASES, loaded
 
 from equiv.comparison.frozen.against import restore_reference
-from equiv.comparison.frozen.bundle import (
-    FIRST_LINE,
-    SCHEMA_VERSION,
-    FrozenReference,
-    decode_bundle,
-    encode_bundle,
-    environment_changes,
-)
+from equiv.comparison.frozen.bundle import decode_bundle, encode_bundle, environment_changes
 from equiv.comparison.frozen.freeze import freeze_reference
-from equiv.comparison.frozen.sanity import refuse_senseless
-from equiv.comparison.pipeline import RunOptions, run_case
-from equiv.core.case_files import CaseFile, LoadedCase, load_case
+from equiv.comparison.pipeline import run_case
+from equiv.core.case_files import CaseFile, load_case
 from equiv.core.results import CaseResult
 from equiv.core.results_json import read_results
-from equiv.errors import CaseError, EquivError
+from equiv.errors import EquivError
 from equiv.frontends.cli.main import main
-
-NAMES = ("mlp", "custom_linear", "counter")
-
-
-@cache
-def bundle(name: str) -> FrozenReference:
-    """The reference of a case, frozen and thawed once."""
-    return decode_bundle(encode_bundle(freeze_reference(loaded(name))), name)
 
 
 @cache
 def living(name: str) -> CaseResult:
     return run_case(loaded(name))
-
-
-def compare_with_frozen(case: LoadedCase, frozen: FrozenReference) -> CaseResult:
-    return run_case(case, options=RunOptions(against=frozen))
-
-
-def grades(result: CaseResult) -> dict[tuple[str, str], str]:
-    return {(check.candidate, check.check): check.grade for check in result.checks}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -134,27 +107,6 @@ def test_what_changed_in_the_environment_is_named():
     assert environment_changes({"a": "1", "b": "2"}, {"a": "1", "c": "3"}) == ("b: 2, now unknown", "c: unknown, now 3")
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"batch": {"x": "float32[9,9]"}}, r"counter: batch \{'x': 'float32\[9,9\]'\} in the case, .* in the bundle"),
-        ({"steps": 7}, r"counter: steps 7 in the case, 5 in the bundle\. Freeze the reference again"),
-    ],
-    ids=["batch", "steps"],
-)
-def test_a_bundle_of_other_questions_is_refused(changed, message):
-    other = replace(loaded("counter"), case=replace(loaded("counter").case, **changed))
-    with pytest.raises(CaseError, match=message):
-        compare_with_frozen(other, bundle("counter"))
-
-
-def test_a_case_without_another_model_is_refused():
-    case = loaded("counter").case
-    alone = replace(case, models={"haiku": case.models["haiku"]})
-    with pytest.raises(CaseError, match=r"the case has no model but haiku, which is frozen\. Add the port"):
-        compare_with_frozen(replace(loaded("counter"), case=alone), bundle("counter"))
-
-
 def test_a_result_has_all_that_a_run_has():
     """Its file, builders, digest, errata and the places of every leaf: the report shows them as of a run."""
     case = replace(loaded("mlp"), path="cases/mlp.py")
@@ -227,158 +179,6 @@ def test_each_model_may_be_alone_in_its_case(tmp_path, after, code):
     assert "port, new / frozen old" in done.stdout
 
 
-def sealed(content: bytes, version: int = SCHEMA_VERSION) -> bytes:
-    """A bundle of this content, as if it had been written so."""
-    return FIRST_LINE % version + hashlib.sha256(content).digest() + content
-
-
-def broken(data: bytes) -> dict[str, bytes]:
-    content = data[len(FIRST_LINE % SCHEMA_VERSION) + 32 :]
-    # Raw fields: the keys of some maps are names of outputs, which are maps themselves.
-    frozen = msgspec.msgpack.decode(content, type=dict[str, msgspec.Raw])
-    shape = {**frozen, "fresh": {"a": {"dtype": "float32", "shape": [3], "data": b"12345678"}}}
-    dtype = {**frozen, "fresh": {"a": {"dtype": "object", "shape": [1], "data": b"12345678"}}}
-    changed = [
-        {key: value for key, value in frozen.items() if key != "noise"},
-        {**frozen, "steps": "five"},
-        shape,
-        dtype,
-        {**frozen, "fresh": {"a": 3}},
-    ]
-    flipped = bytearray(data)
-    flipped[-100] ^= 1
-    return {
-        "empty": b"",
-        "no bundle": msgspec.msgpack.encode([1, 2]),
-        "json": b'{"schema": 1}',
-        "newer": sealed(content, 99),
-        "cut off": data[: len(data) // 2],
-        "only a line": FIRST_LINE % SCHEMA_VERSION,
-        "a bit turned": bytes(flipped),
-        **dict(zip(FIELDS, (sealed(msgspec.msgpack.encode(one)) for one in changed), strict=True)),
-    }
-
-
-FIELDS = ("a field lacks", "a field of another kind", "an array of another size", "objects", "an array that is none")
-
-BROKEN = {
-    **dict.fromkeys(("empty", "no bundle", "json"), "not a bundle of equiv freeze. "),
-    "newer": f"bundle schema 99, this version reads {SCHEMA_VERSION}. ",
-    **dict.fromkeys(("cut off", "only a line", "a bit turned"), "the bundle is cut off or was changed after it was "),
-    **dict.fromkeys(FIELDS, "not a bundle of equiv freeze: "),
-}
-
-
-@pytest.mark.parametrize("what", list(BROKEN))
-def test_a_broken_bundle_is_one_message(what, tmp_path):
-    path = tmp_path / "it.equiv"
-    path.write_bytes(broken(encode_bundle(bundle("counter")))[what])
-    ran = CliRunner().invoke(main, ["run", str(CASES / "counter.py"), "--against", str(path)])
-    assert ran.stderr.startswith(f"equiv: {path}: {BROKEN[what]}")
-    assert ran.stderr.endswith("Regenerate it with equiv freeze.\n")
-    assert (ran.exit_code, ran.stdout) == (2, "")
-
-
-def with_noise(frozen: FrozenReference, **changes) -> FrozenReference:
-    """The bundle with other responses of one output."""
-    output, known = next(iter(frozen.noise["0"].items()))
-    return replace(frozen, noise={**frozen.noise, "0": {**frozen.noise["0"], output: replace(known, **changes)}})
-
-
-def with_probe(frozen: FrozenReference, **changes) -> FrozenReference:
-    return replace(frozen, probes=(replace(frozen.probes[0], **changes), *frozen.probes[1:]))
-
-
-def senseless(frozen: FrozenReference) -> dict[str, tuple[FrozenReference, str]]:
-    leaf, output = frozen.leaves[0], next(iter(frozen.depth))
-    negative = replace(leaf, spec=replace(leaf.spec, shape=(-1,)))
-    first = frozen.probes[0]
-    turned = {**first.variables, leaf.name: first.variables[leaf.name].astype("float64")}
-    part = frozen.parts[0]
-    edge = frozen.edges[0]
-
-    def with_edge(**changes) -> FrozenReference:
-        return replace(frozen, edges=(replace(edge, **changes), *frozen.edges[1:]))
-
-    return {
-        "counters of other steps": (with_edge(late=(1, 2)), r"sets counters to \(1, 2\), in 5 train steps"),
-        "draws beyond one": (with_edge(tails=(2.0,)), r"has draws of \(2.0,\), not from 0 to 1"),
-        "two of one name": (with_edge(probe=replace(edge.probe, name="0")), "it has two probes 0"),
-        "a leaf of no probe": (
-            with_edge(probe=replace(edge.probe, variables={"none": first.variables[leaf.name]})),
-            "has none, which probe 0 has not",
-        ),
-        "large noise": (with_noise(frozen, largest=1e300), "is said to move by 1e\\+300 on probe 0 for one ulp"),
-        "large block": (with_noise(frozen, exponents=(1,), blocks=(1e30,)), "is said to move by 1e\\+30 on probe 0"),
-        "noise nan": (with_noise(frozen, largest=float("nan")), "has responses on probe 0 that are no sizes"),
-        "negative noise": (with_noise(frozen, largest=-1.0), "has responses on probe 0 that are no sizes"),
-        "blocks without exponents": (with_noise(frozen, exponents=(), blocks=(0.0,)), "that are no sizes"),
-        "negative shape": (replace(frozen, leaves=(negative, *frozen.leaves[1:])), r"has the shape \(-1,\)"),
-        "negative depth": (replace(frozen, depth={**frozen.depth, output: -3}), "has -3 rounded operations in a row"),
-        "no steps": (replace(frozen, steps=0), "0 train steps"),
-        "no rate": (replace(frozen, default_rate=float("inf")), "the rate of the default train step is inf"),
-        "no probes": (replace(frozen, probes=()), "it has no probes"),
-        "another dtype": (with_probe(frozen, variables=turned), r"as float64\[.*its table as"),
-        "fewer batches": (
-            with_probe(frozen, batches={name: array[1:] for name, array in first.batches.items()}),
-            "not one batch for each of 5 steps",
-        ),
-        "needs beyond": (
-            replace(frozen, parts=(replace(part, needs=((99,), *part.needs[1:])), *frozen.parts[1:])),
-            "depends on number 99",
-        ),
-        "needs lacking": (replace(frozen, parts=(replace(part, needs=()), *frozen.parts[1:])), "what 0 of them depend"),
-    }
-
-
-SENSELESS = (
-    *("large noise", "large block", "noise nan", "negative noise", "blocks without exponents", "negative shape"),
-    *("negative depth", "no steps", "no rate", "no probes", "another dtype", "fewer batches", "needs beyond"),
-    *("needs lacking", "counters of other steps", "draws beyond one", "two of one name", "a leaf of no probe"),
-)
-
-
-@pytest.mark.parametrize("what", SENSELESS)
-def test_a_senseless_bundle_is_refused(what):
-    changed, message = senseless(bundle("mlp"))[what]
-    with pytest.raises(EquivError, match=f"^here: .*{message}.*Freeze the reference again with equiv freeze"):
-        refuse_senseless(changed, "here")
-
-
-def test_run_refuses_a_bundle_that_would_accept_anything(tmp_path):
-    (tmp_path / "it").write_bytes(encode_bundle(with_noise(bundle("mlp"), largest=1e300)))
-    ran = CliRunner().invoke(main, ["run", str(CASES / "mlp.py"), "--against", str(tmp_path / "it")])
-    assert "is said to move by 1e+300" in ran.stderr
-    assert ran.exit_code == 2
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_bundle_of_freeze_makes_sense(name):
-    refuse_senseless(bundle(name), name)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--against", "none"), "equiv: none: cannot be read: No such file or directory. Give a file of equiv freeze."),
-        (("--against", "it", "--prove-only"), "equiv: --against runs without --prove-only"),
-    ],
-    ids=["no file", "prove only"],
-)
-def test_what_cannot_be_asked_is_said(arguments, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    ran = CliRunner().invoke(main, ["run", str(CASES / "counter.py"), *arguments])
-    assert ran.stderr.startswith(message)
-    assert ran.exit_code == 2
-
-
-def test_a_bundle_finds_its_case_among_others(tmp_path):
-    (tmp_path / "it").write_bytes(encode_bundle(replace(bundle("counter"), case="nobody")))
-    ran = CliRunner().invoke(main, ["run", str(CASES), "--against", str(tmp_path / "it")])
-    assert ran.stderr.startswith("equiv: none of ")
-    assert ran.stderr.endswith("cases is 'nobody', of which the bundle was made. Give its file.\n")
-
-
 def test_the_freeze_command_writes_the_bundle_and_lists_its_content(tmp_path):
     path = tmp_path / "there" / "counter.equiv"
     ran = CliRunner().invoke(main, ["freeze", str(CASES / "counter.py"), "-o", str(path)])
@@ -395,118 +195,3 @@ def test_a_reference_that_cannot_be_built_is_not_frozen(tmp_path):
     path.write_text((CASES / "counter.py").read_text().replace("def haiku():", "def haiku():\n    raise OSError('no')"))
     with pytest.raises(EquivError, match=r"haiku: building the model raised OSError: no\..*nothing can be compared"):
         freeze_reference(load_case(CaseFile("broken", path)))
-
-
-ADAM, NONE = optax.adam(0.1), None
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "verdict", "places"),
-    [
-        (ADAM, ADAM, "same", 7),
-        (NONE, NONE, "same", 3),
-        (ADAM, NONE, "inconclusive", 1),
-        (NONE, ADAM, "inconclusive", 4),
-    ],
-    ids=["own", "default", "only-frozen", "only-new"],
-)
-def test_a_one_sided_step_is_not_compared_with_a_bundle(ours, theirs, verdict, places):
-    """The frozen step cannot be replaced by the default one; that of the other port can."""
-    case = trained_ports.loaded_case(linen=trained_ports.linen_port(ours), nnx=trained_ports.nnx_port(theirs))
-    frozen = decode_bundle(encode_bundle(freeze_reference(case)), "trained")
-    found = compare_with_frozen(case, frozen)
-    assert found.verdicts == {"nnx": verdict}
-    (train,) = [check for check in found.checks if check.check == "train"]
-    assert len(train.findings) == places
-    if verdict == "inconclusive":
-        having = "linen" if ours else "nnx"
-        assert train.summary.startswith(f"training is not compared: only {having} has a train step of its own.")
-
-
-def test_a_lowered_default_rate_is_that_of_the_bundle():
-    models = {"linen": trained_ports.linen_port(None), "nnx": trained_ports.nnx_port(None)}
-    case = replace(trained_ports.case_of(**models), loss=lambda outputs, _: 1e4 * (outputs**2).mean())
-    frozen = freeze_reference(LoadedCase("trained", "", case))
-    assert frozen.default_rate < 0.1
-    found = compare_with_frozen(LoadedCase("trained", "", case), frozen)
-    assert found.verdicts == {"nnx": "same"}
-    (remark,) = [check.remarks[0] for check in found.checks if check.check == "train"]
-    assert f"optax.sgd({frozen.default_rate:g})" in remark
-
-
-ACTIVATION = """
-from equiv.case import Case
-from equiv.layers import linear
-
-
-def build(change):
-    import flax.linen as nn
-    import jax.numpy as jnp
-
-    class Model(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return change(nn.Dense(3, name="d")(x), jnp)
-
-    return Model()
-
-
-def old():
-    return build(lambda y, jnp: {"cap": jnp.where(y > 60, 0.0, y), "top": jnp.argmax(y, -1), "one": y * 1.0})
-
-
-def new():
-    return build(lambda y, jnp: {"cap": CAP, "top": TOP, "one": y * 1.0})
-
-
-CASE = Case(
-    guide="none",
-    models={"old": old, "new": new},
-    batch={"x": "float32[5,4]"},
-    layers=(linear("d", old="d", new="d"),),
-    loss=lambda outputs, batch: (outputs["one"] ** 2).mean() + (outputs["cap"] ** 2).mean(),
-    steps=2,
-)
-"""
-
-
-def activation(cap: str, top: str) -> LoadedCase:
-    source = ACTIVATION.replace("CAP", cap).replace("TOP", top)
-    return LoadedCase("activation", "", helpers.case_from(source, "activation"))
-
-
-@cache
-def frozen_activation() -> FrozenReference:
-    case = activation("y", "jnp.argmax(y, -1)")
-    return decode_bundle(encode_bundle(freeze_reference(case)), "activation")
-
-
-def test_a_frozen_reference_has_edge_probes_of_its_own():
-    """One output differs above 60 only, one at ties only; neither is in reach of an ordinary probe."""
-    result = compare_with_frozen(activation("y", "2 - jnp.argmax(y[:, ::-1], -1)"), frozen_activation())
-    (outputs,) = (check for check in result.checks if check.check == "outputs")
-    found = {one.output.path: one.probe for one in outputs.findings if one.grade == "refuted"}
-    assert found == {"cap": "around 60", "top": "zero inputs"}
-
-
-def test_what_only_the_candidate_asks_is_said():
-    """The frozen reference cannot be run where only the candidate has a threshold."""
-    cap = "jnp.where(y > 60, 0.0, jnp.where(y < -1e4, 1.0, y))"
-    result = compare_with_frozen(activation(cap, "jnp.argmax(y, -1)"), frozen_activation())
-    assert result.verdicts == {"new": "same"}
-    places = [one.text for one in result.scope.unexercised if one.kind == "unaimed"]
-    assert len(places) == 1
-    assert places[0].startswith("no probe of the frozen reference is made for its threshold < -10000")
-    assert {"around 60", "zero inputs", "small inputs"} <= set(result.scope.edges)
-
-
-def test_a_reference_that_refuses_edges_is_frozen_without_them(monkeypatch):
-    def refuse(*_):
-        raise EquivError("old: only zeros.")
-
-    monkeypatch.setattr("equiv.comparison.frozen.edges.run_reference_edges", refuse)
-    case = activation("y", "jnp.argmax(y, -1)")
-    frozen = freeze_reference(case)
-    assert (frozen.edges, frozen.edges_refused) == ((), "old: only zeros.")
-    scope = compare_with_frozen(case, frozen).scope
-    assert "nothing was tried beyond ordinary values: old: only zeros" in scope.notes

@@ -1,0 +1,141 @@
+"""Another optimizer, loss or carry: the same function, trained otherwise."""
+
+from comparison.planted_fault import STEP, TRAIN_ONLY, fault
+
+LINEN_LOSS = "optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()"
+UPDATE = "lambda p, g: p - 0.1 * g"
+SMOOTHED = "optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(labels, 10), 0.1)).mean()"
+
+FAULTS = (
+    fault(
+        "learning_rate_doubled",
+        "dropout/linen",
+        (UPDATE, UPDATE.replace("0.1", "0.2")),
+        "train",
+        f"{STEP}linear/kernel",
+        f"{TRAIN_ONLY} randomness",
+    ),
+    fault(
+        "step_goes_uphill",
+        "dropout/nnx",
+        (UPDATE, UPDATE.replace("-", "+")),
+        "train",
+        f"{STEP}block.linear/kernel",
+        f"{TRAIN_ONLY} randomness",
+    ),
+    fault(
+        "loss_summed_in_the_step",
+        "batch_norm/linen",
+        (LINEN_LOSS, LINEN_LOSS.replace("mean", "sum")),
+        "train",
+        f"{STEP}linear/bias",
+        TRAIN_ONLY,
+    ),
+    fault(
+        "labels_smoothed_in_the_step",
+        "dropout/nnx",
+        (LINEN_LOSS, SMOOTHED),
+        "train",
+        f"{STEP}linear/bias",
+        f"{TRAIN_ONLY} randomness",
+    ),
+    fault(
+        "biases_not_trained",
+        "dropout/linen",
+        (UPDATE, f"{UPDATE} if p.ndim > 1 else p"),
+        "train",
+        f"{STEP}linear/bias",
+        f"{TRAIN_ONLY} randomness",
+    ),
+    fault(
+        "weight_decay_in_the_step",
+        "stateful_linear/nnx",
+        (UPDATE, "lambda p, g: p - 0.1 * (g + 1e-4 * p)"),
+        "train",
+        f"{STEP}linear/w",
+        TRAIN_ONLY,
+    ),
+    fault(
+        "statistics_dropped_by_the_step",
+        "batch_norm/linen",
+        ("return params, new_batch_stats", "return params, batch_stats"),
+        "train",
+        f"{STEP}block.norm/mean",
+        TRAIN_ONLY,
+    ),
+    fault(
+        "count_dropped_by_the_step",
+        "stateful_linear/linen",
+        ("grads, counts = jax.grad", "grads, _ = jax.grad"),
+        "train",
+        f"{STEP}count",
+        TRAIN_ONLY,
+    ),
+    fault(
+        "step_trains_in_eval_mode",
+        "batch_norm/linen",
+        ("apply(variables, inputs, training=True", "apply(variables, inputs, training=False"),
+        "train",
+        f"{STEP}block.norm/var",
+        TRAIN_ONLY,
+    ),
+    fault(
+        "count_starts_at_zero",
+        "counter/nnx",
+        ("Counter(jnp.ones(", "Counter(jnp.zeros("),
+        "train",
+        f"{STEP}counter",
+        TRAIN_ONLY,
+    ),
+    fault(
+        "adam_b1_0.8",
+        "optimizer_adam/linen",
+        ("optax.adam(1e-3)", "optax.adam(1e-3, b1=0.8)"),
+        "train",
+        f"{STEP}opt_state/mu/linear1/w",
+        f"{TRAIN_ONLY} randomness",
+    ),
+    fault(
+        "adam_epsilon_1e-7",
+        "optimizer_adam/nnx",
+        ("optax.adam(1e-3)", "optax.adam(1e-3, eps=1e-7)"),
+        "train",
+        f"{STEP}linear2/w",
+        f"{TRAIN_ONLY} randomness",
+    ),
+    fault(
+        "adamw_for_adam",
+        "train_state_dropout/linen",
+        ("optax.adam(1e-3)", "optax.adamw(1e-3)"),
+        "train",
+        f"{STEP}linear/kernel",
+        f"{TRAIN_ONLY} randomness",
+    ),
+    fault(
+        "optimizer_state_not_carried",
+        "optimizer_adam/linen",
+        ("updates, opt_state = tx.update", "updates, _ = tx.update"),
+        "train",
+        f"{STEP}opt_state/mu/linear1/w",
+        f"{TRAIN_ONLY} randomness",
+    ),
+    fault(
+        "step_not_counted",
+        "train_state_dropout/linen",
+        (
+            "state = state.apply_gradients(grads=grads)",
+            "state = state.apply_gradients(grads=grads).replace(step=state.step)",
+        ),
+        "train",
+        f"{STEP}step",
+        f"{TRAIN_ONLY} randomness",
+    ),
+    fault(
+        "reported_loss_is_a_sum",
+        "optimizer_adam/linen",
+        ("return params, new_batch_stats, opt_state, loss", "return params, new_batch_stats, opt_state, 50 * loss"),
+        "train",
+        f"{STEP}step output/0",
+        f"{TRAIN_ONLY} randomness state",
+    ),
+)
