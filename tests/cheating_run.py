@@ -14,8 +14,9 @@ from cheating.right import Right, all_right
 from equiv.errors import EquivError
 
 FAMILIES = (
-    *(functions.rare_places, functions.constants, functions.ties, draws.rows, draws.randomness, draws.gradients),
-    *(training.training, training.hidden),
+    *(functions.rare_places, functions.large_inputs, functions.epsilons, functions.constants, functions.ties),
+    *(draws.rows, draws.keys, draws.distributions, draws.gradients),
+    *(training.optimizers, training.schedules, training.hidden),
 )
 
 

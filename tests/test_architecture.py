@@ -26,6 +26,7 @@ def relative(path):
 
 every_source = pytest.mark.parametrize("path", SOURCES, ids=relative)
 every_test_file = pytest.mark.parametrize("path", TESTS, ids=relative)
+every_file = pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=relative)
 
 
 def nodes(path, *kinds):
@@ -33,12 +34,12 @@ def nodes(path, *kinds):
     return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
 
 
-@every_source
+@every_file
 def test_a_file_is_short_enough_to_read_at_once(path):
     assert len(path.read_text().splitlines()) <= MAX_FILE_LINES
 
 
-@every_source
+@every_file
 def test_a_function_is_short_enough_to_read_at_once(path):
     """Without its signature and docstring."""
     functions = nodes(path, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -175,7 +176,7 @@ def test_a_file_that_may_read_names_does(path):
     assert name_reads(ast.parse((ROOT / path).read_text()))
 
 
-@every_source
+@every_file
 def test_a_file_has_a_docstring_with_its_purpose(path):
     assert (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0].strip()
 

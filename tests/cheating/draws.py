@@ -9,6 +9,8 @@ from jax import lax
 
 from cheating.cheat import IDS, TABLE, Cheat, X, forward, random, tokens
 
+Draw = Callable[[jax.Array, jax.Array], jax.Array]
+
 
 def rows() -> Iterator[Cheat]:
     """Rows of a table that no token reads, and tokens out of its range."""
@@ -36,14 +38,18 @@ def rows() -> Iterator[Cheat]:
     )
 
 
-def randomness() -> Iterator[Cheat]:
-    """Other keys, other tails, other distributions."""
-    family = "randomness"
+def drawn(name: str, left: Draw, right: Draw, says: str = "") -> Cheat:
+    """A cheat whose model draws, from a function of an array and a key."""
+    return Cheat(name, "randomness", random(left), random(right), X, says=says)
 
-    def drawn(name, left, right, says=""):
-        return Cheat(name, family, random(left), random(right), X, says=says)
 
-    normal = lambda y, key: y * jax.random.normal(key, y.shape)  # noqa: E731
+def normal(y: jax.Array, key: jax.Array) -> jax.Array:
+    """Noise that multiplies."""
+    return y * jax.random.normal(key, y.shape)
+
+
+def keys() -> Iterator[Cheat]:
+    """Another key, one key for two draws, or the bits of a draw used otherwise."""
     yield drawn(
         "another fixed key",
         lambda y, _: y * jax.random.normal(jax.random.key(1), y.shape),
@@ -55,6 +61,31 @@ def randomness() -> Iterator[Cheat]:
         lambda y, key: y * jax.random.normal(key, (5, 3)) + jax.random.normal(jax.random.split(key)[0], (3,)),
         lambda y, key: y * jax.random.normal(key, (5, 3)) + jax.random.normal(key, (3,)),
     )
+    yield drawn(
+        "roll by -k",
+        lambda y, key: jnp.roll(y, jax.random.randint(key, (), 0, 3), 1),
+        lambda y, key: jnp.roll(y, -jax.random.randint(key, (), 0, 3), 1),
+    )
+    yield drawn(
+        "one mask for all rows",
+        lambda y, key: y * jax.random.bernoulli(key, 0.5, y.shape),
+        lambda y, key: y * jax.random.bernoulli(key, 0.5, (1, 3)),
+    )
+    yield drawn("noise left out", lambda y, key: y + 0.01 * jax.random.normal(key, y.shape), lambda y, key: y)
+    yield drawn(
+        "permutation of other values",
+        lambda y, key: jax.random.permutation(key, jnp.arange(3)) * y,
+        lambda y, key: (2 - jax.random.permutation(key, jnp.arange(3))) * y,
+    )
+    yield drawn(
+        "choice in another order",
+        lambda y, key: jax.random.choice(key, jnp.arange(4.0), (3,)) * y,
+        lambda y, key: jax.random.choice(key, jnp.arange(4.0)[::-1], (3,)) * y,
+    )
+
+
+def distributions() -> Iterator[Cheat]:
+    """Another rate, scale, range or tail."""
     yield drawn(
         "keep 0.9 for 0.85",
         lambda y, key: y * jax.random.bernoulli(key, 0.9, y.shape),
@@ -91,11 +122,6 @@ def randomness() -> Iterator[Cheat]:
     )
     yield drawn("truncated for normal", normal, lambda y, key: y * jax.random.truncated_normal(key, -2, 2, y.shape))
     yield drawn(
-        "roll by -k",
-        lambda y, key: jnp.roll(y, jax.random.randint(key, (), 0, 3), 1),
-        lambda y, key: jnp.roll(y, -jax.random.randint(key, (), 0, 3), 1),
-    )
-    yield drawn(
         "randint to 15 for 16",
         lambda y, key: y * jax.random.randint(key, y.shape, 0, 16),
         lambda y, key: y * jax.random.randint(key, y.shape, 0, 15),
@@ -104,22 +130,6 @@ def randomness() -> Iterator[Cheat]:
         "three times a draw",
         lambda y, key: y * jax.random.randint(key, y.shape, 0, 16),
         lambda y, key: y * 3 * jax.random.randint(key, y.shape, 0, 16),
-    )
-    yield drawn(
-        "one mask for all rows",
-        lambda y, key: y * jax.random.bernoulli(key, 0.5, y.shape),
-        lambda y, key: y * jax.random.bernoulli(key, 0.5, (1, 3)),
-    )
-    yield drawn("noise left out", lambda y, key: y + 0.01 * jax.random.normal(key, y.shape), lambda y, key: y)
-    yield drawn(
-        "permutation of other values",
-        lambda y, key: jax.random.permutation(key, jnp.arange(3)) * y,
-        lambda y, key: (2 - jax.random.permutation(key, jnp.arange(3))) * y,
-    )
-    yield drawn(
-        "choice in another order",
-        lambda y, key: jax.random.choice(key, jnp.arange(4.0), (3,)) * y,
-        lambda y, key: jax.random.choice(key, jnp.arange(4.0)[::-1], (3,)) * y,
     )
 
 

@@ -56,6 +56,13 @@ def rare_places() -> Iterator[Cheat]:
         ),
         "turns|asked of values",
     )
+    yield forward("relu6 for relu", family, jax.nn.relu, lambda y: jnp.minimum(jax.nn.relu(y), 60.0), limit)
+    yield forward("hard tanh far out", family, lambda y: y, lambda y: jax.nn.hard_tanh(y / 1e3) * 1e3, limit)
+
+
+def large_inputs() -> Iterator[Cheat]:
+    """Another function where values overflow, or where arrays are larger."""
+    family = "another value at a rare place"
     yield forward(
         "softmax without its maximum",
         family,
@@ -77,8 +84,6 @@ def rare_places() -> Iterator[Cheat]:
         lambda y: jnp.log(1 + jnp.exp(y)),
         "range|large|overflow",
     )
-    yield forward("relu6 for relu", family, jax.nn.relu, lambda y: jnp.minimum(jax.nn.relu(y), 60.0), limit)
-    yield forward("hard tanh far out", family, lambda y: y, lambda y: jax.nn.hard_tanh(y / 1e3) * 1e3, limit)
     yield forward(
         "mask beyond column 128", family, lambda y: y, lambda y: jnp.where(jnp.arange(y.shape[-1]) < 128, y, 0), "shape"
     )
@@ -87,8 +92,8 @@ def rare_places() -> Iterator[Cheat]:
     )
 
 
-def constants() -> Iterator[Cheat]:
-    """A constant that is nearly right."""
+def epsilons() -> Iterator[Cheat]:
+    """Another epsilon of a norm."""
     family = "another constant"
     for name, one, other in (
         ("epsilon of 1e-5 for 1e-6", 1e-6, 1e-5),
@@ -107,6 +112,11 @@ def constants() -> Iterator[Cheat]:
             lambda y, e=one: (y - y.mean()) / jnp.sqrt(y.var() + e),
             lambda y, e=other: (y - y.mean()) / jnp.sqrt(y.var() + e),
         )
+
+
+def constants() -> Iterator[Cheat]:
+    """A constant that is nearly right, or has fewer digits."""
+    family = "another constant"
     yield forward("gelu, tanh for erf", family, lambda y: jax.nn.gelu(y, approximate=False), lambda y: jax.nn.gelu(y))
     yield forward(
         "gelu, 0.0447",

@@ -1,6 +1,6 @@
 """Other optimizers, late schedules, and what hides from a tracer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,16 +11,21 @@ from jax import lax
 
 from cheating.cheat import STEP_ROWS, Cheat, X, dense, forward, trained
 
+MakeOptimizer = Callable[[], optax.GradientTransformation | optax.MultiSteps]
 
-def training() -> Iterator[Cheat]:
-    """Other optimizers, and schedules that change later than the steps that are run."""
-    family = "training"
 
-    def step(name, left, right, says="", **changes):
-        return Cheat(name, family, trained(left), trained(right, **changes), X, STEP_ROWS, says)
+def step(name: str, left: MakeOptimizer, right: MakeOptimizer, says: str = "", **changes: Any) -> Cheat:
+    """A cheat of training: what makes the optimizer of each port, and what the wrong one changes in its step."""
+    return Cheat(name, "training", trained(left), trained(right, **changes), X, STEP_ROWS, says)
 
-    late = r"counter|schedule|later step"
-    sgd = lambda: optax.sgd(0.1)  # noqa: E731
+
+def sgd() -> optax.GradientTransformation:
+    """The plainest optimizer."""
+    return optax.sgd(0.1)
+
+
+def optimizers() -> Iterator[Cheat]:
+    """Other optimizers, and gradients that a step changes before it uses them."""
     yield step("rate 0.1 for 0.11", sgd, lambda: optax.sgd(0.11))
     yield step("momentum 0.9 for 0.95", lambda: optax.sgd(0.1, 0.9), lambda: optax.sgd(0.1, 0.95))
     yield step("nesterov", lambda: optax.sgd(0.1, 0.9), lambda: optax.sgd(0.1, 0.9, nesterov=True))
@@ -45,6 +50,18 @@ def training() -> Iterator[Cheat]:
         lambda: optax.chain(optax.clip(0.01), optax.add_decayed_weights(0.1), optax.sgd(0.1)),
         lambda: optax.chain(optax.add_decayed_weights(0.1), optax.clip(0.01), optax.sgd(0.1)),
     )
+    yield step("gradients of sums", sgd, sgd, change=lambda grads: jax.tree.map(lambda g: g * 2, grads))
+    yield step(
+        "bias not trained",
+        sgd,
+        sgd,
+        change=lambda grads: {**grads, "layers_0": {**grads["layers_0"], "bias": grads["layers_0"]["bias"] * 0}},
+    )
+
+
+def schedules() -> Iterator[Cheat]:
+    """Schedules that change later than the steps that are run."""
+    late = r"counter|schedule|later step"
     for at in (6, 100, 1000, 100_000):
         yield step(
             f"rate changes at step {at}",
@@ -71,13 +88,6 @@ def training() -> Iterator[Cheat]:
         late,
     )
     yield step("every 8 for 16 steps", lambda: optax.MultiSteps(sgd(), 8), lambda: optax.MultiSteps(sgd(), 16), late)
-    yield step("gradients of sums", sgd, sgd, change=lambda grads: jax.tree.map(lambda g: g * 2, grads))
-    yield step(
-        "bias not trained",
-        sgd,
-        sgd,
-        change=lambda grads: {**grads, "layers_0": {**grads["layers_0"], "bias": grads["layers_0"]["bias"] * 0}},
-    )
 
 
 class Limit:
