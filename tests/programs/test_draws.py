@@ -319,7 +319,7 @@ def until(key, x):
 def test_a_while_loops_draw_is_refused_with_its_place(loop):
     with pytest.raises(
         PortError,
-        match=r"a random draw inside while at .*random_functions\.py:\d+.* cannot be replayed: .*"
+        match=r"a random draw inside while at .*test_draws\.py:\d+.* cannot be replayed: .*"
         r"Draw outside the loop, or use jax\.lax\.scan",
     ):
         found(loop)
