@@ -13,9 +13,9 @@ from equiv.certificates.checker.check import digest
 from equiv.certificates.checker.terms import Index, Refused, as_new, cut, to_text, whole
 from equiv.core.output_name import InputName, OutputName, ProgramName
 from equiv.errors import EquivError
-from equiv.programs.content import Content, ContentReader, is_jax_primitive, is_key, read_key
+from equiv.programs.content import Content, ContentReader, is_key, read_key
 from equiv.programs.jaxpr import called_jaxpr, open_jaxpr, read_scan, read_while
-from equiv.programs.primitives import CALLS, ELEMENTWISE, IDENTITIES, REDUCTIONS
+from equiv.programs.primitives import CALLS, ELEMENTWISE, IDENTITIES, REDUCTIONS, STATEFUL, is_jax_primitive
 from equiv.programs.program import Program
 from equiv.programs.prover.proof import Precision
 from equiv.programs.prover.terms import IGNORED_PARAMS, dtype_name
@@ -177,7 +177,7 @@ def describe_operation(eqn: Any) -> tuple[str, str, Any, list[Any]]:
         return name, name, {"test": again.test_constants, "body": again.body_constants}, [again.test, again.body]
     if name == "cond":
         return name, name, None, list(params["branches"])
-    if eqn.effects:
+    if eqn.effects or name in STATEFUL:
         raise NotCertified(f"{name} has effects")
     if (view := _describe_view(eqn)) is not None:
         return "view", name, view, []
@@ -191,7 +191,8 @@ def describe_operation(eqn: Any) -> tuple[str, str, Any, list[Any]]:
         name == "bitcast_convert_type" and eqn.invars[0].aval.shape != eqn.outvars[0].aval.shape
     ):
         return "operation", name, text, []
-    squared = name == "integer_pow" and params["y"] == 2
+    # The square of complex numbers rounds, and overflows, otherwise than a product.
+    squared = name == "integer_pow" and params["y"] == 2 and eqn.invars[0].aval.dtype.kind != "c"
     op = "square" if squared else "add" if name == "add_any" else name
     return "elementwise", op, "{}" if squared or name == "convert_element_type" else text, []
 

@@ -31,7 +31,7 @@ from jax.extend import core
 
 from equiv.programs.identity import fresh_symbol, name_object
 from equiv.programs.jaxpr import called_jaxpr, open_jaxpr, read_scan, read_while, visit_equations
-from equiv.programs.primitives import CALLS, FOREIGN_CALLS
+from equiv.programs.primitives import CALLS, FOREIGN_CALLS, STATEFUL, is_jax_primitive
 
 Content = Any
 """None, a truth value, number, text or bytes, or a tuple or list of such."""
@@ -116,12 +116,13 @@ class ContentReader:
 
     def read_equation(self, eqn: Any) -> Content:
         """Read an equation's primitive and parameters; of a call, what is called."""
-        name = eqn.primitive.name
-        if name in CALLS:
+        name, own = eqn.primitive.name, is_jax_primitive(eqn.primitive)
+        if own and name in CALLS:
             return ("call", self.read(called_jaxpr(eqn)))
-        if name in LOOPS:
+        if own and name in LOOPS:
             return (name, *self.read_all(vars(LOOPS[name](eqn)).values()))
-        return ("operation", self.read(eqn.primitive), self.read_parameters(eqn.params))
+        state = (fresh_symbol(),) if name in STATEFUL else ()
+        return ("operation", self.read(eqn.primitive), self.read_parameters(eqn.params), *state)
 
 
 def read_operation(eqn: Any, without: frozenset[str] = frozenset()) -> Content:
@@ -134,7 +135,7 @@ def read_operation(eqn: Any, without: frozenset[str] = frozenset()) -> Content:
     reader, own = ContentReader(), is_jax_primitive(eqn.primitive)
     params = {key: value for key, value in eqn.params.items() if not (own and key in without)}
     # What reads or changes something outside gives another result each time it runs.
-    outside = (fresh_symbol(),) if eqn.effects else ()
+    outside = (fresh_symbol(),) if eqn.effects or eqn.primitive.name in STATEFUL else ()
     return (reader.read(eqn.primitive), reader.read_parameters(params), *outside)
 
 
@@ -173,14 +174,11 @@ PLAIN_TYPES = (bool, int, float, str, bytes)
 
 def read_key(key: Any) -> Content:
     """Read a constant key of `jax.random`: its implementation and its numbers."""
-    return ("key", key.dtype.name, ContentReader().read(np.asarray(jax.random.key_data(key))))
-
-
-@functools.cache
-def is_jax_primitive(primitive: Any) -> bool:
-    """Whether a primitive is one of jax's own; anybody can make another of the same name."""
-    modules = [module for name, module in sys.modules.copy().items() if name.partition(".")[0] == "jax"]
-    return any(primitive is value for module in modules for value in tuple(vars(module).values()))
+    own = jax.random.key_impl(key)
+    known = isinstance(own, str) and jax.random.key(0, impl=own).dtype == key.dtype
+    # The name of a dtype has a tag that anybody's implementation may have.
+    implementation = own if known else name_object(getattr(key.dtype, "_impl", key.dtype))
+    return ("key", key.dtype.name, implementation, ContentReader().read(np.asarray(jax.random.key_data(key))))
 
 
 def calls_foreign_code(jaxpr: Any) -> bool:

@@ -10,7 +10,7 @@ from jax.extend import core
 from jax.extend.source_info_util import summarize
 
 from equiv.core.first_difference import SourceLine
-from equiv.programs.primitives import CALLS
+from equiv.programs.primitives import CALLS, is_jax_primitive
 
 Value = TypeVar("Value")
 """What stands for an array in an interpretation."""
@@ -64,7 +64,7 @@ class Interpreter(Generic[Value]):
 
     def step(self, eqn: Any, ins: list[Value]) -> Sequence[Value]:
         """Interpret one equation of any kind, by the method for it."""
-        hook = HOOKS.get(eqn.primitive.name)
+        hook = HOOKS.get(eqn.primitive.name) if is_jax_primitive(eqn.primitive) else None
         return self.equation(eqn, ins) if hook is None else getattr(self, hook)(eqn, ins)
 
     def call(self, eqn: Any, ins: list[Value]) -> Sequence[Value]:

@@ -5,6 +5,8 @@ which primitives are of a kind, or have a property, is asked here. `tests/progra
 table with the installed jax, so that a new release of it shows here first.
 """
 
+import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -119,6 +121,10 @@ RANDOMNESS = _names("""
 """Keys, and numbers made from them."""
 
 
+STATEFUL = _names("rng_uniform")
+"""Primitives with a state that no jaxpr shows and no effect says: another result each time."""
+
+
 ADDITIONS = _names("add add_any")
 """Sums of two operands; `add_any` is what differentiation adds."""
 
@@ -184,3 +190,10 @@ OTHER_RELEASES = {
     "one_minus_square": "from jax 0.12 on",
 }
 """Primitives of the table that some supported release of jax lacks, and which has them."""
+
+
+@functools.cache
+def is_jax_primitive(primitive: Any) -> bool:
+    """Whether a primitive is one of jax's own; anybody can make another of the same name."""
+    modules = [module for name, module in sys.modules.copy().items() if name.partition(".")[0] == "jax"]
+    return any(primitive is value for module in modules for value in tuple(vars(module).values()))

@@ -15,10 +15,9 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
-from equiv.programs.content import is_jax_primitive
 from equiv.programs.jaxpr import Interpreter, locate_equation, open_jaxpr, read_scan, read_while, visit_equations
 from equiv.programs.keep_casts import float_dtypes
-from equiv.programs.primitives import EXACT
+from equiv.programs.primitives import EXACT, is_jax_primitive
 from equiv.programs.program import Program
 from equiv.programs.transform import DTYPE_PARAMETERS
 

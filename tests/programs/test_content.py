@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from jax.extend.core import Primitive, primitives
 
-from equiv.programs.content import ContentReader, digest, encode, is_jax_primitive
+from equiv.programs.content import ContentReader, digest, encode
 from equiv.programs.identity import fresh_symbol, name_object
+from equiv.programs.primitives import is_jax_primitive
 
 read = ContentReader().read
 

@@ -46,7 +46,8 @@ def identity(terms: Terms, it: Step) -> bool:
     if it.op == "select_n":
         return numbers[0] is not None and numbers[0] >= 0 and it.out[:2] == it.ins[1 + int(numbers[0])][:2]
     neutral = NEUTRAL[it.op]
-    return it.data == "{}" and any(
+    # Of a complex number the other part is multiplied by zero.
+    return it.data == "{}" and "complex" not in it.out.dtype and any(
         one is not None and one == neutral and isinstance(one, np.bool_) == isinstance(neutral, bool)
         and (place == 1 or it.op != "div") and it.out[:2] == it.ins[1 - place][:2]
         for place, one in enumerate(numbers)
@@ -76,7 +77,8 @@ def congruence(terms: Terms, it: Step) -> bool:
         need(copies(bound, term.data[2], sizes) == 1 or op in REPEATABLE, "it sums something else")
         return any(terms.are(of, env, ins) for of, env in met(terms, it, out.term, (*out.view, *bound)))
     if it.kind == "elementwise":
-        op, ins = ("square", ins[:1]) if op == "mul" and ins == [ins[0]] * 2 else (op, ins)
+        twice = op == "mul" and ins == [ins[0]] * 2 and "complex" not in out.dtype
+        op, ins = ("square", ins[:1]) if twice else (op, ins)
         fits = term.data == [op, it.data] and all(is_repeated(one.shape, out.shape) for one in ins)
         fits = fits and np.broadcast_shapes(*(one.shape for one in ins)) == out.shape
         orders = (ins, ins[::-1]) if op in COMMUTATIVE else (ins,)

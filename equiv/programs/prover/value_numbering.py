@@ -10,13 +10,21 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
 
 from equiv.core.output_name import InputName, OutputName
-from equiv.programs.content import digest, is_jax_primitive, read_operation
+from equiv.programs.content import digest, read_operation
 from equiv.programs.jaxpr import Interpreter, read_scan, read_while
-from equiv.programs.primitives import COMMUTATIVE, COMPARISONS, ELEMENTWISE, IDENTITIES, NUMPY_FUNCTIONS
+from equiv.programs.primitives import (
+    COMMUTATIVE,
+    COMPARISONS,
+    ELEMENTWISE,
+    IDENTITIES,
+    NUMPY_FUNCTIONS,
+    is_jax_primitive,
+)
 from equiv.programs.program import Program
 from equiv.programs.prover import loops, rules
 from equiv.programs.prover.algebra import Algebra
@@ -112,8 +120,10 @@ class Numbering(Interpreter[TermView]):
 
     def _number_iota(self, eqn: Any) -> TermView:
         (value,) = number_opaque(eqn, [])
-        if "int" in value.dtype:
-            self.algebra.ranges[value.term] = 0, eqn.params["shape"][eqn.params["dimension"]] - 1
+        last = eqn.params["shape"][eqn.params["dimension"]] - 1
+        # In a narrow dtype positions go on at its smallest number.
+        if "int" in value.dtype and last <= jnp.iinfo(value.dtype).max:
+            self.algebra.ranges[value.term] = 0, last
         return value
 
     def scan(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
@@ -217,8 +227,9 @@ def _name_elementwise(algebra: Algebra, name: str, params: dict[str, Any], ins: 
     # The choice is known, so that the other operands do not count.
     if name == "select_n" and ins[0].constant is not None and 0 <= ins[0].constant < len(ins) - 1:
         return ins[1 + int(ins[0].constant)]
-    # Exact for every number, and so no rewrite; `x + 0` is not: it turns -0 into 0.
-    if name in ("mul", "div") and ins[1].constant == 1 and ins[0].shape == aval.shape:
+    # Exact for every number, and so no rewrite; `x + 0` is not: it turns -0 into 0. Nor is it of complex numbers, whose
+    # other part is multiplied by 0.
+    if name in ("mul", "div") and ins[1].constant == 1 and ins[0].shape == aval.shape and "complex" not in dtype:
         return ins[0]
     if (known := _absorb_neutral(name, ins, tuple(aval.shape))) is not None:
         return known
@@ -253,13 +264,15 @@ def _convert_constant(value: TermView, dtype: Any) -> Any:
     """A known whole number or truth value in a float dtype that has it exactly; else None."""
     if value.constant is None or not ("int" in value.dtype or value.dtype == "bool"):
         return None
-    number = np.asarray(value.constant).astype(dtype) if "float" in dtype_name(dtype) else None
-    return number if number is not None and int(number) == int(value.constant) else None
+    with np.errstate(over="ignore"):  # 70000 is no float16
+        number = np.asarray(value.constant).astype(dtype) if "float" in dtype_name(dtype) else None
+    return number if number is not None and np.isfinite(number) and int(number) == int(value.constant) else None
 
 
 def _normal_form(name: str, params: dict[str, Any], ins: list[TermView]) -> tuple[str, list[TermView]]:
-    # jax lowers all three to the product of the value with itself.
-    if (name == "integer_pow" and params["y"] == 2) or (name == "mul" and ins[0] == ins[1]):
+    # jax lowers all three to the product of the value with itself, but the square of a complex number to another one.
+    twice = (name == "integer_pow" and params["y"] == 2) or (name == "mul" and ins[0] == ins[1])
+    if twice and "complex" not in ins[0].dtype:
         return "square", ins[:1]
     return ("add" if name == "add_any" else name), ins
 

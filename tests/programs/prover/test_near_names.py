@@ -1,0 +1,89 @@
+"""Pairs of programs that differ for some values or objects only: each pair once had one name, and has two."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.extend.core import Primitive
+from jax.extend.random import define_prng_impl
+from programs.prover.test_value_numbering import names
+
+ROW, ROWS, COMPLEX = (3,), (300,), ((3,), "complex64")
+
+
+def counted(dtype):
+    """Positions in a dtype that may be too narrow for them."""
+    return lax.iota(dtype, ROWS[0])
+
+
+def foreign(name, parameter):
+    """A user's own primitive with a name of jax's: it multiplies by a number, whatever jaxpr it is given."""
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+    primitive.def_abstract_eval(lambda value, **_: [jax.core.ShapedArray(value.shape, value.dtype)])
+    inner = jax.make_jaxpr(jnp.tanh)(np.zeros(ROW, "float32"))
+    return lambda x, number: primitive.bind(x, **{parameter: inner}, number=number)[0]
+
+
+def constant_keys(bits):
+    """A user's own generator, which gives one number only, under a tag that others have too."""
+    own = define_prng_impl(
+        key_shape=(2,),
+        seed=lambda _: jnp.zeros(2, "uint32"),
+        split=lambda key, shape: jnp.broadcast_to(key, (*shape, 2)),
+        random_bits=lambda _, __, shape: jnp.full(shape, bits, "uint32"),
+        fold_in=lambda key, _: key,
+        name="own",
+        tag="own",
+    )
+    key = jax.random.wrap_key_data(np.zeros(2, "uint32"), impl=own)
+    return lambda x: x + jax.random.bits(key, ROW).astype("float32")
+
+
+OWN_CALL, OWN_SCAN = foreign("jit", "jaxpr"), foreign("scan", "jaxpr")
+
+DIFFERENT = {
+    "lookups beyond a narrow dtype": (
+        lambda x: jnp.take(x, counted("int8"), mode="clip"),
+        lambda x: jnp.take(x, counted("int8"), mode="fill", fill_value=-1),
+        ROWS,
+    ),
+    "negative positions in two dtypes": (
+        lambda x: x.at[counted("int8").astype("int32")].get(mode="clip"),
+        lambda x: x.at[counted("int8").astype("uint32")].get(mode="clip"),
+        ROWS,
+    ),
+    "complex square": (lax.square, lambda x: x * x, COMPLEX),
+    "complex power": (lax.square, lambda x: lax.integer_pow(x, 2), COMPLEX),
+    "complex one": (lambda x: x * np.complex64(1), lambda x: x, COMPLEX),
+    "a draw with hidden state": (
+        lambda x: lax.rng_uniform(0.0, 1.0, ROW) - lax.rng_uniform(0.0, 1.0, ROW),
+        lambda x: lax.rng_uniform(0.0, 1.0, ROW) * 0,
+        ROW,
+    ),
+    "a user's call": (lambda x: OWN_CALL(x, 2), lambda x: OWN_CALL(x, 3), ROW),
+    "a user's call and jax's": (lambda x: OWN_CALL(x, 2), lambda x: jax.jit(jnp.tanh)(x), ROW),
+    "a user's loop": (lambda x: OWN_SCAN(x, 2), lambda x: OWN_SCAN(x, 3), ROW),
+    "generators of one tag": (constant_keys(1), constant_keys(2), ROW),
+}
+
+
+@pytest.mark.parametrize("key", DIFFERENT)
+def test_what_differs_somewhere_has_two_names(key):
+    one, other, *inputs = DIFFERENT[key]
+    assert names(one, *inputs) != names(other, *inputs)
+
+
+def test_a_number_beyond_a_narrow_dtype_is_no_error():
+    assert names(lambda x: x * jax.jit(lambda number: number.astype("float16"))(70000), (ROW, "float16"))
+
+
+def test_positions_that_a_dtype_has_are_in_range():
+    pair = (lambda x, mode=mode: jnp.take(x, lax.iota("int8", 100), mode=mode) for mode in ("clip", "fill"))
+    assert len({tuple(names(one, ROWS)) for one in pair}) == 1
+
+
+def test_one_generator_draws_alike():
+    draw = constant_keys(1)
+    assert names(draw, ROW) == names(draw, ROW)
