@@ -14,6 +14,9 @@ from equiv.programs.prover.terms import TermView, broadcast_term
 MANY = 256
 """Into how many pieces an operation is cut at most."""
 
+LARGEST_INDEX = 2**31 - 1
+"""The largest index in every dtype of indices."""
+
 Number = Callable[[list[TermView], tuple[int, ...]], TermView | None]
 """Numbers an operation on operands to a shape; None where no rule fits."""
 
@@ -126,7 +129,8 @@ def _pad(pieces: Pieces, params: dict[str, Any], ins: Sequence[TermView]) -> lis
 
 def _known_starts(whole: TermView, sizes: Sequence[int], starts: Sequence[TermView]) -> list[int] | None:
     """The first indices of a dynamic slice, moved into the array as jax does; None where one is not known."""
-    if any(one.constant is None for one in starts):
+    # An unsigned one beyond those is the largest place, but XLA (jax 0.10.2) takes a constant for a negative one.
+    if any(one.constant is None or one.constant > LARGEST_INDEX for one in starts):
         return None
     limits = [size - taken for size, taken in zip(whole.shape, sizes, strict=True)]
     return [min(max(int(one.constant), 0), limit) for one, limit in zip(starts, limits, strict=True)]

@@ -54,6 +54,11 @@ DIFFERENT = {
         lambda x: x.at[counted("int8").astype("uint32")].get(mode="clip"),
         ROWS,
     ),
+    "an unsigned index for a negative one": (
+        lambda x: lax.dynamic_slice(x, (np.uint32(2**32 - 3),), (2,)),
+        lambda x: lax.dynamic_slice(x, (np.uint32(2),), (2,)),
+        ROW,
+    ),
     "complex square": (lax.square, lambda x: x * x, COMPLEX),
     "complex power": (lax.square, lambda x: lax.integer_pow(x, 2), COMPLEX),
     "complex one": (lambda x: x * np.complex64(1), lambda x: x, COMPLEX),
