@@ -42,7 +42,7 @@ CONDITIONS = {
     PARTS: "sum(concatenate(x, y)) = sum(x) + sum(y), and so of contractions: values finite",
     MASKED: "exp(where(m, x, c) - max) = m*exp(x - max), max of x where m: c <= -1e4, every row keeps an x far above c",
     CONSTANT_MASK: "exp(where(m, x, c) - max) = m*exp(x - max), m constant, an x in every row: c <= -1e30, |x| < 1e29",
-    IN_RANGE: "x[i] in any mode, and counted from the end where i < 0, is x[i]: 0 <= i < size, sorted where it says so",
+    IN_RANGE: "x[i] in any mode, or from the end for i < 0, is x[i]: 0 <= i < size, sorted, unique where it says so",
     POSITIVE: "max(0, v) = v, v > 0 for v = mean(x**2) - mean(x)**2: x is not constant along the summed axes",
 }
 """Rewrite to the condition under which it holds."""

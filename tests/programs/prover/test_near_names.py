@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 from jax.extend.core import Primitive
 from jax.extend.random import define_prng_impl
-from programs.prover.test_value_numbering import names
+from programs.prover.numbered import names
 
 ROW, ROWS, COMPLEX = (3,), (300,), ((3,), "complex64")
 
