@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import helpers
 import pytest
 
-SEEDS = tuple(range(int(os.environ.get("EQUIV_SEEDS", "6"))))
+SEEDS = tuple(range(int(os.environ.get("EQUIV_SEEDS", "3"))))
 
 PRODUCTS = """
 from equiv.case import Case

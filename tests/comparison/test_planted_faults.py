@@ -4,8 +4,10 @@ A fault is a change in the text of a case: in a builder, its train step, the lay
 file of `planted_faults/` is a group of them; models that the suite does not have are in its folder `cases/`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import helpers
 import pytest
@@ -41,19 +43,17 @@ def outcome(planted: Fault) -> Outcome:
     return Outcome(tuple(results), refused)
 
 
-SLOW = (
-    *("step_not_counted", "adam_epsilon_1e-7", "adam_b1_0.8", "optimizer_state_not_carried"),
-    *("activations_pass_through_float16", "known_difference_is_stale", "lora_scaled_by_rank"),
-    *("layer_computes_in_bfloat16", "batch_norm_epsilon_1.1e-5", "square_kernel_transposed_in_a_stack"),
-)
-"""Each beside a quicker fault of the same check."""
+def in_order() -> Iterator[Any]:
+    """Every fault; of those of one group, case and check all but the first are marked `slow`."""
+    for group in modules_of("comparison.planted_faults"):
+        seen = set[tuple[str, str]]()
+        for one in group.FAULTS:
+            kind = one.case, one.check
+            yield pytest.param(one, marks=pytest.mark.slow) if kind in seen else one
+            seen.add(kind)
 
 
-@pytest.mark.parametrize(
-    "planted",
-    [pytest.param(one, marks=pytest.mark.slow) if one.name in SLOW else one for one in FAULTS],
-    ids=lambda planted: planted.name,
-)
+@pytest.mark.parametrize("planted", tuple(in_order()), ids=lambda planted: planted.name)
 def test_fault_is_found_by_its_check_at_its_place(planted: Fault) -> None:
     """The named check refuses the named place; checks that cannot see the fault stay clean."""
     found = outcome(planted)
@@ -97,7 +97,12 @@ def test_difference_below_float32_is_found_in_float64() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["layer_computes_in_bfloat16", "layer_computes_in_float16", "activations_pass_through_float16"]
+    "name",
+    [
+        "layer_computes_in_bfloat16",
+        pytest.param("layer_computes_in_float16", marks=pytest.mark.slow),
+        pytest.param("activations_pass_through_float16", marks=pytest.mark.slow),
+    ],
 )
 def test_too_much_rounding_is_distinguished_from_another_function(name: str) -> None:
     """A layer that rounds to half precision is said to be the same function, rounded too much."""
@@ -106,7 +111,10 @@ def test_too_much_rounding_is_distinguished_from_another_function(name: str) -> 
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("known_difference_with_wrong_decay", "does not hold"), ("known_difference_is_stale", "stale")],
+    [
+        ("known_difference_with_wrong_decay", "does not hold"),
+        pytest.param("known_difference_is_stale", "stale", marks=pytest.mark.slow),
+    ],
 )
 def test_known_difference_is_said_to_be_wrong_or_stale(name: str, words: str) -> None:
     """A formula that does not hold and one that is no longer needed have different messages."""

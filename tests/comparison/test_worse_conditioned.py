@@ -95,7 +95,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("order", [1, -1], ids=["reference", "candidate"])
+@pytest.mark.parametrize("order", [1, pytest.param(-1, marks=pytest.mark.slow)], ids=["reference", "candidate"])
 @pytest.mark.parametrize("name", WAYS)
 def test_two_ways_to_compute_one_function_are_the_same(name: str, order: int) -> None:
     """Whichever port is the better conditioned."""
