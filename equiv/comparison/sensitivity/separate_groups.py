@@ -95,7 +95,7 @@ def _separate(base: BaseRun, leaves: Sequence[str], wanted: Callable[[OutputName
     common = [key for key in named[leaves[0]] if all(key in found for found in named.values())]
     if not common:
         return Separation((tuple(leaves),))
-    first = [base.outputs[named[leaves[0]][key]] for key in common]
+    first = [base.array(named[leaves[0]][key]) for key in common]
     places = [_choose_elements(array) for array in first]
     return separate_leaves({leaf: _evidence(base, [named[leaf][key] for key in common], places) for leaf in leaves})
 
@@ -112,6 +112,7 @@ def _choose_elements(array: np.ndarray) -> np.ndarray:
 def _evidence(base: BaseRun, names: Sequence[OutputName], places: Sequence[np.ndarray]) -> Evidence:
     values, budgets = [], []
     for name, chosen in zip(names, places, strict=True):
-        values.append(base.outputs[name].ravel()[chosen].astype("float64"))
-        budgets.append(base.budgets(name).ravel()[chosen])
+        found = base.array(name).ravel()[chosen]
+        values.append(found.astype("float64"))
+        budgets.append(base.budgets(name, found))
     return Evidence(np.concatenate(values), np.concatenate(budgets))

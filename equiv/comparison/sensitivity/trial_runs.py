@@ -1,25 +1,27 @@
 """Run the reference with changed leaves: what shows the change, and by how many times its budget. Runs are counted."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Literal
 
 import numpy as np
 
-from equiv.comparison.numeric.blocks import element_responses, finite_difference, largest_finite
+from equiv.comparison.numeric.blocks import element_responses, finite_difference
 from equiv.comparison.numeric.budgets import find_responses, limit_finite, over_budget
+from equiv.comparison.numeric.held_outputs import HeldOutputs, largest_value
 from equiv.comparison.observation import Outputs, RoundingNoise
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.output_name import OutputName, ProgramName
-from equiv.programs.compiled import Executable, run_executable
+from equiv.programs.compiled import Executable, stream_outputs
 from equiv.programs.probes import NamedArrays, Probe, ulp
 
 MOST_KEPT = 2**16
-"""Number of elements up to which budgets are kept: those of every train step of a large model would not fit."""
+"""Number of elements up to which budgets are kept: those of every train step of a large model would not fit. Of larger
+outputs so many elements are compared at a time, whose budgets and differences stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class BaseRun:
         noise: how rounding moves it.
         factor: the case's `budget_factor`.
         known: budgets that were asked for, of small outputs.
+        largest: the largest finite magnitudes that were asked for.
     """
 
     executable: Executable
@@ -41,6 +44,7 @@ class BaseRun:
     noise: RoundingNoise
     factor: float
     known: dict[OutputName, np.ndarray] = field(default_factory=dict, repr=False)
+    largest: dict[OutputName, float] = field(default_factory=dict, repr=False)
 
     @property
     def in_float64(self) -> bool:
@@ -52,21 +56,49 @@ class BaseRun:
         """Whether any program of it returns gradients."""
         return any(name.kind == "gradient" for name in self.outputs)
 
-    def budgets(self, name: OutputName) -> np.ndarray:
-        """The budget of every element of an output, as `numeric.budgets` has it; 0 for whole numbers."""
-        if name in self.known:
+    @cached_property
+    def calls(self) -> Outputs:
+        """The outputs of calls and gradients; with those of training, where they are not large."""
+        if not isinstance(self.outputs, HeldOutputs):
+            return self.outputs
+        return next(part for part, _ in self.outputs.stream())
+
+    def parts(self) -> Iterator[Outputs]:
+        """The outputs in parts: calls and gradients, then each train step; all are one part where training is small."""
+        yield self.calls
+        if isinstance(self.outputs, HeldOutputs):
+            yield from (part for part, _ in islice(self.outputs.stream(), 1, None))
+
+    def array(self, name: OutputName) -> np.ndarray:
+        """The value of an output; that of a gradient needs no train step."""
+        return self.calls[name] if name in self.calls else self.outputs[name]
+
+    def budgets(self, name: OutputName, part: np.ndarray | None = None) -> np.ndarray:
+        """The budget of every element of an output, as `numeric.budgets` has it; 0 for whole numbers.
+
+        Args:
+            name: of the output.
+            part: some elements of it, of which the budgets are asked; None: all.
+        """
+        if part is None and name in self.known:
             return self.known[name]
-        array = self.outputs[name]
+        array = self.array(name) if part is None else part
         found = np.zeros(array.shape)
         if str(array.dtype) in FLOAT_DTYPES:
             responses = find_responses(self.noise, self.probe.name, name, self.in_float64)
-            found = limit_finite(self.growth(name), element_responses(responses, array))
+            largest = self._largest_value(name)
+            found = limit_finite(self.growth(name), element_responses(responses, array, largest))
             if name.kind == "gradient":
-                whole = rounding_response(responses.largest, ulp(array.dtype), largest_finite(array))
+                whole = rounding_response(responses.largest, ulp(array.dtype), largest)
                 found = np.maximum(found, min(self.zero_level(name), self.growth(name) * whole))
-        if found.size <= MOST_KEPT:
+        if part is None and found.size <= MOST_KEPT:
             self.known[name] = found
         return found
+
+    def _largest_value(self, name: OutputName) -> float:
+        if name not in self.largest:
+            self.largest[name] = largest_value(self.outputs, name)
+        return self.largest[name]
 
     @cached_property
     def _gradient_scales(self) -> Mapping[ProgramName, float]:
@@ -74,13 +106,12 @@ class BaseRun:
         scales: dict[ProgramName, float] = {}
         for name in self.outputs:  # no other array is looked at: those of train steps are large
             if name.kind == "gradient":
-                largest = largest_finite(self.outputs[name])
-                scales[name.program] = max(scales.get(name.program, 0.0), largest)
+                scales[name.program] = max(scales.get(name.program, 0.0), self._largest_value(name))
         return scales
 
     def zero_level(self, name: OutputName) -> float:
         """The size up to which a gradient is zero in theory, as `numeric.budgets` has it."""
-        return self._gradient_scales[name.program] * ulp(self.outputs[name].dtype) * self.growth(name)
+        return self._gradient_scales[name.program] * ulp(self.calls[name].dtype) * self.growth(name)
 
     def growth(self, name: OutputName) -> float:
         """How many times the response of an output its budget is."""
@@ -169,10 +200,14 @@ class TrialRuns:
         return self.bases[0].probe
 
     def run(self, base: BaseRun, probe: Probe) -> Outputs:
-        """Run all programs on another probe."""
+        """Run calls and gradients on another probe; with the train steps, where these are not large."""
+        return next(self._start(base, probe))
+
+    def _start(self, base: BaseRun, probe: Probe) -> Iterator[Outputs]:
+        """Run on another probe, part by part as they are asked for: see `BaseRun.parts`."""
         self.left -= 1
         self.made += 1
-        return run_executable(base.executable, probe)
+        return (outputs for outputs, _ in stream_outputs(base.executable, probe))
 
     def try_changes(self, changes: Sequence[LeafChange]) -> dict[LeafChange, Shown]:
         """Try changes, each natively, and what is not noticed then in float64, while there are runs left.
@@ -185,33 +220,34 @@ class TrialRuns:
             for change in changes:
                 before = found.get(change, NOTHING)
                 if self.left > 0 and not before.noticed:
-                    now = compare_change(base, change, self.run(base, change.apply(base.probe)))
+                    now = compare_change(base, change, self._start(base, change.apply(base.probe)))
                     found[change] = max(before, now, key=lambda one: one.ratio)
         return found
 
 
-def compare_change(base: BaseRun, change: LeafChange, outputs: Outputs) -> Shown:
+def compare_change(base: BaseRun, change: LeafChange, changed: Iterable[Outputs]) -> Shown:
     """Find the output that shows a change best, of the first kind of program that shows it.
 
     Programs are taken from calls to training: what a call shows already needs no look at the parameters and
-    moments of every train step, which are most of what a large model gives.
+    moments of every train step, which are most of what a large model gives, and no step is made.
 
     Args:
         base: the run without the change.
         change: the change.
-        outputs: those of the run with it.
+        changed: the parts of the run with it, as `BaseRun.parts` has them.
     """
     best = NOTHING
-    for _, names in groupby(sorted(base.outputs, key=_complexity), key=_complexity):
-        for name in names:
-            other = change.output_name(name)
-            if other is None or other not in outputs:
-                continue
-            ratio = _change_over_budget(base.outputs[name], outputs[other], base.budgets(name))
-            if ratio > best.ratio:
-                best = Shown(str(name), ratio)
-        if best.noticed:
-            break
+    for number, (after, before) in enumerate(zip(changed, base.parts(), strict=False)):
+        for _, names in groupby(sorted(before, key=_complexity), key=_complexity):
+            for name in names:
+                other = change.output_name(name)
+                if other is None or other not in after:
+                    continue
+                ratio = _change_over_budget(base, name, before[name], after[other])
+                if ratio > best.ratio:
+                    best = Shown(str(name), ratio)
+            if best.noticed and number == 0:  # later parts are train steps, of which the worst counts
+                return best
     return best
 
 
@@ -219,8 +255,23 @@ def _complexity(name: OutputName) -> int:
     return name.program.complexity
 
 
-def _change_over_budget(before: np.ndarray, after: np.ndarray, budgets: np.ndarray) -> float:
-    """Compute the largest change of an output over its budget; infinite where a budget is zero or the change NaN."""
+def _change_over_budget(base: BaseRun, name: OutputName, before: np.ndarray, after: np.ndarray) -> float:
+    """Compute the largest change of an output over its budget; infinite where a budget is zero or the change NaN.
+
+    Args:
+        base: the run without the change.
+        name: of the output.
+        before: its value there, or a part of it.
+        after: that with the change.
+    """
+    if before.size <= MOST_KEPT and before is base.calls.get(name):
+        return _worst_ratio(before, after, base.budgets(name))
+    flat, moved = before.reshape(-1), after.reshape(-1)
+    pieces = (slice(start, start + MOST_KEPT) for start in range(0, flat.size, MOST_KEPT))
+    return max((_worst_ratio(flat[one], moved[one], base.budgets(name, flat[one])) for one in pieces), default=0.0)
+
+
+def _worst_ratio(before: np.ndarray, after: np.ndarray, budgets: np.ndarray) -> float:
     difference = finite_difference(before.astype("float64"), after.astype("float64"))
     worst = np.max(over_budget(np.where(np.isnan(difference), np.inf, difference), budgets), initial=0.0)
     return float(worst)

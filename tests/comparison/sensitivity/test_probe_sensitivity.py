@@ -1,6 +1,6 @@
 """Probe sensitivity: a leaf without effect, or two that only enter as a sum, are unidentifiable."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
@@ -10,6 +10,8 @@ import helpers
 import numpy as np
 import pytest
 
+from equiv.comparison.numeric import held_outputs
+from equiv.comparison.sensitivity import trial_runs
 from equiv.comparison.sensitivity.moves import unnoticed_leaves
 from equiv.comparison.sensitivity.probe_sensitivity import Sensitivity, measure_sensitivity
 from equiv.comparison.sensitivity.trial_runs import BaseRun, LeafChange, compare_change
@@ -18,6 +20,7 @@ from equiv.comparison.state import CaseState, advance
 from equiv.core.case import Case
 from equiv.core.output_name import OutputName
 from equiv.core.results import ProbeTrial
+from equiv.programs import compiled
 from equiv.programs.compiled import run_executable
 
 SOURCE = """
@@ -62,7 +65,10 @@ def run_observed(case: Case) -> CaseState:
 
 
 def measured(formula: str, factor: float = 1.0, names: str = "ab") -> Sensitivity:
-    state = observed(formula, factor, names)
+    return measured_state(observed(formula, factor, names), factor)
+
+
+def measured_state(state: CaseState, factor: float = 1.0) -> Sensitivity:
     assert state.compiled_reference is not None
     assert state.observed is not None
     return measure_sensitivity(state.compiled_reference, state.observed, factor)
@@ -213,9 +219,38 @@ def test_training_is_looked_at_only_where_calls_show_nothing(formula, kinds):
     outputs = Read(reference.observed.samples[probe.name].native)
     base = BaseRun(compiled.native, probe, outputs, reference.noise, 1.0)
 
-    compare_change(base, change, run_executable(compiled.native, change.apply(probe)))
+    compare_change(base, change, [run_executable(compiled.native, change.apply(probe))])
 
     assert outputs.kinds == kinds
+
+
+@pytest.mark.parametrize("formula", ["x @ w + a * b", "x @ w + b", "x @ w + (a + b)"])
+def test_large_training_gives_the_same_trials(formula, monkeypatch):
+    """Where train steps are run one by one, and outputs compared in pieces; steps only where calls show nothing."""
+    whole = measured(formula)
+    for module, name, value in (
+        (compiled, "LARGE_TRAINING", 0), (held_outputs, "LARGE_OUTPUT", 8), (trial_runs, "MOST_KEPT", 2),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    parts: list[int] = []
+    stream = trial_runs.stream_outputs
+
+    def counted(*given: Any) -> Iterator[Any]:
+        parts.append(0)
+        for part in stream(*given):
+            parts[-1] += 1
+            yield part
+
+    monkeypatch.setattr(trial_runs, "stream_outputs", counted)
+    folded = measured_state(observed.__wrapped__(formula))
+
+    assert folded.runs == whole.runs == len(parts)
+    for one, other in zip(folded.trials, whole.trials, strict=True):
+        assert replace(one, ratio=None) == replace(other, ratio=None)
+        assert one.ratio == (None if other.ratio is None else pytest.approx(other.ratio, rel=1e-6))
+    missed = sum(not trial.detected for trial in folded.trials)
+    assert (max(parts, default=0) > 1) == (missed > 0)
+    assert sum(one > 1 for one in parts) <= missed
 
 
 def is_noticed(state: CaseState, change: LeafChange) -> bool:
@@ -225,7 +260,7 @@ def is_noticed(state: CaseState, change: LeafChange) -> bool:
     assert reference is not None
     probe = reference.probes[0]
     base = BaseRun(compiled.native, probe, reference.observed.samples[probe.name].native, reference.noise, 1.0)
-    return compare_change(base, change, run_executable(compiled.native, change.apply(probe))).noticed
+    return compare_change(base, change, [run_executable(compiled.native, change.apply(probe))]).noticed
 
 
 @pytest.mark.parametrize("name", ["counter", "custom_linear", "stateful_linear", "rnn_scan", "loop_over_layers"])
