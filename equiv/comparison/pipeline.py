@@ -20,6 +20,7 @@ from equiv.comparison.frozen.against import add_frozen_trials, open_against
 from equiv.comparison.frozen.bundle import FrozenReference
 from equiv.comparison.initial_values import compare_initial_values
 from equiv.comparison.longer_batch import try_longer_batch
+from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.prove_only import check_by_proof
 from equiv.comparison.ranges import probe_ranges
 from equiv.comparison.selfcheck.selfcheck import plant_faults
@@ -36,7 +37,7 @@ from equiv.comparison.stages import (
     trace_sizes,
     try_probes,
 )
-from equiv.comparison.state import CaseState, ReportStage, advance
+from equiv.comparison.state import CaseState, ReportStage, Stage, advance
 from equiv.core.case_files import CASES_AHEAD, CaseFile, LoadedCase, load_case
 from equiv.core.headline import summarise_run
 from equiv.core.join_runs import broken_case
@@ -50,22 +51,36 @@ from equiv.programs.range_limits import float_range
 
 Returned = TypeVar("Returned")
 
-START = (trace_ports, prove_ports, start_compiling, break_proofs, trace_sizes)
-"""Up to the compiled programs, after the structure."""
 
-RUN_REFERENCE = (run_reference, partial(lower_default_rate, stages=(*START, run_reference)))
-"""The first that needs compiled programs."""
+def start_as_users(state: CaseState) -> CaseState:
+    """Start to compile what users run. It needs no proof, so the compiler has work while the prover has."""
+    traced = dict.fromkeys(state.traced, _not_compiled)
+    return replace(start_user_calls(replace(state, compiling=traced)), compiling=state.compiling)
+
+
+def _not_compiled() -> CompiledPort:
+    raise AssertionError("what is compared is compiled after the proofs")
+
+
+PROVE = (prove_ports, start_compiling, break_proofs, trace_sizes)
+"""From the traced ports to their programs, which are compiled in the background."""
+
+START = (trace_ports, start_as_users, *PROVE)
+"""Up to the compiled programs, after the structure."""
 
 COMPARE = (check_candidates, try_edges, probe_ranges, explain_differences, try_probes)
 """What needs the outputs of the reference."""
 
-FINISH = (
-    *RUN_REFERENCE,
-    start_user_calls,
-    *COMPARE,
-    partial(try_longer_batch, stages=(*START, *RUN_REFERENCE, *COMPARE)),
-    check_user_calls,
-)
+
+def run_reference_after(*start: Stage) -> tuple[Stage, ...]:
+    """The first stages that need compiled programs; with a lower default rate these start again."""
+    return run_reference, partial(lower_default_rate, stages=(*start, run_reference))
+
+
+LONGER = (trace_ports, *PROVE, *run_reference_after(trace_ports, *PROVE), *COMPARE)
+"""What is done on a longer batch: nothing is run as users do."""
+
+FINISH = (*run_reference_after(*START), *COMPARE, partial(try_longer_batch, stages=LONGER), check_user_calls)
 """What a run does once its programs are compiled."""
 
 PROVE_ONLY = (trace_ports, prove_ports, check_by_proof, trace_sizes)
@@ -219,7 +234,7 @@ def finish_case(loaded: LoadedCase, started: CaseState, options: RunOptions) -> 
 
 def _finish(loaded: LoadedCase, started: CaseState, options: RunOptions) -> CaseResult:
     if options.against is not None:
-        checked = advance(started, (start_user_calls, check_candidates, try_edges, probe_ranges, check_user_calls))
+        checked = advance(started, (check_candidates, try_edges, probe_ranges, check_user_calls))
         return make_case_result(loaded, add_frozen_trials(checked, options.against))
     state = advance(started, FINISH if started.compiling else ())
     result = make_case_result(loaded, state)

@@ -154,7 +154,8 @@ def start_compiling(state: CaseState) -> CaseState:
             if name == state.reference:
                 raise
             checks += failed_checks(name, error)
-    return replace(state, compiling=compiling, checks=checks)
+    calls = {name: waiting for name, waiting in state.user_calls.items() if name in compiling}
+    return replace(state, compiling=compiling, checks=checks, user_calls=calls)
 
 
 def trace_sizes(state: CaseState) -> CaseState:
