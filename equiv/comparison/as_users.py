@@ -2,50 +2,47 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
-import numpy as np
 
 from equiv.backends.build import call_user_code
 from equiv.comparison.checks import CHECKS
-from equiv.comparison.checks.compiled import compare_as_run
+from equiv.comparison.numeric.difference import worst_finding
 from equiv.comparison.numeric.own_rounding import GENEROUS, OPERATION_NUDGES
 from equiv.comparison.numeric.rounding import output_depths
 from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs, describe_port
+from equiv.comparison.numeric.user_outputs import (
+    UserOutputs,
+    UserRounding,
+    compare_user_outputs,
+    run_calls,
+    run_changed,
+)
 from equiv.comparison.observation import (
     FRESH_STATE,
     LARGE_INPUTS,
     Blame,
     Comparison,
+    PortOutputs,
     RoundingNoise,
-    Sample,
     UserRun,
 )
 from equiv.comparison.stages import measure_operations
 from equiv.comparison.state import CaseState, Reference
 from equiv.core.case import Case
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
-from equiv.core.results import CheckResult
+from equiv.core.results import CheckResult, Finding
 from equiv.errors import EquivError
 from equiv.programs import compile_thread as background
-from equiv.programs.compiled import run_with_draws
 from equiv.programs.compiler_passes import find_guilty_passes, list_suspects, without_passes
 from equiv.programs.content import calls_foreign_code
 from equiv.programs.probes import Probe, perturb_by_ulp
 from equiv.programs.traced_port import TracedPort
-from equiv.programs.user_calls import (
-    CallResults,
-    CompiledCalls,
-    Runnable,
-    UserCall,
-    compile_user_call,
-    derive_bits,
-    lower_user_calls,
-)
+from equiv.programs.user_calls import CompiledCalls, Runnable, UserCall, compile_user_call, lower_user_calls
 
 COMPILED = "compiled"
 """The check of what users run."""
@@ -113,134 +110,163 @@ def check_user_calls(state: CaseState) -> CaseState:
     return replace(state, checks=(*state.checks, *found))
 
 
+@dataclass(frozen=True)
+class _Port:
+    """A port that is run as its user does.
+
+    Attributes:
+        case: the case.
+        compiled: the port as equiv compares it.
+        calls: its programs as users call them, compiled.
+        probes: what they are run on.
+        described: the port, without outputs.
+        rounding: what it may round.
+    """
+
+    case: Case
+    compiled: CompiledPort
+    calls: CompiledCalls
+    probes: tuple[Probe, ...]
+    described: PortOutputs
+    rounding: UserRounding
+
+    def compare(self, runs: Iterable[UserOutputs]) -> dict[OutputName, Finding]:
+        """Compare what it computes with what it means."""
+        return compare_user_outputs(self.case, self.described, self.rounding, runs)
+
+    def run(self) -> Iterator[UserOutputs]:
+        """Run it on one probe after the other."""
+        return (run_calls(self.compiled, self.calls, probe) for probe in self.probes)
+
+
 def _run_port(state: CaseState, reference: Reference, compiled: CompiledPort) -> UserRun:
     name, case = compiled.traced.port.name, state.built_case.case
-    probes = [
+    probes = tuple(
         probe for probe in state.probes.get(name, reference.probes) if probe.name not in (FRESH_STATE, LARGE_INPUTS)
-    ]
+    )
     depth = output_depths(compiled.native.programs, compiled.native.steps)
     noise = RoundingNoise(reference.noise.native, {}, {**reference.noise.depth, **depth})
-    empty = collect_outputs(compiled, {})
     try:
         calls = state.user_calls[name]()
-        run_both = partial(_run_calls, compiled, calls)
-        meaning, observed = call_user_code(name, "running as users do", partial(run_both, probes))
+        port = _Port(case, compiled, calls, probes, collect_outputs(compiled, {}), UserRounding(noise))
+        found = port.compare(port.run())
     except EquivError as error:
-        return UserRun(empty, empty, noise, problem=str(error))
-    run = UserRun(replace(empty, samples=meaning), replace(empty, samples=observed), noise)
-    off = differing_programs(case, run)
-    if not off:
-        return run
+        return UserRun(name, problem=str(error))
+    blame: Mapping[ProgramName, Blame] = {}
+    if off := _differing_programs(found):
+        found, blame = _find_blame(state, port, off)
+    return UserRun(name, _worst_of_programs(found), blame)
+
+
+def _worst_of_programs(found: Mapping[OutputName, Finding]) -> dict[ProgramName, Finding]:
+    programs = dict.fromkeys(output.program for output in found)
+    mine = {program: {name: one for name, one in found.items() if name.program == program} for program in programs}
+    return {program: worst_finding(next(iter(own)), list(own.values())) for program, own in mine.items()}
+
+
+def _worst_ratio(found: Mapping[OutputName, Finding], program: ProgramName) -> float:
+    """The largest error over its budget of the outputs of one program; infinite where no rounding explains it."""
+    off = [one for name, one in found.items() if one.grade == "refuted" and _own_program(name) == program]
+    return max((math.inf if one.ratio is None else one.ratio for one in off), default=0.0)
+
+
+def _differing_programs(found: Mapping[OutputName, Finding]) -> frozenset[ProgramName]:
+    """The programs with an output that differs from what it means by more than rounding explains."""
+    return frozenset(_own_program(name) for name, one in found.items() if one.grade == "refuted")
+
+
+def _own_program(output: OutputName) -> ProgramName:
+    return STEP if output.program == TRAINING else output.program
+
+
+def _find_blame(
+    state: CaseState, port: _Port, off: frozenset[ProgramName]
+) -> tuple[dict[OutputName, Finding], dict[ProgramName, Blame]]:
+    """Find who is to blame for each program that differs; passes are left out of the smallest one only.
+
+    Returns:
+        What was found once more, with what the port's operations round, and program to who is to blame.
+    """
+    name = port.described.table.port
     state.progress(f"measuring what {name} rounds")
     with suppress(EquivError):  # the budget stays that of its inputs
-        run = replace(run, own_rounding=measure_operations(compiled, probes, off, compiled))
+        own = measure_operations(port.compiled, port.probes, off, port.compiled)
+        port = replace(port, rounding=replace(port.rounding, own=own))
     state.progress(f"looking for who is to blame for {name}")
-    blame = _find_blame(case, run, calls, probes)
-    return replace(run, blame=blame)
-
-
-Samples = dict[str, Sample]
-
-
-def _run_calls(compiled: CompiledPort, calls: CompiledCalls, probes: Sequence[Probe]) -> tuple[Samples, Samples]:
-    """Run what users run, and the executable that is compared, on the same keys and draws."""
-    keyed = {one.program.name: one for one in compiled.traced.keyed}
-    meaning: Samples = {}
-    observed: Samples = {}
-    for probe in probes:
-        found: dict[OutputName, np.ndarray] = {}
-        draws: dict[ProgramName, list[np.ndarray]] = {}
-        for call, function in calls:
-            results = call.run(function, probe)
-            bits = derive_bits(keyed[call.name], results.given)
-            draws[call.name] = [np.stack(one) for one in zip(*bits, strict=True)] if call.name == STEP else bits[0]
-            found |= results.outputs
-        means = run_with_draws(compiled.native, probe, draws)
-        # What neither changes is no output.
-        observed[probe.name] = Sample({name: array for name, array in found.items() if name in means}, None)
-        meaning[probe.name] = Sample({name: means[name] for name in observed[probe.name].native}, None)
-    return meaning, observed
-
-
-def worst_ratio(case: Case, run: UserRun, program: ProgramName) -> float:
-    """The largest error over its budget of the outputs of one program; infinite where no rounding explains it."""
-    names = dict.fromkeys(name for sample in run.observed.samples.values() for name in sample.native)
-    mine = (name for name in names if name.program == (TRAINING if program == STEP else program))
-    found = [one for one in (compare_as_run(case, run, name) for name in mine) if one.grade == "refuted"]
-    return max((math.inf if one.ratio is None else one.ratio for one in found), default=0.0)
-
-
-def differing_programs(case: Case, run: UserRun) -> frozenset[ProgramName]:
-    """The programs with an output that differs from what it means by more than rounding explains."""
-    names = dict.fromkeys(name for sample in run.observed.samples.values() for name in sample.native)
-    off = (output for output in names if compare_as_run(case, run, output).grade == "refuted")
-    return frozenset(STEP if output.program == TRAINING else output.program for output in off)
-
-
-def _find_blame(case: Case, run: UserRun, calls: CompiledCalls, probes: Sequence[Probe]) -> Mapping[ProgramName, Blame]:
-    """Find who is to blame for each program that differs; passes are left out of the smallest one only."""
-    off = differing_programs(case, run)
+    runs = tuple(port.run())
+    again = port.compare(runs)
+    off = _differing_programs(again)
     found: dict[ProgramName, Blame] = {}
     known: tuple[str, ...] = ()
-    for call, function in sorted(calls, key=lambda one: one[0].size):
-        if calls_foreign_code(call.jaxpr):
+    for call, function in sorted(port.calls, key=lambda one: one[0].size):
+        if calls_foreign_code(call.jaxpr) or call.name not in off:
             continue  # what a host function gives need not be the same the next time: no compiler is accused
-        if call.name in off and _is_unstable(case, run, call, function, probes):
-            found[call.name] = Blame("unstable")
-        elif call.name in off:
-            found[call.name] = blame = _blame_call(case, run, call, probes, known)
-            known = known or blame.passes
-    return found
+        judged = _JudgedCall(port, call, runs, _worst_ratio(again, call.name))
+        blame = Blame("unstable") if judged.is_unstable(function) else judged.find_blame(known)
+        found[call.name], known = blame, known or blame.passes
+    return again, found
 
 
-def _is_unstable(case: Case, run: UserRun, call: UserCall, function: Runnable, probes: Sequence[Probe]) -> bool:
-    """Whether one ulp in every input moves what the user runs about as far as it is off: a value beside a kink."""
-    as_run, largest = replace(run, meaning=run.observed), 0.0
-    for seed in range(1, OPERATION_NUDGES + 1):
-        moved = {one.name: call.run(function, perturb_by_ulp(one, seed)) for one in probes}
-        largest = max(largest, worst_ratio(case, _with_outputs(as_run, moved), call.name))
-    return CLEARLY * largest >= worst_ratio(case, run, call.name)
+@dataclass(frozen=True)
+class _JudgedCall:
+    """A program that differs from what it means.
 
-
-def _blame_call(case: Case, run: UserRun, call: UserCall, probes: Sequence[Probe], known: tuple[str, ...]) -> Blame:
-    """Find who is to blame for one program.
-
-    Args:
-        case: the case.
-        run: the port as its user runs it, and what it means.
-        call: the program, which differs.
-        probes: that it was run on.
-        known: passes that are to blame for a smaller program, tried first.
+    Attributes:
+        port: whose it is.
+        call: the program.
+        runs: the port on each of its probes.
+        ratio: by how much it is off.
     """
-    here = f"jax {jax.__version__} on {jax.devices()[0].device_kind}"
 
-    def is_right_without(names: Sequence[str]) -> bool:
+    port: _Port
+    call: UserCall
+    runs: tuple[UserOutputs, ...]
+    ratio: float
+
+    def distance(self, function: Runnable, from_user: bool = False, seed: int | None = None) -> float:
+        """How far the program is, computed otherwise, from what it means.
+
+        Args:
+            function: what computes it.
+            from_user: measure the distance from what the user runs instead.
+            seed: of the directions in which every input is moved by an ulp; None: it is not moved.
+        """
+        calls = ((self.call, function),)
+        changed = (
+            run_changed(
+                self.port.compiled,
+                calls,
+                probe if seed is None else perturb_by_ulp(probe, seed),
+                run,
+                run.observed if from_user else run.meaning,
+            )
+            for probe, run in zip(self.port.probes, self.runs, strict=True)
+        )
+        return _worst_ratio(self.port.compare(changed), self.call.name)
+
+    def is_unstable(self, function: Runnable) -> bool:
+        """Whether one ulp in every input moves what the user runs about as far as it is off: a value beside a kink."""
+        seeds = range(1, OPERATION_NUDGES + 1)
+        return CLEARLY * max(self.distance(function, from_user=True, seed=seed) for seed in seeds) >= self.ratio
+
+    def find_blame(self, known: tuple[str, ...]) -> Blame:
+        """Find who is to blame; `known` are passes that are to blame for a smaller program, tried first."""
+        here = f"jax {jax.__version__} on {jax.devices()[0].device_kind}"
+        if known and self._is_right_without(known):
+            return Blame("compiler", known, here)
+        suspects = list_suspects(lambda options: self.call.lowered.compile(compiler_options=options))
+        # What is right when it is compiled once more says nothing about passes.
+        if guilty := not self._is_right_without(()) and find_guilty_passes(suspects, self._is_right_without):
+            return Blame("compiler", guilty, here)
+        from_meaning = self.distance(self.call.evaluate_by_operation)
+        from_user = self.distance(self.call.evaluate_by_operation, from_user=True)
+        if from_user > CLEARLY * from_meaning:
+            return Blame("compiler", (), here)
+        return Blame("equiv" if from_meaning > CLEARLY * from_user else "unstable", compiler=here)
+
+    def _is_right_without(self, names: Sequence[str]) -> bool:
         try:
-            function = compile_user_call(call, without_passes(names) if names else None)
-            results = {one.name: call.run(function, one) for one in probes}
-            return worst_ratio(case, _with_outputs(run, results), call.name) == 0
+            function = compile_user_call(self.call, without_passes(names) if names else None)
+            return self.distance(function) == 0
         except Exception:  # noqa: BLE001 - a program that does not compile without a pass says nothing about it
             return False
-
-    if known and is_right_without(known):
-        return Blame("compiler", known, here)
-    suspects = list_suspects(lambda options: call.lowered.compile(compiler_options=options))
-    # What is right when it is compiled once more says nothing about passes.
-    if guilty := not is_right_without(()) and find_guilty_passes(suspects, is_right_without):
-        return Blame("compiler", guilty, here)
-    alone = {one.name: call.run_by_operation(one) for one in probes}
-    from_meaning = worst_ratio(case, _with_outputs(run, alone), call.name)
-    from_user = worst_ratio(case, _with_outputs(replace(run, meaning=run.observed), alone), call.name)
-    if from_user > CLEARLY * from_meaning:
-        return Blame("compiler", (), here)
-    return Blame("equiv" if from_meaning > CLEARLY * from_user else "unstable", compiler=here)
-
-
-def _with_outputs(run: UserRun, results: Mapping[str, CallResults]) -> UserRun:
-    """The same port with the outputs of one program, run otherwise."""
-    compared = {probe: sample.native for probe, sample in run.meaning.samples.items()}
-    samples = {
-        probe: Sample({name: array for name, array in found.outputs.items() if name in compared[probe]}, None)
-        for probe, found in results.items()
-    }
-    return replace(run, observed=replace(run.observed, samples=samples))

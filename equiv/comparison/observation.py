@@ -153,21 +153,17 @@ class Blame:
 
 @dataclass(frozen=True)
 class UserRun:
-    """One port as its user runs it, next to what its programs mean.
+    """What was found of one port as its user runs it, next to what its programs mean.
 
     Attributes:
-        meaning: the outputs of the executable that equiv compares, with the draws of the user's keys.
-        observed: those of the programs as users call and compile them.
-        noise: the response to rounding.
-        own_rounding: how far the port moves when each of its operations rounds otherwise; None: nothing needs it.
+        port: its name.
+        worst: program to the finding of its worst output: what it means is the reference's value in it.
         blame: program to who is to blame, for the programs whose outputs differ.
         problem: why it could not be compiled or run; empty: it could.
     """
 
-    meaning: PortOutputs
-    observed: PortOutputs
-    noise: RoundingNoise
-    own_rounding: RoundingNoise | None = None
+    port: str
+    worst: Mapping[ProgramName, Finding] = field(default_factory=dict)
     blame: Mapping[ProgramName, Blame] = field(default_factory=dict)
     problem: str = ""
 

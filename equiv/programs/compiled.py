@@ -278,7 +278,8 @@ def stream_outputs(
     yield from _stream_parts(executable, inputs)
 
 
-def _stream_parts(executable: Executable, inputs: Mapping[str, Any]) -> Iterator[tuple[NamedOutputs, Observed]]:
+def _stream_parts(executable: Executable, inputs: dict[str, Any]) -> Iterator[tuple[NamedOutputs, Observed]]:
+    """Yield the outputs in parts; `inputs` lose the variables once training has begun."""
     step, training = executable.programs.step, executable.training
 
     def fetch(outputs: Mapping[OutputName, Any], sites: Sequence[Site], statistics: Sequence[Any]) -> Any:
@@ -293,7 +294,7 @@ def _stream_parts(executable: Executable, inputs: Mapping[str, Any]) -> Iterator
         return
     del part
     with jax.enable_x64(executable.programs.float64):
-        carry = training.begin(inputs["variables"])
+        carry = training.begin(inputs.pop("variables"))
     scanned = scanned_inputs(step, inputs)
     for number in range(executable.steps):
         given = jax.tree.map(lambda array, number=number: array[number], scanned) | {"late": inputs["late"]}
@@ -301,7 +302,10 @@ def _stream_parts(executable: Executable, inputs: Mapping[str, Any]) -> Iterator
             outputs, statistics = training.step(carry, given)
             carry = carry_of(step, outputs)
             found, observed = fetch(*_with_sites(training.sites, jax.device_get((outputs, statistics))))
-        yield {name.of(TRAINING): array[np.newaxis] for name, array in found.items()}, observed
+        part = {name.of(TRAINING): array[np.newaxis] for name, array in found.items()}
+        del outputs, found
+        yield part, observed
+        del part  # before the next step
 
 
 def _with_sites(sites: Sequence[Site], found: OutputsAndStatistics) -> tuple[Any, Sequence[Site], list[Any]]:
@@ -319,8 +323,10 @@ def join_parts(parts: Sequence[NamedOutputs]) -> NamedOutputs:
     return {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in found.items()}
 
 
-def run_with_draws(executable: Executable, probe: Probe, draws: Mapping[ProgramName, Sequence[Any]]) -> NamedOutputs:
-    """Run all programs on one probe, some of them with given bits.
+def stream_with_draws(
+    executable: Executable, probe: Probe, draws: Mapping[ProgramName, Sequence[Any]]
+) -> Iterator[tuple[NamedOutputs, Observed]]:
+    """Run all programs on one probe, some of them with given bits, and yield what `stream_outputs` does.
 
     Args:
         executable: the programs.
@@ -329,4 +335,4 @@ def run_with_draws(executable: Executable, probe: Probe, draws: Mapping[ProgramN
     """
     inputs = probe_inputs(executable.programs, executable.table, executable.steps, probe, counters=executable.counters)
     given = {**inputs, "draws": {**inputs["draws"], **{name: list(bits) for name, bits in draws.items()}}}
-    return join_parts([outputs for outputs, _ in _stream_parts(executable, given)])
+    yield from _stream_parts(executable, given)

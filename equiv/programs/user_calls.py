@@ -7,7 +7,7 @@ may be wrong in one of the two. `tests/comparison/test_user_calls.py` holds thes
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,15 +41,15 @@ USER_SEED = 303
 
 @dataclass(frozen=True)
 class CallResults:
-    """The results of one program on one probe.
+    """The results of one call of one program.
 
     Attributes:
-        outputs: canonical name to value; of training with the step on axis 0.
-        given: for every call its key and random state, from which its bits are drawn.
+        outputs: canonical name to value; of training with the step on axis 0, which has a size of one.
+        given: its key and random state, from which its bits are drawn.
     """
 
     outputs: NamedOutputs
-    given: tuple[Mapping[InputName, Any], ...]
+    given: Mapping[InputName, Any]
 
 
 @dataclass(frozen=True)
@@ -81,29 +81,31 @@ class UserCall:
         """Number of equations."""
         return count_equations(self.jaxpr)
 
-    def run(self, function: Runnable, probe: Probe) -> CallResults:
-        """Call it on a probe, as often as the case has train steps.
+    def stream(self, function: Runnable, probe: Probe) -> Iterator[CallResults]:
+        """Call it on a probe, as often as the case has train steps, and yield what each call gives.
+
+        Nothing of an earlier call is kept, but what the next one is given.
 
         Args:
             function: the compiled program, or anything else that takes and returns its arrays.
             probe: its inputs.
         """
-        arrays = self.start(probe)
-        results, given = list(function(*arrays)), [self.random(arrays)]
-        if self.follow is None:
-            return CallResults(self.read(results), tuple(given))
-        outputs = [self.read(results)]
-        for number in range(1, self.calls):
-            arrays = self.follow(number, probe, results)
-            results = list(function(*arrays))
-            given.append(self.random(arrays))
-            outputs.append(self.read(results))
-        stacked = {name.of(TRAINING): np.stack([one[name] for one in outputs]) for name in outputs[0]}
-        return CallResults(stacked, tuple(given))
+        results: Arrays = ()
+        for number in range(self.calls):
+            arrays = self.follow(number, probe, results) if self.follow and number else self.start(probe)
+            given, results = self.random(arrays), list(function(*arrays))
+            del arrays
+            yield CallResults(self._name(results), given)
 
-    def run_by_operation(self, probe: Probe) -> CallResults:
-        """Run it operation by operation: no compiler sees more than one at a time."""
-        return self.run(lambda *arrays: evaluate_eagerly(self.jaxpr, arrays), probe)
+    def _name(self, results: Arrays) -> NamedOutputs:
+        outputs = self.read(results)
+        if self.follow is None:
+            return outputs
+        return {name.of(TRAINING): array[np.newaxis] for name, array in outputs.items()}
+
+    def evaluate_by_operation(self, *arrays: Any) -> list[Any]:
+        """Compute it operation by operation: no compiler sees more than one at a time."""
+        return evaluate_eagerly(self.jaxpr, arrays)
 
 
 CompiledCalls = tuple[tuple[UserCall, Runnable], ...]

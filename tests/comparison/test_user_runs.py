@@ -16,6 +16,7 @@ from equiv.bench.case_costs import make_bench
 from equiv.case import Case
 from equiv.comparison import as_users
 from equiv.comparison.checks.compiled import _judge
+from equiv.comparison.numeric import user_outputs
 from equiv.comparison.observation import Blame
 from equiv.comparison.pipeline import make_run_result, run_case
 from equiv.comparison.stages import open_case, trace_ports
@@ -295,12 +296,13 @@ def test_a_planted_fault_of_the_compiler_is_found_alone(monkeypatch, guilty):
 
 
 def test_a_fault_in_what_equiv_compiles_blames_no_port(monkeypatch):
-    run = as_users.run_with_draws
+    run = user_outputs.stream_with_draws
 
     def run_wrong(*arguments):
-        return {name: value * np.asarray(1.001, value.dtype) for name, value in run(*arguments).items()}
+        for outputs, observed in run(*arguments):
+            yield {name: value * np.asarray(1.001, value.dtype) for name, value in outputs.items()}, observed
 
-    monkeypatch.setattr(as_users, "run_with_draws", run_wrong)
+    monkeypatch.setattr(user_outputs, "stream_with_draws", run_wrong)
     result = judge_tiny()
     notes = [one.note for one in checks_of(result, "nnx")["compiled"].findings]
     assert all("is right as users run it" in note for note in notes)

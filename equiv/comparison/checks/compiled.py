@@ -4,36 +4,23 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from equiv.comparison.checks.coverage import CheckAnswer
-from equiv.comparison.numeric.difference import compare_output, worst_finding
 from equiv.comparison.observation import Blame, Comparison, UserRun
-from equiv.core.case import Case
-from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
+from equiv.core.output_name import STEP, TRAINING, ProgramName
 from equiv.core.results import Finding, Miscompilation
 
 
 def check(comparison: Comparison) -> CheckAnswer | None:
     """Compare what each port computes as its user runs it with what it means; None where nothing was run so."""
-    findings = tuple(one for run in comparison.user_runs for one in _port_findings(comparison.case, run))
+    findings = tuple(one for run in comparison.user_runs for one in _port_findings(run))
     return CheckAnswer(findings) if findings else None
 
 
-def _port_findings(case: Case, run: UserRun) -> Iterator[Finding]:
-    port = run.meaning.table.port
+def _port_findings(run: UserRun) -> Iterator[Finding]:
     if run.problem:
-        yield Finding(f"{port}: as users run it", "error", note=run.problem)
+        yield Finding(f"{run.port}: as users run it", "error", note=run.problem)
         return
-    outputs = dict.fromkeys(name for sample in run.observed.samples.values() for name in sample.native)
-    for program in dict.fromkeys(output.program for output in outputs):
-        mine = [output for output in outputs if output.program == program]
-        yield _judge(port, program, worst_finding(mine[0], [compare_as_run(case, run, one) for one in mine]), run)
-
-
-def compare_as_run(case: Case, run: UserRun, output: OutputName) -> Finding:
-    """Compare one output as the user runs it with what it means; equal values that are all zero are equal."""
-    sides = Comparison(case, run.meaning, run.observed, run.noise, own_rounding=(run.own_rounding, None))
-    finding = compare_output(sides, output)
-    equal_without_numbers = finding.grade == "vacuous" or (finding.grade == "error" and finding.error is None)
-    return replace(finding, grade="exact", note="") if equal_without_numbers else finding
+    for program, finding in run.worst.items():
+        yield _judge(run.port, program, finding, run)
 
 
 def _judge(port: str, program: ProgramName, finding: Finding, run: UserRun) -> Finding:

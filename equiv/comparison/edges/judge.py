@@ -5,15 +5,19 @@ port to the other side, in one precision and not in the other. So a difference c
 it, and have it alike: what rounding does is some 1e8 times smaller in float64.
 """
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 import ml_dtypes
 import numpy as np
 
 from equiv.comparison.numeric.arrays import ArrayPair, float64_pair, type_mismatch
-from equiv.comparison.numeric.blocks import finite_difference, largest_finite
+from equiv.comparison.numeric.blocks import finite_difference
 from equiv.comparison.numeric.budgets import find_responses, output_budgets, over_budget
+from equiv.comparison.numeric.fold import RunPair, pair_runs, stream_parts
+from equiv.comparison.numeric.held_outputs import largest_value, output_dtype
 from equiv.comparison.observation import Comparison, EdgeProbe, Outputs, RoundingNoise, Sample
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.budget import Responses
@@ -61,15 +65,76 @@ def judge_edge(comparison: Comparison, edge: EdgeProbe, outputs: Iterable[Output
     ours, theirs = comparison.reference.samples[name], comparison.candidate.samples[name]
     if edge.guarded and count_ties(ours.exercised) != count_ties(theirs.exercised):
         return []
-    found: list[EdgeDifference] = []
-    for output in outputs:
-        wanted = edge.training if output.program.is_training else edge.calls
-        if not wanted or output not in ours.native or output not in theirs.native:
+    wanted = [
+        output
+        for output in outputs
+        if (edge.training if output.program.is_training else edge.calls)
+        and output in ours.native
+        and output in theirs.native
+    ]
+    found = _judge_streamed(comparison, edge, wanted)
+    for output in wanted:
+        if output in found:
             continue
         native, float64 = (ours.native[output], theirs.native[output]), float64_pair(ours, theirs, output, output)
         if type_mismatch(*native) is None and (float64 is not None or not edge.exact):
-            found += _judge_arrays(comparison, edge, output, native, float64)
+            found[output] = _judge_arrays(comparison, edge, output, native, float64)
+    return [one for output in wanted if (one := found.get(output)) is not None]
+
+
+def _judge_streamed(
+    comparison: Comparison, edge: EdgeProbe, wanted: Iterable[OutputName]
+) -> dict[OutputName, EdgeDifference | None]:
+    """Judge large outputs part by part, as both ports compute them; None: they agree."""
+    name = edge.probe.name
+    ours, theirs = comparison.reference.samples[name], comparison.candidate.samples[name]
+    native, float64 = pair_runs(ours.native, theirs.native), pair_runs(ours.float64, theirs.float64)
+    if native is None:
+        return {}
+    streamed = {output for output in wanted if _is_streamed(output, native)}
+    twice = {output for output in streamed if float64 is not None and _is_streamed(output, float64)}
+    if edge.exact or ours.float64 is not None or theirs.float64 is not None:
+        streamed = twice
+    found: dict[OutputName, EdgeDifference | None] = {}
+    places: dict[OutputName, int] = {}
+    for pair, wide in stream_parts(native, float64) if streamed else ():
+        for output in streamed & pair[0].keys() & pair[1].keys():
+            arrays = pair[0][output], pair[1][output]
+            both = (wide[0][output], wide[1][output]) if output in twice else None
+            largest = native.ours.large[output].largest, float64.ours.large[output].largest if float64 else 0.0
+            first = places.get(output, 0)
+            places[output] = first + (len(arrays[0]) if arrays[0].ndim else 0)
+            part = _judge_arrays(comparison, edge, output, arrays, both, largest)
+            found[output] = _join(found.get(output), part, first, prod(native.ours.large[output].shape))
+            del arrays, both
+        del pair, wide  # before the next part is computed
     return found
+
+
+def _is_streamed(output: OutputName, runs: RunPair) -> bool:
+    """Whether an output of both runs is large, of one shape and dtype, and no array of it is at hand."""
+    one, other = runs.ours.large.get(output), runs.theirs.large.get(output)
+    at_hand = output in runs.ours.held and output in runs.theirs.held
+    return (
+        one is not None and other is not None and not at_hand and (one.shape, one.dtype) == (other.shape, other.dtype)
+    )
+
+
+def _join(before: EdgeDifference | None, part: EdgeDifference | None, first: int, size: int) -> EdgeDifference | None:
+    """The worse of two differences; that of a part has its place in the whole."""
+    if part is None:
+        return before
+    index = part.finding.index
+    moved = replace(part.finding, index=(index[0] + first, *index[1:]) if index else ())
+    part = replace(part, finding=moved, size=size)
+    if before is None:
+        return part
+    worse = part if _severity(part) > _severity(before) else before
+    return replace(worse, count=before.count + part.count)
+
+
+def _severity(one: EdgeDifference) -> tuple[bool, float]:
+    return one.overflows, math.inf if one.finding.ratio is None else one.finding.ratio
 
 
 def count_ties(observed: Observed) -> dict[float, float]:
@@ -82,8 +147,14 @@ def count_ties(observed: Observed) -> dict[float, float]:
 
 
 def _judge_arrays(
-    comparison: Comparison, edge: EdgeProbe, output: OutputName, native: ArrayPair, float64: ArrayPair | None
-) -> list[EdgeDifference]:
+    comparison: Comparison,
+    edge: EdgeProbe,
+    output: OutputName,
+    native: ArrayPair,
+    float64: ArrayPair | None,
+    largest: tuple[float | None, float | None] = (None, None),
+) -> EdgeDifference | None:
+    """Judge an output or a part of it; `largest` are the reference's largest values of the whole, by precision."""
     probe = edge.probe.name
     lone = np.zeros(native[0].shape, bool)
     if str(native[0].dtype) not in FLOAT_DTYPES:
@@ -93,13 +164,14 @@ def _judge_arrays(
         errors, budgets = np.abs(native[0].astype("float64") - native[1].astype("float64")), np.zeros(apart.shape)
         ratios = np.where(apart, np.inf, 0.0)
     else:
-        apart, lone = _differences(comparison, edge, output, native, float64)
-        judged = native if float64 is None or lone.any() else float64
-        limits = output_budgets(comparison, probe, output, judged, in_float64=judged is float64)
+        apart, lone = _differences(comparison, edge, output, native, float64, largest)
+        wide = float64 is not None and not lone.any()
+        judged = float64 if wide and float64 is not None else native
+        limits = output_budgets(comparison, probe, output, judged, wide, largest[wide])
         budgets, errors = limits.elements, finite_difference(*(one.astype("float64") for one in judged))
         ratios = np.where(lone, np.inf, over_budget(errors, budgets))
     if not apart.any():
-        return []
+        return None
     index = np.unravel_index(int(np.argmax(np.where(apart, ratios, -1.0))), apart.shape)
     shown = [_element_text(array[index]) for array in native]
     finite = bool(np.isfinite(errors[index]))
@@ -119,7 +191,7 @@ def _judge_arrays(
         factor=comparison.case.budget_factor,
         output=output,
     )
-    return [EdgeDifference(finding, edge, int(apart.sum()), int(apart.size), bool(lone[index]))]
+    return EdgeDifference(finding, edge, int(apart.sum()), int(apart.size), bool(lone[index]))
 
 
 def _element_text(value: np.generic) -> str:
@@ -127,7 +199,12 @@ def _element_text(value: np.generic) -> str:
 
 
 def _differences(
-    comparison: Comparison, edge: EdgeProbe, output: OutputName, native: ArrayPair, float64: ArrayPair | None
+    comparison: Comparison,
+    edge: EdgeProbe,
+    output: OutputName,
+    native: ArrayPair,
+    float64: ArrayPair | None,
+    largest: tuple[float | None, float | None],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mark the elements that differ, and those of them where one port alone is not finite.
 
@@ -141,10 +218,10 @@ def _differences(
     lone = (finite[0] != finite[1]) & (np.where(finite[0], np.abs(wide[0]), np.abs(wide[1])) <= ordinary)
     both = finite[0] & finite[1]
     error = np.where(both, finite_difference(*wide), 0.0)
-    apart = error > output_budgets(comparison, probe, output, native, in_float64=False).elements
+    apart = error > output_budgets(comparison, probe, output, native, False, largest[0]).elements
     if float64 is not None:
         exact = finite_difference(*float64)
-        limits = output_budgets(comparison, probe, output, float64, in_float64=True).elements
+        limits = output_budgets(comparison, probe, output, float64, True, largest[1]).elements
         if not edge.overflows:
             lone &= np.isfinite(float64[0]) != np.isfinite(float64[1])
         with np.errstate(invalid="ignore"):
@@ -174,13 +251,14 @@ def exact_noise(
 
     def of(outputs: Outputs, before: Outputs | None, in_float64: bool) -> dict[OutputName, Responses]:
         found: dict[OutputName, Responses] = {}
-        for output, array in outputs.items():
-            if before is None or output not in before or str(array.dtype) not in FLOAT_DTYPES:
+        for output in outputs:
+            dtype = output_dtype(outputs, output)
+            if before is None or dtype is None or output not in before or str(dtype) not in FLOAT_DTYPES:
                 continue
-            known, size = find_responses(noise, probe, output, in_float64).largest, ulp(array.dtype)
-            largest = largest_finite(before[output])
+            known, size = find_responses(noise, probe, output, in_float64).largest, ulp(dtype)
+            largest = largest_value(before, output)
             condition = known / (size * largest) if largest else 1.0
-            found[output] = Responses(max(known, size * largest, condition * size * largest_finite(array)))
+            found[output] = Responses(max(known, size * largest, condition * size * largest_value(outputs, output)))
         return found
 
     return of(edge.native, ordinary.native, False), of(edge.float64 or {}, ordinary.float64, True)

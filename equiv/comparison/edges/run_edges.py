@@ -1,43 +1,62 @@
 """Run ports on edge probes, and measure or derive what they round there."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from equiv.backends.build import call_user_code
 from equiv.comparison.edges.judge import exact_noise
-from equiv.comparison.numeric.rounding import ROUNDING_NUDGES, measure_responses
-from equiv.comparison.numeric.run_port import CompiledPort
+from equiv.comparison.numeric.held_outputs import hold_outputs
+from equiv.comparison.numeric.rounding import ROUNDING_NUDGES, Parts, measure_parts
+from equiv.comparison.numeric.run_port import CompiledPort, OutputsAndObserved, stream_user_code
 from equiv.comparison.observation import EdgeProbe, Outputs, ReferenceEdges, RoundingNoise, Sample
 from equiv.comparison.state import Reference
-from equiv.programs.compiled import Executable, run_observed
-from equiv.programs.exercise import Observed
+from equiv.programs.compiled import Executable, run_observed, stream_outputs
+from equiv.programs.exercise import Observed, merge_observed
 from equiv.programs.probes import Probe
+
+
+@dataclass(frozen=True)
+class EdgeRun:
+    """The reference on one edge probe.
+
+    Attributes:
+        edge: the probe.
+        sample: its outputs.
+        noise: its response to rounding on it.
+    """
+
+    edge: EdgeProbe
+    sample: Sample
+    noise: RoundingNoise
 
 
 def observe_port(compiled: CompiledPort, probe: Probe) -> Observed:
     """Run a port natively on a probe, for what it exercises."""
-    return _call(compiled, compiled.native, probe)[1]
+    return merge_observed([observed for _, observed in _stream(compiled, compiled.native, probe)])
 
 
-def _call(compiled: CompiledPort, executable: Executable, probe: Probe) -> tuple[Outputs, Observed]:
+def _stream(compiled: CompiledPort, executable: Executable, probe: Probe) -> Iterator[OutputsAndObserved]:
+    return stream_user_code(compiled.traced.port.name, "running", stream_outputs(executable, probe))
+
+
+def _run(compiled: CompiledPort, executable: Executable, probe: Probe) -> tuple[Outputs, Observed]:
+    if executable.training is not None:
+        return hold_outputs(partial(_stream, compiled, executable, probe))
     return call_user_code(compiled.traced.port.name, "running", partial(run_observed, executable, probe))
 
 
 def run_port(compiled: CompiledPort, probe: Probe) -> Sample:
     """Run a port on a probe, in float64 too where it has such a run, without another call after training."""
-    native, exercised = _call(compiled, compiled.native, probe)
-    float64 = None if compiled.float64 is None else _call(compiled, compiled.float64, probe)[0]
+    native, exercised = _run(compiled, compiled.native, probe)
+    float64 = None if compiled.float64 is None else _run(compiled, compiled.float64, probe)[0]
     return Sample(native, float64, exercised)
 
 
-def run_edges(compiled: CompiledPort, edges: Sequence[EdgeProbe]) -> dict[str, Sample]:
-    """Run a port on edge probes: probe name to outputs."""
-    return {edge.probe.name: run_port(compiled, edge.probe) for edge in edges}
+def run_reference(compiled: CompiledPort, known: Reference, edges: Sequence[EdgeProbe]) -> Iterator[EdgeRun]:
+    """Run the reference on edge probes, one after the other, and measure its rounding; none is kept.
 
-
-def run_reference_edges(compiled: CompiledPort, known: Reference, edges: Sequence[EdgeProbe]) -> ReferenceEdges:
-    """Run the reference on all edge probes, and measure its rounding, or derive it where nothing may be nudged.
+    Where nothing may be nudged, its rounding is derived.
 
     Args:
         compiled: the reference.
@@ -47,34 +66,50 @@ def run_reference_edges(compiled: CompiledPort, known: Reference, edges: Sequenc
     Raises:
         PortError: it cannot be run on one of them.
     """
-    given = run_edges(compiled, edges)
-    nudged = [edge.probe for edge in edges if not edge.exact]
-    noise = replace(measure_edge_responses(compiled, given, nudged, ROUNDING_NUDGES), depth=known.noise.depth)
-    ordinary = known.probes[0].name
-    derived = {
-        edge.probe.name: exact_noise(known.noise, known.observed.samples[ordinary], given[edge.probe.name], ordinary)
-        for edge in edges
-        if edge.exact
-    }
-    noise = replace(
-        noise,
-        native={**noise.native, **{name: pair[0] for name, pair in derived.items()}},
-        float64={**noise.float64, **{name: pair[1] for name, pair in derived.items()}},
-    )
-    return ReferenceEdges(tuple(edges), given, noise)
+    ordinary, again = known.probes[0].name, True
+    for edge in edges:
+        name, sample = edge.probe.name, run_port(compiled, edge.probe)
+        if edge.exact:
+            native, float64 = exact_noise(known.noise, known.observed.samples[ordinary], sample, ordinary)
+            noise = RoundingNoise({name: native}, {name: float64}, known.noise.depth)
+        else:
+            noise = measure_edge_responses(compiled, {name: sample}, [edge.probe], ROUNDING_NUDGES, again)
+            noise, again = replace(noise, depth=known.noise.depth), False
+        yield EdgeRun(edge, sample, noise)
+        del sample
+
+
+def run_reference_edges(compiled: CompiledPort, known: Reference, edges: Sequence[EdgeProbe]) -> ReferenceEdges:
+    """Run the reference on all edge probes, and keep all of it, to be frozen; arguments as of `run_reference`."""
+    runs = list(run_reference(compiled, known, edges))
+    native = {name: found for run in runs for name, found in run.noise.native.items()}
+    float64 = {name: found for run in runs for name, found in run.noise.float64.items()}
+    samples = {run.edge.probe.name: run.sample for run in runs}
+    return ReferenceEdges(tuple(edges), samples, RoundingNoise(native, float64, known.noise.depth))
 
 
 def measure_edge_responses(
-    compiled: CompiledPort, given: Mapping[str, Sample], probes: Sequence[Probe], nudges: int
+    compiled: CompiledPort, given: Mapping[str, Sample], probes: Sequence[Probe], nudges: int, again: bool = True
 ) -> RoundingNoise:
-    """Measure how far each output moves with every input by an ulp, without another call after training."""
+    """Measure how far each output moves with every input by an ulp, without another call after training.
 
-    def run(executable: Executable, probe: Probe) -> Outputs:
-        return _call(compiled, executable, probe)[0]
+    Args:
+        compiled: the port.
+        given: probe name to its outputs.
+        probes: the probes.
+        nudges: number of runs with every input moved.
+        again: whether to run the first probe as it is once more: where two such runs differ, that is noise too.
+    """
+
+    def run(executable: Executable, probe: Probe) -> Parts:
+        if executable.training is None:
+            return [_run(compiled, executable, probe)[0]]
+        return (outputs for outputs, _ in _stream(compiled, executable, probe))
 
     native = {name: sample.native for name, sample in given.items()}
-    found = measure_responses(partial(run, compiled.native), native, probes, False, nudges)
+    found = measure_parts(partial(run, compiled.native), native, probes, False, nudges, again=again)
     if compiled.float64 is None:
         return RoundingNoise(found, {}, {})
-    float64 = {name: sample.float64 for name, sample in given.items() if sample.float64 is not None}
-    return RoundingNoise(found, measure_responses(partial(run, compiled.float64), float64, probes, True, nudges), {})
+    wide = {name: sample.float64 for name, sample in given.items() if sample.float64 is not None}
+    in_float64 = measure_parts(partial(run, compiled.float64), wide, probes, True, nudges, again=again)
+    return RoundingNoise(found, in_float64, {})

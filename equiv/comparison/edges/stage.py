@@ -1,18 +1,20 @@
 """The stage that looks where ordinary probes do not: runs both ports on edge probes, and changes the checks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import dropwhile
 
 from equiv.comparison.checks.coverage import summarise_grades
 from equiv.comparison.edges.design import design_edges
 from equiv.comparison.edges.edge_probes import ZERO_INPUTS
 from equiv.comparison.edges.judge import EdgeDifference, judge_edge
 from equiv.comparison.edges.kinks import differ_in_kinks, differentiate_call
-from equiv.comparison.edges.run_edges import measure_edge_responses, run_edges, run_port, run_reference_edges
+from equiv.comparison.edges.run_edges import EdgeRun, measure_edge_responses, run_port, run_reference
 from equiv.comparison.numeric.blocks import largest_finite
+from equiv.comparison.numeric.fold import fetch_outputs
 from equiv.comparison.numeric.own_rounding import OPERATION_NUDGES, nudge_port
 from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs
-from equiv.comparison.observation import Comparison, EdgeProbe, PortOutputs, ReferenceEdges, RoundingNoise, Sample
+from equiv.comparison.observation import Comparison, EdgeProbe, PortOutputs, RoundingNoise, Sample
 from equiv.comparison.readings import name_frozen_limit
 from equiv.comparison.state import CaseState, failed_checks
 from equiv.core.grades import INPUT_CONDITIONS, REFUSAL_GRADES, Grade
@@ -40,11 +42,27 @@ class _Contender:
     outputs: tuple[OutputName, ...]
 
 
+@dataclass(frozen=True)
+class _Tried:
+    """What a contender gave on edge probes.
+
+    Attributes:
+        exercised: what it exercised.
+        found: what differs.
+        problem: why it could not be run on one of them; None: it could.
+    """
+
+    exercised: Observed = field(default_factory=dict)
+    found: tuple[EdgeDifference, ...] = ()
+    problem: EquivError | None = None
+
+
 def try_edges(state: CaseState) -> CaseState:
     """Compare on edge probes what is not proved and agrees on ordinary ones.
 
     What is proved holds for every input, so a case that is proved is left alone, as is a candidate that differs. A
-    frozen reference has been run on probes that are made for itself.
+    frozen reference has been run on probes that are made for itself. Probes are run one after the other: nothing is
+    kept of one but what differs on it.
     """
     observed = state.observed
     if state.proved or observed is None or (state.compiled_reference is None and state.frozen_edges is None):
@@ -53,48 +71,98 @@ def try_edges(state: CaseState) -> CaseState:
     if not contenders:
         return state
     state.progress("looking beyond ordinary values")
-    exercised = dict(state.exercised)
     try:
-        reference = _reference_edges(state, contenders)
+        edges = _list_edges(state, contenders)
+        seen, noises, tried = _try_contenders(state, contenders, edges)
     except EquivError as error:
         return replace(state, edges_refused=str(error))  # a model may refuse such values
-    if state.compiled_reference is not None:
-        exercised[state.reference] = _merge(exercised.get(state.reference, {}), reference.samples)
+    exercised = {**state.exercised, **seen}
     checks, ran = state.checks, list[str]()
-    for name, one in contenders.items():
-        try:
-            given = run_edges(one.compiled, reference.edges)
-        except EquivError as error:
-            checks = (*(check for check in checks if check.candidate != name), *failed_checks(name, error))
+    for name, one in tried.items():
+        if one.problem is not None:
+            checks = (*(check for check in checks if check.candidate != name), *failed_checks(name, one.problem))
             continue
+        one = _look_closer(state, contenders[name], edges, noises, one)
         ran.append(name)
-        exercised[name] = _merge(exercised.get(name, {}), given)
-        differences = _judge(state, one, reference, given)
-        differences += _judge_kinks(state, one, reference.edges)
+        exercised[name] = merge_observed([exercised.get(name, {}), one.exercised])
         checks = tuple(
-            _apply(check, observed.observed, observed.probes[0], differences) if check.candidate == name else check
+            _apply(check, observed.observed, observed.probes[0], one.found) if check.candidate == name else check
             for check in checks
         )
-        if state.compiled_reference is None and any(map(_is_doubted, differences)):
+        if state.compiled_reference is None and any(map(_is_doubted, one.found)):
             checks = _name_frozen_limit(checks, name)
     return replace(
         state,
         checks=checks,
         exercised=exercised,
-        edges=tuple(edge.probe for edge in reference.edges),
+        edges=tuple(edge.probe for edge in edges),
         edge_ports=(state.reference, *ran),
     )
 
 
-def _reference_edges(state: CaseState, contenders: Mapping[str, _Contender]) -> ReferenceEdges:
-    """Design edge probes for all ports and run the reference on them; a frozen one has its own."""
+def _list_edges(state: CaseState, contenders: Mapping[str, _Contender]) -> Sequence[EdgeProbe]:
+    """Design edge probes for all ports; a frozen reference has its own."""
     if state.frozen_edges is not None:
-        return state.frozen_edges
-    assert state.observed is not None, "run_reference comes before"
+        return state.frozen_edges.edges
     assert state.compiled_reference is not None, "only a frozen reference is not compiled"
     ports = {state.reference: state.compiled_reference, **{name: one.compiled for name, one in contenders.items()}}
     compared = {output.program.is_training for one in contenders.values() for output in one.outputs}
-    return run_reference_edges(state.compiled_reference, state.observed, design_edges(state, ports, compared))
+    return design_edges(state, ports, compared)
+
+
+def _run_reference(state: CaseState, edges: Sequence[EdgeProbe]) -> Iterator[EdgeRun]:
+    """Run the reference on one probe after the other; a frozen one has its outputs."""
+    frozen = state.frozen_edges
+    if frozen is not None:
+        return (EdgeRun(edge, frozen.samples[edge.probe.name], frozen.noise) for edge in edges)
+    assert state.observed is not None, "run_reference comes before"
+    assert state.compiled_reference is not None, "only a frozen reference is not compiled"
+    return run_reference(state.compiled_reference, state.observed, edges)
+
+
+def _try_contenders(
+    state: CaseState, contenders: Mapping[str, _Contender], edges: Sequence[EdgeProbe]
+) -> tuple[Mapping[str, Observed], list[RoundingNoise], dict[str, _Tried]]:
+    """Compare all contenders on one probe after the other.
+
+    Returns:
+        The reference, where it was run, to what it exercised; its noise on each probe; and what each contender gave.
+
+    Raises:
+        EquivError: the reference cannot be run on a probe.
+    """
+    seen = [state.exercised.get(state.reference, {})]
+    tried = dict.fromkeys(contenders, _Tried())
+    noises: list[RoundingNoise] = []
+    for run in _run_reference(state, edges):
+        seen.append(run.sample.exercised)
+        noises.append(run.noise)
+        for name, one in contenders.items():
+            tried[name] = _try_edge(state, one, run, tried[name])
+        del run
+    own = {} if state.compiled_reference is None else {state.reference: merge_observed(seen)}
+    return own, noises, tried
+
+
+def _try_edge(state: CaseState, contender: _Contender, run: EdgeRun, before: _Tried) -> _Tried:
+    """Compare a contender on one probe; what an earlier probe shows already is left out."""
+    if before.problem is not None:
+        return before
+    settled = {one.finding.output for one in before.found if not one.is_remark}
+    outputs = [output for output in contender.outputs if output not in settled]
+    try:
+        given = run_port(contender.compiled, run.edge.probe)
+        found = judge_edge(_compare(state, contender, run, given), run.edge, outputs)
+    except EquivError as error:
+        return _Tried(problem=error)
+    return _Tried(merge_observed([before.exercised, given.exercised]), (*before.found, *found))
+
+
+def _compare(state: CaseState, contender: _Contender, run: EdgeRun, given: Sample) -> Comparison:
+    assert state.observed is not None, "run_reference comes before"
+    name = run.edge.probe.name
+    ours = replace(state.observed.observed, samples={name: run.sample})
+    return Comparison(state.built_case.case, ours, collect_outputs(contender.compiled, {name: given}), run.noise)
 
 
 def _contender(state: CaseState, name: str) -> _Contender | None:
@@ -119,27 +187,52 @@ def _is_open(finding: Finding) -> bool:
     return finding.grade in OPEN_GRADES or conditional
 
 
-def _judge(
+def _look_closer(
     state: CaseState,
     contender: _Contender,
-    reference: ReferenceEdges,
-    given: Mapping[str, Sample],
-) -> list[EdgeDifference]:
-    """List what differs; what an earlier probe shows already is left out."""
-    assert state.observed is not None, "run_reference comes before"
-    comparison = Comparison(
-        state.built_case.case,
-        replace(state.observed.observed, samples=reference.samples),
-        collect_outputs(contender.compiled, given),
-        reference.noise,
-    )
-    found = list(_judge_in_order(comparison, reference.edges, contender.outputs))
-    doubted = list(filter(_is_doubted, found))
+    edges: Sequence[EdgeProbe],
+    noises: Sequence[RoundingNoise],
+    tried: _Tried,
+) -> _Tried:
+    """Compare what differs once more, with what each port's operations round; and derivatives exactly at kinks."""
+    found, doubted = tried.found, list(filter(_is_doubted, tried.found))
     if doubted:
         # The other port may be the worse conditioned one, as where small numbers cancel.
         own = _measure_own_rounding(state, contender, doubted)
-        found = list(_judge_in_order(replace(comparison, own_rounding=own), reference.edges, contender.outputs))
-    return found
+        found = tuple(_judge_again(state, contender, edges, noises, own, tried.found))
+    return replace(tried, found=(*found, *_judge_kinks(state, contender, edges)))
+
+
+def _judge_again(
+    state: CaseState,
+    contender: _Contender,
+    edges: Sequence[EdgeProbe],
+    noises: Sequence[RoundingNoise],
+    own: tuple[RoundingNoise | None, RoundingNoise | None],
+    known: Sequence[EdgeDifference],
+) -> Iterator[EdgeDifference]:
+    """Run both ports again, from the first probe on which something differs, for the arrays of what does."""
+    differing, first = {one.finding.output for one in known}, {one.edge.probe.name for one in known}
+    left = [output for output in contender.outputs if output in differing]
+    pairs = zip(edges, noises, strict=True)
+    for edge, noise in dropwhile(lambda pair: pair[0].probe.name not in first, pairs):
+        if not left:
+            return
+        run = EdgeRun(edge, _sample_of_reference(state, edge), noise)
+        comparison = _compare(state, contender, run, run_port(contender.compiled, edge.probe))
+        wanted = {edge.probe.name: set(left)}
+        ours, theirs = (fetch_outputs(side, wanted) for side in (comparison.reference, comparison.candidate))
+        for one in judge_edge(replace(comparison, reference=ours, candidate=theirs, own_rounding=own), edge, left):
+            yield one
+            if not one.is_remark and one.finding.output is not None:
+                left.remove(one.finding.output)
+
+
+def _sample_of_reference(state: CaseState, edge: EdgeProbe) -> Sample:
+    if state.frozen_edges is not None:
+        return state.frozen_edges.samples[edge.probe.name]
+    assert state.compiled_reference is not None, "only a frozen reference is not compiled"
+    return run_port(state.compiled_reference, edge.probe)
 
 
 def _is_doubted(one: EdgeDifference) -> bool:
@@ -150,17 +243,6 @@ def _is_doubted(one: EdgeDifference) -> bool:
 def _name_frozen_limit(checks: Sequence[CheckResult], candidate: str) -> tuple[CheckResult, ...]:
     named = iter(name_frozen_limit([check for check in checks if check.candidate == candidate]))
     return tuple(next(named) if check.candidate == candidate else check for check in checks)
-
-
-def _judge_in_order(
-    comparison: Comparison, edges: Sequence[EdgeProbe], outputs: Sequence[OutputName]
-) -> Iterator[EdgeDifference]:
-    left = list(outputs)
-    for edge in edges:
-        for one in judge_edge(comparison, edge, left):
-            yield one
-            if not one.is_remark and one.finding.output is not None:
-                left.remove(one.finding.output)
 
 
 def _measure_own_rounding(
@@ -272,7 +354,3 @@ def _describe_scale(probe: Probe, ordinary: Probe) -> str:
             if known and size > known:
                 return f"{name} times {size / known:.3g} (up to {size:.4g})"
     return f"the probe {probe.name}"
-
-
-def _merge(known: Observed, given: Mapping[str, Sample]) -> Observed:
-    return merge_observed([known, *(sample.exercised for sample in given.values())])

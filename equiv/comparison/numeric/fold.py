@@ -3,9 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from equiv.comparison.numeric.arrays import ArrayPair
+from equiv.comparison.numeric.blocks import split_arrays
 from equiv.comparison.numeric.budgets import add_distance, output_budgets
 from equiv.comparison.numeric.difference import Difference, is_decided_natively, make_finding, worst_element
-from equiv.comparison.numeric.held_outputs import HeldOutputs, LargeOutput
+from equiv.comparison.numeric.held_outputs import HeldOutputs, LargeOutput, run_in_step
 from equiv.comparison.observation import Comparison, Outputs, PortOutputs, Sample
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.output_name import OutputName
@@ -52,7 +56,7 @@ def _fetch(sample: Sample, names: set[OutputName]) -> Sample:
 
 
 @dataclass(frozen=True)
-class _Runs:
+class RunPair:
     """The runs of one precision: of the reference and of the candidate."""
 
     ours: HeldOutputs
@@ -74,7 +78,7 @@ def _are_comparable(one: LargeOutput, other: LargeOutput) -> bool:
 def _fold_probe(
     comparison: Comparison, probe: str, ours: Sample, theirs: Sample
 ) -> Iterator[tuple[OutputName, Finding]]:
-    native, float64 = _runs(ours.native, theirs.native), _runs(ours.float64, theirs.float64)
+    native, float64 = pair_runs(ours.native, theirs.native), pair_runs(ours.float64, theirs.float64)
     if native is None:
         return
     shared = native.shared()
@@ -84,28 +88,32 @@ def _fold_probe(
     worst: dict[OutputName, Difference] = {}
     judges: dict[OutputName, Difference] = {}
     places: dict[OutputName, int] = {}
-    for pair, wide in _parts(native, float64 if twice else None):
+    for pair, wide in stream_parts(native, float64 if twice else None):
         for output in (alone | twice) & pair[0].keys() & pair[1].keys():
-            arrays = pair[0][output], pair[1][output]
-            first = places.get(output, 0)
-            places[output] = first + (len(arrays[0]) if arrays[0].ndim else 0)
-            largest = native.ours.large[output].largest
-            budgets = output_budgets(comparison, probe, output, arrays, False, largest)
-            if output in twice and float64 is not None:
-                budgets = add_distance(budgets, distances[output], arrays[0], largest)
-                judges[output] = _join(
-                    judges.get(output), _worst_in_float64(comparison, probe, output, wide, float64), first
-                )
-            worst[output] = _join(worst.get(output), worst_element(arrays, budgets), first)
+            arrays = [one[output] for one in (*pair, *(wide if output in twice else ()))]
+            for chunks in split_arrays(arrays):
+                first = places.get(output, 0)
+                places[output] = first + chunks[0].size
+                largest = native.ours.large[output].largest
+                budgets = output_budgets(comparison, probe, output, (chunks[0], chunks[1]), False, largest)
+                if output in twice and float64 is not None:
+                    budgets = add_distance(budgets, distances[output], chunks[0], largest)
+                    found = _worst_in_float64(comparison, probe, output, (chunks[2], chunks[3]), float64)
+                    judges[output] = _join(judges.get(output), found, first)
+                worst[output] = _join(worst.get(output), worst_element((chunks[0], chunks[1]), budgets), first)
+            del arrays
         del pair, wide
     for output, found in worst.items():
-        finding = make_finding(output, found, judges.get(output), comparison)
+        shape = native.ours.large[output].shape
+        judge = _with_index(judges[output], shape) if output in judges else None
+        finding = make_finding(output, _with_index(found, shape), judge, comparison)
         if finding.grade in FOLDED_GRADES:
             yield output, replace(finding, place=str(output), probe=probe, output=output)
 
 
-def _runs(ours: Outputs | None, theirs: Outputs | None) -> _Runs | None:
-    return _Runs(ours, theirs) if isinstance(ours, HeldOutputs) and isinstance(theirs, HeldOutputs) else None
+def pair_runs(ours: Outputs | None, theirs: Outputs | None) -> RunPair | None:
+    """Both runs, where neither holds its large outputs; else None."""
+    return RunPair(ours, theirs) if isinstance(ours, HeldOutputs) and isinstance(theirs, HeldOutputs) else None
 
 
 def _is_native_alone(comparison: Comparison, probe: str, output: OutputName, ours: Sample, theirs: Sample) -> bool:
@@ -114,28 +122,34 @@ def _is_native_alone(comparison: Comparison, probe: str, output: OutputName, our
     return missing or is_decided_natively(comparison, output, probe, output)
 
 
-def _parts(native: _Runs, float64: _Runs | None) -> Iterator[tuple[tuple[Outputs, Outputs], tuple[Outputs, Outputs]]]:
+def stream_parts(
+    native: RunPair, float64: RunPair | None
+) -> Iterator[tuple[tuple[Outputs, Outputs], tuple[Outputs, Outputs]]]:
     """Run both ports in step, and yield their parts in both precisions."""
     runs = [native.ours, native.theirs, *((float64.ours, float64.theirs) if float64 else ())]
-    for parts in zip(*(run.stream() for run in runs), strict=False):
+    for parts in run_in_step(run.stream() for run in runs):
         outputs = [part for part, _ in parts]
-        del parts
+        del parts[:]
         yield (outputs[0], outputs[1]), (outputs[2], outputs[3]) if float64 else ({}, {})
         del outputs
 
 
 def _worst_in_float64(
-    comparison: Comparison, probe: str, output: OutputName, pair: tuple[Outputs, Outputs], runs: _Runs
+    comparison: Comparison, probe: str, output: OutputName, arrays: ArrayPair, runs: RunPair
 ) -> Difference:
-    arrays = pair[0][output], pair[1][output]
     budgets = output_budgets(comparison, probe, output, arrays, True, runs.ours.large[output].largest)
     return worst_element(arrays, budgets)
 
 
 def _join(before: Difference | None, part: Difference, first: int) -> Difference:
-    """The worse of two elements; that of a part has its place in the whole."""
-    moved = replace(part, index=(part.index[0] + first, *part.index[1:]) if part.index else ())
+    """The worse of two elements, each with its number in the whole; that of a part begins at `first`."""
+    moved = replace(part, index=(part.index[0] + first,))
     if before is None:
         return moved
     worse = moved if moved.ratio > before.ratio else before
     return replace(worse, largest=max(before.largest, part.largest))
+
+
+def _with_index(found: Difference, shape: tuple[int, ...]) -> Difference:
+    """The same element, with its index in place of its number."""
+    return replace(found, index=tuple(map(int, np.unravel_index(found.index[0], shape))))

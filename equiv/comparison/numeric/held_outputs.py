@@ -6,6 +6,7 @@ they are computed (`fold.py`), and only what is refuted or shown becomes arrays,
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,9 @@ LARGE_OUTPUT = 2**16
 
 Stream = Callable[[], Iterator[tuple[NamedOutputs, Observed]]]
 """Runs a port, and yields its outputs part by part, with what each part exercised."""
+
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,20 @@ class HeldOutputs(Mapping[OutputName, np.ndarray]):
         return replace(self, held={**self.held, **self._compute(missing)}) if missing else self
 
 
+def run_in_step(streams: Iterable[Iterable[Part]]) -> Iterator[list[Part]]:
+    """Yield the next parts of all streams together, until one ends; `zip` would keep them while it waits for others."""
+    running = [iter(stream) for stream in streams]
+    while True:
+        parts: list[Part] = []
+        for one in running:
+            try:
+                parts.append(next(one))
+            except StopIteration:
+                return
+        yield parts
+        del parts
+
+
 def hold_outputs(stream: Stream) -> tuple[HeldOutputs, Observed]:
     """Run a port, and keep what is small of its outputs; with what the run exercised."""
     small: dict[OutputName, list[np.ndarray]] = {}
@@ -106,6 +124,8 @@ def hold_outputs(stream: Stream) -> tuple[HeldOutputs, Observed]:
                 continue
             found = LargeOutput(array.shape, array.dtype, largest_finite(array), _count_nonfinite(array))
             large[name] = large[name].join(found) if name in large else found
+            del array
+        del part  # before the next one is computed
     held = {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in small.items()}
     return HeldOutputs(held, large, stream, tuple(names)), merge_observed(exercised)
 

@@ -1,14 +1,13 @@
 """Measure how rounding moves the outputs of the reference, from which budgets are computed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import repeat
 
 import numpy as np
 
 from equiv.comparison.numeric.blocks import BlockTally
-from equiv.comparison.numeric.held_outputs import HeldOutputs, array_at_hand
+from equiv.comparison.numeric.held_outputs import HeldOutputs, array_at_hand, run_in_step
 from equiv.comparison.numeric.run_port import CompiledPort, run_then_eval, stream_then_eval
 from equiv.comparison.observation import FRESH_STATE, Outputs, RoundingNoise, Sample
 from equiv.core.batch_spec import FLOAT_DTYPES
@@ -28,6 +27,9 @@ RunProbe = Callable[[Probe], Outputs]
 
 Parts = Iterable[Outputs]
 """The outputs of a run in parts, such as one for each train step; the same parts in every run of a port."""
+
+StreamProbe = Callable[[Probe], Parts]
+"""The same, part by part."""
 
 
 def measure_responses(
@@ -52,58 +54,95 @@ def measure_responses(
     Returns:
         Probe name to output to its responses.
     """
-    given = {name: [outputs] for name, outputs in base.items()}
-    return _measure_streams(lambda probe: [run(probe)], given, probes, in_float64, nudges, actual)
+    return measure_parts(lambda probe: [run(probe)], base, probes, in_float64, nudges, actual)
 
 
-def _measure_streams(
-    run: Callable[[Probe], Parts],
-    base: Mapping[str, Parts],
+MOST_TOGETHER = 2
+"""Number of changed runs that are in memory at once, beside the one that they are compared with."""
+
+
+def measure_parts(
+    run: StreamProbe,
+    base: Mapping[str, Outputs],
     probes: Sequence[Probe],
     in_float64: bool,
-    nudges: int,
+    nudges: int = ROUNDING_NUDGES,
     actual: Mapping[str, Outputs] | None = None,
+    again: bool = True,
 ) -> dict[str, dict[OutputName, Responses]]:
+    """Measure the same of a port that is run part by part; arguments as of `measure_responses`.
+
+    Where two runs on the same inputs differ, that is noise too; `again` says whether to try it, on the first probe:
+    where they do not, it says nothing of the others.
+    """
     responses: dict[str, dict[OutputName, Responses]] = {}
     for index, probe in enumerate(probes):
-        dtype = "float64" if in_float64 else None
-        moved = [run(perturb_by_ulp(probe, seed, dtype)) for seed in range(1, nudges + 1)]
-        # Where two runs on the same inputs differ, that is noise too; where they do not, it says nothing.
-        again = repeat({}) if index else run(probe)
-        own = (actual or {}).get(probe.name, {})
-        responses[probe.name] = _respond(zip(base[probe.name], again, zip(*moved, strict=True), strict=False), own)
+        seeds = [*((None,) if again and not index else ()), *range(1, nudges + 1)]
+        tally = _ProbeTally((actual or {}).get(probe.name, {}))
+        for first in range(0, len(seeds), MOST_TOGETHER):
+            together = seeds[first : first + MOST_TOGETHER]
+            changed = (_run_moved(run, probe, seed, "float64" if in_float64 else None) for seed in together)
+            tally.add(run_in_step([list_parts(base[probe.name]), *changed]), again=together[0] is None)
+        responses[probe.name] = tally.responses
     return responses
+
+
+def _run_moved(run: StreamProbe, probe: Probe, seed: int | None, dtype: str | None) -> Parts:
+    """Run a port on a probe with every input moved; None: on the probe as it is."""
+    yield from run(probe if seed is None else perturb_by_ulp(probe, seed, dtype))
 
 
 UNBOUNDED = Responses(float(np.finfo("float64").max))
 """The response of an output that one ulp takes out of the numbers: a variance below zero, then its root."""
 
 
-def _respond(
-    parts: Iterable[tuple[Outputs, Outputs, tuple[Outputs, ...]]], actual: Outputs
-) -> dict[OutputName, Responses]:
-    """Measure the outputs of one probe: parts of its run, of the same run again, and of those with moved inputs."""
-    found: dict[OutputName, BlockTally] = {}
-    places: dict[OutputName, int] = {}
-    unbounded: set[OutputName] = set()
-    for base, again, moved in parts:
-        for output, array in base.items():
-            if str(array.dtype) not in FLOAT_DTYPES or output not in moved[0]:
-                continue
-            others = [one[output] for one in moved if output in one]
-            if output in again and not np.array_equal(array, again[output], equal_nan=True):
-                others.append(again[output])
-            found[output] = found.get(output, BlockTally()).add(array, others)
-            own = array_at_hand(actual, output)
-            if own is not None:
-                first = places.get(output, 0)
-                places[output] = first + (len(array) if array.ndim else 0)
-                own = own[first : places[output]] if array.ndim else own
-                if _leaves_numbers(own, (array, *others)):
-                    unbounded.add(output)
-            del array, others
-        del base, again, moved  # before the next part is computed
-    return {output: UNBOUNDED if output in unbounded else tally.responses for output, tally in found.items()}
+@dataclass(frozen=True)
+class _ProbeTally:
+    """The responses of all outputs on one probe, as runs are added.
+
+    Attributes:
+        actual: the outputs of the port itself.
+        found: output to its responses.
+        unbounded: outputs that leave the numbers.
+    """
+
+    actual: Outputs
+    found: dict[OutputName, BlockTally] = field(default_factory=dict)
+    unbounded: set[OutputName] = field(default_factory=set)
+
+    @property
+    def responses(self) -> dict[OutputName, Responses]:
+        """Output to its responses."""
+        return {name: UNBOUNDED if name in self.unbounded else one.responses for name, one in self.found.items()}
+
+    def add(self, parts: Iterable[list[Outputs]], again: bool) -> None:
+        """Add parts of a run and of changed ones; the first of these may be the same run `again`."""
+        places: dict[OutputName, int] = {}
+        for together in parts:
+            base, *others = together
+            same, moved = (others[0], others[1:]) if again else ({}, others)
+            del together[:], others
+            for output, array in base.items():
+                if str(array.dtype) in FLOAT_DTYPES and output in moved[0]:
+                    changed = [one[output] for one in moved if output in one]
+                    if output in same and not np.array_equal(array, same[output], equal_nan=True):
+                        changed.append(same[output])
+                    self._add_output(output, array, changed, places)
+                    del changed
+                del array
+            del base, same, moved  # before the next part is computed
+
+    def _add_output(
+        self, output: OutputName, array: np.ndarray, changed: Sequence[np.ndarray], places: dict[OutputName, int]
+    ) -> None:
+        self.found[output] = self.found.get(output, BlockTally()).add(array, changed)
+        own = array_at_hand(self.actual, output)
+        if own is not None:
+            first = places.get(output, 0)
+            places[output] = first + (len(array) if array.ndim else 0)
+            own = own[first : places[output]] if array.ndim else own
+            if _leaves_numbers(own, (array, *changed)):
+                self.unbounded.add(output)
 
 
 def _leaves_numbers(actual: np.ndarray, runs: Iterable[np.ndarray]) -> bool:
@@ -136,19 +175,19 @@ def measure_noise(
             return [run_then_eval(executable, probe, own, {})[0]]
         return (outputs for outputs, _ in stream_then_eval(executable, probe, own, {}))
 
-    native = {name: _parts(sample.native) for name, sample in given.items()}
+    native = {name: sample.native for name, sample in given.items()}
     own = {name: sample.native for name, sample in (actual or {}).items()}
-    responses = _measure_streams(partial(run, compiled.native), native, probes, False, nudges, own)
+    responses = measure_parts(partial(run, compiled.native), native, probes, False, nudges, own)
     in_float64: dict[str, dict[OutputName, Responses]] = {}
     if compiled.float64 is not None:
-        float64 = {name: _parts(sample.float64) for name, sample in given.items() if sample.float64 is not None}
-        in_float64 = _measure_streams(partial(run, compiled.float64), float64, probes, True, nudges)
+        float64 = {name: sample.float64 for name, sample in given.items() if sample.float64 is not None}
+        in_float64 = measure_parts(partial(run, compiled.float64), float64, probes, True, nudges)
     depths = output_depths(compiled.native.programs, compiled.native.steps)
     distances = {name: _measure_distances(sample) for name, sample in given.items()}
     return RoundingNoise(responses, in_float64, depths, distances)
 
 
-def _parts(outputs: Outputs) -> Parts:
+def list_parts(outputs: Outputs) -> Parts:
     """The parts of a run; where large outputs are not held, it is run again as they are asked for."""
     return (part for part, _ in outputs.stream()) if isinstance(outputs, HeldOutputs) else [outputs]
 
@@ -159,9 +198,12 @@ def _measure_distances(sample: Sample) -> dict[OutputName, Responses]:
         return {}
     large = sample.native.large.keys() & sample.float64.large.keys()
     found: dict[OutputName, BlockTally] = {}
-    for native, float64 in zip(_parts(sample.native), _parts(sample.float64), strict=False):
+    for together in run_in_step([list_parts(sample.native), list_parts(sample.float64)]):
+        native, float64 = together
+        del together[:]
         for output in large & native.keys() & float64.keys():
             found[output] = found.get(output, BlockTally()).add(native[output], [float64[output]])
+        del native, float64
     return {output: tally.responses for output, tally in found.items()}
 
 

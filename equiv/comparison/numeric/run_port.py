@@ -22,6 +22,9 @@ from equiv.programs.probes import NamedArrays, Probe
 from equiv.programs.program import KeyReuse
 from equiv.programs.traced_port import TracedPort, trace_port_float64
 
+OutputsAndObserved = tuple[NamedOutputs, Observed]
+"""Outputs of a run or of a part of one, and what it exercised."""
+
 
 @dataclass(frozen=True)
 class CompiledPort:
@@ -127,9 +130,7 @@ def run_on_probe(
     return Sample(outputs[0], outputs[1] if len(outputs) > 1 else None, exercised[0])
 
 
-def run_then_eval(
-    executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays
-) -> tuple[NamedOutputs, Observed]:
+def run_then_eval(executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays) -> OutputsAndObserved:
     """Run all programs, then eval with the trained variables and `taken`, as `after training, ...`.
 
     Returns:
@@ -141,7 +142,7 @@ def run_then_eval(
 
 def stream_then_eval(
     executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays
-) -> Iterator[tuple[NamedOutputs, Observed]]:
+) -> Iterator[OutputsAndObserved]:
     """Yield the same outputs in parts: where training is large the calls, each step, and the eval after them."""
     table = executable.table
     evaluated = probe.name != LARGE_INPUTS and bool(table.names("state")) and executable.programs.step is not None
@@ -154,16 +155,25 @@ def stream_then_eval(
         if evaluated and probe.name == FRESH_STATE:
             outputs = {name: array for name, array in outputs.items() if name.program == TRAINING}
         yield outputs, observed
+        del outputs  # before the next part is computed
     if evaluated:
         again, _ = next(_stream(executable, replace(probe, variables={}), trained | taken))
         later = {replace(name, after_training=True): value for name, value in again.items()}
         yield {name: value for name, value in later.items() if name.program.is_evaluation}, {}
 
 
-def _stream(executable: Executable, probe: Probe, own: NamedArrays) -> Iterator[tuple[NamedOutputs, Observed]]:
-    parts = stream_outputs(executable, probe, own)
-    while (part := call_user_code(executable.programs.port, "running", lambda: next(parts, None))) is not None:
+def _stream(executable: Executable, probe: Probe, own: NamedArrays) -> Iterator[OutputsAndObserved]:
+    return stream_user_code(executable.programs.port, "running", stream_outputs(executable, probe, own))
+
+
+def stream_user_code(port: str, action: str, parts: Iterator[OutputsAndObserved]) -> Iterator[OutputsAndObserved]:
+    """Yield the parts of a run; what raises on the way becomes one message that names the port."""
+    while True:
+        part = call_user_code(port, action, lambda: next(parts, None))
+        if part is None:
+            return
         yield part
+        del part  # before the next one is computed
 
 
 def describe_port(built_case: BuiltCase, backend: str) -> PortOutputs:

@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from equiv.comparison.numeric.blocks import ZERO_EXPONENT, element_responses, magnitude_exponents, measure_blocks
+from equiv.comparison.numeric import blocks
+from equiv.comparison.numeric.blocks import (
+    ZERO_EXPONENT,
+    element_responses,
+    largest_finite,
+    magnitude_exponents,
+    measure_blocks,
+)
 from equiv.core.budget import BUDGET_RISK, Responses, sampling_level
 
 ULP = 2.0**-52
@@ -31,6 +38,18 @@ def test_the_level_bounds_how_small_all_responses_are():
         level = math.sqrt(2 / math.pi) * risk ** (-1 / samples)
         largest = np.max(np.abs(rng.normal(size=(trials, samples))), axis=1)
         assert np.mean(level * largest < 1) <= 1.2 * risk
+
+
+def test_chunks_give_the_responses_of_the_whole(monkeypatch):
+    rng = np.random.default_rng(3)
+    base = np.append(rng.normal(size=98) * 10.0 ** rng.integers(-6, 6, 98), [0.0, np.inf])
+    moved = [base * (1 + 1e-10 * rng.normal(size=100)) for _ in range(RUNS)]
+    whole, largest = measure_blocks(base, moved), largest_finite(base)
+    monkeypatch.setattr(blocks, "CHUNK", 7)
+    assert largest_finite(base) == largest
+    parts = measure_blocks(base, moved)
+    assert (parts.largest, parts.exponents) == (whole.largest, whole.exponents)
+    assert parts.blocks == pytest.approx(whole.blocks)
 
 
 SCALES = {

@@ -1,10 +1,14 @@
 """Rounding noise: what one ulp in every input does, measured alike for compiled and for eager ports."""
 
+import weakref
+
 import numpy as np
 import pytest
 from helpers import reference, workshop_of
 
-from equiv.comparison.numeric.rounding import UNBOUNDED, measure_responses
+from equiv.comparison.numeric import rounding
+from equiv.comparison.numeric.held_outputs import run_in_step
+from equiv.comparison.numeric.rounding import UNBOUNDED, measure_parts, measure_responses
 from equiv.comparison.selfcheck.eager_port import measure_eager_noise, open_eager_port
 from equiv.core.budget import rounding_response
 from equiv.programs.probes import Probe
@@ -34,7 +38,7 @@ def test_a_difference_between_two_equal_runs_is_noise():
     runs = iter(range(100))
 
     def run(probe):
-        return {"y": np.array([float(next(runs) == 4)])}
+        return {"y": np.array([float(next(runs) == 2)])}
 
     found = responses(run)
     assert (found["0"]["y"].largest, found["1"]["y"].largest) == (1.0, 0.0)
@@ -58,6 +62,46 @@ def test_what_one_ulp_takes_out_of_the_numbers_is_unbounded():
     found = measure_responses(run, given, PROBES, False, 8, actual)["0"]
     assert found["root"] == UNBOUNDED
     assert found["masked"].largest < 1e-5
+
+
+def test_few_runs_at_a_time_give_the_same_responses(monkeypatch):
+    """And no more of them are in memory."""
+    alive: set[int] = set()
+
+    class Part(dict):
+        def __init__(self, probe):
+            super().__init__(y=3 * probe.variables["w"])
+            alive.add(id(self))
+            assert len(alive) <= 1 + rounding.MOST_TOGETHER, "beside the run that others are compared with"
+
+        def __del__(self):
+            alive.discard(id(self))
+
+    given = {probe.name: Part(probe) for probe in PROBES[:1]}
+    found = measure_parts(lambda probe: iter([Part(probe)]), given, PROBES[:1], False, 8)
+    assert alive == {id(given["0"])}
+    monkeypatch.setattr(rounding, "MOST_TOGETHER", 9)
+    assert measure_parts(lambda probe: iter([Part(probe)]), given, PROBES[:1], False, 8) == found
+
+
+def test_streams_in_step_keep_no_part():
+    """`zip` keeps the last parts while it waits for the next ones."""
+    alive: list[weakref.ref[np.ndarray]] = []
+
+    def stream():
+        for _ in range(3):
+            assert not any(one() is not None for one in alive[:-1] if one is not alive[-1]), "of an earlier step"
+            array = np.zeros(2)
+            alive.append(weakref.ref(array))
+            yield array
+            del array
+
+    steps = 0
+    for parts in run_in_step([stream()]):
+        steps += 1
+        del parts
+    assert steps == 3
+    assert all(one() is None for one in alive)
 
 
 @pytest.mark.parametrize("name", ["counter", "rnn_scan"])
