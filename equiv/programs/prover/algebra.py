@@ -20,9 +20,7 @@ from equiv.programs.prover.pieces import Pieces
 from equiv.programs.prover.terms import TermView, apply_elementwise, constant_view, on_term, seen_through
 
 REORDERED_PRODUCTS = "products in another order"
-
 REORDERED_SUMS = "sums in another order"
-
 LINEAR = "scale commutes with sums and contractions"
 
 MASKS = "a mask multiplies or selects"
@@ -223,8 +221,9 @@ class Algebra:
             key = value.term, value.axes or (None,) * len(shape)
             _, known, size = merged.get(key, (value, 0.0, 0.0))
             merged[key] = (value, known + scale, max(size, abs(scale)))
-        # A term that cancels leaves a rounding error; one that is merely smaller than other terms stays.
-        terms = tuple((value, scale) for value, scale, size in merged.values() if abs(scale) > 1e-14 * size)
+        # A term that cancels leaves a rounding error; one merely smaller than others, or infinite, stays.
+        kept = [one for one in merged.values() if not abs(one[1]) <= 1e-14 * one[2] < np.inf]
+        terms = tuple((value, scale) for value, scale, _ in kept)
         if TWO_PASS in self.rules and (factored := self._factor_centred(terms, shape, dtype)) is not None:
             self.applied.add(TWO_PASS)
             return self.sum(constant, factored, shape, dtype)
@@ -373,7 +372,8 @@ class Algebra:
         first = min(one.term for one, _ in known.terms)
         _, scale = max((abs(weight), weight) for one, weight in known.terms if one.term == first)
         scale = scale if whole else abs(scale)
-        if round_coefficient(scale) == 1:
+        # Divided by a number out of this range, other coefficients could get too small to be numbers.
+        if round_coefficient(scale) == 1 or not 1e-100 < abs(scale) < 1e100:
             return 1.0, None
         terms = [(one, weight / scale) for one, weight in known.terms]
         return scale, self.sum(known.constant / scale, terms, known.terms[0][0].shape, dtype)

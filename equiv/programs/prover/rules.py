@@ -35,7 +35,7 @@ def rewrite_operation(
     if POSITIVE in rules and (known := _rewrite_sign(algebra, name, ins, shape, dtype)) is not None:
         return algebra.record(known, POSITIVE)
     # Whole numbers overflow and divide with a remainder: no rewrite of real arithmetic holds for them.
-    if "float" not in dtype:
+    if "float" not in dtype or any(map(_is_infinite, ins)):
         return None
     if REORDERED_PRODUCTS in rules and (found := as_powers(name, params, ins)) is not None:
         return algebra.record(algebra.product(*found, shape, dtype), REORDERED_PRODUCTS)
@@ -51,6 +51,11 @@ def rewrite_operation(
         if name == "select_n" and len(ins) == 3:
             return algebra.record(_rewrite_select(algebra, ins, shape, dtype), MASKS, REORDERED_PRODUCTS)
     return None
+
+
+def _is_infinite(value: TermView) -> bool:
+    """Whether a value is known not to be finite, which all rewrites ask of it: `-inf * m` is no `where(m, -inf, 0)`."""
+    return value.constant is not None and not np.isfinite(value.constant)
 
 
 def _rewrite_select(algebra: Algebra, ins: Sequence[TermView], shape: tuple[int, ...], dtype: str) -> TermView | None:

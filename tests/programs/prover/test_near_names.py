@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 from jax.extend.core import Primitive
 from jax.extend.random import define_prng_impl
-from programs.prover.numbered import names
+from programs.prover.numbered import ALL, names
 
 ROW, ROWS, COMPLEX = (3,), (300,), ((3,), "complex64")
 
@@ -39,6 +39,35 @@ def constant_keys(bits):
     )
     key = jax.random.wrap_key_data(np.zeros(2, "uint32"), impl=own)
     return lambda x: x + jax.random.bits(key, ROW).astype("float32")
+
+
+def masked(x, kept, number=-np.inf):
+    """Logits with a number added where a mask says no."""
+    return x + jnp.where(kept > 0, 0, np.float32(number))
+
+
+REWRITTEN = {
+    "a mask of minus infinity": (lambda x, y: masked(x, y), lambda x, y: x),
+    "two masks of minus infinity": (
+        lambda x, y: jax.nn.softmax(masked(x, y) / 2),
+        lambda x, y: jax.nn.softmax(masked(x, x) / 2),
+    ),
+    "a mask times minus infinity": (
+        lambda x, y: masked(x, y),
+        lambda x, y: x + (y <= 0).astype("float32") * -np.inf,
+    ),
+    "logits beside a mask": (lambda x, y: jnp.exp(masked(x, y) * x), lambda x, y: jnp.exp(masked(2 * x, y) * x)),
+    "logits beside a large mask": (
+        lambda x, y: jnp.exp(masked(x, y, -3e38) * x),
+        lambda x, y: jnp.exp(masked(2 * x, y, -3e38) * x),
+    ),
+}
+
+
+@pytest.mark.parametrize("pair", REWRITTEN.values(), ids=REWRITTEN)
+def test_what_is_not_finite_is_not_rewritten(pair):
+    one, other = pair
+    assert names(one, ROW, ROW, rules=ALL) != names(other, ROW, ROW, rules=ALL)
 
 
 OWN_CALL, OWN_SCAN = foreign("jit", "jaxpr"), foreign("scan", "jaxpr")
