@@ -237,11 +237,17 @@ def _read_primitive(reader: ContentReader, value: core.Primitive) -> Content:
 
 
 def _read_dataclass(reader: ContentReader, value: Any) -> Content:
-    names = [field.name for field in dataclasses.fields(value)]
-    # What is not frozen may change, and what is no field could hide anything.
-    if not type(value).__dataclass_params__.frozen or not set(getattr(value, "__dict__", ())) <= set(names):
+    names, kind = [field.name for field in dataclasses.fields(value)], type(value)
+    # What is not frozen may change, and what is no field, or is inherited from `dict` or `float`, could hide anything.
+    hidden = not set(getattr(value, "__dict__", ())) <= set(names) or any(map(_is_builtin, kind.__mro__[:-1]))
+    if not kind.__dataclass_params__.frozen or hidden:
         return None
-    return ("dataclass", reader.read(type(value)), *(reader.read(getattr(value, name)) for name in names))
+    return ("dataclass", reader.read(kind), *(reader.read(getattr(value, name)) for name in names))
+
+
+def _is_builtin(kind: type) -> bool:
+    """Whether a type is not defined in Python."""
+    return not kind.__flags__ & 1 << 9  # Py_TPFLAGS_HEAPTYPE, of Python's Include/object.h
 
 
 def _read_named_tuple(reader: ContentReader, value: Any) -> Content:

@@ -1,5 +1,7 @@
 """Pairs of programs that differ for some values or objects only: each pair once had one name, and has two."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +72,34 @@ def test_what_is_not_finite_is_not_rewritten(pair):
     assert names(one, ROW, ROW, rules=ALL) != names(other, ROW, ROW, rules=ALL)
 
 
+@dataclass(frozen=True)
+class Amount(float):
+    """A frozen dataclass that is more than its fields."""
+
+    unit: str = "m"
+
+    def __new__(cls, amount):
+        return super().__new__(cls, amount)
+
+    def __init__(self, amount):
+        pass
+
+
+@dataclass(frozen=True)
+class Times:
+    """A host function that multiplies by an amount."""
+
+    amount: Amount
+
+    def __call__(self, x):
+        return np.asarray(x) * np.float32(self.amount)
+
+
+def called(amount):
+    """A call of a host function."""
+    return lambda x: jax.pure_callback(Times(amount), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
 OWN_CALL, OWN_SCAN = foreign("jit", "jaxpr"), foreign("scan", "jaxpr")
 
 DIFFERENT = {
@@ -99,6 +129,7 @@ DIFFERENT = {
     "a user's call": (lambda x: OWN_CALL(x, 2), lambda x: OWN_CALL(x, 3), ROW),
     "a user's call and jax's": (lambda x: OWN_CALL(x, 2), lambda x: jax.jit(jnp.tanh)(x), ROW),
     "a user's loop": (lambda x: OWN_SCAN(x, 2), lambda x: OWN_SCAN(x, 3), ROW),
+    "dataclasses that are numbers": (called(Amount(2.0)), called(Amount(3.0)), ROW),
     "generators of one tag": (constant_keys(1), constant_keys(2), ROW),
 }
 
