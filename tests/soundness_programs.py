@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 from named import make_program
+from soundness_lookups import LOOKUPS
 from soundness_operations import MORE
 from soundness_pieces import PIECES
 
@@ -179,6 +180,7 @@ ONE = (unary, scaled, moved, reshaped, repeated, reduced)
 STEPS = (elementwise, elementwise, *ONE, multiplied, centred, masked, looped, nested)
 ALL_STEPS = (*STEPS, *MORE, *MORE)
 PIECE_STEPS = (*STEPS, *PIECES, *PIECES, *PIECES)
+LOOKUP_STEPS = (*STEPS, *LOOKUPS, *LOOKUPS, *LOOKUPS)
 
 
 def random_program(seed, length=30, steps=STEPS, twists=12):

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from helpers import CASES, loaded
 from jax.extend import core
-from soundness_programs import ALL_STEPS, PIECE_STEPS, STEPS, random_inputs, random_program
+from soundness_programs import ALL_STEPS, LOOKUP_STEPS, PIECE_STEPS, STEPS, random_inputs, random_program
 
 from equiv.comparison.selfcheck.eager_port import open_eager_port
 from equiv.core.grades import IN_RANGE
@@ -37,7 +37,8 @@ from equiv.programs.mutation.random_edits import RANDOM_FAULTS
 from equiv.programs.mutation.splice import close_like
 from equiv.programs.primitives import EXACT
 from equiv.programs.program import Program
-from equiv.programs.prover.algebra import CONDITIONS, POSITIVE, Algebra
+from equiv.programs.prover.algebra import Algebra
+from equiv.programs.prover.conditions import CONDITIONS, POSITIVE
 from equiv.programs.prover.prove import all_programs
 from equiv.programs.prover.value_numbering import Numbering, number_program
 from equiv.programs.traced_port import trace_port
@@ -297,7 +298,7 @@ def main():
         print(f"{what}: {dict(counts)}, {len(wrong)} wrong, {time.perf_counter() - started:.0f} s", flush=True)
 
     for seed in range(first, first + wanted // 2):
-        tell(seed, run_random(seed, counts, (STEPS, ALL_STEPS, PIECE_STEPS)[seed % 3]))
+        tell(seed, run_random(seed, counts, (STEPS, ALL_STEPS, PIECE_STEPS, LOOKUP_STEPS)[seed % 4]))
     say("random programs")
     counts.clear()
     for place, name in enumerate(names):

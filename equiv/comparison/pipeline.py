@@ -45,7 +45,7 @@ from equiv.core.results import CaseResult, RunResult
 from equiv.core.selfcheck_results import fault_matrix
 from equiv.errors import EquivError, error_summary
 from equiv.programs.known_miscompilations import find_known_miscompilations
-from equiv.programs.prover.algebra import CONDITIONS
+from equiv.programs.prover.conditions import CONDITIONS
 from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS
 from equiv.programs.range_limits import float_range
 

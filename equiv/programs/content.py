@@ -30,7 +30,7 @@ from jax.core import ShapedArray, Tracer
 from jax.extend import core
 
 from equiv.programs.identity import fresh_symbol, name_object
-from equiv.programs.jaxpr import called_jaxpr, open_jaxpr, read_scan, read_while, visit_equations
+from equiv.programs.jaxpr import called_jaxpr, is_axis_effect, open_jaxpr, read_scan, read_while, visit_equations
 from equiv.programs.primitives import CALLS, FOREIGN_CALLS, STATEFUL, is_jax_primitive
 
 Content = Any
@@ -135,7 +135,8 @@ def read_operation(eqn: Any, without: frozenset[str] = frozenset()) -> Content:
     reader, own = ContentReader(), is_jax_primitive(eqn.primitive)
     params = {key: value for key, value in eqn.params.items() if not (own and key in without)}
     # What reads or changes something outside gives another result each time it runs.
-    outside = (fresh_symbol(),) if eqn.effects or eqn.primitive.name in STATEFUL else ()
+    acts = eqn.primitive.name in STATEFUL or not all(map(is_axis_effect, eqn.effects))
+    outside = (fresh_symbol(),) if acts else ()
     return (reader.read(eqn.primitive), reader.read_parameters(params), *outside)
 
 

@@ -116,6 +116,12 @@ def called_jaxpr(eqn: Any) -> Any:
     return eqn.params[CALLS[eqn.primitive.name]]
 
 
+def is_axis_effect(effect: Any) -> bool:
+    """Whether an effect only says that an axis of a mesh is read, as `psum` does (jax 0.10.2: `NamedAxisEffect`)."""
+    kind = type(effect)
+    return kind.__name__ == "NamedAxisEffect" and kind.__module__.partition(".")[0] == "jax"
+
+
 def inner_jaxprs(eqn: Any) -> list[Any]:
     """Return every jaxpr in an equation's parameters: loop bodies, branches, called functions."""
     values = [item for value in eqn.params.values() for item in (value if isinstance(value, tuple) else (value,))]

@@ -24,7 +24,7 @@ from equiv.certificates.checker.terms import Refused
 from equiv.certificates.program_data import NotCertified, describe_program
 from equiv.certificates.write import write_proof
 from equiv.comparison.pipeline import CONSTANTS_CONDITION
-from equiv.programs.prover import algebra, proof
+from equiv.programs.prover import conditions, proof
 from equiv.programs.prover.prove import prove
 
 FOLDER = Path(str(checker.__file__)).parent
@@ -49,7 +49,7 @@ def test_the_checker_imports_numpy_and_the_standard_library_alone():
 
 def test_conditions_are_those_of_the_prover():
     """Where the prover has a rewrite that the checker does not know, its proofs are not certified."""
-    known = algebra.CONDITIONS | {FLOAT64: CONSTANTS_CONDITION, FLOAT64_CASTS: CONDITIONS[FLOAT64_CASTS]}
+    known = conditions.CONDITIONS | {FLOAT64: CONSTANTS_CONDITION, FLOAT64_CASTS: CONDITIONS[FLOAT64_CASTS]}
     assert {name: known[name] for name in CONDITIONS} == CONDITIONS
     assert (FLOAT64, FLOAT64_CASTS) == (proof.FLOAT64_CONSTANTS, proof.FLOAT64_CASTS)
 
@@ -144,10 +144,10 @@ FAULTS = {
     ),
     "a step less": (lambda data: data["proofs"][0]["steps"][0].pop(), r"fewer steps than equations"),
     "another condition": (
-        lambda data: data["conditions"].__setitem__(algebra.MASKS, "always"),
+        lambda data: data["conditions"].__setitem__(conditions.MASKS, "always"),
         r"a rewrite has another condition",
     ),
-    "a condition not said": (lambda data: data["conditions"].pop(algebra.MASKS), r"whose condition is not said"),
+    "a condition not said": (lambda data: data["conditions"].pop(conditions.MASKS), r"whose condition is not said"),
     "another pair": (
         lambda data: data["proofs"][0]["pairs"][0].__setitem__(0, data["proofs"][0]["pairs"][1][0]),
         r"ends at term \d+",
@@ -176,7 +176,7 @@ def test_a_planted_fault_is_refused_for_its_reason(plant, message):
 
 def test_a_large_number_does_not_hide_a_summand():
     """Sums are compared at numbers that are far apart, so that each summand is the largest somewhere."""
-    rewrites = [algebra.REORDERED_SUMS, algebra.REORDERED_PRODUCTS]
+    rewrites = [conditions.REORDERED_SUMS, conditions.REORDERED_PRODUCTS]
     assert write(lambda x: x * 1e30 + x.T, lambda x: x.T + 1e30 * x, rewrites)["terms"]
     with pytest.raises(Refused):
         write(lambda x: x * 1e30 + x.T, lambda x: x * 1e30 + jnp.sin(x), rewrites)
@@ -187,7 +187,7 @@ def test_a_variance_is_never_equal_to_zero():
         mean = x.mean(0)
         return ((x * x).mean(0) - mean * mean) == 0
 
-    rewrites = [algebra.POSITIVE, algebra.REORDERED_SUMS, algebra.REORDERED_PRODUCTS]
+    rewrites = [conditions.POSITIVE, conditions.REORDERED_SUMS, conditions.REORDERED_PRODUCTS]
     assert write(lambda x: one(x), lambda x: ~(one(x) | True), rewrites)["terms"]
     with pytest.raises(Refused):
         write(one, lambda x: one(x) | True, rewrites)
@@ -221,7 +221,7 @@ def test_a_rewrite_that_is_not_named_is_not_used():
     def other(x):
         return x * 5
 
-    assert write(one, other, [algebra.REORDERED_SUMS, algebra.REORDERED_PRODUCTS])["terms"]
+    assert write(one, other, [conditions.REORDERED_SUMS, conditions.REORDERED_PRODUCTS])["terms"]
     with pytest.raises(Refused, match=r"ends at term \d+"):
         write(one, other)
 

@@ -16,7 +16,7 @@ from equiv.core.results import Finding
 from equiv.core.results_json import decode_results
 from equiv.core.verdict import check_grade
 from equiv.frontends.cli.main import main
-from equiv.programs.prover.algebra import REORDERED_PRODUCTS
+from equiv.programs.prover.conditions import REORDERED_PRODUCTS
 from equiv.programs.prover.proof import Proof
 
 PLACE = "eval __call__: output/0"

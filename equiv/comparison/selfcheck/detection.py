@@ -19,7 +19,8 @@ from equiv.core.selfcheck_results import Outcome
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.probes import perturb_by_ulp
 from equiv.programs.program import Program
-from equiv.programs.prover.algebra import CONDITIONS, Algebra
+from equiv.programs.prover.algebra import Algebra
+from equiv.programs.prover.conditions import CONDITIONS
 from equiv.programs.prover.prove import all_programs
 from equiv.programs.prover.value_numbering import Numbering, number_program
 

@@ -1,6 +1,5 @@
-"""Named rewrites of real arithmetic: equalities of exact numbers that rounding breaks.
+"""Sums and products in normal form, for the rewrites of real arithmetic that are enabled (`conditions.py`).
 
-Each holds under its condition in `CONDITIONS`. A proof that needs one names it (`proved modulo`); none is silent.
 Products are multisets of factors with powers, sums are multisets of terms with coefficients, in a normal form.
 Coefficients are computed in float64 and count as equal to twelve digits.
 """
@@ -11,40 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from equiv.core.grades import CONSTANT_MASK, IN_RANGE, MASKED
 from equiv.programs.content import digest
+from equiv.programs.prover.conditions import TWO_PASS
+from equiv.programs.prover.contractions import Contraction
 from equiv.programs.prover.digits import SplitTerm
 from equiv.programs.prover.joined import NumberElementwise, join_elementwise, split_view, whole_view
 from equiv.programs.prover.moves import distribute
 from equiv.programs.prover.pieces import Pieces
 from equiv.programs.prover.terms import TermView, apply_elementwise, constant_view, on_term, seen_through
-
-REORDERED_PRODUCTS = "products in another order"
-REORDERED_SUMS = "sums in another order"
-LINEAR = "scale commutes with sums and contractions"
-
-MASKS = "a mask multiplies or selects"
-
-TWO_PASS = "variance in one or two passes"
-
-PARTS = "sums of parts"
-
-POSITIVE = "a variance is not negative"
-
-CONDITIONS = {
-    REORDERED_PRODUCTS: "a*b*c in any order, x/sqrt(v) = x*rsqrt(v), x/c = x*(1/c): values finite, no division by zero",
-    REORDERED_SUMS: "a+b+c in any order, a-b = a+(-b): values finite",
-    LINEAR: "sum(c*x) = c*sum(x), sum(c) = n*c, dot(c*x, w) = c*dot(x, w): c the same along the summed axes",
-    MASKS: "where(m, x, 0) = m*x: x finite",
-    TWO_PASS: "sum((x - mean(x))**2) = sum(x**2) - sum(x)**2/n, and their derivatives: values finite",
-    PARTS: "sum(concatenate(x, y)) = sum(x) + sum(y), and so of contractions: values finite",
-    MASKED: "exp(where(m, x, c) - max) = m*exp(x - max), max of x where m: c <= -1e4, every row keeps an x far above c",
-    CONSTANT_MASK: "exp(where(m, x, c) - max) = m*exp(x - max), m constant, an x in every row: c <= -1e30, |x| < 1e29",
-    IN_RANGE: "x[i] in any mode, or from the end for i < 0, is x[i]: 0 <= i < size, sorted, unique where it says so",
-    POSITIVE: "max(0, v) = v, v > 0 for v = mean(x**2) - mean(x)**2: x is not constant along the summed axes",
-}
-"""Rewrite to the condition under which it holds."""
-
 
 LONG_SUM = 8
 """Number of terms above which a sum can be closed: two blocks of a transformer, with their biases."""
@@ -79,6 +52,15 @@ class ReducedSum:
         return int(np.prod([self.value.shape[axis] for axis in self.over], dtype=int))
 
 
+@dataclass(frozen=True)
+class OneHot:
+    """A mask `arange(size) == index` along an axis of its term; the index on the axes of that term."""
+
+    index: TermView
+    axis: int
+    size: int
+
+
 Scaled = tuple[TermView, float]
 """A factor and its power, or a term and its coefficient."""
 
@@ -91,11 +73,17 @@ class Algebra:
         rules: the enabled rewrites.
         made: term to the product, sum or reduction that it is.
         splits: split term to what is split, and to which sizes.
+        contracted: term to the contraction that it is.
         pieces: slices and concatenations.
         counted: index that is counted from the end where it is negative, to the index itself.
         ranges: term of whole numbers to the smallest and the largest that it can have, where that is known.
         arrays: term to its array, where no input decides it.
         contents: mask that no input decides to its view of the term that is named by content.
+        positions: term that counts from 0 along its one axis to its size.
+        one_hot: mask that is true at one place at most of an axis to that axis and the index.
+        exponentials: results of `exp`.
+        maximal: maxima over axes.
+        finite: whether a maximum is finite to that maximum.
         masked: masked logits to the mask and the logits, and whether what is in place of the others is far below them.
         maxima: maximum of masked logits to the name of those that are kept, and the rewrite that this takes.
         opposites: opposite of a mask to the mask.
@@ -110,10 +98,16 @@ class Algebra:
     rules: frozenset[str] = frozenset()
     made: dict[str, Product | Sum | ReducedSum] = field(default_factory=dict)
     splits: dict[str, SplitTerm] = field(default_factory=dict)
+    contracted: dict[str, Contraction] = field(default_factory=dict)
     counted: dict[str, TermView] = field(default_factory=dict)
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     contents: dict[str, TermView] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+    one_hot: dict[str, OneHot] = field(default_factory=dict)
+    exponentials: set[str] = field(default_factory=set)
+    maximal: set[str] = field(default_factory=set)
+    finite: dict[str, TermView] = field(default_factory=dict)
     masked: dict[str, tuple[TermView, TermView, bool]] = field(default_factory=dict)
     maxima: dict[str, tuple[str, str]] = field(default_factory=dict)
     opposites: dict[str, TermView] = field(default_factory=dict)

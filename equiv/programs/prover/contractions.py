@@ -1,12 +1,29 @@
 """Normal forms of contractions and reductions, independent of the order of dimensions and operands."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jax import lax
 
 from equiv.programs.content import ContentReader, digest
 from equiv.programs.prover.terms import TermView, dtype_name, relevant_params
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """How a contraction was made: parameters and operands of `dot_general`, and the result as a view of its term."""
+
+    params: dict[str, Any]
+    ins: tuple[TermView, ...]
+    result: TermView
+
+    @property
+    def places(self) -> dict[int, tuple[int | None, ...]]:
+        """For every axis of the result's term the axis of each operand that it is; None where it has none."""
+        found = zip(self.result.axes, result_places(self.ins, self.params["dimension_numbers"]), strict=True)
+        return {axis: places for axis, places in found if axis is not None}
+
 
 OperandAxis = tuple[Any, int | None]
 """The operand (0, 1 or `batch`) and the axis of its term."""
@@ -16,9 +33,13 @@ def number_dot_general(params: dict[str, Any], ins: Sequence[TermView], aval: An
     """Number a contraction by which axes are contracted; None where an operand is broadcast along an axis."""
     left, right = ins
     (left_sum, right_sum), (left_batch, right_batch) = params["dimension_numbers"]
+    written = _result_axes(ins, params["dimension_numbers"])
+    pairs = zip(left_batch, right_batch, strict=True)
+    shared = [pair for pair in pairs if not any(map(_has_repeated_axis, ins, [(axis,) for axis in pair]))]
+    left_batch, right_batch = [one for one, _ in shared], [other for _, other in shared]
     # A repeated axis is no axis of the term: the key below could not say along what is summed, nor how often.
     # Where it is no more than an axis of the result, that has it repeated too.
-    if _has_repeated_axis(left, (*left_sum, *left_batch)) or _has_repeated_axis(right, (*right_sum, *right_batch)):
+    if _has_repeated_axis(left, left_sum) or _has_repeated_axis(right, right_sum):
         return None
     sums, batches = _axis_pairs(left, right, left_sum, right_sum), _axis_pairs(left, right, left_batch, right_batch)
     # x @ y and (y.T @ x.T).T are one term: which operand comes first is decided by names, not by the program.
@@ -34,8 +55,6 @@ def number_dot_general(params: dict[str, Any], ins: Sequence[TermView], aval: An
     for side in (1, 0) if swap else (0, 1):
         order += [(side, axis) for axis in sorted(axis for axis in free[side] if axis is not None)]
     # The term's axes have an order of their own; the program's order is the view.
-    written: list[OperandAxis] = [("batch", left.axes[axis]) for axis in left_batch]
-    written += [(side, axis) for side in (0, 1) for axis in free[side]]
     axes = tuple(None if axis is None else order.index((side, axis)) for side, axis in written)
     kept = relevant_params(params, "dimension_numbers", "preferred_element_type", "precision")
     # Each operand has its own dtype and its own precision.
@@ -54,6 +73,22 @@ def result_places(ins: Sequence[TermView], numbers: Any) -> list[tuple[int | Non
     ]
     batches = zip(left_batch, right_batch, strict=True)
     return [*batches, *((axis, None) for axis in free[0]), *((None, axis) for axis in free[1])]
+
+
+def _result_axes(ins: Sequence[TermView], numbers: Any) -> list[OperandAxis]:
+    """For every axis of a contraction's result whose it is, and which axis of its term; None of a repeated one.
+
+    What one operand repeats along a batch axis is the other's own: as if the program had not repeated it.
+    """
+    found: list[OperandAxis] = []
+    for places in result_places(ins, numbers):
+        own = [
+            None if place is None or _has_repeated_axis(value, (place,)) else (side, value.axes[place])
+            for side, (value, place) in enumerate(zip(ins, places, strict=True))
+        ]
+        real = [one for one in own if one is not None]
+        found.append(("batch", real[0][1]) if len(real) == 2 else real[0] if real else ("none", None))
+    return found
 
 
 def _swap_precision(precision: Any) -> Any:

@@ -12,7 +12,8 @@ from equiv.core.output_name import InputName, OutputName
 from equiv.programs.jaxpr import locate_equation
 from equiv.programs.primitives import CALLS
 from equiv.programs.program import Program
-from equiv.programs.prover.algebra import CONDITIONS, Algebra
+from equiv.programs.prover.algebra import Algebra
+from equiv.programs.prover.conditions import CONDITIONS
 from equiv.programs.prover.terms import TermView
 from equiv.programs.prover.unrolling import differing_loops
 from equiv.programs.prover.value_numbering import Numbering, input_term, number_program

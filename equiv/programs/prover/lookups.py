@@ -13,6 +13,7 @@ from equiv.programs.content import digest
 from equiv.programs.primitives import SCATTERS
 from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.digits import see_digits
+from equiv.programs.prover.one_hot import known_range
 from equiv.programs.prover.terms import (
     TermView,
     apply_elementwise,
@@ -43,7 +44,7 @@ def number_lookup(algebra: Algebra, eqn: Any, ins: Sequence[TermView]) -> TermVi
     if first is None:
         return None
     last = len(ins) if "slice" in name else first + 1
-    plain = [_plain_index(algebra, value) if first <= place < last else value for place, value in enumerate(ins)]
+    plain = [plain_index(algebra, value) if first <= place < last else value for place, value in enumerate(ins)]
     known = _is_in_range(algebra, eqn, plain, first, last)
     if not known and IN_RANGE not in algebra.rules:
         return None
@@ -77,23 +78,8 @@ def _is_in_range(algebra: Algebra, eqn: Any, ins: Sequence[TermView], first: int
     )
 
 
-def known_range(algebra: Algebra, value: TermView) -> tuple[int, int] | None:
-    """The smallest and the largest number that a value of whole numbers can have; None where that is not known."""
-    if "int" not in value.dtype:
-        return None
-    if value.constant is not None:
-        return int(value.constant), int(value.constant)
-    pieces = algebra.pieces
-    if value.term in pieces.regions:
-        return known_range(algebra, pieces.regions[value.term].whole)
-    if value.term in pieces.joined:
-        parts = [known_range(algebra, one) for one in pieces.joined[value.term].values]
-        known = [one for one in parts if one is not None]
-        return (min(low for low, _ in known), max(high for _, high in known)) if len(known) == len(parts) else None
-    return algebra.ranges.get(value.term)
-
-
-def _plain_index(algebra: Algebra, value: TermView) -> TermView:
+def plain_index(algebra: Algebra, value: TermView) -> TermView:
+    """An index as it was before jax counted it from the end, or gave it another dtype; see `record_index`."""
     while (known := algebra.counted.get(value.term)) is not None:
         value = see_digits(value, known)
     return value
@@ -104,7 +90,7 @@ def record_index(algebra: Algebra, name: str, ins: Sequence[TermView], result: T
     if "int" not in result.dtype or result.constant is not None:
         return
     place = {"convert_element_type": 0, "select_n": 1}.get(name)
-    known = None if place is None or len(ins) <= place else known_range(algebra, _plain_index(algebra, ins[place]))
+    known = None if place is None or len(ins) <= place else known_range(algebra, plain_index(algebra, ins[place]))
     # A number that is known to be an index is the same in another dtype, and not counted from the end.
     if IN_RANGE not in algebra.rules and (known is None or known[0] < 0 or known[1] > LARGEST_INDEX):
         return

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from equiv.core.grades import CONSTANT_MASK, MASKED
-from equiv.programs.prover.algebra import MASKS, REORDERED_PRODUCTS, REORDERED_SUMS, Algebra, Product, Sum
+from equiv.programs.prover.algebra import Algebra, Product, Sum
+from equiv.programs.prover.conditions import MASKS, REORDERED_PRODUCTS, REORDERED_SUMS
 from equiv.programs.prover.known_arrays import known_array, name_by_content, on_own_axes
 from equiv.programs.prover.terms import TermView, apply_elementwise, dtype_name, on_term, seen_through
 

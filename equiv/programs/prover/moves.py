@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from equiv.programs.prover.digits import reshape_digits
 from equiv.programs.prover.pieces import Pieces
 from equiv.programs.prover.terms import TermView, broadcast_term
 
@@ -67,11 +68,29 @@ def _slice(pieces: Pieces, params: dict[str, Any], ins: Sequence[TermView]) -> l
     value, starts, stops = ins[0], params["start_indices"], params["limit_indices"]
     for axis, step in enumerate(params["strides"] or (1,) * len(starts)):
         start, stop = int(starts[axis]), int(stops[axis])
-        if step != 1 and stop - start > step:
+        found = pieces.slice(value, axis, start, stop) if step == 1 else _every(pieces, value, axis, start, stop, step)
+        if found is None:
             return None
-        # A step beyond the last index leaves the first one.
-        value = pieces.slice(value, axis, start, stop if step == 1 else start + 1)
+        value = found
     return [value]
+
+
+def _every(pieces: Pieces, value: TermView, axis: int, start: int, stop: int, step: int) -> TermView | None:
+    """Every `step`-th element from `start` on: a column of the axis cut into rows of `step` elements."""
+    rows = value.shape[axis] // step
+    count, (first, column) = -(-(stop - start) // step), divmod(start, step)
+    # A step beyond the last index leaves the first one.
+    if count <= 1:
+        return pieces.slice(value, axis, start, start + count)
+    # What is left over at the end is in no row; the last element that is taken has to be in one.
+    cut = cut_axis(pieces.slice(value, axis, 0, rows * step), axis, step) if first + count <= rows else None
+    return None if cut is None else take(pieces, pieces.slice(cut, axis, first, first + count), axis + 1, column)
+
+
+def cut_axis(value: TermView, axis: int, step: int) -> TermView | None:
+    """An axis cut into rows of `step` elements, which are an axis more; None where no view does that."""
+    rows = value.shape[axis] // step
+    return reshape_digits(value, (*value.shape[:axis], rows, step, *value.shape[axis + 1 :]))
 
 
 def _split(pieces: Pieces, params: dict[str, Any], ins: Sequence[TermView]) -> list[TermView] | None:
@@ -112,10 +131,14 @@ def take(pieces: Pieces, value: TermView, axis: int, index: int) -> TermView:
 
 def _pad(pieces: Pieces, params: dict[str, Any], ins: Sequence[TermView]) -> list[TermView] | None:
     value, filler = ins
-    if any(inner for _, _, inner in params["padding_config"]):
-        return None
     for axis, sizes in enumerate(params["padding_config"]):
-        low, high = map(int, sizes[:2])
+        low, high, inner = map(int, sizes)
+        if inner:
+            spread = _spread(pieces, value, filler, axis, (low, high, inner + 1))
+            if spread is None:
+                return None
+            value = spread
+            continue
         # A negative number of elements is cut off.
         start, stop = max(-low, 0), value.shape[axis] - max(-high, 0)
         if start >= stop:
@@ -125,6 +148,31 @@ def _pad(pieces: Pieces, params: dict[str, Any], ins: Sequence[TermView]) -> lis
         before, after = (broadcast_term(filler, shape, ()) for shape in ends)
         value = pieces.concatenate([before, value, after], axis)
     return [value]
+
+
+def _spread(
+    pieces: Pieces, value: TermView, filler: TermView, axis: int, sizes: tuple[int, int, int]
+) -> TermView | None:
+    """A value with fillers between its elements, `step` from one to the next: a column among theirs.
+
+    None where the result is not of whole rows of `step` elements.
+    """
+    low, high, step = sizes
+    count = value.shape[axis]
+    size = low + (count - 1) * step + 1 + high
+    if low < 0 or high < 0 or size % step:
+        return None
+    above, column = divmod(low, step)
+    shape = [*value.shape[:axis], size // step, *value.shape[axis + 1 :]]
+    ends = [(*value.shape[:axis], rows, *value.shape[axis + 1 :]) for rows in (above, size // step - above - count)]
+    before, after = (broadcast_term(filler, one, ()) for one in ends)
+    full = add_axis(pieces.concatenate([before, value, after], axis), axis + 1)
+    others = [
+        broadcast_term(filler, (*shape[: axis + 1], columns, *shape[axis + 1 :]), ())
+        for columns in (column, step - 1 - column)
+    ]
+    rows = pieces.concatenate([others[0], full, others[1]], axis + 1)
+    return reshape_digits(rows, (*value.shape[:axis], size, *value.shape[axis + 1 :]))
 
 
 def _known_starts(whole: TermView, sizes: Sequence[int], starts: Sequence[TermView]) -> list[int] | None:

@@ -245,7 +245,7 @@ class Pieces:
         digits[axis] = [one for one in digits[axis] if one.size != 1]
         if first.axis is not None:
             own = self._slice_term(own, first.axis, start // inner * first.divisor, stop // inner * first.divisor)
-        return self._seen_through_digits(digits, shape, own)
+        return self.seen_through_digits(digits, shape, own)
 
     def _slice_split(self, value: TermView, axis: int, start: int, stop: int) -> TermView:
         """Slice along an axis of digits that is none of the term's: the axis of a split term, or of the whole value."""
@@ -265,11 +265,11 @@ class Pieces:
         """View a value, given on the axes of a term, through a view of that term."""
         if has_digits(view):
             digits = [axis_digits(view, index) for index in range(len(view.shape))]
-            return self._seen_through_digits(digits, view.shape, own)
+            return self.seen_through_digits(digits, view.shape, own)
         axes = tuple(None if axis is None else own.axes[axis] for axis in view.axes)
         return TermView(own.term, axes, view.shape, own.dtype, own.constant)
 
-    def _seen_through_digits(self, view: Sequence[Sequence[Digit]], shape: tuple[int, ...], own: TermView) -> TermView:
+    def seen_through_digits(self, view: Sequence[Sequence[Digit]], shape: tuple[int, ...], own: TermView) -> TermView:
         """View a value by digits of its axes, which may have digits of their own."""
         own = whole_view(own, self.splits)
         groups: list[list[Digit]] = []
@@ -282,7 +282,7 @@ class Pieces:
                 sizes = (own.shape[one.axis] // (one.divisor * one.size), one.size, one.divisor)
                 cut = cut_digits(axis_digits(own, one.axis), sizes)
                 if cut is None:
-                    return self._seen_through_digits(view, shape, opaque_view(own))
+                    return self.seen_through_digits(view, shape, opaque_view(own))
                 found += cut[1]
             groups.append(found)
         return view_digits(own, shape, groups)
@@ -322,7 +322,8 @@ class Pieces:
         part = ours.whole
         for index, (left, _) in enumerate(pairs):
             part = self.slice(part, index, *(bounds if index == along else left))
-        return self._seen_through(TermView("", tuple(views[0]), shape, one.dtype), part)
+        # All columns of a split axis are that axis again.
+        return whole_view(self._seen_through(TermView("", tuple(views[0]), shape, one.dtype), part), self.splits)
 
     def _as_region(self, value: TermView) -> Region | None:
         return None if has_digits(value) else self.regions.get(value.term)

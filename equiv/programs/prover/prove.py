@@ -1,8 +1,8 @@
 """Proofs that outputs of two ports are equal for every input, not only on probes.
 
 Both ports' programs are numbered (`value_numbering.py`); outputs of equal name are the same computation. Outputs that
-stay unequal are tried under the named rewrites (`algebra.py`), in the ports' own precision and then in float64, where
-constants are not rounded yet: first with the ports' casts, then without. Only the rewrites that a proof needs are
+stay unequal are tried under the named rewrites (`conditions.py`), in the ports' own precision and then in float64,
+where constants are not rounded yet: first with the ports' casts, then without. Only the rewrites that a proof needs are
 reported.
 """
 
@@ -17,7 +17,8 @@ from equiv.programs.content import digest
 from equiv.programs.jaxpr import count_equations
 from equiv.programs.keep_casts import has_casts
 from equiv.programs.program import Program, Programs
-from equiv.programs.prover.algebra import CONDITIONS, Algebra
+from equiv.programs.prover.algebra import Algebra
+from equiv.programs.prover.conditions import CONDITIONS
 from equiv.programs.prover.dependencies import Dependencies, input_dependencies
 from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Form, Precision, Proof, Proofs
 from equiv.programs.prover.unrolling import differing_loops

@@ -1,4 +1,4 @@
-"""The named rewrites of `algebra.py` applied to equations."""
+"""The named rewrites of `conditions.py` applied to equations."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,22 +6,11 @@ from typing import Any
 import numpy as np
 
 from equiv.programs.primitives import ADDITIONS
-from equiv.programs.prover.algebra import (
-    LINEAR,
-    MASKS,
-    POSITIVE,
-    REORDERED_PRODUCTS,
-    REORDERED_SUMS,
-    TWO_PASS,
-    Algebra,
-    Product,
-    ReducedSum,
-    Sum,
-    as_powers,
-    round_coefficient,
-)
+from equiv.programs.prover.algebra import Algebra, Product, ReducedSum, Sum, as_powers, round_coefficient
+from equiv.programs.prover.conditions import LINEAR, MASKS, POSITIVE, REORDERED_PRODUCTS, REORDERED_SUMS, TWO_PASS
 from equiv.programs.prover.masks import negate_mask, number_masked_weight
-from equiv.programs.prover.terms import TermView, constant_view, dtype_name
+from equiv.programs.prover.one_hot import NEEDED, look_up_in_sum
+from equiv.programs.prover.terms import TermView, constant_view, dtype_name, is_infinite
 
 ADDITIVE = ADDITIONS | {"sub"}
 
@@ -35,7 +24,7 @@ def rewrite_operation(
     if POSITIVE in rules and (known := _rewrite_sign(algebra, name, ins, shape, dtype)) is not None:
         return algebra.record(known, POSITIVE)
     # Whole numbers overflow and divide with a remainder: no rewrite of real arithmetic holds for them.
-    if "float" not in dtype or any(map(_is_infinite, ins)):
+    if "float" not in dtype or any(map(is_infinite, ins)):
         return None
     if REORDERED_PRODUCTS in rules and (found := as_powers(name, params, ins)) is not None:
         return algebra.record(algebra.product(*found, shape, dtype), REORDERED_PRODUCTS)
@@ -51,11 +40,6 @@ def rewrite_operation(
         if name == "select_n" and len(ins) == 3:
             return algebra.record(_rewrite_select(algebra, ins, shape, dtype), MASKS, REORDERED_PRODUCTS)
     return None
-
-
-def _is_infinite(value: TermView) -> bool:
-    """Whether a value is known not to be finite, which all rewrites ask of it: `-inf * m` is no `where(m, -inf, 0)`."""
-    return value.constant is not None and not np.isfinite(value.constant)
 
 
 def _rewrite_select(algebra: Algebra, ins: Sequence[TermView], shape: tuple[int, ...], dtype: str) -> TermView | None:
@@ -139,6 +123,10 @@ def rewrite_sum(
 ) -> TermView | None:
     """Rewrite a sum over axes: factors that are constant along them are moved out."""
     shape, dtype = tuple(aval.shape), dtype_name(aval.dtype)
+    if (looked_up := look_up_in_sum(algebra, value, over)) is not None:
+        axis, result = looked_up
+        rest = [place - (place > axis) for place in over if place != axis]
+        return algebra.record(rewrite_sum(algebra, result, rest, reduce, aval) if rest else result, *NEEDED)
     if {LINEAR, REORDERED_PRODUCTS} <= algebra.rules:
         found = _move_factors_out(algebra, value, over)
         if found is not None:

@@ -166,6 +166,17 @@ def apply_elementwise(
     return TermView(term, tuple(place.get(axis) for axis in range(rank)), tuple(shape), dtype_name(dtype))
 
 
+def is_infinite(value: TermView) -> bool:
+    """Whether a value is known not to be finite, which all rewrites ask of it: `-inf * m` is no `where(m, -inf, 0)`."""
+    return value.constant is not None and not np.isfinite(value.constant)
+
+
+def place_axes(value: TermView, places: Sequence[int | None], shape: Sequence[int]) -> TermView:
+    """View a value in a shape, for every axis of which its own axis is given; None: it is repeated there."""
+    axes = tuple([None if place is None or not value.axes else value.axes[place] for place in places])
+    return TermView(value.term, axes, tuple(shape), value.dtype, value.constant)
+
+
 def on_term(operands: Sequence[TermView], result: TermView) -> list[TermView]:
     """The operands of an elementwise operation viewed on the axes of the result's term."""
     where = {axis: place for place, axis in enumerate(result.axes) if axis is not None}

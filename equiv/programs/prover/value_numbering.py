@@ -15,8 +15,8 @@ import numpy as np
 from jax.core import ShapedArray
 
 from equiv.core.output_name import InputName, OutputName
-from equiv.programs.content import digest, read_operation
-from equiv.programs.jaxpr import Interpreter, read_scan, read_while
+from equiv.programs.content import Content, digest, read_operation
+from equiv.programs.jaxpr import Interpreter, is_axis_effect, read_scan, read_while
 from equiv.programs.primitives import (
     COMMUTATIVE,
     COMPARISONS,
@@ -28,12 +28,23 @@ from equiv.programs.primitives import (
 from equiv.programs.program import Program
 from equiv.programs.prover import loops, rules
 from equiv.programs.prover.algebra import Algebra
+from equiv.programs.prover.chains import PartialSum, all_operands, find_chains, put_off
+from equiv.programs.prover.conditions import REORDERED_SUMS
 from equiv.programs.prover.digits import has_digits, reshape_digits
 from equiv.programs.prover.joined import join_elementwise
 from equiv.programs.prover.known_arrays import EXACT_DTYPES, name_by_content, record_array
 from equiv.programs.prover.lookups import number_lookup, record_index
 from equiv.programs.prover.masks import negate_mask, record_masked
 from equiv.programs.prover.moves import distribute, number_move
+from equiv.programs.prover.one_hot import (
+    name_positions,
+    number_known_sign,
+    number_positions,
+    record_finite,
+    record_one_hot,
+)
+from equiv.programs.prover.rows import number_gather, number_scatter_add
+from equiv.programs.prover.sharded import Shards, number_shard_map
 from equiv.programs.prover.sums import number_contraction
 from equiv.programs.prover.terms import (
     IGNORED_PARAMS,
@@ -42,6 +53,7 @@ from equiv.programs.prover.terms import (
     broadcast_term,
     constant_view,
     dtype_name,
+    is_infinite,
     literal_view,
     new_term,
     relevant_params,
@@ -61,6 +73,9 @@ class Numbering(Interpreter[TermView]):
         unrolled: lengths of the `scan`s that are numbered turn by turn.
         reshaped: reshaped term to the value that was reshaped.
         nest: the enclosing loops, and what loops stacked.
+        shards: the enclosing `shard_map`s, and what they put together.
+        searched: the jaxprs in which long sums were looked for, by `id`; they are kept, so that no other gets it.
+        later: the steps of long sums in the jaxprs seen so far, by `id`.
     """
 
     algebra: Algebra = field(default_factory=Algebra)
@@ -68,6 +83,16 @@ class Numbering(Interpreter[TermView]):
     unrolled: frozenset[int] = frozenset()
     reshaped: dict[str, TermView] = field(default_factory=dict)
     nest: loops.LoopNest = field(default_factory=loops.LoopNest)
+    shards: Shards = field(default_factory=Shards)
+    searched: dict[int, Any] = field(default_factory=dict)
+    later: dict[int, Any] = field(default_factory=dict)
+
+    def run(self, closed: Any, inputs: Sequence[TermView], path: tuple[int, ...] = ()) -> list[TermView]:
+        """Name the results of a jaxpr."""
+        if self.by_pieces and REORDERED_SUMS in self.algebra.rules and id(closed) not in self.searched:
+            self.searched[id(closed)] = closed
+            self.later |= find_chains(closed)
+        return super().run(closed, inputs, path)
 
     def literal(self, atom: Any) -> TermView:
         """Name a literal by its value and dtype."""
@@ -80,10 +105,19 @@ class Numbering(Interpreter[TermView]):
             self.algebra.arrays.setdefault(value.term, np.asarray(array).squeeze())
             if value.dtype != "bool":
                 self.algebra.ranges[value.term] = int(np.min(array)), int(np.max(array))
+        if self.by_pieces and value.constant is None:
+            value = name_positions(self.algebra, value, array)
         return self._by_content(value)
 
     def equation(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
         """Name the results of an equation that is no call and no loop."""
+        if self.later.get(id(eqn)) is eqn:
+            return [put_off(eqn, ins)]
+        if any(isinstance(one, PartialSum) for one in ins):
+            terms = all_operands(ins)
+            # No rewrite is made of what is not finite: it is named as it is written.
+            infinite = any(map(is_infinite, terms))
+            return [put_off(eqn, ins) if infinite else _number_long_sum(self.algebra, terms, eqn.outvars[0].aval)]
         outs = self._name_results(eqn, ins)
         if len(outs) == 1 and is_jax_primitive(eqn.primitive):
             record_array(self.algebra.arrays, eqn, ins, outs[0])
@@ -95,7 +129,12 @@ class Numbering(Interpreter[TermView]):
     def _name_results(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
         name = eqn.primitive.name
         if not is_jax_primitive(eqn.primitive):
-            return number_opaque(eqn, ins)
+            return number_opaque(eqn, ins, self.shards.bound)
+        if name == "shard_map" and self.by_pieces:
+            outer, self.calls = self.calls, (*self.calls, eqn)
+            values = number_shard_map(self.shards, eqn, ins, self.run)
+            self.calls = outer
+            return number_opaque(eqn, ins, self.shards.bound) if values is None else values
         if name in IDENTITIES:
             return ins
         if name == "iota":
@@ -114,11 +153,24 @@ class Numbering(Interpreter[TermView]):
                 return [_number_elementwise(self.algebra, name, params, ins, aval)]
             if (value := number_contraction(self.algebra, name, params, ins, aval)) is not None:
                 return [value]
+            if self.by_pieces and name in ROWS and (value := self._number_rows(eqn, ins)) is not None:
+                return [value]
             if (value := number_lookup(self.algebra, eqn, ins)) is not None:
                 return [value]
-        return number_opaque(eqn, ins)
+        return number_opaque(eqn, ins, self.shards.bound)
+
+    def _number_rows(self, eqn: Any, ins: list[TermView]) -> TermView | None:
+        def mask(operands: list[TermView], shape: tuple[int, ...]) -> TermView:
+            aval = ShapedArray(shape, np.dtype(bool))
+            return self._by_content(_number_elementwise(self.algebra, "eq", {}, operands, aval))
+
+        return ROWS[eqn.primitive.name](self.algebra, eqn, ins, mask)
 
     def _number_iota(self, eqn: Any) -> TermView:
+        shape, axis = eqn.params["shape"], eqn.params["dimension"]
+        counted = number_positions(self.algebra, shape[axis], eqn.params["dtype"]) if self.by_pieces else None
+        if counted is not None:
+            return broadcast_term(counted, shape, [axis])
         (value,) = number_opaque(eqn, [])
         last = eqn.params["shape"][eqn.params["dimension"]] - 1
         # In a narrow dtype positions go on at its smallest number.
@@ -170,9 +222,10 @@ def input_term(name: InputName) -> str:
     return digest("input", name.kind, name.path, name.leaf)
 
 
-def number_opaque(eqn: Any, ins: Sequence[TermView]) -> list[TermView]:
-    """Number an operation with an unknown primitive."""
-    key = [read_operation(eqn, IGNORED_PARAMS), [value.name for value in ins]]
+def number_opaque(eqn: Any, ins: Sequence[TermView], bound: tuple[Content, ...] = ()) -> list[TermView]:
+    """Number an operation with an unknown primitive, which may read the axes of the enclosing meshes."""
+    meshes = [bound] if any(map(is_axis_effect, eqn.effects)) else []
+    key = [read_operation(eqn, IGNORED_PARAMS), [value.name for value in ins], *meshes]
     avals = [var.aval for var in eqn.outvars]
     return [
         new_term(digest("opaque", key, index, aval.shape, dtype_name(aval.dtype)), aval.shape, aval.dtype)
@@ -213,6 +266,23 @@ def _number_elementwise(
     return result
 
 
+def _number_long_sum(algebra: Algebra, ins: list[TermView], aval: Any) -> TermView:
+    """The sum of many operands, each of the result's shape or a scalar."""
+    shape, dtype = tuple(aval.shape), dtype_name(aval.dtype)
+
+    def again(operands: list[TermView], own: tuple[int, ...]) -> TermView:
+        return _number_long_sum(algebra, operands, ShapedArray(own, aval.dtype))
+
+    if any(map(has_digits, ins)):
+        return join_elementwise(ins, shape, algebra.splits, again)
+    result = algebra.sum(0.0, [(one, 1.0) for one in ins], shape, dtype)
+    algebra.pieces.record(
+        result, ins, [tuple(axis if one.shape else None for one in ins) for axis in range(len(shape))], again
+    )
+    algebra.record(result, REORDERED_SUMS)
+    return result
+
+
 def _name_elementwise(algebra: Algebra, name: str, params: dict[str, Any], ins: list[TermView], aval: Any) -> TermView:
     dtype = dtype_name(aval.dtype)
     if name == "convert_element_type" and ins[0].dtype == dtype:
@@ -235,16 +305,27 @@ def _name_elementwise(algebra: Algebra, name: str, params: dict[str, Any], ins: 
         return known
     if name == "not" and dtype == "bool":
         return negate_mask(algebra, ins[0])
+    if name in SIGNED and (known := number_known_sign(algebra, name, ins, tuple(aval.shape), dtype)) is not None:
+        return known
     if algebra.rules and (value := rules.rewrite_operation(algebra, name, params, ins, aval)) is not None:
         return value
     name, ins = _normal_form(name, params, ins)
     extra = relevant_params(params) if name not in ("square", "convert_element_type") else []
     result = apply_elementwise((name, extra), ins, aval.shape, dtype, name in COMMUTATIVE)
     record_index(algebra, name, ins, result)
+    if name == "exp":
+        algebra.exponentials.add(result.term)
+    if name == "is_finite":
+        record_finite(algebra, ins, result)
+    if name == "eq":
+        record_one_hot(algebra, ins, result)
     if name == "select_n" and len(ins) == 3:
         record_masked(algebra, ins, result)
     return result
 
+
+SIGNED = frozenset(("abs", "sign", "ge", "select_n"))
+"""Operations whose result can be known by the sign of the operand, or because a maximum is finite."""
 
 NEUTRAL = {"max": -np.inf, "min": np.inf, "and": True, "or": False}
 """Operation to the number that changes no other; of whole numbers no operation has one here."""
@@ -302,6 +383,9 @@ def _number_tile(numbering: Numbering, eqn: Any, value: TermView) -> TermView:
     repeated = broadcast_term(value, pairs, range(1, len(pairs), 2))
     return _number_reshape(numbering, eqn, repeated)
 
+
+ROWS = {"gather": number_gather, "scatter-add": number_scatter_add}
+"""Primitive to its rule, for known rows and for one index."""
 
 VIEW_RULES: dict[str, Callable[[Numbering, Any, TermView], TermView]] = {
     "reshape": _reorder_and_reshape,

@@ -8,6 +8,8 @@ import jax
 from equiv.programs import content, draws, identity, jaxpr, keep_casts, primitives, transform
 from equiv.programs.prover import (
     algebra,
+    chains,
+    conditions,
     digits,
     joined,
     known_arrays,
@@ -15,8 +17,11 @@ from equiv.programs.prover import (
     loops,
     masks,
     moves,
+    one_hot,
     parts,
     pieces,
+    rows,
+    sharded,
     sums,
     terms,
 )
@@ -29,6 +34,8 @@ from equiv.programs.prover import value_numbering as number
 NAMING_MODULES = (
     *(
         algebra,
+        chains,
+        conditions,
         content,
         digits,
         draws,
@@ -42,9 +49,12 @@ NAMING_MODULES = (
         masks,
         moves,
         number,
+        one_hot,
         parts,
         pieces,
         primitives,
+        rows,
+        sharded,
         sums,
     ),
     *(products, rewrites, terms, transform),

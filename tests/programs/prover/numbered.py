@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 from named import make_program
 
-from equiv.programs.prover.algebra import CONDITIONS, Algebra
+from equiv.programs.prover.algebra import Algebra
+from equiv.programs.prover.conditions import CONDITIONS
 from equiv.programs.prover.value_numbering import Numbering, number_program
 from equiv.programs.transform import drop_random_outputs
 

@@ -6,7 +6,8 @@ from named import make_program, output_named
 
 from equiv.core.leaves import LeafTable
 from equiv.programs.program import Programs
-from equiv.programs.prover.algebra import CONDITIONS, Algebra
+from equiv.programs.prover.algebra import Algebra
+from equiv.programs.prover.conditions import CONDITIONS
 from equiv.programs.prover.prove import NumberedPort, prove
 from equiv.programs.prover.value_numbering import Numbering, number_program
 

@@ -10,7 +10,8 @@ import pytest
 from named import make_program
 
 from equiv.programs.prover import digits, joined
-from equiv.programs.prover.algebra import CONDITIONS, Algebra
+from equiv.programs.prover.algebra import Algebra
+from equiv.programs.prover.conditions import CONDITIONS
 from equiv.programs.prover.digits import axis_digits, has_digits, reshape_digits
 from equiv.programs.prover.terms import broadcast_term, new_term, transpose_term
 from equiv.programs.prover.value_numbering import Numbering, number_program

@@ -7,7 +7,8 @@ from named import make_program
 from equiv.core.leaves import LeafTable
 from equiv.programs.jaxpr import count_equations
 from equiv.programs.program import Programs
-from equiv.programs.prover.algebra import CONDITIONS, LONG_SUM, REORDERED_SUMS, Algebra, Sum
+from equiv.programs.prover.algebra import LONG_SUM, Algebra, Sum
+from equiv.programs.prover.conditions import CONDITIONS, REORDERED_SUMS
 from equiv.programs.prover.dependencies import input_dependencies
 from equiv.programs.prover.proof import Proof
 from equiv.programs.prover.prove import CLOSED_SUMS, NumberedPort, prove_programs
@@ -58,6 +59,30 @@ def test_sums_of_a_residual_stream_stay_short():
     shallow, deep = residual(10, one_pass), residual(25, one_pass)
     assert count_terms(deep, closes=True) < 1.1 * count_terms(shallow, closes=True)
     assert count_terms(deep, closes=False) > 1.6 * count_terms(shallow, closes=False)
+
+
+def clipped(leaves, order=lambda leaves: leaves):
+    """The first gradient divided by the norm of all."""
+
+    def first(*gradients):
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(one)) for one in order(gradients)))
+        return gradients[0] / jnp.maximum(1.0, norm)
+
+    structs = [jax.ShapeDtypeStruct((3,), "float32")] * leaves
+    return make_program("train __call__", jax.make_jaxpr(first)(*structs), [f"g{n}" for n in range(leaves)], ["loss"])
+
+
+def test_a_norm_of_all_gradients_is_one_sum():
+    assert count_terms(clipped(60), closes=False) < 1.1 * count_terms(clipped(20), closes=False)
+
+
+def test_a_norm_of_all_gradients_has_all_of_them_in_any_order():
+    left = clipped(12)
+    assert set(prove_programs(side(left), side(clipped(12, lambda leaves: leaves[::-1]))).values()) == {
+        Proof("proved modulo", (REORDERED_SUMS,))
+    }
+    assert not prove_programs(side(left), side(clipped(12, lambda leaves: (*leaves[:-1], leaves[0]))))
+    assert not prove_programs(side(left), side(clipped(12, lambda leaves: leaves[:-1])))
 
 
 def side(program):

@@ -6,7 +6,8 @@ import pytest
 from jax import lax
 from named import make_program
 
-from equiv.programs.prover.algebra import CONDITIONS, Algebra
+from equiv.programs.prover.algebra import Algebra
+from equiv.programs.prover.conditions import CONDITIONS
 from equiv.programs.prover.pieces import Pieces
 from equiv.programs.prover.value_numbering import Numbering, number_program
 
@@ -92,6 +93,14 @@ EQUAL = {
     ),
     "padded": (lambda x: jnp.pad(x, ((1, 0), (0, 0)))[1:], lambda x: x, (X,)),
     "padded by a negative number": (lambda x: lax.pad(x, 0.0, ((-1, 1, 0), (0, 0, 0)))[:2], lambda x: x[1:], (X,)),
+    "every second column": (lambda x: x[:, 1::2], lambda x: x.reshape(3, 2, 2)[..., 1], (X,)),
+    "every second of some": (lambda x: x[1:3, ::2], lambda x: x.reshape(3, 2, 2)[1:3, :, 0], (X,)),
+    "columns in turn": (lambda x: jnp.stack([x[:, ::2], x[:, 1::2]], 2).reshape(3, 4), lambda x: x, (X,)),
+    "a derivative of every second column": (
+        jax.grad(lambda x: jnp.sin(x[:, 1::2]).sum()),
+        jax.grad(lambda x: jnp.sin(x.reshape(3, 2, 2)[..., 1]).sum()),
+        (X,),
+    ),
     "a derivative of a row": (
         jax.grad(lambda x: x[1].sum()),
         lambda x: join([jnp.zeros((1, 4)), jnp.ones((1, 4)), jnp.zeros((1, 4))]),
@@ -153,6 +162,23 @@ DIFFERENT = {
     "gradients of kernels in another order": (fused((0, 1, 2)), fused((0, 2, 1)), (X, K, K, K)),
     "padded and added elsewhere": (padded((0, 2, 1)), lambda *parts: join(parts), (K, K, K)),
     "padded with one": (lambda x: jnp.pad(x, 1, constant_values=1), lambda x: jnp.pad(x, 1), (X,)),
+    "the other columns": (lambda x: x[:, ::2], lambda x: x[:, 1::2], (X,)),
+    "a half for every second column": (lambda x: x[:, ::2], lambda x: x[:, :2], (X,)),
+    "pairs of halves": (
+        lambda x: jnp.stack([x[:, ::2], x[:, 1::2]], 2),
+        lambda x: jnp.stack([x[:, :2], x[:, 2:]], 2),
+        (X,),
+    ),
+    "spread from the second place on": (
+        lambda x: lax.pad(x, 0.0, ((0, 0, 0), (0, 1, 1))),
+        lambda x: lax.pad(x, 0.0, ((0, 0, 0), (1, 0, 1))),
+        (X,),
+    ),
+    "spread with ones": (
+        lambda x: lax.pad(x, 0.0, ((0, 0, 0), (0, 1, 1))),
+        lambda x: lax.pad(x, 1.0, ((0, 0, 0), (0, 1, 1))),
+        (X,),
+    ),
     "every second row": (lambda x: x[::2], lambda x: x[:2], (X,)),
     "updated beside": (
         lambda x, y: lax.dynamic_update_slice(x, y[:1], (1, 0)),

@@ -9,7 +9,7 @@ import pytest
 from equiv.comparison.proofs import needed_in_float64, prove_all, prover_side
 from equiv.core.output_name import TRAINING
 from equiv.programs.built_case import build_case
-from equiv.programs.prover.algebra import MASKS, REORDERED_PRODUCTS
+from equiv.programs.prover.conditions import MASKS, REORDERED_PRODUCTS
 from equiv.programs.prover.proof import Proof
 from equiv.programs.traced_port import trace_port
 

@@ -10,7 +10,7 @@ from named import make_program, output_named
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey
 from equiv.programs.program import Programs
-from equiv.programs.prover.algebra import REORDERED_PRODUCTS
+from equiv.programs.prover.conditions import REORDERED_PRODUCTS
 from equiv.programs.prover.dependencies import input_dependencies
 from equiv.programs.prover.proof import FLOAT64_CONSTANTS, Proof
 from equiv.programs.prover.prove import NumberedPort, all_programs, prove

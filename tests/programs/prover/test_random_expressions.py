@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from programs.prover.rewritten import ALL, S, V, under
 
-from equiv.programs.prover.algebra import REORDERED_PRODUCTS, REORDERED_SUMS
+from equiv.programs.prover.conditions import REORDERED_PRODUCTS, REORDERED_SUMS
 
 LEAVES = ("a", "b", "v")
 

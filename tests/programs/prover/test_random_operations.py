@@ -8,11 +8,12 @@ from collections import Counter
 import pytest
 import soundness_operations as made
 import soundness_run
+from soundness_lookups import LOOKUPS, every_nth, looked_up_rows
 from soundness_pieces import PIECES, in_parts, updated
 from soundness_programs import ALL_STEPS, elementwise, random_inputs, random_program
 
-from equiv.programs.prover import moves, sums, terms, value_numbering
-from equiv.programs.prover.moves import cut_along
+from equiv.programs.prover import moves, rows, sums, terms, value_numbering
+from equiv.programs.prover.moves import cut_along, take
 
 
 def wrong_in(seed, steps, length=8):
@@ -30,6 +31,11 @@ def test_pieces_of_one_name_are_equal(seed):
     assert wrong_in(seed, PIECES, 12) == []
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_lookups_of_one_name_are_equal(seed):
+    assert wrong_in(seed, LOOKUPS, 8) == []
+
+
 BROKEN = {
     "an update begins at zero": (moves, "_known_starts", lambda whole, sizes, starts: [0] * len(starts), updated),
     "a sum leaves out its last part": (
@@ -37,6 +43,13 @@ BROKEN = {
         "cut_along",
         lambda *given: (cut_along(*given) or [None])[:-1] or None,
         in_parts,
+    ),
+    "every index counts": (rows, "_counted_axis", lambda algebra, index: 0 if index.shape else None, looked_up_rows),
+    "every column is the first": (
+        moves,
+        "take",
+        lambda pieces, value, axis, index: take(pieces, value, axis, 0),
+        every_nth,
     ),
 }
 """A wrong rule, and an operation that it would prove wrongly."""

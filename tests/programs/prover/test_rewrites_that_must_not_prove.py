@@ -6,7 +6,8 @@ import pytest
 from programs.prover.rewritten import BIT, INDEX, S, V, causal, mask, masked, norm, one_pass, proof, softmax, two_pass
 
 from equiv.programs.prover import contractions, lookups, masks
-from equiv.programs.prover.algebra import REORDERED_PRODUCTS, round_coefficient
+from equiv.programs.prover.algebra import round_coefficient
+from equiv.programs.prover.conditions import REORDERED_PRODUCTS
 from equiv.programs.prover.proof import Proof
 
 

@@ -20,13 +20,13 @@ from programs.prover.rewritten import (
     under,
 )
 
-from equiv.core.grades import CONSTANT_MASK
-from equiv.programs.prover.algebra import (
+from equiv.core.grades import CONSTANT_MASK, IN_RANGE, MASKED
+from equiv.programs.prover.conditions import (
     CONDITIONS,
-    IN_RANGE,
+    FINITE,
     LINEAR,
-    MASKED,
     MASKS,
+    ONE_HOT,
     PARTS,
     POSITIVE,
     REORDERED_PRODUCTS,
@@ -180,6 +180,18 @@ PROVED = {
         lambda x, i: x.at[i].add(1.0, mode="drop"),
         lambda x, i: x.at[i].add(1.0, mode="clip"),
         (S, INDEX),
+    ),
+    "a product with one-hot rows": (
+        {ONE_HOT, MASKS, REORDERED_PRODUCTS, REORDERED_SUMS, IN_RANGE},
+        lambda x, i: x[i],
+        lambda x, i: jax.nn.one_hot(i, 3) @ x,
+        (S, INDEX),
+    ),
+    "a log of summed exponentials": (
+        {FINITE},
+        lambda x: jax.nn.logsumexp(x, 1),
+        lambda x: jnp.log(jnp.exp(x - x.max(1)[:, None]).sum(1)) + x.max(1),
+        (S,),
     ),
     "masked logits of another size": (ATTENTION, masked(-1e30), masked(jnp.finfo("float32").min), (S, BIT)),
     "masked logits of minus infinity": (ATTENTION, masked(-1e9), masked(-jnp.inf), (S, BIT)),

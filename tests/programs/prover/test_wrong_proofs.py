@@ -10,7 +10,8 @@ from jax import lax
 from named import by_text, make_program
 
 from equiv.programs import prover
-from equiv.programs.prover.algebra import CONDITIONS, Algebra
+from equiv.programs.prover.algebra import Algebra
+from equiv.programs.prover.conditions import CONDITIONS
 from equiv.programs.prover.value_numbering import Numbering, number_program
 
 
