@@ -31,8 +31,8 @@ class PartialSum(TermView):
     operands: tuple[TermView, ...] = ()
 
 
-def find_chains(jaxpr: Any) -> dict[int, Any]:
-    """Find the steps of long chains of additions: `id` of an equation to it; the last step of each is left out."""
+def find_chains(jaxpr: Any) -> frozenset[Any]:
+    """Find the steps of long chains of additions: the variables of their results; the last of each is left out."""
     opened = open_jaxpr(jaxpr)[0]
     uses: dict[Any, int] = {}
     for atom in (atom for eqn in opened.eqns for atom in eqn.invars if isinstance(atom, core.Var)):
@@ -45,20 +45,18 @@ def find_chains(jaxpr: Any) -> dict[int, Any]:
         (out,) = eqn.outvars
         steps: list[Any] = []
         for atom in eqn.invars:
-            before = (
-                open_chains.pop(atom, []) if isinstance(atom, core.Var) and atom.aval.shape == out.aval.shape else []
-            )
+            before = open_chains.pop(atom, []) if isinstance(atom, core.Var) else []
             longer, shorter = (steps, before) if len(steps) > len(before) else (before, steps)
             longer.extend(shorter)
             steps = longer
-        steps.append(eqn)
+        steps.append(out)
         if uses.get(out) == 1 and out not in kept:
             open_chains[out] = steps
         else:
             ended.append(steps)
     # What is used once by something else ends there.
     long = (steps for steps in (*ended, *open_chains.values()) if len(steps) > LONG_CHAIN)
-    return {id(step): step for steps in long for step in steps[:-1]}
+    return frozenset(step for steps in long for step in steps[:-1])
 
 
 def _is_addition(eqn: Any) -> bool:

@@ -74,8 +74,7 @@ class Numbering(Interpreter[TermView]):
         reshaped: reshaped term to the value that was reshaped.
         nest: the enclosing loops, and what loops stacked.
         shards: the enclosing `shard_map`s, and what they put together.
-        searched: the jaxprs in which long sums were looked for, by `id`; they are kept, so that no other gets it.
-        later: the steps of long sums in the jaxprs seen so far, by `id`.
+        later: the variables of steps of long sums that are put off.
     """
 
     algebra: Algebra = field(default_factory=Algebra)
@@ -84,13 +83,11 @@ class Numbering(Interpreter[TermView]):
     reshaped: dict[str, TermView] = field(default_factory=dict)
     nest: loops.LoopNest = field(default_factory=loops.LoopNest)
     shards: Shards = field(default_factory=Shards)
-    searched: dict[int, Any] = field(default_factory=dict)
-    later: dict[int, Any] = field(default_factory=dict)
+    later: set[Any] = field(default_factory=set)
 
     def run(self, closed: Any, inputs: Sequence[TermView], path: tuple[int, ...] = ()) -> list[TermView]:
         """Name the results of a jaxpr."""
-        if self.by_pieces and REORDERED_SUMS in self.algebra.rules and id(closed) not in self.searched:
-            self.searched[id(closed)] = closed
+        if self.by_pieces and REORDERED_SUMS in self.algebra.rules:
             self.later |= find_chains(closed)
         return super().run(closed, inputs, path)
 
@@ -111,7 +108,7 @@ class Numbering(Interpreter[TermView]):
 
     def equation(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
         """Name the results of an equation that is no call and no loop."""
-        if self.later.get(id(eqn)) is eqn:
+        if self.later and eqn.outvars[0] in self.later:
             return [put_off(eqn, ins)]
         if any(isinstance(one, PartialSum) for one in ins):
             terms = all_operands(ins)

@@ -76,7 +76,7 @@ def test_a_norm_of_all_gradients_is_one_sum():
     assert count_terms(clipped(60), closes=False) < 1.1 * count_terms(clipped(20), closes=False)
 
 
-def test_a_norm_of_all_gradients_has_all_of_them_in_any_order():
+def test_a_norm_of_gradients_has_all_of_them():
     left = clipped(12)
     assert set(prove_programs(side(left), side(clipped(12, lambda leaves: leaves[::-1]))).values()) == {
         Proof("proved modulo", (REORDERED_SUMS,))
