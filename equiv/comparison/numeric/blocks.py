@@ -16,8 +16,8 @@ UNMOVED_SAMPLES = math.ceil(-math.log2(BUDGET_RISK))
 MOST_SCALED = 1000
 """Largest power of two that a response is scaled by: more overflows, and excludes nothing."""
 
-CHUNK = 2**18
-"""Number of elements that are measured at once: some ten arrays of them in float64 fit a processor's cache."""
+CHUNK = 2**15
+"""Number of elements that are measured at once: ten arrays of them in float64 stay in the cache of a core."""
 
 ZERO_EXPONENT = -(2**15)
 """The exponent of zero, below that of every number."""
@@ -156,11 +156,16 @@ def _block_bounds(exponents: Sequence[int], blocks: Sequence[BlockSamples]) -> I
     """Yield for each block the smallest bound of all runs of blocks that begin or end with it."""
     for index, own in enumerate(blocks):
         bound, joined = own.bound, own
+        # No bound is below its largest response, and that only grows as blocks are joined.
         for above in blocks[index + 1 :]:
+            if joined.top >= bound:
+                break
             joined = joined.join(above)
             bound = min(bound, joined.bound)
         joined = own
         for lower in reversed(range(index)):
+            if joined.top >= bound:
+                break
             # As large as they would be at the magnitude of this block.
             scale = min(MOST_SCALED, exponents[index] - exponents[lower])
             joined = blocks[lower].join(joined, 2.0**scale)
@@ -179,14 +184,20 @@ def element_responses(known: Responses, array: np.ndarray, largest: float | None
     Returns:
         Float64, of the array's shape; finite, also where the array is not.
     """
-    wide = array.astype("float64")
-    wide = np.where(np.isfinite(wide), wide, 0.0)
     largest = largest_finite(array) if largest is None else largest
     whole = rounding_response(known.largest, ulp(array.dtype), largest)
     if not known.exponents:
-        return np.full(wide.shape, whole)
-    responses = np.array(known.blocks)[_block_of(magnitude_exponents(wide), np.array(known.exponents))]
-    return np.minimum(whole, np.maximum(responses, smallest_responses(array.dtype, wide)))
+        return np.full(array.shape, whole)
+    first, last = known.exponents[0], known.exponents[-1]
+    # Looked up in a table: a search for every element takes several times as long.
+    table = np.array(known.blocks)[_block_of(np.arange(first, last + 1), np.array(known.exponents))]
+    found = [np.empty(0)]
+    for (chunk,) in split_arrays((array,)):
+        wide = chunk.astype("float64")
+        wide = np.where(np.isfinite(wide), wide, 0.0)
+        responses = table[np.clip(magnitude_exponents(wide), first, last) - first]
+        found.append(np.minimum(whole, np.maximum(responses, smallest_responses(array.dtype, wide))))
+    return np.concatenate(found).reshape(array.shape)
 
 
 def finite_difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -214,8 +225,13 @@ def equal_values(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def magnitude_exponents(array: np.ndarray) -> np.ndarray:
-    """The exponent e of every magnitude in [2^(e - 1), 2^e)."""
-    return np.where(array == 0, ZERO_EXPONENT, np.frexp(array)[1])
+    """The exponent e of every magnitude in [2^(e - 1), 2^e); of finite float64 numbers."""
+    fields = (array.view(np.int64) >> 52) & 0x7FF  # of binary64: biased by 1023, for magnitudes in [1, 2)
+    exponents = fields - 1022
+    if not fields.all():
+        small = fields == 0  # zeros, and numbers below the smallest normal one
+        exponents[small] = np.where(array[small] == 0, ZERO_EXPONENT, np.frexp(array[small])[1])
+    return exponents
 
 
 def smallest_responses(dtype: np.dtype, array: np.ndarray) -> np.ndarray:

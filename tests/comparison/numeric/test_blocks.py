@@ -45,8 +45,10 @@ def test_chunks_give_the_responses_of_the_whole(monkeypatch):
     base = np.append(rng.normal(size=98) * 10.0 ** rng.integers(-6, 6, 98), [0.0, np.inf])
     moved = [base * (1 + 1e-10 * rng.normal(size=100)) for _ in range(RUNS)]
     whole, largest = measure_blocks(base, moved), largest_finite(base)
+    elements = element_responses(whole, base.reshape(20, 5))
     monkeypatch.setattr(blocks, "CHUNK", 7)
     assert largest_finite(base) == largest
+    assert np.array_equal(element_responses(whole, base.reshape(20, 5)), elements)
     parts = measure_blocks(base, moved)
     assert (parts.largest, parts.exponents) == (whole.largest, whole.exponents)
     assert parts.blocks == pytest.approx(whole.blocks)
@@ -143,7 +145,8 @@ def test_no_element_has_more_than_the_output_as_a_whole():
 
 
 def test_magnitudes_belong_to_the_next_power_of_two():
-    assert magnitude_exponents(np.array([0.0, 1.0, 1.5, -2.0, 0.25])).tolist() == [ZERO_EXPONENT, 1, 1, 2, -1]
+    given = np.array([0.0, 1.0, 1.5, -2.0, 0.25, 2.0**-1022, 2.0**-1030])
+    assert magnitude_exponents(given).tolist() == [ZERO_EXPONENT, 1, 1, 2, -1, -1021, -1029]
 
 
 @pytest.mark.parametrize("power", [-40, 17])
