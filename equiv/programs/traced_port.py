@@ -134,7 +134,11 @@ def drop_unchanged_parameters(program: Program, table: LeafTable) -> Program:
     params = {OutputName(program.name, "state", leaf=name): leaf_input(name) for name in table.names("params")}
     asked = {output: before for output, before in params.items() if outputs[output] is not inputs[before]}
     values = number_program(program) if asked else {}
-    changed = {output for output, before in asked.items() if values[output].term != input_term(before)}
+    changed = {
+        output
+        for output, before in asked.items()
+        if values[output].term != input_term(before, inputs[before].aval.shape)
+    }
     return select_outputs(program, tuple(one for one in program.outputs if one not in params or one in changed))
 
 

@@ -85,7 +85,7 @@ def test_names_that_read_alike_are_two_keys_in_one_order():
 def test_inputs_that_read_alike_are_two_values_to_the_prover():
     """A leaf and a batch entry were one as texts, so that taking one for the other would have been proved equal."""
     assert str(leaf_input("batch/x")) == str(batch_input("x"))
-    assert input_term(leaf_input("batch/x")) != input_term(batch_input("x"))
+    assert input_term(leaf_input("batch/x"), ()) != input_term(batch_input("x"), ())
 
 
 @pytest.mark.parametrize("kind", ["leaf", "optimizer", "bookkeeping", "random"])

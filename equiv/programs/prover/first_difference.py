@@ -43,9 +43,9 @@ def find_first_differences(
     terms = [{term for _, ins, outs in steps for term in (*ins, *outs)} for steps in sides]
     # If no such equation exists, a port uses an input that the other does not use: inputs count as shared then.
     given = {
-        input_term(aliases.get(name, name)): str(aliases.get(name, name))
+        input_term(aliases.get(name, name), aval.shape): str(aliases.get(name, name))
         for program in (left, right)
-        for name in program.inputs
+        for name, aval in zip(program.inputs, program.jaxpr.in_avals, strict=True)
     }
     found = [
         _first_unmatched(steps, other) or _first_unmatched(steps, other | given.keys())

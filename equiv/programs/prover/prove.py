@@ -163,15 +163,31 @@ def prove(left: NumberedPort, right: NumberedPort, same_initial_state: frozenset
         if not ours.program.is_training:
             proofs[ours, theirs, False] = proof
     state = frozenset(left.table.names("state"))
+    moving = _outputs_of_mirrors(right)
+    after_steps = {pair: proof for pair, proof in single.items() if pair[1] not in moving}
     for cold in (False, True):
-        trained = _prove_training(left, single, state - same_initial_state if cold else frozenset())
+        trained = _prove_training(left, after_steps, state - same_initial_state if cold else frozenset())
         for name, proof in trained.items():
             proofs[name.of(TRAINING), name.of(TRAINING), cold] = proof
         for part in left.programs.parts:
-            for output, proof in _prove_after_training(left.dependencies(part), single, trained):
+            for output, proof in _prove_after_training(left.dependencies(part), after_steps, trained):
                 after = replace(output, after_training=True)
                 proofs[after, after, cold] = proof
     return proofs
+
+
+def _outputs_of_mirrors(port: NumberedPort) -> frozenset[OutputName]:
+    """The candidate's outputs that can depend on a leaf with the value of another: a step can give it one of its own.
+
+    Of the reference's such leaves the induction knows: they are among the inputs of its train step.
+    """
+    found: set[OutputName] = set()
+    if mirrored := mirrored_inputs(port.table):
+        for part in all_programs(port.programs):
+            needs = port.dependencies(part)
+            mask = needs.mask(mirrored)
+            found |= {output for output in part.outputs if needs.masks[output] & mask}
+    return frozenset(found)
 
 
 def _prove_after_training(

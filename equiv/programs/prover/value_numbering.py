@@ -207,16 +207,19 @@ def number_program(
     """
     numbering, aliases, bounds = numbering or Numbering(), aliases or {}, bounds or {}
     pairs = zip(program.inputs, program.jaxpr.in_avals, strict=True)
-    inputs = [new_term(input_term(aliases.get(name, name)), aval.shape, aval.dtype) for name, aval in pairs]
+    inputs = [new_term(input_term(aliases.get(name, name), aval.shape), aval.shape, aval.dtype) for name, aval in pairs]
     for name, value in zip(program.inputs, inputs, strict=True):
         if name.kind == "batch" and name.path in bounds:
             numbering.algebra.ranges[value.term] = 0, bounds[name.path] - 1
     return dict(zip(program.outputs, numbering.run(program.jaxpr, inputs), strict=True))
 
 
-def input_term(name: InputName) -> str:
-    """The term of a program's input; a leaf and a batch entry that read alike have different terms."""
-    return digest("input", name.kind, name.path, name.leaf)
+def input_term(name: InputName, shape: Sequence[int]) -> str:
+    """The term of a program's input; a leaf and a batch entry that read alike have different terms.
+
+    So have inputs of two shapes: a sum over all of either would be one.
+    """
+    return digest("input", name.kind, name.path, name.leaf, tuple(shape))
 
 
 def number_opaque(eqn: Any, ins: Sequence[TermView], bound: tuple[Content, ...] = ()) -> list[TermView]:

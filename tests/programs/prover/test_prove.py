@@ -22,6 +22,7 @@ def leaf(name, collection="params", copies=None):
     )
 
 
+FORWARD = tuple(f"output/{index}" for index in range(3))
 LEAVES = ("a", "b", "c", "d")
 """Of the programs made by hand: a, b and c are trained; d is state."""
 
@@ -47,7 +48,7 @@ def step(a, b, c, d, x):
 def port(forward=forward, step=step, begin=begin, table=None, float64=None):
     """One port of four leaves; its forward gives `output/0` of a, `output/1` of b and `output/2` of c and d."""
     inputs = (*LEAVES, "batch/x")
-    parts = (program("eval __call__", forward, inputs, [f"output/{index}" for index in range(3)]),)
+    parts = (program("eval __call__", forward, inputs, FORWARD),)
     start = program("begin", begin, LEAVES, LEAVES)
     train = program("step", step, inputs, (*LEAVES, "loss"))
     table = table or LeafTable("some", (leaf("a"), leaf("b"), leaf("c"), leaf("d", "state")))
@@ -69,6 +70,35 @@ AFTER = {f"after training, {place}" for place in EVERY}
 def test_ports_that_are_one_program_are_proved_everywhere():
     assert proved(port(), port()) == (EVERY | TRAINED | AFTER, TRAINED | AFTER)
     assert set(prove(port(), port(), frozenset(("d",))).values()) == {Proof("proved")}
+
+
+def test_inputs_of_other_shapes_are_other_inputs():
+    """A sum over all of either would be the same."""
+
+    def summing(shape):
+        part = make_program("eval __call__", jax.make_jaxpr(jnp.sum)(np.zeros(shape)), ["a"], ["output"])
+        return NumberedPort(
+            Programs("some", False, (part,), None, None), LeafTable("some", (leaf("a"),)), lambda _: None
+        )
+
+    assert not prove(summing((2, 3)), summing((3, 2)), frozenset())
+    assert prove(summing((2, 3)), summing((2, 3)), frozenset())
+
+
+def test_what_a_step_makes_of_a_mirror_is_not_proved_to_stay():
+    """Given d's value, e computes the same in one step; after it, e has a value of its own."""
+    leaves = (leaf("a"), leaf("b"), leaf("c"), leaf("d", "state"), leaf("e", "state", "d"))
+    inputs = (*LEAVES, "e", "batch/x")
+    parts = (program("eval __call__", lambda a, b, c, d, e, x: forward(a, b, c, e, x), inputs, FORWARD),)
+    start = program("begin", lambda *values: values, (*LEAVES, "e"), (*LEAVES, "e"))
+    train = program(
+        "step", lambda a, b, c, d, e, x: (*step(a, b, c, e, x)[:4], e + 2, jnp.sin(a)), inputs, (*LEAVES, "e", "loss")
+    )
+    mirroring = NumberedPort(Programs("some", False, parts, start, train), LeafTable("some", leaves), lambda _: None)
+    warm, cold = proved(port(), mirroring)
+    lost = {"train: d", "after training, eval __call__: output/2"}
+    assert (EVERY | TRAINED | AFTER) - warm == lost
+    assert (TRAINED | AFTER) - cold == lost
 
 
 def test_a_leaf_that_trains_otherwise_unproves_its_dependents_only():
