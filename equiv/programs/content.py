@@ -135,9 +135,8 @@ def read_operation(eqn: Any, without: frozenset[str] = frozenset()) -> Content:
     reader, own = ContentReader(), is_jax_primitive(eqn.primitive)
     params = {key: value for key, value in eqn.params.items() if not (own and key in without)}
     # What reads or changes something outside gives another result each time it runs.
-    acts = eqn.primitive.name in STATEFUL or not all(map(is_axis_effect, eqn.effects))
-    outside = (fresh_symbol(),) if acts else ()
-    return (reader.read(eqn.primitive), reader.read_parameters(params), *outside)
+    pure = eqn.primitive.name not in STATEFUL and all(map(is_axis_effect, eqn.effects))
+    return (reader.read(eqn.primitive), reader.read_parameters(params), *(() if pure else (fresh_symbol(),)))
 
 
 def name_by_code(value: Any) -> Content:

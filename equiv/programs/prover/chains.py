@@ -60,8 +60,7 @@ def find_chains(jaxpr: Any) -> frozenset[Any]:
 
 
 def _is_addition(eqn: Any) -> bool:
-    aval = eqn.outvars[0].aval
-    return eqn.primitive.name in ADDITIONS and "float" in dtype_name(aval.dtype)
+    return eqn.primitive.name in ADDITIONS and "float" in dtype_name(eqn.outvars[0].aval.dtype)
 
 
 def put_off(eqn: Any, ins: Sequence[TermView]) -> PartialSum:

@@ -108,7 +108,7 @@ class Numbering(Interpreter[TermView]):
 
     def equation(self, eqn: Any, ins: list[TermView]) -> list[TermView]:
         """Name the results of an equation that is no call and no loop."""
-        if self.later and eqn.outvars[0] in self.later:
+        if self.later and self.later.issuperset(eqn.outvars[:1] or [None]):
             return [put_off(eqn, ins)]
         if any(isinstance(one, PartialSum) for one in ins):
             terms = all_operands(ins)

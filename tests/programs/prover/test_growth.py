@@ -85,6 +85,18 @@ def test_a_norm_of_gradients_has_all_of_them():
     assert not prove_programs(side(left), side(clipped(12, lambda leaves: leaves[:-1])))
 
 
+def test_an_equation_without_results_is_no_step_of_a_sum():
+    def printed(*leaves):
+        total = sum(leaves)
+        jax.debug.print("{}", total)
+        return total
+
+    structs = [jax.ShapeDtypeStruct((3,), "float32")] * 12
+    closed = jax.make_jaxpr(printed)(*structs)
+    program = make_program("call", closed, [f"a{n}" for n in range(12)], ["output/0"])
+    assert number_program(program, Numbering(Algebra(EVERY_REWRITE)))
+
+
 def side(program):
     """A port of one program."""
     return NumberedPort(Programs("some", False, (program,), None, None), LeafTable("some", ()), lambda _: None)
