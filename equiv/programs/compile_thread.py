@@ -1,10 +1,10 @@
 """Background threads for compilation: XLA releases the GIL while it compiles."""
 
-import ctypes
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from equiv.programs.freed_memory import return_freed_memory
 
 T = TypeVar("T")
 
@@ -32,14 +32,3 @@ def run_in_background(function: Callable[[], T], short: bool = False) -> Callabl
             return_freed_memory()
 
     return (_SHORT_JOBS if short else _LONG_JOBS).submit(run).result
-
-
-def return_freed_memory() -> None:
-    """Return to the machine what was freed, where the C library is glibc: it keeps it otherwise.
-
-    After the train step of a decoder of 12 layers is compiled, that is 110 MiB (jax 0.10.2, glibc 2.36).
-    """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)

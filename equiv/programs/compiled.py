@@ -18,6 +18,7 @@ from equiv.programs.exercise import (
     Site,
     merge_observed,
 )
+from equiv.programs.freed_memory import return_freed_memory
 from equiv.programs.jaxpr import count_equations, visit_equations
 from equiv.programs.joined_programs import (
     NamedCarry,
@@ -293,6 +294,7 @@ def _stream_parts(executable: Executable, inputs: dict[str, Any]) -> Iterator[tu
     if training is None or step is None:
         return
     del part
+    return_freed_memory()
     with jax.enable_x64(executable.programs.float64):
         carry = training.begin(inputs.pop("variables"))
     scanned = scanned_inputs(step, inputs)
@@ -306,6 +308,7 @@ def _stream_parts(executable: Executable, inputs: dict[str, Any]) -> Iterator[tu
         del outputs, found
         yield part, observed
         del part  # before the next step
+        return_freed_memory()
 
 
 def _with_sites(sites: Sequence[Site], found: OutputsAndStatistics) -> tuple[Any, Sequence[Site], list[Any]]:

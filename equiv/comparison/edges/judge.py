@@ -97,17 +97,18 @@ def _judge_streamed(
         streamed = twice
     found: dict[OutputName, EdgeDifference | None] = {}
     places: dict[OutputName, int] = {}
-    for pair, wide in stream_parts(native, float64) if streamed else ():
+    runs = [native, *((float64,) if float64 is not None and twice else ())]
+    for pair in stream_parts(*runs) if streamed else ():
         for output in streamed & pair[0].keys() & pair[1].keys():
             arrays = pair[0][output], pair[1][output]
-            both = (wide[0][output], wide[1][output]) if output in twice else None
+            both = (pair[2][output], pair[3][output]) if output in twice else None
             largest = native.ours.large[output].largest, float64.ours.large[output].largest if float64 else 0.0
             first = places.get(output, 0)
             places[output] = first + (len(arrays[0]) if arrays[0].ndim else 0)
             part = _judge_arrays(comparison, edge, output, arrays, both, largest)
             found[output] = _join(found.get(output), part, first, prod(native.ours.large[output].shape))
             del arrays, both
-        del pair, wide  # before the next part is computed
+        del pair  # before the next part is computed
     return found
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from equiv.comparison.numeric.arrays import ArrayPair
 from equiv.comparison.numeric.blocks import split_arrays
 from equiv.comparison.numeric.budgets import add_distance, output_budgets
 from equiv.comparison.numeric.difference import Difference, is_decided_natively, make_finding, worst_element
 from equiv.comparison.numeric.held_outputs import HeldOutputs, LargeOutput, run_in_step
 from equiv.comparison.observation import Comparison, Outputs, PortOutputs, Sample
+from equiv.core.budget import Responses
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.output_name import OutputName
 from equiv.core.results import Finding
@@ -85,30 +85,46 @@ def _fold_probe(
     alone = {output for output in shared if _is_native_alone(comparison, probe, output, ours, theirs)}
     distances = comparison.noise.from_float64.get(probe, {})
     twice = (shared - alone) & float64.shared() & distances.keys() if float64 is not None else set[OutputName]()
-    worst: dict[OutputName, Difference] = {}
-    judges: dict[OutputName, Difference] = {}
-    places: dict[OutputName, int] = {}
-    for pair, wide in stream_parts(native, float64 if twice else None):
-        for output in (alone | twice) & pair[0].keys() & pair[1].keys():
-            arrays = [one[output] for one in (*pair, *(wide if output in twice else ()))]
-            for chunks in split_arrays(arrays):
-                first = places.get(output, 0)
-                places[output] = first + chunks[0].size
-                largest = native.ours.large[output].largest
-                budgets = output_budgets(comparison, probe, output, (chunks[0], chunks[1]), False, largest)
-                if output in twice and float64 is not None:
-                    budgets = add_distance(budgets, distances[output], chunks[0], largest)
-                    found = _worst_in_float64(comparison, probe, output, (chunks[2], chunks[3]), float64)
-                    judges[output] = _join(judges.get(output), found, first)
-                worst[output] = _join(worst.get(output), worst_element((chunks[0], chunks[1]), budgets), first)
-            del arrays
-        del pair, wide
+    # One precision after the other: two runs are in memory at once, and no more.
+    worst = _find_worst(comparison, probe, native, alone | twice, {output: distances[output] for output in twice})
+    judges = _find_worst(comparison, probe, float64, twice) if float64 is not None else {}
     for output, found in worst.items():
-        shape = native.ours.large[output].shape
-        judge = _with_index(judges[output], shape) if output in judges else None
-        finding = make_finding(output, _with_index(found, shape), judge, comparison)
+        finding = make_finding(output, found, judges.get(output), comparison)
         if finding.grade in FOLDED_GRADES:
             yield output, replace(finding, place=str(output), probe=probe, output=output)
+
+
+def _find_worst(
+    comparison: Comparison,
+    probe: str,
+    runs: RunPair,
+    outputs: set[OutputName],
+    distances: Mapping[OutputName, Responses] | None = None,
+) -> dict[OutputName, Difference]:
+    """Find the worst elements of large outputs in one precision.
+
+    Args:
+        comparison: of which the noise is used.
+        probe: the probe.
+        runs: the runs of both ports.
+        outputs: those that are compared.
+        distances: how far the reference's native values are from those in float64; None: these are in float64.
+    """
+    worst: dict[OutputName, Difference] = {}
+    places: dict[OutputName, int] = {}
+    for pair in stream_parts(runs) if outputs else ():
+        for output in outputs & pair[0].keys() & pair[1].keys():
+            for chunk, other in split_arrays([one[output] for one in pair]):
+                first = places.get(output, 0)
+                places[output] = first + chunk.size
+                largest, arrays = runs.ours.large[output].largest, (chunk, other)
+                budgets = output_budgets(comparison, probe, output, arrays, distances is None, largest)
+                if distances and output in distances:
+                    budgets = add_distance(budgets, distances[output], chunk, largest)
+                worst[output] = _join(worst.get(output), worst_element(arrays, budgets), first)
+        del pair  # before the next part is computed
+    shapes = {output: runs.ours.large[output].shape for output in worst}
+    return {output: _with_index(found, shapes[output]) for output, found in worst.items()}
 
 
 def pair_runs(ours: Outputs | None, theirs: Outputs | None) -> RunPair | None:
@@ -122,23 +138,13 @@ def _is_native_alone(comparison: Comparison, probe: str, output: OutputName, our
     return missing or is_decided_natively(comparison, output, probe, output)
 
 
-def stream_parts(
-    native: RunPair, float64: RunPair | None
-) -> Iterator[tuple[tuple[Outputs, Outputs], tuple[Outputs, Outputs]]]:
-    """Run both ports in step, and yield their parts in both precisions."""
-    runs = [native.ours, native.theirs, *((float64.ours, float64.theirs) if float64 else ())]
-    for parts in run_in_step(run.stream() for run in runs):
+def stream_parts(*pairs: RunPair) -> Iterator[list[Outputs]]:
+    """Run both ports in step, and yield their parts: of the reference and of the candidate, for each pair."""
+    for parts in run_in_step(run.stream() for pair in pairs for run in (pair.ours, pair.theirs)):
         outputs = [part for part, _ in parts]
         del parts[:]
-        yield (outputs[0], outputs[1]), (outputs[2], outputs[3]) if float64 else ({}, {})
+        yield outputs
         del outputs
-
-
-def _worst_in_float64(
-    comparison: Comparison, probe: str, output: OutputName, arrays: ArrayPair, runs: RunPair
-) -> Difference:
-    budgets = output_budgets(comparison, probe, output, arrays, True, runs.ours.large[output].largest)
-    return worst_element(arrays, budgets)
 
 
 def _join(before: Difference | None, part: Difference, first: int) -> Difference:
