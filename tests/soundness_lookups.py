@@ -1,17 +1,13 @@
-"""Operations for the random programs: lookups by an index or a mask, every n-th element, shared heads, `shard_map`.
+"""Operations for the random programs: lookups by an index or a mask, every n-th element, shared heads.
 
 As in `soundness_programs`, each function makes one random operation on values of `pool`, and a twin of it differs in
-one choice: another axis, another way to look up, another order of repeated heads, another collective.
+one choice: another axis, another way to look up, another order of repeated heads.
 """
-
-import functools
 
 import jax
 from jax import lax
 from jax import numpy as jnp
 from soundness_operations import SIZE, pick
-
-P = jax.sharding.PartitionSpec
 
 
 def squares(pool):
@@ -156,43 +152,6 @@ def shared_heads(rng, pool):
     if wanted == 1:
         return jnp.max(logits(k), pick(rng, (0, 1)))
     return jax.grad(lambda a: jnp.sum(jnp.sin(logits(a))))(k)
-
-
-@functools.cache
-def mesh():
-    """A mesh of as many devices as rows, or of one."""
-    devices = jax.devices()[:SIZE] if len(jax.devices()) >= SIZE else jax.devices()[:1]
-    return jax.make_mesh((len(devices),), ("d",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
-
-
-def sharded(rng, pool):
-    """A `shard_map` of two operands that communicates; or its derivative."""
-    x, y = (pick(rng, squares(pool)) for _ in range(2))
-    specs = [pick(rng, (P("d"), P("d", None), P(None, "d"), P())) for _ in range(2)]
-    out = pick(rng, (P("d"), P(None, "d"), P()))
-    size = mesh().devices.size
-
-    def body(a, b):
-        ways = (
-            lambda v: v,
-            lambda v: lax.psum(v, "d"),
-            lambda v: lax.pmax(v, "d"),
-            lambda v: v * (1 + lax.axis_index("d")),
-            lambda v: lax.ppermute(v, "d", [(at, (at + 1) % size) for at in range(size)]),
-            lambda v: lax.psum(v * 2, "d"),
-            lambda v: v.sum(),
-        )
-        one, other = pick(rng, ways)(a), pick(rng, ways)(b)
-        made = pick(rng, (lax.add, lax.mul))(jnp.sum(one), jnp.sum(other)) + pick(rng, (one, one, 2 * one))
-        return jnp.broadcast_to(made, a.shape)
-
-    def run(a, b):
-        return jax.shard_map(body, mesh=mesh(), in_specs=tuple(specs), out_specs=out, check_vma=False)(a, b)
-
-    made = run(x, y)
-    if made.shape != (SIZE, SIZE):
-        return x
-    return jax.grad(lambda a: jnp.sum(jnp.sin(run(a, y))))(x) if rng.integers(3) == 0 else made
 
 
 LOOKUPS = (looked_up_rows, looked_up_rows, looked_up_cubes, losses, every_nth, shared_heads)
