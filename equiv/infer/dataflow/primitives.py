@@ -97,8 +97,8 @@ def _transpose_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes:
 def _transpose_value(value: BlockedValue, permutation: Sequence[int]) -> BlockedValue:
     order = tuple(map(int, permutation))
     cells = map_views(value.cells, lambda view: transpose_view(view, order)).transpose(order)
-    shape, cuts, origins = (tuple(one[axis] for axis in order) for one in (value.shape, value.cuts, value.origins))
-    return BlockedValue(shape, cells, cuts, origins)
+    shape, cuts = tuple(value.shape[axis] for axis in order), tuple(value.cuts[axis] for axis in order)
+    return BlockedValue(shape, cells, cuts, tuple(value.origins[axis] for axis in order))
 
 
 def _broadcast_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
