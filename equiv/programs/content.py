@@ -385,7 +385,7 @@ RULES: tuple[tuple[Callable[[Any], bool], Rule], ...] = (
         _has_type(jax.sharding.PartitionSpec),
         lambda reader, value: (
             "partition",
-            *reader.read_all(value),
+            *reader.read_all(value.partitions),
             "reduced",
             reader.read_all((value.unreduced, value.reduced)),
         ),

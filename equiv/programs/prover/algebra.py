@@ -81,7 +81,7 @@ class Algebra:
         contents: mask that no input decides to its view of the term that is named by content.
         positions: term that counts from 0 along its one axis to its size.
         one_hot: mask that is true at one place at most of an axis to that axis and the index.
-        exponentials: results of `exp`.
+        exponentials: results of `exp` of real numbers.
         maximal: maxima over axes.
         finite: whether a maximum is finite to that maximum.
         masked: masked logits to the mask and the logits, and whether what is in place of the others is far below them.

@@ -13,7 +13,7 @@ from jax.extend import core
 
 from equiv.programs.content import digest
 from equiv.programs.jaxpr import open_jaxpr
-from equiv.programs.primitives import ADDITIONS
+from equiv.programs.primitives import ADDITIONS, is_jax_primitive
 from equiv.programs.prover.terms import TermView, dtype_name, new_term
 
 LONG_CHAIN = 8
@@ -60,7 +60,8 @@ def find_chains(jaxpr: Any) -> frozenset[Any]:
 
 
 def _is_addition(eqn: Any) -> bool:
-    return eqn.primitive.name in ADDITIONS and "float" in dtype_name(eqn.outvars[0].aval.dtype)
+    name, outs = eqn.primitive.name, eqn.outvars
+    return name in ADDITIONS and is_jax_primitive(eqn.primitive) and "float" in dtype_name(outs[0].aval.dtype)
 
 
 def put_off(eqn: Any, ins: Sequence[TermView]) -> PartialSum:
@@ -68,6 +69,12 @@ def put_off(eqn: Any, ins: Sequence[TermView]) -> PartialSum:
     aval = eqn.outvars[0].aval
     named = new_term(digest("partial sum", sorted(one.name for one in ins)), aval.shape, aval.dtype)
     return PartialSum(named.term, named.axes, named.shape, named.dtype, None, tuple(ins))
+
+
+def as_written(eqn: Any, ins: Sequence[TermView]) -> TermView:
+    """The end of a chain, which is named by its steps: what uses it is no step, and does not add up its terms."""
+    named = put_off(eqn, ins)
+    return TermView(named.term, named.axes, named.shape, named.dtype)
 
 
 def all_operands(ins: Sequence[TermView]) -> list[TermView]:

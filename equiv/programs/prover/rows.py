@@ -185,11 +185,13 @@ def _sum_of_rows(
 
 
 def _may_look_up(algebra: Algebra, index: TermView, size: int) -> bool:
-    """Whether an index is in range, known or by the rewrite, which is recorded."""
+    """Whether an index is in range, known or by the rewrite, which is recorded; and its dtype has all positions."""
+    if size < 2 or number_positions(algebra, size, index.dtype) is None:
+        return False
     known = is_within(algebra, index, size)
     if not known and IN_RANGE in algebra.rules:
         algebra.applied.add(IN_RANGE)
-    return size > 1 and (known or IN_RANGE in algebra.rules)
+    return known or IN_RANGE in algebra.rules
 
 
 def _one_hot(

@@ -41,6 +41,9 @@ def number_shard_map(
     params = eqn.params
     if params.keys() != MADE_OF:
         return None
+    # Of what is not summed up yet, every device has a part of each element.
+    if any(spec.unreduced or spec.reduced for name in ("in_specs", "out_specs") for spec in params[name]):
+        return None
     body, consts = open_jaxpr(params["jaxpr"])
     if len(body.constvars) != len(consts) or eqn.effects:
         return None
@@ -72,15 +75,12 @@ def _axis_names(spec: Any) -> list[tuple[Any, ...]]:
 
 def _division(mesh: Content, spec: Any) -> str:
     """A name for how an array is divided over the devices of a mesh."""
-    reader = ContentReader()
-    return digest("division", mesh, reader.read(_axis_names(spec)), reader.read_all((spec.unreduced, spec.reduced)))
+    return digest("division", mesh, ContentReader().read(_axis_names(spec)))
 
 
 def _is_whole(params: dict[str, Any], spec: Any, axes: Sequence[Any]) -> bool:
     """Whether a result has all that its parts have: over axes that do not divide it they are equal on every device."""
     # Without the check a body may return different parts there, of which the result has one.
-    if spec.unreduced:
-        return False
     return params["check_vma"] or {name for names in _axis_names(spec) for name in names} >= set(axes)
 
 

@@ -28,7 +28,7 @@ from equiv.programs.primitives import (
 from equiv.programs.program import Program
 from equiv.programs.prover import loops, rules
 from equiv.programs.prover.algebra import Algebra
-from equiv.programs.prover.chains import PartialSum, all_operands, find_chains, put_off
+from equiv.programs.prover.chains import PartialSum, all_operands, as_written, find_chains, put_off
 from equiv.programs.prover.conditions import REORDERED_SUMS
 from equiv.programs.prover.digits import has_digits, reshape_digits
 from equiv.programs.prover.joined import join_elementwise
@@ -114,7 +114,7 @@ class Numbering(Interpreter[TermView]):
             terms = all_operands(ins)
             # No rewrite is made of what is not finite: it is named as it is written.
             infinite = any(map(is_infinite, terms))
-            return [put_off(eqn, ins) if infinite else _number_long_sum(self.algebra, terms, eqn.outvars[0].aval)]
+            return [as_written(eqn, ins) if infinite else _number_long_sum(self.algebra, terms, eqn.outvars[0].aval)]
         outs = self._name_results(eqn, ins)
         if len(outs) == 1 and is_jax_primitive(eqn.primitive):
             record_array(self.algebra.arrays, eqn, ins, outs[0])
@@ -313,7 +313,7 @@ def _name_elementwise(algebra: Algebra, name: str, params: dict[str, Any], ins: 
     extra = relevant_params(params) if name not in ("square", "convert_element_type") else []
     result = apply_elementwise((name, extra), ins, aval.shape, dtype, name in COMMUTATIVE)
     record_index(algebra, name, ins, result)
-    if name == "exp":
+    if name == "exp" and "float" in dtype:  # a complex one has no sign
         algebra.exponentials.add(result.term)
     if name == "is_finite":
         record_finite(algebra, ins, result)

@@ -188,3 +188,11 @@ def test_known_rows_are_slices_without_a_rewrite(pair):
 def test_other_known_rows_are_others(one, other):
     rules = ALL - {IN_RANGE}
     assert names(one, (TABLE,), rules)[0] != names(other, (TABLE,), rules)[0]
+
+
+def test_an_index_too_narrow_for_the_rows_is_looked_up():
+    """Positions in the index's own dtype, which the one-hot mask would compare it with, are not all of them."""
+    shapes = (((300, 3), "float32"), ((4,), "uint8"))
+    clipped, filled = (lambda t, i, mode=mode: jnp.take(t, i, axis=0, mode=mode) for mode in ("clip", "fill"))
+    assert names(clipped, shapes)[0] == names(filled, shapes)[0]
+    assert names(clipped, shapes)[0] != names(lambda t, i: clipped(t, i[::-1]), shapes)[0]

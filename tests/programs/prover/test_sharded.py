@@ -107,3 +107,21 @@ def test_a_rewrite_holds_on_every_device():
     one, other = total(lambda x: x * 2 + x), total(lambda x: 3 * x)
     assert names(one) != names(other)
     assert names(one, frozenset(CONDITIONS)) == names(other, frozenset(CONDITIONS))
+
+
+def test_a_part_of_each_element_is_no_whole():
+    """What is not summed up over the devices yet is a symbol."""
+    mesh = AbstractMesh((4,), ("x",), axis_types=(AxisType.Explicit,))
+
+    def unreduced(number):
+        def each(x):
+            return lax.pcast(number * x, "x", to="unreduced")
+
+        def function(x):
+            with jax.sharding.use_abstract_mesh(mesh):
+                return jax.shard_map(each, in_specs=ROWS, out_specs=P(unreduced={"x"}))(jax.sharding.reshard(x, ROWS))
+
+        return function
+
+    assert names(unreduced(2)) == names(unreduced(2))
+    assert names(unreduced(2)) != names(unreduced(3))
