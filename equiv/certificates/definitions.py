@@ -328,7 +328,7 @@ class Definitions:
 
 
 LEAVES: dict[str, Callable[[tuple[Any, ...]], Any]] = {
-    "input": lambda parts: list(parts[1:]),
+    "input": lambda parts: list(parts[1:4]),
     "number": lambda parts: parts[2].hex(),
     "array": lambda parts: hash_bytes(parts[3]),
     "key": lambda parts: hash_content(parts[0]),
