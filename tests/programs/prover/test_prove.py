@@ -85,7 +85,7 @@ def test_inputs_of_other_shapes_are_other_inputs():
     assert prove(summing((2, 3)), summing((2, 3)), frozenset())
 
 
-def test_what_a_step_makes_of_a_mirror_is_not_proved_to_stay():
+def test_what_a_step_makes_of_a_mirror_may_move():
     """Given d's value, e computes the same in one step; after it, e has a value of its own."""
     leaves = (leaf("a"), leaf("b"), leaf("c"), leaf("d", "state"), leaf("e", "state", "d"))
     inputs = (*LEAVES, "e", "batch/x")
