@@ -3,7 +3,7 @@
 Run it with `python tests/tamper_run.py [TAMPERINGS] [FIRST_SEED]`; a shorter run is a test (`test_check.py`).
 
 Every proof of every case under `cases` is certified, or the reason is told. Then the certificates of some of them are
-changed at random places, and programs of theirs are changed and proved anew. What the checker accepts has to be true by
+changed at random places; programs too, and proved again. What the checker accepts has to be true by
 an oracle that evaluates both programs (`tampering/oracle.py`).
 """
 
@@ -29,7 +29,7 @@ TAMPERED = {
 """Cases whose certificates are tampered with, a line, state, loops, rewrites: how many of a hundred tamperings."""
 
 FORGED = 10
-"""Of so many tamperings one is a changed program that is proved anew."""
+"""Of so many tamperings one is a changed program that is proved again."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ from tampering.certificates import claims_of, program_of
 from tampering.evaluate import evaluate
 
 TOLERANCE = {False: 1e-4, True: 1e-9}
-"""How far numbers of equal programs may be apart, of their scale, by whether they are float64."""
+"""How far numbers of equal programs may differ, of their scale, by whether they are float64."""
 
 
 def random_arrays(program, aliases, seed):

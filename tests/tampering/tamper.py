@@ -33,7 +33,7 @@ def tamper(original, seed):
 
 
 def forge(original, seed):
-    """Change a program of the candidate at random and let the writer make the proof anew: what becomes of it.
+    """Change a program of the candidate at random and let the writer make the proof again: what becomes of it.
 
     The steps are those of the changed programs, as far as the prover knows them; the claims are as before.
     """
@@ -57,8 +57,8 @@ def forge(original, seed):
         programs = [describe_program(one, side, proof["precision"]) for side, one in enumerate(both)]
         names = [[one["side"], one["name"], "native"] for one in programs if proof["precision"] != "native"]
         programs += [one for one in original.data["programs"] if [one["side"], one["name"], one["precision"]] in names]
-        anew, _ = write_proof(tuple(both), programs, tuple(proof["rewrites"]), proof["pairs"], mirrored)
+        again, _ = write_proof(tuple(both), programs, tuple(proof["rewrites"]), proof["pairs"], mirrored)
     except (EquivError, Refused):
         return said, "refused"  # by the checker's own walk, which the writer uses
-    data = {**original.data, "programs": programs, "proofs": [anew], "training": []}
+    data = {**original.data, "programs": programs, "proofs": [again], "training": []}
     return said, judge(original, data, known)

@@ -159,21 +159,21 @@ def _judge_arrays(
     probe = edge.probe.name
     lone = np.zeros(native[0].shape, bool)
     if str(native[0].dtype) not in FLOAT_DTYPES:
-        apart = native[0] != native[1]
+        differs = native[0] != native[1]
         if float64 is not None and float64[0].shape == native[0].shape:
-            apart &= float64[0] != float64[1]
-        errors, budgets = np.abs(native[0].astype("float64") - native[1].astype("float64")), np.zeros(apart.shape)
-        ratios = np.where(apart, np.inf, 0.0)
+            differs &= float64[0] != float64[1]
+        errors, budgets = np.abs(native[0].astype("float64") - native[1].astype("float64")), np.zeros(differs.shape)
+        ratios = np.where(differs, np.inf, 0.0)
     else:
-        apart, lone = _differences(comparison, edge, output, native, float64, largest)
+        differs, lone = _differences(comparison, edge, output, native, float64, largest)
         wide = float64 is not None and not lone.any()
         judged = float64 if wide and float64 is not None else native
         limits = output_budgets(comparison, probe, output, judged, wide, largest[wide])
         budgets, errors = limits.elements, finite_difference(*(one.astype("float64") for one in judged))
         ratios = np.where(lone, np.inf, over_budget(errors, budgets))
-    if not apart.any():
+    if not differs.any():
         return None
-    index = np.unravel_index(int(np.argmax(np.where(apart, ratios, -1.0))), apart.shape)
+    index = np.unravel_index(int(np.argmax(np.where(differs, ratios, -1.0))), differs.shape)
     shown = [_element_text(array[index]) for array in native]
     finite = bool(np.isfinite(errors[index]))
     finding = Finding(
@@ -192,7 +192,7 @@ def _judge_arrays(
         factor=comparison.case.budget_factor,
         output=output,
     )
-    return EdgeDifference(finding, edge, int(apart.sum()), int(apart.size), bool(lone[index]))
+    return EdgeDifference(finding, edge, int(differs.sum()), int(differs.size), bool(lone[index]))
 
 
 def _element_text(value: np.generic) -> str:
@@ -219,15 +219,15 @@ def _differences(
     lone = (finite[0] != finite[1]) & (np.where(finite[0], np.abs(wide[0]), np.abs(wide[1])) <= ordinary)
     both = finite[0] & finite[1]
     error = np.where(both, finite_difference(*wide), 0.0)
-    apart = error > output_budgets(comparison, probe, output, native, False, largest[0]).elements
+    differs = error > output_budgets(comparison, probe, output, native, False, largest[0]).elements
     if float64 is not None:
         exact = finite_difference(*float64)
         limits = output_budgets(comparison, probe, output, float64, True, largest[1]).elements
         if not edge.overflows:
             lone &= np.isfinite(float64[0]) != np.isfinite(float64[1])
         with np.errstate(invalid="ignore"):
-            apart &= (exact > limits) & (exact >= error / 2)
-    return apart | lone, lone
+            differs &= (exact > limits) & (exact >= error / 2)
+    return differs | lone, lone
 
 
 def _largest_of(dtype: np.dtype) -> float:

@@ -215,7 +215,7 @@ def number_program(
 
 
 def input_term(name: InputName, shape: Sequence[int]) -> str:
-    """The term of a program's input; a leaf and a batch entry that read alike have different terms.
+    """The term of a program's input; a leaf and a batch entry of one path have different terms.
 
     So have inputs of two shapes: a sum over all of either would be one.
     """

@@ -269,7 +269,7 @@ def run_files(*files: CaseFile) -> RunResult:
     return result
 
 
-def told(text: str, *words: str) -> None:
+def says(text: str, *words: str) -> None:
     """One line that ends with what to do, is not about an accident of ours, and holds the words."""
     assert "\n" not in text, text
     assert "Traceback" not in text, text

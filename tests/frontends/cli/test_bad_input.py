@@ -16,7 +16,7 @@ from frontends.cli.bad_cases import (
     H,
     Y,
     run_files,
-    told,
+    says,
     write,
 )
 
@@ -45,7 +45,7 @@ def only(case: CaseResult, check: str, candidate: str = "linen") -> str:
 @pytest.mark.parametrize(("changes", "words"), UNUSABLE.values(), ids=UNUSABLE)
 def test_an_unusable_case_says_why_and_is_trouble(tmp_path: Path, changes: list[Change], words: list[str]):
     case, code = run_one(tmp_path, *changes)
-    told(case.problem, *words)
+    says(case.problem, *words)
     assert case.candidates == ()
     assert code == 2
 
@@ -57,7 +57,7 @@ def test_an_unusable_case_says_why_and_is_trouble(tmp_path: Path, changes: list[
 )
 def test_a_file_without_a_case_is_asked_for_one(tmp_path: Path, source: str, words: str):
     case, code = run_one(tmp_path, source=source)
-    told(case.problem, words, "End the file with CASE = Case(...)")
+    says(case.problem, words, "End the file with CASE = Case(...)")
     assert code == 2
 
 
@@ -65,10 +65,10 @@ def test_a_file_without_a_case_is_asked_for_one(tmp_path: Path, source: str, wor
 def test_an_unusable_builder_or_row_says_why_and_is_trouble(tmp_path: Path, changes: list[Change], words: list[str]):
     case, code = run_one(tmp_path, *changes)
     if case.problem:
-        told(case.problem, *words)
+        says(case.problem, *words)
     else:
         (candidate,) = case.candidates
-        told(findings(case, candidate, "error")[0].note, *words)
+        says(findings(case, candidate, "error")[0].note, *words)
         assert case.verdicts == {candidate: "error"}
         assert {check.grade for check in case.checks} == {"error", "blocked"}
     assert code == 2
@@ -89,7 +89,7 @@ def test_one_builder_that_raises_leaves_the_other_candidate_alone(tmp_path: Path
 def test_a_missing_library_is_not_run_and_others_are(tmp_path: Path):
     case, code = run_one(tmp_path, ALL_THREE, ("import flax.linen as nn", "import nonexistent_library"))
     (finding,) = findings(case, "linen", "not run")
-    told(finding.note, "linen: building the model needs nonexistent_library, which is not installed here. Install it.")
+    says(finding.note, "linen: building the model needs nonexistent_library, which is not installed here. Install it.")
     assert case.verdicts == {"linen": "inconclusive", "nnx": "same"}
     assert code == 3
 
@@ -123,7 +123,7 @@ def test_a_loss_not_finite_in_both_is_an_error(tmp_path: Path):
     first = findings(case, "linen", "error")[0]
     assert first.place == "gradient __call__: loss"
     assert (first.reference, first.candidate, first.nonfinite) == ("nan", "nan", (1, 1))
-    told(first.note, "both ports give values that are not finite (haiku 1 of 1, linen 1 of 1)", "Keep the model finite")
+    says(first.note, "both ports give values that are not finite (haiku 1 of 1, linen 1 of 1)", "Keep the model finite")
     assert not findings(case, "linen", "refuted")
     assert code == 2
 
@@ -159,14 +159,14 @@ def test_a_model_without_float64_is_judged_natively_with_the_reason(tmp_path: Pa
     finding = next(one for one in findings(case, "linen", "rounding") if one.place == "call __call__: output")
     assert finding.precision == "native"
     assert 0 < finding.ratio <= 1
-    told(finding.note, f"no float64 run: {side}: tracing in float64 raised TypeError: only float32 here", "bad.py:")
+    says(finding.note, f"no float64 run: {side}: tracing in float64 raised TypeError: only float32 here", "bad.py:")
     assert code == 0
 
 
 @pytest.mark.parametrize(("step", "words"), STEP_TROUBLE.values(), ids=STEP_TROUBLE)
 def test_a_train_step_that_cannot_be_used_says_why(tmp_path: Path, step: str, words: list[str]):
     case, code = run_one(tmp_path, (RETURN, step))
-    told(findings(case, "linen", "error")[0].note, *words)
+    says(findings(case, "linen", "error")[0].note, *words)
     assert code == 2
 
 
@@ -185,7 +185,7 @@ CALLBACK = """failing = jax.pure_callback(lambda: 1 / 0, jax.ShapeDtypeStruct(()
 
 def test_a_draw_in_a_while_loop_is_refused_with_reason(tmp_path: Path):
     case, code = run_one(tmp_path, (Y, LOOP))
-    told(
+    says(
         findings(case, "linen", "error")[0].note,
         "a random draw inside while at ",
         "bad.py:",
@@ -196,7 +196,7 @@ def test_a_draw_in_a_while_loop_is_refused_with_reason(tmp_path: Path):
 
 def test_a_model_that_fails_when_run_says_what_it_raised(tmp_path: Path):
     case, code = run_one(tmp_path, (Y, CALLBACK))
-    told(
+    says(
         findings(case, "linen", "error")[0].note, "linen: running raised ", "ZeroDivisionError: division by zero. Fix "
     )
     assert code == 2
@@ -216,10 +216,10 @@ def test_a_message_names_the_line_of_the_case_file(tmp_path: Path, changes: list
     path = tmp_path / "bad.py"
     lines = enumerate(path.read_text().splitlines(), 1)
     number = next(number for number, text in lines if "raise ValueError('planted')" in text)
-    told(case.problem, "raised ValueError: planted.")
-    told(case.problem, f"Fix {path}:{number}.")
+    says(case.problem, "raised ValueError: planted.")
+    says(case.problem, f"Fix {path}:{number}.")
 
 
 def test_the_deepest_line_of_the_case_file_is_named(tmp_path: Path):
     case, _ = run_one(tmp_path, ("import random", "def fail():\n    raise ValueError"), (H, "return fail()"))
-    told(case.problem, f"Fix {tmp_path / 'bad.py'}:5.")
+    says(case.problem, f"Fix {tmp_path / 'bad.py'}:5.")

@@ -125,7 +125,7 @@ DIFFERENT = {
         lambda x: lax.switch(x[0].astype(int), [jnp.sin, jnp.tan, jnp.cos], x),
         (V,),
     ),
-    "a literal one ulp apart in float32": (
+    "a literal that differs by one ulp in float32": (
         lambda x: x + ulp_apart("float32", 0),
         lambda x: x + ulp_apart("float32", 1),
         (S,),
@@ -244,7 +244,7 @@ DIFFERENT = {
     "carries that change places": (partial(crossing, cross=1), partial(crossing, cross=0), (S,)),
     "carries that differ only late": (partial(delayed, late=1), partial(delayed, late=0), (S,)),
     "rows of the outer and of the inner loop": (partial(twice, inner=1), partial(twice, inner=0), (S,)),
-    "an inner carry that starts anew": (
+    "an inner carry that starts again in every turn": (
         partial(kept_outside, starts_anew=1),
         partial(kept_outside, starts_anew=0),
         (S,),

@@ -163,7 +163,7 @@ def test_a_known_number_is_not_spread_in_memory():
 def test_an_alias_gives_an_input_the_name_of_another():
     closed = jax.make_jaxpr(lambda a, b: (a * 2, b * 2))(1.0, 1.0)
     program = make_program("program", closed, ("mean", "mean.hidden"), ("one", "other"))
-    apart = by_text(number_program(program))
+    alone = by_text(number_program(program))
     together = by_text(number_program(program, aliases={leaf_input("mean.hidden"): leaf_input("mean")}))
-    assert apart["one"].name != apart["other"].name
-    assert together["one"].name == together["other"].name == apart["one"].name
+    assert alone["one"].name != alone["other"].name
+    assert together["one"].name == together["other"].name == alone["one"].name

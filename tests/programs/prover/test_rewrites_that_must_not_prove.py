@@ -22,7 +22,7 @@ NOT_PROVED = {
     "a reciprocal root and a root": (lambda x: jax.lax.rsqrt(x), lambda x: jnp.sqrt(x), (S,)),
     "a factor of the transposed square": (lambda x, y: x * y * 2, lambda x, y: x * y.T * 2, (S, S)),
     "a factor with its own transpose": (lambda x: x * x.T * x, lambda x: x * x * x, (S,)),
-    "constants apart in the seventh digit": (lambda x: x * 0.1, lambda x: x * 0.1000001, (S,)),
+    "constants that differ in the seventh digit": (lambda x: x * 0.1, lambda x: x * 0.1000001, (S,)),
     "another eps": (
         lambda x, v: x / jnp.sqrt(v + 1e-5),
         lambda x, v: x * jax.lax.rsqrt(v + 1e-6),
