@@ -93,6 +93,7 @@ class Algebra:
         closed: these sums.
         kept_closed: whether any of them was left as it is in another sum.
         applied: the rewrites that have applied so far; without the others every name would be the same.
+        far_slices: see `Pieces.far`.
     """
 
     rules: frozenset[str] = frozenset()
@@ -117,10 +118,11 @@ class Algebra:
     closed: set[str] = field(default_factory=set)
     kept_closed: bool = False
     applied: set[str] = field(default_factory=set)
+    far_slices: bool = False
     pieces: Pieces = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pieces = Pieces(self.splits)
+        self.pieces = Pieces(self.splits, self.far_slices)
 
     def record(self, value: TermView | None, *rules: str) -> TermView | None:
         """Return a value that these rewrites made, and record that they applied; None stays None."""

@@ -9,11 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 from equiv.programs.prover.digits import reshape_digits
-from equiv.programs.prover.pieces import Pieces
+from equiv.programs.prover.pieces import MANY, Pieces
 from equiv.programs.prover.terms import TermView, broadcast_term
-
-MANY = 256
-"""Into how many pieces an operation is cut at most."""
 
 LARGEST_INDEX = 2**31 - 1
 """The largest index in every dtype of indices."""

@@ -7,6 +7,9 @@ from itertools import accumulate
 from equiv.programs.prover.digits import axis_digits
 from equiv.programs.prover.terms import TermView
 
+NEAR = 48
+"""Through how many operations a slice is computed from slices: an update of an optimizer has half as many."""
+
 Bounds = tuple[tuple[int, int], ...]
 """For every axis the first index of a slice, and the one after the last."""
 
@@ -28,15 +31,22 @@ class Concatenation:
 
 @dataclass(frozen=True)
 class Region:
-    """A part of a term, given in its identity view."""
+    """A part of a term.
+
+    Attributes:
+        whole: the term, in its identity view.
+        bounds: what is cut out of it.
+        axes: for each axis of the part's own term the axis of the whole; axes of one element are none of its own.
+    """
 
     whole: TermView
     bounds: Bounds
+    axes: tuple[int, ...]
 
-    @property
-    def axes(self) -> list[int]:
-        """For each axis of the slice the axis of the whole."""
-        return [axis for axis, (start, stop) in enumerate(self.bounds) if stop - start != 1]
+
+def kept_axes(bounds: Bounds) -> tuple[int, ...]:
+    """The axes of which more than one element is left."""
+    return tuple(axis for axis, (start, stop) in enumerate(bounds) if stop - start != 1)
 
 
 @dataclass(frozen=True)

@@ -4,36 +4,35 @@ A slice of a concatenation is the piece that it cuts out, neighbouring slices of
 slice of that array, and all of them are the array. So it does not count whether weights are separate, are stacked
 over layers, or stand side by side in one kernel.
 
-A slice of what is *computed* from a concatenation, `f(concatenate([a, b]), y)[:2]`, is computed from slices of the
-operands: `f(a, y[:2])`. That is done only where a concatenation is near enough (`NEAR`) to be cut between its pieces;
-any other slice is a term of its own.
+A slice of what is *computed* element by element is computed from slices: `f(concatenate([a, b]), y)[:2]` is
+`f(a, y[:2])`. That is done where a concatenation is near enough (`NEAR`) to be cut between its pieces. Where two
+programs slice otherwise (`far_slices.py`) it is tried without one too: a head on all positions of which one is taken is
+the head on that position. Any other slice is a term of its own.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from math import prod
 
-from equiv.programs.content import digest, encode
+from equiv.programs.content import digest
+from equiv.programs.prover.concatenations import join_values, merge_neighbours
 from equiv.programs.prover.digits import (
     Digit,
     SplitTerms,
     axis_digits,
-    cut_at_same_places,
     cut_digits,
     has_digits,
-    join_pieces,
     opaque_view,
-    split_operand,
     view_digits,
-    view_joined,
 )
 from equiv.programs.prover.joined import split_view, whole_view
-from equiv.programs.prover.parts import Again, Computed, Concatenation, Region, identity_view
+from equiv.programs.prover.parts import NEAR, Again, Computed, Concatenation, Region, identity_view, kept_axes
 from equiv.programs.prover.terms import TermView, new_term
 
-NEAR = 48
-"""Through how many operations a slice looks for a concatenation: an update of an optimizer has half as many."""
+MANY = 256
+"""How many slices of a term are computed at most, and into how many pieces an operation is cut."""
 
 
 @dataclass
@@ -42,21 +41,27 @@ class Pieces:
 
     Attributes:
         splits: the split terms.
+        far: whether slices are computed from slices where no concatenation is near.
         joined: term to the values that it puts together.
         regions: term to what it is a slice of.
-        computed: term to what it was computed from, where there are concatenations near.
+        computed: term to what it was computed from, where a slice of it may be computed.
         near: term to how far the next concatenation is along each of its axes; None where there is none.
         sliced: term, axis, start and stop to that slice; None while it is being named.
         places: term and axis to where it can be cut.
+        counts: term to how many of its slices were computed.
+        depth: how many operations the slice that is named now is away from the one that was asked for.
     """
 
     splits: SplitTerms
+    far: bool = False
     joined: dict[str, Concatenation] = field(default_factory=dict)
     regions: dict[str, Region] = field(default_factory=dict)
     computed: dict[str, Computed] = field(default_factory=dict)
     near: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
     sliced: dict[tuple[str, int, int, int], TermView | None] = field(default_factory=dict)
     places: dict[tuple[str, int], frozenset[int]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter[str])
+    depth: int = 0
 
     def slice(self, value: TermView, axis: int, start: int, stop: int) -> TermView:
         """Slice a value along one of its axes."""
@@ -73,17 +78,17 @@ class Pieces:
             return new_term(digest("empty", shape, value.dtype), shape, value.dtype)
         part = self._slice_term(identity_view(value), own, start, stop)
         axes = tuple(None if place == axis and size == 1 else one for place, one in enumerate(value.axes))
-        return self._seen_through(TermView("", axes, shape, value.dtype), part)
+        return self.seen_through(TermView("", axes, shape, value.dtype), part)
 
     def concatenate(self, values: Sequence[TermView], axis: int) -> TermView:
         """Put values together along an axis."""
         merged: list[TermView] = []
         for value in chain(*(self._split_into_pieces(one, axis) for one in values if one.shape[axis])):
-            both = self._merge(merged[-1], value, axis) if merged else None
+            both = merge_neighbours(self, merged[-1], value, axis) if merged else None
             merged[-1:] = [both] if both is not None else [*merged[-1:], value]
         if not merged:
             return values[0]
-        return merged[0] if len(merged) == 1 else self._join(merged, axis)
+        return merged[0] if len(merged) == 1 else join_values(self, merged, axis)
 
     def cuts(self, value: TermView, axis: int) -> list[int] | None:
         """Where the values that a concatenation puts together along an axis begin and end; None where it is none."""
@@ -143,12 +148,16 @@ class Pieces:
         places: Sequence[tuple[int | None, ...]],
         again: Again,
     ) -> None:
-        """Record how a result was computed, if a concatenation is near; see `Computed`."""
-        if not self.near or result is None or result.term in self.near or has_digits(result):
+        """Record how a result was computed, see `Computed`, and how far the next concatenation is."""
+        if not (self.near or self.far) or result is None or has_digits(result):
             return
+        if result.term in self.computed or result.term in self.joined:
+            return
+        if self.far and all(one.term != result.term for one in operands):
+            self.computed[result.term] = Computed(result, tuple(operands), tuple(places), again)
         found: dict[int, int] = {}
         for axis, row in zip(result.axes, places, strict=True):
-            ways = [self._distance(value, place) for value, place in zip(operands, row, strict=True)]
+            ways = [self.distance(value, place) for value, place in zip(operands, row, strict=True)]
             known = [one for one in ways if one is not None and one < NEAR]
             if known and axis is not None:
                 found[axis] = min(known) + 1
@@ -157,7 +166,7 @@ class Pieces:
             self.near[result.term] = tuple(found.get(axis) for axis in range(rank))
             self.computed[result.term] = Computed(result, tuple(operands), tuple(places), again)
 
-    def _distance(self, value: TermView, place: int | None) -> int | None:
+    def distance(self, value: TermView, place: int | None) -> int | None:
         """How far the next concatenation along an axis of a value is."""
         axis = value.axes[place] if place is not None and value.axes else None
         if axis is None or isinstance(axis, tuple):
@@ -173,11 +182,20 @@ class Pieces:
     def _slice_term(self, own: TermView, axis: int, start: int, stop: int) -> TermView:
         """Slice a term, given in its identity view, along one of its axes; the result has as many axes."""
         key = own.term, axis, start, stop
+        if key not in self.sliced and self.depth > NEAR and not self._is_near(own.term, axis):
+            return self._region(own, axis, start, stop)  # not kept: asked for by itself it is computed
         if key not in self.sliced:
             self.sliced[key] = None
+            self.depth += 1
             self.sliced[key] = self._find_slice(own, axis, start, stop)
+            self.depth -= 1
         # What is computed from its own slice, as `(x + y) - y` under a rewrite, is a term of its own.
         return self.sliced[key] or self._region(own, axis, start, stop)
+
+    def _is_near(self, term: str, axis: int) -> bool:
+        """Whether a concatenation along an axis of a term is near."""
+        known = self.near.get(term)
+        return known is not None and known[axis] is not None
 
     def _find_slice(self, own: TermView, axis: int, start: int, stop: int) -> TermView:
         joined = self.joined.get(own.term)
@@ -187,8 +205,8 @@ class Pieces:
             return self.concatenate([self.slice(one, 0, low, high) for one, low, high in cut if low < high], 0)
         if joined is not None:
             return self.concatenate([self.slice(one, axis, start, stop) for one in joined.values], 0)
-        known = self.near.get(own.term)
-        if known and known[axis] is not None and own.term in self.computed:
+        if own.term in self.computed and (self._is_near(own.term, axis) or self.counts[own.term] < MANY):
+            self.counts[own.term] += 1
             found = self._compute_slice(own, axis, start, stop)
             if found is not None:
                 return found
@@ -215,16 +233,31 @@ class Pieces:
         if any(one is not None for index, one in enumerate(result.axes) if index not in order):
             return None
         sizes = tuple(stop - start if one == axis else size for one, size in enumerate(own.shape))
-        return TermView(result.term, tuple(result.axes[one] for one in order), sizes, result.dtype, result.constant)
+        part = TermView(result.term, tuple(result.axes[one] for one in order), sizes, result.dtype, result.constant)
+        self._record_part(own, part, axis, start)
+        return part
+
+    def _record_part(self, own: TermView, part: TermView, axis: int, start: int) -> None:
+        """Record that a computed slice is a part of a term, so that neighbours are put together again."""
+        repeated = any((axis is None) != (size == 1) for axis, size in zip(part.axes, part.shape, strict=True))
+        if part.constant is not None or repeated:
+            return
+        region = self.regions.get(own.term) or _all_of(own)
+        bounds = list(region.bounds)
+        within = region.axes[axis]
+        first = bounds[within][0] + start
+        bounds[within] = first, first + part.shape[axis]
+        order = sorted((place, region.axes[number]) for number, place in enumerate(part.axes) if place is not None)
+        self.regions.setdefault(part.term, Region(region.whole, tuple(bounds), tuple(whole for _, whole in order)))
 
     def _region(self, own: TermView, axis: int, start: int, stop: int) -> TermView:
         """A slice that is a term of its own; a slice of a slice is one of the whole."""
         known = self.regions.get(own.term)
-        region = known or Region(own, tuple((0, size) for size in own.shape))
+        region = known if known is not None and known.axes == kept_axes(known.bounds) else _all_of(own)
         within = region.axes[axis]
         first = region.bounds[within][0]
         bounds = (*region.bounds[:within], (first + start, first + stop), *region.bounds[within + 1 :])
-        cut = Region(region.whole, bounds)
+        cut = Region(region.whole, bounds, kept_axes(bounds))
         term = digest("part", cut.whole.term, cut.whole.shape, bounds)
         self.regions.setdefault(term, cut)
         sizes = tuple(stop - start if one == axis else size for one, size in enumerate(own.shape))
@@ -259,9 +292,9 @@ class Pieces:
         part = self._region(own, place, start, stop)
         axes = tuple(None if one == place and stop - start == 1 else one for one in plain.axes)
         shape = (*value.shape[:axis], stop - start, *value.shape[axis + 1 :])
-        return self._seen_through(TermView("", axes, shape, value.dtype), part)
+        return self.seen_through(TermView("", axes, shape, value.dtype), part)
 
-    def _seen_through(self, view: TermView, own: TermView) -> TermView:
+    def seen_through(self, view: TermView, own: TermView) -> TermView:
         """View a value, given on the axes of a term, through a view of that term."""
         if has_digits(view):
             digits = [axis_digits(view, index) for index in range(len(view.shape))]
@@ -292,92 +325,6 @@ class Pieces:
         cuts = self.cuts(value, axis)
         return [value] if cuts is None else [self.slice(value, axis, *ends) for ends in pairwise(cuts)]
 
-    def _merge(self, one: TermView, other: TermView, axis: int) -> TermView | None:
-        """Two neighbours as one value: equal elements, or neighbouring slices of one array; else None."""
-        size = one.shape[axis] + other.shape[axis]
-        shape = (*one.shape[:axis], size, *one.shape[axis + 1 :])
-        if one.term == other.term and one.axes == other.axes and one.axes[axis] is None:
-            return TermView(one.term, one.axes, shape, one.dtype, one.constant)
-        ours, theirs = self._as_region(one), self._as_region(other)
-        if ours is None or theirs is None or ours.whole.term != theirs.whole.term:
-            return None
-        pairs = list(zip(ours.bounds, theirs.bounds, strict=True))
-        different = [index for index, (left, right) in enumerate(pairs) if left != right]
-        if len(different) != 1 or pairs[different[0]][0][1] != pairs[different[0]][1][0]:
-            return None
-        (along,) = different
-        # On this axis each of the two has the cut axis, or nothing where it is one element; elsewhere they are equal.
-        views = [
-            [None if place is None else region.axes[place] for place in value.axes]
-            for value, region in ((one, ours), (other, theirs))
-        ]
-        for view, value, (start, stop) in zip(views, (one, other), pairs[along], strict=True):
-            # A slice that is repeated has nothing there either, and is longer.
-            if value.shape[axis] != stop - start or view[axis] != (along if stop - start != 1 else None):
-                return None
-            view[axis] = along
-        if views[0] != views[1] or views[0].count(along) != 1:
-            return None
-        bounds = pairs[along][0][0], pairs[along][1][1]
-        part = ours.whole
-        for index, (left, _) in enumerate(pairs):
-            part = self.slice(part, index, *(bounds if index == along else left))
-        # All columns of a split axis are that axis again.
-        return whole_view(self._seen_through(TermView("", tuple(views[0]), shape, one.dtype), part), self.splits)
 
-    def _as_region(self, value: TermView) -> Region | None:
-        return None if has_digits(value) else self.regions.get(value.term)
-
-    def _join(self, values: Sequence[TermView], axis: int) -> TermView:
-        """A new term that puts values together, named as if none of its other axes had been reshaped."""
-        values = [opaque_view(one) if isinstance(one.axes[axis], tuple) else one for one in values]
-        others = [index for index in range(len(values[0].shape)) if index != axis]
-        groups = [cut_at_same_places(values, [index] * len(values), "") for index in others]
-        if None in groups:
-            values = [opaque_view(one) for one in values]
-            groups = [cut_at_same_places(values, [index] * len(values), "") for index in others]
-        found = [group or [] for group in groups]
-        joined = join_pieces(list(chain(*found)))
-        along = [(axis_digits(one, axis) or [Digit(None, 1, 1)])[0] for one in values]
-        parts = [
-            split_operand(
-                one, [along[side], *(piece.digits[side] or Digit(None, 1, 1) for piece in joined.pieces)], self.splits
-            )
-            for side, one in enumerate(values)
-        ]
-        result = self._join_parts(parts)
-        places = iter(joined.places)
-        seen = [
-            [(place + 1, divisor, piece.size) for piece, (place, divisor) in zip(group, places, strict=False)]
-            for group in found
-        ]
-        size = sum(one.shape[axis] for one in values)
-        shape = (*values[0].shape[:axis], size, *values[0].shape[axis + 1 :])
-        seen.insert(axis, [(0, 1, size)])
-        return view_joined(result, seen, shape, self.splits)
-
-    def _join_parts(self, parts: Sequence[TermView]) -> TermView:
-        """Put values without digits together along their first axis."""
-        rank = len(parts[0].shape)
-        real = [index for index in range(1, rank) if any(one.axes[index] is not None for one in parts)]
-
-        # As in `apply_elementwise`: in which order the axes are written does not count.
-        def signature(index: int) -> list[bytes]:
-            return [encode(one.term, one.axes[index]) for one in parts]
-
-        order = [0, *sorted(real, key=signature)]
-        own = tuple(
-            TermView(
-                one.term, tuple(one.axes[i] for i in order), tuple(one.shape[i] for i in order), one.dtype, one.constant
-            )
-            for one in parts
-        )
-        term = digest("concatenate", [(one.term, one.axes, one.shape, one.dtype) for one in own])
-        if term not in self.joined:
-            self.joined[term] = Concatenation(own)
-            ways = [[self._distance(one, index) for one in own] for index in range(1, len(order))]
-            known = [[one for one in row if one is not None and one < NEAR] for row in ways]
-            self.near[term] = (0, *(min(row) + 1 if row else None for row in known))
-        place = {index: number for number, index in enumerate(order)}
-        size = sum(one.shape[0] for one in parts)
-        return TermView(term, tuple(place.get(i) for i in range(rank)), (size, *parts[0].shape[1:]), parts[0].dtype)
+def _all_of(own: TermView) -> Region:
+    return Region(own, tuple((0, size) for size in own.shape), tuple(range(len(own.shape))))

@@ -32,10 +32,12 @@ class Form:
     Attributes:
         precision: in which.
         unrolled: lengths of the `scan`s that are numbered turn by turn, as if they were written out.
+        far_slices: whether a slice of what is computed is computed from slices, also far from any concatenation.
     """
 
     precision: Precision
     unrolled: frozenset[int] = frozenset()
+    far_slices: bool = False
 
 
 Proofs = Mapping[tuple[OutputName, OutputName, bool], Proof]

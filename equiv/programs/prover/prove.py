@@ -20,6 +20,7 @@ from equiv.programs.program import Program, Programs
 from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.conditions import CONDITIONS
 from equiv.programs.prover.dependencies import Dependencies, input_dependencies
+from equiv.programs.prover.far_slices import slice_otherwise
 from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Form, Precision, Proof, Proofs
 from equiv.programs.prover.unrolling import differing_loops
 from equiv.programs.prover.value_numbering import Numbering, number_program
@@ -116,7 +117,8 @@ class NumberedPort:
     def _number(self, program: ProgramName, form: Form, rules: frozenset[str]) -> dict[OutputName, str]:
         precision = form.precision
         find = {"native": self._own_program, "kept": self.kept_program, "float64": self.float64_program}
-        part, algebra = find[precision](program), Algebra(rules - CLOSED_SUMS, closes=rules >= CLOSED_SUMS)
+        algebra = Algebra(rules - CLOSED_SUMS, closes=rules >= CLOSED_SUMS, far_slices=form.far_slices)
+        part = find[precision](program)
         numbering = Numbering(algebra, unrolled=form.unrolled)
         aliases = mirrored_inputs(self.table)
         values = {} if part is None else number_program(part, numbering, aliases, self.bounds)
@@ -213,11 +215,11 @@ def prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, 
     copies = {pair: same for pair in every if (same := _in_train_mode(left, right, pair)) is not None}
     pairs = [pair for pair in every if pair not in copies]
     found: dict[OutputPair, Proof] = {}
-    loops = _loops_to_unroll(left, right, pairs)
-    for (precision, rules, also), unrolled in product(STATEMENTS, (False, True) if loops else (False,)):
+    forms = _forms(left, right, pairs)
+    for (precision, rules, also), attempt in product(STATEMENTS, range(max(map(len, forms.values()), default=0))):
         sets: dict[frozenset[str], None] = {}
-        for pair in [pair for pair in pairs if pair not in found and (pair in loops or not unrolled)]:
-            form = Form(precision, loops[pair] if unrolled else frozenset())
+        for pair in [pair for pair in pairs if pair not in found and attempt < len(forms[pair])]:
+            form = replace(forms[pair][attempt], precision=precision)
             if not _are_equal(left, right, pair, form, rules):
                 continue
             closed = rules & CLOSED_SUMS
@@ -228,17 +230,19 @@ def prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, 
     return found | {pair: found[same] for pair, same in copies.items() if same in found}
 
 
-def _loops_to_unroll(
-    left: NumberedPort, right: NumberedPort, pairs: Iterable[OutputPair]
-) -> dict[OutputPair, frozenset[int]]:
-    """Pair of outputs to the lengths of the loops that one of the two programs may have written out."""
-    known: dict[tuple[ProgramName, ProgramName], frozenset[int]] = {}
+def _forms(left: NumberedPort, right: NumberedPort, pairs: Iterable[OutputPair]) -> dict[OutputPair, tuple[Form, ...]]:
+    """Pair of outputs to the forms in which it is tried: as it is; loops written out; slices computed from slices."""
+    known: dict[tuple[ProgramName, ProgramName], tuple[Form, ...]] = {}
     for ours, theirs in pairs:
         names = ours.program, theirs.program
         if names not in known:
+            one, other = left.jaxpr(names[0]), right.jaxpr(names[1])
             # Of what is frozen the loops are not known: all of the other's may be written out there.
-            known[names] = differing_loops(left.jaxpr(names[0]), right.jaxpr(names[1]))
-    return {pair: found for pair in pairs if (found := known[pair[0].program, pair[1].program])}
+            loops = differing_loops(one, other)
+            unrolled = (Form("native", loops),) if loops else ()
+            sliced = (Form("native", loops, far_slices=True),) if slice_otherwise(one, other) else ()
+            known[names] = (Form("native"), *unrolled, *sliced)
+    return {pair: known[pair[0].program, pair[1].program] for pair in pairs}
 
 
 def _in_train_mode(left: NumberedPort, right: NumberedPort, pair: OutputPair) -> OutputPair | None:

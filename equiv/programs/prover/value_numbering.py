@@ -337,7 +337,7 @@ def _absorb_neutral(name: str, ins: list[TermView], shape: tuple[int, ...]) -> T
         return None
     for one, other in (ins, ins[::-1]):
         if one.constant is not None and one.constant == NEUTRAL[name]:
-            return broadcast_term(other, shape, range(len(shape))) if other.shape else None
+            return broadcast_term(other, shape, range(len(other.shape)))  # a scalar is repeated
     return None
 
 

@@ -180,6 +180,18 @@ def test_constants_that_differ_only_in_float32_are_proved_in_float64():
     assert float64[place, place, False] == Proof("proved modulo", (FLOAT64_CONSTANTS,))
 
 
+def test_what_is_sliced_before_or_after_is_proved_without_rewrite():
+    def sliced_after(a, b, c, d, x):
+        return jnp.sin(a * x)[1:2], (b + x)[:2], d[0] - c[0]
+
+    def sliced_before(a, b, c, d, x):
+        return jnp.sin(a[1:2] * x[1:2]), b[:2] + x[:2], (d - c)[0]
+
+    one, other = port(sliced_after), port(sliced_before)
+    assert proved(one, other)[0] == EVERY | TRAINED | AFTER
+    assert {proof.grade for proof in prove(one, other, frozenset(("d",))).values()} == {"proved"}
+
+
 def test_no_training_is_proved_where_there_is_none():
     one = port()
     one.programs = dataclasses.replace(one.programs, begin=None, step=None)
