@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove it."""
     shutil.rmtree(config.stash[CACHE], ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is `slow`
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `quick(n)` only the first n sets of parameters run always; the others are `slow`."""
+    seen = Counter[tuple[Path, str]]()
+    for item in items:
+        if isinstance(item, pytest.Function) and (mark := item.get_closest_marker("quick")):
+            test = item.path, item.originalname
+            seen[test] += 1
+            if seen[test] > mark.args[0]:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -44,8 +44,11 @@ from equiv.programs.prover.value_numbering import Numbering, number_program
 from equiv.programs.traced_port import trace_port
 
 RULES = (frozenset(), frozenset(CONDITIONS) - {POSITIVE, IN_RANGE}, frozenset(CONDITIONS))
-UNROLLED = (frozenset(), frozenset((2, 3, 4, 5)))
-"""Lengths of the loops that are numbered turn by turn: names of both forms say the same."""
+FORMS = ((frozenset(), False), (frozenset((2, 3, 4, 5)), False), (frozenset(), True))
+"""Lengths of the loops that are numbered turn by turn, and whether slices are computed from slices.
+
+Names of all forms say the same.
+"""
 COMPARISONS = ("eq", "ne", "gt", "ge", "lt", "le", "max", "min")
 VALUE = "value"
 """The kind of an output that is only a value in a program."""
@@ -59,7 +62,7 @@ KINDS = (FAULTS, RANDOM_FAULTS, RANDOM_FAULTS[-1:], RANDOM_FAULTS[-1:])
 class Subject:
     """A program with every value as an output: what each is called, its number, and what rounding does to it.
 
-    `names` has for every set of rewrites the names with loops as they are, and written out. `left_out` says for every
+    `names` has for every set of rewrites the names in every form. `left_out` says for every
     set, and output, whether a condition of theirs does not hold.
     """
 
@@ -167,7 +170,9 @@ def subject(program, arrays):
     """Number and run a program."""
     whole = with_all_values(program)
     names = tuple(
-        tuple(number_program(whole, Numbering(Algebra(rules), unrolled=lengths)) for lengths in UNROLLED)
+        tuple(
+            number_program(whole, Numbering(Algebra(rules, far_slices=far), unrolled=lengths)) for lengths, far in FORMS
+        )
         for rules in RULES
     )
     with jax.enable_x64(True), np.errstate(all="ignore"):

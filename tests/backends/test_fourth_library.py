@@ -130,6 +130,7 @@ def test_a_checkpoint_goes_to_the_fourth_library(project: Path):
     np.testing.assert_array_equal(kernel, params["a"]["w"])
 
 
+@pytest.mark.slow
 def test_the_fourth_library_is_timed_and_mutated(project: Path, monkeypatch: pytest.MonkeyPatch):
     # Timing refuses to share the machine with other workers; what the figures are does not matter here.
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
@@ -137,6 +138,7 @@ def test_the_fourth_library_is_timed_and_mutated(project: Path, monkeypatch: pyt
     assert "linen2" in run("selfcheck", "case.py", "--json")
 
 
+@pytest.mark.slow
 def test_the_fixture_takes_the_fourth_library(project: Path):
     (project / "test_own.py").write_text(TEST)
     added = f"from equiv import backends\nbackends.__path__.append({str(project / 'backends')!r})\n"

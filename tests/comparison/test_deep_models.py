@@ -8,6 +8,7 @@ from deep_models import DEEP_CASES
 from proof_share import prove_ports_of, shares
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["gpt", "resnet_group_norm"])
 def test_a_block_is_proved_as_a_whole(name):
     state, _ = prove_ports_of(DEEP_CASES[name](1), ("haiku", "linen", "nnx"))

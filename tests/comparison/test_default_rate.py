@@ -35,6 +35,7 @@ BLOWING_UP = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("case_loss", BLOWING_UP)
 def test_a_default_rate_that_blows_up_is_lowered(case_loss):
     case = replace(case_of(linen=linen_port(None), nnx=nnx_port(None)), loss=BLOWING_UP[case_loss])

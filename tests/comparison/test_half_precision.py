@@ -62,6 +62,7 @@ def judged(dtype: str, epsilon: str) -> CaseResult:
     return run_case(LoadedCase("half", "", case))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_an_honest_port_in_half_precision_is_the_same(dtype: str) -> None:
     """Proved, and its numbers stay within the budget of its dtype."""
@@ -70,6 +71,7 @@ def test_an_honest_port_in_half_precision_is_the_same(dtype: str) -> None:
     assert {check.grade for check in result.checks} <= {"exact", "proved"}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_wrong_layer_norm_epsilon_is_refuted_in_half_precision(dtype: str) -> None:
     """1e-6 for 1e-5 is far below one ulp of the model's own numbers; its float64 run shows it, at the right place."""

@@ -333,6 +333,7 @@ def products(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path.with_suffix(""))
 
 
+@pytest.mark.quick(10)
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 def test_honest_variant_is_refused_by_no_check(variant: Variant, products: str) -> None:
     """No check refuses it, on any seed, and all of them ran."""
@@ -355,6 +356,7 @@ ROUNDED = {
 }
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ROUNDED)
 def test_constants_rounded_by_one_port_are_named_and_not_refused(name: str, products: str) -> None:
     """The float64 run keeps the rounded constant; it is read with the digits that explain the difference."""

@@ -205,6 +205,7 @@ def refused(fault: Fault, case: Case) -> set[str]:
     return {finding.place for check in checks for finding in check.findings if finding.grade not in EQUAL_GRADES}
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_wrong_layer_is_refused_at_its_leaf(fault, monkeypatch):
     """Every one runs and has the right shapes: only its results show the fault."""
@@ -215,6 +216,7 @@ def test_a_wrong_layer_is_refused_at_its_leaf(fault, monkeypatch):
     assert fault.place in refused(fault, fault.change(case_of(fault), fault.candidate))
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("fault", {fault.case: fault for fault in FAULTS}.values(), ids=lambda fault: fault.case)
 def test_without_the_fault_nothing_is_refused(fault):
     """Else the fault would not be what was found."""

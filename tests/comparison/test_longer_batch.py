@@ -95,6 +95,7 @@ def longer(result: CaseResult) -> list[ProbeTrial]:
     return [trial for trial in result.trials if trial.kind == "longer batch"]
 
 
+@pytest.mark.slow
 def test_a_one_step_sequence_that_hides_recurrence_is_lengthened():
     result = judged("carry")
     assert result.verdicts == {"nnx": "same"}

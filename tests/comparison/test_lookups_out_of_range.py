@@ -32,6 +32,7 @@ class LastLookup(nn.Module):
         return Lookup(self.mode, name="l")(jnp.cumsum(words, axis=-1))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("bound", "verdict"), [(3, "same"), (4, "different")])
 def test_the_largest_numbers_of_an_input_are_tried(bound, verdict):
     """Sums of four words go beyond nine only where nearly all of them are three: on no ordinary probe."""
@@ -54,6 +55,7 @@ class Attends(nn.Module):
         return jax.nn.softmax(scores) @ h
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("fill", "verdict"), [(-1e30, "same"), (-jnp.inf, "different")])
 def test_a_row_of_padding_alone_is_tried(fill, verdict):
     """There one mask gives equal weights, and the other no numbers."""
@@ -62,6 +64,7 @@ def test_a_row_of_padding_alone_is_tried(fill, verdict):
     assert run_case(LoadedCase("attends", "A mask.", case)).verdicts["new"] == verdict
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("bound", "verdict"), [(10, "same"), (20, "different")])
 def test_a_mode_counts_only_out_of_range(bound, verdict):
     models = {mode: lambda mode=mode: Lookup(mode) for mode in ("clip", "fill")}

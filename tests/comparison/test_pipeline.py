@@ -64,6 +64,7 @@ def test_a_run_in_two_halves_is_a_run():
     assert grades(halves) == grades(run_case(loaded(NAME)))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "options",
     [RunOptions(prove_only=True), RunOptions(initial_values=True), RunOptions(against=freeze_reference(loaded(NAME)))],

@@ -138,6 +138,7 @@ DIFFERENT = {
 """Pairs of functions that are different models."""
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", SAME)
 def test_the_same_randomness_is_the_same(name):
     case = compared(*map(port, SAME[name]))
@@ -145,6 +146,7 @@ def test_the_same_randomness_is_the_same(name):
     assert [one.grade for one in case.checks if one.check == "outputs"] == ["proved"]
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_other_randomness_is_different(name):
     assert compared(*map(port, DIFFERENT[name])).verdicts == {"right": "different"}
@@ -185,6 +187,7 @@ def test_eval_mode_alone_is_judged(left, right):
     assert compared(left, right).verdicts == {"right": "different"}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("left", "right"), [(of_key(lambda: FIXED), of_key(lambda: jax.random.key(43))), (no_reuse, reuse)]
 )
@@ -193,6 +196,7 @@ def test_a_second_method_alone_is_judged(left, right):
     assert compared(*builders, METHODS).verdicts == {"right": "different"}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("candidate", "verdict"), [(FIXED, "same"), (jax.random.key(43), "different")], ids=["its-key", "another"]
 )

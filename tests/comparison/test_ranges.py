@@ -175,6 +175,7 @@ def test_a_range_as_wide_as_float32s_is_not_tried() -> None:
     assert FLOAT64_CASTS in found.rewrites
 
 
+@pytest.mark.slow
 def test_a_whole_run_tells_what_overflows() -> None:
     """Gradients and training too; with `--prove-only` the range is open."""
     case = loaded({"rms_norm": DIFFERENT["rms_norm"]})

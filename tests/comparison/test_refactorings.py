@@ -112,6 +112,7 @@ def test_a_refactoring_is_the_same_model(old, new, layers):
     assert refactored({"old": old, "new": new}, layers).verdicts == {"new": "same"}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("old", "new", "layers", "check", "place"),
     [
@@ -191,6 +192,7 @@ def train_grades(result, candidate):
     return {name: grade for name, grade in found.items() if name.startswith(("norm/mean", "norm/var"))}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("models", "expected"),
     [

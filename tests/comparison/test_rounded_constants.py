@@ -201,6 +201,7 @@ MORE_TABLES: Ways = {
 RIGHT = {"numbers": NUMBERS | SCALES, "tables": TABLES | MORE_TABLES}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("group", RIGHT)
 def test_constants_that_one_port_rounds_are_no_difference(group: str) -> None:
     """In outputs, gradients and training; what was needed is named as a remark, once."""
@@ -254,6 +255,7 @@ def in_half(ways: Ways) -> Ways:
     }
 
 
+@pytest.mark.slow
 def test_constants_that_one_port_rounds_to_bfloat16_are_no_difference() -> None:
     checks = judged(in_half(HALF))
     assert not [one.place for check in checks for one in check.findings if one.grade not in EQUAL_GRADES]
@@ -261,12 +263,14 @@ def test_constants_that_one_port_rounds_to_bfloat16_are_no_difference() -> None:
     assert "rounds to bfloat16" in remark
 
 
+@pytest.mark.slow
 def test_wrong_constants_in_bfloat16_stay_different() -> None:
     outputs = next(check for check in judged(in_half(HALF_FAULTS)) if check.check == "outputs")
     found = {one.output.path.strip("/") for one in outputs.findings if one.output and one.grade == "refuted"}
     assert found == set(HALF_FAULTS)
 
 
+@pytest.mark.slow
 def test_two_tables_that_are_rounded_otherwise_are_named() -> None:
     """Cosines of float64 angles and of float32 ones, both made by numpy: nothing tells either from another formula."""
     cosines = ("y[:, :4] * np.cos(100 * np.outer(PLACES, WAVES)).astype(F)", "y[:, :4] * np.cos(F(100) * ANGLES)")

@@ -86,6 +86,7 @@ def output_finding(result: CaseResult):
     return next(finding for finding in check.findings if finding.place == "call __call__: output")
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "mask", [pytest.param(mask, marks=pytest.mark.slow) if mask in ("-1e9", "smallest") else mask for mask in MASKS]
 )
@@ -97,6 +98,7 @@ def test_raw_logits_are_no_log_probabilities_under_a_mask(mask: str) -> None:
     assert finding.index[1] < 3
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "mask", [pytest.param(mask, marks=pytest.mark.slow) if mask in ("-1e9", "smallest") else mask for mask in MASKS]
 )
@@ -134,6 +136,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_in_what_is_small_is_found(name: str) -> None:
     assert output_finding(judged(*FAULTS[name])).grade == "refuted"
@@ -163,6 +166,7 @@ HONEST = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_ports_with_several_scales_are_the_same(name: str) -> None:
     assert output_finding(judged(*HONEST[name])).grade in EQUAL_GRADES

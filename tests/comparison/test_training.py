@@ -41,6 +41,7 @@ KEPT = list(
 )
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("transform", "form"), KEPT)
 def test_state_kept_elsewhere_is_the_same(transform, form):
     """Every kind of optimizer, every form but those with an average."""
@@ -105,6 +106,7 @@ CHANGED = {
 }
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("transform", CHANGED)
 def test_another_optimizer_is_told_as_such(transform):
     """The planted faults of pairing by role: what the other port lacks and its parameters depend on is a difference.
@@ -126,6 +128,7 @@ def spread_loss(outputs):
     return outputs.var() + outputs.mean() ** 2
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("transform", ["another momentum", "another rate", "another kind of momentum", "decay", "adam"])
 def test_gradients_without_a_proof_are_measured(transform):
     momentum = optax.sgd(0.1, momentum=0.9)
@@ -164,6 +167,7 @@ OTHER_GRADIENTS = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("change", OTHER_GRADIENTS)
 def test_other_gradients_are_not_the_optimizers_fault(change):
     tx = optax.sgd(0.1, momentum=0.9)
@@ -175,6 +179,7 @@ def test_other_gradients_are_not_the_optimizers_fault(change):
 ONE_SIDED = [(library, first) for library in PORTS for first in (True, False)]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("library", "first"), ONE_SIDED)
 def test_a_step_that_only_one_port_has_is_not_compared(library, first):
     """In every library, as the reference and as the candidate: never a difference, never a silent pass."""

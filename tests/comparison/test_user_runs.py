@@ -153,6 +153,7 @@ def large():
     )
 
 
+@pytest.mark.quick(1)
 @only_where_rows_are_wrong
 @pytest.mark.parametrize("candidate", ["rows", "nnx_rows"])
 def test_every_method_that_the_compiler_gets_wrong_is_named(large, candidate):

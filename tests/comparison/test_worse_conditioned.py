@@ -95,6 +95,7 @@ WAYS = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("order", [1, pytest.param(-1, marks=pytest.mark.slow)], ids=["reference", "candidate"])
 @pytest.mark.parametrize("name", WAYS)
 def test_two_ways_to_compute_one_function_are_the_same(name: str, order: int) -> None:
@@ -138,6 +139,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_wrong_formula_in_a_bad_condition_is_found(name: str) -> None:
     """In training too, where one ulp may take a port out of the numbers: float64 decides."""

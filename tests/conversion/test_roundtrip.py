@@ -68,6 +68,7 @@ def test_preserved_leaves_are_not_used_once_trained_elsewhere(chain, tmp_path) -
     assert origins["bn/mean.hidden"].rule == "= bn/mean"
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("ours", "theirs", "optimizer"),
     [

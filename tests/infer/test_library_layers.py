@@ -40,6 +40,7 @@ def truth(model, library):
     return {path: place for path, place in wanted.items() if place is not None}
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("library", ["linen", "nnx"])
 @pytest.mark.parametrize("model", ["resnet", "transformer"])
 def test_every_leaf_is_found_without_names(model, library):

@@ -42,6 +42,7 @@ def held(table):
     }
 
 
+@pytest.mark.quick(17)
 @pytest.mark.parametrize("candidate", ["linen", "nnx"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_case_is_mapped_as_its_author_wrote_it(name, candidate):

@@ -46,6 +46,7 @@ def rearranged(x):
     return x * jax.vmap(jax.vmap(lambda key: normal(key)))(bank).sum()
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("float64", [False, True], ids=["native", "float64"])
 @pytest.mark.parametrize("function", [looped, reversed_loop, chosen, rearranged])
 def test_a_program_with_keys_among_its_values_is_evaluated(function, float64):

@@ -40,6 +40,7 @@ def program(function: Callable[[Any], Any], x: Any = X) -> Program:
     return Program(name, closed, (InputName("batch", "x"),), outputs)
 
 
+@pytest.mark.quick(7)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_inside_of_the_range_both_forms_are_equal(name: str) -> None:
     """Bit for bit: they round alike."""

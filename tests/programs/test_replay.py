@@ -87,6 +87,7 @@ def _bits_of_keys(numbers, draw):
     return np.stack(bits).reshape(draw.shape)
 
 
+@pytest.mark.quick(15)
 @pytest.mark.parametrize(
     "function",
     [

@@ -107,6 +107,7 @@ def test_every_public_function_is_in_one_of_the_tables():
     assert sum(map(len, tables)) == len(set().union(*tables))
 
 
+@pytest.mark.quick(18)
 @pytest.mark.parametrize("float64", [False, True], ids=["native", "float64"])
 @pytest.mark.parametrize("name", {**DISCRETE, **FORMS})
 def test_a_function_with_few_values_takes_them_all(name, float64):
@@ -121,6 +122,7 @@ def test_a_function_with_few_values_takes_them_all(name, float64):
     assert np.max(np.abs(counts / drawn.size - expected / own.size)) < 6 * np.sqrt(2 * expected.max()) / own.size
 
 
+@pytest.mark.quick(18)
 @pytest.mark.parametrize("float64", [False, True], ids=["native", "float64"])
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_a_function_of_real_numbers_has_its_distribution(name, float64):

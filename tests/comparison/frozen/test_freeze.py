@@ -30,6 +30,7 @@ def living(name: str) -> CaseResult:
     return run_case(loaded(name))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bundle_gives_every_check_the_living_references_grade(name):
     result = compare_with_frozen(loaded(name), bundle(name))
@@ -160,6 +161,7 @@ NEW = {
 }
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("after", "code"), [("lambda x: x", 0), ("nn.relu", 1)])
 def test_each_model_may_be_alone_in_its_case(tmp_path, after, code):
     """The old one is frozen, and the new one compared with it where the old library cannot be imported."""

@@ -17,6 +17,7 @@ from equiv.errors import EquivError
 ADAM, NONE = optax.adam(0.1), None
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("ours", "theirs", "verdict", "places"),
     [

@@ -52,6 +52,7 @@ def planted_at(candidate: str, site: str) -> kills.MutantResult:
     return found
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize(
     ("candidate", "site", "check", "place"),
     [

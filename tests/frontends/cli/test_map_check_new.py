@@ -215,6 +215,7 @@ def test_new_writes_what_it_knows_and_comments_the_rest(folder, places):
     assert err == f"equiv: {target}: the file exists. Give another with -o, or pass --force to overwrite it.\n"
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("kind", ["swapped", "turned"])
 def test_a_planted_wrong_map_is_refuted(folder, places, kind):
     """Two rows exchanged, or a square kernel transposed: running the case says so."""

@@ -138,6 +138,7 @@ def test_a_table_shows_one_candidate_or_the_whole_reason(ran):
     assert "Fix " in section(ran.stdout, "ERROR at setup of broken-load")
 
 
+@pytest.mark.slow
 def test_the_json_is_that_of_equiv_run(project, ran, stored):
     built = (project / "built.txt").read_text()
     again = python_in(project, "-m", "equiv", "run", "cases", "--json", "--reports", "reports")
@@ -201,6 +202,7 @@ def test_a_page_that_cannot_be_made_is_reported(project):
     assert "results: still.json\nequiv: --equiv-html needs jinja2, which is not installed." in done.stdout
 
 
+@pytest.mark.slow
 def test_what_failed_is_rerun_by_lf_and_whole_in_ci(project, ran):
     """On CI the line of a failure is not cut."""
     again = pytest_in(project, "cases", "-q", "--lf", "-k", "different", "--tb=line", CI="1")

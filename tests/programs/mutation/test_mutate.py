@@ -199,6 +199,7 @@ def test_random_changes_of_the_cases_are_never_proved_wrongly():
     assert 0.1 < counts["outputs of equal name"] / counts["outputs"] < 0.9
 
 
+@pytest.mark.slow
 def test_random_programs_are_never_proved_wrongly():
     counts = Counter()
     assert [found for seed in range(60) for found in soundness_run.run_random(seed, counts)] == []
@@ -211,6 +212,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("owner", "name", "wrong"), BROKEN.values(), ids=BROKEN)
 def test_a_wrong_rule_would_be_caught(monkeypatch, owner, name, wrong):
     monkeypatch.setattr(owner, name, wrong)

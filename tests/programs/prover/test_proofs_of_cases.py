@@ -66,6 +66,7 @@ def test_of_batch_norm_all_but_haikus_averages_is_proved(candidate):
 NAMES = sorted(path.stem for path in helpers.CASES.glob("*.py"))
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("name", NAMES)
 def test_linen_and_nnx_are_one_program_in_every_case(name):
     case = helpers.loaded(name).case

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from programs.prover.rewritten import ALL, S, V, under
@@ -99,6 +100,7 @@ def test_expressions_that_all_rewrites_equate_have_the_same_value(trees):
         assert_same(tree, known.setdefault(tree_name(tree), tree))
 
 
+@pytest.mark.slow
 @TRIED
 @given(_grow(3), _grow(1), st.sampled_from(("add", "sub", "mul", "div")), st.sampled_from(("sum", "mean", "square")))
 def test_expressions_rewritten_by_hand_keep_their_value(tree, small, operation, outer):

@@ -21,6 +21,7 @@ def wrong_in(seed, steps, length=8):
     return soundness_run.wrong_proofs((soundness_run.subject(program, random_inputs()),), Counter())
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("seed", range(2))
 def test_values_of_one_name_are_equal(seed):
     assert wrong_in(seed, ALL_STEPS, 20) == []
@@ -72,6 +73,7 @@ IGNORED = (
 """A parameter that decides, and an operation that has it."""
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(("parameter", "step"), IGNORED, ids=lambda one: getattr(one, "__name__", one))
 def test_an_ignored_parameter_would_be_noticed(monkeypatch, parameter, step):
     for module in (terms, value_numbering):

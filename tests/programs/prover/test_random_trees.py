@@ -5,6 +5,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from programs.prover.numbered import RULES, N, names
@@ -76,6 +77,7 @@ def test_the_spelling_of_a_program_does_not_change_its_name(tree, one, other):
     assert tree_name(tree, one, frozenset()) == tree_name(tree, other, frozenset())
 
 
+@pytest.mark.slow
 @tried(12)
 @given(TREES, st.integers(0, 99))
 def test_the_spellings_mean_what_the_trees_mean(tree, seed):

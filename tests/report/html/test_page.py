@@ -177,6 +177,7 @@ def test_24_comparisons_with_everything_measured_fit_into_150_kilobytes():
     assert len(text().encode()) <= 150 * KILO
 
 
+@pytest.mark.slow
 def test_200_comparisons_of_300_leaves_fit_into_2_megabytes():
     """Every leaf with its place in each library, its grade, error and budget."""
     result = large()
