@@ -4,6 +4,7 @@ They are types, so that no code takes a text apart to learn which program, leaf 
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 ProgramKind = Literal[
@@ -25,8 +26,12 @@ OutputKind = Literal["output", "state", "gradient", "loss", "draw", "leaf", "opt
 class _SortedAsText:
     """Sort names as they read; jax sorts the keys of a dict in a pytree."""
 
+    @cached_property
+    def _order(self) -> tuple[str, str]:
+        return str(self), repr(self)
+
     def __lt__(self, other: Any) -> bool:
-        return (str(self), repr(self)) < (str(other), repr(other)) if type(other) is type(self) else NotImplemented
+        return self._order < other._order if isinstance(other, type(self)) else NotImplemented
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """Whether the first probe shows a change of each leaf."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from equiv.comparison.sensitivity.first_order import LeafSlopes
-from equiv.comparison.sensitivity.trial_runs import LeafChange, Shown, TrialRuns, finite_ratio
+from equiv.comparison.sensitivity.trial_runs import NOTHING, LeafChange, Shown, TrialRuns, finite_ratio
 from equiv.core.output_name import OutputName
 from equiv.core.results import ProbeTrial
 
@@ -13,9 +14,27 @@ ZERO_IN_THEORY = "its gradient is zero in theory, and"
 NOT_TRIED = "not tried: no more runs are made than there are leaves"
 
 
-def try_moves(
-    runs: TrialRuns, slopes: Mapping[str, LeafSlopes], returned: Mapping[str, OutputName]
-) -> tuple[ProbeTrial, ...]:
+@dataclass(frozen=True)
+class Moves:
+    """What is known of changes of each leaf.
+
+    Attributes:
+        trials: one for each leaf.
+        together: leaves that were moved in one run that shows nothing: no change of any of them does.
+        shown: what that run shows.
+    """
+
+    trials: tuple[ProbeTrial, ...]
+    together: frozenset[str] = frozenset()
+    shown: Shown = NOTHING
+
+    @property
+    def unnoticed(self) -> frozenset[str]:
+        """The leaves of which no change is noticed."""
+        return frozenset(trial.subject[0] for trial in self.trials if not trial.detected)
+
+
+def try_moves(runs: TrialRuns, slopes: Mapping[str, LeafSlopes], returned: Mapping[str, OutputName]) -> Moves:
     """Decide for each leaf whether a change of it is noticed: from gradients or from what is returned, else by a run.
 
     Args:
@@ -32,19 +51,19 @@ def try_moves(
     known = {leaf: shown for leaf, (shown, _) in read.items()}
     flat = [leaf for leaf, one in slopes.items() if one.is_zero and leaf not in known]
     # A joint run costs one more than they have together if it shows something: then it must not be one too many.
-    if len(flat) > 1 and len(flat) < runs.left:
-        together = LeafChange("moved", tuple(flat))
-        shown = runs.try_changes([together]).get(together)
-        if shown is not None and not shown.noticed:
-            known |= dict.fromkeys(flat, shown)
+    together = LeafChange("moved", tuple(flat))
+    joint = runs.try_changes([together]).get(together) if 1 < len(flat) < runs.left else None
+    if joint is not None and not joint.noticed:
+        known |= dict.fromkeys(flat, joint)
     left = [LeafChange("moved", (leaf,)) for leaf in slopes if leaf not in known]
     known |= {change.leaves[0]: shown for change, shown in runs.try_changes(left).items()}
-    return tuple(
+    trials = tuple(
         ProbeTrial("moved", (leaf,), True, finite_ratio(read[leaf][0].ratio), read[leaf][1], unrun=1)
         if leaf in read
         else _moved_trial(leaf, known.get(leaf), slopes[leaf])
         for leaf in slopes
     )
+    return Moves(trials) if joint is None or joint.noticed else Moves(trials, frozenset(flat), joint)
 
 
 def _moved_trial(leaf: str, shown: Shown | None, slopes: LeafSlopes) -> ProbeTrial:
@@ -54,8 +73,3 @@ def _moved_trial(leaf: str, shown: Shown | None, slopes: LeafSlopes) -> ProbeTri
         return ProbeTrial("moved", (leaf,), True, finite_ratio(shown.ratio), f"seen in {shown.output}")
     note = f"{ZERO_IN_THEORY} {UNNOTICED}" if slopes.is_zero_in_theory else UNNOTICED
     return ProbeTrial("moved", (leaf,), False, shown.ratio, note)
-
-
-def unnoticed_leaves(trials: Sequence[ProbeTrial]) -> frozenset[str]:
-    """The leaves of which no change is noticed."""
-    return frozenset(trial.subject[0] for trial in trials if trial.kind == "moved" and not trial.detected)

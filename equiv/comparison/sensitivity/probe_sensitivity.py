@@ -17,7 +17,7 @@ from equiv.comparison.numeric.rounding import measure_responses
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import FRESH_STATE, RoundingNoise
 from equiv.comparison.sensitivity.first_order import LeafSlopes, measure_slopes, returned_leaves
-from equiv.comparison.sensitivity.moves import try_moves, unnoticed_leaves
+from equiv.comparison.sensitivity.moves import try_moves
 from equiv.comparison.sensitivity.separate_groups import group_by_shape
 from equiv.comparison.sensitivity.swaps import try_swaps
 from equiv.comparison.sensitivity.trial_runs import BaseRun, TrialRuns
@@ -64,8 +64,8 @@ def measure_sensitivity(compiled: CompiledPort, reference: Reference, factor: fl
     moved = try_moves(runs, slopes, returned_leaves(compiled.native.programs))
     fresh = next((probe for probe in reference.probes if probe.name == FRESH_STATE), None)
     started = None if fresh is None else next(_base_runs(compiled, reference, factor, fresh))
-    swapped = try_swaps(runs, table, group_by_shape(table, first.variables), started, unnoticed_leaves(moved))
-    return Sensitivity((*moved, *swapped), slopes, runs.made)
+    swapped = try_swaps(runs, table, group_by_shape(table, first.variables), started, moved)
+    return Sensitivity((*moved.trials, *swapped), slopes, runs.made)
 
 
 def _base_runs(compiled: CompiledPort, reference: Reference, factor: float, probe: Probe) -> Iterator[BaseRun]:

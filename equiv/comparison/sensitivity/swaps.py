@@ -7,7 +7,8 @@ There are as many pairs as the square of the number of leaves, and no more runs 
 2. Where the pairs that are left are few, each is swapped in a run.
 3. Else leaves are separated by their gradients where all of a group have the same values. Of each group the pair that
    differs least is swapped in a run on the probe itself; if that is noticed, so are the pairs that differ more.
-4. What is not separated is swapped in runs, with one leaf of each cluster, or all around. That two swaps with one
+4. Of leaves that no joint change of shows, no swap is noticed either: one of them stands for all.
+5. What is not separated is swapped in runs, with one leaf of each cluster, or all around. That two swaps with one
    leaf are not noticed says the same of the swap of the other two, as it is made of these.
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from equiv.comparison.sensitivity.moves import NOT_TRIED, UNNOTICED
+from equiv.comparison.sensitivity.moves import NOT_TRIED, UNNOTICED, Moves
 from equiv.comparison.sensitivity.separate_groups import TIED_RUNS, separate_fresh, separate_tied
 from equiv.comparison.sensitivity.separation import Separation
 from equiv.comparison.sensitivity.trial_runs import NOTHING, BaseRun, LeafChange, Shown, TrialRuns, finite_ratio
@@ -44,6 +45,7 @@ class GroupTrials:
         run: pair to what shows its swap, of those that were run.
         unnoticed: leaves of which no swap of two is noticed, with the largest change over budget.
         untried: number of pairs that nothing is known of.
+        alike: leaves of which the first stands for the others in the clusters.
     """
 
     leaves: tuple[str, ...]
@@ -52,11 +54,28 @@ class GroupTrials:
     run: dict[Pair, Shown] = field(default_factory=dict)
     unnoticed: list[tuple[tuple[str, ...], Shown]] = field(default_factory=list)
     untried: int = 0
+    alike: tuple[str, ...] = ()
 
     @property
     def open_pairs(self) -> int:
         """Number of pairs that are not separated."""
         return sum(map(count_pairs, self.clusters))
+
+    def leave_out(self, moves: Moves) -> None:
+        """Let the first of the leaves that were moved together, which showed nothing, stand for all in the clusters."""
+        if not self.alike:
+            self.alike = tuple(leaf for leaf in self.leaves if leaf in moves.together)
+            self.add_unnoticed(self.alike, moves.shown)
+        others = self.alike[1:]
+        self.clusters = tuple(tuple(leaf for leaf in cluster if leaf not in others) for cluster in self.clusters)
+
+    def add_unnoticed(self, leaves: tuple[str, ...], shown: Shown) -> None:
+        """Add leaves of which no swap of two is noticed; what is said of one that stands for others holds for these."""
+        if self.alike and self.alike[0] in leaves:
+            self.unnoticed = [one for one in self.unnoticed if one[0] != self.alike]
+            leaves = self.alike = tuple(dict.fromkeys((*self.alike, *leaves)))
+        if len(leaves) > 1:
+            self.unnoticed.append((leaves, shown))
 
     def swap(self, runs: TrialRuns, pairs: Sequence[Pair]) -> dict[Pair, Shown]:
         """Swap pairs in runs, those that were not swapped before; those that no run was left for are missing."""
@@ -87,7 +106,7 @@ def count_pairs(leaves: Sequence[str]) -> int:
 
 
 def try_swaps(
-    runs: TrialRuns, table: LeafTable, groups: Sequence[tuple[str, ...]], fresh: BaseRun | None, blind: frozenset[str]
+    runs: TrialRuns, table: LeafTable, groups: Sequence[tuple[str, ...]], fresh: BaseRun | None, moves: Moves
 ) -> tuple[ProbeTrial, ...]:
     """Decide for each two leaves of each group whether their swap is noticed.
 
@@ -96,18 +115,20 @@ def try_swaps(
         table: the leaves.
         groups: of leaves of one shape, dtype and collection.
         fresh: the reference on the probe with fresh state; None: it has no state.
-        blind: leaves of which no change is noticed.
+        moves: what is known of changes of each leaf.
     """
     found = [GroupTrials(leaves, (leaves,)) for leaves in groups]
     for group in found:
         if fresh is not None and table[group.leaves[0]].spec.collection == "state":
             group.clusters, group.by = separate_fresh(fresh, group.leaves).clusters, FRESH
+        group.leave_out(moves)
     if sum(group.open_pairs for group in found) <= runs.left:
         for group in found:
             _swap_every_pair(runs, group)
     else:
-        _separate_by_role(runs, [group for group in found if _has_roles(table, group)], blind)
+        _separate_by_role(runs, [group for group in found if _has_roles(table, group)], moves.unnoticed)
         for group in found:
+            group.leave_out(moves)
             _swap_within_clusters(runs, group)
     return tuple(trial for group in found for trial in group.trials())
 
@@ -124,9 +145,10 @@ def _swap_every_pair(runs: TrialRuns, group: GroupTrials) -> None:
         group.untried += len(pairs) - len(shown)
         missed = {pair: one for pair, one in shown.items() if not one.noticed}
         if missed and len(missed) == len(pairs):
-            group.unnoticed.append((cluster, _largest(missed.values())))
+            group.add_unnoticed(cluster, _largest(missed.values()))
         else:
-            group.unnoticed += missed.items()
+            for pair, one in missed.items():
+                group.add_unnoticed(pair, one)
 
 
 def _largest(shown: Iterable[Shown]) -> Shown:
@@ -143,7 +165,8 @@ def _separate_by_role(runs: TrialRuns, groups: Sequence[GroupTrials], blind: fro
         separation = _join_blind(separated[group.leaves], blind)
         missed = _confirm_weakest(runs, group, separation)
         if missed is not None:
-            group.unnoticed += missed.items()
+            for pair, one in missed.items():
+                group.add_unnoticed(pair, one)
             group.clusters, group.by = separation.clusters, ROLES
 
 
@@ -181,13 +204,13 @@ def _swap_within_clusters(runs: TrialRuns, group: GroupTrials) -> None:
     while waiting:
         cluster = waiting.pop()
         if (around := _swap_around(runs, group, cluster)) is not None:
-            group.unnoticed.append((cluster, around))
+            group.add_unnoticed(cluster, around)
             continue
         first, *others = cluster
         shown = {other: one for (_, other), one in group.swap(runs, [(first, other) for other in others]).items()}
         missed = {other: one for other, one in shown.items() if not one.noticed}
         if missed:
-            group.unnoticed.append(((first, *missed), _largest(missed.values())))
+            group.add_unnoticed((first, *missed), _largest(missed.values()))
         rest = tuple(other for other in others if other not in missed)
         if len(shown) < len(others):
             group.untried += (len(others) - len(shown)) * (1 + len(missed)) + count_pairs(rest)
