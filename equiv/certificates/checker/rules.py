@@ -38,11 +38,13 @@ def view(_: Terms, it: Step) -> bool:
 
 
 def identity(terms: Terms, it: Step) -> bool:
-    """The result is the operand that is chosen, or stands beside a neutral element; or a negation is undone."""
+    """The result is the operand that is chosen, beside a neutral element, or not negative; or a negation is undone."""
     numbers, inner = [terms.number(one.term) for one in it.ins], terms.terms[it.ins[0].term]
     if it.op == "not":
         undone = (inner.kind, inner.data, inner.dtype) == ("elementwise", ["not", "{}"], "bool")
         return undone and terms.are(inner.of, dict(enumerate(it.ins[0].view)), [it.out])
+    if it.op == "abs":
+        return it.out[:2] == it.ins[0][:2] and is_exponential(terms, it.ins[0].term)
     if it.op == "select_n":
         return numbers[0] is not None and numbers[0] >= 0 and it.out[:2] == it.ins[1 + int(numbers[0])][:2]
     neutral = NEUTRAL[it.op]
@@ -52,6 +54,18 @@ def identity(terms: Terms, it: Step) -> bool:
         and (place == 1 or it.op != "div") and it.out[:2] == it.ins[1 - place][:2]
         for place, one in enumerate(numbers)
     )  # fmt: skip
+
+
+def is_exponential(terms: Terms, term: int) -> bool:
+    """Whether a term is `exp` of real numbers, a sum of such along axes, or a positive multiple of one with masks."""
+    it = terms.terms[term]
+    if it.kind == "elementwise":
+        return it.data[0] == "exp" and "float" in it.dtype
+    if it.kind == "meeting":
+        return it.data[0] == "reduce_sum" and is_exponential(terms, it.of[0][0])
+    factors = [one for one, _ in it.of if terms.terms[one].dtype != "bool"]
+    fits = it.kind == "product" and it.data[0] > 0 and all(power == 1 for power in it.data[1])
+    return fits and all(is_exponential(terms, one) for one in factors)
 
 
 def folding(terms: Terms, it: Step) -> bool:
@@ -134,7 +148,7 @@ def copies(view: View, shape: list[int], sizes: dict[int, int]) -> int:
 
 RULES = {
     "view": (view, (), ()),
-    "identity": (identity, (*NEUTRAL, "select_n", "not"), ()),
+    "identity": (identity, (*NEUTRAL, "select_n", "not", "abs"), ()),
     "known numbers": (folding, tuple(FOLDED), ()),
     "congruence": (congruence, (), ()),
 }
