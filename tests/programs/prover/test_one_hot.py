@@ -46,6 +46,7 @@ def log_softmax(z):
 EMBEDDINGS = {
     "indexed": lambda t, i: t[i],
     "taken": lambda t, i: jnp.take(t, i, axis=0),
+    "of a flat list": lambda t, i: t[i.reshape(-1)].reshape(*i.shape, -1),
     "one-hot product": lambda t, i: one_hot(i) @ t,
     "one-hot einsum": lambda t, i: jnp.einsum("btv,vd->btd", one_hot(i), t),
 }
