@@ -191,13 +191,15 @@ def number_known_sign(
     `where(is_finite(m), m, 0)` is `m`. Whether anything but a maximum is finite is for the program to ask.
     """
     value = ins[0]
-    if name == "abs" and value.shape == shape and _is_exponential(algebra, value, masked=True):
+    if name == "abs" and value.shape == shape and _is_exponential(algebra, value):
         return value
     if FINITE not in algebra.rules:
         return None
-    if name == "ge" and ins[1].constant == 0 and _is_exponential(algebra, value, masked=True):
+    if name == "ge" and ins[1].constant == 0 and _is_exponential(algebra, value):
         return algebra.record(constant_view(np.asarray(True), shape), FINITE)
-    if name == "sign" and "float" in dtype and _is_exponential(algebra, value, masked=False):
+    # Of a sum alone: a single exponential underflows to 0, as where a logit is masked by a large number.
+    is_sum = isinstance(algebra.made.get(value.term), ReducedSum)
+    if name == "sign" and "float" in dtype and is_sum and _is_exponential(algebra, value):
         return algebra.record(constant_view(np.ones((), dtype), shape), FINITE)
     known = algebra.finite.get(value.term)
     if name == "select_n" and known is not None and len(ins) == 3 and ins[1].constant == 0 and not has_digits(value):
@@ -211,14 +213,14 @@ def record_finite(algebra: Algebra, ins: Sequence[TermView], result: TermView) -
         (algebra.finite[result.term],) = on_term(ins, result)
 
 
-def _is_exponential(algebra: Algebra, value: TermView, masked: bool) -> bool:
+def _is_exponential(algebra: Algebra, value: TermView) -> bool:
     """Whether a value is `exp(x)`, or a sum of such over axes, some of them masked; or a masked one itself."""
     if value.term in algebra.exponentials:
         return True
     known = algebra.made.get(value.term)
     if isinstance(known, ReducedSum):
-        return _is_exponential(algebra, known.value, masked=True)
-    if not masked or not isinstance(known, Product) or known.constant <= 0:
+        return _is_exponential(algebra, known.value)
+    if not isinstance(known, Product) or known.constant <= 0:
         return False
     return all(power == 1 and (one.dtype == "bool" or one.term in algebra.exponentials) for one, power in known.factors)
 

@@ -81,6 +81,10 @@ REWRITTEN = {
         lambda x, y: masked(x, y),
         lambda x, y: x + (y <= 0).astype("float32") * -np.inf,
     ),
+    "the sign of an exponential that can underflow": (
+        lambda x, y: jnp.sign(jnp.exp(x - 1e9 * y)),
+        lambda x, y: jnp.ones_like(x),
+    ),
     "logits beside a mask": (lambda x, y: jnp.exp(masked(x, y) * x), lambda x, y: jnp.exp(masked(2 * x, y) * x)),
     "logits beside a large mask": (
         lambda x, y: jnp.exp(masked(x, y, -3e38) * x),
