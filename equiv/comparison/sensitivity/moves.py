@@ -20,7 +20,7 @@ class Moves:
 
     Attributes:
         trials: one for each leaf.
-        together: leaves that were moved in one run that shows nothing: no change of any of them does.
+        together: leaves that were moved in one run, which shows nothing.
         shown: what that run shows.
     """
 

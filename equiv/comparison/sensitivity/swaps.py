@@ -7,7 +7,8 @@ There are as many pairs as the square of the number of leaves, and no more runs 
 2. Where the pairs that are left are few, each is swapped in a run.
 3. Else leaves are separated by their gradients where all of a group have the same values. Of each group the pair that
    differs least is swapped in a run on the probe itself; if that is noticed, so are the pairs that differ more.
-4. Of leaves that no joint change of shows, no swap is noticed either: one of them stands for all.
+4. Of leaves whose joint change, by factors of 1.25 to 1.75, shows nothing, no swap is taken to be noticed: one of them
+   stands for all.
 5. What is not separated is swapped in runs, with one leaf of each cluster, or all around. That two swaps with one
    leaf are not noticed says the same of the swap of the other two, as it is made of these.
 """
@@ -45,7 +46,7 @@ class GroupTrials:
         run: pair to what shows its swap, of those that were run.
         unnoticed: leaves of which no swap of two is noticed, with the largest change over budget.
         untried: number of pairs that nothing is known of.
-        alike: leaves of which the first stands for the others in the clusters.
+        moved_together: leaves of which the first stands for the others in the clusters.
     """
 
     leaves: tuple[str, ...]
@@ -54,7 +55,7 @@ class GroupTrials:
     run: dict[Pair, Shown] = field(default_factory=dict)
     unnoticed: list[tuple[tuple[str, ...], Shown]] = field(default_factory=list)
     untried: int = 0
-    alike: tuple[str, ...] = ()
+    moved_together: tuple[str, ...] = ()
 
     @property
     def open_pairs(self) -> int:
@@ -63,17 +64,17 @@ class GroupTrials:
 
     def leave_out(self, moves: Moves) -> None:
         """Let the first of the leaves that were moved together, which showed nothing, stand for all in the clusters."""
-        if not self.alike:
-            self.alike = tuple(leaf for leaf in self.leaves if leaf in moves.together)
-            self.add_unnoticed(self.alike, moves.shown)
-        others = self.alike[1:]
+        if not self.moved_together:
+            self.moved_together = tuple(leaf for leaf in self.leaves if leaf in moves.together)
+            self.add_unnoticed(self.moved_together, moves.shown)
+        others = self.moved_together[1:]
         self.clusters = tuple(tuple(leaf for leaf in cluster if leaf not in others) for cluster in self.clusters)
 
     def add_unnoticed(self, leaves: tuple[str, ...], shown: Shown) -> None:
         """Add leaves of which no swap of two is noticed; what is said of one that stands for others holds for these."""
-        if self.alike and self.alike[0] in leaves:
-            self.unnoticed = [one for one in self.unnoticed if one[0] != self.alike]
-            leaves = self.alike = tuple(dict.fromkeys((*self.alike, *leaves)))
+        if self.moved_together and self.moved_together[0] in leaves:
+            self.unnoticed = [one for one in self.unnoticed if one[0] != self.moved_together]
+            leaves = self.moved_together = tuple(dict.fromkeys((*self.moved_together, *leaves)))
         if len(leaves) > 1:
             self.unnoticed.append((leaves, shown))
 
@@ -95,7 +96,9 @@ class GroupTrials:
             ratio = finite_ratio(least.ratio) if noticed else None
             yield ProbeTrial("swapped", self.leaves, True, ratio, note, pairs, unrun)
         for leaves, shown in self.unnoticed:
-            yield ProbeTrial("swapped", leaves, False, shown.ratio, UNNOTICED, count_pairs(leaves))
+            # Leaves that were moved together, or turned around, need no run for each swap.
+            unrun = sum(pair not in self.run for pair in combinations(leaves, 2))
+            yield ProbeTrial("swapped", leaves, False, shown.ratio, UNNOTICED, count_pairs(leaves), unrun)
         if self.untried:
             yield ProbeTrial("swapped", self.leaves, False, note=NOT_TRIED, pairs=self.untried)
 

@@ -155,6 +155,8 @@ def test_leaves_that_one_joint_run_clears_are_not_swapped():
     found = measured("x @ w * a + b + 0.0 * (c + d + e + f)", names="abcdef")
     assert unnoticed_pairs(found.trials) == set(combinations("cdef", 2))
     assert sum(trial.pairs for trial in found.trials if trial.kind == "swapped") == 15
+    (missed,) = [trial for trial in found.trials if trial.kind == "swapped" and not trial.detected]
+    assert (missed.pairs, missed.unrun) == (6, 6)
     assert found.runs <= 1 + 3  # all four together, and each two of a, b and c
 
 

@@ -64,7 +64,7 @@ def test_slices_are_computed_before_or_after(pair, rules):
 
 @pytest.mark.parametrize("rules", [NONE, ALL])
 @pytest.mark.parametrize("pair", SLICED_OTHERWISE)
-def test_slices_of_something_else_are_not_computed_alike(pair, rules):
+def test_slices_of_something_else_have_another_name(pair, rules):
     one, other, shapes = SLICED_OTHERWISE[pair]
     assert names(one, shapes, rules) != names(other, shapes, rules)
 
