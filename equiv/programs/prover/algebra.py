@@ -14,7 +14,7 @@ from equiv.programs.content import digest
 from equiv.programs.prover.conditions import TWO_PASS
 from equiv.programs.prover.contractions import Contraction
 from equiv.programs.prover.digits import SplitTerm
-from equiv.programs.prover.joined import NumberElementwise, join_elementwise, split_view, whole_view
+from equiv.programs.prover.joined import NumberElementwise, join_elementwise, join_weighted, split_view, whole_view
 from equiv.programs.prover.moves import distribute
 from equiv.programs.prover.pieces import Pieces
 from equiv.programs.prover.terms import TermView, apply_elementwise, constant_view, on_term, seen_through
@@ -178,6 +178,8 @@ class Algebra:
 
     def product(self, constant: float, given: Iterable[tuple[TermView, float]], shape: Any, dtype: str) -> TermView:
         """Make a product in normal form: flat, factors merged, one constant, leading coefficients of sums one."""
+        if joined := join_weighted(self.product, constant, given := tuple(given), shape, dtype, self.splits):
+            return joined
         merged: dict[tuple[str, tuple[Any, ...]], tuple[TermView, float]] = {}
         for value, power in self._factors(given):
             # A negative constant has no root and zero no reciprocal: there it stays a factor, whatever the others are.
@@ -208,6 +210,8 @@ class Algebra:
 
     def sum(self, constant: float, given: Iterable[tuple[TermView, float]], shape: Any, dtype: str) -> TermView:
         """Make a sum in normal form: flat, equal terms merged."""
+        if joined := join_weighted(self.sum, constant, given := tuple(given), shape, dtype, self.splits):
+            return joined
         merged: dict[tuple[str, tuple[Any, ...]], tuple[TermView, float, float]] = {}
         for value, scale in self._terms(given):
             if value.constant is not None:

@@ -65,6 +65,25 @@ def join_elementwise(ins: Sequence[TermView], shape: Shape, splits: SplitTerms, 
     return _in_shape(result, own, pieces, joined, shape, splits)
 
 
+def join_weighted(
+    make: Callable[[float, list[tuple[TermView, float]], Shape, str], TermView],
+    constant: float,
+    given: Sequence[tuple[TermView, float]],
+    shape: Shape,
+    dtype: str,
+    splits: SplitTerms,
+) -> TermView | None:
+    """A product or sum, as `Algebra` makes them, of weighted operands some of which have digits; else None."""
+    if not any(has_digits(value) for value, _ in given):
+        return None
+    weights = [weight for _, weight in given]
+
+    def number(values: Sequence[TermView], own: Shape) -> TermView:
+        return make(constant, list(zip(values, weights, strict=True)), own, dtype)
+
+    return join_elementwise([value for value, _ in given], shape, splits, number)
+
+
 def join_reduction(
     value: TermView, over: Sequence[int], shape: Shape, splits: SplitTerms, number: NumberReduction
 ) -> TermView | None:

@@ -15,8 +15,6 @@ from jax.core import ShapedArray
 from equiv.core.grades import IN_RANGE
 from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.conditions import REORDERED_SUMS
-from equiv.programs.prover.digits import has_digits
-from equiv.programs.prover.joined import join_elementwise
 from equiv.programs.prover.lookups import plain_index
 from equiv.programs.prover.moves import take
 from equiv.programs.prover.one_hot import NEEDED, is_within, look_up, number_positions
@@ -163,16 +161,11 @@ def _sum_of_rows(
     rank, whole = len(shape), (*shape, *(updates.shape[one] for one in extra))
     places = {there: one for one, there in rows.along.items()} | {one: rank + n for n, one in enumerate(extra)}
     batch = [places.get(one, -1) for one in rows.batch]
-
-    def product(values: list[TermView], own: tuple[int, ...]) -> TermView:
-        if any(map(has_digits, values)):  # as of an index that was reshaped: its axes are cut as the term's are
-            return join_elementwise(values, own, algebra.splits, product)
-        return algebra.product(1.0, [(one, 1.0) for one in values], own, updates.dtype)
-
-    one = product([_one_hot(algebra, index, batch, axis, whole, mask)], whole)
+    both = _one_hot(algebra, index, batch, axis, whole, mask)
+    one = algebra.product(1.0, [(both, 1.0)], whole, updates.dtype)
     other = _seen_along(updates, {there: place for place, there in places.items()}, whole)
     if not extra:
-        return product([one, other], shape)
+        return algebra.product(1.0, [(one, 1.0), (other, 1.0)], shape, updates.dtype)
     # As one contraction: an axis is shared, or only the mask's or only the updates'.
     tied = [place for place in rows.along if rows.along[place] in rows.batch]
     free = [place for place in range(rank) if place not in tied and place != axis]

@@ -197,3 +197,38 @@ def test_an_index_too_narrow_for_the_rows_is_looked_up():
     clipped, filled = (lambda t, i, mode=mode: jnp.take(t, i, axis=0, mode=mode) for mode in ("clip", "fill"))
     assert names(clipped, shapes)[0] == names(filled, shapes)[0]
     assert names(clipped, shapes)[0] != names(lambda t, i: clipped(t, i[::-1]), shapes)[0]
+
+
+def mean_loss(z, y):
+    """A cross-entropy over all axes before the last."""
+    return -jnp.take_along_axis(log_softmax(z), y[..., None], -1).mean()
+
+
+RESHAPED = {
+    "flat, optax": lambda z, y: optax.softmax_cross_entropy_with_integer_labels(
+        z.reshape(-1, ROWS), y.reshape(-1)
+    ).mean(),
+    "flat one-hot": lambda z, y: -(one_hot(y.reshape(-1)) * log_softmax(z.reshape(-1, ROWS))).sum(-1).mean(),
+    "turned": lambda z, y: mean_loss(jnp.swapaxes(z, 0, 1), y.T),
+}
+"""Ways to write a cross-entropy of sequences."""
+
+
+@pytest.mark.parametrize("way", RESHAPED)
+def test_a_cross_entropy_of_reshaped_logits_is_the_same(way):
+    shapes = ((2, 4, ROWS), "float32"), WORDS
+    assert names(RESHAPED[way], shapes)[0] == names(mean_loss, shapes)[0]
+    assert names(jax.grad(RESHAPED[way]), shapes)[0] == names(jax.grad(mean_loss), shapes)[0]
+
+
+def test_two_ways_to_index_flat_logits_have_one_gradient():
+    """It was a crash: what is scattered has the digits of the reshape."""
+
+    def taken(z, y):
+        return mean_loss(z.reshape(-1, ROWS), y.reshape(-1))
+
+    def indexed(z, y):
+        return -log_softmax(z.reshape(-1, ROWS))[jnp.arange(8), y.reshape(-1)].mean()
+
+    shapes = ((2, 4, ROWS), "float32"), WORDS
+    assert names(jax.grad(taken), shapes)[0] == names(jax.grad(indexed), shapes)[0]
