@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -33,6 +32,7 @@ from equiv.comparison.observation import (
 )
 from equiv.comparison.stages import measure_operations
 from equiv.comparison.state import CaseState, Reference
+from equiv.core.budget import Responses
 from equiv.core.case import Case
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding
@@ -50,6 +50,9 @@ COMPILED = "compiled"
 CLEARLY = GENEROUS
 """How many times farther the program run operation by operation is from the wrong one of two runs."""
 
+
+FEW_NUDGES = 2
+"""Number of runs with every result moved that are tried before all: what they explain needs no more of them."""
 
 LEFT_OUT = "EQUIV_COMPILED"
 """Environment variable; with `0` nothing is asked of the compiler, for suites of many small cases."""
@@ -189,12 +192,8 @@ def _find_blame(
     """
     name = port.described.table.port
     state.progress(f"measuring what {name} rounds")
-    with suppress(EquivError):  # the budget stays that of its inputs
-        own = measure_operations(port.compiled, port.probes, off, port.compiled)
-        port = replace(port, rounding=replace(port.rounding, own=own))
+    port, runs, again = _measure_own_rounding(port, off)
     state.progress(f"looking for who is to blame for {name}")
-    runs = tuple(port.run())
-    again = port.compare(runs)
     off = _differing_programs(again)
     found: dict[ProgramName, Blame] = {}
     known: tuple[str, ...] = ()
@@ -205,6 +204,37 @@ def _find_blame(
         blame = Blame("unstable") if judged.is_unstable(function) else judged.find_blame(known)
         found[call.name], known = blame, known or blame.passes
     return again, found
+
+
+def _measure_own_rounding(
+    port: _Port, off: frozenset[ProgramName]
+) -> tuple[_Port, tuple[UserOutputs, ...], dict[OutputName, Finding]]:
+    """Measure what the operations of some programs round, on the probes on which an output is off.
+
+    Returns:
+        The port with what it rounds, its runs, and what is found with that.
+    """
+    runs = tuple(port.run())
+    found, native = port.compare(runs), replace(port.compiled, float64=None)  # what users run is not in float64
+    tried: dict[str, int] = {}
+    known: Mapping[str, Mapping[OutputName, Responses]] = {}
+    while waiting := [probe for probe in port.probes if _doubts(found, probe.name, tried)]:
+        tried |= {probe.name: FEW_NUDGES if probe.name not in tried else OPERATION_NUDGES for probe in waiting}
+        try:
+            for probe in waiting:
+                own = measure_operations(native, [probe], off, port.compiled, nudges=tried[probe.name])
+                known = {**known, **own.native}
+                port = replace(port, rounding=replace(port.rounding, own=replace(own, native=known)))
+        except EquivError:
+            break  # the budget stays that of its inputs
+        found = port.compare(runs)
+    return port, runs, found
+
+
+def _doubts(found: Mapping[OutputName, Finding], probe: str, tried: Mapping[str, int]) -> bool:
+    """Whether an output is off on a probe, and more can be tried to explain it."""
+    is_off = any(one.probe == probe and one.grade == "refuted" for one in found.values())
+    return is_off and tried.get(probe, 0) < OPERATION_NUDGES
 
 
 @dataclass(frozen=True)

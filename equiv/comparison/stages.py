@@ -312,6 +312,7 @@ def measure_operations(
     names: frozenset[ProgramName],
     other: CompiledPort | None = None,
     actual: Mapping[str, Sample] | None = None,
+    nudges: int = OPERATION_NUDGES,
 ) -> RoundingNoise:
     """Measure how far a port moves when every operation of some of its programs moves by one ulp.
 
@@ -321,13 +322,14 @@ def measure_operations(
         names: of the programs.
         other: the port that it is compared with; None: it is frozen.
         actual: its outputs as it is, where one that an ulp takes out of the numbers has a response without a bound.
+        nudges: number of runs with every result moved.
 
     Raises:
-        PortError: the changed programs cannot be compiled or run.
+        PortError: an operation cannot be run alone.
     """
-    nudged = nudge_port(compiled, probes[0], names, other)
+    nudged = nudge_port(compiled, names, other)
     given = {probe.name: run_on_probe(nudged, probe) for probe in probes}
-    return measure_noise(nudged, given, probes, OPERATION_NUDGES, actual)
+    return measure_noise(nudged, given, probes, nudges, actual, again=False)
 
 
 def _without_step_draws(observed: PortOutputs) -> PortOutputs:

@@ -21,6 +21,7 @@ from equiv.programs.exercise import (
 from equiv.programs.freed_memory import return_freed_memory
 from equiv.programs.jaxpr import count_equations, visit_equations
 from equiv.programs.joined_programs import (
+    Evaluation,
     NamedCarry,
     OutputsAndStatistics,
     carry_of,
@@ -193,6 +194,27 @@ def lower_programs(
         return Executable(programs, table, steps, compiled, tuple(sites), counters, step_by_step)
 
     return compile_it
+
+
+def by_operation(executable: Executable, programs: Programs, evaluation: Evaluation) -> Executable:
+    """Evaluate programs operation by operation: nothing is compiled as a whole, and nothing observed.
+
+    Args:
+        executable: the programs of a port, compiled.
+        programs: these, or some of them.
+        evaluation: how.
+    """
+    begin, step, large = programs.begin, programs.step, is_large_training(programs)
+    joined = replace(programs, begin=None, step=None) if large else programs
+    run = join_programs(joined, [], observe=False, evaluation=evaluation)
+    training = None
+    if large and begin is not None and step is not None:
+        training = StepByStep(
+            lambda variables: first_carry(begin, step, variables, evaluation),
+            lambda carry, given: (compute_step(step, carry, given, observe=False, evaluation=evaluation)[0], []),
+            (),
+        )
+    return replace(executable, programs=programs, compiled=run, sites=(), training=training)
 
 
 def is_large_training(programs: Programs) -> bool:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from equiv.programs.content import is_key
-from equiv.programs.jaxpr import Interpreter, read_scan, read_while
+from equiv.programs.jaxpr import Interpreter, find_dead_values, read_scan, read_while
 from equiv.programs.numpy_rules import MOVE_RULES, REDUCTION_RULES
 from equiv.programs.primitives import CALLS, NUMPY_FUNCTIONS
 
@@ -27,20 +27,31 @@ def evaluate_eagerly(closed: Any, arrays: Sequence[Any], seen: EquationCallback 
     Returns:
         Numpy arrays; keys stay arrays of jax.
     """
-    evaluation = _EagerEvaluation() if seen is None else _ObservedEvaluation(seen)
+    evaluation = EagerEvaluation() if seen is None else _ObservedEvaluation(seen)
     return [value if is_key(value) else np.asarray(value) for value in evaluation.run(closed, arrays)]
 
 
-class _EagerEvaluation(Interpreter[Any]):
-    """Evaluation of a jaxpr on arrays, operation by operation."""
+class EagerEvaluation(Interpreter[Any]):
+    """Evaluation of a jaxpr on arrays, operation by operation; a subclass changes values on the way."""
+
+    def in_loop(self) -> "EagerEvaluation":
+        """What evaluates the bodies of loops and branches."""
+        return self
+
+    def dead_values(self, jaxpr: Any) -> Sequence[Sequence[Any]]:
+        """Values that nothing reads again are dropped: a large step has thousands."""
+        return find_dead_values(jaxpr)
 
     def literal(self, atom: Any) -> Any:
+        """A literal as an array of its dtype."""
         return np.asarray(atom.val, atom.aval.dtype)  # its value may be a plain Python number
 
     def constant(self, array: Any) -> Any:
+        """A constant itself."""
         return array
 
     def equation(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        """The results of an operation, from numpy where it rounds as XLA does."""
         name = eqn.primitive.name
         if any(map(is_key, ins)):
             return self._bind(eqn, ins)
@@ -57,12 +68,13 @@ class _EagerEvaluation(Interpreter[Any]):
         return outs if eqn.primitive.multiple_results else [outs]
 
     def scan(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
-        loop, body = read_scan(eqn), _EagerEvaluation()
+        """A `scan`, iteration by iteration."""
+        loop = read_scan(eqn)
         fixed, carry, scanned = loop.split(ins)
         slices = [value if is_key(value) else np.asarray(value) for value in scanned]
         stacked: list[list[Any]] = []
         for iteration in loop.iterations:
-            outs = body.run(loop.body, [*fixed, *carry, *(value[iteration] for value in slices)])
+            outs = self.in_loop().run(loop.body, [*fixed, *carry, *(value[iteration] for value in slices)])
             carry = outs[: loop.carries]
             stacked.append(outs[loop.carries :])
         if loop.reverse:
@@ -72,26 +84,31 @@ class _EagerEvaluation(Interpreter[Any]):
         return [*carry, *map(_stack, zip(*stacked, strict=True))]
 
     def while_loop(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
-        loop, body = read_while(eqn), _EagerEvaluation()
+        """A `while_loop`, iteration by iteration."""
+        loop = read_while(eqn)
         for_test, for_body, carry = loop.split(ins)
-        while bool(np.asarray(body.run(loop.test, [*for_test, *carry])[0])):
-            carry = body.run(loop.body, [*for_body, *carry])
+        while bool(np.asarray(self.in_loop().run(loop.test, [*for_test, *carry])[0])):
+            carry = self.in_loop().run(loop.body, [*for_body, *carry])
         return carry
 
     def cond(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        """The branch that is taken."""
         branches = eqn.params["branches"]
-        return _EagerEvaluation().run(branches[min(max(int(np.asarray(ins[0])), 0), len(branches) - 1)], ins[1:])
+        return self.in_loop().run(branches[min(max(int(np.asarray(ins[0])), 0), len(branches) - 1)], ins[1:])
 
 
 def _stack(values: Sequence[Any]) -> Any:
     return (jnp if is_key(values[0]) else np).stack(values)
 
 
-class _ObservedEvaluation(_EagerEvaluation):
+class _ObservedEvaluation(EagerEvaluation):
     """Evaluation that shows every equation to a callback, those inside loops excepted."""
 
     def __init__(self, seen: EquationCallback) -> None:
         self.seen = seen
+
+    def in_loop(self) -> EagerEvaluation:
+        return EagerEvaluation()
 
     def step(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         outs = super().step(eqn, ins)

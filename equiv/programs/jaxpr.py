@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from jax.extend import core
 from jax.extend.source_info_util import summarize
@@ -55,12 +56,19 @@ class Interpreter(Generic[Value]):
         values: dict[Any, Value] = dict(zip(jaxpr.constvars, map(self.constant, consts), strict=True))
         values.update(zip(jaxpr.invars, inputs, strict=True))
         outer, literal, step = self.path, self.literal, self.step
+        dead = self.dead_values(jaxpr)
         for index, eqn in enumerate(jaxpr.eqns):
             self.path = (*path, index)
             ins = [literal(atom) if isinstance(atom, core.Literal) else values[atom] for atom in eqn.invars]
             values.update(zip(eqn.outvars, step(eqn, ins), strict=True))
+            for var in dead[index] if dead else ():
+                del values[var]
         self.path = outer
         return [literal(atom) if isinstance(atom, core.Literal) else values[atom] for atom in jaxpr.outvars]
+
+    def dead_values(self, jaxpr: Any) -> Sequence[Sequence[Any]]:
+        """For each equation the variables whose values are dropped after it; empty: all are kept."""
+        return ()
 
     def step(self, eqn: Any, ins: list[Value]) -> Sequence[Value]:
         """Interpret one equation of any kind, by the method for it."""
@@ -91,6 +99,23 @@ class Interpreter(Generic[Value]):
 
 HOOKS = {**dict.fromkeys(CALLS, "call"), "scan": "scan", "while": "while_loop", "cond": "cond"}
 """Primitive to the method of `Interpreter` for it; the others are equations."""
+
+
+_DEAD: WeakKeyDictionary[Any, list[list[Any]]] = WeakKeyDictionary()
+"""Open jaxpr to its `find_dead_values`: a body of a loop is run often."""
+
+
+def find_dead_values(jaxpr: Any) -> Sequence[Sequence[Any]]:
+    """For each equation of an open jaxpr, the variables that nothing after it reads."""
+    if jaxpr not in _DEAD:
+        seen = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
+        found: list[list[Any]] = []
+        for eqn in reversed(jaxpr.eqns):
+            atoms = dict.fromkeys(atom for atom in (*eqn.invars, *eqn.outvars) if not isinstance(atom, core.Literal))
+            found.append([atom for atom in atoms if atom not in seen])
+            seen.update(atoms)
+        _DEAD[jaxpr] = found[::-1]
+    return _DEAD[jaxpr]
 
 
 def visit_equations(jaxpr: Any, enclosing: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:

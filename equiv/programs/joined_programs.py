@@ -1,6 +1,7 @@
 """The programs of one port as functions of all of their inputs, to be compiled: all of them, or one train step."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,6 +17,23 @@ NamedCarry = dict[InputName, Any]
 
 OutputsAndStatistics = tuple[dict[OutputName, Any], list[Any]]
 """Outputs, and the statistics of every site that is observed."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How programs are evaluated.
+
+    Attributes:
+        program: a jaxpr and its inputs to its results.
+        scan: a loop over train steps, called as `jax.lax.scan`.
+    """
+
+    program: Callable[[Any, Sequence[Any]], Sequence[Any]]
+    scan: Callable[..., Any]
+
+
+TRACED = Evaluation(lambda jaxpr, arrays: jaxpr_as_fun(jaxpr)(*arrays), jax.lax.scan)
+"""Under the current trace, to be compiled."""
 
 
 def part_inputs(program: Program, inputs: Mapping[str, Any], step: int = 0) -> dict[InputName, Any]:
@@ -40,7 +58,7 @@ def number_draws(draws: Sequence[Any]) -> dict[InputName, Any]:
 
 
 def join_programs(
-    programs: Programs, sites: list[Site], observe: bool
+    programs: Programs, sites: list[Site], observe: bool, evaluation: Evaluation = TRACED
 ) -> Callable[[Mapping[str, Any]], tuple[dict[OutputName, Any], list[Any]]]:
     """All programs as one function; `sites` gets the places that it observes, in the order of their statistics.
 
@@ -55,11 +73,13 @@ def join_programs(
             if same is not None:
                 outputs |= {output: outputs[output.of(same)] for output in program.outputs}
                 continue
-            found, more = _compute_program(program, part_inputs(program, inputs), observe and not programs.float64)
+            given = part_inputs(program, inputs)
+            found, more = _compute_program(program, given, observe and not programs.float64, evaluation)
             outputs |= found
             observed += more
         if programs.begin is not None and programs.step is not None:
-            found, more = _scan_train_steps(programs.begin, programs.step, inputs, observe and not programs.float64)
+            trained = programs.begin, programs.step
+            found, more = _scan_train_steps(*trained, inputs, observe and not programs.float64, evaluation)
             outputs |= found
             observed += more
         sites[:] = [site for site, _ in observed]
@@ -69,31 +89,31 @@ def join_programs(
 
 
 def _compute_program(
-    program: Program, given: Mapping[InputName, Any], observe: bool
+    program: Program, given: Mapping[InputName, Any], observe: bool, evaluation: Evaluation
 ) -> tuple[dict[OutputName, Any], list[tuple[Site, Any]]]:
     """Compute a program: its outputs, and what it exercises where that is observed."""
     if observe and (program.name.is_forward or is_worth_observing(program)):
         return observe_program(program, [given[name] for name in program.inputs])
-    return _call_program(program, given), []
+    return _call_program(program, given, evaluation), []
 
 
-def _call_program(program: Program, given: Mapping[InputName, Any]) -> dict[OutputName, Any]:
-    results = jaxpr_as_fun(program.jaxpr)(*(given[name] for name in program.inputs))
+def _call_program(program: Program, given: Mapping[InputName, Any], evaluation: Evaluation) -> dict[OutputName, Any]:
+    results = evaluation.program(program.jaxpr, [given[name] for name in program.inputs])
     return dict(zip(program.outputs, results, strict=True))
 
 
 def _scan_train_steps(
-    begin: Program, step: Program, inputs: Mapping[str, Any], observe: bool
+    begin: Program, step: Program, inputs: Mapping[str, Any], observe: bool, evaluation: Evaluation
 ) -> tuple[dict[OutputName, Any], list[tuple[Site, Any]]]:
     sites: list[Site] = []
 
     def one(carry: NamedCarry, given: Mapping[str, Any]) -> tuple[NamedCarry, OutputsAndStatistics]:
-        outputs, found = compute_step(step, carry, {**given, "late": inputs["late"]}, observe)
+        outputs, found = compute_step(step, carry, {**given, "late": inputs["late"]}, observe, evaluation)
         sites[:] = [site for site, _ in found]
         return carry_of(step, outputs), (outputs, [statistics for _, statistics in found])
 
-    first = first_carry(begin, step, inputs["variables"])
-    _, (stacked, seen) = jax.lax.scan(one, first, scanned_inputs(step, inputs))
+    first = first_carry(begin, step, inputs["variables"], evaluation)
+    _, (stacked, seen) = evaluation.scan(one, first, scanned_inputs(step, inputs))
     found = [(site, merge_statistics(site, one)) for site, one in zip(sites, seen, strict=True)]
     return {name.of(TRAINING): value for name, value in stacked.items()}, found
 
@@ -103,9 +123,12 @@ def scanned_inputs(step: Program, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {"batches": inputs["batches"], "draws": inputs["draws"][step.name], "counts": inputs["counts"]}
 
 
-def first_carry(begin: Program, step: Program, variables: Mapping[str, Any]) -> NamedCarry:
+def first_carry(
+    begin: Program, step: Program, variables: Mapping[str, Any], evaluation: Evaluation = TRACED
+) -> NamedCarry:
     """The carry before the first train step, in the dtypes of the step."""
-    return carry_of(step, _call_program(begin, {leaf_input(name): array for name, array in variables.items()}))
+    named = {leaf_input(name): array for name, array in variables.items()}
+    return carry_of(step, _call_program(begin, named, evaluation))
 
 
 def carry_of(step: Program, outputs: Mapping[OutputName, Any]) -> NamedCarry:
@@ -116,9 +139,9 @@ def carry_of(step: Program, outputs: Mapping[OutputName, Any]) -> NamedCarry:
 
 
 def compute_step(
-    step: Program, carry: NamedCarry, given: Mapping[str, Any], observe: bool
+    step: Program, carry: NamedCarry, given: Mapping[str, Any], observe: bool, evaluation: Evaluation = TRACED
 ) -> tuple[dict[OutputName, Any], list[tuple[Site, Any]]]:
     """Compute one train step: its outputs, and what it exercises where that is observed."""
     batch = {batch_input(name): array for name, array in given["batches"].items()}
     counts = {name: jnp.where(given["late"], late, carry[name]) for name, late in given["counts"].items()}
-    return _compute_program(step, {**carry, **counts, **batch, **number_draws(given["draws"])}, observe)
+    return _compute_program(step, {**carry, **counts, **batch, **number_draws(given["draws"])}, observe, evaluation)

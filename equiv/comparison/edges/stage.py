@@ -259,9 +259,9 @@ def _measure_own_rounding(
             found.append(None)
             continue
         try:
-            nudged = nudge_port(compiled, probes[0], names, other)
+            nudged = nudge_port(compiled, names, other)
             given = {probe.name: run_port(nudged, probe) for probe in probes}
-            found.append(measure_edge_responses(nudged, given, probes, OPERATION_NUDGES))
+            found.append(measure_edge_responses(nudged, given, probes, OPERATION_NUDGES, again=False))
         except EquivError:
             found.append(None)
     return found[0], found[1]

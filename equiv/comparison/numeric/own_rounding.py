@@ -5,11 +5,9 @@ The reference may be the better conditioned port: a variance in one pass loses d
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
-from equiv.backends.build import call_user_code
 from equiv.comparison.numeric.arrays import float64_pair
 from equiv.comparison.numeric.blocks import finite_difference, largest_finite
 from equiv.comparison.numeric.budgets import find_responses
@@ -18,9 +16,9 @@ from equiv.comparison.observation import Comparison
 from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.output_name import STEP, TRAINING, ProgramName
 from equiv.core.results import CheckResult, Finding
-from equiv.programs.compiled import Executable, lower_programs
-from equiv.programs.nudge_operations import nudge_programs
-from equiv.programs.probes import Probe, ulp
+from equiv.programs.compiled import Executable, by_operation
+from equiv.programs.nudge_operations import NUDGED, keep_programs
+from equiv.programs.probes import ulp
 
 
 def doubted_programs(comparison: Comparison, checks: Iterable[CheckResult]) -> frozenset[ProgramName]:
@@ -72,28 +70,20 @@ OPERATION_NUDGES = 8
 than with the inputs moved, each of which has many ways to go."""
 
 
-def nudge_port(
-    compiled: CompiledPort, probe: Probe, names: frozenset[ProgramName], other: CompiledPort | None
-) -> CompiledPort:
-    """Compile some programs of a port again, so that every rounded result moves by one ulp; run it on nudged probes.
+def nudge_port(compiled: CompiledPort, names: frozenset[ProgramName], other: CompiledPort | None) -> CompiledPort:
+    """Make a port of some programs, run operation by operation, where every rounded result moves by one ulp.
 
-    Only runs of this executable are to be compared with each other: another compilation may round otherwise.
+    Only its runs are to be compared with each other: a compiler may round otherwise.
 
     Args:
         compiled: the port.
-        probe: gives shapes and dtypes.
         names: of the programs.
         other: the port that it is compared with, which may compute in the same narrow dtypes; None: it is frozen.
-
-    Raises:
-        PortError: the changed programs cannot be compiled.
     """
     theirs = None if other is None else other.native.programs
 
     def nudge(executable: Executable) -> Executable:
-        programs = nudge_programs(executable.programs, names, theirs)
-        lower = partial(lower_programs, programs, executable.table, executable.steps, probe, quick=True)
-        return call_user_code(compiled.traced.port.name, "compiling", lambda: lower()())
+        return by_operation(executable, keep_programs(executable.programs, names, theirs), NUDGED)
 
     float64 = None if compiled.float64 is None else nudge(compiled.float64)
     return replace(compiled, native=nudge(compiled.native), float64=float64)

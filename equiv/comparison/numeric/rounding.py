@@ -157,6 +157,7 @@ def measure_noise(
     probes: Sequence[Probe],
     nudges: int = ROUNDING_NUDGES,
     actual: Mapping[str, Sample] | None = None,
+    again: bool = True,
 ) -> RoundingNoise:
     """Measure the rounding noise of a compiled port in both precisions.
 
@@ -167,6 +168,7 @@ def measure_noise(
         nudges: number of runs with every input moved.
         actual: the outputs of the port itself, where `compiled` is a changed one: an output that is finite there, and
             not in every run, has a native response without a bound. In float64, which decides, it has one.
+        again: whether two runs on the same inputs may differ, as those of a compiled program.
     """
 
     def run(executable: Executable, probe: Probe) -> Parts:
@@ -177,11 +179,11 @@ def measure_noise(
 
     native = {name: sample.native for name, sample in given.items()}
     own = {name: sample.native for name, sample in (actual or {}).items()}
-    responses = measure_parts(partial(run, compiled.native), native, probes, False, nudges, own)
+    responses = measure_parts(partial(run, compiled.native), native, probes, False, nudges, own, again)
     in_float64: dict[str, dict[OutputName, Responses]] = {}
     if compiled.float64 is not None:
         float64 = {name: sample.float64 for name, sample in given.items() if sample.float64 is not None}
-        in_float64 = measure_parts(partial(run, compiled.float64), float64, probes, True, nudges)
+        in_float64 = measure_parts(partial(run, compiled.float64), float64, probes, True, nudges, again=again)
     depths = output_depths(compiled.native.programs, compiled.native.steps)
     distances = {name: _measure_distances(sample) for name, sample in given.items()}
     return RoundingNoise(responses, in_float64, depths, distances)

@@ -50,11 +50,13 @@ def try_moves(runs: TrialRuns, slopes: Mapping[str, LeafSlopes], returned: Mappi
     }
     known = {leaf: shown for leaf, (shown, _) in read.items()}
     flat = [leaf for leaf, one in slopes.items() if one.is_zero and leaf not in known]
-    # A joint run costs one more than they have together if it shows something: then it must not be one too many.
-    together = LeafChange("moved", tuple(flat))
-    joint = runs.try_changes([together]).get(together) if 1 < len(flat) < runs.left else None
+    quiet, joint = flat, _move_together(runs, flat)
+    if joint is not None and joint.noticed:
+        quiet, noticed = _find_quiet(runs, flat)
+        known |= noticed
+        joint = _move_together(runs, quiet)
     if joint is not None and not joint.noticed:
-        known |= dict.fromkeys(flat, joint)
+        known |= dict.fromkeys(quiet, joint)
     left = [LeafChange("moved", (leaf,)) for leaf in slopes if leaf not in known]
     known |= {change.leaves[0]: shown for change, shown in runs.try_changes(left).items()}
     trials = tuple(
@@ -63,7 +65,37 @@ def try_moves(runs: TrialRuns, slopes: Mapping[str, LeafSlopes], returned: Mappi
         else _moved_trial(leaf, known.get(leaf), slopes[leaf])
         for leaf in slopes
     )
-    return Moves(trials) if joint is None or joint.noticed else Moves(trials, frozenset(flat), joint)
+    return Moves(trials) if joint is None or joint.noticed else Moves(trials, frozenset(quiet), joint)
+
+
+def _move_together(runs: TrialRuns, leaves: list[str]) -> Shown | None:
+    """Move leaves in one run; None: they are too few, or runs are."""
+    change = LeafChange("moved", tuple(leaves))
+    # A joint run costs one more than they have together if it shows something: then it must not be one too many.
+    return runs.try_changes([change]).get(change) if 1 < len(leaves) < runs.left else None
+
+
+def _find_quiet(runs: TrialRuns, leaves: list[str]) -> tuple[list[str], dict[str, Shown]]:
+    """Find the leaves of which no call and no gradient shows that they are moved, and what shows the others.
+
+    Leaves whose gradient rounds to zero may still matter to a call. Those that do are told from the others by halves,
+    so that the train steps, which cost most of a run, are made once for all others and not for each.
+    """
+    quiet: list[str] = []
+    noticed: dict[str, Shown] = {}
+    half = len(leaves) // 2
+    waiting = [leaves[:half], leaves[half:]]
+    while waiting and runs.left > len(leaves):
+        some = waiting.pop()
+        change = LeafChange("moved", tuple(some))
+        shown = runs.try_changes([change], in_calls=True)[change]
+        if not shown.noticed:
+            quiet += some
+        elif half := len(some) // 2:
+            waiting += [some[:half], some[half:]]
+        else:
+            noticed[some[0]] = shown
+    return quiet, noticed
 
 
 def _moved_trial(leaf: str, shown: Shown | None, slopes: LeafSlopes) -> ProbeTrial:

@@ -209,8 +209,12 @@ class TrialRuns:
         self.made += 1
         return (outputs for outputs, _ in stream_outputs(base.executable, probe))
 
-    def try_changes(self, changes: Sequence[LeafChange]) -> dict[LeafChange, Shown]:
+    def try_changes(self, changes: Sequence[LeafChange], in_calls: bool = False) -> dict[LeafChange, Shown]:
         """Try changes, each natively, and what is not noticed then in float64, while there are runs left.
+
+        Args:
+            changes: the changes.
+            in_calls: look at calls and gradients alone where train steps are large, which cost most of a run.
 
         Returns:
             Change to what shows it; a change that was not run is missing.
@@ -220,7 +224,8 @@ class TrialRuns:
             for change in changes:
                 before = found.get(change, NOTHING)
                 if self.left > 0 and not before.noticed:
-                    now = compare_change(base, change, self._start(base, change.apply(base.probe)))
+                    parts = self._start(base, change.apply(base.probe))
+                    now = compare_change(base, change, islice(parts, 1) if in_calls else parts)
                     found[change] = max(before, now, key=lambda one: one.ratio)
         return found
 
