@@ -103,6 +103,35 @@ def losses(rng, pool):
     return jax.grad(lambda a: jnp.mean(way(a)))(z) if rng.integers(2) else way(z)
 
 
+def flattened(rng, pool):
+    """A lookup or a cross-entropy of two batch axes, as they are or flattened to one, rightly or in another order."""
+    z, table, source = pick(rng, cubes(pool)), pick(rng, squares(pool)), pick(rng, squares(pool))
+    i = lax.convert_element_type(lax.clamp(0.0, lax.floor(source * 2), 2.0), "int32")
+    flat = pick(rng, (i, i, i.T)).reshape(-1)
+    order = pick(rng, ((0, 1, 2), (0, 1, 2), (1, 0, 2), (0, 2, 1)))
+    count, mask = jnp.arange(SIZE**2), jax.nn.one_hot(flat, SIZE, dtype="float64")
+
+    def rows(a):
+        return a.transpose(order).reshape(-1, SIZE)
+
+    lookups = (
+        lambda a: jnp.take(a, i, axis=0, mode="clip"),
+        lambda a: jnp.take(a, flat, axis=0, mode="clip").reshape(SIZE, SIZE, SIZE),
+        lambda a: (mask @ a).reshape(SIZE, SIZE, SIZE),
+        lambda a: jnp.take(a, flat, axis=1, mode="clip").reshape(SIZE, SIZE, SIZE),
+    )
+    losses = (
+        lambda a: -jnp.take_along_axis(jax.nn.log_softmax(a), i[..., None], -1)[..., 0],
+        lambda a: jax.nn.logsumexp(a, -1) - jnp.sum(jax.nn.one_hot(i, SIZE) * a, -1),
+        lambda a: -jnp.take_along_axis(jax.nn.log_softmax(rows(a)), flat[:, None], 1).reshape(SIZE, SIZE),
+        lambda a: (jax.nn.logsumexp(rows(a), -1) - rows(a)[count, flat]).reshape(SIZE, SIZE),
+        lambda a: (jax.nn.logsumexp(rows(a), -1) - jnp.sum(mask * rows(a), -1)).reshape(SIZE, SIZE),
+        lambda a: -jnp.sum(mask * jax.nn.log_softmax(rows(a)), -1).reshape(SIZE, SIZE),
+    )
+    way, value = pick(rng, [(one, table) for one in lookups] + 2 * [(one, z) for one in losses])
+    return jax.grad(lambda a: pick(rng, (jnp.mean, jnp.sum))(way(a)))(value) if rng.integers(2) else way(value)
+
+
 def every_nth(rng, pool):
     """Every second or third element, by steps or by a reshape; or spread with zeros between."""
     step, first = pick(rng, (2, 3)), rng.integers(2)
@@ -154,4 +183,4 @@ def shared_heads(rng, pool):
     return jax.grad(lambda a: jnp.sum(jnp.sin(logits(a))))(k)
 
 
-LOOKUPS = (looked_up_rows, looked_up_rows, looked_up_cubes, losses, every_nth, shared_heads)
+LOOKUPS = (looked_up_rows, looked_up_rows, looked_up_cubes, losses, flattened, every_nth, shared_heads)

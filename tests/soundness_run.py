@@ -77,18 +77,18 @@ class Subject:
 @contextmanager
 def each_operation(change):
     """Within the context every equation, in loops too, returns `change(equation, operands, results)`."""
-    plain = eager._EagerEvaluation.step
+    plain = eager.EagerEvaluation.step
 
     def step(self, eqn, ins):
         outs = plain(self, eqn, ins)
         # Keys are no numbers: they count by what is drawn with them.
         return outs if any(map(is_key, (*ins, *outs))) else change(eqn, ins, [np.asarray(out) for out in outs])
 
-    eager._EagerEvaluation.step = step
+    eager.EagerEvaluation.step = step
     try:
         yield
     finally:
-        eager._EagerEvaluation.step = plain
+        eager.EagerEvaluation.step = plain
 
 
 def disturb(seed):
