@@ -81,6 +81,10 @@ class NumberedPort:
             self.known[form, rules, program] = self._number(program, form, rules)
         return self.known[form, rules, program].get(output)
 
+    def plain_name(self, output: OutputName) -> str | None:
+        """Its name without rewrites, in the port's own precision."""
+        return self.name(output, Form("native"), NO_REWRITES)
+
     def resolve(self, program: ProgramName, form: Form) -> Form:
         """The form in which a program is numbered: without casts, those that are kept are as none.
 
@@ -215,18 +219,23 @@ def prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, 
     copies = {pair: same for pair in every if (same := _in_train_mode(left, right, pair)) is not None}
     pairs = [pair for pair in every if pair not in copies]
     found: dict[OutputPair, Proof] = {}
+    written: dict[tuple[str | None, ...], Proof] = {}
     forms = _forms(left, right, pairs)
     for (precision, rules, also), attempt in product(STATEMENTS, range(max(map(len, forms.values()), default=0))):
         sets: dict[frozenset[str], None] = {}
         for pair in [pair for pair in pairs if pair not in found and attempt < len(forms[pair])]:
             form = replace(forms[pair][attempt], precision=precision)
-            if not _are_equal(left, right, pair, form, rules):
+            # Outputs that no rewrite tells apart, as of one call in two modes, have one proof.
+            names = tuple(side.plain_name(output) for side, output in zip((left, right), pair, strict=True))
+            if precision == "native" and names in written:
+                found[pair] = written[names]
                 continue
-            closed = rules & CLOSED_SUMS
-            needed = _minimal_rewrites(left, right, pair, form, closed, tuple(sets)) if rules else NO_REWRITES
+            if (needed := _find_rewrites(left, right, pair, form, rules, tuple(sets))) is None:
+                continue
             sets.setdefault(needed)
-            named = (*sorted(needed), *also)
-            found[pair] = Proof("proved modulo", named) if rules else Proof("proved")
+            found[pair] = Proof("proved modulo", (*sorted(needed), *also)) if rules else Proof("proved")
+            if None not in names:
+                written[names] = found[pair]
     return found | {pair: found[same] for pair, same in copies.items() if same in found}
 
 
@@ -287,6 +296,24 @@ def _are_equal(left: NumberedPort, right: NumberedPort, pair: OutputPair, form: 
     return one is not None and one == other
 
 
+def _find_rewrites(
+    left: NumberedPort,
+    right: NumberedPort,
+    pair: OutputPair,
+    form: Form,
+    rules: frozenset[str],
+    before: tuple[frozenset[str], ...],
+) -> frozenset[str] | None:
+    """The rewrites that a proof needs, of those that may be used; None: there is no proof with all of them."""
+    if rules and right.is_large(pair[1].program):  # what other outputs needed is tried first: one numbering less
+        for known in before:
+            if _are_equal(left, right, pair, form, known | rules & CLOSED_SUMS):
+                return known
+    if not _are_equal(left, right, pair, form, rules):
+        return None
+    return _minimal_rewrites(left, right, pair, form, rules & CLOSED_SUMS, before) if rules else NO_REWRITES
+
+
 def _minimal_rewrites(
     left: NumberedPort,
     right: NumberedPort,
@@ -295,9 +322,7 @@ def _minimal_rewrites(
     closed: frozenset[str],
     before: Iterable[frozenset[str]],
 ) -> frozenset[str]:
-    """A minimal set of rewrites for a proof: none of them can be removed.
-
-    Of a large program each try takes long: what other outputs needed is taken as needed there too.
+    """A minimal set of rewrites for a proof: none can be removed. Of a large program, where a try takes long, few are.
 
     Args:
         left: the reference.
@@ -305,15 +330,15 @@ def _minimal_rewrites(
         pair: the two outputs.
         form: in which both are numbered.
         closed: `CLOSED_SUMS`, or nothing where every sum is flat.
-        before: minimal sets of other pairs, tried first because they are likely to suffice.
+        before: minimal sets of other pairs, which are likely to suffice.
     """
 
     def enough(rules: frozenset[str]) -> bool:
         return _are_equal(left, right, pair, form, rules | closed)
 
     large = right.is_large(pair[1].program)
-    for rules in before:
-        if enough(rules) and (large or not any(enough(rules - {rule}) for rule in rules)):
+    for rules in () if large else before:
+        if enough(rules) and not any(enough(rules - {rule}) for rule in rules):
             return rules
     sides = zip((left, right), pair, strict=True)
     # Only a rewrite that applied in one of the two programs can be needed.
