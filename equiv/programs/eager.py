@@ -10,10 +10,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.programs.content import is_key
 from equiv.programs.jaxpr import Interpreter, find_dead_values, read_scan, read_while
 from equiv.programs.numpy_rules import MOVE_RULES, REDUCTION_RULES
 from equiv.programs.primitives import CALLS, NUMPY_FUNCTIONS
+
+FULL_ITEMSIZE = 4
+"""Bytes of a float32."""
 
 NUMPY_RULES = MOVE_RULES | REDUCTION_RULES
 
@@ -57,7 +61,7 @@ class EagerEvaluation(Interpreter[Any]):
             return self._bind(eqn, ins)
         if name in NUMPY_FUNCTIONS and (name != "div" or "float" in str(eqn.outvars[0].aval.dtype)):
             return [NUMPY_FUNCTIONS[name](*ins)]
-        if name in NUMPY_RULES:
+        if name in NUMPY_RULES and not _sums_narrowly(eqn):
             return [NUMPY_RULES[name](eqn, *map(np.asarray, ins))]
         if name == "select_n" and len(ins) == 3:
             return [np.where(ins[0], ins[2], ins[1])]
@@ -95,6 +99,15 @@ class EagerEvaluation(Interpreter[Any]):
         """The branch that is taken."""
         branches = eqn.params["branches"]
         return self.in_loop().run(branches[min(max(int(np.asarray(ins[0])), 0), len(branches) - 1)], ins[1:])
+
+
+def _sums_narrowly(eqn: Any) -> bool:
+    """Whether it is a sum in fewer digits than float32: numpy rounds every partial sum to them, XLA only some.
+
+    Of 512 bfloat16 numbers numpy's sum was 4 times as far off (jax 0.10.2, CPU).
+    """
+    dtype = eqn.outvars[0].aval.dtype
+    return eqn.primitive.name == "reduce_sum" and str(dtype) in FLOAT_DTYPES and dtype.itemsize < FULL_ITEMSIZE
 
 
 def _stack(values: Sequence[Any]) -> Any:

@@ -64,3 +64,13 @@ def test_a_reshape_may_take_axes_in_another_order():
     program = jax.make_jaxpr(lambda x: jax.lax.reshape(x, (6, 2), dimensions=(1, 0)))(X)
     (eager,) = evaluate_eagerly(program, [X])
     assert np.array_equal(eager, X.T.reshape(6, 2))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_sum_of_narrow_numbers_rounds_as_xla_does(dtype):
+    """Not every partial sum is rounded to the narrow dtype, as numpy would do."""
+    x = jnp.asarray(np.random.default_rng(0).normal(1.0, size=(512, 64)), dtype)
+    program = jax.make_jaxpr(lambda x: jax.lax.reduce_sum(x, axes=(0,)))(x)
+    (eager,) = evaluate_eagerly(program, [x])
+    assert np.array_equal(eager, jax.jit(jaxpr_as_fun(program))(x)[0])
+    assert not np.array_equal(eager, np.sum(np.asarray(x), axis=0, dtype=x.dtype))
