@@ -5,16 +5,21 @@ overhead per operation is ten times smaller; everything else runs in jax, one pr
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.programs.content import is_key
-from equiv.programs.jaxpr import Interpreter, find_dead_values, read_scan, read_while
+from equiv.programs.jaxpr import Interpreter, find_dead_values, inner_jaxprs, read_scan, read_while
 from equiv.programs.numpy_rules import MOVE_RULES, REDUCTION_RULES
 from equiv.programs.primitives import CALLS, NUMPY_FUNCTIONS
+
+MOST_COMPILED = 64
+"""Number of equations with a body that are kept compiled."""
 
 FULL_ITEMSIZE = 4
 """Bytes of a float32."""
@@ -68,8 +73,8 @@ class EagerEvaluation(Interpreter[Any]):
         return self._bind(eqn, ins)
 
     def _bind(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
-        outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(eqn.params))
-        return outs if eqn.primitive.multiple_results else [outs]
+        # Of one with a body, as of `shard_map`, jax would compile each operation of the body in every run anew.
+        return _compile_equation(eqn)(*ins) if inner_jaxprs(eqn) else _bind_equation(eqn, *ins)
 
     def scan(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         """A `scan`, iteration by iteration."""
@@ -99,6 +104,17 @@ class EagerEvaluation(Interpreter[Any]):
         """The branch that is taken."""
         branches = eqn.params["branches"]
         return self.in_loop().run(branches[min(max(int(np.asarray(ins[0])), 0), len(branches) - 1)], ins[1:])
+
+
+def _bind_equation(eqn: Any, *ins: Any) -> Sequence[Any]:
+    outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(eqn.params))
+    return list(outs) if eqn.primitive.multiple_results else [outs]
+
+
+@lru_cache(maxsize=MOST_COMPILED)
+def _compile_equation(eqn: Any) -> Callable[..., Sequence[Any]]:
+    """Compile an equation alone; equations are told apart by identity (jax 0.10.2, `core.py`, `JaxprEqn`)."""
+    return jax.jit(partial(_bind_equation, eqn))
 
 
 def _sums_narrowly(eqn: Any) -> bool:
