@@ -73,8 +73,8 @@ class EagerEvaluation(Interpreter[Any]):
         return self._bind(eqn, ins)
 
     def _bind(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
-        # Of one with a body, as of `shard_map`, jax would compile each operation of the body in every run anew.
-        return _compile_equation(eqn)(*ins) if inner_jaxprs(eqn) else _bind_equation(eqn, *ins)
+        # Of one with a body, as of `shard_map`, jax would compile each operation of the body again in every run.
+        return compile_equation(eqn)(*ins) if inner_jaxprs(eqn) else _bind_equation(eqn, *ins)
 
     def scan(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         """A `scan`, iteration by iteration."""
@@ -112,8 +112,8 @@ def _bind_equation(eqn: Any, *ins: Any) -> Sequence[Any]:
 
 
 @lru_cache(maxsize=MOST_COMPILED)
-def _compile_equation(eqn: Any) -> Callable[..., Sequence[Any]]:
-    """Compile an equation alone; equations are told apart by identity (jax 0.10.2, `core.py`, `JaxprEqn`)."""
+def compile_equation(eqn: Any) -> Callable[..., Sequence[Any]]:
+    """Compile an equation alone; equations are equal only by identity (jax 0.10.2, `core.py`, `JaxprEqn`)."""
     return jax.jit(partial(_bind_equation, eqn))
 
 

@@ -8,7 +8,7 @@ from jax.extend.core import jaxpr_as_fun
 from named import trace_named
 
 from equiv.programs.compiled import FAST_COMPILE_OPTIONS
-from equiv.programs.eager import _compile_equation, evaluate_eagerly
+from equiv.programs.eager import compile_equation, evaluate_eagerly
 from equiv.programs.transform import make_draws_inputs
 
 X = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
@@ -81,9 +81,9 @@ def test_an_equation_with_a_body_is_compiled_once():
     mesh = jax.sharding.Mesh(jax.devices()[:1], ("rows",))
     rows = jax.sharding.PartitionSpec("rows")
     program = jax.make_jaxpr(jax.shard_map(lambda x: jnp.tanh(x) * 2, mesh=mesh, in_specs=rows, out_specs=rows))(X)
-    before = _compile_equation.cache_info()
+    before = compile_equation.cache_info()
     for _ in range(3):
         (eager,) = evaluate_eagerly(program, [X])
         np.testing.assert_allclose(eager, np.tanh(X) * 2, rtol=1e-6)
-    after = _compile_equation.cache_info()
+    after = compile_equation.cache_info()
     assert (after.misses - before.misses, after.hits - before.hits) == (1, 2)

@@ -78,8 +78,8 @@ def _move_together(runs: TrialRuns, leaves: list[str]) -> Shown | None:
 def _find_quiet(runs: TrialRuns, leaves: list[str]) -> tuple[list[str], dict[str, Shown]]:
     """Find the leaves of which no call and no gradient shows that they are moved, and what shows the others.
 
-    Leaves whose gradient rounds to zero may still matter to a call. Those that do are told from the others by halves,
-    so that the train steps, which cost most of a run, are made once for all others and not for each.
+    Leaves whose gradient rounds to zero may still matter to a call. Those that do are found by halves, so that the
+    train steps, which cost most of a run, are made once for all others and not for each.
     """
     quiet: list[str] = []
     noticed: dict[str, Shown] = {}

@@ -225,7 +225,7 @@ def prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, 
         sets: dict[frozenset[str], None] = {}
         for pair in [pair for pair in pairs if pair not in found and attempt < len(forms[pair])]:
             form = replace(forms[pair][attempt], precision=precision)
-            # Outputs that no rewrite tells apart, as of one call in two modes, have one proof.
+            # Outputs of the same names without rewrites, as of one call in two modes, have one proof.
             names = tuple(side.plain_name(output) for side, output in zip((left, right), pair, strict=True))
             if precision == "native" and names in written:
                 found[pair] = written[names]

@@ -160,7 +160,7 @@ def test_leaves_that_one_joint_run_clears_are_not_swapped():
     assert found.runs <= 1 + 3  # all four together, and each two of a, b and c
 
 
-def test_a_leaf_without_gradient_that_matters_is_told_from_others():
+def test_a_leaf_without_gradient_that_matters_is_noticed():
     """All without a gradient show together; those that do nothing are found by halves, and then known as one."""
     function = "x @ w * a + (8 * b).astype(int) + g * g + h * h * h + 2 * i + 0.0 * (c + d + e + f)"
     found = measured(function, names="abcdefghi")
