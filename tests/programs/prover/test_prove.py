@@ -219,3 +219,44 @@ def test_an_output_depends_on_operands_of_while_and_cond():
 
     found = dependencies(lambda a, b, c: loops(a, b, c)[1:], "abc", "pq")
     assert found == {"p": {"a", "b", "c"}, "q": {"c"}}
+
+
+def in_two_modes(forward, train_forward):
+    """A port whose call is traced in both modes."""
+    inputs = (*LEAVES, "batch/x")
+    parts = (
+        program("eval __call__", forward, inputs, FORWARD),
+        program("train __call__", train_forward, inputs, FORWARD),
+    )
+    table = LeafTable("some", (leaf("a"), leaf("b"), leaf("c"), leaf("d", "state")))
+    return NumberedPort(Programs("some", False, parts, None, None), table, lambda _: None)
+
+
+def reordered(a, b, c, d, x):
+    return (a * x) * b, b + x, d - c
+
+
+def ordered(a, b, c, d, x):
+    return a * (x * b), b + x, d - c
+
+
+def numbered_with_rewrites(port):
+    return {str(name) for _, rules, name in port.known if rules}
+
+
+def test_a_call_that_is_the_same_in_both_modes_is_proved_once():
+    left, right = in_two_modes(reordered, reordered), in_two_modes(ordered, ordered)
+    found = {str(theirs): proof for (_, theirs, cold), proof in prove(left, right, frozenset()).items() if not cold}
+    assert found["eval __call__: output/0"] == found["train __call__: output/0"]
+    assert found["train __call__: output/0"].rewrites == (REORDERED_PRODUCTS,)
+    assert numbered_with_rewrites(right) == {"eval __call__"}
+
+
+def test_a_call_that_is_another_in_train_mode_is_not_taken_as_proved():
+    left, right = (
+        in_two_modes(reordered, reordered),
+        in_two_modes(ordered, lambda a, b, c, d, x: (a * x + b, b + x, d - c)),
+    )
+    found = {str(theirs) for _, theirs, cold in prove(left, right, frozenset()) if not cold}
+    assert "eval __call__: output/0" in found
+    assert "train __call__: output/0" not in found
