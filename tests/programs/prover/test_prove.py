@@ -244,7 +244,7 @@ def numbered_with_rewrites(port):
     return {str(name) for _, rules, name in port.known if rules}
 
 
-def test_a_call_that_is_the_same_in_both_modes_is_proved_once():
+def test_one_call_in_two_modes_is_proved_once():
     left, right = in_two_modes(reordered, reordered), in_two_modes(ordered, ordered)
     found = {str(theirs): proof for (_, theirs, cold), proof in prove(left, right, frozenset()).items() if not cold}
     assert found["eval __call__: output/0"] == found["train __call__: output/0"]
@@ -252,7 +252,7 @@ def test_a_call_that_is_the_same_in_both_modes_is_proved_once():
     assert numbered_with_rewrites(right) == {"eval __call__"}
 
 
-def test_a_call_that_is_another_in_train_mode_is_not_taken_as_proved():
+def test_another_call_in_train_mode_stays_unproved():
     left, right = (
         in_two_modes(reordered, reordered),
         in_two_modes(ordered, lambda a, b, c, d, x: (a * x + b, b + x, d - c)),
