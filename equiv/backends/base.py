@@ -89,7 +89,13 @@ def norm_leaves(bias: str, layout: Layout = AS_IS) -> dict[str, NativeLeaf]:
     return {"scale": NativeLeaf("params", "scale", layout), "bias": NativeLeaf("params", bias, layout)}
 
 
-MODE_ARGUMENTS = {"training": True, "is_training": True, "train": True, "deterministic": False}
+MODE_ARGUMENTS = {
+    "training": True,
+    "is_training": True,
+    "train": True,
+    "deterministic": False,
+    "use_running_average": False,
+}
 """Arguments that select train or eval mode, with their value in train mode."""
 
 
@@ -219,9 +225,15 @@ def bind_arguments(
     return arguments
 
 
+def path_words(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """The words of a pytree path, without the `value` of an NNX variable or of a box of Linen."""
+    named = [one for one in path if not (isinstance(one, jax.tree_util.GetAttrKey) and one.name == "value")]
+    return tuple(jax.tree_util.keystr((one,), simple=True) for one in named)
+
+
 def pytree_path(path: tuple[Any, ...]) -> str:
-    """Format a pytree path as `a/b/0/c`, without the `value` of an NNX variable."""
-    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
+    """Format a pytree path as `a/b/0/c`, see `path_words`."""
+    return "/".join(path_words(path))
 
 
 def check_leaves(port: str, function: str, before: Mapping[NativeKey, Any], after: Mapping[NativeKey, Any]) -> None:

@@ -359,7 +359,7 @@ def test_applying_an_nnx_port_leaves_the_given_leaves_unchanged():
     assert not np.array_equal(after[mean], before[mean])
 
 
-def test_pytree_paths_are_joined_without_the_wrapper_of_a_variable():
-    tree = {"a": [1, {"value": 2}]}
+def test_pytree_paths_leave_out_what_wraps_an_array():
+    tree = {"a": [1, {"value": 2}], "b": nnx.Param(jnp.ones(2)), "c": nn.Partitioned(jnp.ones(2), ("m",))}
     paths = [pytree_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
-    assert paths == ["a/0", "a/1"]
+    assert paths == ["a/0", "a/1/value", "b", "c"]

@@ -35,6 +35,10 @@ def evaluate(known, jaxpr, arrays):
     return [read(atom, values) for atom in jaxpr["outputs"]]
 
 
+class Endless(Exception):
+    """A loop does not end within `MOST_TURNS`."""
+
+
 def apply(known, eqn, ins):
     """The results of one equation."""
     kind, op, data, bodies = eqn["kind"], eqn["op"], eqn["data"], eqn["bodies"]
@@ -42,8 +46,11 @@ def apply(known, eqn, ins):
         return evaluate(known, bodies[int(ins[0])], ins[1:])
     if kind == "while":
         first, second = data["test"], data["test"] + data["body"]
-        carry = ins[second:]
+        carry, turns = ins[second:], 0
         while evaluate(known, bodies[0], [*ins[:first], *carry])[0]:
+            turns += 1
+            if turns > MOST_TURNS:
+                raise Endless
             carry = evaluate(known, bodies[1], [*ins[first:second], *carry])
         return carry
     if kind == "scan":
@@ -96,5 +103,8 @@ def meet(op, labels, ins, out):
     over = tuple(range(len(result), rows.ndim))
     return getattr(jax.lax, f"{op}_p").bind(rows, axes=over, **({"out_sharding": None} if op == "reduce_sum" else {}))
 
+
+MOST_TURNS = 1000
+"""Turns of a `while`; those of the programs that are tampered with have fewer than ten."""
 
 SIBLINGS = ("add", "sub", "mul", "div", "max", "min", "tanh", "sin", "exp", "log", "sqrt", "rsqrt", "square", "neg")

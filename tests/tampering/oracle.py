@@ -11,7 +11,7 @@ from equiv.certificates.program_data import (
 )
 from equiv.programs.prover.dependencies import input_dependencies
 from tampering.certificates import claims_of, program_of
-from tampering.evaluate import evaluate
+from tampering.evaluate import Endless, evaluate
 
 TOLERANCE = {False: 1e-4, True: 1e-9}
 """How far numbers of equal programs may differ, of their scale, by whether they are float64."""
@@ -39,10 +39,18 @@ def agree(known, data, proof, pair):
                 for one in data["programs"]
                 if [one["side"], one["name"], one["precision"]] == [side, name, proof["precision"]]
             )
-            outs = evaluate(known, program["jaxpr"], random_arrays(program, aliases, 7))
+            try:
+                outs = evaluate(known, program["jaxpr"], random_arrays(program, aliases, 7))
+            except Endless:
+                ends.append(None)
+                continue
             floats = [np.abs(one[np.isfinite(one)]) for one in map(np.asarray, outs) if "float" in str(one.dtype)]
             largest = max((float(np.max(one, initial=0)) for one in floats), default=0.0)
             ends.append((np.asarray(outs[list(map(to_text, program["outputs"])).index(to_text(pair[side]))]), largest))
+    if ends == [None, None]:
+        raise Endless
+    if None in ends:
+        return False
     (one, largest), (other, _) = ends
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
@@ -87,7 +95,7 @@ def is_weaker(original, claim, before):
 
 
 def judge(original, data, known=None):
-    """`refused`, `true` or `wrong`."""
+    """`refused`, `true` or `wrong`; `endless` where neither program ends."""
     for program in data["programs"]:
         if isinstance(program, dict):
             program["digest"] = digest(program)
@@ -99,5 +107,7 @@ def judge(original, data, known=None):
         return "no certificate"
     try:
         return "true" if is_true(original, data, known or original.known) else "wrong"
+    except Endless:
+        return "endless"
     except (KeyError, TypeError, ValueError, IndexError):
         return "not judged"  # it has an operation that cannot be evaluated

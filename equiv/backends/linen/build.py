@@ -7,7 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.errors import InvalidRngError
 
 from equiv.backends.base import (
     BuilderResult,
@@ -21,13 +21,17 @@ from equiv.backends.base import (
     unpack_builder_result,
 )
 from equiv.backends.linen.library import LIBRARY
+from equiv.backends.linen.variables import linen_leaves, linen_trees
 from equiv.backends.user_programs import forward_and_gradients, functional_step
-from equiv.core.leaves import NativeKey
 from equiv.errors import CaseError
 
 NAME = LIBRARY.name
 
 EXPECTED_MODULE = "a flax.linen.Module"
+
+SOWN = "intermediates"
+"""The collection of what `sow` records: it is not given to the next call, so it is no state (flax 0.12.8,
+`linen/module.py`, `Module.sow`)."""
 
 
 def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
@@ -45,10 +49,11 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         method, names = next(iter(spec.methods.items()))
         arguments = [jax.numpy.ones(spec.batch[name].shape, spec.batch[name].dtype) for name in names]
         keys = {"params": key, "dropout": jax.random.fold_in(key, 1)}
-        return built.model.init(keys, *arguments, method=method, **mode_arguments(methods[method], False))
+        made = built.model.init(keys, *arguments, method=method, **mode_arguments(methods[method], False))
+        return {name: tree for name, tree in made.items() if name != SOWN}
 
     shapes = jax.eval_shape(init_variables, jax.random.key(0))
-    abstract, trees = _linen_leaves(shapes), partial(_linen_trees, _tree_paths(shapes))
+    abstract, trees = linen_leaves(shapes), linen_trees(shapes)
     collections = sorted({key.collection for key in abstract} - {"params"})
     _, apply, init_training, step = _linen_functions(built, spec, collections, trees)
 
@@ -70,7 +75,7 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         apply=apply,
         init_training=init_training,
         step=step,
-        init=lambda key: _linen_leaves(init_variables(key)),
+        init=lambda key: linen_leaves(init_variables(key)),
         default_step=built.train_step is None,
         user_programs=user_programs,
     )
@@ -85,24 +90,25 @@ def _linen_functions(
     def call(
         method: str, trees: dict[str, Any], arguments: tuple[Any, ...], train: bool, key: Any
     ) -> tuple[Any, dict[str, Any]]:
-        # Every collection is mutable in eval mode too, so that a change of state there is detected.
-        outputs, changed = built.model.apply(
-            trees,
-            *arguments,
-            method=method,
-            mutable=collections,
-            rngs={"dropout": key},
-            **mode_arguments(methods[method], train),
-        )
+        def with_streams(streams: dict[str, Any]) -> tuple[Any, Any]:
+            # Every collection is mutable in eval mode too, so that a change of state there is detected.
+            modes = mode_arguments(methods[method], train)
+            return built.model.apply(trees, *arguments, method=method, mutable=collections, rngs=streams, **modes)
+
+        try:
+            outputs, changed = with_streams({"dropout": key})
+        except InvalidRngError:
+            # A stream of any other name is `params` where that is given (flax 0.12.8, `core/scope.py`, `make_rng`).
+            outputs, changed = with_streams({"dropout": key, "params": jax.random.fold_in(key, 1)})
         return outputs, {**trees, **changed}
 
     def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
         outputs, changed = call(method, trees(native), arguments, train, key)
-        after = _linen_leaves(changed)
+        after = linen_leaves(changed)
         check_leaves(spec.port, method, native, after)
         return outputs, after
 
-    return call, apply, *functional_training(spec.port, spec, built, apply, trees, _linen_leaves)
+    return call, apply, *functional_training(spec.port, spec, built, apply, trees, linen_leaves)
 
 
 def _linen_method(port: str, model: nn.Module, method: str) -> Callable[..., Any]:
@@ -113,24 +119,3 @@ def _linen_method(port: str, model: nn.Module, method: str) -> Callable[..., Any
             port=port,
         )
     return getattr(model, method)
-
-
-def _linen_leaves(trees: Any) -> Leaves:
-    # The carry of training contains the collections and, under `opt_state`, the optimizer state and step.
-    return {
-        NativeKey(collection, "/".join(path)): leaf
-        for collection, tree in trees.items()
-        if collection != "opt_state"
-        for path, leaf in flatten_dict(tree).items()
-    }
-
-
-def _tree_paths(trees: Any) -> dict[NativeKey, tuple[str, ...]]:
-    """The path of each leaf as a tuple: names in `nn.SpectralNorm` contain `/`, so a joined path is ambiguous."""
-    paths = {collection: flatten_dict(tree) for collection, tree in trees.items()}
-    return {NativeKey(name, "/".join(path)): (name, *path) for name, found in paths.items() for path in found}
-
-
-def _linen_trees(paths: Mapping[NativeKey, tuple[str, ...]], native: Leaves) -> dict[str, Any]:
-    # A model without parameters needs an empty tree of them for training.
-    return {"params": {}, **unflatten_dict({paths[key]: leaf for key, leaf in native.items()})}

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 from equiv.backends.base import (
@@ -20,10 +19,11 @@ from equiv.backends.base import (
     UserProgram,
     bind_arguments,
     check_leaves,
-    pytree_path,
+    mode_arguments,
     unpack_builder_result,
 )
 from equiv.backends.nnx.library import LIBRARY
+from equiv.backends.nnx.variables import Constants, NnxModel, split_model
 from equiv.backends.user_programs import (
     copy_arrays,
     flat_nnx_arguments,
@@ -33,7 +33,6 @@ from equiv.backends.user_programs import (
     positional_call,
     time_nnx_parts,
 )
-from equiv.core.leaves import NativeKey
 from equiv.errors import CaseError
 
 NAME = LIBRARY.name
@@ -46,31 +45,34 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         CaseError: the builder does not return an NNX module, or a method is missing.
     """
     spec = spec if spec.port else replace(spec, port=NAME)
-    abstract, built = _abstract_model(builder, spec.port)
-    for method in spec.methods:
-        _check_method(spec.port, abstract, method)
-    graphdef, state = nnx.split(abstract)
+    model, built = split_model(builder, spec.port)
+    abstract = model.abstract()
+    methods = {method: _method(spec.port, abstract, method) for method in spec.methods}
 
     def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
-        model = nnx.merge(graphdef, _nnx_state(state, native))
-        _set_mode(model, train)
-        outputs = getattr(model, method)(*arguments)
-        after = _nnx_leaves(nnx.state(model))
+        def call(constants: Constants) -> tuple[nnx.Module, Any]:
+            module = model.merge(native, constants)
+            _set_mode(module, train)
+            return module, _call(module, method, arguments, train, key)
+
+        module, outputs = model.run(call)
+        after = model.read(module)
         check_leaves(spec.port, method, native, after)
         return outputs, after
 
     def init(key: Any) -> Leaves:
-        return _nnx_leaves(
-            nnx.state(unpack_builder_result(spec.port, builder(nnx.Rngs(key)), (nnx.Module,), "an nnx.Module").model)
-        )
+        made = unpack_builder_result(spec.port, builder(nnx.Rngs(key)), (nnx.Module,), "an nnx.Module").model
+        nnx.pop(made, nnx.Intermediate)
+        return model.read(made)
 
-    init_training, step = _nnx_training(spec, built, graphdef, state)
+    init_training, step = _nnx_training(spec, built, model)
     return Port(
         name=spec.port,
         library=NAME,
-        leaves=_nnx_leaves(state),
-        collections={key: key.collection for key in _nnx_leaves(state)},
-        has_modes=any(
+        leaves=model.leaves,
+        collections={key: key.collection for key in model.leaves},
+        has_modes=any(mode_arguments(function, True) for function in methods.values())
+        or any(
             hasattr(node, "deterministic") or hasattr(node, "use_running_average")
             for _, node in nnx.iter_modules(abstract)
         ),
@@ -84,44 +86,59 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     )
 
 
-def _check_method(port: str, model: nnx.Module, method: str) -> None:
+def _method(port: str, model: nnx.Module, method: str) -> Callable[..., Any]:
     if not callable(getattr(model, method, None)):
         raise CaseError(
             f"{port}: {type(model).__name__} has no method {method!r}, which the case's methods name.",
             fix="Add it to the model, or remove it from the case's methods.",
             port=port,
         )
+    return getattr(model, method)
+
+
+def _call(module: nnx.Module, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> Any:
+    """Call a method of a module that is in this mode, which the method may also be given as an argument."""
+    function = getattr(module, method)
+    return function(*arguments, **mode_arguments(function, train), **_streams(function, key))
+
+
+def _streams(function: Callable[..., Any], key: Any) -> dict[str, nnx.Rngs]:
+    """The random streams of a method that has to be given some."""
+    parameter = inspect.signature(function).parameters.get("rngs")
+    return {"rngs": nnx.Rngs(key)} if parameter is not None and parameter.default is parameter.empty else {}
 
 
 def _nnx_training(
-    spec: PortSpec, built: BuilderResult, graphdef: Any, state: nnx.State
+    spec: PortSpec, built: BuilderResult, model: NnxModel
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     train_step, create = built.train_step, built.create
     if train_step is None:
         train_step, create = _default_train_step(spec)
 
     def init_training(native: Leaves, key: Any) -> Any:
-        model = nnx.merge(graphdef, _nnx_state(state, native))
-        _set_mode(model, True)
+        module = model.merge(native, model.constants())
+        _set_mode(module, True)
         created = (
-            create(**bind_arguments(spec.port, create, {"model": model, "key": key}, "create")) if create else None
+            create(**bind_arguments(spec.port, create, {"model": module, "key": key}, "create")) if create else None
         )
         if hasattr(created, "apply_gradients"):
             return created
-        return nnx.split((model, created))
+        return model.split_carry(module, created)
 
     def step(carry: Any, batch: Mapping[str, Any], key: Any) -> tuple[Any, Any]:
         if hasattr(carry, "apply_gradients"):
             available = {"batch": dict(batch), **batch, "key": key, "state": carry, "train_state": carry}
             result = train_step(**bind_arguments(spec.port, train_step, available))
             return (result[0], result[1:]) if isinstance(result, tuple) else (result, ())
-        graph, variables = carry
-        model, optimizer = nnx.merge(
-            graph, jax.tree.map(lambda leaf: leaf, variables)
-        )  # a copy: the step mutates its variables
-        available = {"batch": dict(batch), **batch, "key": key, "model": model, "optimizer": optimizer}
-        outputs = train_step(**bind_arguments(spec.port, train_step, available))
-        return nnx.split((model, optimizer)), _as_tuple(outputs)
+
+        def call(constants: Constants) -> tuple[nnx.Module, tuple[Any, Any]]:
+            module, optimizer = model.merge_carry(carry, constants)
+            available = {"batch": dict(batch), **batch, "key": key, "model": module, "optimizer": optimizer}
+            outputs = train_step(**bind_arguments(spec.port, train_step, available))
+            return module, (optimizer, outputs)
+
+        module, (optimizer, outputs) = model.run(call)
+        return model.split_carry(module, optimizer), _as_tuple(outputs)
 
     return init_training, step
 
@@ -133,9 +150,9 @@ def _default_train_step(spec: PortSpec) -> tuple[Callable[..., Any], Callable[..
         return nnx.Optimizer(model, spec.optimizer(), wrt=nnx.Param)
 
     @nnx.jit
-    def train_step(model: nnx.Module, optimizer: nnx.Optimizer, batch: dict[str, Any]) -> Any:
+    def train_step(model: nnx.Module, optimizer: nnx.Optimizer, batch: dict[str, Any], key: Any) -> Any:
         def loss_of(model: nnx.Module) -> Any:
-            return spec.loss(getattr(model, method)(*(batch[name] for name in names)), batch)
+            return spec.loss(_call(model, method, tuple(batch[name] for name in names), True, key), batch)
 
         loss, gradients = nnx.value_and_grad(loss_of)(model)
         optimizer.update(model, gradients)
@@ -157,64 +174,26 @@ def _set_mode(model: nnx.Module, train: bool) -> None:
         model.eval()
 
 
-def _leaf_collections(state: nnx.State) -> dict[str, str]:
-    variable_types = {nnx.RngState: "random", nnx.Param: "params"}
-    return {
-        ".".join(map(str, path)): next(
-            (name for kind, name in variable_types.items() if isinstance(leaf, kind)), "state"
-        )
-        for path, leaf in nnx.to_flat_state(state)
-    }
-
-
-def _nnx_leaves(state: nnx.State) -> Leaves:
-    collections = _leaf_collections(state)
-    paths = [
-        (pytree_path(path).replace("/", "."), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
-    ]
-    return {NativeKey(collections[path], path): leaf for path, leaf in paths}
-
-
-def _abstract_model(builder: Callable[..., Any], port: str) -> tuple[nnx.Module, BuilderResult]:
-    parts: list[BuilderResult] = []
-
-    def build_model() -> nnx.Module:
-        rngs = nnx.Rngs(0)
-        # With a traced count, flax formats an error message over all equations so far per parameter (flax 0.12.8).
-        rngs.default.count.set_value(np.zeros((), "uint32"))  # pyright: ignore[reportArgumentType]
-        parts.append(unpack_builder_result(port, builder(rngs), (nnx.Module,), "an nnx.Module"))
-        return parts[-1].model
-
-    return nnx.eval_shape(build_model), parts[-1]
-
-
-def _nnx_state(like: nnx.State, native: Leaves) -> nnx.State:
-    """The leaves as a new state: NNX mutates variables, so two traces must not share any."""
-    keys = list(_nnx_leaves(like))
-    return jax.tree.unflatten(jax.tree.structure(like), [native[key] for key in keys])
-
-
 def _nnx_programs(
     builder: Callable[..., Any], spec: PortSpec, native: Leaves, batch: Mapping[str, Any], key: Any
 ) -> tuple[UserProgram, ...]:
     """The programs of a newly built model, under `nnx.jit` and, with the model split, under `jax.jit`."""
-    abstract, built = _abstract_model(builder, spec.port)
-    graphdef, state = nnx.split(abstract)
+    split, built = split_model(builder, spec.port)
     train_step, create = built.train_step, built.create
     if train_step is None:
         train_step, create = _default_train_step(spec)
     method, names = next(iter(spec.methods.items()))
 
     def forward(model: nnx.Module, *inputs: Any) -> Any:
-        return getattr(model, method)(*inputs)
+        return _call(model, method, inputs, True, key)
 
     def gradients(model: nnx.Module, batch: Mapping[str, Any]) -> Any:
         def loss_of(model: nnx.Module) -> Any:
-            return spec.loss(getattr(model, method)(*(batch[name] for name in names)), batch)
+            return spec.loss(forward(model, *(batch[name] for name in names)), batch)
 
         return nnx.value_and_grad(loss_of)(model)
 
-    model = nnx.merge(graphdef, _nnx_state(state, native))
+    model = split.merge(native, split.constants())
     _set_mode(model, True)
     created = create(**bind_arguments(spec.port, create, {"model": model, "key": key}, "create")) if create else None
     named = {"batch": dict(batch), **batch, "key": key, "model": model, "optimizer": created}
