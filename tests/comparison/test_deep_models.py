@@ -15,3 +15,10 @@ def test_a_block_is_proved_as_a_whole(name):
     found = shares(state)
     assert set(found) == {"outputs", "gradients", "train"}
     assert all(proved == number for proved, number in found.values()), found
+
+
+@pytest.mark.slow
+def test_slices_are_followed_through_four_blocks_of_a_vit():
+    """Nested slices are more than the operations between: a limit on them must not end where a reshape is seen."""
+    state, _ = prove_ports_of(DEEP_CASES["vit"](4), ("haiku", "linen"))
+    assert all(proved == number for proved, number in shares(state).values())

@@ -182,7 +182,8 @@ class Pieces:
     def _slice_term(self, own: TermView, axis: int, start: int, stop: int) -> TermView:
         """Slice a term, given in its identity view, along one of its axes; the result has as many axes."""
         key = own.term, axis, start, stop
-        if key not in self.sliced and self.depth > NEAR and not self._is_near(own.term, axis):
+        far = own.term in self.computed and not self._is_near(own.term, axis)
+        if far and key not in self.sliced and self.depth > NEAR:
             return self._region(own, axis, start, stop)  # not kept: asked for by itself it is computed
         if key not in self.sliced:
             self.sliced[key] = None
@@ -205,7 +206,7 @@ class Pieces:
             return self.concatenate([self.slice(one, 0, low, high) for one, low, high in cut if low < high], 0)
         if joined is not None:
             return self.concatenate([self.slice(one, axis, start, stop) for one in joined.values], 0)
-        if own.term in self.computed and (self._is_near(own.term, axis) or self.counts[own.term] < MANY):
+        if own.term in self.computed and (self._is_near(own.term, axis) or (self.far and self.counts[own.term] < MANY)):
             self.counts[own.term] += 1
             found = self._compute_slice(own, axis, start, stop)
             if found is not None:
