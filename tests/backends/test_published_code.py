@@ -210,7 +210,9 @@ def test_a_table_that_is_drawn_is_a_leaf():
         def __call__(self, x):
             return self.d(x + self.fixed + self.drawn)
 
-    leaves = build("nnx", Model).leaves
+    port = build("nnx", Model)
+    call_once(port)
+    leaves = port.leaves
     assert NativeKey("state", "drawn") in leaves
     assert NativeKey("state", "fixed") not in leaves
 

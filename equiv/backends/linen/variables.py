@@ -19,10 +19,7 @@ def _named_leaves(trees: Mapping[str, Any]) -> Iterator[tuple[NativeKey, Any]]:
     What holds an array with its axis names, as `nn.with_partitioning` makes it, is no part of its path.
     """
     for collection in sorted(trees):
-        boxes = jax.tree_util.tree_flatten_with_path(
-            trees[collection], is_leaf=lambda one: isinstance(one, AxisMetadata)
-        )
-        for path, value in boxes[0]:
+        for path, value in jax.tree_util.tree_flatten_with_path(trees[collection], is_leaf=_is_box)[0]:
             words = path_words(path)
             if not _is_box(value):
                 yield NativeKey(collection, "/".join(words)), value

@@ -23,7 +23,7 @@ from equiv.backends.base import (
     unpack_builder_result,
 )
 from equiv.backends.nnx.library import LIBRARY
-from equiv.backends.nnx.variables import Constants, NnxModel, split_model
+from equiv.backends.nnx.variables import Constants, NnxModel, prepare_module, split_model
 from equiv.backends.user_programs import (
     copy_arrays,
     flat_nnx_arguments,
@@ -62,7 +62,7 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
 
     def init(key: Any) -> Leaves:
         made = unpack_builder_result(spec.port, builder(nnx.Rngs(key)), (nnx.Module,), "an nnx.Module").model
-        nnx.pop(made, nnx.Intermediate)
+        prepare_module(made)
         return model.read(made)
 
     init_training, step = _nnx_training(spec, built, model)

@@ -155,10 +155,8 @@ def split_model(builder: Callable[..., Any], port: str) -> tuple[NnxModel, Build
         # With a traced count, flax formats an error message over all equations so far per parameter (flax 0.12.8).
         rngs.default.count.set_value(np.zeros((), "uint32"))  # pyright: ignore[reportArgumentType]
         built.append(unpack_builder_result(port, builder(rngs), (nnx.Module,), "an nnx.Module"))
-        module = built[-1].model
-        _hold_arrays_as_data(module)
-        nnx.pop(module, nnx.Intermediate)
-        graph, state = nnx.split(module)
+        prepare_module(built[-1].model)
+        graph, state = nnx.split(built[-1].model)
         graphs.append(graph)
         return state
 
@@ -170,8 +168,12 @@ def split_model(builder: Callable[..., Any], port: str) -> tuple[NnxModel, Build
     return replace(model, constants=constants, paths=paths), result
 
 
-def _hold_arrays_as_data(module: nnx.Module) -> None:
-    """Make attributes that are arrays data, which they are where nothing is traced (flax 0.12.8, `is_node_leaf`)."""
+def prepare_module(module: nnx.Module) -> None:
+    """Remove what the builder has sown, and make attributes that are arrays data.
+
+    They are data where nothing is traced, and a tracer is not (flax 0.12.8, `nnx/graphlib.py`, `is_node_leaf`).
+    """
+    nnx.pop(module, nnx.Intermediate)
     for _, node in nnx.iter_modules(module):
         for name, value in vars(node).items():
             if isinstance(value, jax.Array):
