@@ -28,10 +28,7 @@ def evaluate(known, jaxpr, arrays):
     values = [read(one, []) for one in jaxpr["constants"]] + list(arrays)
     for eqn in jaxpr["equations"]:
         ins = [read(atom, values) for atom in eqn["in"]]
-        values += [
-            np.asarray(one) if not jax.dtypes.issubdtype(one.dtype, jax.dtypes.extended) else one
-            for one in apply(known, eqn, ins)
-        ]
+        values += _results(known, eqn, ins)
     return [read(atom, values) for atom in jaxpr["outputs"]]
 
 
@@ -39,25 +36,48 @@ class Endless(Exception):
     """A loop does not end within `MOST_TURNS`."""
 
 
+NEVER = object()
+"""The value of what such a loop would give: other outputs of its program do not depend on it."""
+
+
+def _results(known, eqn, ins):
+    """The results of one equation as arrays, or `NEVER`."""
+    never = [NEVER] * len(eqn["out"])
+    if any(one is NEVER for one in ins):
+        return never
+    try:
+        found = apply(known, eqn, ins)
+    except Endless:
+        return never
+    return [np.asarray(one) if not jax.dtypes.issubdtype(one.dtype, jax.dtypes.extended) else one for one in found]
+
+
+def _ended(outs):
+    """Results of a body, all of which have values."""
+    if any(one is NEVER for one in outs):
+        raise Endless
+    return outs
+
+
 def apply(known, eqn, ins):
     """The results of one equation."""
     kind, op, data, bodies = eqn["kind"], eqn["op"], eqn["data"], eqn["bodies"]
     if kind == "cond":
-        return evaluate(known, bodies[int(ins[0])], ins[1:])
+        return _ended(evaluate(known, bodies[int(ins[0])], ins[1:]))
     if kind == "while":
         first, second = data["test"], data["test"] + data["body"]
         carry, turns = ins[second:], 0
-        while evaluate(known, bodies[0], [*ins[:first], *carry])[0]:
+        while _ended(evaluate(known, bodies[0], [*ins[:first], *carry]))[0]:
             turns += 1
             if turns > MOST_TURNS:
                 raise Endless
-            carry = evaluate(known, bodies[1], [*ins[first:second], *carry])
+            carry = _ended(evaluate(known, bodies[1], [*ins[first:second], *carry]))
         return carry
     if kind == "scan":
         first, second = data["constants"], data["constants"] + data["carries"]
         carry, stacked = ins[first:second], []
         for index in range(data["length"])[:: -1 if data["reverse"] else 1]:
-            outs = evaluate(known, bodies[0], [*ins[:first], *carry, *(one[index] for one in ins[second:])])
+            outs = _ended(evaluate(known, bodies[0], [*ins[:first], *carry, *(one[index] for one in ins[second:])]))
             carry, stacked = outs[: len(carry)], [*stacked, outs[len(carry) :]]
         ordered = stacked[:: -1 if data["reverse"] else 1]
         return [*carry, *(np.stack(one) for one in zip(*ordered, strict=True))]
