@@ -61,7 +61,7 @@ def boxed(kernel=(None, "model"), bias=("model",)):
 
 
 class Dense(nnx.Module):
-    """A dense layer; `scale` of a subclass says what is tried."""
+    """A dense layer; subclasses add what is tried."""
 
     def __init__(self, rngs):
         self.d = nnx.Linear(4, 3, rngs=rngs)
@@ -85,10 +85,7 @@ def test_boxed_parameters_reach_the_model_in_their_boxes():
             seen.append(type(kernel))
             return x @ nn.meta.unbox(kernel)
 
-    port = build("linen", Model)
-    jax.eval_shape(
-        lambda key: port.apply(port.init(key), "__call__", (jnp.ones((2, 4)),), True, key), jax.random.key(0)
-    )
+    call_once(build("linen", Model))
     assert set(seen) == {nn.Partitioned}
 
 
@@ -237,9 +234,7 @@ def counting(jitted):
 def test_replacing_a_constant_is_an_error(jitted):
     port = build("nnx", counting(jitted))
     with pytest.raises(PortError, match=r"nnx: a call replaces count, .* Make it an nnx\.Variable"):
-        jax.eval_shape(
-            lambda key: port.apply(port.init(key), "__call__", (jnp.ones((2, 4)),), True, key), jax.random.key(0)
-        )
+        call_once(port)
 
 
 def test_a_constant_in_a_jitted_call_is_kept():

@@ -96,7 +96,7 @@ class NnxModel:
             return graph, state
         paths, structure = jax.tree_util.tree_flatten_with_path(state, is_leaf=_is_variable)
         nodes = [(path_words(path), node) for path, node in paths]
-        kept = [None if words[:1] == ("0",) and words[1:] in self.paths else node for words, node in nodes]
+        kept = [None if self._is_constant(words) else node for words, node in nodes]
         return graph, jax.tree.unflatten(structure, kept)
 
     def merge_carry(self, carry: tuple[Any, Any], constants: Constants) -> tuple[nnx.Module, Any]:
@@ -106,11 +106,16 @@ class NnxModel:
             state, is_leaf=lambda node: node is None or _is_variable(node)
         )
         # A copy of every variable: the step mutates them.
+        named = [(path_words(path), node) for path, node in paths]
         nodes = [
-            constants[path_words(path)[1:]] if node is None else jax.tree.map(lambda leaf: leaf, node)
-            for path, node in paths
+            constants[words[1:]] if self._is_constant(words) else jax.tree.map(lambda leaf: leaf, node)
+            for words, node in named
         ]
         return nnx.merge(graph, jax.tree.unflatten(structure, nodes))
+
+    def _is_constant(self, words: Words) -> bool:
+        """Whether a path in the state of module and optimizer is that of a constant of the module."""
+        return words[:1] == ("0",) and words[1:] in self.paths
 
     def _leaves(self, state: nnx.State) -> Leaves:
         named = ((words, collection, leaf) for words, collection, leaf in _entries(state) if words not in self.paths)
