@@ -237,6 +237,21 @@ def test_replacing_a_constant_is_an_error(jitted):
         call_once(port)
 
 
+def test_a_train_step_that_replaces_a_constant_is_an_error():
+    @nnx.jit
+    def train_step(model, optimizer, x):
+        model.table = model.table + 1
+        return (model(x) ** 2).mean()
+
+    def create(model):
+        return nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+
+    port = build("nnx", lambda rngs: (holding(HOLDERS["array"])(rngs), train_step, create))
+    carry = jax.eval_shape(lambda key: port.init_training(port.init(key), key), jax.random.key(0))
+    with pytest.raises(PortError, match="nnx: a call replaces table"):
+        jax.eval_shape(port.step, carry, SPEC.batch, jax.random.key(0))
+
+
 def test_a_constant_in_a_jitted_call_is_kept():
     class Model(Dense):
         def __init__(self, rngs):
