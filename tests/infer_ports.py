@@ -12,11 +12,13 @@ import numpy as np
 from equiv.backends import registry
 from equiv.backends.base import Port, PortSpec
 from equiv.backends.build import port_spec
+from equiv.backends.leaf_table import map_port, to_native_leaves
 from equiv.core.case import Case
 from equiv.core.leaves import LeafTable, NativeKey
 from equiv.infer.matching.proposal import Proposal
 from equiv.infer.matching.propose import propose
 from equiv.infer.session import INFERENCE_SEED
+from equiv.infer.table.rows import infer_rows
 from equiv.programs.probes import make_probe
 
 
@@ -78,6 +80,20 @@ def build(backend: str, builder: Callable[..., Any], batch: Mapping[str, str]) -
 def inferred(left: Port, right: Port, batch: Mapping[str, str]) -> Proposal:
     """Infer the leaf pairs of two ports."""
     return propose((left, right), *asked(batch))
+
+
+def tabled_outputs(left: Port, right: Port, batch: Mapping[str, str]) -> list[np.ndarray]:
+    """The outputs of two ports under their inferred table, which has to be complete: equal if it is right."""
+    rows, problems = infer_rows(proposal := inferred(left, right, batch))
+    assert (problems, proposal.unpaired) == ((), ())
+    layers, rng, outputs = tuple(row.layer for row in rows), np.random.default_rng(7), []
+    tables = [map_port(layers, port, registry.load_library(port.library)) for port in (left, right)]
+    values = {leaf.name: rng.normal(size=leaf.spec.shape).astype("float32") for leaf in tables[0].leaves}
+    arguments = tuple(asked(batch)[1].values())
+    for port, table in zip((left, right), tables, strict=True):
+        outputs.append(port.apply(to_native_leaves(table, values), "__call__", arguments, False, None)[0])
+    assert np.abs(outputs[0]).sum() > 0
+    return outputs
 
 
 def found(proposal: Proposal) -> dict[tuple[str, Any], tuple[str, Any]]:

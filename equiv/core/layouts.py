@@ -79,6 +79,9 @@ class Transpose:
 
     axes: tuple[int, ...]
 
+    def __str__(self) -> str:
+        return f"axes in the order {', '.join(map(str, self.axes))}"
+
     def canonical_shape(self, shape: ArrayShape) -> ArrayShape:
         """The permuted shape."""
         return tuple(shape[axis] for axis in self.axes)
@@ -155,6 +158,30 @@ class MergeAxes:
 
     def to_canonical(self, array: Array) -> Array:
         """Reshape to the canonical shape."""
+        return array.reshape(self.canonical_shape(array.shape))
+
+    def to_native(self, array: Array, shape: ArrayShape) -> Array:
+        """Reshape to the native shape."""
+        return array.reshape(shape)
+
+
+@dataclass(frozen=True)
+class SplitAxis:
+    """Split an axis into several, the slowest first: (.., heads x size) to (.., heads, size)."""
+
+    axis: int
+    sizes: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"axis {self.axis} split into {' x '.join(map(str, self.sizes))}"
+
+    def canonical_shape(self, shape: ArrayShape) -> ArrayShape:
+        """`(7, 6)` to `(7, 2, 3)` for the axis -1 and the sizes (2, 3)."""
+        axis = len(shape) + self.axis
+        return (*shape[:axis], *self.sizes, *shape[axis + 1 :])
+
+    def to_canonical(self, array: Array) -> Array:
+        """Reshape to the canonical shape; numpy and jax raise where the sizes do not make up the axis."""
         return array.reshape(self.canonical_shape(array.shape))
 
     def to_native(self, array: Array, shape: ArrayShape) -> Array:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from equiv.core.layouts import Identity
 from equiv.infer.matching.proposal import Bounds, LeafPair, Proposal
-from equiv.infer.matching.relations import canonical_layouts
 from equiv.infer.session import InferredLayers
+from equiv.infer.table.layout_search import canonical_layouts
 
 EVIDENCE_WORDS = {
     "position": "by position",

@@ -20,6 +20,7 @@ from equiv.core.layouts import (
     Identity,
     MergeAxes,
     Shift,
+    SplitAxis,
     Squeeze,
     SwapAxes,
     Transpose,
@@ -35,6 +36,7 @@ EXACT = {
     SwapAxes: SHAPES.flatmap(lambda shape: st.sampled_from([(SwapAxes(), shape), (SwapAxes(-3, -1), shape)])),
     Flip: st.tuples(AXES.map(Flip), SHAPES),
     MergeAxes: st.tuples(st.sampled_from([MergeAxes(), MergeAxes(-3)]), SHAPES),
+    SplitAxis: SHAPES.map(lambda shape: (SplitAxis(-2, (2, shape[-2], 3)), (*shape[:-2], 6 * shape[-2], shape[-1]))),
     Squeeze: SHAPES.map(lambda shape: (Squeeze((-2, -1)), (*shape, 1, 1))),
     Chain: st.tuples(AXES.map(lambda axes: Chain((Flip(axes), SwapAxes(), MergeAxes()))), SHAPES),
 }

@@ -279,15 +279,6 @@ def test_axes_arranged_otherwise_are_no_transpose():
     assert infer_rows(proposal)[1] == ()
 
 
-def test_a_leaf_rearranged_beyond_layouts_is_said_to_be():
-    """Rows in another order within an axis: no layout of a table says it, and both leaves are named."""
-    left = pure("haiku", lambda p, x: x @ p["w"], w=(8, 4))
-    right = pure("nnx", lambda p, x: x @ p["w"].reshape(4, 2, 4).transpose(1, 0, 2).reshape(8, 4), w=(8, 4))
-    proposal = inferred(left, right, X)
-    assert [describe_layout(pair, proposal) for pair in proposal.pairs] == ["rearranged"]
-    assert infer_rows(proposal)[1] == ("haiku w and nnx w: no layout of equiv.layouts converts one into the other",)
-
-
 def test_channels_first_kernels_have_their_axes_moved():
     """Images with channels first, joined along them: kernels are (out, in, *window), not (*window, in, out)."""
 

@@ -19,7 +19,8 @@ from equiv.core.packing import Columns
 from equiv.errors import EquivError
 from equiv.infer.dataflow.strided_views import access_pattern
 from equiv.infer.matching.proposal import Bounds, LeafPair, Proposal
-from equiv.infer.matching.relations import canonical_layouts, element_map
+from equiv.infer.matching.relations import element_map
+from equiv.infer.table.layout_search import canonical_layouts
 from equiv.infer.table.leaf_views import (
     add_shift_layout,
     canonical_view,
