@@ -141,6 +141,7 @@ class Port:
             if they cannot be timed.
         patched: what its builder changed outside of the model, in words; it is in force for this port only.
         returns_parameters: whether a compiled call returns the parameters too, as `nnx.jit` does.
+        made: what the calls that were traced so far have made that the next call is not given, and that is no output.
     """
 
     name: str
@@ -157,6 +158,7 @@ class Port:
     step_left_out: bool = False
     patched: tuple[str, ...] = ()
     returns_parameters: bool = False
+    made: Callable[[], tuple[str, ...]] = tuple
 
 
 @dataclass(frozen=True)

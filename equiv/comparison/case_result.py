@@ -71,6 +71,7 @@ def describe_scope(state: CaseState) -> Scope:
         edges_refused=state.edges_refused,
         as_users=bool(state.user_calls),
         other_sizes=state.other_sizes,
+        made={name: made for name, one in state.built_case.built.items() if (made := one.port.made())},
         patched={name: one.port.patched for name, one in state.built_case.built.items() if one.port.patched},
         unexercised=() if state.proved else tuple(_list_unexercised(state)),
     )

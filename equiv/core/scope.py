@@ -145,6 +145,7 @@ class Scope:
         edges_refused: why the reference could not be run on these; empty: it could, or nothing had to be tried.
         as_users: whether ports were also compiled as their users do; None in results that do not say.
         other_sizes: what each port is with other sizes of its batch.
+        made: port to the variables that its calls make, which are no outputs and are not given to the next call.
     """
 
     batch: dict[str, str]
@@ -167,6 +168,7 @@ class Scope:
     edges_refused: str = ""
     as_users: bool | None = None
     other_sizes: tuple[OtherSizes, ...] = ()
+    made: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def patches(self) -> tuple[str, ...]:
@@ -186,6 +188,7 @@ class Scope:
             left_out.append(f"nothing was tried beyond ordinary values: {self.edges_refused.rstrip('.')}")
         if self.as_users is False and self.ran:
             left_out.append("the ports were not compiled as users do")
+        left_out += [f"{port}: a call makes {', '.join(made)}: not compared" for port, made in self.made.items()]
         return (*left_out, *self.range_texts, *self.size_texts, *self.patches)
 
     @property

@@ -50,9 +50,12 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         arguments = [jax.numpy.ones(spec.batch[name].shape, spec.batch[name].dtype) for name in names]
         keys = {"params": key, "dropout": jax.random.fold_in(key, 1)}
         made = built.model.init(keys, *arguments, method=method, **mode_arguments(methods[method], False))
-        return {name: tree for name, tree in made.items() if name != SOWN}
+        return {name: tree for name, tree in made.items() if name not in (SOWN, *sown)}
 
+    sown: tuple[str, ...] = ()
     shapes = jax.eval_shape(init_variables, jax.random.key(0))
+    if sown := _sown_collections(built.model, spec, methods, shapes):
+        shapes = {name: tree for name, tree in shapes.items() if name not in sown}
     abstract, trees = linen_leaves(shapes), linen_trees(shapes)
     collections = sorted({key.collection for key in abstract} - {"params"})
     _, apply, init_training, step = _linen_functions(built, spec, collections, trees)
@@ -78,7 +81,32 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         init=lambda key: linen_leaves(init_variables(key)),
         default_step=built.train_step is None,
         user_programs=user_programs,
+        made=lambda: sown,
     )
+
+
+def _sown_collections(
+    model: nn.Module, spec: PortSpec, methods: Mapping[str, Callable[..., Any]], shapes: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """The collections that only `sow` writes: every call adds to the tuples that they hold, so they are no state."""
+    tuples = [name for name, tree in shapes.items() if name != "params" and _holds_tuples(tree)]
+    if not tuples:
+        return ()
+    method, names = next(iter(spec.methods.items()))
+
+    def call(variables: Any, key: Any) -> Any:
+        arguments = [jax.numpy.ones(spec.batch[name].shape, spec.batch[name].dtype) for name in names]
+        streams, modes = {"params": key, "dropout": key}, mode_arguments(methods[method], True)
+        return model.apply(variables, *arguments, method=method, mutable=tuples, rngs=streams, **modes)[1]
+
+    after = jax.eval_shape(call, shapes, jax.random.key(0))
+    return tuple(name for name in tuples if jax.tree.structure(after[name]) != jax.tree.structure(shapes[name]))
+
+
+def _holds_tuples(tree: Any) -> bool:
+    """Whether every array of a collection is in a tuple, as what `sow` records is."""
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    return bool(paths) and all(path and isinstance(path[-1], jax.tree_util.SequenceKey) for path in paths)
 
 
 def _linen_functions(

@@ -20,10 +20,9 @@ from equiv.backends.base import (
     bind_arguments,
     check_leaves,
     mode_arguments,
-    unpack_builder_result,
 )
 from equiv.backends.nnx.library import LIBRARY
-from equiv.backends.nnx.variables import Constants, NnxModel, prepare_module, split_model
+from equiv.backends.nnx.variables import Constants, NnxModel, build_module, plain_variables, split_model
 from equiv.backends.user_programs import (
     copy_arrays,
     flat_nnx_arguments,
@@ -49,6 +48,7 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     abstract = model.abstract()
     methods = {method: _method(spec.port, abstract, method) for method in spec.methods}
 
+    @plain_variables()
     def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
         def call(constants: Constants) -> tuple[nnx.Module, Any]:
             module = model.merge(native, constants)
@@ -61,9 +61,7 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         return outputs, after
 
     def init(key: Any) -> Leaves:
-        made = unpack_builder_result(spec.port, builder(nnx.Rngs(key)), (nnx.Module,), "an nnx.Module").model
-        prepare_module(made)
-        return model.read(made)
+        return model.read(build_module(builder, key, spec.port).model)
 
     init_training, step = _nnx_training(spec, built, model)
     return Port(
@@ -83,6 +81,7 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         default_step=built.train_step is None,
         user_programs=partial(_nnx_programs, builder, spec),
         returns_parameters=True,
+        made=lambda: tuple(sorted(model.made)),
     )
 
 
@@ -115,6 +114,7 @@ def _nnx_training(
     if train_step is None:
         train_step, create = _default_train_step(spec)
 
+    @plain_variables()
     def init_training(native: Leaves, key: Any) -> Any:
         module = model.merge(native, model.constants())
         _set_mode(module, True)
@@ -125,6 +125,7 @@ def _nnx_training(
             return created
         return model.split_carry(module, created)
 
+    @plain_variables()
     def step(carry: Any, batch: Mapping[str, Any], key: Any) -> tuple[Any, Any]:
         if hasattr(carry, "apply_gradients"):
             available = {"batch": dict(batch), **batch, "key": key, "state": carry, "train_state": carry}
@@ -154,7 +155,7 @@ def _default_train_step(spec: PortSpec) -> tuple[Callable[..., Any], Callable[..
         def loss_of(model: nnx.Module) -> Any:
             return spec.loss(_call(model, method, tuple(batch[name] for name in names), True, key), batch)
 
-        loss, gradients = nnx.value_and_grad(loss_of)(model)
+        loss, gradients = nnx.value_and_grad(loss_of, graph=True)(model)
         optimizer.update(model, gradients)
         return loss
 
@@ -191,7 +192,7 @@ def _nnx_programs(
         def loss_of(model: nnx.Module) -> Any:
             return spec.loss(forward(model, *(batch[name] for name in names)), batch)
 
-        return nnx.value_and_grad(loss_of)(model)
+        return nnx.value_and_grad(loss_of, graph=True)(model)
 
     model = split.merge(native, split.constants())
     _set_mode(model, True)

@@ -1,12 +1,14 @@
 """The variables of an NNX model: its graph, native leaves by key, and the arrays that it holds as constants."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
+from flax.core.meta import get_global_mesh
 
 from equiv.backends.base import BuilderResult, Leaves, path_words, unpack_builder_result
 from equiv.backends.nnx.constants import trace_constants
@@ -36,6 +38,7 @@ class NnxModel:
         state: the state that belongs to it, with shapes for arrays.
         constants: computes the constants.
         paths: where they are.
+        made: what the calls that were traced so far have made; it grows with every trace.
     """
 
     port: str
@@ -43,6 +46,7 @@ class NnxModel:
     state: nnx.State
     constants: Callable[[], Constants]
     paths: frozenset[Words]
+    made: set[str]
 
     @property
     def leaves(self) -> Leaves:
@@ -65,15 +69,15 @@ class NnxModel:
         """Call a function with the constants.
 
         Args:
-            call: constants to the module after it was called, and anything else. What `sow` made in it is removed: the
-                next call is not given it.
+            call: constants to the module after it was called, and anything else. What the call made is removed and
+                noted in `made`: the next call is not given it.
 
         Raises:
             PortError: the call has replaced a constant.
         """
         constants = self.constants()
         module, rest = call(constants)
-        self._remove_sown(module)
+        self._remove_made(module)
         after = _arrays(nnx.state(module)) if constants else {}
         if any(after[words] is not array for words, array in constants.items()):
             # What is returned by a function under `nnx.jit` is another object: only its jaxpr says what it is.
@@ -133,17 +137,23 @@ class NnxModel:
                 port=self.port,
             )
 
-    def _remove_sown(self, module: nnx.Module) -> None:
-        """Remove what `sow` made in a call: the next call is not given it."""
-        known = {path for path, _ in nnx.to_flat_state(self.state)}
+    def _remove_made(self, module: nnx.Module) -> None:
+        """Remove the variables that a call made, by `sow` or as `self.loss = nnx.Variable(loss)`.
 
-        def is_sown(path: tuple[Any, ...], node: Any) -> bool:
+        Parameters, random streams, averages and caches are not removed, unless they are sown: the next call would be
+        given them, so a call that makes some has an error elsewhere.
+        """
+        known = {path for path, _ in nnx.to_flat_state(self.state)}
+        kept = (nnx.Param, nnx.RngState, nnx.BatchStat, nnx.Cache)
+
+        def is_made(path: tuple[Any, ...], node: Any) -> bool:
             if not _is_variable(node) or path in known:
                 return False
-            return isinstance(node, nnx.Intermediate) or isinstance(node.get_raw_value(), tuple)
+            return isinstance(node.get_raw_value(), tuple) or not isinstance(node, kept)
 
-        if any(is_sown(path, node) for path, node in nnx.to_flat_state(nnx.state(module))):
-            nnx.pop(module, is_sown)
+        if made := [path for path, node in nnx.to_flat_state(nnx.state(module)) if is_made(path, node)]:
+            self.made.update(".".join(map(str, path)) for path in made)
+            nnx.pop(module, is_made)
 
 
 def split_model(builder: Callable[..., Any], port: str) -> tuple[NnxModel, BuilderResult]:
@@ -156,24 +166,56 @@ def split_model(builder: Callable[..., Any], port: str) -> tuple[NnxModel, Build
     graphs: list[Any] = []
 
     def build_state(key: Any) -> nnx.State:
-        rngs = nnx.Rngs(key)
-        # With a traced count, flax formats an error message over all equations so far per parameter (flax 0.12.8).
-        rngs.default.count.set_value(np.zeros((), "uint32"))  # pyright: ignore[reportArgumentType]
-        built.append(unpack_builder_result(port, builder(rngs), (nnx.Module,), "an nnx.Module"))
-        prepare_module(built[-1].model)
+        built.append(build_module(builder, key, port))
         graph, state = nnx.split(built[-1].model)
         graphs.append(graph)
         return state
 
     state = jax.eval_shape(build_state, jax.random.key(0))
-    model, result = NnxModel(port, graphs[-1], state, dict, frozenset()), built[-1]
+    model, result = NnxModel(port, graphs[-1], state, dict, frozenset(), set()), built[-1]
     if not _arrays(state):
         return model, result
     constants, paths = trace_constants(lambda key: _arrays(build_state(key)))
     return replace(model, constants=constants, paths=paths), result
 
 
-def prepare_module(module: nnx.Module) -> None:
+@contextmanager
+def plain_variables() -> Iterator[None]:
+    """Make variables without what changes no value: sharding where there is no mesh, and HiJAX.
+
+    A variable with the names of its axes is sharded at once, and where there is no mesh, that is an error (flax 0.12.8,
+    `core/spmd.py`, `shard_value`); so it is not, and keeps its names. With `FLAX_HIJAX_VARIABLE=true`, reading and
+    writing a variable are primitives, of which nothing here knows what they do.
+    """
+    sharded = nnx.using_eager_sharding() and get_global_mesh() is not None
+    with nnx.use_eager_sharding(sharded), nnx.var_defaults(hijax=False, ref=False):
+        yield
+
+
+def build_module(builder: Callable[..., Any], key: Any, port: str) -> BuilderResult:
+    """Call a builder with a typed key; what it has sown is removed.
+
+    Raises:
+        CaseError: the builder does not return an NNX module.
+        PortError: a variable is made with `hijax=True` or `ref=True`.
+    """
+    with plain_variables():
+        rngs = nnx.Rngs(key)
+        # With a traced count, flax formats an error message over all equations so far per parameter (flax 0.12.8).
+        rngs.default.count.set_value(np.zeros((), "uint32"))  # pyright: ignore[reportArgumentType]
+        result = unpack_builder_result(port, builder(rngs), (nnx.Module,), "an nnx.Module")
+    _prepare_module(result.model)
+    for path, node in nnx.iter_graph(result.model):
+        if isinstance(node, nnx.Variable) and (node.hijax or node.ref):
+            raise PortError(
+                f"{port}: {'.'.join(map(str, path))} is a variable with {'hijax' if node.hijax else 'ref'}=True.",
+                fix="Make it without: its values are the same, and equiv then sees what is read and written.",
+                port=port,
+            )
+    return result
+
+
+def _prepare_module(module: nnx.Module) -> None:
     """Remove what the builder has sown, and make attributes that are arrays data.
 
     They are data where nothing is traced, and a tracer is not (flax 0.12.8, `nnx/graphlib.py`, `is_node_leaf`).
