@@ -22,39 +22,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+FLOOR = str(Path(__file__).with_name("run_floor.py"))
 SIX = ("dropout", "batch_norm", "auto_encoder", "rnn_scan", "scan_over_layers", "counter")
-
-FLOOR = """
-import sys
-from pathlib import Path
-from equiv.core.case_files import CaseFile, load_case
-from equiv.programs.compiled import lower_programs, run_executable
-from equiv.programs.probes import make_probe
-from equiv.programs.program import Programs
-from equiv.programs.traced_port import trace_port, trace_programs
-from equiv.programs.user_calls import compile_user_call, lower_user_calls
-from equiv.programs.built_case import build_case
-from equiv.backends.build import build_port, port_spec
-from equiv.programs.trace import Tracer
-fused = sys.argv[1] in ("fused", "users")
-for name in sys.argv[2:]:
-    case = load_case(CaseFile(name, Path("cases") / f"{name}.py")).case
-    request, entries = port_spec(case)
-    ports = [build_port(case, backend, request) for backend in case.models]
-    has_modes = any(built.port.has_modes for built in ports)
-    probe = make_probe("0", 1, ports[0].table, entries, case.steps)
-    for built in ports:
-        programs, _ = trace_programs(Tracer(built.port, built.table, request, False, has_modes))
-        alone = [Programs(programs.port, False, (part,), None, None) for part in programs.parts]
-        alone.append(Programs(programs.port, False, (), programs.begin, programs.step))
-        for part in [programs] if fused else alone:
-            run_executable(lower_programs(part, built.table, case.steps, probe)(), probe)
-    if sys.argv[1] == "users":
-        built_case = build_case(case)
-        for backend in case.models:
-            for call in lower_user_calls(trace_port(built_case, backend), case.steps):
-                call.run(compile_user_call(call), probe)
-"""
 
 STAGES = """
 import gc, json, sys, time
@@ -87,9 +56,9 @@ def commands(folder: Path) -> dict[str, list[str]]:
     # `train_state_*` contain the names of two of the six.
     wanted = f"({expression}) and not train_state and not optimizer"
     return {
-        "floor": [python, "-c", FLOOR, "fused", *SIX],
-        "users": [python, "-c", FLOOR, "users", *SIX],
-        "separate": [python, "-c", FLOOR, "separate", *SIX],
+        "floor": [python, FLOOR, "fused", *SIX],
+        "users": [python, FLOOR, "users", *SIX],
+        "separate": [python, FLOOR, "separate", *SIX],
         "chex": [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/benchmarks/bench_chex.py"],
         "run": [python, "-m", "equiv", "run", "cases", "-k", wanted, "--reports", str(folder)],
         "prove": [python, "-m", "equiv", "run", "cases", "-k", wanted, "--reports", str(folder), "--prove-only"],
