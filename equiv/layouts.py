@@ -8,5 +8,6 @@ from equiv.core.layouts import SplitAxis as SplitAxis
 from equiv.core.layouts import Squeeze as Squeeze
 from equiv.core.layouts import SwapAxes as SwapAxes
 from equiv.core.layouts import Transpose as Transpose
+from equiv.core.packing import Block as Block
 from equiv.core.packing import Columns as Columns
 from equiv.core.packing import Gate as Gate

@@ -1,7 +1,6 @@
 """Map the native leaves of a port by the layer table; a leaf that is not covered exactly once is an error."""
 
 import difflib
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,8 +11,9 @@ from equiv.backends.library import Library
 from equiv.core import packing
 from equiv.core.case import Layer, setting_for
 from equiv.core.layer_kinds import canonical_name, leaf_collections
-from equiv.core.layouts import Layout
+from equiv.core.layouts import Layout, Part
 from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey, NativeLeaf
+from equiv.core.scope_index import parse_scope
 from equiv.errors import CaseError, PortError
 
 
@@ -74,7 +74,7 @@ def _map_row(layer: Layer, port: Port, library: Library) -> list[MappedLeaf]:
             port=port.name,
         )
     natives = _native_forms(layer, library)
-    scope, item, columns = _parse_scope(full_scope)
+    scope, item, part = parse_scope(full_scope)
     found = {
         name: (native, key) for name, native in natives if (key := library.native_key(native, scope)) in port.leaves
     }
@@ -89,7 +89,7 @@ def _map_row(layer: Layer, port: Port, library: Library) -> list[MappedLeaf]:
             port=port.name,
         )
     return [
-        _map_leaf(layer, port, key, name, _apply_row_layout(layer, port, native, row_layouts.get(name), columns), item)
+        _map_leaf(layer, port, key, name, _apply_row_layout(layer, port, native, row_layouts.get(name), part), item)
         for name, (native, key) in found.items()
     ]
 
@@ -111,26 +111,18 @@ def _row_layouts(layer: Layer, port: Port, library: Library) -> Mapping[str, Lay
     return {**library.channels_first_layouts(layer.kind, spatial), **own} if spatial else own
 
 
-def _parse_scope(scope: str) -> tuple[str, int | None, packing.Columns | None]:
-    """Parse a scope to its path, the stack index if it ends in `[2]`, and the columns if it ends in `[..., 0:8]`."""
-    found = re.fullmatch(r"(.*?)(?:\[(\d+)\])?(?:\[\.\.\., ?(\d+):(\d+)\])?", scope)
-    assert found is not None  # every part of the pattern may be empty
-    columns = None if found[3] is None else packing.Columns(int(found[3]), int(found[4]))
-    return found[1], None if found[2] is None else int(found[2]), columns
-
-
 def _apply_row_layout(
-    layer: Layer, port: Port, native: NativeLeaf, layout: Layout | None, columns: packing.Columns | None
+    layer: Layer, port: Port, native: NativeLeaf, layout: Layout | None, part: Part | None
 ) -> NativeLeaf:
-    """The native form of a leaf, with the layout and the columns of its row in place of those of its kind."""
-    if columns is not None and native.part is not None:
+    """The native form of a leaf, with the layout and the part of its row in place of those of its kind."""
+    if part is not None and native.part is not None:
         raise CaseError(
-            f"{port.name}: row {layer.path} takes {columns} of {native.name!r}, which the kind {layer.kind!r} "
+            f"{port.name}: row {layer.path} takes {part} of {native.name!r}, which the kind {layer.kind!r} "
             "splits already.",
-            fix="Remove the columns from the scope.",
+            fix="Remove the index from the scope.",
             port=port.name,
         )
-    return replace(native, layout=layout or native.layout, part=columns or native.part)
+    return replace(native, layout=layout or native.layout, part=part or native.part)
 
 
 def _map_leaf(layer: Layer, port: Port, key: NativeKey, name: str, native: NativeLeaf, item: int | None) -> MappedLeaf:
@@ -142,8 +134,8 @@ def _map_leaf(layer: Layer, port: Port, key: NativeKey, name: str, native: Nativ
             fix="Fix the index, which counts from 0 on the first axis.",
             port=port.name,
         )
-    if isinstance(native.part, packing.Columns):
-        _check_columns(layer, port, key, native.part, 0 if item is None else 1)
+    if isinstance(native.part, packing.Columns | packing.Block):
+        _check_part(layer, port, key, native.part, 0 if item is None else 1)
     leaf = MappedLeaf(
         name=full,
         key=key,
@@ -158,13 +150,19 @@ def _map_leaf(layer: Layer, port: Port, key: NativeKey, name: str, native: Nativ
     return replace(leaf, spec=replace(leaf.spec, shape=native.layout.canonical_shape(leaf.block_shape)))
 
 
-def _check_columns(layer: Layer, port: Port, key: NativeKey, columns: packing.Columns, first: int) -> None:
+def _check_part(layer: Layer, port: Port, key: NativeKey, part: packing.Columns | packing.Block, first: int) -> None:
     shape = port.leaves[key].shape[first:]
-    if not shape or not columns.start < columns.stop <= shape[-1]:
+    number = 1 if isinstance(part, packing.Columns) else len(part.items)
+    if number > len(shape) or any(
+        not 0 <= start < stop <= size for (start, stop), size in zip(part.region(shape), shape, strict=True)
+    ):
+        what = "columns: start and stop index on the last axis"
+        if isinstance(part, packing.Block):
+            what = "index: on each axis start and stop, or one index, counted from 0"
         raise CaseError(
             f"{port.name}: row {layer.path} says {setting_for(layer.scopes, port.name, port.library)!r}, "
             f"but {key} is {_native_spec(port, key)}.",
-            fix="Fix the columns: start and stop index on the last axis.",
+            fix=f"Fix the {what}.",
             port=port.name,
         )
 
@@ -175,7 +173,7 @@ def _wrong_scope(layer: Layer, port: Port, library: Library, natives: list[Nativ
     # If the kind has no collection of its own, the scope begins with it.
     scope_has_collection = all(native.collection == "" for native in natives)
     paths = [f"{key.collection}/{key.path}" if scope_has_collection else key.path for key in leaves]
-    wanted = [str(library.native_key(native, scope)) for native in natives[:3]]
+    wanted = [str(library.native_key(native, parse_scope(scope)[0])) for native in natives[:3]]
     close = difflib.get_close_matches(scope, paths, n=1, cutoff=0.0) or ["nothing"]
     return (
         f"{port.name}: row {layer.path} ({layer.kind}) says {scope!r}, but the model has no such leaf there; "

@@ -26,7 +26,8 @@ class Layer:
         path: canonical path, e.g. `"block.linear"`; leaves are named `block.linear/kernel`.
         kind: which leaves it has and how each library stores them, e.g. `"linear"`; see `equiv.core.layers`.
         scopes: port to the layer's place in its library's own tree; `"blocks[2]"` is one layer of a
-            stack, `"qkv[..., 0:8]"` a slice of the last axis of every leaf there.
+            stack, `"qkv[..., 0:8]"` a slice of the last axis of every leaf there, `"kernel[0:6]"` or `"qkv[:, 1]"`
+            one of the first axes, as numpy takes it.
         leaves: leaf names, for kinds whose leaves the case itself names (`module`).
         layouts: port to leaf to its layout there (`equiv.core.layouts`), if it is not the kind's default.
         channels_first: number of spatial axes where the layer has the channels first, of every port whose library

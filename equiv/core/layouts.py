@@ -34,6 +34,11 @@ class Layout(Protocol):
 class Part(Protocol):
     """The block of a native leaf that one canonical leaf is, if the native leaf contains several."""
 
+    @property
+    def dropped_axes(self) -> tuple[int, ...]:
+        """Axes of the native leaf, counted from 0, of which one index is taken: the canonical leaf lacks them."""
+        ...
+
     def region(self, shape: ArrayShape) -> Region:
         """The block within a native leaf of the given shape."""
         ...

@@ -95,10 +95,17 @@ class MappedLeaf:
 
     @property
     def block_shape(self) -> tuple[int, ...]:
-        """The shape that `layout` takes: that of the block, without the axis of `stack_index`."""
+        """The shape that `layout` takes: that of the block, without the axes of which it has one index."""
         if self.region is None:
             return self.native_shape
-        return tuple(end - start for start, end in self.region[0 if self.stack_index is None else 1 :])
+        return tuple(end - start for axis, (start, end) in enumerate(self.region) if axis not in self.dropped_axes)
+
+    @property
+    def dropped_axes(self) -> tuple[int, ...]:
+        """Axes of the native leaf of which one index is taken."""
+        first = 0 if self.stack_index is None else 1
+        own = () if self.part is None else tuple(axis + first for axis in self.part.dropped_axes)
+        return own if self.stack_index is None else (0, *own)
 
     @property
     def storage_description(self) -> str:

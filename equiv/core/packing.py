@@ -27,6 +27,11 @@ class Gate:
     def __str__(self) -> str:
         return f"gate {self.index} of {self.gates}" + (f", rows of the {self.rows}" if self.rows else "")
 
+    @property
+    def dropped_axes(self) -> tuple[int, ...]:
+        """None."""
+        return ()
+
     def region(self, shape: ArrayShape) -> Region:
         """The block within a native leaf of the given shape."""
         size = shape[-1] // self.gates
@@ -53,9 +58,45 @@ class Columns:
     def __str__(self) -> str:
         return f"columns {self.start} to {self.stop - 1}"
 
+    @property
+    def dropped_axes(self) -> tuple[int, ...]:
+        """None."""
+        return ()
+
     def region(self, shape: ArrayShape) -> Region:
         """The block within a native leaf of the given shape."""
         return (*((0, length) for length in shape[:-1]), (self.start, self.stop))
+
+
+@dataclass(frozen=True)
+class Block:
+    """A slice of any axes, as numpy takes it: `[0:8]` are the first rows, `[:, 1]` has one axis less.
+
+    Attributes:
+        items: for each of the first axes (start, stop); an index, whose axis is dropped; or None for the whole axis.
+    """
+
+    items: tuple[tuple[int, int] | int | None, ...]
+
+    def __str__(self) -> str:
+        words = [
+            ":" if item is None else str(item) if isinstance(item, int) else f"{item[0]}:{item[1]}"
+            for item in self.items
+        ]
+        return f"[{', '.join(words)}]"
+
+    @property
+    def dropped_axes(self) -> tuple[int, ...]:
+        """Those with an index."""
+        return tuple(axis for axis, item in enumerate(self.items) if isinstance(item, int))
+
+    def region(self, shape: ArrayShape) -> Region:
+        """The block within a native leaf of the given shape, which has at least as many axes as there are items."""
+        rest = (None,) * (len(shape) - len(self.items))
+        return tuple(
+            (0, size) if item is None else (item, item + 1) if isinstance(item, int) else item
+            for item, size in zip((*self.items, *rest), shape, strict=True)
+        )
 
 
 def assemble_native_leaf(leaves: Sequence[MappedLeaf], variables: Mapping[str, Array]) -> Array:

@@ -7,6 +7,7 @@ from equiv.core.layouts import Identity
 from equiv.infer.matching.proposal import Bounds, LeafPair, Proposal
 from equiv.infer.session import InferredLayers
 from equiv.infer.table.layout_search import canonical_layouts
+from equiv.infer.table.leaf_views import within_parts
 
 EVIDENCE_WORDS = {
     "position": "by position",
@@ -54,18 +55,16 @@ def _slice_text(bounds: Bounds, shape: Sequence[int]) -> str:
 
 def describe_layout(pair: LeafPair, proposal: Proposal) -> str:
     """The layout conversion from the left leaf to the right one; empty where they are stored in the same way."""
-    shapes = [tuple(stop - start for start, stop in bounds) for bounds in pair.bounds]
-    ones = [tuple(size for size in shape if size > 1) for shape in shapes]
     words = []
-    whole = [tuple(port.leaves[key].shape) for port, key in zip(proposal.ports, (pair.left, pair.right), strict=True)]
+    left, right = (
+        tuple(port.leaves[key].shape) for port, key in zip(proposal.ports, (pair.left, pair.right), strict=True)
+    )
     if pair.element_map is None:
         words.append("unknown")
-    elif shapes == whole:
-        found = canonical_layouts(pair.element_map, (shapes[0], shapes[1]))
+    else:
+        found = canonical_layouts(*within_parts(pair.element_map, (left, right), pair.bounds))
         both = zip(proposal.ports, found or (), strict=found is not None)
         words += [f"{port.name}: {one}" for port, one in both if one != Identity()] if found else ["rearranged"]
-    elif ones[0] != ones[1]:
-        words.append("reshaped")
     if pair.shift:
         words.append(f"{pair.shift:+g}")
     return ", ".join(words)

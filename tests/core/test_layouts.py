@@ -27,7 +27,7 @@ from equiv.core.layouts import (
     optimizer_layout,
 )
 from equiv.core.leaves import LeafSpec, MappedLeaf, NativeKey
-from equiv.core.packing import Columns, Gate, assemble_native_leaf, check_regions
+from equiv.core.packing import Block, Columns, Gate, assemble_native_leaf, check_regions
 from equiv.errors import CaseError
 
 SHAPES = array_shapes(min_dims=3, max_dims=5, min_side=1, max_side=4)
@@ -56,7 +56,7 @@ def test_every_layout_of_the_module_is_tested_here():
     classes = [kind for kind in classes if kind.__module__ in (layouts.__name__, packing.__name__)]
     simple = {Identity, DropUnitAxes, Transpose}  # see test_leaves.py
     assert {kind for kind in classes if hasattr(kind, "to_native")} == {*EXACT, Shift, *simple, layouts.Layout}
-    assert {kind for kind in classes if hasattr(kind, "region")} == {Columns, Gate, layouts.Part}
+    assert {kind for kind in classes if hasattr(kind, "region")} == {Block, Columns, Gate, layouts.Part}
 
 
 @settings(deadline=None, max_examples=150)

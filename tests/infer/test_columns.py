@@ -1,16 +1,20 @@
-"""Columns of a packed leaf: rows of a layer table that hold a run of its last axis."""
+"""Parts of a packed leaf: rows of a layer table that hold a run of its last axis, or a slice of any other."""
+
+import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from infer_ports import asked, pure
+from infer_ports import asked, pure, tabled_outputs
 
 from equiv.backends import registry
-from equiv.backends.leaf_table import map_port, to_canonical_variables, to_native_leaves
+from equiv.backends.leaf_table import leaves_by_native_key, map_port, to_canonical_variables, to_native_leaves
 from equiv.core.case import Layer
-from equiv.core.layers import linear, lstm
+from equiv.core.layers import linear, lstm, parameter
+from equiv.core.packing import assemble_native_leaf
 from equiv.errors import CaseError
 from equiv.infer.matching.propose import propose
 from equiv.infer.table.rows import infer_rows
@@ -64,6 +68,40 @@ def test_columns_that_do_not_fit_are_errors(layers, message):
         table(*layers)
 
 
+@given(st.integers(1, 3), st.integers(1, 5))
+def test_slices_come_back_as_they_were(row, column):
+    """Some rows whole, the others in two parts, of which one is a single column without its axis."""
+    found = table(
+        parameter("top", haiku=f"all/w[0:{row}]"),
+        parameter("left", haiku=f"all/w[{row}:4, 0:{column}]"),
+        *(parameter(f"at{at}", haiku=f"all/w[{row}:4, {at}]") for at in range(column, 6)),
+        parameter("bias", haiku="all/b[:]"),
+    )
+    native = {key: np.arange(np.prod(one.shape)).reshape(one.shape) for key, one in port().leaves.items()}
+    parts = to_canonical_variables(found, native)
+    assert parts["left"].shape == (4 - row, column)
+    assert parts["at5"].shape == (4 - row,)
+    np.testing.assert_array_equal(parts["at5"], native[found["top"].key][row:, 5])
+    blocks = leaves_by_native_key(found)
+    for key, array in native.items():
+        np.testing.assert_array_equal(assemble_native_leaf(blocks[key], parts), array)
+
+
+@pytest.mark.parametrize("index", ["[0:9]", "[3:3]", "[:, 6]", "[0:2, :, 1]"])
+def test_slices_that_do_not_fit_are_errors(index):
+    """Too long, empty, beyond the last one, or of more axes than there are."""
+    said = rf"says 'all/w{re.escape(index)}', but .*\[4, 6\]. Fix the index: on each axis"
+    with pytest.raises(CaseError, match=said):
+        table(parameter("a", haiku=f"all/w{index}"))
+
+
+@pytest.mark.parametrize("index", ["[0:4:2]", "[-1:2]", "[..., 0:1, 2]", "[a]", "[]"])
+def test_an_index_that_cannot_be_read_is_an_error(index):
+    """Steps, negative numbers, words: the scope is named, and what can be written."""
+    with pytest.raises(CaseError, match=r"ends in an index that cannot be read. Write \[2\] for a layer of a stack"):
+        table(parameter("a", haiku=f"all/w{index}"))
+
+
 def test_a_kind_that_takes_parts_takes_no_columns():
     """The kind of a packed LSTM splits it already."""
     cell = port(**{"all/linear/w": (9, 24), "all/linear/b": (24,)})
@@ -88,13 +126,47 @@ def test_inferred_columns_make_the_same_function():
         "a": "w[..., 0:3]",
         "b": "w[..., 3:6]",
     }
-    tables = [map_port(tuple(row.layer for row in found), one, registry.load_library(one.library)) for one in ports]
-    rng = np.random.default_rng(7)
-    whole = {leaf.name: rng.integers(-9, 9, leaf.spec.shape).astype("float32") for leaf in tables[0].leaves}
-    batch = rng.integers(-9, 9, (5, 4)).astype("float32")
-    outputs = [
-        one.apply(to_native_leaves(held, whole), "__call__", (batch,), False, None)[0]
-        for one, held in zip(ports, tables, strict=True)
-    ]
-    assert np.abs(outputs[0]).sum() > 0
-    np.testing.assert_array_equal(*outputs)
+    np.testing.assert_array_equal(*tabled_outputs(*ports, {"x": "float32[5,4]"}))
+
+
+def attend(q, k, v):
+    q, k, v = (y.reshape(*y.shape[:2], 2, 4) for y in (q, k, v))
+    return jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", q, k)), v)
+
+
+@pytest.mark.parametrize(
+    ("names", "shape", "scopes"),
+    [
+        ("dce", (6, 3, 8), ["[:, 0]", "[:, 1]", "[:, 2]"]),
+        ("ced", (3, 8, 6), ["[0]", "[1]", "[2]"]),
+        ("edc", (8, 6, 3), ["[..., 0:1]", "[..., 1:2]", "[..., 2:3]"]),
+    ],
+)
+def test_packed_projections_on_any_axis_have_rows(names, shape, scopes):
+    """Query, key and value packed on the first, the middle or the last axis: each has a row of the table."""
+
+    def packed(p, x):
+        y = jnp.einsum(f"btd,{names}->bcte", x, p["qkv"])
+        return attend(y[:, 0], y[:, 1], y[:, 2])
+
+    left = pure("haiku", lambda p, x: attend(x @ p["q"], x @ p["k"], x @ p["v"]), **dict.fromkeys("qkv", (6, 8)))
+    right, batch = pure("nnx", packed, qkv=shape), {"x": "float32[2,5,6]"}
+    rows, _ = infer_rows(propose((left, right), *asked(batch)))
+    assert {row.layer.scopes["haiku"]: row.layer.scopes["nnx"] for row in rows} == {
+        name: f"qkv{index}" for name, index in zip("qkv", scopes, strict=True)
+    }
+    np.testing.assert_allclose(*tabled_outputs(left, right, batch), atol=1e-5)
+
+
+def test_rows_of_a_kernel_stored_out_first_have_rows():
+    """(3 * out, in) as PyTorch keeps it: rows of the kernel, swapped, and of the bias."""
+
+    def packed(p, x):
+        return attend(*jnp.split(x @ p["w"].T + p["b"], 3, axis=-1))
+
+    def apart(p, x):
+        return attend(*(x @ p[name] + p[f"{name}_bias"] for name in "qkv"))
+
+    shapes = dict.fromkeys("qkv", (6, 8)) | {f"{name}_bias": (8,) for name in "qkv"}
+    left, right = pure("haiku", apart, **shapes), pure("nnx", packed, w=(24, 6), b=(24,))
+    np.testing.assert_allclose(*tabled_outputs(left, right, {"x": "float32[2,5,6]"}), atol=1e-5)

@@ -132,21 +132,6 @@ def test_a_fused_projection_has_a_row_for_each_part():
     }
 
 
-def test_a_part_without_a_row_names_both_leaves():
-    """Packed on an axis in the middle: neither an item of the first axis nor columns of the last."""
-
-    def middle(p, x):
-        y = jnp.einsum("btd,dce->btce", x, p["qkv"])
-        return attend(y[:, :, 0], y[:, :, 1], y[:, :, 2]) @ p["out"]
-
-    proposal = inferred(pure("haiku", attention, **FOUR), pure("nnx", middle, qkv=(8, 3, 8), out=(8, 8)), X)
-    problems = infer_rows(proposal)[1]
-    assert problems[0] == (
-        "haiku query and nnx qkv[0:8, 0:1, 0:8]: no row of a layer table can express such a part of a leaf"
-    )
-    assert len(problems) == 3
-
-
 def test_interleaved_heads_are_not_guessed():
     """Query, key and value head by head in one kernel: no run of columns, so the leaves are named as unmapped."""
 

@@ -1,10 +1,8 @@
 """Mapped leaves of a layer table as strided views, for comparison with inferred pairs."""
 
-from collections.abc import Sequence
-
 from equiv.core.layouts import Chain, Flip, Identity, Layout, Shift, SwapAxes, Transpose
 from equiv.core.leaves import MappedLeaf
-from equiv.core.packing import Columns
+from equiv.core.packing import Block, Columns
 from equiv.infer.dataflow.strided_views import (
     Shape,
     StridedView,
@@ -39,8 +37,7 @@ def packed_columns(bounds: Bounds, shape: Shape) -> Columns | None:
 def canonical_view(leaf: MappedLeaf) -> tuple[StridedView, float] | None:
     """A native leaf as a view in its canonical layout, and the number added to it."""
     view = whole_leaf_view(leaf.native_shape, leaf.region)
-    if leaf.stack_index is not None:
-        view = StridedView(view.axes[1:], view.start)
+    view = StridedView(tuple(axis for at, axis in enumerate(view.axes) if at not in leaf.dropped_axes), view.start)
     return _apply_layout(view, leaf.layout, 0.0)
 
 
@@ -67,40 +64,55 @@ def _apply_layout(view: StridedView, layout: Layout, shift: float) -> tuple[Stri
     return None if found is None else (found, shift)
 
 
-def within_stack_item(
-    found: ElementMap, shapes: Sequence[Shape], items: Sequence[int | None]
-) -> tuple[ElementMap, tuple[Shape, Shape]]:
-    """The element map and shapes within one item of a stack."""
-    starts = [
-        start - (0 if item is None else item * row_major_strides(shape)[0])
-        for start, shape, item in zip(found.starts, shapes, items, strict=True)
-    ]
-    rest = [shape if item is None else shape[1:] for shape, item in zip(shapes, items, strict=True)]
-    return ElementMap((starts[0], starts[1]), found.steps), (rest[0], rest[1])
+def part_index(bounds: Bounds, shape: Shape) -> str:
+    """The index of a scope that has these bounds: as numpy takes it, empty for a whole leaf."""
+    if (item := stack_index(bounds, shape)) is not None:
+        return f"[{item}]"
+    if some := packed_columns(bounds, shape):
+        return f"[..., {some.start}:{some.stop}]"
+    items: list[tuple[int, int] | int | None] = []
+    for axis, ((start, stop), size) in enumerate(zip(bounds, shape, strict=True)):
+        whole, one = (start, stop) == (0, size), axis in _dropped_axes(bounds, shape)
+        items.append(None if whole else start if one else (start, stop))
+    while items and items[-1] is None:
+        items.pop()
+    return str(Block(tuple(items))) if items else ""
 
 
-def within_columns(
-    found: ElementMap, shapes: Sequence[Shape], columns: Sequence[Columns | None]
+def _dropped_axes(bounds: Bounds, shape: Shape) -> tuple[int, ...]:
+    """The axes that a part does not have: one index of them is taken; columns are always a range."""
+    if packed_columns(bounds, shape):
+        return ()
+    return tuple(axis for axis, ((a, b), size) in enumerate(zip(bounds, shape, strict=True)) if b - a == 1 < size)
+
+
+def within_parts(
+    found: ElementMap, shapes: tuple[Shape, Shape], bounds: tuple[Bounds, Bounds]
 ) -> tuple[ElementMap, tuple[Shape, Shape]]:
-    """The element map and shapes within a range of columns."""
-    sides = [_side_within_columns(found, side, shapes[side], columns[side]) for side in (0, 1)]
+    """The element map and the shapes as if the parts were leaves of their own."""
+    sides = [_side_within_part(found, side, shapes[side], bounds[side]) for side in (0, 1)]
     (one, ours, left), (two, theirs, right) = sides
     sizes = [size for size, _, _ in found.steps]
     return ElementMap((one, two), tuple(zip(sizes, ours, theirs, strict=True))), (left, right)
 
 
-def _side_within_columns(
-    found: ElementMap, side: int, shape: Shape, columns: Columns | None
-) -> tuple[int, list[int], Shape]:
-    """Start, strides and shape of one side, as if its leaf had those columns only."""
-    start, steps = found.starts[side], [step[1 + side] for step in found.steps]
-    if columns is None:
-        return start, steps, shape
-    size, every = columns.stop - columns.start, shape[-1]
-    # A step is either within a row or a multiple of whole rows: a row of the part is not contiguous with the
-    # next. The layouts are sought as if these columns were a leaf of their own, with rows of their own length.
-    fewer = [step // every * size if abs(step) >= every else step for step in steps]
-    return start // every * size + start % every - columns.start, fewer, (*shape[:-1], size)
+def _side_within_part(found: ElementMap, side: int, shape: Shape, bounds: Bounds) -> tuple[int, list[int], Shape]:
+    """Start, strides and shape of one side."""
+    sizes = tuple(stop - start for start, stop in bounds)
+    whole, part = row_major_strides(shape), row_major_strides(sizes)
+
+    def moved(stride: int) -> int:
+        # A stride lies in one axis of the leaf: it is as many indices of that axis in the part.
+        axis = next((axis for axis, step in enumerate(whole) if step <= abs(stride) and shape[axis] > 1), None)
+        return stride if axis is None else stride // whole[axis] * part[axis]
+
+    rest, start = found.starts[side], 0
+    for step, own, (low, _) in zip(whole, part, bounds, strict=True):
+        start += (rest // step - low) * own
+        rest %= step
+    dropped = _dropped_axes(bounds, shape)
+    kept = tuple(size for axis, size in enumerate(sizes) if axis not in dropped)
+    return start, [moved(step[1 + side]) for step in found.steps], kept
 
 
 def add_shift_layout(found: tuple[Layout, Layout], shift: float) -> tuple[Layout, Layout]:

@@ -26,9 +26,9 @@ from equiv.infer.table.leaf_views import (
     canonical_view,
     leaf_bounds,
     packed_columns,
+    part_index,
     stack_index,
-    within_columns,
-    within_stack_item,
+    within_parts,
 )
 from equiv.infer.table.row_templates import (
     RowTemplate,
@@ -193,22 +193,16 @@ class RowFinder:
         pair = self.pairs[place]
         keys = pair.left, pair.right
         shapes = self._shape(0, pair), self._shape(1, pair)
-        items = tuple(stack_index(bounds, shape) for bounds, shape in zip(pair.bounds, shapes, strict=True))
         text = " and ".join(
             f"{name} {_describe_part(key, b, s)}"
             for name, key, b, s in zip(self.names, keys, pair.bounds, shapes, strict=True)
         )
-        columns = tuple(packed_columns(bounds, shape) for bounds, shape in zip(pair.bounds, shapes, strict=True))
-        for bounds, shape, item, some in zip(pair.bounds, shapes, items, columns, strict=True):
-            # A scope can have an index, `[2]`, or columns, `[..., 0:8]`, and nothing else.
-            if item is None and some is None and bounds != tuple((0, size) for size in shape):
-                return f"{text}: no row of a layer table can express such a part of a leaf"
         collections = {port.collections[key] for port, key in zip(self.ports, keys, strict=True)}
         if len(collections) > 1:
             return f"{text}: a parameter in one port is state in the other"
         if pair.element_map is None:
             return f"{text}: no reshape, transpose or flip turns one into the other"
-        found = canonical_layouts(*within_columns(*within_stack_item(pair.element_map, shapes, items), columns))
+        found = canonical_layouts(*within_parts(pair.element_map, shapes, pair.bounds))
         if found is None:
             return f"{text}: no layout of equiv.layouts converts one into the other"
         own = {
@@ -218,8 +212,10 @@ class RowFinder:
         }
         function = "parameter" if collections == {"params"} else "state"
         scopes = {
-            name: _indexed_scope(_leaf_scope(key, library, function), item, some)
-            for name, key, library, item, some in zip(self.names, keys, self.libraries, items, columns, strict=True)
+            name: _leaf_scope(key, library, function) + part_index(bounds, shape)
+            for name, key, library, bounds, shape in zip(
+                self.names, keys, self.libraries, pair.bounds, shapes, strict=True
+            )
         }
         layer = Layer("row", function, scopes, layouts=own)
         return InferredRow(
@@ -284,9 +280,10 @@ def _name_rows(
 
 def _row_path(scope: str, other: str) -> str:
     """Convert a scope to a path; for a part of a packed layer the last word comes from the other library."""
-    packed = "[..." in scope
+    slices = r"\[[^\[\]]*[:,][^\[\]]*\]$"
+    packed = re.search(slices, scope)
     paths = []
     for one in (scope, other):
-        parts = re.sub(r"\[\.\.\..*\]", "", one).replace("[", "/").replace("]", "").replace(".", "/").split("/")
+        parts = re.sub(slices, "", one).replace("[", "/").replace("]", "").replace(".", "/").split("/")
         paths.append([part for part in parts if part not in ("", "~", "__layer_stack_no_per_layer")])
-    return ".".join([*paths[0][:-1], *paths[1][-1:]] if packed and "[..." not in other else paths[0])
+    return ".".join([*paths[0][:-1], *paths[1][-1:]] if packed and not re.search(slices, other) else paths[0])
