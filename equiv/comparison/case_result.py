@@ -18,6 +18,7 @@ from equiv.programs.exercise import list_unaimed, list_unexercised, list_untried
 from equiv.programs.keep_casts import float_dtypes
 from equiv.programs.prover.proof import FLOAT64_CASTS
 from equiv.programs.prover.prove import all_programs
+from equiv.programs.unread import list_unread
 
 
 def make_case_result(loaded: LoadedCase, state: CaseState) -> CaseResult:
@@ -73,8 +74,14 @@ def describe_scope(state: CaseState) -> Scope:
         other_sizes=state.other_sizes,
         made={name: made for name, one in state.built_case.built.items() if (made := one.port.made())},
         patched={name: one.port.patched for name, one in state.built_case.built.items() if one.port.patched},
-        unexercised=() if state.proved else tuple(_list_unexercised(state)),
+        unexercised=(*_list_unread(state), *(() if state.proved else _list_unexercised(state))),
     )
+
+
+def _list_unread(state: CaseState) -> Iterator[Unexercised]:
+    """Yield the leaves that every call of a port reads in part: proofs hold whatever the rest of them is."""
+    for port, traced in state.traced.items():
+        yield from list_unread(port, [part for part in traced.programs.parts if part.name.is_forward])
 
 
 def _list_unexercised(state: CaseState) -> Iterator[Unexercised]:

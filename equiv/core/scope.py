@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-ExerciseKind = Literal["rows", "branch", "threshold", "loop", "kink", "draw", "unaimed"]
+ExerciseKind = Literal["rows", "branch", "threshold", "loop", "kink", "draw", "unaimed", "unread"]
 """`rows` of a table that are looked up, a `branch` of `cond`, `switch` or a select, a `threshold` that values are
 compared with, the number of turns of a `while_loop`; every `kink` of a port, where a tie or a zero decides, as of
 `max`, `abs` or `sort`; every `draw` of it, of whose ends few random numbers come near; and an `unaimed`
-threshold, which a frozen reference has not, so that no probe is made for it."""
+threshold, which a frozen reference has not, so that no probe is made for it; elements of a leaf that are `unread`: no
+call depends on them, so that nothing shows which elements of another port they are."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,11 @@ class Unexercised:
     Attributes:
         port: name of the port.
         kind: of the place.
-        where: `FILE:LINE` of the user's code; empty if unknown; of kinks those without a tie, of draws where they are.
+        where: `FILE:LINE` of the user's code; empty if unknown; of kinks those without a tie, of draws where they are;
+            the canonical name of a leaf.
         seen: what the probes exercised: the number of rows, kinks or draws; the numbers of the branches; the smallest
-            and the largest value, or number of turns.
-        bound: the number of rows, branches, kinks or draws there are; the threshold.
+            and the largest value, or number of turns; of a leaf the number of elements that nothing reads.
+        bound: the number of rows, branches, kinks, draws or elements there are; the threshold.
         relation: what is asked of the threshold: `>`, `>=`, `<` or `<=`; `select` of a branch of one.
     """
 
@@ -39,6 +41,8 @@ class Unexercised:
         if self.kind == "unaimed":
             place = f" at {self.where}" if self.where else ""
             return f"no probe of the frozen reference is made for its threshold {self.relation} {bound}{place}"
+        if self.kind == "unread":
+            return f"no call reads {seen[0]} of the {bound} elements of {self.where}"
         branches = "operands of a select" if self.relation == "select" else "branches"
         words = {
             "rows": f"{seen[0]} of {bound} rows read",

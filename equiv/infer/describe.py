@@ -15,6 +15,7 @@ EVIDENCE_WORDS = {
     "shape": "by shape alone",
     "name": "by name alone",
     "interchangeable": "interchangeable",
+    "order": "in order, as nothing reads it",
 }
 """How each kind of evidence is printed."""
 

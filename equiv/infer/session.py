@@ -1,15 +1,16 @@
 """From two builders to a layer table: what `equiv map`, `check` and `new` do before they run the case."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from equiv.backends.base import Port, PortSpec
 from equiv.backends.build import build_unmapped, port_spec
+from equiv.backends.leaf_table import map_port
 from equiv.backends.registry import load_library
 from equiv.core.case import Case
 from equiv.core.leaves import LeafTable, NativeKey
-from equiv.errors import PortError
+from equiv.errors import CaseError, PortError
 from equiv.infer.builders import LocatedBuilder, port_names
 from equiv.infer.matching.proposal import Proposal, UnpairedLeaf
 from equiv.infer.matching.propose import propose
@@ -84,6 +85,7 @@ def infer_layers(
         why = f"{error.problem} It was called as {_describe_calls(request)}."
         raise PortError(why, fix=f"{error.fix} {fix}".strip(), port=error.port, leaf=error.leaf) from error
     found, problems = infer_rows(proposal)
+    problems = (*problems, *_uncovered_parts(ports, found, proposal))
     # Dead leaves that a row holds, as Haiku's counter of a batch norm, are part of their
     # layer. Others are named in the file, and the case cannot be run without a row for them.
     held = [frozenset[NativeKey]().union(*(row.keys[side] for row in found)) for side in (0, 1)]
@@ -102,6 +104,28 @@ def infer_layers(
     )
     covered = not (problems or outside)
     return InferredLayers(proposal, found, problems, alone, covered, draft, time.perf_counter() - began)
+
+
+def _uncovered_parts(ports: tuple[Port, Port], rows: Sequence[InferredRow], proposal: Proposal) -> Iterator[str]:
+    """Yield what keeps a table from being used: it covers a leaf in part or twice, or gives it two shapes."""
+    alone = {(one.side, one.key) for one in proposal.unpaired}
+    held = [frozenset[NativeKey]().union(*(row.keys[side] for row in rows)) for side in (0, 1)]
+    tables = []
+    for side, port in enumerate(ports):
+        # A leaf that no row has is told by itself.
+        kept = {key: leaf for key, leaf in port.leaves.items() if key in held[side] or (side, key) not in alone}
+        try:
+            layers = tuple(row.layer for row in rows)
+            tables.append(map_port(layers, replace(port, leaves=kept), load_library(port.library)))
+        except CaseError as error:
+            yield str(error.problem).removesuffix(".")
+    if len(tables) == len(ports):
+        shapes = {leaf.name: leaf for leaf in tables[0].leaves}
+        for leaf in tables[1].leaves:
+            other = shapes.get(leaf.name, leaf)
+            if other.spec.shape != leaf.spec.shape:
+                both = f"{ports[0].name} {other.key} as {other.spec}, {ports[1].name} {leaf.key} as {leaf.spec}"
+                yield f"the inferred row gives {leaf.name} two shapes: {both}"
 
 
 def _describe_calls(request: PortSpec) -> str:

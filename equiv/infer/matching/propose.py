@@ -8,7 +8,7 @@ import numpy as np
 
 from equiv.backends.base import Port, PortSpec
 from equiv.core.leaves import NativeKey
-from equiv.infer.dataflow.port_graph import PortGraph, cut_leaves, leaf_after_call, read_port
+from equiv.infer.dataflow.port_graph import LeafCuts, PortGraph, cut_leaves, leaf_after_call, read_port
 from equiv.infer.dataflow.strided_views import AccessPattern, access_pattern, whole_leaf_view
 from equiv.infer.dataflow.use_graph import Use
 from equiv.infer.matching.by_gradient import GradientMatcher
@@ -18,6 +18,13 @@ from equiv.infer.matching.match import Decision, Matching, match_leaves, pair_by
 from equiv.infer.matching.proposal import Bounds, LeafPair, Proposal, UnpairedLeaf
 from equiv.infer.matching.relations import element_map, is_part_of
 from equiv.infer.matching.splits import find_cuts
+from equiv.infer.matching.unread_parts import (
+    match_in_train_mode,
+    pair_unread_parts,
+    same_cuts,
+    unread_in_both,
+    unread_parts,
+)
 
 
 def propose(ports: tuple[Port, Port], request: PortSpec, batch: Mapping[str, np.ndarray]) -> Proposal:
@@ -37,7 +44,8 @@ def propose(ports: tuple[Port, Port], request: PortSpec, batch: Mapping[str, np.
     by_name = NameMatcher(parts)
     by_gradient = GradientMatcher(parts, batch, by_name.best)
     matching = match_leaves((parts[0].use_graph, parts[1].use_graph), (by_gradient, pair_by_shape, by_name))
-    pairs = _add_dead_pairs(graphs, request, _make_pairs(parts, matching))
+    pairs = _add_unread_parts(parts, (first, second), request, _make_pairs(parts, matching))
+    pairs = _add_dead_pairs(graphs, request, pairs)
     order = {key: place for place, key in enumerate(_leaf_order(graphs[0]))}
     # In the order of use, so that the written table reads like the model.
     pairs = _merge_whole_leaves(
@@ -154,6 +162,22 @@ def _with_common_use(
 
 def _first_node(graph: PortGraph, key: NativeKey) -> int:
     return next(node for node in range(len(graph.blocks)) if graph.key(node) == key)
+
+
+def _add_unread_parts(
+    parts: tuple[PortGraph, PortGraph], cuts: tuple[LeafCuts, LeafCuts], request: PortSpec, pairs: list[LeafPair]
+) -> list[LeafPair]:
+    """Add pairs of what eval mode does not read of leaves that it reads in part."""
+    read = [{pair.left for pair in pairs}, {pair.right for pair in pairs}]
+    if not any(key in read[side] for side, graph in enumerate(parts) for key, _ in unread_parts(graph, pairs, side)):
+        return pairs
+    if any(graph.port.has_modes for graph in parts):
+        one, two = (
+            same_cuts(graph, cuts[side], read_port(graph.port, request, train=True)) for side, graph in enumerate(parts)
+        )
+        trained = _make_pairs((one, two), match_in_train_mode((one, two), pairs))
+        pairs = [*pairs, *(pair for pair in trained if unread_in_both(parts, pairs, pair))]
+    return [*pairs, *pair_unread_parts(parts, pairs)]
 
 
 def _add_dead_pairs(graphs: tuple[PortGraph, PortGraph], request: PortSpec, pairs: list[LeafPair]) -> list[LeafPair]:

@@ -27,19 +27,20 @@ def find_cuts(graphs: tuple[PortGraph, PortGraph]) -> tuple[LeafCuts, LeafCuts]:
     """Find the cuts of both ports' leaves that give the same parts.
 
     A leaf is cut where its own program splits it, if the other port has no leaf of this size; and if both
-    programs split leaves of one size in the same way, because the order of the parts may differ.
+    programs split leaves of one size, because the order of the parts may differ.
     """
     wanted = (_wanted_cuts(graphs[0]), _wanted_cuts(graphs[1]))
     sizes = [Counter(_size_label(graph, node) for node in graph.use_graph.live) for graph in graphs]
     odd = {label for label in {*sizes[0], *sizes[1]} if sizes[0][label] != sizes[1][label]}
     found = [_cut_groups(graph, side, wanted[side]) for side, graph in enumerate(graphs)]
-    shared = {group[1:] for group in found[0]} & {group[1:] for group in found[1]}
+    # Wherever each program splits them: a part may be elsewhere in the other port, or on another axis.
+    shared = {label for _, label, _, _ in found[0]} & {label for _, label, _, _ in found[1]}
     groups = {
         group
         for some in found
         for group, looped in some.items()
         # Stacked leaves of two scans stay whole: their items are in the order of the iterations in both.
-        if group[1] in odd or (group[1:] in shared and not looped)
+        if group[1] in odd or (group[1] in shared and not looped)
     }
     if not groups:
         return {}, {}
