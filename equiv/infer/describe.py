@@ -117,7 +117,9 @@ def inference_remarks(inferred: InferredLayers) -> list[str]:
         if pair.interchange_group:
             groups.setdefault(pair.interchange_group, []).append(pair)
     for some in groups.values():
-        text = ", ".join(pair.left.path for pair in some)
+        if len(some) == 1:
+            continue  # parts of one leaf, which lie in both ports in the same order
+        text = ", ".join(leaf_slice(pair, proposal, 0).partition(" [")[0] for pair in some)
         lines.append(f"Interchangeable, with their layers: {text} ({names[0]}). Any order gives the same function.")
     for pair in proposal.pairs:
         if pair.evidence in ("shape", "name"):

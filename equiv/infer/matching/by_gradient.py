@@ -6,7 +6,7 @@ gradient of a random projection of all outputs then distinguishes the leaves of 
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -90,14 +90,17 @@ class GradientMatcher:
             decision = _decide_by_distance(tie, gradients[0], gradients[1])
             found += [] if decision is None else [self._transfer(tie, decision, other) for other in group]
         certain = [decision for decision in found if not decision.interchangeable]
-        # Of interchangeable leaves only one pair is chosen: further pairs may follow from it by position.
-        return certain or [self._choose_pair(ties, decision) for decision in found[:1]]
+        if certain or not found:
+            return certain
+        # Of interchangeable leaves only one pair is chosen: further pairs may follow from it by
+        # position. What does not follow is asked again, as the leaves of this pair now hold values of their own.
+        self.tried.difference_update(chosen)
+        return [self._choose_pair(found[0])]
 
-    def _choose_pair(self, ties: Sequence[Tie], decision: Decision) -> Decision:
+    def _choose_pair(self, decision: Decision) -> Decision:
         """A pair of interchangeable leaves: the one with the most similar names, if there is any."""
-        tie = next(tie for tie in ties if set(tie[0]) == set(decision.interchangeable))
-        best = self.best_by_name(tie)[:1]
-        return Decision(tuple(best), decision.evidence, decision.interchangeable) if best else decision
+        best = self.best_by_name((decision.interchangeable, decision.partners))[:1]
+        return replace(decision, pairs=tuple(best)) if best else decision
 
     @cached_property
     def roles(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -123,7 +126,12 @@ class GradientMatcher:
             return decision
         to = [{self.roles[side][node]: node for node in other[side]} for side in (0, 1)]
         pairs = tuple((to[0][self.roles[0][one]], to[1][self.roles[1][two]]) for one, two in decision.pairs)
-        return Decision(pairs, decision.evidence, tuple(to[0][self.roles[0][one]] for one in decision.interchangeable))
+        return replace(
+            decision,
+            pairs=pairs,
+            interchangeable=tuple(to[0][self.roles[0][one]] for one in decision.interchangeable),
+            partners=tuple(to[1][self.roles[1][two]] for two in decision.partners),
+        )
 
     def _gradients(self, matching: Matching, side: int, ties: Sequence[Tie]) -> dict[int, np.ndarray]:
         """Tied node to its gradient, in the order of its access pattern."""
@@ -245,19 +253,34 @@ def _decide_by_distance(tie: Tie, left: Mapping[int, np.ndarray], right: Mapping
     scale = max(float(np.linalg.norm(gradient)) for gradient in every)
     if not scale or not np.isfinite(scale):
         return None
-    distances = np.array([[np.linalg.norm(left[one] - right[two]) / scale for two in tie[1]] for one in tie[0]])
-    inner = np.array([[np.linalg.norm(left[one] - left[two]) / scale for two in tie[0]] for one in tie[0]])
-    equal = {one for one in range(len(inner)) if (inner[one] < EQUAL_GRADIENTS).sum() > 1}
-    pairs = []
+    # Leaves of one port with equal gradients are interchangeable among themselves and with no other leaf.
+    ours, theirs = (_equal_groups(nodes, side, scale) for nodes, side in zip(tie, (left, right), strict=True))
+    distances = np.array([[np.linalg.norm(left[one[0]] - right[two[0]]) / scale for two in theirs] for one in ours])
+    found = []
     for one, row in enumerate(distances):
         two = int(row.argmin())
         # Against row and column: the two have to be nearest to each other.
-        rest = [*np.delete(row, two), *np.delete(distances[:, two], one)]
-        if one not in equal and (row[two] < EQUAL_GRADIENTS <= min(rest) or NEAREST_MARGIN * row[two] < min(rest)):
-            pairs.append((tie[0][one], tie[1][two]))
-    if not pairs and len(equal) < len(inner):
+        rest = min([*np.delete(row, two), *np.delete(distances[:, two], one)], default=np.inf)
+        equal = row[two] < EQUAL_GRADIENTS <= rest or NEAREST_MARGIN * row[two] < rest
+        if equal and len(ours[one]) == len(theirs[two]):
+            found.append((ours[one], theirs[two]))
+    if pairs := tuple((one[0], two[0]) for one, two in found if len(one) == 1):
+        return Decision(pairs, "gradient")
+    if not found:
         return None
-    if not pairs:
-        # All are equivalent: pair the first two, and the rest follows.
-        return Decision(((tie[0][0], tie[1][0]),), "interchangeable", tie[0])
-    return Decision(tuple(pairs), "gradient")
+    # In the order of the leaves, so that the parts of one leaf keep theirs; the rest follows.
+    one, two = found[0]
+    return Decision(((one[0], two[0]),), "interchangeable", one, two)
+
+
+def _equal_groups(nodes: Sequence[int], gradients: Mapping[int, np.ndarray], scale: float) -> list[tuple[int, ...]]:
+    """Group the nodes of one port by equal gradients."""
+    found: list[tuple[int, ...]] = []
+    for node in nodes:
+        for place, group in enumerate(found):
+            if np.linalg.norm(gradients[node] - gradients[group[0]]) / scale < EQUAL_GRADIENTS:
+                found[place] = (*group, node)
+                break
+        else:
+            found.append((node,))
+    return found

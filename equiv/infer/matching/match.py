@@ -34,11 +34,13 @@ class Decision:
         pairs: corresponding left and right nodes.
         evidence: how they were found.
         interchangeable: left nodes that are interchangeable.
+        partners: the right nodes that they are paired with, in any order.
     """
 
     pairs: tuple[tuple[int, int], ...]
     evidence: Evidence
     interchangeable: tuple[int, ...] = ()
+    partners: tuple[int, ...] = ()
 
 
 @dataclass

@@ -34,7 +34,8 @@ def find_cuts(graphs: tuple[PortGraph, PortGraph]) -> tuple[LeafCuts, LeafCuts]:
     odd = {label for label in {*sizes[0], *sizes[1]} if sizes[0][label] != sizes[1][label]}
     found = [_cut_groups(graph, side, wanted[side]) for side, graph in enumerate(graphs)]
     # Wherever each program splits them: a part may be elsewhere in the other port, or on another axis.
-    shared = {label for _, label, _, _ in found[0]} & {label for _, label, _, _ in found[1]}
+    split = [{group[1] for group, looped in some.items() if not looped} for some in found]
+    shared = split[0] & split[1]
     groups = {
         group
         for some in found
