@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from equiv.core.output_name import TRAINING, InputName, OutputName, batch_input, draw_input, leaf_input
+from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.exercise import Site, merge_statistics
 from equiv.programs.observer import is_worth_observing, observe_program
 from equiv.programs.program import Program, Programs
@@ -34,6 +36,19 @@ class Evaluation:
 
 TRACED = Evaluation(lambda jaxpr, arrays: jaxpr_as_fun(jaxpr)(*arrays), jax.lax.scan)
 """Under the current trace, to be compiled."""
+
+
+def scan_eagerly(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, given: Any) -> tuple[Any, Any]:
+    """The same as `jax.lax.scan`, step by step."""
+    found: list[Any] = []
+    for number in range(len(jax.tree.leaves(given)[0])):
+        carry, outputs = step(carry, jax.tree.map(lambda array, number=number: array[number], given))
+        found.append(outputs)
+    return carry, jax.tree.map(lambda *arrays: np.stack(arrays), *found)
+
+
+BY_OPERATION = Evaluation(evaluate_eagerly, scan_eagerly)
+"""Operation by operation: nothing is compiled as a whole."""
 
 
 def part_inputs(program: Program, inputs: Mapping[str, Any], step: int = 0) -> dict[InputName, Any]:

@@ -5,18 +5,17 @@ digits of a small x whichever way x moves. Where every result moves (Monte Carlo
 Computing in Science & Engineering 2(4), 2000), that shows too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.programs.content import is_key
 from equiv.programs.eager import EagerEvaluation
 from equiv.programs.jaxpr import visit_equations
-from equiv.programs.joined_programs import Evaluation
+from equiv.programs.joined_programs import Evaluation, scan_eagerly
 from equiv.programs.primitives import EXACT
 from equiv.programs.probes import numpy_dtype, ulp
 from equiv.programs.program import Program, Programs
@@ -41,16 +40,7 @@ def evaluate_nudged(closed: Any, arrays: Sequence[Any]) -> list[Any]:
     return [value if is_key(value) else np.asarray(value) for value in values]
 
 
-def _scan_eagerly(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, given: Any) -> tuple[Any, Any]:
-    """The same as `jax.lax.scan`, step by step."""
-    found: list[Any] = []
-    for number in range(len(jax.tree.leaves(given)[0])):
-        carry, outputs = step(carry, jax.tree.map(lambda array, number=number: array[number], given))
-        found.append(outputs)
-    return carry, jax.tree.map(lambda *arrays: np.stack(arrays), *found)
-
-
-NUDGED = Evaluation(evaluate_nudged, _scan_eagerly)
+NUDGED = Evaluation(evaluate_nudged, scan_eagerly)
 """Evaluation of all programs of a port with every rounded result moved."""
 
 

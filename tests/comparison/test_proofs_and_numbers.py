@@ -10,12 +10,14 @@ from named import output_named
 from equiv.comparison.numeric.difference import ROUNDS_MORE, apply_proof
 from equiv.comparison.observation import Comparison, PortOutputs, RoundingNoise, Sample
 from equiv.comparison.pipeline import RunOptions, run_case
+from equiv.comparison.proofs import prove_all
 from equiv.core.case_files import CaseFile, LoadedCase
 from equiv.core.leaves import LeafTable
 from equiv.core.results import Finding
 from equiv.core.results_json import decode_results
 from equiv.core.verdict import check_grade
 from equiv.frontends.cli.main import main
+from equiv.programs.compiled import by_operation
 from equiv.programs.prover.conditions import REORDERED_PRODUCTS
 from equiv.programs.prover.proof import Proof
 
@@ -79,6 +81,31 @@ def test_a_proof_gives_its_grade_and_rewrites(grade):
 
 def test_a_proof_of_the_warm_run_excludes_the_cold_one():
     assert compared(PROOF, grade="exact", probe="cold").grade == "exact"
+
+
+@pytest.mark.parametrize("equations", [0, 4000])
+def test_a_wrong_proof_of_a_whole_port_is_noticed(monkeypatch, equations):
+    """Where all is proved, the run that follows is compiled, or operation by operation where the programs are large."""
+    monkeypatch.setattr("equiv.comparison.numeric.run_port.COMPILED_EQUATIONS", equations)
+    monkeypatch.setenv("EQUIV_COMPILED", "0")
+    honest = helpers.with_candidate("counter", "nnx", helpers.loaded("counter").case)
+    proofs = []
+    monkeypatch.setattr(
+        "equiv.comparison.stages.prove_all", lambda *ports: proofs.append(prove_all(*ports)) or proofs[0]
+    )
+    evaluated = []
+    monkeypatch.setattr(
+        "equiv.comparison.numeric.run_port.by_operation",
+        lambda *given: evaluated.append(given) or by_operation(*given),
+    )
+    assert run_case(LoadedCase("counter", "A lesson.", honest)).verdicts == {"nnx": "same"}
+    faulty = helpers.with_candidate(
+        "counter", "nnx", helpers.patched("counter", ("x + self.multiplier", "x - self.multiplier"))
+    )
+    found = run_case(LoadedCase("counter", "A lesson.", faulty))
+    assert found.verdicts == {"nnx": "error"}
+    assert any("an error of equiv" in one.note for check in found.checks for one in check.findings)
+    assert bool(evaluated) == (equations == 0)
 
 
 # Proofs alone.

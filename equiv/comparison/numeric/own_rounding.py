@@ -83,7 +83,8 @@ def nudge_port(compiled: CompiledPort, names: frozenset[ProgramName], other: Com
     theirs = None if other is None else other.native.programs
 
     def nudge(executable: Executable) -> Executable:
-        return by_operation(executable, keep_programs(executable.programs, names, theirs), NUDGED)
+        programs = keep_programs(executable.programs, names, theirs)
+        return by_operation(programs, executable.table, executable.steps, NUDGED, executable.counters)
 
     float64 = None if compiled.float64 is None else nudge(compiled.float64)
     return replace(compiled, native=nudge(compiled.native), float64=float64)

@@ -15,7 +15,16 @@ from equiv.core.output_name import TRAINING, ProgramName, trained_leaf
 from equiv.errors import PortError
 from equiv.programs import compile_thread as background
 from equiv.programs.built_case import BuiltCase
-from equiv.programs.compiled import Executable, NamedOutputs, join_parts, lower_programs, stream_outputs
+from equiv.programs.compiled import (
+    COMPILED_EQUATIONS,
+    Executable,
+    NamedOutputs,
+    by_operation,
+    count_all_equations,
+    join_parts,
+    lower_programs,
+    stream_outputs,
+)
 from equiv.programs.exercise import Observed, merge_observed
 from equiv.programs.key_reuse import lower_keys
 from equiv.programs.probes import NamedArrays, Probe
@@ -58,6 +67,7 @@ def compile_port(
     needed: frozenset[ProgramName] | None = None,
     quick: bool = False,
     settled: frozenset[ProgramName] = frozenset(),
+    seldom: bool = False,
 ) -> Callable[[], CompiledPort]:
     """Start to compile one port in a background thread: its programs natively, and those needed in float64.
 
@@ -69,6 +79,7 @@ def compile_port(
         needed: names of the programs that need a float64 run; None: all.
         quick: the native run only double-checks proofs.
         settled: names of the programs that need no run.
+        seldom: a quick native run is made once or twice: large programs are not compiled for it.
 
     Returns:
         A function that waits for the compiled port.
@@ -83,7 +94,9 @@ def compile_port(
         return partial(call_user_code, name, what, background.run_in_background(call_user_code(name, what, lower)))
 
     own = replace(traced.programs, parts=tuple(part for part in traced.programs.parts if part.name not in settled))
-    native = start("compiling", partial(lower_programs, own, table, steps, probe, quick))
+    native: Callable[[], Executable] = partial(by_operation, own, table, steps)
+    if not (quick and seldom and count_all_equations(own) > COMPILED_EQUATIONS):
+        native = start("compiling", partial(lower_programs, own, table, steps, probe, quick))
     keys = start("deriving keys", partial(lower_keys, traced.keyed, traced.random))
     programs = "" if needed == frozenset() else trace_port_float64(traced, needed)
     float64: Callable[[], Executable] | str = programs if isinstance(programs, str) else ""
