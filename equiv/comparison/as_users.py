@@ -38,6 +38,7 @@ from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.errors import EquivError
 from equiv.programs import compile_thread as background
+from equiv.programs.compiled import count_all_equations
 from equiv.programs.compiler_passes import find_guilty_passes, list_suspects, without_passes
 from equiv.programs.content import calls_foreign_code
 from equiv.programs.probes import Probe, perturb_by_ulp
@@ -54,19 +55,32 @@ CLEARLY = GENEROUS
 FEW_NUDGES = 2
 """Number of runs with every result moved that are tried before all: what they explain needs no more of them."""
 
-LEFT_OUT = "EQUIV_COMPILED"
-"""Environment variable; with `0` nothing is asked of the compiler, for suites of many small cases."""
+ASKED = "EQUIV_COMPILED"
+"""Environment variable; with `0` nothing is asked of the compiler, for suites of many small cases; with `1` ports of
+any size are compiled."""
+
+MOST_EQUATIONS = 40_000
+"""Number of equations of a port above which it is compiled as users do only where that is asked for.
+
+Decoders of 24 layers have 24,000 and of 48 layers 47,000. Two of the latter compiled for more than nine minutes, and
+were proved in three (jax 0.10.2, two cores).
+"""
 
 
 def compiler_is_asked() -> bool:
     """Whether ports are compiled as users do, and known miscompilations tried."""
-    return os.environ.get(LEFT_OUT) != "0"
+    return os.environ.get(ASKED) != "0"
 
 
 def start_user_calls(state: CaseState) -> CaseState:
     """Start to compile the programs of every port as its user does, in a background thread."""
     if not compiler_is_asked():
         return state
+    sizes = {name: count_all_equations(state.traced[name].programs) for name in state.compiling}
+    largest = max(sizes, key=sizes.__getitem__, default="")
+    if largest and sizes[largest] > MOST_EQUATIONS and os.environ.get(ASKED) != "1":
+        why = f"{largest} has {sizes[largest]} equations, which compile for minutes; {ASKED}=1 asks for it"
+        return replace(state, not_as_users=why)
     calls: dict[str, Callable[[], CompiledCalls]] = {}
     for name in state.compiling:
         try:

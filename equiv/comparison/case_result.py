@@ -71,6 +71,7 @@ def describe_scope(state: CaseState) -> Scope:
         edges=tuple(probe.name for probe in state.edges if not probe.late),
         edges_refused=state.edges_refused,
         as_users=bool(state.user_calls),
+        not_as_users=state.not_as_users,
         other_sizes=state.other_sizes,
         made={name: made for name, one in state.built_case.built.items() if (made := one.port.made())},
         patched={name: one.port.patched for name, one in state.built_case.built.items() if one.port.patched},

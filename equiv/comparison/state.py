@@ -68,6 +68,7 @@ class CaseState:
         exercised: port to what all of its probes exercised.
         ranges: over which ranges of narrow dtypes candidates were compared.
         user_calls: port to a function that waits for its programs, compiled as its user does.
+        not_as_users: why none is, where that has another reason than that it is not asked for.
         other_sizes: what each port is with other sizes of its batch.
         frozen_edges: the edge probes of a frozen reference, which cannot be run on others.
         frozen_thresholds: what a frozen reference compares values with; None: it is none.
@@ -96,6 +97,7 @@ class CaseState:
     exercised: Mapping[str, Observed] = field(default_factory=dict)
     ranges: tuple[RangeTried, ...] = ()
     user_calls: Mapping[str, Callable[[], CompiledCalls]] = field(default_factory=dict)
+    not_as_users: str = ""
     other_sizes: tuple[OtherSizes, ...] = ()
     frozen_edges: ReferenceEdges | None = None
     frozen_thresholds: frozenset[float] | None = None

@@ -148,6 +148,7 @@ class Scope:
         edges: the other probes with what ordinary ones have not: small inputs, zeros, values at thresholds.
         edges_refused: why the reference could not be run on these; empty: it could, or nothing had to be tried.
         as_users: whether ports were also compiled as their users do; None in results that do not say.
+        not_as_users: why they were not, where that was not asked for.
         other_sizes: what each port is with other sizes of its batch.
         made: port to the variables that its calls make, which are no outputs and are not given to the next call.
     """
@@ -171,6 +172,7 @@ class Scope:
     edges: tuple[str, ...] = ()
     edges_refused: str = ""
     as_users: bool | None = None
+    not_as_users: str = ""
     other_sizes: tuple[OtherSizes, ...] = ()
     made: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -191,7 +193,8 @@ class Scope:
         if self.edges_refused:
             left_out.append(f"nothing was tried beyond ordinary values: {self.edges_refused.rstrip('.')}")
         if self.as_users is False and self.ran:
-            left_out.append("the ports were not compiled as users do")
+            why = f": {self.not_as_users}" if self.not_as_users else ""
+            left_out.append(f"the ports were not compiled as users do{why}")
         left_out += [f"{port}: a call makes {', '.join(made)}: not compared" for port, made in self.made.items()]
         return (*left_out, *self.range_texts, *self.size_texts, *self.patches)
 

@@ -38,7 +38,7 @@ ROWS = 33_000
 def as_users_run():
     """The other tests leave this check out."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(as_users.LEFT_OUT, "1")
+        patch.setenv(as_users.ASKED, "1")
         yield
 
 
@@ -185,7 +185,7 @@ def test_the_ports_themselves_are_proved_the_same(large, candidate):
 
 
 def test_the_check_can_be_left_out(monkeypatch):
-    monkeypatch.setenv(as_users.LEFT_OUT, "0")
+    monkeypatch.setenv(as_users.ASKED, "0")
     assert "compiled" not in checks_of(judge_tiny(), "nnx")
 
 
@@ -318,6 +318,17 @@ def test_a_port_that_cannot_be_compiled_so_is_an_error(monkeypatch):
     notes = [one.note for one in checks_of(judge_tiny(), "nnx")["compiled"].findings]
     told = [f"{port}: compiling as users do raised ValueError: planted." for port in TINY]
     assert [note.partition(" Fix")[0] for note in notes] == told
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_large_ports_are_compiled_so_where_asked(monkeypatch, asked):
+    monkeypatch.setattr(as_users, "MOST_EQUATIONS", 3)
+    if not asked:
+        monkeypatch.delenv(as_users.ASKED)
+    result = judge_tiny()
+    assert ("compiled" in checks_of(result, "nnx")) == asked
+    notes = [note for note in result.scope.notes if "not compiled as users do: " in note]
+    assert [note.endswith("EQUIV_COMPILED=1 asks for it") for note in notes] == [True] * (not asked)
 
 
 def test_what_is_run_is_what_bench_times():

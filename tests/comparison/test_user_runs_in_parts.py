@@ -54,7 +54,7 @@ def compiled_findings() -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("wrong", [False, True])
 def test_parts_give_the_findings_of_the_whole(wrong, monkeypatch):
-    monkeypatch.setenv(as_users.LEFT_OUT, "1")
+    monkeypatch.setenv(as_users.ASKED, "1")
     if wrong:
         monkeypatch.setattr(as_users, "compile_user_call", compile_scaled)
     whole = compiled_findings()
