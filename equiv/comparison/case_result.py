@@ -10,6 +10,7 @@ from equiv.core.case import Case
 from equiv.core.case_files import LoadedCase
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.leaves import LeafTable, MappedLeaf
+from equiv.core.no_gradient import NoGradient
 from equiv.core.results import CaseResult, CheckResult, DeviationResult, LeafResult
 from equiv.core.scope import Scope, Unexercised
 from equiv.core.verdict import verdict_of
@@ -58,9 +59,9 @@ def describe_scope(state: CaseState) -> Scope:
         batch=dict(case.batch),
         methods={name: tuple(entries) for name, entries in request.methods.items()},
         modes=("eval", "train") if state.built_case.has_modes else ("call",),
-        steps=case.steps,
-        gradient_modes=("eval", "train") if state.built_case.has_modes else (),
-        default_rate=_default_rate(state.built_case),
+        steps=case.steps if _trains(state) else 0,
+        gradient_modes=_gradient_modes(state),
+        default_rate=_default_rate(state.built_case) if _trains(state) else 0.0,
         budget_factor=case.budget_factor,
         proved=state.proved,
         ran=bool(state.compiling),
@@ -74,6 +75,7 @@ def describe_scope(state: CaseState) -> Scope:
         not_as_users=state.not_as_users,
         other_sizes=state.other_sizes,
         made={name: made for name, one in state.built_case.built.items() if (made := one.port.made())},
+        no_gradients=_list_no_gradients(state),
         patched={name: one.port.patched for name, one in state.built_case.built.items() if one.port.patched},
         unexercised=(*_list_unread(state), *(() if state.proved else _list_unexercised(state))),
     )
@@ -83,6 +85,26 @@ def _list_unread(state: CaseState) -> Iterator[Unexercised]:
     """Yield the leaves that every call of a port reads in part: proofs hold whatever the rest of them is."""
     for port, traced in state.traced.items():
         yield from list_unread(port, [part for part in traced.programs.parts if part.name.is_forward])
+
+
+def _list_no_gradients(state: CaseState) -> tuple[NoGradient, ...]:
+    """The gradients that ports do not have; of a frozen reference, those that it had not."""
+    frozen = state.observed.observed.no_gradients if state.observed and state.reference not in state.traced else ()
+    return (*frozen, *(one for traced in state.traced.values() for one in traced.programs.no_gradients))
+
+
+def _trains(state: CaseState) -> bool:
+    """Whether any port is trained; True where none could be traced, of which nothing is known."""
+    return not state.traced or any(traced.programs.step is not None for traced in state.traced.values())
+
+
+def _gradient_modes(state: CaseState) -> tuple[str, ...]:
+    """The modes in which gradients are taken, where the modes differ."""
+    if not state.built_case.has_modes:
+        return ()
+    parts = [part.name.kind for traced in state.traced.values() for part in traced.programs.parts]
+    kinds = {"eval": "eval gradient", "train": "gradient"}
+    return tuple(mode for mode, kind in kinds.items() if kind in parts or not state.traced)
 
 
 def _list_unexercised(state: CaseState) -> Iterator[Unexercised]:

@@ -9,6 +9,7 @@ import numpy as np
 from equiv.core.budget import Responses
 from equiv.core.case import Case, KnownDifference
 from equiv.core.leaves import LeafTable, MappedLeaf, NativeKey, one_sided_leaves
+from equiv.core.no_gradient import NoGradient
 from equiv.core.output_name import OutputName, ProgramName
 from equiv.core.results import Finding
 from equiv.programs.exercise import Observed
@@ -61,6 +62,7 @@ class PortOutputs:
         reused: draws of one program that use one key, without replay.
         drawn: number of keys looked at.
         train_step: see `TrainStepKind`.
+        no_gradients: the gradients that the port does not have, and why.
     """
 
     table: LeafTable
@@ -72,6 +74,17 @@ class PortOutputs:
     reused: tuple[KeyReuse, ...] = ()
     drawn: int = 0
     train_step: TrainStepKind = "own"
+    no_gradients: tuple[NoGradient, ...] = ()
+
+    def describe_lack(self, output: OutputName) -> str:
+        """Why it lacks an output that the other port has, in words."""
+        port = self.table.port
+        for one in self.no_gradients:
+            if one.program == output.program:
+                return f"{port} has no such gradient: {one.reason}"
+            if one.program.kind == "gradient" and (output.program.is_training or output.after_training):
+                return f"{port} cannot be trained with the default step: {one.reason}"
+        return f"{port} does not {'train' if output.program.is_training else 'return'} it"
 
     def table_collection(self, key: NativeKey) -> str:
         """`params` or `state`, for one of the port's native leaves."""

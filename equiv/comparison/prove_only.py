@@ -16,7 +16,7 @@ from equiv.comparison.training import (
     lone_step_findings,
 )
 from equiv.core.leaves import one_sided_leaves
-from equiv.core.output_name import TRAINING, OutputName
+from equiv.core.output_name import TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
 from equiv.programs.program import Programs
@@ -40,15 +40,29 @@ def _proved_checks(state: CaseState, candidate: str) -> Iterator[CheckResult]:
     left, right, proofs = state.traced[state.reference], state.traced[candidate], state.proofs[candidate]
     wanted: dict[str, list[OutputName]] = {"outputs": [], "gradients": [], "state": []}
     own, limits = one_sided_leaves(left.table, right.table), _narrow_dtypes(left, right)
+    alone = _lone_gradients(left, right)
     for part in left.programs.parts:
-        for output in part.outputs:
+        for output in part.outputs if part.name not in alone else ():
             if not (output.is_leaf and output.leaf in own):
                 wanted[output.check].append(output)
     for check, outputs in wanted.items():
-        if outputs:
-            yield _proved_check(check, candidate, outputs, proofs, limits)
+        lone = tuple(alone.values()) if check == "gradients" else ()
+        if outputs or lone:
+            yield _proved_check(check, candidate, outputs, proofs, limits, lone)
     if training := _training_check(state, candidate):
         yield training
+
+
+def _lone_gradients(left: TracedPort, right: TracedPort) -> dict[ProgramName, Finding]:
+    """The gradients that one port alone has, each with what is found of it."""
+    found: dict[ProgramName, Finding] = {}
+    for side, other in ((left, right), (right, left)):
+        has = {part.name for part in other.programs.parts}
+        for one in side.programs.no_gradients:
+            if one.program in has:
+                note = f"{side.port.name} has no such gradient: {one.reason}"
+                found[one.program] = Finding(str(one.program), "refuted", note=note)
+    return found
 
 
 def _narrow_dtypes(*ports: TracedPort) -> list[str]:
@@ -63,7 +77,7 @@ def _training_check(state: CaseState, candidate: str) -> CheckResult | None:
     kinds: TrainStepKinds = (train_step_kind(left.port), train_step_kind(right.port))
     lone, remarks = lone_step_findings(ports, kinds), describe_train_step(state.built_case.case, kinds)
     outputs: list[OutputName] = []
-    if is_training_shared(kinds) and left.programs.step is not None:
+    if is_training_shared(kinds) and left.programs.step is not None and right.programs.step is not None:
         own, idle = one_sided_leaves(left.table, right.table), find_idle_slots(state, candidate)
         for output in left.programs.step.outputs:
             if not (output.is_leaf and output.leaf in own) and output.of(TRAINING) not in idle:
@@ -89,9 +103,14 @@ def _without_counts(idle: Mapping[OutputName, str], sides: tuple[Programs, Progr
 
 
 def _proved_check(
-    check: str, candidate: str, outputs: list[OutputName], proofs: Proofs, limits: Sequence[str]
+    check: str,
+    candidate: str,
+    outputs: list[OutputName],
+    proofs: Proofs,
+    limits: Sequence[str],
+    lone: tuple[Finding, ...] = (),
 ) -> CheckResult:
-    findings = []
+    findings = [*lone]
     for output in outputs:
         proof = proofs.get((output, output, False))
         if proof is None:
@@ -101,6 +120,6 @@ def _proved_check(
             findings.append(Finding(str(output), "not run", note=note, rewrites=proof.rewrites, output=output))
         else:
             findings.append(Finding(str(output), proof.grade, rewrites=proof.rewrites, output=output))
-    proved = sum(finding.grade != "not run" for finding in findings)
+    proved = sum(finding.grade not in ("not run", "refuted") for finding in findings)
     summary = f"{proved} of {len(findings)} proved"
     return CheckResult(check, candidate, check_grade(tuple(findings)), summary, tuple(findings))

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from equiv.core.no_gradient import NoGradient
+
 ExerciseKind = Literal["rows", "branch", "threshold", "loop", "kink", "draw", "unaimed", "unread"]
 """`rows` of a table that are looked up, a `branch` of `cond`, `switch` or a select, a `threshold` that values are
 compared with, the number of turns of a `while_loop`; every `kink` of a port, where a tie or a zero decides, as of
@@ -132,7 +134,7 @@ class Scope:
         batch: entry to dtype and shape.
         methods: public method to batch entries.
         modes: of the forward programs: `eval` and `train`, or `call` where there is no difference.
-        steps: number of train steps.
+        steps: number of train steps; 0 where no port has a gradient to be trained with.
         gradient_modes: of the gradients, where the modes differ; empty in results that had them in train mode only.
         default_rate: of the default optimizer, where it trains a port; 0: none.
         budget_factor: the case's own factor on every budget.
@@ -151,6 +153,7 @@ class Scope:
         not_as_users: why they were not, where that was not asked for.
         other_sizes: what each port is with other sizes of its batch.
         made: port to the variables that its calls make, which are no outputs and are not given to the next call.
+        no_gradients: the gradients that ports do not have, and why.
     """
 
     batch: dict[str, str]
@@ -175,6 +178,7 @@ class Scope:
     not_as_users: str = ""
     other_sizes: tuple[OtherSizes, ...] = ()
     made: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    no_gradients: tuple[NoGradient, ...] = ()
 
     @property
     def patches(self) -> tuple[str, ...]:
@@ -196,7 +200,24 @@ class Scope:
             why = f": {self.not_as_users}" if self.not_as_users else ""
             left_out.append(f"the ports were not compiled as users do{why}")
         left_out += [f"{port}: a call makes {', '.join(made)}: not compared" for port, made in self.made.items()]
-        return (*left_out, *self.range_texts, *self.size_texts, *self.patches)
+        return (*self.gradient_texts, *left_out, *self.range_texts, *self.size_texts, *self.patches)
+
+    @property
+    def gradient_texts(self) -> tuple[str, ...]:
+        """Which ports have no gradients, and why, in words; equal ones once."""
+        ports: dict[str, list[NoGradient]] = {}
+        for one in self.no_gradients:
+            ports.setdefault(one.port, []).append(one)
+        texts: dict[str, list[str]] = {}
+        for port, missing in ports.items():
+            # A port without any has one for each method and mode.
+            every = len(missing) == len(self.methods) * len(self.modes)
+            for reason in dict.fromkeys(one.reason for one in missing):
+                named = ", ".join(str(one.program) for one in missing if one.reason == reason)
+                alone = every and all(one.reason == reason for one in missing)
+                text = f"gradients do not apply: {reason}" if alone else f"no {named}: {reason}"
+                texts.setdefault(text, []).append(port)
+        return tuple(f"{', '.join(names)}: {text}" for text, names in texts.items())
 
     @property
     def size_texts(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from equiv.core.no_gradient import NoGradient
 from equiv.core.output_name import InputName, OutputName, ProgramName
 
 
@@ -110,8 +111,9 @@ class Programs:
         port: name of the port.
         float64: whether every float is a float64.
         parts: forward and gradient programs, by name.
-        begin: variables to the initial carry of training.
-        step: carry, batch and draws to the next carry.
+        begin: variables to the initial carry of training; None: nothing is trained.
+        step: carry, batch and draws to the next carry; None likewise.
+        no_gradients: the gradients that the port does not have, and why.
     """
 
     port: str
@@ -119,6 +121,7 @@ class Programs:
     parts: tuple[Program, ...]
     begin: Program | None
     step: Program | None
+    no_gradients: tuple[NoGradient, ...] = ()
 
     def same_in_train_mode(self, name: ProgramName) -> ProgramName | None:
         """The gradient in train mode of which an `eval gradient` is the very jaxpr; None: it has one of its own."""

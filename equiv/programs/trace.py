@@ -125,8 +125,28 @@ def _leaf_after_call(leaf: MappedLeaf, native: Leaves, after: Leaves, inputs: Na
     return inputs[leaf_input(leaf.name)] if after[leaf.key] is native[leaf.key] else leaf.to_canonical(after[leaf.key])
 
 
-def trace_gradient(tracer: Tracer, program: ProgramName) -> Program:
-    """Trace the loss and its gradient with respect to every parameter and every float input.
+@dataclass(frozen=True)
+class DifferentiatedLoss:
+    """What a gradient is taken of.
+
+    Attributes:
+        specs: the inputs of the gradient's program.
+        wanted: those of them with respect to which it is taken.
+        run: inputs, and values of the wanted ones instead of theirs, to the loss.
+    """
+
+    specs: InputSpecs
+    wanted: InputSpecs
+    run: Callable[[NamedInputs, NamedInputs], Any]
+
+
+def gradient_call(tracer: Tracer, program: ProgramName) -> ProgramName:
+    """The call of whose outputs a gradient is taken."""
+    return ProgramName(tracer.modes()[0 if program.kind == "eval gradient" else -1], program.method)
+
+
+def differentiated_loss(tracer: Tracer, program: ProgramName) -> DifferentiatedLoss:
+    """The loss of a gradient, with every parameter and every float input as what is wanted.
 
     The first method uses the case's loss, every other a random projection of its outputs, whose coefficients
     (`cotangent/...`) are inputs of the program.
@@ -135,38 +155,48 @@ def trace_gradient(tracer: Tracer, program: ProgramName) -> Program:
         tracer: the port.
         program: its name: an `eval gradient`, or one of the last of the port's modes.
     """
-    method = program.method
+    method, forward = program.method, gradient_call(tracer, program)
     names = tracer.request.methods[method]
     first = method == next(iter(tracer.request.methods))
-    forward = ProgramName(tracer.modes()[0 if program.kind == "eval gradient" else -1], method)
-    floats = tuple(batch_input(name) for name in names if _is_float(tracer.request.batch[name]))
+    floats = tuple(batch_input(name) for name in names if is_inexact(tracer.request.batch[name]))
     cotangents = {} if first else _cotangent_specs(tracer, forward)
 
-    def run(inputs: NamedInputs) -> NamedOutputs:
-        def loss_of(wanted: NamedInputs) -> Any:
-            all_inputs = {**inputs, **wanted}
-            arguments = tuple(all_inputs[batch_input(name)] for name in names)
-            native = tracer.native(all_inputs)
-            outputs, _ = tracer.port.apply(native, method, arguments, forward.kind == "train", inputs[KEY])
-            if first:
-                return tracer.request.loss(
-                    outputs, {name: all_inputs[batch_input(name)] for name in tracer.request.batch}
-                )
-            return sum(
-                jnp.sum(value * inputs[_cotangent(name)])
-                for name, value in flatten_outputs(forward, outputs).items()
-                if _cotangent(name) in cotangents
-            )
-
-        wanted = {name: inputs[name] for name in (*map(leaf_input, tracer.table.names("params")), *floats)}
-        loss, gradients = jax.value_and_grad(loss_of)(wanted)
-        return {
-            OutputName(program, "loss"): loss,
-            **{_gradient(program, name): value for name, value in gradients.items()},
-        }
+    def loss_of(inputs: NamedInputs, wanted: NamedInputs) -> Any:
+        all_inputs = {**inputs, **wanted}
+        arguments = tuple(all_inputs[batch_input(name)] for name in names)
+        native = tracer.native(all_inputs)
+        outputs, _ = tracer.port.apply(native, method, arguments, forward.kind == "train", inputs[KEY])
+        if first:
+            return tracer.request.loss(outputs, {name: all_inputs[batch_input(name)] for name in tracer.request.batch})
+        return sum(
+            jnp.sum(value * inputs[_cotangent(name)])
+            for name, value in flatten_outputs(forward, outputs).items()
+            if _cotangent(name) in cotangents
+        )
 
     specs = {**tracer.variables(), **tracer.batch(None if first else names), **cotangents, **tracer.random()}
-    return trace_function(program, run, specs)
+    wanted = {name: specs[name] for name in (*map(leaf_input, tracer.table.names("params")), *floats)}
+    return DifferentiatedLoss(specs, wanted, loss_of)
+
+
+def trace_gradient(tracer: Tracer, program: ProgramName) -> Program:
+    """Trace the loss and its gradient with respect to every parameter and every float input.
+
+    Args:
+        tracer: the port.
+        program: its name: an `eval gradient`, or one of the last of the port's modes.
+    """
+    loss = differentiated_loss(tracer, program)
+
+    def run(inputs: NamedInputs) -> NamedOutputs:
+        wanted = {name: inputs[name] for name in loss.wanted}
+        value, gradients = jax.value_and_grad(lambda one: loss.run(inputs, one))(wanted)
+        return {
+            OutputName(program, "loss"): value,
+            **{_gradient(program, name): one for name, one in gradients.items()},
+        }
+
+    return trace_function(program, run, loss.specs)
 
 
 def _gradient(program: ProgramName, name: InputName) -> OutputName:
@@ -183,9 +213,10 @@ def _cotangent_specs(tracer: Tracer, forward: ProgramName) -> InputSpecs:
     return {
         _cotangent(name): jax.ShapeDtypeStruct(aval.shape, aval.dtype)
         for name, aval in zip(program.outputs, program.jaxpr.out_avals, strict=True)
-        if name.kind == "output" and _is_float(aval)
+        if name.kind == "output" and is_inexact(aval)
     }
 
 
-def _is_float(struct: Any) -> bool:
-    return bool(jnp.issubdtype(struct.dtype, jnp.floating))
+def is_inexact(struct: Any) -> bool:
+    """Whether it is an array of floats, or of complex numbers."""
+    return bool(jnp.issubdtype(struct.dtype, jnp.inexact))

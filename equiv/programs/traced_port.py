@@ -13,6 +13,7 @@ from equiv.backends.base import Port
 from equiv.backends.build import call_user_code
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.leaves import LeafTable
+from equiv.core.no_gradient import NoGradient
 from equiv.core.output_name import (
     BEGIN,
     KEY,
@@ -30,6 +31,7 @@ from equiv.programs.built_case import BuiltCase
 from equiv.programs.compiled import FAST_COMPILE_OPTIONS
 from equiv.programs.content import ContentReader, digest
 from equiv.programs.jaxpr import visit_equations
+from equiv.programs.no_gradient import find_no_gradient
 from equiv.programs.primitives import HOST_CALLS
 from equiv.programs.probes import NamedArrays, numpy_dtype
 from equiv.programs.program import Program, Programs
@@ -85,19 +87,42 @@ class TracedPort:
 
 
 def trace_programs(tracer: Tracer) -> tuple[Programs, tuple[KeyedProgram, ...]]:
-    """Trace all programs of a port, with their draws as inputs, and with their own keys."""
+    """Trace all programs of a port, with their draws as inputs, and with their own keys.
+
+    A gradient that does not exist is left out, and so is the default train step where it would need it.
+    """
     parts: dict[ProgramName, Program] = {}
     keyed: list[KeyedProgram] = []
+    missing = _find_no_gradients(tracer)
     for name, trace in _program_tracers(tracer).items():
-        if name.kind == "eval gradient":  # its keys are those of the call in eval mode
-            parts[name] = _trace_eval_gradient(tracer, trace, parts[ProgramName("gradient", name.method)], name)
+        if name in missing:
+            continue
+        train = parts.get(ProgramName("gradient", name.method))
+        if name.kind == "eval gradient" and train is not None:  # its keys are those of the call in eval mode
+            parts[name] = _trace_eval_gradient(tracer, trace, train, name)
             continue
         parts[name], own = replay_draws(trace(), tracer.float64)
-        keyed.append(own)
+        keyed += [] if name.kind == "eval gradient" else [own]
+    traced = Programs(tracer.port.name, tracer.float64, tuple(parts.values()), None, None, tuple(missing.values()))
+    first = ProgramName("gradient", next(iter(tracer.request.methods)))
+    if tracer.port.default_step and first in missing:
+        return traced, tuple(keyed)
     begin, step = trace_training(tracer)
     last, own = replay_draws(step, tracer.float64)
     begun = make_draws_inputs(begin, tracer.float64)
-    return Programs(tracer.port.name, tracer.float64, tuple(parts.values()), begun, last), (*keyed, own)
+    return replace(traced, begin=begun, step=last), (*keyed, own)
+
+
+def _find_no_gradients(tracer: Tracer) -> dict[ProgramName, NoGradient]:
+    """The gradients that a port does not have, by name."""
+    names = [ProgramName(kind, method) for kind in tracer.gradients() for method in tracer.request.methods]
+    found: dict[ProgramName, NoGradient] = {}
+    for name in names:
+        same = None if tracer.port.has_modes else found.get(ProgramName("gradient", name.method))
+        why = replace(same, program=name) if same is not None else find_no_gradient(tracer, name)
+        if why is not None:
+            found[name] = why
+    return found
 
 
 def _trace_eval_gradient(tracer: Tracer, trace: Callable[[], Program], train: Program, name: ProgramName) -> Program:
@@ -167,7 +192,7 @@ def trace_port_float64(traced: TracedPort, names: frozenset[ProgramName] | None 
     try:
         parts = tuple(trace_program_float64(traced, name) for name in wanted)
         begin, step = (trace_program_float64(traced, name) if training_too else None for name in (BEGIN, STEP))
-        return Programs(traced.port.name, True, parts, begin, step)
+        return Programs(traced.port.name, True, parts, begin, step, traced.programs.no_gradients)
     except EquivError as error:
         return f"no float64 run: {error}"
 

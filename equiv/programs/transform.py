@@ -14,10 +14,10 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend import core
 from jax.extend.source_info_util import current_name_stack, user_context
-from jax.interpreters import partial_eval
 
 from equiv.core.output_name import InputName, OutputName, draw_input
 from equiv.errors import PortError
+from equiv.programs.dead_carries import remove_dead
 from equiv.programs.draws import DrawSite, Path, count_draws, find_draws
 from equiv.programs.jaxpr import Interpreter, inner_jaxprs, open_jaxpr, read_scan, read_while
 from equiv.programs.primitives import ELEMENTWISE, MOVES, RANDOM_BITS, RANDOMNESS, VIEWS
@@ -131,7 +131,7 @@ def _prune(program: Program, outputs: tuple[OutputName, ...], optional: tuple[In
 def _remove_dead(closed: Any, keep: list[bool], wanted: list[bool]) -> tuple[Any, list[bool]]:
     """Remove dead equations: the jaxpr, and which inputs are left; those that are `wanted` stay in any case."""
     jaxpr, consts = open_jaxpr(closed)
-    pruned, used = partial_eval.dce_jaxpr(jaxpr, keep, wanted)
+    pruned, used = remove_dead(jaxpr, keep, wanted)
     return (core.ClosedJaxpr(pruned, consts) if len(pruned.constvars) == len(consts) else pruned), used
 
 

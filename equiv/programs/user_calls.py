@@ -113,10 +113,11 @@ CompiledCalls = tuple[tuple[UserCall, Runnable], ...]
 
 
 def lower_user_calls(traced: TracedPort, steps: int) -> tuple[UserCall, ...]:
-    """Trace and lower what users call: every method, in train mode where there is one, and the train step."""
+    """Trace and lower what users call: every method, in train mode where there is one, and the train step, if any."""
     mode = traced.tracer.modes()[-1]
     methods = [ProgramName(mode, method) for method in traced.tracer.request.methods]
-    return (*(_lower_forward(traced, name) for name in methods), _lower_step(traced, steps))
+    trained = () if traced.programs.step is None else (_lower_step(traced, steps),)
+    return (*(_lower_forward(traced, name) for name in methods), *trained)
 
 
 def _lower(function: Runnable, structs: Sequence[Any]) -> tuple[Any, Any]:

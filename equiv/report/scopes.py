@@ -24,7 +24,9 @@ def describe_scopes(cases: Sequence[CaseResult]) -> Iterator[str]:
         count = sum(len(list(group_by_port(scope.unexercised))) for _, scope in known)
         some = f"; {count} places exercised in part: the page has them below each case" if count else ""
         yield f"each holds for its case's shapes, dtypes, methods, modes and steps{some}"
-        yield from (f"{case.name}: {note}" for case, scope in known for note in (*scope.range_texts, *scope.patches))
+        for case, scope in known:
+            notes = (*scope.gradient_texts, *scope.range_texts, *scope.patches)
+            yield from (f"{case.name}: {note}" for note in notes)
         yield from _other_programs(known)
         return
     for case, scope in known:

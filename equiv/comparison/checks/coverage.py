@@ -64,7 +64,7 @@ def compare_either(
     if output in left and output in right:
         return compare_output(comparison, output)
     lacking = comparison.candidate if output in left else comparison.reference
-    return Finding(str(output), "refuted", note=f"{lacking.table.port} does not return it", output=output)
+    return Finding(str(output), "refuted", note=lacking.describe_lack(output), output=output)
 
 
 def summarise_grades(findings: tuple[Finding, ...]) -> str:

@@ -51,7 +51,7 @@ def _compare_trained(
         return []
     if not (in_left and in_right):
         lacking = comparison.candidate if in_left else comparison.reference
-        return [Finding(str(output), "refuted", note=f"{lacking.table.port} does not train it", output=output)]
+        return [Finding(str(output), "refuted", note=lacking.describe_lack(output), output=output)]
     if leaf not in known:
         return [compare_output(comparison, output)]
     return [

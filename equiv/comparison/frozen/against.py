@@ -14,6 +14,7 @@ from equiv.comparison.state import CaseState, Reference, ReportStage
 from equiv.core.case_files import LoadedCase
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafTable, MappedLeaf
+from equiv.core.output_name import STEP
 from equiv.core.results import ProbeTrial
 from equiv.errors import CaseError
 from equiv.programs.built_case import build_case, share_train_step
@@ -81,12 +82,13 @@ def restore_reference(frozen: FrozenReference) -> Reference:
         LeafTable(frozen.port, tuple(leaves), frozen.library),
         frozen.random,
         {probe.name: Sample(probe.native, probe.float64) for probe in frozen.probes},
-        {part.name: part.draws for part in (*frozen.parts, frozen.step)},
+        {part.name: part.draws for part in frozen.parts} | ({} if frozen.step is None else {STEP: frozen.step.draws}),
         dict(frozen.native_paths),
         frozen.why_no_float64,
         frozen.reused,
         frozen.drawn,
         frozen.train_step,
+        frozen.no_gradients,
     )
     probes = tuple(Probe(one.name, one.seed, one.variables, one.batches) for one in frozen.probes)
     return Reference(observed, probes, RoundingNoise(frozen.noise, frozen.float64_noise, frozen.depth))
@@ -109,11 +111,12 @@ def _number_frozen(frozen: FrozenReference, table: LeafTable) -> NumberedPort:
         frozen.port,
         False,
         tuple(map(_program_without_equations, frozen.parts)),
-        _program_without_equations(frozen.begin),
-        _program_without_equations(frozen.step),
+        None if frozen.begin is None else _program_without_equations(frozen.begin),
+        None if frozen.step is None else _program_without_equations(frozen.step),
+        frozen.no_gradients,
     )
     side = NumberedPort(programs, table, lambda _: None, frozen=True)
-    for part in (*frozen.parts, frozen.begin, frozen.step):
+    for part in filter(None, (*frozen.parts, frozen.begin, frozen.step)):
         side.casts[part.name] = part.casts
         masks = (reduce(or_, (1 << number for number in numbers), 0) for numbers in part.needs)
         side.needs[part.name] = Dependencies(part.inputs, dict(zip(part.outputs, masks, strict=True)))

@@ -17,13 +17,14 @@ import numpy as np
 from equiv.comparison.observation import TrainStepKind
 from equiv.core.budget import Responses
 from equiv.core.leaves import LeafSpec, NativeKey
+from equiv.core.no_gradient import NoGradient
 from equiv.core.output_name import InputName, OutputName, ProgramName
 from equiv.core.results import ProbeTrial
 from equiv.errors import EquivError
 from equiv.programs.program import Draw, KeyReuse
 from equiv.programs.prover.proof import Precision
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 
 FIRST_LINE = b"equiv bundle %d\n"
 
@@ -140,8 +141,9 @@ class FrozenReference:
         random: number of leaves of random state.
         native_paths: native keys and shapes.
         parts: its forward and gradient programs.
-        begin: variables to the carry of training.
-        step: the train step.
+        begin: variables to the carry of training; None: it was not trained.
+        step: the train step; None likewise.
+        no_gradients: the gradients that it does not have, and why.
         names: of every program's outputs.
         probes: with the outputs of the reference.
         noise: probe to output to its responses to one ulp in every input.
@@ -171,8 +173,9 @@ class FrozenReference:
     random: int
     native_paths: tuple[tuple[NativeKey, tuple[int, ...]], ...]
     parts: tuple[FrozenProgram, ...]
-    begin: FrozenProgram
-    step: FrozenProgram
+    begin: FrozenProgram | None
+    step: FrozenProgram | None
+    no_gradients: tuple[NoGradient, ...]
     names: tuple[FrozenNames, ...]
     probes: tuple[FrozenProbe, ...]
     noise: dict[str, dict[OutputName, Responses]]

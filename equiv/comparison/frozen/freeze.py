@@ -52,8 +52,6 @@ def _make_bundle(name: str, state: CaseState) -> FrozenReference:
     assert reference is not None, "it was run"
     observed, noise = reference.observed, reference.noise
     begin, step = traced.programs.begin, traced.programs.step
-    assert begin is not None  # a port that was traced has both
-    assert step is not None
     edges = freeze_edges(state)
     side = prover_side(traced).numbered
     return FrozenReference(
@@ -69,8 +67,9 @@ def _make_bundle(name: str, state: CaseState) -> FrozenReference:
         random=observed.random,
         native_paths=tuple(observed.native_paths.items()),
         parts=tuple(_freeze_program(side, part) for part in traced.programs.parts),
-        begin=_freeze_program(side, begin),
-        step=_freeze_program(side, step),
+        begin=None if begin is None else _freeze_program(side, begin),
+        step=None if step is None else _freeze_program(side, step),
+        no_gradients=traced.programs.no_gradients,
         names=tuple(_freeze_names(side)),
         probes=tuple(_freeze_probe(probe, observed.samples[probe.name]) for probe in reference.probes),
         noise={probe: dict(known) for probe, known in {**noise.native, **edges.noise}.items()},

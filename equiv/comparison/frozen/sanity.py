@@ -45,7 +45,7 @@ def _problems(frozen: FrozenReference) -> Iterator[str]:
     for leaf in frozen.leaves:
         if any(size < 0 for size in (*leaf.spec.shape, *leaf.native_shape)):
             yield f"{leaf.name} has the shape {leaf.spec.shape}, natively {leaf.native_shape}"
-    for part in (*frozen.parts, frozen.begin, frozen.step):
+    for part in filter(None, (*frozen.parts, frozen.begin, frozen.step)):
         yield from _program_problems(part)
     for output, depth in frozen.depth.items():
         if depth < 0:

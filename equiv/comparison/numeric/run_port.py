@@ -205,6 +205,7 @@ def collect_outputs(compiled: CompiledPort, samples: Mapping[str, Sample]) -> Po
         why_no_float64=compiled.why_no_float64,
         reused=compiled.reused,
         drawn=compiled.drawn,
+        no_gradients=programs.no_gradients,
     )
 
 
