@@ -48,8 +48,7 @@ def run_pair(name: str, candidate: str, prove_only: bool) -> dict[str, Any]:
     loaded, first = of_pair(name, candidate)
     case = loaded.case
     files = [f"{MODELS / name}.py:{port}" for port in case.models]
-    methods = None if case.methods is None else dict(case.methods)
-    found = infer_layers(*files, batch=case.batch, methods=methods, names=(first, candidate))
+    found = infer_layers(*files, batch=case.batch, methods=case.methods, names=(first, candidate))
     inferred = rows_of(draft_case(found.draft, case).layers, case.models)
     odd = sorted(inferred ^ rows_of(case.layers, case.models))
     said = {"rows": len(inferred), "odd": [f"{kind} {' = '.join(scopes)}" for kind, *scopes in odd]}

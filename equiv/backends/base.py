@@ -10,6 +10,7 @@ import optax
 
 from equiv.core.layouts import Identity, Layout
 from equiv.core.leaves import NativeKey, NativeLeaf
+from equiv.core.method_call import MethodCall
 from equiv.errors import CaseError, PortError
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -89,35 +90,38 @@ def norm_leaves(bias: str, layout: Layout = AS_IS) -> dict[str, NativeLeaf]:
     return {"scale": NativeLeaf("params", "scale", layout), "bias": NativeLeaf("params", bias, layout)}
 
 
-MODE_ARGUMENTS = {
-    "training": True,
-    "is_training": True,
-    "train": True,
-    "deterministic": False,
-    "use_running_average": False,
-}
-"""Arguments that select train or eval mode, with their value in train mode."""
-
-
 @dataclass(frozen=True)
 class PortSpec:
     """What a port has to provide, as far as a backend needs to know the case.
 
     Attributes:
-        methods: public method to the batch entries that are its positional arguments.
-        batch: batch entry to `jax.ShapeDtypeStruct`.
-        loss: `(outputs of the first method, batch)` to a scalar.
+        methods: public method to how it is called.
+        batch: batch entry to `jax.ShapeDtypeStruct`; nested inputs have an entry for each array.
+        loss: `(outputs of the first method, batch entries)` to a scalar.
         optimizer: returns the optax transformation of the default train step.
         port: name of the port, for its messages and results; empty: that of the library.
         bounds: batch entry of whole numbers to the number that all of its values are below; none is negative.
+        nest: batch entries to the batch as the case has it, with nested inputs.
     """
 
-    methods: Mapping[str, tuple[str, ...]]
+    methods: Mapping[str, MethodCall]
     batch: Mapping[str, jax.ShapeDtypeStruct]
     loss: Callable[[Any, Mapping[str, Any]], Any]
     optimizer: Callable[[], optax.GradientTransformation]
     port: str = ""
     bounds: Mapping[str, int] = field(default_factory=dict)
+    nest: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+
+    @property
+    def first_method(self) -> tuple[str, tuple[str, ...]]:
+        """The name of the first method, and the batch entries that it takes."""
+        method, call = next(iter(self.methods.items()))
+        return method, call.inputs
+
+    def step_arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What a train step may take of a batch, by name: the batch, and each input of it."""
+        nested = self.nest(batch)
+        return {"batch": nested, **nested}
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ class Port:
         leaves: every native leaf to its `jax.ShapeDtypeStruct`.
         collections: every native leaf to `params`, `state` or `random` (the library's own random state).
         has_modes: whether train and eval mode can differ.
-        apply: `(leaves, method, arguments, train, key)` to `(outputs, leaves after the call)`.
+        apply: `(leaves, method, inputs, train, key)` to `(outputs, leaves after the call)`; the inputs are the batch
+            entries that the call of the method takes, in its order.
         init_training: `(leaves, key)` to the carry of training: variables, optimizer state.
         step: `(carry, batch, key)` to `(carry, outputs)`.
         init: `key` to the leaves as the library initialises them.
@@ -186,12 +191,6 @@ def unpack_builder_result(port: str, returned: Any, model_types: tuple[type, ...
             port=port,
         )
     return BuilderResult(*parts, *(None,) * (3 - len(parts)))
-
-
-def mode_arguments(function: Callable[..., Any], train: bool) -> dict[str, bool]:
-    """The arguments that set the mode of a model call, e.g. `{"training": True}`."""
-    parameters = inspect.signature(function).parameters
-    return {name: value == train for name, value in MODE_ARGUMENTS.items() if name in parameters}
 
 
 def bind_arguments(
@@ -288,7 +287,7 @@ def functional_training(
         return {**carry, "opt_state": created}
 
     def step(carry: dict[str, Any], batch: Mapping[str, Any], key: Any) -> tuple[dict[str, Any], Any]:
-        arguments = bind_arguments(port, train_step, {"batch": dict(batch), **batch, "key": key, **carry})
+        arguments = bind_arguments(port, train_step, {**spec.step_arguments(batch), "key": key, **carry})
         carried = [name for name in arguments if name in carry]
         result = train_step(**arguments)
         is_single = len(carried) == 1 and not (isinstance(result, tuple) and not hasattr(result, "_fields"))
@@ -307,7 +306,7 @@ def functional_training(
 def _default_functional_training(
     spec: PortSpec, apply: Callable[..., tuple[Any, Leaves]], trees: Any, leaves: Any
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    method, names = next(iter(spec.methods.items()))
+    method, names = spec.first_method
 
     def init_training(native: Leaves, key: Any) -> dict[str, Any]:
         carry = trees(native)

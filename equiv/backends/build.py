@@ -13,9 +13,10 @@ from equiv.backends.leaf_table import map_port
 from equiv.backends.library import Library
 from equiv.backends.patches import keep_patches, with_own_patches
 from equiv.backends.registry import backend_names, load_backend, load_library
-from equiv.core.batch_spec import BatchEntry, parse_batch
+from equiv.core.batch_spec import BatchEntry, nest_batch, parse_batch
 from equiv.core.case import Builder, Case
 from equiv.core.leaves import LeafTable
+from equiv.core.method_call import read_methods
 from equiv.errors import CaseError, EquivError, NotRun, PortError, error_summary, user_code_location
 
 DEFAULT_RATE = 0.1
@@ -73,14 +74,7 @@ def port_spec(case: Case) -> tuple[PortSpec, Mapping[str, BatchEntry]]:
         raise CaseError(
             "the batch is empty: nothing would be compared.", fix='Give it an entry, e.g. "float32[8,784]".'
         )
-    inputs = tuple(name for name in entries if name not in ("labels", "targets", "y"))
-    methods = dict(case.methods or {"__call__": inputs})
-    for method, names in methods.items():
-        if unknown := [name for name in names if name not in entries]:
-            raise CaseError(
-                f"method {method} takes batch entry {unknown[0]!r}, the batch has {', '.join(entries)}.",
-                fix="Fix the case's methods or batch.",
-            )
+    methods = read_methods(case.methods, case.batch)
     for name, entry in entries.items():
         if (dtype := str(jax.dtypes.canonicalize_dtype(entry.spec.dtype))) != entry.spec.dtype:
             raise CaseError(
@@ -89,8 +83,15 @@ def port_spec(case: Case) -> tuple[PortSpec, Mapping[str, BatchEntry]]:
             )
     structs = {name: jax.ShapeDtypeStruct(entry.spec.shape, entry.spec.dtype) for name, entry in entries.items()}
     bounds = {name: entry.bound for name, entry in entries.items() if "int" in entry.spec.dtype}
-    spec = PortSpec(methods, structs, case.loss or _mean_square, case.optimizer or DefaultSgd(), bounds=bounds)
-    return spec, entries
+    loss, optimizer = case.loss or _mean_square, case.optimizer or DefaultSgd()
+
+    def nest(batch: Mapping[str, Any]) -> dict[str, Any]:
+        return nest_batch(case.batch, batch.__getitem__)
+
+    def loss_of(outputs: Any, batch: Mapping[str, Any]) -> Any:
+        return loss(outputs, nest(batch))
+
+    return PortSpec(methods, structs, loss_of, optimizer, bounds=bounds, nest=nest), entries
 
 
 def _mean_square(outputs: Any, batch: Mapping[str, Any]) -> Any:

@@ -85,8 +85,8 @@ def trace_all_methods(port: Port, spec: PortSpec, watch: AbstractContextManager[
     """Trace every method in every mode within the context `watch`."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     with watch, fresh_trace_cache():
-        for method, names in spec.methods.items():
-            arguments = tuple(spec.batch[name] for name in names)
+        for method, asked in spec.methods.items():
+            arguments = tuple(spec.batch[name] for name in asked.inputs)
             for train in (False, True) if port.has_modes else (True,):
 
                 def call(leaves: Any, arguments: Any, key: Any, method: str = method, train: bool = train) -> Any:

@@ -85,7 +85,7 @@ def forward_and_gradients(
         batch: batch entry to array.
         key: random key of a call.
     """
-    names = next(iter(spec.methods.values()))
+    _, names = spec.first_method
 
     def run(trees: dict[str, Any], inputs: tuple[Any, ...], key: Any) -> tuple[Any, dict[str, Any]]:
         outputs, after = call(trees, inputs, True, key)
@@ -108,7 +108,7 @@ def forward_and_gradients(
 
 
 def functional_step(
-    port: str,
+    spec: PortSpec,
     built: BuilderResult,
     init_training: Callable[[Leaves, Any], dict[str, Any]],
     step: Callable[..., Any],
@@ -119,7 +119,7 @@ def functional_step(
     """The train step of such a library: the case's own function unchanged, else the default one.
 
     Args:
-        port: name of the port, for error messages.
+        spec: see `PortSpec`.
         built: the result of the builder.
         init_training: that of the port.
         step: that of the port.
@@ -135,7 +135,7 @@ def functional_step(
             ((carry, dict(batch), key), {}),
             lambda arguments, outputs: ((outputs[0], *arguments[0][1:]), {}),
         )
-    named = bind_arguments(port, train_step, {"batch": dict(batch), **batch, "key": key, **carry})
+    named = bind_arguments(spec.port, train_step, {**spec.step_arguments(batch), "key": key, **carry})
     carried = [name for name in named if name in carry]
     return functional_program(
         "train step", train_step, positional_call(train_step, named), next_step_arguments(train_step, carried)

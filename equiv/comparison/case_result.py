@@ -6,6 +6,7 @@ from dataclasses import replace
 from equiv.backends.build import DefaultSgd
 from equiv.comparison.numeric.run_port import describe_port
 from equiv.comparison.state import CaseState
+from equiv.core.batch_spec import batch_texts
 from equiv.core.case import Case
 from equiv.core.case_files import LoadedCase
 from equiv.core.checks import CHECK_NAMES
@@ -56,8 +57,8 @@ def describe_scope(state: CaseState) -> Scope:
     case, request = state.built_case.case, state.built_case.request
     rewrites = tuple(dict.fromkeys(name for check in state.checks for one in check.findings for name in one.rewrites))
     return Scope(
-        batch=dict(case.batch),
-        methods={name: tuple(entries) for name, entries in request.methods.items()},
+        batch=batch_texts(case.batch),
+        methods={name: call.texts for name, call in request.methods.items()},
         modes=("eval", "train") if state.built_case.has_modes else ("call",),
         steps=case.steps if _trains(state) else 0,
         gradient_modes=_gradient_modes(state),

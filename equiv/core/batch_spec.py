@@ -1,8 +1,9 @@
-"""The batch of a case: `"float32[8,784]"` parsed to shape, dtype and bound."""
+"""The batch of a case: `"float32[8,784]"` parsed to shape, dtype and bound; entries nested as the model takes them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,22 +14,99 @@ BATCH_ENTRY = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<shape>(?:\s*\d+\s*,)*(?:\s*
 
 FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
+INTEGER_DTYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+DTYPES = (*FLOAT_DTYPES, "bool", *INTEGER_DTYPES)
+
+SHORT_DTYPES = {
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "f32": "float32",
+    "f64": "float64",
+    **{f"{short}{bits}": f"{long}{bits}" for short, long in (("i", "int"), ("u", "uint")) for bits in (8, 16, 32, 64)},
+}
+"""The names of dtypes as jax prints them (jax 0.10.2, `jax._src.dtypes.short_dtype_name`), and those of numpy."""
+
+BatchTree = str | None | Mapping[str, Any] | Sequence[Any]
+"""One input: the text of an array, None, or a dict, tuple or list of inputs."""
+
 
 @dataclass(frozen=True)
 class BatchEntry:
-    """One batch entry: its shape and dtype, and for integers the exclusive upper bound of its values."""
+    """One array of a batch: its shape and dtype, and for integers the exclusive upper bound of its values."""
 
     spec: LeafSpec
     bound: int
 
+    def __str__(self) -> str:
+        bound = f":{self.bound}" if self.spec.dtype in INTEGER_DTYPES else ""
+        return f"{self.spec.dtype}[{','.join(map(str, self.spec.shape))}]{bound}"
 
-def parse_batch(batch: Mapping[str, str]) -> dict[str, BatchEntry]:
-    """Parse batch entries such as `"float32[8,784]"` and `"int32[8]:10"`.
+
+def parse_batch(batch: Mapping[str, BatchTree]) -> dict[str, BatchEntry]:
+    """Parse the entries of a batch, such as `"float32[8,784]"` and `"int32[8]:10"`.
+
+    Returns:
+        Every array by its name; one that is nested has a name with slashes, `inputs/image`, `pair/0`.
 
     Raises:
         CaseError: an entry cannot be parsed or is empty, or an integer entry has no bound.
     """
-    return {name: _parse_entry(name, text) for name, text in batch.items()}
+    return {name: _parse_entry(name, text) for name, text in flatten_batch(batch).items()}
+
+
+def batch_texts(batch: Mapping[str, BatchTree]) -> dict[str, str]:
+    """Every array of a batch as text, with dtypes as numpy has them; errors as of `parse_batch`."""
+    return {name: str(entry) for name, entry in parse_batch(batch).items()}
+
+
+def flatten_batch(batch: Mapping[str, BatchTree]) -> dict[str, Any]:
+    """Every array of a batch by its name.
+
+    Raises:
+        CaseError: two have one name.
+    """
+    found: dict[str, Any] = {}
+    for name, one in batch.items():
+        for path, leaf in _iterate_arrays(name, one):
+            if path in found:
+                raise CaseError(f"the batch has two entries that are called {path!r}.", fix="Rename one.")
+            found[path] = leaf
+    return found
+
+
+def _iterate_arrays(name: str, tree: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping):
+        for key, one in tree.items():
+            yield from _iterate_arrays(f"{name}/{key}", one)
+    elif isinstance(tree, tuple | list):
+        for index, one in enumerate(tree):
+            yield from _iterate_arrays(f"{name}/{index}", one)
+    elif tree is not None:
+        yield name, tree
+
+
+def nest_batch(batch: Mapping[str, BatchTree], function: Callable[[str], Any]) -> dict[str, Any]:
+    """A batch with every array replaced.
+
+    Args:
+        batch: the batch.
+        function: the name of an array to what takes its place.
+    """
+
+    def nest(name: str, tree: Any) -> Any:
+        if isinstance(tree, Mapping):
+            return {key: nest(f"{name}/{key}", one) for key, one in tree.items()}
+        if isinstance(tree, tuple | list):
+            return type(tree)(nest(f"{name}/{index}", one) for index, one in enumerate(tree))
+        return None if tree is None else function(name)
+
+    return {name: nest(name, one) for name, one in batch.items()}
+
+
+def nested_entries(batch: Mapping[str, BatchTree]) -> dict[str, BatchTree]:
+    """The names of the arrays of every input, nested as it is."""
+    return nest_batch(batch, lambda name: name)
 
 
 def _parse_entry(name: str, text: str) -> BatchEntry:
@@ -36,10 +114,11 @@ def _parse_entry(name: str, text: str) -> BatchEntry:
     if not match:
         raise CaseError(f"batch entry {name!r}: cannot parse {text!r}.", fix='Write "float32[8,784]" or "int32[8]:10".')
     shape = tuple(int(size) for size in match["shape"].split(",") if size.strip())
-    dtype, bound = match["dtype"], match["bound"]
-    if dtype not in (*FLOAT_DTYPES, "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"):
+    dtype, bound = SHORT_DTYPES.get(match["dtype"], match["dtype"]), match["bound"]
+    if dtype not in DTYPES:
         raise CaseError(
-            f"batch entry {name!r}: no dtype {dtype!r}.", fix="Write a numpy dtype name, e.g. float32 or int32."
+            f"batch entry {name!r}: no dtype {dtype!r}.",
+            fix="Write a numpy dtype name, e.g. float32 or int32, or a short one, f32 or i32.",
         )
     if 0 in shape:
         raise CaseError(

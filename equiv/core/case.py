@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from equiv.core.batch_spec import BatchTree
+from equiv.core.method_call import Methods
+
 Builder = Callable[..., Any]
 """Returns one library's model: `model`, `(model, train_step)` or `(model, train_step, create)`."""
 
@@ -116,10 +119,13 @@ class Case:
         guide: where the example is published: document and section.
         models: name of a port to its builder. The first is the reference; every other is a candidate. The names are
             free, and the library is recognised from what a builder returns; the name of a library is for its models.
-        batch: entry name to `"dtype[shape]"`, integers with an upper bound: `"int32[8]:10"`.
+        batch: input to `"dtype[shape]"`, integers with an upper bound: `"int32[8]:10"`; to None; or to a dict, tuple or
+            list of these, where the model takes one.
         layers: the layer table.
-        methods: public method to the batch entries that are its positional arguments.
-            None: `__call__` with every entry but `labels`, `targets` and `y`.
+        methods: the calls of public methods, with inputs of the batch and constants: `("encode(x)", "__call__(x,
+            train=True, cache=None)")`; or public method to the inputs that are its positional arguments. An argument
+            that selects train or eval mode (`equiv.core.method_call.MODE_ARGUMENTS`) compares that mode only, whatever
+            each port calls it. None: `__call__` with every input but `labels`, `targets` and `y`.
         loss: `(outputs of the first method, batch)` to a scalar; None: the mean square of the outputs.
         optimizer: for a case without a train step of its own, returns an optax transformation; None: `optax.sgd(0.1)`,
             with a lower rate where training blows up with that.
@@ -134,9 +140,9 @@ class Case:
 
     guide: str
     models: Mapping[str, Builder]
-    batch: Mapping[str, str]
+    batch: Mapping[str, BatchTree]
     layers: tuple[Layer, ...]
-    methods: Mapping[str, tuple[str, ...]] | None = None
+    methods: Methods | None = None
     loss: Callable[[Any, Mapping[str, Any]], Any] | None = None
     optimizer: Callable[[], Any] | None = None
     printed: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)

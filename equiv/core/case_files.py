@@ -187,19 +187,29 @@ def _is_mapping_of(value: Any, accepts: Callable[[Any], bool]) -> bool:
     return isinstance(value, Mapping) and all(isinstance(key, str) and accepts(item) for key, item in value.items())
 
 
+def _is_batch_tree(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_batch_tree, value.values()))
+    return (
+        value is None or isinstance(value, str) or (isinstance(value, tuple | list) and all(map(_is_batch_tree, value)))
+    )
+
+
 CASE_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("guide", lambda value: isinstance(value, str), "text"),
     ("models", lambda value: _is_mapping_of(value, callable), 'names of ports to builders: {"old": ..., "new": ...}'),
     (
         "batch",
-        lambda value: _is_mapping_of(value, lambda text: isinstance(text, str)),
-        'names to text: {"x": "float32[8,784]"}',
+        lambda value: _is_mapping_of(value, _is_batch_tree),
+        'names to text: {"x": "float32[8,784]"}, or to None, dicts and tuples of such',
     ),
     ("layers", lambda value: _is_sequence_of(Layer, value), "a tuple of rows: (linear(...),), with the comma"),
     (
         "methods",
-        lambda value: value is None or _is_mapping_of(value, lambda names: _is_sequence_of(str, names)),
-        'method names to tuples of batch entries: {"__call__": ("x",)}, with the comma',
+        lambda value: (
+            value is None or _is_sequence_of(str, value) or _is_mapping_of(value, lambda one: _is_sequence_of(str, one))
+        ),
+        'calls: ("encode(x, scale=2)",), or method names to tuples of inputs: {"__call__": ("x",)}, with the comma',
     ),
     (
         "printed",

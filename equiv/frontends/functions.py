@@ -24,9 +24,11 @@ from equiv.conversion.manifest import Manifest
 from equiv.conversion.plan.plan import Choices, Plan
 from equiv.conversion.plan.random_state import parse_random_policy
 from equiv.conversion.write_plan import WriteProgress
+from equiv.core.batch_spec import BatchTree
 from equiv.core.case import Builder, Case, KnownDifference, Layer
 from equiv.core.case_files import LoadedCase, builder_sources, check_fields, find_case_files, load_case
 from equiv.core.files import write_file
+from equiv.core.method_call import Methods
 from equiv.core.results import CaseResult, RunResult
 from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError
@@ -41,9 +43,9 @@ def compare(
     left: Builder | str,
     right: Builder | str,
     *,
-    batch: Mapping[str, str],
+    batch: Mapping[str, BatchTree],
     layers: Sequence[Layer] | None = None,
-    methods: Mapping[str, tuple[str, ...]] | None = None,
+    methods: Methods | None = None,
     loss: Callable[[Any, Mapping[str, Any]], Any] | None = None,
     optimizer: Callable[[], Any] | None = None,
     known_differences: Sequence[KnownDifference] = (),
@@ -61,7 +63,7 @@ def compare(
         batch: see `equiv.Case`, as for `layers`, `loss`, `methods`, `optimizer`, `known_differences`, `steps` and
             `budget_factor`.
         layers: one row per layer, one keyword per port; None: they are inferred.
-        methods: public method to batch entries.
+        methods: see `equiv.core.case.Case`.
         loss: `(outputs, batch)` to a scalar.
         optimizer: returns an optax transformation.
         known_differences: formulas for leaves that differ by design.
@@ -191,8 +193,8 @@ def infer_layers(
     left: Builder | str,
     right: Builder | str,
     *,
-    batch: Mapping[str, str],
-    methods: Mapping[str, tuple[str, ...]] | None = None,
+    batch: Mapping[str, BatchTree],
+    methods: Methods | None = None,
     names: tuple[str, str] | None = None,
 ) -> InferredLayers:
     """Infer the layer table of two models, as `equiv map` does; arguments as of `compare`.

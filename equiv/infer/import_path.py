@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from equiv.core.batch_spec import BatchTree, flatten_batch, nest_batch
 from equiv.errors import EquivError, error_summary, user_code_location
 
 
@@ -108,8 +109,10 @@ def _check_not_shadowed(given: str, where: ImportPath) -> None:
         )
 
 
-def read_batch_specs(given: str) -> dict[str, str]:
-    """Call a function that returns a batch, an array or a dictionary of arrays, and describe its entries for a case.
+def read_batch_specs(given: str) -> dict[str, BatchTree]:
+    """Call a function that returns a batch, and describe its entries for a case.
+
+    A batch is an array, or a dictionary of inputs: arrays, None, dictionaries and tuples.
 
     Raises:
         EquivError: the call raises, or returns something else.
@@ -122,11 +125,15 @@ def read_batch_specs(given: str) -> dict[str, str]:
             f"{given}: calling it raised {error_summary(error)}.", fix=f"Fix {user_code_location(error, given)}."
         ) from error
     entries = returned if isinstance(returned, Mapping) else {"x": returned}
-    wrong = [name for name, array in entries.items() if not hasattr(array, "shape") or not hasattr(array, "dtype")]
-    if wrong or not entries:
-        got = f"{wrong[0]!r} is {describe_object(entries[wrong[0]])}" if wrong else "it is empty"
-        raise EquivError(f"{given}: {got}.", fix="Return an array, or a dictionary of names to arrays.")
-    return {str(name): _batch_spec_text(given, str(name), array) for name, array in entries.items()}
+    named = {str(name): one for name, one in entries.items()}
+    arrays = flatten_batch(named)
+    wrong = [name for name, array in arrays.items() if not hasattr(array, "shape") or not hasattr(array, "dtype")]
+    if returned is None or wrong or not arrays:
+        name, what = (repr(wrong[0]), arrays[wrong[0]]) if wrong else ("the batch", returned)
+        raise EquivError(
+            f"{given}: {name} is {describe_object(what)}.", fix="Return an array, or a dictionary of names to arrays."
+        )
+    return nest_batch(named, lambda name: _batch_spec_text(given, name, arrays[name]))
 
 
 def _batch_spec_text(given: str, name: str, array: Any) -> str:

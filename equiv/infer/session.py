@@ -8,8 +8,10 @@ from equiv.backends.base import Port, PortSpec
 from equiv.backends.build import build_unmapped, port_spec
 from equiv.backends.leaf_table import map_port
 from equiv.backends.registry import load_library
+from equiv.core.batch_spec import BatchTree
 from equiv.core.case import Case
 from equiv.core.leaves import LeafTable, NativeKey
+from equiv.core.method_call import Methods
 from equiv.errors import CaseError, PortError
 from equiv.infer.builders import LocatedBuilder, port_names
 from equiv.infer.matching.proposal import Proposal, UnpairedLeaf
@@ -53,8 +55,8 @@ class InferredLayers:
 
 def infer_layers(
     builders: tuple[LocatedBuilder, LocatedBuilder],
-    batch: Mapping[str, str],
-    methods: Mapping[str, tuple[str, ...]] | None = None,
+    batch: Mapping[str, BatchTree],
+    methods: Methods | None = None,
     names: tuple[str, str] | None = None,
 ) -> InferredLayers:
     """Infer the layer table of two builders.
@@ -62,7 +64,7 @@ def infer_layers(
     Args:
         builders: of the reference and of the candidate.
         batch: entry to `"dtype[shape]"`.
-        methods: public method to batch entries; None: `__call__` with every entry but labels.
+        methods: see `equiv.core.case.Case`.
         names: of the ports; None: see `equiv.infer.builders.port_names`.
 
     Raises:
@@ -130,11 +132,10 @@ def _uncovered_parts(ports: tuple[Port, Port], rows: Sequence[InferredRow], prop
 
 def _describe_calls(request: PortSpec) -> str:
     """The calls that were traced: an error in a builder may be caused by the batch."""
-    calls = []
-    for method, names in request.methods.items():
-        given = [f"{name} {one.dtype}{list(one.shape)}" for name, one in request.batch.items() if name in names]
-        calls.append(f"{method}({', '.join(given)})")
-    return " and ".join(calls)
+    calls = [f"{method}({', '.join(call.texts)})" for method, call in request.methods.items()]
+    inputs = [name for call in request.methods.values() for name in call.inputs]
+    given = [f"{name} {one.dtype}{list(one.shape)}" for name, one in request.batch.items() if name in inputs]
+    return f"{' and '.join(calls)} with {', '.join(given)}"
 
 
 def _build_port(name: str, located: LocatedBuilder, request: PortSpec) -> Port:

@@ -105,7 +105,7 @@ def flatten_outputs(program: ProgramName, tree: Any) -> dict[OutputName, Any]:
 @lru_cache(maxsize=32)
 def trace_forward(tracer: Tracer, program: ProgramName) -> Program:
     """Trace one public method in one mode: its outputs, and every leaf after the call. Cached."""
-    names, training = tracer.request.methods[program.method], program.kind == "train"
+    names, training = tracer.request.methods[program.method].inputs, program.kind == "train"
 
     def run(inputs: NamedInputs) -> NamedOutputs:
         native = tracer.native(inputs)
@@ -156,7 +156,7 @@ def differentiated_loss(tracer: Tracer, program: ProgramName) -> DifferentiatedL
         program: its name: an `eval gradient`, or one of the last of the port's modes.
     """
     method, forward = program.method, gradient_call(tracer, program)
-    names = tracer.request.methods[method]
+    names = tracer.request.methods[method].inputs
     first = method == next(iter(tracer.request.methods))
     floats = tuple(batch_input(name) for name in names if is_inexact(tracer.request.batch[name]))
     cotangents = {} if first else _cotangent_specs(tracer, forward)

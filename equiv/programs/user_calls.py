@@ -128,7 +128,7 @@ def _lower(function: Runnable, structs: Sequence[Any]) -> tuple[Any, Any]:
 
 def _lower_forward(traced: TracedPort, name: ProgramName) -> UserCall:
     tracer, port, table = traced.tracer, traced.port, traced.table
-    entries, training = tracer.request.methods[name.method], name.kind == "train"
+    entries, training = tracer.request.methods[name.method].inputs, name.kind == "train"
     keys = _native_keys(traced)
     returned: list[OutputName] = []
     changed: list[Any] = []

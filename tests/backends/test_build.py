@@ -13,8 +13,10 @@ import pytest
 from flax import nnx
 
 from equiv.backends import registry
-from equiv.backends.base import PortSpec, bind_arguments, check_leaves, mode_arguments, pytree_path
+from equiv.backends.base import PortSpec, bind_arguments, check_leaves, pytree_path
+from equiv.backends.calls import call_arguments, has_free_mode
 from equiv.core.leaves import NativeKey
+from equiv.core.method_call import call_of
 from equiv.errors import CaseError, NotRun, PortError
 
 EVERY = ("haiku", "linen", "nnx")
@@ -23,7 +25,7 @@ BATCH = {"x": jax.ShapeDtypeStruct((5, 3), "float32"), "labels": jax.ShapeDtypeS
 
 
 def request_for(*methods):
-    methods = dict.fromkeys(methods or ("__call__",), ("x",))
+    methods = dict.fromkeys(methods or ("__call__",), call_of("x"))
     return PortSpec(methods, BATCH, lambda outputs, _: (outputs**2).mean(), lambda: optax.sgd(0.1))
 
 
@@ -316,8 +318,9 @@ def test_state_that_a_call_loses_is_an_error_too():
     ids=["training", "is_training", "train", "deterministic", "two", "none"],
 )
 def test_mode_arguments_are_those_that_the_call_has(function, in_train, in_eval):
-    assert mode_arguments(function, True) == in_train
-    assert mode_arguments(function, False) == in_eval
+    assert call_arguments(function, call_of("x"), (0,), True) == ((0,), in_train)
+    assert call_arguments(function, call_of("x"), (0,), False) == ((0,), in_eval)
+    assert has_free_mode(function, call_of("x")) == bool(in_train)
 
 
 class Switching(nn.Module):

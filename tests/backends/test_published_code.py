@@ -13,11 +13,12 @@ import equiv
 from equiv.backends import registry
 from equiv.backends.base import PortSpec
 from equiv.core.leaves import NativeKey
+from equiv.core.method_call import call_of
 from equiv.errors import PortError
 
 BATCH = {"x": "float32[2,4]"}
 SPEC = PortSpec(
-    {"__call__": ("x",)},
+    {"__call__": call_of("x")},
     {"x": jax.ShapeDtypeStruct((2, 4), "float32")},
     lambda outputs, _: (outputs**2).mean(),
     lambda: optax.sgd(0.1),

@@ -31,11 +31,11 @@ def outcomes(built, request, batches, variables):
     }  # eager initialisation, as in the guides
     first = {name: jnp.asarray(array[0]) for name, array in batches.items()}
     found = {}
-    for method, names in request.methods.items():
+    for method, call in request.methods.items():
         apply = jax.jit(lambda leaves, *inputs, method=method: port.apply(leaves, method, inputs, False, KEY)[0])
-        found[method] = apply(native, *(first[name] for name in names))
+        found[method] = apply(native, *(first[name] for name in call.inputs))
 
-    method, names = next(iter(request.methods.items()))
+    method, names = request.first_method
 
     def loss(params, rest):
         leaves = {key: {**params, **rest}[key] for key in port.leaves}

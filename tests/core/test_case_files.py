@@ -192,7 +192,7 @@ def test_two_cases_of_one_name_are_both_kept(tmp_path):
         (GOOD.replace('"float32[2]"', "(2,)"), r"the case's batch is \{'x': \(2,\)\}, wanted names to text"),
         (
             GOOD.replace("layers=()", 'layers=(), methods={"encode": ("x")}'),
-            r"the case's methods is \{'encode': 'x'\}, wanted method names to tuples of batch entries.*with the comma",
+            r"the case's methods is \{'encode': 'x'\}, wanted calls: .* or method names to tuples.*with the comma",
         ),
         (GOOD.replace("layers=()", "layers=(), steps=0"), r"the case's steps is 0, wanted a whole number from 1 on"),
         (GOOD.replace("layers=()", "layers=(), steps=True"), r"the case's steps is True, wanted a whole number"),

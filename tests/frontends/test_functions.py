@@ -230,7 +230,7 @@ def test_a_missing_library_is_named_as_such():
         (lambda: equiv.compare(linen, nnx, batch=BATCH, budget_factor=float("inf")), "budget_factor is inf, wanted"),
         (lambda: equiv.compare(linen, nnx, batch=BATCH, loss=3), "loss is 3, wanted a function"),
         (lambda: equiv.infer_layers(linen, nnx, batch=None), "batch is None, wanted names to text"),
-        (lambda: equiv.infer_layers(linen, nnx, batch=BATCH, methods="x"), "methods is 'x', wanted method names"),
+        (lambda: equiv.infer_layers(linen, nnx, batch=BATCH, methods="x"), "methods is 'x', wanted calls"),
         (lambda: equiv.run(None), "paths is None, wanted a path"),
         (lambda: equiv.freeze(None, "x"), "path is None, wanted a path"),
         (lambda: equiv.run("cases/counter.py", against=3), "against is 3, wanted a path"),

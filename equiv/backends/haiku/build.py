@@ -17,12 +17,13 @@ from equiv.backends.base import (
     UserProgram,
     check_leaves,
     functional_training,
-    mode_arguments,
     unpack_builder_result,
 )
+from equiv.backends.calls import call_arguments, has_free_mode
 from equiv.backends.haiku.library import LIBRARY
 from equiv.backends.user_programs import forward_and_gradients, functional_step
 from equiv.core.leaves import NativeKey
+from equiv.core.method_call import MethodCall
 from equiv.errors import CaseError
 
 NAME = LIBRARY.name
@@ -43,9 +44,10 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     calls, apply, init_training, step = _haiku_functions(built, spec)
 
     def init(key: Any) -> Leaves:
-        arguments = [jax.numpy.ones(struct.shape, struct.dtype) for struct in _first_inputs(spec)]
+        arrays = [jax.numpy.ones(struct.shape, struct.dtype) for struct in _first_inputs(spec)]
         # hk.BatchNorm creates its state only in train mode (guide: Handling State).
-        variables = built.model.init(key, *arguments, **mode_arguments(calls.init, True))
+        arguments, keywords = call_arguments(calls.init, _initial_call(calls, spec), arrays, True, (key,))
+        variables = built.model.init(*arguments, **keywords)
         return _haiku_leaves(
             dict(zip(("params", "state"), variables if calls.stateful else (variables, {}), strict=True))
         )
@@ -56,7 +58,7 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         call = partial(calls, next(iter(spec.methods)))
         return (
             *forward_and_gradients(call, _haiku_trees(native), spec, batch, key),
-            functional_step(spec.port, rebuilt, init_training, step, native, batch, key),
+            functional_step(spec, rebuilt, init_training, step, native, batch, key),
         )
 
     abstract = jax.eval_shape(init, jax.random.key(0))
@@ -65,7 +67,7 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         library=NAME,
         leaves=abstract,
         collections={key: key.collection for key in abstract},
-        has_modes=any(mode_arguments(function, True) for function in calls.functions.values()),
+        has_modes=any(calls.has_free_mode(method) for method in spec.methods),
         apply=apply,
         init_training=init_training,
         step=step,
@@ -95,20 +97,51 @@ def _haiku_functions(
 class _ApplyFunctions:
     """The apply functions of a transformed function, by method name."""
 
-    def __init__(self, functions: dict[str, Callable[..., Any]], init: Callable[..., Any], stateful: bool) -> None:
-        self.functions, self.init, self.stateful = functions, init, stateful
+    def __init__(
+        self,
+        functions: dict[str, Callable[..., Any]],
+        init: Callable[..., Any],
+        stateful: bool,
+        methods: Mapping[str, MethodCall],
+    ) -> None:
+        self.functions, self.init, self.stateful, self.methods = functions, init, stateful, methods
 
     def __call__(
-        self, method: str, trees: dict[str, Any], arguments: tuple[Any, ...], train: bool, key: Any
+        self, method: str, trees: dict[str, Any], inputs: tuple[Any, ...], train: bool, key: Any
     ) -> tuple[Any, dict[str, Any]]:
         """Call one method: its outputs, and the updated trees."""
         function = self.functions[method]
-        modes = mode_arguments(function, train)
-        rng = (key,) if "rng" in inspect.signature(function).parameters else ()
+        before = (
+            trees["params"],
+            *((trees["state"],) if self.stateful else ()),
+            *((key,) if _takes_key(function) else ()),
+        )
+        positional, keywords = call_arguments(function, self.methods[method], inputs, train, before)
+        returned = function(*positional, **keywords)
         if not self.stateful:
-            return function(trees["params"], *rng, *arguments, **modes), trees
-        outputs, state = function(trees["params"], trees["state"], *rng, *arguments, **modes)
+            return returned, trees
+        outputs, state = returned
         return outputs, {**trees, "state": state}
+
+    def has_free_mode(self, method: str) -> bool:
+        """Whether a method has an argument for its mode that the case leaves open."""
+        function = self.functions[method]
+        return has_free_mode(function, self.methods[method], 1 + self.stateful + _takes_key(function))
+
+
+def _takes_key(function: Callable[..., Any]) -> bool:
+    return "rng" in inspect.signature(function).parameters
+
+
+def _initial_call(calls: _ApplyFunctions, spec: PortSpec) -> MethodCall:
+    """The call that initialises: the first method's, with those constants alone that `init` takes too.
+
+    The function that `hk.multi_transform` initialises with is written apart from its methods.
+    """
+    call, parameters = next(iter(spec.methods.values())), inspect.signature(calls.init).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return call
+    return replace(call, keywords={name: one for name, one in call.keywords.items() if name in parameters})
 
 
 def _apply_functions(model: Any, spec: PortSpec) -> _ApplyFunctions:
@@ -126,11 +159,11 @@ def _apply_functions(model: Any, spec: PortSpec) -> _ApplyFunctions:
             fix="Return the missing ones from hk.multi_transform, in the order of the case's methods.",
         )
     stateful = isinstance(model, hk.TransformedWithState | hk.MultiTransformedWithState)
-    return _ApplyFunctions(functions, model.init, stateful)
+    return _ApplyFunctions(functions, model.init, stateful, spec.methods)
 
 
 def _first_inputs(spec: PortSpec) -> list[jax.ShapeDtypeStruct]:
-    return [spec.batch[name] for name in next(iter(spec.methods.values()))]
+    return [spec.batch[name] for name in spec.first_method[1]]
 
 
 def _haiku_leaves(trees: dict[str, Any]) -> Leaves:

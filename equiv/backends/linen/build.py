@@ -17,9 +17,9 @@ from equiv.backends.base import (
     UserProgram,
     check_leaves,
     functional_training,
-    mode_arguments,
     unpack_builder_result,
 )
+from equiv.backends.calls import call_arguments, has_free_mode
 from equiv.backends.linen.library import LIBRARY
 from equiv.backends.linen.variables import linen_leaves, linen_trees
 from equiv.backends.user_programs import forward_and_gradients, functional_step
@@ -43,13 +43,13 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     spec = spec if spec.port else replace(spec, port=NAME)
     built = unpack_builder_result(spec.port, builder(), (nn.Module,), EXPECTED_MODULE)
     methods = {method: _linen_method(spec.port, built.model, method) for method in spec.methods}
-    modes = any(mode_arguments(function, True) for function in methods.values())
+    modes = any(has_free_mode(function, spec.methods[method]) for method, function in methods.items())
 
     def init_variables(key: Any) -> dict[str, Any]:
-        method, names = next(iter(spec.methods.items()))
-        arguments = [jax.numpy.ones(spec.batch[name].shape, spec.batch[name].dtype) for name in names]
+        method, _ = spec.first_method
+        arguments, keywords = call_arguments(methods[method], spec.methods[method], _first_inputs(spec), False)
         keys = {"params": key, "dropout": jax.random.fold_in(key, 1)}
-        made = built.model.init(keys, *arguments, method=method, **mode_arguments(methods[method], False))
+        made = built.model.init(keys, *arguments, method=method, **keywords)
         return {name: tree for name, tree in made.items() if name not in (SOWN, *sown)}
 
     sown: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         call = partial(call, next(iter(spec.methods)))
         return (
             *forward_and_gradients(call, trees(native), spec, batch, key),
-            functional_step(spec.port, rebuilt, init_training, step, native, batch, key),
+            functional_step(spec, rebuilt, init_training, step, native, batch, key),
         )
 
     return Port(
@@ -85,6 +85,12 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     )
 
 
+def _first_inputs(spec: PortSpec) -> list[Any]:
+    """Ones for the inputs of the first method."""
+    structs = (spec.batch[name] for name in spec.first_method[1])
+    return [jax.numpy.ones(struct.shape, struct.dtype) for struct in structs]
+
+
 def _sown_collections(
     model: nn.Module, spec: PortSpec, methods: Mapping[str, Callable[..., Any]], shapes: Mapping[str, Any]
 ) -> tuple[str, ...]:
@@ -92,12 +98,12 @@ def _sown_collections(
     tuples = [name for name, tree in shapes.items() if name != "params" and _holds_tuples(tree)]
     if not tuples:
         return ()
-    method, names = next(iter(spec.methods.items()))
+    method, _ = spec.first_method
 
     def call(variables: Any, key: Any) -> Any:
-        arguments = [jax.numpy.ones(spec.batch[name].shape, spec.batch[name].dtype) for name in names]
-        streams, modes = {"params": key, "dropout": key}, mode_arguments(methods[method], True)
-        return model.apply(variables, *arguments, method=method, mutable=tuples, rngs=streams, **modes)[1]
+        arguments, keywords = call_arguments(methods[method], spec.methods[method], _first_inputs(spec), True)
+        streams = {"params": key, "dropout": key}
+        return model.apply(variables, *arguments, method=method, mutable=tuples, rngs=streams, **keywords)[1]
 
     after = jax.eval_shape(call, shapes, jax.random.key(0))
     return tuple(name for name in tuples if jax.tree.structure(after[name]) != jax.tree.structure(shapes[name]))
@@ -116,12 +122,13 @@ def _linen_functions(
     methods = {method: _linen_method(spec.port, built.model, method) for method in spec.methods}
 
     def call(
-        method: str, trees: dict[str, Any], arguments: tuple[Any, ...], train: bool, key: Any
+        method: str, trees: dict[str, Any], inputs: tuple[Any, ...], train: bool, key: Any
     ) -> tuple[Any, dict[str, Any]]:
+        arguments, keywords = call_arguments(methods[method], spec.methods[method], inputs, train)
+
         def with_streams(streams: dict[str, Any]) -> tuple[Any, Any]:
             # Every collection is mutable in eval mode too, so that a change of state there is detected.
-            modes = mode_arguments(methods[method], train)
-            return built.model.apply(trees, *arguments, method=method, mutable=collections, rngs=streams, **modes)
+            return built.model.apply(trees, *arguments, method=method, mutable=collections, rngs=streams, **keywords)
 
         try:
             outputs, changed = with_streams({"dropout": key})

@@ -19,8 +19,8 @@ from equiv.backends.base import (
     UserProgram,
     bind_arguments,
     check_leaves,
-    mode_arguments,
 )
+from equiv.backends.calls import call_arguments, has_free_mode
 from equiv.backends.nnx.library import LIBRARY
 from equiv.backends.nnx.variables import Constants, NnxModel, build_module, plain_variables, split_model
 from equiv.backends.user_programs import (
@@ -32,6 +32,8 @@ from equiv.backends.user_programs import (
     positional_call,
     time_nnx_parts,
 )
+from equiv.core.batch_spec import flatten_batch
+from equiv.core.method_call import MethodCall
 from equiv.errors import CaseError
 
 NAME = LIBRARY.name
@@ -52,8 +54,8 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
         def call(constants: Constants) -> tuple[nnx.Module, Any]:
             module = model.merge(native, constants)
-            _set_mode(module, train)
-            return module, _call(module, method, arguments, train, key)
+            _set_mode(module, spec.methods[method].in_train_mode(train))
+            return module, _call(module, method, spec.methods[method], arguments, train, key)
 
         module, outputs = model.run(call)
         after = model.read(module)
@@ -69,10 +71,13 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         library=NAME,
         leaves=model.leaves,
         collections={key: key.collection for key in model.leaves},
-        has_modes=any(mode_arguments(function, True) for function in methods.values())
-        or any(
-            hasattr(node, "deterministic") or hasattr(node, "use_running_average")
-            for _, node in nnx.iter_modules(abstract)
+        has_modes=any(has_free_mode(function, spec.methods[method]) for method, function in methods.items())
+        or (
+            any(call.mode is None for call in spec.methods.values())
+            and any(
+                hasattr(node, "deterministic") or hasattr(node, "use_running_average")
+                for _, node in nnx.iter_modules(abstract)
+            )
         ),
         apply=apply,
         init_training=init_training,
@@ -95,10 +100,11 @@ def _method(port: str, model: nnx.Module, method: str) -> Callable[..., Any]:
     return getattr(model, method)
 
 
-def _call(module: nnx.Module, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> Any:
+def _call(module: nnx.Module, method: str, call: MethodCall, inputs: tuple[Any, ...], train: bool, key: Any) -> Any:
     """Call a method of a module that is in this mode, which the method may also be given as an argument."""
     function = getattr(module, method)
-    return function(*arguments, **mode_arguments(function, train), **_streams(function, key))
+    arguments, keywords = call_arguments(function, call, inputs, train)
+    return function(*arguments, **{**_streams(function, key), **keywords})
 
 
 def _streams(function: Callable[..., Any], key: Any) -> dict[str, nnx.Rngs]:
@@ -111,13 +117,15 @@ def _nnx_training(
     spec: PortSpec, built: BuilderResult, model: NnxModel
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     train_step, create = built.train_step, built.create
+    trained_in = True
     if train_step is None:
         train_step, create = _default_train_step(spec)
+        trained_in = spec.methods[spec.first_method[0]].in_train_mode(True)
 
     @plain_variables()
     def init_training(native: Leaves, key: Any) -> Any:
         module = model.merge(native, model.constants())
-        _set_mode(module, True)
+        _set_mode(module, trained_in)
         created = (
             create(**bind_arguments(spec.port, create, {"model": module, "key": key}, "create")) if create else None
         )
@@ -128,13 +136,13 @@ def _nnx_training(
     @plain_variables()
     def step(carry: Any, batch: Mapping[str, Any], key: Any) -> tuple[Any, Any]:
         if hasattr(carry, "apply_gradients"):
-            available = {"batch": dict(batch), **batch, "key": key, "state": carry, "train_state": carry}
+            available = {**spec.step_arguments(batch), "key": key, "state": carry, "train_state": carry}
             result = train_step(**bind_arguments(spec.port, train_step, available))
             return (result[0], result[1:]) if isinstance(result, tuple) else (result, ())
 
         def call(constants: Constants) -> tuple[nnx.Module, tuple[Any, Any]]:
             module, optimizer = model.merge_carry(carry, constants)
-            available = {"batch": dict(batch), **batch, "key": key, "model": module, "optimizer": optimizer}
+            available = {**spec.step_arguments(batch), "key": key, "model": module, "optimizer": optimizer}
             outputs = train_step(**bind_arguments(spec.port, train_step, available))
             return module, (optimizer, outputs)
 
@@ -145,15 +153,18 @@ def _nnx_training(
 
 
 def _default_train_step(spec: PortSpec) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    method, names = next(iter(spec.methods.items()))
+    method, names = spec.first_method
+    call = spec.methods[method]
 
     def create(model: nnx.Module) -> nnx.Optimizer:
         return nnx.Optimizer(model, spec.optimizer(), wrt=nnx.Param)
 
     @nnx.jit
     def train_step(model: nnx.Module, optimizer: nnx.Optimizer, batch: dict[str, Any], key: Any) -> Any:
+        flat = flatten_batch(batch)
+
         def loss_of(model: nnx.Module) -> Any:
-            return spec.loss(_call(model, method, tuple(batch[name] for name in names), True, key), batch)
+            return spec.loss(_call(model, method, call, tuple(flat[name] for name in names), True, key), flat)
 
         loss, gradients = nnx.value_and_grad(loss_of, graph=True)(model)
         optimizer.update(model, gradients)
@@ -183,10 +194,11 @@ def _nnx_programs(
     train_step, create = built.train_step, built.create
     if train_step is None:
         train_step, create = _default_train_step(spec)
-    method, names = next(iter(spec.methods.items()))
+    method, names = spec.first_method
+    call = spec.methods[method]
 
     def forward(model: nnx.Module, *inputs: Any) -> Any:
-        return _call(model, method, inputs, True, key)
+        return _call(model, method, call, inputs, True, key)
 
     def gradients(model: nnx.Module, batch: Mapping[str, Any]) -> Any:
         def loss_of(model: nnx.Module) -> Any:
@@ -195,13 +207,14 @@ def _nnx_programs(
         return nnx.value_and_grad(loss_of, graph=True)(model)
 
     model = split.merge(native, split.constants())
-    _set_mode(model, True)
+    _set_mode(model, call.in_train_mode(True))
     created = create(**bind_arguments(spec.port, create, {"model": model, "key": key}, "create")) if create else None
-    named = {"batch": dict(batch), **batch, "key": key, "model": model, "optimizer": created}
+    named = {**spec.step_arguments(batch), "key": key, "model": model, "optimizer": created}
     programs = (
         *_nnx_and_functional("forward", forward, ((model, *(batch[name] for name in names)), {})),
         *_nnx_and_functional("gradients", gradients, ((model, dict(batch)), {})),
     )
+    _set_mode(model, built.train_step is not None or call.in_train_mode(True))
     if hasattr(created, "apply_gradients"):
         arguments = bind_arguments(spec.port, train_step, {**named, "state": created, "train_state": created})
         carried = [name for name in arguments if arguments[name] is created]

@@ -11,6 +11,7 @@ from equiv.comparison.frozen.edges import restore_edges
 from equiv.comparison.observation import PortOutputs, RoundingNoise, Sample
 from equiv.comparison.proofs import ProverSide
 from equiv.comparison.state import CaseState, Reference, ReportStage
+from equiv.core.batch_spec import batch_texts
 from equiv.core.case_files import LoadedCase
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafTable, MappedLeaf
@@ -96,7 +97,7 @@ def restore_reference(frozen: FrozenReference) -> Reference:
 
 def _check_batch_and_steps(loaded: LoadedCase, frozen: FrozenReference) -> None:
     """Refuse a case whose batch or number of steps differ from the bundle's, for which its probes were made."""
-    now = (dict(loaded.case.batch), loaded.case.steps)
+    now = (batch_texts(loaded.case.batch), loaded.case.steps)
     for what, before, given in zip(("batch", "steps"), (frozen.batch, frozen.steps), now, strict=True):
         if before != given:
             raise CaseError(

@@ -16,6 +16,7 @@ from equiv.comparison.observation import Sample
 from equiv.comparison.proofs import prover_side
 from equiv.comparison.stages import open_case, run_reference, start_compiling, trace_ports, try_probes
 from equiv.comparison.state import CaseState, ReportStage, advance
+from equiv.core.batch_spec import batch_texts
 from equiv.core.case_files import LoadedCase
 from equiv.core.leaves import MappedLeaf
 from equiv.programs.probes import Probe
@@ -62,7 +63,7 @@ def _make_bundle(name: str, state: CaseState) -> FrozenReference:
         prover=fingerprint(),
         has_modes=state.built_case.has_modes,
         steps=case.steps,
-        batch=dict(case.batch),
+        batch=batch_texts(case.batch),
         leaves=tuple(map(_freeze_leaf, traced.table.leaves)),
         random=observed.random,
         native_paths=tuple(observed.native_paths.items()),

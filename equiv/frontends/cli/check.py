@@ -12,7 +12,7 @@ from equiv.frontends.cli.base import echo, open_console, run_and_exit, show_stat
 from equiv.frontends.cli.inferred_case import (
     BuilderArguments,
     builder_arguments,
-    parse_methods,
+    check_methods,
     read_batch,
 )
 from equiv.report.terminal.run import print_run
@@ -43,7 +43,7 @@ def _check_builders(given: BuilderArguments, as_json: bool, reports: Path | None
     with show_status() as progress:
         from equiv.frontends.functions import compare_inferred
 
-        case = Case("", {}, read_batch(given), (), methods=parse_methods(given.methods))
+        case = Case("", {}, read_batch(given), (), methods=check_methods(given.methods))
         result, found = compare_inferred(given.left, given.right, case, progress=progress)
     if reports is not None:
         write_file(reports / "results.json", encode_results(result), "Give another folder with --reports.")

@@ -1,6 +1,5 @@
 """What `equiv map`, `check` and `new` share: the two builders, the batch, and the inferred map between them."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from equiv.core.batch_spec import BatchTree
 from equiv.core.files import write_file
+from equiv.core.method_call import read_calls
 from equiv.errors import EquivError
 
 if TYPE_CHECKING:
     from equiv.infer.session import InferredLayers
-
-
-METHOD_PATTERN = re.compile(r"(?P<name>\w+)\((?P<entries>[\w\s,]*)\)")
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,9 @@ def builder_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
             "--method",
             "methods",
             multiple=True,
-            metavar="NAME(ENTRY, ...)",
-            help="Compare a public method, called with these batch entries.  [default: __call__ with all]",
+            metavar="CALL",
+            help="Compare a public method, called with these inputs and constants: 'encode(x)', "
+            "'__call__(x, train=True, cache=None)'.  [default: __call__ with all inputs]",
         ),
         click.option("--batch", metavar="PLACE", help="Call this function for the batch, instead of --input."),
         click.option(
@@ -84,19 +83,14 @@ def parse_inputs(inputs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def parse_methods(given: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
-    """Parse public methods, name to batch entries.
+def check_methods(given: Sequence[str]) -> tuple[str, ...] | None:
+    """Check that the calls of public methods can be read; None where none is given.
 
     Raises:
-        EquivError: a method that cannot be read.
+        CaseError: one cannot.
     """
-    found = {}
-    for text in given:
-        match = METHOD_PATTERN.fullmatch(text.strip())
-        if match is None:
-            raise EquivError(f"--method {text!r}: cannot be read.", fix="Write its batch entries: 'encode(x)'.")
-        found[match["name"]] = tuple(name.strip() for name in match["entries"].split(",") if name.strip())
-    return found or None
+    read_calls(given, "--method")
+    return tuple(given) or None
 
 
 def infer_map(given: BuilderArguments, progress: Callable[[str], None]) -> "InferredLayers":
@@ -108,10 +102,10 @@ def infer_map(given: BuilderArguments, progress: Callable[[str], None]) -> "Infe
     from equiv.frontends.functions import infer_layers
 
     progress("reading both ports")
-    return infer_layers(given.left, given.right, batch=read_batch(given), methods=parse_methods(given.methods))
+    return infer_layers(given.left, given.right, batch=read_batch(given), methods=check_methods(given.methods))
 
 
-def read_batch(given: BuilderArguments) -> dict[str, str]:
+def read_batch(given: BuilderArguments) -> dict[str, BatchTree]:
     """Read the entries of the batch, name to spec.
 
     Raises:
@@ -121,7 +115,7 @@ def read_batch(given: BuilderArguments) -> dict[str, str]:
 
     if given.batch and given.inputs:
         raise EquivError(f"--batch {given.batch} and --input {given.inputs[0]!r} are both given.", fix="Leave one out.")
-    return read_batch_specs(given.batch) if given.batch else parse_inputs(given.inputs)
+    return read_batch_specs(given.batch) if given.batch else dict[str, BatchTree](parse_inputs(given.inputs))
 
 
 def write_case(found: "InferredLayers", path: Path) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from equiv.core.batch_spec import BatchTree
 from equiv.core.case import Builder, Case, KnownDifference, Layer
 from equiv.core.case_files import LoadedCase, check_fields
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.grades import EQUAL_GRADES, Verdict
 from equiv.core.headline import severity
 from equiv.core.join_runs import single_case_run
+from equiv.core.method_call import Methods
 from equiv.core.results import CaseResult, CheckResult, RunResult
 from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError, NotRun
@@ -71,10 +73,10 @@ class Checker:
         left: Builder,
         right: Builder,
         *,
-        batch: Mapping[str, str],
+        batch: Mapping[str, BatchTree],
         layers: Sequence[Layer] | None = None,
         loss: Callable[[Any, Mapping[str, Any]], Any] | None = None,
-        methods: Mapping[str, tuple[str, ...]] | None = None,
+        methods: Methods | None = None,
         optimizer: Callable[[], Any] | None = None,
         known_differences: Sequence[KnownDifference] = (),
         steps: int = 5,
@@ -91,7 +93,7 @@ class Checker:
                 `steps` and `budget_factor`.
             layers: one row per layer, one keyword per port; None: they are inferred.
             loss: `(outputs, batch)` to a scalar.
-            methods: public method to batch entries.
+            methods: calls of public methods.
             optimizer: returns an optax transformation.
             known_differences: formulas for leaves that differ by design.
             steps: number of train steps.

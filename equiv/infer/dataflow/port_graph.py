@@ -119,9 +119,9 @@ def _trace_forward(port: Port, request: PortSpec, train: bool) -> Program:
 
     def run(given: NamedInputs) -> NamedOutputs:
         found: dict[OutputName, Any] = {}
-        for method, entries in request.methods.items():
+        for method, call in request.methods.items():
             native = {key: given[_input_name(port, key)] for key in port.leaves}
-            arguments = tuple(given[batch_input(name)] for name in entries)
+            arguments = tuple(given[batch_input(name)] for name in call.inputs)
             outputs, after = port.apply(native, method, arguments, train, given[KEY])
             program = ProgramName(mode, method)
             found |= flatten_outputs(program, outputs)

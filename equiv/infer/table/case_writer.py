@@ -8,7 +8,9 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from equiv.core.batch_spec import BatchTree
 from equiv.core.layouts import Chain
+from equiv.core.method_call import Methods
 from equiv.infer.builders import LocatedBuilder
 from equiv.infer.table.rows import InferredRow
 
@@ -24,7 +26,7 @@ class CaseDraft:
         names: of the ports, reference first.
         builders: likewise.
         batch: entry to text.
-        methods: public method to batch entries; None: `__call__` with all.
+        methods: see `equiv.core.case.Case`.
         rows: the layer table.
         known_differences: for each layer that has one: function of `equiv.case`, path of the row, and decay.
         missing: pairs and leaves that no row expresses, written as comments for the reader to fix.
@@ -33,8 +35,8 @@ class CaseDraft:
     lesson: str
     names: tuple[str, str]
     builders: tuple[LocatedBuilder, LocatedBuilder]
-    batch: Mapping[str, str]
-    methods: Mapping[str, tuple[str, ...]] | None = None
+    batch: Mapping[str, BatchTree]
+    methods: Methods | None = None
     rows: tuple[InferredRow, ...] = ()
     known_differences: tuple[tuple[str, str, float], ...] = ()
     missing: tuple[str, ...] = ()
@@ -96,9 +98,9 @@ def _row_layouts(row: InferredRow) -> Iterator[Any]:
 def _case_lines(draft: CaseDraft) -> list[str]:
     models = [f'"{name}": {name}' for name in draft.names]
     lines = ["CASE = Case(", '    guide="my own port",', *_dict_lines("models", models, 1)]
-    lines += _dict_lines("batch", [f'"{name}": {_quote_text(spec)}' for name, spec in draft.batch.items()], 1)
+    lines += _dict_lines("batch", [f'"{name}": {_source_of(spec)}' for name, spec in draft.batch.items()], 1)
     if draft.methods:
-        lines += _dict_lines("methods", [f'"{name}": {_tuple_source(some)}' for name, some in draft.methods.items()], 1)
+        lines += _methods_lines(draft.methods)
     lines.append("    layers=(" if draft.rows or draft.missing else "    layers=(),")
     for row in draft.rows:
         lines += _row_lines(row)
@@ -109,6 +111,12 @@ def _case_lines(draft: CaseDraft) -> list[str]:
         debiased = [f'*{function}("{path}", decay={decay})' for function, path, decay in draft.known_differences]
         lines += ["    known_differences=(", *(f"        {one}," for one in debiased), "    ),"]
     return [*lines, ")"]
+
+
+def _methods_lines(methods: Methods) -> list[str]:
+    if isinstance(methods, Mapping):
+        return _dict_lines("methods", [f'"{name}": {_tuple_source(some)}' for name, some in methods.items()], 1)
+    return [f"    methods={_tuple_source(tuple(methods))},"]
 
 
 def _dict_lines(name: str, items: Sequence[str], depth: int) -> list[str]:

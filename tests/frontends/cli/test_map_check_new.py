@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import equiv
 from equiv.errors import EquivError
-from equiv.frontends.cli.inferred_case import parse_inputs, parse_methods
+from equiv.frontends.cli.inferred_case import check_methods, parse_inputs
 from equiv.frontends.cli.main import main
 from equiv.infer.builders import locate_builder
 from equiv.infer.import_path import read_batch_specs
@@ -303,9 +303,12 @@ def test_two_models_of_one_library_are_compared(places, folder):
         ),
         (
             ("--input", "float32[3,5]", "--method", "encode"),
-            "--method 'encode': cannot be read. Write its batch entries:",
+            "--method 'encode': cannot be read: it is no call of a method. Write a call with inputs",
         ),
-        (("--input", "float32[3,5]", "--method", "encode(z)"), "method encode takes batch entry 'z', the batch has x."),
+        (
+            ("--input", "float32[3,5]", "--method", "encode(z)"),
+            "method encode takes 'z', which is no input; the batch has x.",
+        ),
         (
             ("--input", "float32[3,5]", "--batch", "m:f"),
             "--batch m:f and --input 'float32[3,5]' are both given. Leave one",
@@ -323,7 +326,7 @@ def test_an_unusable_batch_is_named_with_its_fix(places, arguments, message):
 def test_batches_are_read_from_text_and_from_functions(folder):
     """The first entry is x; integers of a function are bounded by their largest value."""
     assert parse_inputs(["float32[3,5]", "tokens=int32[3]:9"]) == {"x": "float32[3,5]", "tokens": "int32[3]:9"}
-    assert parse_methods(["encode(x)", "decode(z, mask)"]) == {"encode": ("x",), "decode": ("z", "mask")}
+    assert check_methods(["encode(x)", "decode(z, mask)"]) == ("encode(x)", "decode(z, mask)")
     assert read_batch_specs(str(folder / "inferred_models.py:batch")) == {"x": "float32[3,5]", "labels": "int32[3]:3"}
-    with pytest.raises(EquivError, match=r"'x' is None. Return an array, or a dictionary of names to arrays."):
+    with pytest.raises(EquivError, match=r"the batch is None. Return an array, or a dictionary of names to arrays."):
         read_batch_specs(str(folder / "inferred_models.py:nothing"))
