@@ -64,17 +64,17 @@ class MappedPort:
 
 
 def port_spec(case: Case) -> tuple[PortSpec, Mapping[str, BatchEntry]]:
-    """The port specification of a case, and its batch entries.
+    """The port specification of a case whose batch is resolved, and its batch entries.
 
     Raises:
         CaseError: a batch entry or a method is invalid.
     """
-    entries = parse_batch(case.batch)
+    entries = parse_batch(case.inputs)
     if not entries:
         raise CaseError(
             "the batch is empty: nothing would be compared.", fix='Give it an entry, e.g. "float32[8,784]".'
         )
-    methods = read_methods(case.methods, case.batch)
+    methods = read_methods(case.methods, case.inputs)
     for name, entry in entries.items():
         if (dtype := str(jax.dtypes.canonicalize_dtype(entry.spec.dtype))) != entry.spec.dtype:
             raise CaseError(
@@ -82,11 +82,11 @@ def port_spec(case: Case) -> tuple[PortSpec, Mapping[str, BatchEntry]]:
                 fix=f"Write {dtype}, or set JAX_ENABLE_X64=1.",
             )
     structs = {name: jax.ShapeDtypeStruct(entry.spec.shape, entry.spec.dtype) for name, entry in entries.items()}
-    bounds = {name: entry.bound for name, entry in entries.items() if "int" in entry.spec.dtype}
+    bounds = {name: entry.bound for name, entry in entries.items() if "int" in entry.spec.dtype and entry.bound}
     loss, optimizer = case.loss or _mean_square, case.optimizer or DefaultSgd()
 
     def nest(batch: Mapping[str, Any]) -> dict[str, Any]:
-        return nest_batch(case.batch, batch.__getitem__)
+        return nest_batch(case.inputs, batch.__getitem__)
 
     def loss_of(outputs: Any, batch: Mapping[str, Any]) -> Any:
         return loss(outputs, nest(batch))

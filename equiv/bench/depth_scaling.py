@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from equiv.backends.base import PortSpec
+from equiv.backends.batches import resolve_batch
 from equiv.backends.build import call_user_code, identify_library, port_spec
 from equiv.backends.registry import load_backend
 from equiv.bench import hlo
@@ -52,7 +53,7 @@ def measure_growth(
     """
     if case.depths is None:
         return ()
-    request, entries = port_spec(case)
+    request, entries = port_spec(resolve_batch(case))
     forms: tuple[tuple[DepthForm, Mapping[str, Builder]], ...] = (
         ("unrolled", case.depths.unrolled),
         ("scanned", case.depths.scanned),

@@ -57,7 +57,8 @@ def describe_scope(state: CaseState) -> Scope:
     case, request = state.built_case.case, state.built_case.request
     rewrites = tuple(dict.fromkeys(name for check in state.checks for one in check.findings for name in one.rewrites))
     return Scope(
-        batch=batch_texts(case.batch),
+        batch=batch_texts(case.inputs),
+        kept=tuple(name for name, entry in state.built_case.entries.items() if entry.kept is not None),
         methods={name: call.texts for name, call in request.methods.items()},
         modes=("eval", "train") if state.built_case.has_modes else ("call",),
         steps=case.steps if _trains(state) else 0,

@@ -15,7 +15,7 @@ from equiv.comparison.observation import Outputs, RoundingNoise
 from equiv.comparison.sensitivity.trial_runs import BaseRun, LeafChange, TrialRuns
 from equiv.comparison.stages import open_case, trace_ports
 from equiv.comparison.state import STRUCTURE, CaseState, Stage, advance
-from equiv.core.batch_spec import BatchEntry, parse_batch
+from equiv.core.batch_spec import BatchEntry, flatten_batch, nest_batch, parse_batch
 from equiv.core.case import Case
 from equiv.core.grades import REFUSAL_GRADES
 from equiv.core.results import ProbeTrial
@@ -98,29 +98,33 @@ def _shows_any(state: CaseState, opened: CaseState, changes: Sequence[LeafChange
 
 def longer_batches(case: Case) -> Iterator[tuple[tuple[str, ...], Case]]:
     """Yield cases with one axis of the batch longer, shortest axes first, each with the entries that change."""
-    entries = parse_batch(case.batch)
+    batch = case.inputs
+    entries = parse_batch(batch)
     rank = max((len(entry.spec.shape) for entry in entries.values()), default=0)
     axes = {
         (entry.spec.shape[axis], axis) for axis in range(rank) for entry in entries.values() if _has_axis(entry, axis)
     }
     for size, axis in sorted(axes):
-        batch = dict(case.batch)
-        for name, entry in entries.items():
-            if _has_axis(entry, axis) and entry.spec.shape[axis] == size:
-                batch[name] = _longer_entry(entry.spec.dtype, entry.spec.shape, axis, case.batch[name])
-        changed = tuple(f"{name} to {text}" for name, text in batch.items() if text != case.batch[name])
-        yield changed, replace(case, batch=batch)
+        longer = {
+            name: _longer_entry(entry, axis)
+            for name, entry in entries.items()
+            if _has_axis(entry, axis) and entry.spec.shape[axis] == size
+        }
+        if any(entries[name].kept is not None for name in longer):
+            continue  # of other sizes there are no values
+        before = flatten_batch(batch)
+        changed = nest_batch(batch, lambda name, longer=longer, before=before: longer.get(name, before[name]))
+        yield tuple(f"{name} to {text}" for name, text in longer.items()), replace(case, batch=changed)
 
 
 def _has_axis(entry: BatchEntry, axis: int) -> bool:
     return len(entry.spec.shape) > axis
 
 
-def _longer_entry(dtype: str, shape: Sequence[int], axis: int, before: str) -> str:
+def _longer_entry(entry: BatchEntry, axis: int) -> str:
     """Give a batch entry with axis size n changed to 2 n + 1, so that no two axes share a length by accident."""
-    sizes = [2 * size + 1 if index == axis else size for index, size in enumerate(shape)]
-    bound = before.strip().partition("]")[2]
-    return f"{dtype}[{','.join(map(str, sizes))}]{bound}"
+    sizes = tuple(2 * size + 1 if index == axis else size for index, size in enumerate(entry.spec.shape))
+    return str(replace(entry, spec=replace(entry.spec, shape=sizes)))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The batch of a case: `"float32[8,784]"` parsed to shape, dtype and bound; entries nested as the model takes them."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,19 +27,46 @@ SHORT_DTYPES = {
 }
 """The names of dtypes as jax prints them (jax 0.10.2, `jax._src.dtypes.short_dtype_name`), and those of numpy."""
 
-BatchTree = str | None | Mapping[str, Any] | Sequence[Any]
-"""One input: the text of an array, None, or a dict, tuple or list of inputs."""
+BatchTree = Any
+"""One input: the text of an array; an array, or a function that returns an input, whose values are kept; None; or a
+dict, tuple or list of inputs."""
+
+Batch = Mapping[str, BatchTree] | Callable[[], Any]
+"""Inputs by name, or a function that returns arrays by name, or the only one."""
+
+
+@dataclass(frozen=True, eq=False)
+class KeptValues:
+    """An array of a batch that has the same values in every probe and train step.
+
+    Attributes:
+        values: any shape; a dtype of `DTYPES`.
+        source: import path of the function that gives the whole batch; empty: it is given by itself.
+    """
+
+    values: np.ndarray
+    source: str = ""
+
+    def __repr__(self) -> str:
+        return f"{self.values.dtype}[{','.join(map(str, self.values.shape))}]"
 
 
 @dataclass(frozen=True)
 class BatchEntry:
-    """One array of a batch: its shape and dtype, and for integers the exclusive upper bound of its values."""
+    """One array of a batch.
+
+    Attributes:
+        spec: its shape and dtype.
+        bound: for integers the exclusive upper bound of its values, none of which is negative; 0: some are.
+        kept: its values in every probe; None: random ones.
+    """
 
     spec: LeafSpec
     bound: int
+    kept: np.ndarray | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
-        bound = f":{self.bound}" if self.spec.dtype in INTEGER_DTYPES else ""
+        bound = f":{self.bound}" if self.spec.dtype in INTEGER_DTYPES and self.bound else ""
         return f"{self.spec.dtype}[{','.join(map(str, self.spec.shape))}]{bound}"
 
 
@@ -109,7 +136,9 @@ def nested_entries(batch: Mapping[str, BatchTree]) -> dict[str, BatchTree]:
     return nest_batch(batch, lambda name: name)
 
 
-def _parse_entry(name: str, text: str) -> BatchEntry:
+def _parse_entry(name: str, text: str | KeptValues) -> BatchEntry:
+    if isinstance(text, KeptValues):
+        return _describe_kept(name, text.values)
     match = BATCH_ENTRY.fullmatch(text.strip())
     if not match:
         raise CaseError(f"batch entry {name!r}: cannot parse {text!r}.", fix='Write "float32[8,784]" or "int32[8]:10".')
@@ -133,3 +162,16 @@ def _parse_entry(name: str, text: str) -> BatchEntry:
             f"batch entry {name!r}: {text!r} does not fit.", fix=f"Write a bound up to {np.iinfo(dtype).max}."
         )
     return BatchEntry(LeafSpec(shape, dtype), int(bound or 2))
+
+
+def _describe_kept(name: str, values: np.ndarray) -> BatchEntry:
+    dtype = str(values.dtype)
+    if dtype not in DTYPES:
+        raise CaseError(f"batch entry {name!r}: no dtype {dtype!r}.", fix=f"Make it one of {', '.join(DTYPES)}.")
+    if not values.size:
+        raise CaseError(
+            f"batch entry {name!r}: {dtype}{list(values.shape)} is empty: nothing would be compared.",
+            fix="Give every axis a size.",
+        )
+    bound = 2 if dtype not in INTEGER_DTYPES else 0 if int(values.min()) < 0 else int(values.max()) + 1
+    return BatchEntry(LeafSpec(values.shape, dtype), bound, values)

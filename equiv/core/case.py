@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from equiv.core.batch_spec import BatchTree
+from equiv.core.batch_spec import Batch, BatchTree
 from equiv.core.method_call import Methods
 
 Builder = Callable[..., Any]
@@ -119,8 +119,9 @@ class Case:
         guide: where the example is published: document and section.
         models: name of a port to its builder. The first is the reference; every other is a candidate. The names are
             free, and the library is recognised from what a builder returns; the name of a library is for its models.
-        batch: input to `"dtype[shape]"`, integers with an upper bound: `"int32[8]:10"`; to None; or to a dict, tuple or
-            list of these, where the model takes one.
+        batch: input to `"dtype[shape]"`, integers with an upper bound: `"int32[8]:10"`, whose values are random; to an
+            array, or a function that returns one, whose values are kept: a mask, positions, segments; to None; or to a
+            dict, tuple or list of these, where the model takes one. Or a function that returns arrays by name.
         layers: the layer table.
         methods: the calls of public methods, with inputs of the batch and constants: `("encode(x)", "__call__(x,
             train=True, cache=None)")`; or public method to the inputs that are its positional arguments. An argument
@@ -129,6 +130,7 @@ class Case:
         loss: `(outputs of the first method, batch)` to a scalar; None: the mean square of the outputs.
         optimizer: for a case without a train step of its own, returns an optax transformation; None: `optax.sgd(0.1)`,
             with a lower rate where training blows up with that.
+        keep: inputs whose values are kept, of a batch that is a function; all others are random, of the same shape.
         printed: port or library to native leaf path to shape, exactly as the guide prints its parameters.
         known_differences: formulas for what differs by design.
         deviations: where the case deviates from the guide, and why.
@@ -140,14 +142,26 @@ class Case:
 
     guide: str
     models: Mapping[str, Builder]
-    batch: Mapping[str, BatchTree]
+    batch: Batch
     layers: tuple[Layer, ...]
     methods: Methods | None = None
     loss: Callable[[Any, Mapping[str, Any]], Any] | None = None
     optimizer: Callable[[], Any] | None = None
+    keep: tuple[str, ...] = ()
     printed: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     known_differences: tuple[KnownDifference, ...] = ()
     deviations: tuple[Deviation, ...] = ()
     steps: int = 5
     budget_factor: float = 1.0
     depths: Depths | None = None
+
+    @property
+    def inputs(self) -> Mapping[str, BatchTree]:
+        """The batch of a case whose batch is no function, or has been called (`equiv.backends.batches`).
+
+        Raises:
+            ValueError: it is a function still.
+        """
+        if callable(self.batch):
+            raise ValueError("the batch of this case is still to be called")
+        return self.batch

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from equiv.core.batch_spec import KeptValues
 from equiv.core.case import Case, Depths, Deviation, KnownDifference, Layer
 from equiv.core.results import BuilderSource
 from equiv.core.source_digest import digest_sources
@@ -190,9 +191,9 @@ def _is_mapping_of(value: Any, accepts: Callable[[Any], bool]) -> bool:
 def _is_batch_tree(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(map(_is_batch_tree, value.values()))
-    return (
-        value is None or isinstance(value, str) or (isinstance(value, tuple | list) and all(map(_is_batch_tree, value)))
-    )
+    if isinstance(value, tuple | list):
+        return all(map(_is_batch_tree, value))
+    return value is None or isinstance(value, str | KeptValues) or callable(value) or hasattr(value, "dtype")
 
 
 CASE_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -200,9 +201,10 @@ CASE_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("models", lambda value: _is_mapping_of(value, callable), 'names of ports to builders: {"old": ..., "new": ...}'),
     (
         "batch",
-        lambda value: _is_mapping_of(value, _is_batch_tree),
-        'names to text: {"x": "float32[8,784]"}, or to None, dicts and tuples of such',
+        lambda value: callable(value) or _is_mapping_of(value, _is_batch_tree),
+        'names to text: {"x": "float32[8,784]"}, or to arrays, functions, None, dicts and tuples, or a function',
     ),
+    ("keep", lambda value: _is_sequence_of(str, value), 'a tuple of inputs: ("mask",), with the comma'),
     ("layers", lambda value: _is_sequence_of(Layer, value), "a tuple of rows: (linear(...),), with the comma"),
     (
         "methods",

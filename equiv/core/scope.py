@@ -132,7 +132,8 @@ class Scope:
 
     Attributes:
         batch: entry to dtype and shape.
-        methods: public method to batch entries.
+        kept: entries that had the same values in every probe: those that the case gives.
+        methods: public method to its arguments.
         modes: of the forward programs: `eval` and `train`, or `call` where there is no difference.
         steps: number of train steps; 0 where no port has a gradient to be trained with.
         gradient_modes: of the gradients, where the modes differ; empty in results that had them in train mode only.
@@ -179,6 +180,7 @@ class Scope:
     other_sizes: tuple[OtherSizes, ...] = ()
     made: dict[str, tuple[str, ...]] = field(default_factory=dict)
     no_gradients: tuple[NoGradient, ...] = ()
+    kept: tuple[str, ...] = ()
 
     @property
     def patches(self) -> tuple[str, ...]:
@@ -238,7 +240,8 @@ class Scope:
     @property
     def text(self) -> str:
         """It in words, without what is unexercised."""
-        shapes = ", ".join(f"{name} {spec}" for name, spec in self.batch.items())
+        only = {} if self.proved else dict.fromkeys(self.kept, " (only the given values)")
+        shapes = ", ".join(f"{name} {spec}{only.get(name, '')}" for name, spec in self.batch.items())
         methods = ", ".join(f"{name}({', '.join(entries)})" for name, entries in self.methods.items())
         modes = f" in {' and '.join(self.modes)} mode" if self.modes != ("call",) else ""
         if self.gradient_modes:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from equiv.backends.batches import resolve_batch
 from equiv.backends.build import identify_library
 from equiv.backends.environment import describe_environment
 from equiv.backends.patches import isolate_import
@@ -24,7 +25,7 @@ from equiv.conversion.manifest import Manifest
 from equiv.conversion.plan.plan import Choices, Plan
 from equiv.conversion.plan.random_state import parse_random_policy
 from equiv.conversion.write_plan import WriteProgress
-from equiv.core.batch_spec import BatchTree
+from equiv.core.batch_spec import Batch
 from equiv.core.case import Builder, Case, KnownDifference, Layer
 from equiv.core.case_files import LoadedCase, builder_sources, check_fields, find_case_files, load_case
 from equiv.core.files import write_file
@@ -43,7 +44,7 @@ def compare(
     left: Builder | str,
     right: Builder | str,
     *,
-    batch: Mapping[str, BatchTree],
+    batch: Batch,
     layers: Sequence[Layer] | None = None,
     methods: Methods | None = None,
     loss: Callable[[Any, Mapping[str, Any]], Any] | None = None,
@@ -51,6 +52,7 @@ def compare(
     known_differences: Sequence[KnownDifference] = (),
     steps: int = 5,
     budget_factor: float = 1.0,
+    keep: Sequence[str] = (),
     names: tuple[str, str] | None = None,
     progress: ReportStage = say_nothing,
 ) -> RunResult:
@@ -60,8 +62,8 @@ def compare(
         left: the reference: a function that returns `model`, `(model, train_step)` or `(model, train_step, create)`;
             or its import path, `module:attribute` or `file.py:function`.
         right: the candidate, likewise.
-        batch: see `equiv.Case`, as for `layers`, `loss`, `methods`, `optimizer`, `known_differences`, `steps` and
-            `budget_factor`.
+        batch: see `equiv.Case`, as for `layers`, `loss`, `methods`, `optimizer`, `known_differences`, `steps`,
+            `budget_factor` and `keep`.
         layers: one row per layer, one keyword per port; None: they are inferred.
         methods: see `equiv.core.case.Case`.
         loss: `(outputs, batch)` to a scalar.
@@ -69,6 +71,7 @@ def compare(
         known_differences: formulas for leaves that differ by design.
         steps: number of train steps.
         budget_factor: a factor on every derived budget, shown with every number.
+        keep: inputs whose values are kept, of a batch that is a function.
         names: of the two ports, as in `layers`. None: their libraries; where both are of one `left` and `right`, or,
             without `layers`, the names of the two functions.
         progress: called with a text for every stage.
@@ -90,6 +93,7 @@ def compare(
         known_differences=known_differences,  # pyright: ignore[reportArgumentType] - likewise
         steps=steps,
         budget_factor=budget_factor,
+        keep=keep,  # pyright: ignore[reportArgumentType] - likewise
     )
     if layers is None:
         return compare_inferred(left, right, case, names, progress)[0]
@@ -144,6 +148,7 @@ def compare_inferred(
     """
     check_fields("compare:", case)
     progress("reading both ports")
+    case = resolve_batch(case)
     found = infer_layers(left, right, batch=case.batch, methods=case.methods, names=names)
     return compare_through(found, LoadedCase("inferred", found.draft.lesson, case), progress), found
 
@@ -193,8 +198,9 @@ def infer_layers(
     left: Builder | str,
     right: Builder | str,
     *,
-    batch: Mapping[str, BatchTree],
+    batch: Batch,
     methods: Methods | None = None,
+    keep: Sequence[str] = (),
     names: tuple[str, str] | None = None,
 ) -> InferredLayers:
     """Infer the layer table of two models, as `equiv map` does; arguments as of `compare`.
@@ -202,12 +208,12 @@ def infer_layers(
     Raises:
         EquivError: an argument cannot be used, or a model cannot be built or traced.
     """
-    case = Case("", {}, batch, (), methods=methods)
+    case = Case("", {}, batch, (), methods=methods, keep=keep)  # pyright: ignore[reportArgumentType] - checked below
     check_fields("infer_layers:", case)
     _check_names("infer_layers", names)
     describe_environment()  # fails early where there is no device
     builders = locate_builder(left, "left"), locate_builder(right, "right")
-    return infer_between(builders, batch, methods, names)
+    return infer_between(builders, resolve_batch(case).inputs, methods, names)
 
 
 def freeze(path: str | Path, output: str | Path, *, progress: ReportStage = say_nothing) -> FrozenReference:

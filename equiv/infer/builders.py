@@ -22,7 +22,18 @@ from equiv.core.case import Builder
 from equiv.errors import CaseError, EquivError, NotRun, error_summary, user_code_location
 from equiv.infer.import_path import ImportPath, describe_object, import_attribute, parse_import_path
 
-RESERVED_NAMES = ("Case", "CASE", "Path", "sys", "path", "channels_first", "layouts", "spatial", "transpose_kernel")
+RESERVED_NAMES = (
+    "Case",
+    "CASE",
+    "batch",
+    "Path",
+    "sys",
+    "path",
+    "channels_first",
+    "layouts",
+    "spatial",
+    "transpose_kernel",
+)
 """Names that a case file and the arguments of its rows need for themselves."""
 
 

@@ -2,14 +2,10 @@
 
 import importlib.util
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from equiv.core.batch_spec import BatchTree, flatten_batch, nest_batch
 from equiv.errors import EquivError, error_summary, user_code_location
 
 
@@ -109,43 +105,26 @@ def _check_not_shadowed(given: str, where: ImportPath) -> None:
         )
 
 
-def read_batch_specs(given: str) -> dict[str, BatchTree]:
-    """Call a function that returns a batch, and describe its entries for a case.
+@dataclass(frozen=True)
+class ImportedBatch:
+    """A function that returns a batch, imported where it is called.
 
-    A batch is an array, or a dictionary of inputs: arrays, None, dictionaries and tuples.
-
-    Raises:
-        EquivError: the call raises, or returns something else.
+    Attributes:
+        import_path: `module:attribute` or `file.py:function`.
     """
-    function = import_attribute(given, parse_import_path(given))
-    try:
-        returned = function()
-    except (Exception, SystemExit) as error:
-        raise EquivError(
-            f"{given}: calling it raised {error_summary(error)}.", fix=f"Fix {user_code_location(error, given)}."
-        ) from error
-    entries = returned if isinstance(returned, Mapping) else {"x": returned}
-    named = {str(name): one for name, one in entries.items()}
-    arrays = flatten_batch(named)
-    wrong = [name for name, array in arrays.items() if not hasattr(array, "shape") or not hasattr(array, "dtype")]
-    if returned is None or wrong or not arrays:
-        name, what = (repr(wrong[0]), arrays[wrong[0]]) if wrong else ("the batch", returned)
-        raise EquivError(
-            f"{given}: {name} is {describe_object(what)}.", fix="Return an array, or a dictionary of names to arrays."
-        )
-    return nest_batch(named, lambda name: _batch_spec_text(given, name, arrays[name]))
 
+    import_path: str
 
-def _batch_spec_text(given: str, name: str, array: Any) -> str:
-    text = f"{array.dtype}[{','.join(map(str, array.shape))}]"
-    if "int" not in str(array.dtype):
-        return text
-    if not hasattr(array, "__array__"):
-        raise EquivError(
-            f"{given}: {name!r} is {text} without values, so its upper bound is unknown.",
-            fix="Return an array with values.",
-        )
-    return f"{text}:{int(np.max(np.asarray(array), initial=0)) + 1}"
+    def __call__(self) -> Any:
+        """Import and call it.
+
+        Raises:
+            EquivError: it cannot be imported, or is no function.
+        """
+        function = import_attribute(self.import_path, parse_import_path(self.import_path))
+        if not callable(function):
+            raise EquivError(f"{self.import_path}: got {describe_object(function)}.", fix="Give a function.")
+        return function()
 
 
 def describe_object(thing: Any) -> str:

@@ -63,7 +63,7 @@ def infer_layers(
 
     Args:
         builders: of the reference and of the candidate.
-        batch: entry to `"dtype[shape]"`.
+        batch: as `equiv.backends.batches.resolve_batch` returns it.
         methods: see `equiv.core.case.Case`.
         names: of the ports; None: see `equiv.infer.builders.port_names`.
 

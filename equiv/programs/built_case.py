@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from equiv.backends.base import PortSpec
+from equiv.backends.batches import resolve_batch
 from equiv.backends.build import MappedPort, ModelOnly, build_port, call_user_code, port_spec
 from equiv.backends.registry import backend_names
 from equiv.core.batch_spec import BatchEntry
@@ -24,7 +25,7 @@ class BuiltCase:
     """A case with its ports built and mapped to canonical leaves; nothing is compiled yet.
 
     Attributes:
-        case: the case.
+        case: the case, with its batch as text and kept values.
         request: what the backends are asked to build.
         entries: its batch.
         built: the ports that could be built, by name.
@@ -48,6 +49,7 @@ def build_case(case: Case) -> BuiltCase:
     Raises:
         CaseError: a batch entry, method, port or leaf name of the case is invalid.
     """
+    case = resolve_batch(case)
     request, entries = port_spec(case)
     _check_port_names(case)
     built: dict[str, MappedPort] = {}

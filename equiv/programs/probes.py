@@ -3,7 +3,7 @@
 Default initialisation is no probe: its zeros and ones hide half of all swapped leaves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import ml_dtypes
@@ -25,6 +25,7 @@ class Probe:
         variables: canonical name to array, of the leaves that all ports share.
         batches: batch entry to array with one batch per train step on the first axis.
         late: number of steps that the counters of training have counted before each step; empty: they count on.
+        kept: batch entries whose values are the case's own: no probe has others.
         tails: numbers in [0, 1) that every draw has among its own, as uniform numbers; empty: random bits only.
     """
 
@@ -34,6 +35,16 @@ class Probe:
     batches: NamedArrays
     late: tuple[int, ...] = ()
     tails: tuple[float, ...] = ()
+    kept: frozenset[str] = frozenset()
+
+    @property
+    def free_batches(self) -> NamedArrays:
+        """The batches whose values are not kept."""
+        return {name: one for name, one in self.batches.items() if name not in self.kept}
+
+    def vary_batches(self, function: Callable[[np.ndarray], np.ndarray]) -> NamedArrays:
+        """The batches, with a function applied to every array whose values are not kept."""
+        return self.batches | {name: function(one) for name, one in self.free_batches.items()}
 
 
 def make_probe(
@@ -52,7 +63,9 @@ def make_probe(
     rng = np.random.default_rng(seed)
     variables = {leaf.name: _random_leaf(rng, leaf.spec, spread) for leaf in table.leaves if not leaf.library_only}
     batches = {entry: _random_batch(rng, kind, steps) for entry, kind in entries.items()}
-    return Probe(name, seed, variables, batches)
+    kept = {entry: kind.kept for entry, kind in entries.items() if kind.kept is not None}
+    batches |= {entry: np.repeat(values[None], steps, axis=0) for entry, values in kept.items()}
+    return Probe(name, seed, variables, batches, kept=frozenset(kept))
 
 
 def _random_leaf(rng: np.random.Generator, spec: LeafSpec, spread: float) -> np.ndarray:
@@ -71,7 +84,7 @@ def _random_batch(rng: np.random.Generator, entry: BatchEntry, steps: int) -> np
     shape, dtype = (steps, *entry.spec.shape), numpy_dtype(entry.spec.dtype)
     if entry.spec.dtype in FLOAT_DTYPES:
         return rng.normal(0.25, 1.0, size=shape).astype(dtype)
-    return rng.integers(0, entry.bound, size=shape).astype(dtype)
+    return rng.integers(0, max(entry.bound, 1), size=shape).astype(dtype)
 
 
 def numpy_dtype(name: str) -> np.dtype:
@@ -105,7 +118,7 @@ def perturb_by_ulp(probe: Probe, seed: int, dtype: str | None = None) -> Probe:
     return replace(
         probe,
         variables={name: perturb(array) for name, array in probe.variables.items()},
-        batches={name: perturb(array) for name, array in probe.batches.items()},
+        batches=probe.vary_batches(perturb),
     )
 
 

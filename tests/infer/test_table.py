@@ -6,14 +6,16 @@ from pathlib import Path
 import haiku as hk
 import infer_models
 import jax
+import numpy as np
 import pytest
 from infer_ports import asked, pure
 
 from equiv.backends.build import build_port, port_spec
+from equiv.core.batch_spec import KeptValues
 from equiv.core.case_files import CaseFile, load_case
 from equiv.core.layouts import SwapAxes
 from equiv.infer.builders import LocatedBuilder
-from equiv.infer.import_path import ImportPath
+from equiv.infer.import_path import ImportedBatch, ImportPath
 from equiv.infer.matching.propose import propose
 from equiv.infer.session import infer_layers
 from equiv.infer.table.case_writer import CaseDraft, case_text
@@ -157,6 +159,21 @@ def test_layouts_parts_and_folders_are_written_out(tmp_path):
     assert "def nnx(rngs):\n    from others import model\n\n    return model(rngs)\n" in written
     assert 'methods={"encode": ("x",)},' in written
     assert "        # haiku a: why" in written
+
+
+def test_kept_values_are_read_from_their_function(tmp_path):
+    """A case file has no arrays: it imports the function that gives them, wherever that is."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "masks.py").write_text("")
+    given = ImportedBatch(str(tmp_path / "data" / "masks.py:causal"))
+    kept = KeptValues(np.ones(2, bool), given.import_path)
+    builders = tuple(located(name, None, "model", tmp_path / "cases") for name in ("haiku", "nnx"))
+    draft = CaseDraft("A lesson.", ("haiku", "nnx"), builders, {"x": "f32[2]", "p": (kept, None)}, ("f(x, p, n=None)",))
+    written = case_text(draft, tmp_path / "cases")
+    compile(written, "case.py", "exec")
+    assert 'sys.path.append(str(Path(__file__).parent / "../data"))' in written
+    assert "def batch():\n    from masks import causal as given\n\n    return given()\n" in written
+    assert '    batch=batch,\n    keep=("p/0",),\n    methods=("f(x, p, n=None)",),\n' in written
 
 
 def test_a_kind_is_not_used_for_a_leaf_stored_otherwise():

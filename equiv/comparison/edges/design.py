@@ -65,7 +65,7 @@ def _call_edges(
 ) -> Iterator[EdgeProbe]:
     """Make the edge probes of calls and gradients that need no search."""
     yield EdgeProbe(small_inputs(probe, table))
-    if any(array.dtype.kind in "iu" for array in probe.batches.values()):
+    if any(array.dtype.kind in "iu" for array in probe.free_batches.values()):
         yield EdgeProbe(replace(probe, name=ONE_NUMBER))
     yield from (EdgeProbe(zero_inputs(probe, table, kernels), exact=True) for kernels in (False, True))
     bounds = [{site.bound for site in observed if site.kind == "threshold"} for observed in known.values()]

@@ -52,18 +52,21 @@ def scale_probe(probe: Probe, table: LeafTable, factor: float, inputs: bool = Tr
         return (array.astype("float64") * factor).astype(array.dtype) if is_float else array
 
     if inputs:
-        return replace(probe, batches={name: scaled(array) for name, array in probe.batches.items()})
+        return replace(probe, batches=probe.vary_batches(scaled))
     changed = {name: scaled(array) for name, array in probe.variables.items() if _is_parameter(table, name, array)}
     return replace(probe, variables={**probe.variables, **changed})
 
 
 def small_inputs(probe: Probe, table: LeafTable) -> Probe:
     """Make rows of small inputs of several sizes, which no bias hides: where an epsilon or a rescue counts."""
-    batches = {
-        name: (array * _row_factors(array)).astype(array.dtype) if str(array.dtype) in FLOAT_DTYPES else array
-        for name, array in probe.batches.items()
-    }
-    return replace(probe, name="small inputs", batches=batches, variables=_without_biases(probe, table))
+
+    def scaled(array: np.ndarray) -> np.ndarray:
+        is_float = str(array.dtype) in FLOAT_DTYPES
+        return (array * _row_factors(array)).astype(array.dtype) if is_float else array
+
+    return replace(
+        probe, name="small inputs", batches=probe.vary_batches(scaled), variables=_without_biases(probe, table)
+    )
 
 
 def _row_factors(array: np.ndarray) -> np.ndarray:
@@ -75,13 +78,14 @@ def _row_factors(array: np.ndarray) -> np.ndarray:
 def small_gradients(probe: Probe, table: LeafTable) -> Probe:
     """Make batches of small inputs, the smallest first, since an optimizer remembers the larger ones."""
     factors = np.geomspace(*SMALL_GRADIENTS, len(next(iter(probe.batches.values()))))
-    batches = {
-        name: (array * factors.reshape(-1, *(1,) * (array.ndim - 1))).astype(array.dtype)
-        if str(array.dtype) in FLOAT_DTYPES
-        else array
-        for name, array in probe.batches.items()
-    }
-    return replace(probe, name="small gradients", batches=batches, variables=_without_biases(probe, table))
+
+    def scaled(array: np.ndarray) -> np.ndarray:
+        is_float = str(array.dtype) in FLOAT_DTYPES
+        return (array * factors.reshape(-1, *(1,) * (array.ndim - 1))).astype(array.dtype) if is_float else array
+
+    return replace(
+        probe, name="small gradients", batches=probe.vary_batches(scaled), variables=_without_biases(probe, table)
+    )
 
 
 def zero_inputs(probe: Probe, table: LeafTable, kernels: bool) -> Probe:
@@ -92,7 +96,7 @@ def zero_inputs(probe: Probe, table: LeafTable, kernels: bool) -> Probe:
         table: the leaf table of the reference.
         kernels: make kernels zero too.
     """
-    signs = {name: _alternate(array) for name, array in probe.batches.items()}
+    signs = probe.vary_batches(_alternate)
     variables = _without_biases(probe, table)
     if kernels:
         variables |= {
@@ -117,9 +121,7 @@ def exact_values(probe: Probe, table: LeafTable, numbers: Sequence[float]) -> Pr
     def cycle(array: np.ndarray) -> np.ndarray:
         return np.resize(np.array(numbers), array.shape).astype(array.dtype)
 
-    batches = {
-        name: cycle(array) if str(array.dtype) in FLOAT_DTYPES else array for name, array in probe.batches.items()
-    }
+    batches = probe.vary_batches(lambda array: cycle(array) if str(array.dtype) in FLOAT_DTYPES else array)
     variables = dict(probe.variables)
     for name, array in probe.variables.items():
         if _is_parameter(table, name, array) and not _is_scale(name):
@@ -205,7 +207,7 @@ def with_whole_numbers(
     known = sorted(literals)
     changed = list(probes)
     for name, entry in entries.items():
-        if entry.spec.dtype in FLOAT_DTYPES or entry.spec.dtype == "bool":
+        if entry.spec.dtype in FLOAT_DTYPES or entry.spec.dtype == "bool" or entry.kept is not None:
             continue
         last = entry.bound - 1
         first = dict.fromkeys((0, last, *(one + move for one in known for move in (0, -1, 1) if 0 < one + move < last)))

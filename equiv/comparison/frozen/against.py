@@ -4,14 +4,16 @@ from dataclasses import replace
 from functools import reduce
 from operator import or_
 
-from equiv.backends.build import DefaultSgd
+import numpy as np
+
+from equiv.backends.batches import resolve_batch
+from equiv.backends.build import DefaultSgd, port_spec
 from equiv.backends.environment import describe_environment
 from equiv.comparison.frozen.bundle import FrozenProgram, FrozenReference, environment_changes
 from equiv.comparison.frozen.edges import restore_edges
 from equiv.comparison.observation import PortOutputs, RoundingNoise, Sample
 from equiv.comparison.proofs import ProverSide
 from equiv.comparison.state import CaseState, Reference, ReportStage
-from equiv.core.batch_spec import batch_texts
 from equiv.core.case_files import LoadedCase
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafTable, MappedLeaf
@@ -38,8 +40,8 @@ def open_against(loaded: LoadedCase, frozen: FrozenReference, progress: ReportSt
     Raises:
         CaseError: batch or number of steps of the case differ from the bundle's, or no other model is in the case.
     """
-    case = loaded.case
-    _check_batch_and_steps(loaded, frozen)
+    case = resolve_batch(loaded.case)
+    _check_batch_and_steps(replace(loaded, case=case), frozen)
     candidates = tuple(name for name in case.models if name != frozen.port)
     if not candidates:
         raise CaseError(
@@ -91,19 +93,28 @@ def restore_reference(frozen: FrozenReference) -> Reference:
         frozen.train_step,
         frozen.no_gradients,
     )
-    probes = tuple(Probe(one.name, one.seed, one.variables, one.batches) for one in frozen.probes)
+    kept = frozenset(frozen.kept)
+    probes = tuple(Probe(one.name, one.seed, one.variables, one.batches, kept=kept) for one in frozen.probes)
     return Reference(observed, probes, RoundingNoise(frozen.noise, frozen.float64_noise, frozen.depth))
 
 
 def _check_batch_and_steps(loaded: LoadedCase, frozen: FrozenReference) -> None:
     """Refuse a case whose batch or number of steps differ from the bundle's, for which its probes were made."""
-    now = (batch_texts(loaded.case.batch), loaded.case.steps)
-    for what, before, given in zip(("batch", "steps"), (frozen.batch, frozen.steps), now, strict=True):
+    fix = "Freeze the reference again, or change the case to the bundle's."
+    request, entries = port_spec(loaded.case)
+    texts = {name: str(entry) for name, entry in entries.items()}
+    methods = {name: call.texts for name, call in request.methods.items()}
+    for what, before, given in (
+        ("batch", frozen.batch, texts),
+        ("steps", frozen.steps, loaded.case.steps),
+        ("methods", frozen.methods, methods),
+    ):
         if before != given:
-            raise CaseError(
-                f"{loaded.name}: {what} {given} in the case, {before} in the bundle.",
-                fix="Freeze the reference again, or change the case to the bundle's.",
-            )
+            raise CaseError(f"{loaded.name}: {what} {given} in the case, {before} in the bundle.", fix=fix)
+    kept = {name: entry.kept for name, entry in entries.items() if entry.kept is not None}
+    for name in sorted({*kept, *frozen.kept}):
+        if name not in kept or name not in frozen.kept or not np.array_equal(kept[name], frozen.kept[name]):
+            raise CaseError(f"{loaded.name}: the kept values of {name} are not those in the bundle.", fix=fix)
 
 
 def _number_frozen(frozen: FrozenReference, table: LeafTable) -> NumberedPort:

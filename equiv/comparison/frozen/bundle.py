@@ -136,7 +136,9 @@ class FrozenReference:
         prover: fingerprint of the prover that computed the names; names of another prover cannot be compared.
         has_modes: whether train and eval mode differ.
         steps: number of train steps.
-        batch: see `equiv.core.case.Case`.
+        batch: every array of it as text.
+        kept: those whose values are the case's own.
+        methods: public method to its arguments.
         leaves: its leaf table.
         random: number of leaves of random state.
         native_paths: native keys and shapes.
@@ -169,6 +171,8 @@ class FrozenReference:
     has_modes: bool
     steps: int
     batch: dict[str, str]
+    kept: FrozenArrays
+    methods: dict[str, tuple[str, ...]]
     leaves: tuple[FrozenLeaf, ...]
     random: int
     native_paths: tuple[tuple[NativeKey, tuple[int, ...]], ...]

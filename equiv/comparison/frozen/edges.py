@@ -119,5 +119,5 @@ def restore_edges(frozen: FrozenReference) -> ReferenceEdges | None:
 def _restore_edge(frozen: FrozenReference, one: FrozenEdge) -> EdgeProbe:
     first, known = frozen.probes[0], one.probe
     variables, batches = {**first.variables, **known.variables}, {**first.batches, **known.batches}
-    probe = Probe(known.name, known.seed, variables, batches, one.late, one.tails)
+    probe = Probe(known.name, known.seed, variables, batches, one.late, one.tails, frozenset(frozen.kept))
     return EdgeProbe(probe, one.calls, one.training, one.exact, one.guarded, one.overflows)

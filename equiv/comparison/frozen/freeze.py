@@ -16,7 +16,6 @@ from equiv.comparison.observation import Sample
 from equiv.comparison.proofs import prover_side
 from equiv.comparison.stages import open_case, run_reference, start_compiling, trace_ports, try_probes
 from equiv.comparison.state import CaseState, ReportStage, advance
-from equiv.core.batch_spec import batch_texts
 from equiv.core.case_files import LoadedCase
 from equiv.core.leaves import MappedLeaf
 from equiv.programs.probes import Probe
@@ -49,7 +48,7 @@ def freeze_reference(loaded: LoadedCase, progress: ReportStage = lambda _: None)
 
 
 def _make_bundle(name: str, state: CaseState) -> FrozenReference:
-    traced, reference, case = state.traced[state.reference], state.observed, state.built_case.case
+    traced, reference, built = state.traced[state.reference], state.observed, state.built_case
     assert reference is not None, "it was run"
     observed, noise = reference.observed, reference.noise
     begin, step = traced.programs.begin, traced.programs.step
@@ -61,9 +60,11 @@ def _make_bundle(name: str, state: CaseState) -> FrozenReference:
         library=traced.port.library,
         environment=describe_environment(),
         prover=fingerprint(),
-        has_modes=state.built_case.has_modes,
-        steps=case.steps,
-        batch=batch_texts(case.batch),
+        has_modes=built.has_modes,
+        steps=built.case.steps,
+        batch={entry: str(one) for entry, one in built.entries.items()},
+        kept={entry: one.kept for entry, one in built.entries.items() if one.kept is not None},
+        methods={method: call.texts for method, call in built.request.methods.items()},
         leaves=tuple(map(_freeze_leaf, traced.table.leaves)),
         random=observed.random,
         native_paths=tuple(observed.native_paths.items()),
@@ -82,7 +83,7 @@ def _make_bundle(name: str, state: CaseState) -> FrozenReference:
         why_no_float64=observed.why_no_float64,
         sensitivity=state.trials,
         train_step=observed.train_step,
-        default_rate=case.optimizer.rate if isinstance(case.optimizer, DefaultSgd) else DEFAULT_RATE,
+        default_rate=built.case.optimizer.rate if isinstance(built.case.optimizer, DefaultSgd) else DEFAULT_RATE,
         edges=edges.edges,
         edges_refused=edges.refused,
         thresholds=edges.thresholds,

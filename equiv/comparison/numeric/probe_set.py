@@ -48,7 +48,7 @@ def make_probes(
     first = made[0]
     floats = {
         name: array * _large_factors(array, far)
-        for name, array in first.batches.items()
+        for name, array in first.free_batches.items()
         if str(array.dtype) in FLOAT_DTYPES
     }
     if floats and not proved:

@@ -96,7 +96,7 @@ def scaled_inputs(probe: Probe, gradients: bool) -> Iterator[ScaledInputs]:
     """Yield what is scaled: the batch, all parameters and state, both, cotangents, and each leaf."""
     leaves, entries = (
         tuple(name for name, array in part.items() if str(array.dtype) in FLOAT_DTYPES and np.any(array))
-        for part in (probe.variables, probe.batches)
+        for part in (probe.variables, probe.free_batches)
     )
     if entries:
         yield ScaledInputs(" and ".join(entries), batches=entries)

@@ -124,7 +124,7 @@ def _fresh_probe(probe: Probe, table: LeafTable) -> Probe:
     return replace(
         probe,
         variables={name: leaf(name, array) for name, array in probe.variables.items()},
-        batches={name: np.ones_like(array) for name, array in probe.batches.items()},
+        batches=probe.vary_batches(np.ones_like),
     )
 
 

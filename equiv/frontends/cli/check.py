@@ -4,17 +4,11 @@ from pathlib import Path
 
 import click
 
-from equiv.core.case import Case
 from equiv.core.files import write_file
 from equiv.core.results_json import encode_results
 from equiv.core.verdict import verdict_exit_code
 from equiv.frontends.cli.base import echo, open_console, run_and_exit, show_status
-from equiv.frontends.cli.inferred_case import (
-    BuilderArguments,
-    builder_arguments,
-    check_methods,
-    read_batch,
-)
+from equiv.frontends.cli.inferred_case import BuilderArguments, builder_arguments
 from equiv.report.terminal.run import print_run
 
 
@@ -32,18 +26,19 @@ def check_command(
     inputs: tuple[str, ...],
     batch: str | None,
     methods: tuple[str, ...],
+    keep: tuple[str, ...],
     as_json: bool,
     reports: Path | None,
 ) -> None:
     """Infer which layer of LEFT corresponds to which of RIGHT, and compare them. Exit codes are those of equiv run."""
-    run_and_exit(lambda: _check_builders(BuilderArguments(left, right, inputs, batch, methods), as_json, reports))
+    run_and_exit(lambda: _check_builders(BuilderArguments(left, right, inputs, batch, methods, keep), as_json, reports))
 
 
 def _check_builders(given: BuilderArguments, as_json: bool, reports: Path | None) -> int:
+    case = given.read_case()
     with show_status() as progress:
         from equiv.frontends.functions import compare_inferred
 
-        case = Case("", {}, read_batch(given), (), methods=check_methods(given.methods))
         result, found = compare_inferred(given.left, given.right, case, progress=progress)
     if reports is not None:
         write_file(reports / "results.json", encode_results(result), "Give another folder with --reports.")

@@ -1,16 +1,18 @@
 """What `equiv map`, `check` and `new` share: the two builders, the batch, and the inferred map between them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from equiv.core.batch_spec import BatchTree
+from equiv.core.batch_spec import parse_batch
+from equiv.core.case import Case
 from equiv.core.files import write_file
-from equiv.core.method_call import read_calls
+from equiv.core.method_call import read_calls, read_methods
 from equiv.errors import EquivError
+from equiv.infer.import_path import ImportedBatch, parse_import_path
 
 if TYPE_CHECKING:
     from equiv.infer.session import InferredLayers
@@ -26,13 +28,35 @@ class BuilderArguments:
         inputs: batch entries as given.
         batch: a function that returns a batch, likewise.
         methods: public methods as given.
+        keep: names of inputs as given, between commas.
     """
 
     left: str
     right: str
     inputs: tuple[str, ...] = ()
     batch: str | None = None
-    methods: tuple[str, ...] = field(default=())
+    methods: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+
+    def read_case(self) -> Case:
+        """What is asked of the models, as a case without them. Nothing is imported that takes long, or of the user's.
+
+        Raises:
+            EquivError: an argument cannot be used.
+        """
+        for place in (self.left, self.right, *((self.batch,) if self.batch else ())):
+            parse_import_path(place)
+        if self.batch and self.inputs:
+            raise EquivError(
+                f"--batch {self.batch} and --input {self.inputs[0]!r} are both given.", fix="Leave one out."
+            )
+        read_calls(self.methods, "--method")
+        batch = ImportedBatch(self.batch) if self.batch else parse_inputs(self.inputs)
+        keep = tuple(name.strip() for given in self.keep for name in given.split(","))
+        if not callable(batch):
+            parse_batch(batch)
+            read_methods(self.methods, batch)
+        return Case("", {}, batch, (), methods=self.methods or None, keep=keep)
 
 
 def builder_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,7 +70,17 @@ def builder_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Compare a public method, called with these inputs and constants: 'encode(x)', "
             "'__call__(x, train=True, cache=None)'.  [default: __call__ with all inputs]",
         ),
-        click.option("--batch", metavar="PLACE", help="Call this function for the batch, instead of --input."),
+        click.option(
+            "--keep",
+            multiple=True,
+            metavar="NAME,...",
+            help="Keep the values that --batch gives these inputs, such as a mask.  [default: random values]",
+        ),
+        click.option(
+            "--batch",
+            metavar="PLACE",
+            help="Call this function for the batch, instead of --input: its shapes and dtypes, and what --keep names.",
+        ),
         click.option(
             "--input",
             "inputs",
@@ -83,39 +117,17 @@ def parse_inputs(inputs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def check_methods(given: Sequence[str]) -> tuple[str, ...] | None:
-    """Check that the calls of public methods can be read; None where none is given.
-
-    Raises:
-        CaseError: one cannot.
-    """
-    read_calls(given, "--method")
-    return tuple(given) or None
-
-
 def infer_map(given: BuilderArguments, progress: Callable[[str], None]) -> "InferredLayers":
     """Infer the map between two builders.
 
     Raises:
         EquivError: they, or their batch, cannot be used.
     """
+    case = given.read_case()
     from equiv.frontends.functions import infer_layers
 
     progress("reading both ports")
-    return infer_layers(given.left, given.right, batch=read_batch(given), methods=check_methods(given.methods))
-
-
-def read_batch(given: BuilderArguments) -> dict[str, BatchTree]:
-    """Read the entries of the batch, name to spec.
-
-    Raises:
-        EquivError: there are none, or they cannot be read.
-    """
-    from equiv.infer.import_path import read_batch_specs
-
-    if given.batch and given.inputs:
-        raise EquivError(f"--batch {given.batch} and --input {given.inputs[0]!r} are both given.", fix="Leave one out.")
-    return read_batch_specs(given.batch) if given.batch else dict[str, BatchTree](parse_inputs(given.inputs))
+    return infer_layers(given.left, given.right, batch=case.batch, methods=case.methods, keep=case.keep)
 
 
 def write_case(found: "InferredLayers", path: Path) -> None:

@@ -40,6 +40,7 @@ def map_command(
     inputs: tuple[str, ...],
     batch: str | None,
     methods: tuple[str, ...],
+    keep: tuple[str, ...],
     output: Path | None,
     no_run: bool,
     leaves: bool,
@@ -49,7 +50,9 @@ def map_command(
     LEFT and RIGHT are builders, module:attribute or file.py:function: functions that return what hk.transform gives or
     a Linen module, or functions of rngs that return an NNX module.
     """
-    run_and_exit(lambda: _infer_and_show(BuilderArguments(left, right, inputs, batch, methods), output, no_run, leaves))
+    run_and_exit(
+        lambda: _infer_and_show(BuilderArguments(left, right, inputs, batch, methods, keep), output, no_run, leaves)
+    )
 
 
 def _infer_and_show(given: BuilderArguments, output: Path | None, no_run: bool, leaves: bool) -> int:

@@ -21,6 +21,7 @@ def new_command(
     inputs: tuple[str, ...],
     batch: str | None,
     methods: tuple[str, ...],
+    keep: tuple[str, ...],
     output: Path,
     force: bool,
 ) -> None:
@@ -28,7 +29,7 @@ def new_command(
 
     Rows that could not be inferred are comments in it.
     """
-    run_and_exit(lambda: _write_new_case(BuilderArguments(left, right, inputs, batch, methods), output, force))
+    run_and_exit(lambda: _write_new_case(BuilderArguments(left, right, inputs, batch, methods, keep), output, force))
 
 
 def _write_new_case(given: BuilderArguments, output: Path, force: bool) -> int:

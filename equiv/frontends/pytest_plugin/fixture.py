@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from equiv.core.batch_spec import BatchTree
+from equiv.backends.batches import resolve_batch
+from equiv.core.batch_spec import Batch
 from equiv.core.case import Builder, Case, KnownDifference, Layer
 from equiv.core.case_files import LoadedCase, check_fields
 from equiv.core.checks import CHECK_NAMES
@@ -73,7 +74,7 @@ class Checker:
         left: Builder,
         right: Builder,
         *,
-        batch: Mapping[str, BatchTree],
+        batch: Batch,
         layers: Sequence[Layer] | None = None,
         loss: Callable[[Any, Mapping[str, Any]], Any] | None = None,
         methods: Methods | None = None,
@@ -81,6 +82,7 @@ class Checker:
         known_differences: Sequence[KnownDifference] = (),
         steps: int = 5,
         budget_factor: float = 1.0,
+        keep: Sequence[str] = (),
         names: tuple[str, str] | None = None,
         checks: Sequence[str] | None = None,
     ) -> CheckedResult:
@@ -98,6 +100,7 @@ class Checker:
             known_differences: formulas for leaves that differ by design.
             steps: number of train steps.
             budget_factor: a factor on every derived budget, shown with every number.
+            keep: inputs whose values are kept, of a batch that is a function.
             names: of the two ports, as in `layers`; None: their libraries, or `left` and `right` if both are of one.
             checks: names of the checks that must pass; None: those of the test's mark, else all that apply.
 
@@ -120,6 +123,7 @@ class Checker:
                 known_differences=known_differences,  # pyright: ignore[reportArgumentType] - likewise
                 steps=steps,
                 budget_factor=budget_factor,
+                keep=keep,  # pyright: ignore[reportArgumentType] - likewise
             )
             run = self._run(left, right, case, names, inferred=layers is None)
         except EquivError as error:
@@ -147,7 +151,8 @@ class Checker:
         loaded = LoadedCase(name, lesson, case)
         if inferred:
             check_fields(f"{name}:", case)
-            found = infer_layers(left, right, batch=case.batch, methods=case.methods, names=names)
+            loaded = replace(loaded, case=resolve_batch(case))
+            found = infer_layers(left, right, batch=loaded.case.batch, methods=case.methods, names=names)
             run = compare_through(found, loaded)
         else:
             run = compare_with_layers(left, right, loaded, names)

@@ -8,10 +8,11 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from equiv.core.batch_spec import BatchTree
+from equiv.core.batch_spec import BatchTree, KeptValues, flatten_batch
 from equiv.core.layouts import Chain
 from equiv.core.method_call import Methods
 from equiv.infer.builders import LocatedBuilder
+from equiv.infer.import_path import ImportPath, parse_import_path
 from equiv.infer.table.rows import InferredRow
 
 LINE_LENGTH = 120
@@ -52,14 +53,39 @@ def case_text(draft: CaseDraft, folder: Path) -> str:
         folder: where it will be written; imports are resolved relative to it.
     """
     # The file has to work wherever it is run from, so that paths are relative to it and imports follow them.
-    searched = _import_folders(draft.builders, folder.resolve())
+    source = _batch_source(draft)
+    places = [*(one.import_path for one in draft.builders), *([source] if source else [])]
+    searched = _import_folders(places, folder.resolve())
     lines = [f'"""{draft.lesson}"""', ""]
     lines += ["import sys", "from pathlib import Path", ""] if searched else []
     lines += [*_imports(draft), ""]
     lines += [*(f'sys.path.append(str(Path(__file__).parent / "{one}"))' for one in searched), ""] if searched else []
     for name, located in zip(draft.names, draft.builders, strict=True):
         lines += ["", *_builder_lines(name, located), ""]
+    lines += ["", *_batch_lines(draft), ""] if _kept_names(draft) else []
     return "\n".join([*lines, "", *_case_lines(draft), ""])
+
+
+def _kept_names(draft: CaseDraft) -> tuple[str, ...]:
+    """The batch entries whose values are kept."""
+    return tuple(name for name, one in flatten_batch(draft.batch).items() if isinstance(one, KeptValues))
+
+
+def _batch_source(draft: CaseDraft) -> ImportPath | None:
+    """The function that gives the whole batch, where values of it are kept."""
+    found = (one.source for one in flatten_batch(draft.batch).values() if isinstance(one, KeptValues))
+    return next(map(parse_import_path, found), None)
+
+
+def _batch_lines(draft: CaseDraft) -> list[str]:
+    source = _batch_source(draft)
+    assert source is not None, "only a function gives values"
+    return [
+        "def batch():",
+        f"    from {source.module} import {source.attribute.partition('.')[0]} as given",
+        "",
+        f"    return {'.'.join(['given', *source.attribute.split('.')[1:]])}()",
+    ]
 
 
 def _builder_lines(name: str, located: LocatedBuilder) -> list[str]:
@@ -72,9 +98,9 @@ def _builder_lines(name: str, located: LocatedBuilder) -> list[str]:
     ]
 
 
-def _import_folders(builders: Sequence[LocatedBuilder], folder: Path) -> list[str]:
-    """Folders that builders are imported from, relative to the file's own folder, which is on the path anyway."""
-    found = [one.import_path.folder for one in builders if one.import_path.folder is not None]
+def _import_folders(places: Sequence[ImportPath], folder: Path) -> list[str]:
+    """Folders that functions are imported from, relative to the file's own folder, which is on the path anyway."""
+    found = [one.folder for one in places if one.folder is not None]
     return list(dict.fromkeys(os.path.relpath(one, folder) for one in found if one.resolve() != folder))
 
 
@@ -98,7 +124,10 @@ def _row_layouts(row: InferredRow) -> Iterator[Any]:
 def _case_lines(draft: CaseDraft) -> list[str]:
     models = [f'"{name}": {name}' for name in draft.names]
     lines = ["CASE = Case(", '    guide="my own port",', *_dict_lines("models", models, 1)]
-    lines += _dict_lines("batch", [f'"{name}": {_source_of(spec)}' for name, spec in draft.batch.items()], 1)
+    if kept := _kept_names(draft):
+        lines += ["    batch=batch,", f"    keep={_tuple_source(kept)},"]
+    else:
+        lines += _dict_lines("batch", [f'"{name}": {_source_of(spec)}' for name, spec in draft.batch.items()], 1)
     if draft.methods:
         lines += _methods_lines(draft.methods)
     lines.append("    layers=(" if draft.rows or draft.missing else "    layers=(),")

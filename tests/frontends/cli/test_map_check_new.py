@@ -8,11 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 import equiv
+from equiv.backends.batches import resolve_batch
 from equiv.errors import EquivError
-from equiv.frontends.cli.inferred_case import check_methods, parse_inputs
+from equiv.frontends.cli.inferred_case import BuilderArguments, parse_inputs
 from equiv.frontends.cli.main import main
 from equiv.infer.builders import locate_builder
-from equiv.infer.import_path import read_batch_specs
+from equiv.infer.import_path import ImportedBatch
 from equiv.infer.session import infer_layers
 from equiv.infer.table.case_writer import case_text
 
@@ -326,7 +327,12 @@ def test_an_unusable_batch_is_named_with_its_fix(places, arguments, message):
 def test_batches_are_read_from_text_and_from_functions(folder):
     """The first entry is x; integers of a function are bounded by their largest value."""
     assert parse_inputs(["float32[3,5]", "tokens=int32[3]:9"]) == {"x": "float32[3,5]", "tokens": "int32[3]:9"}
-    assert check_methods(["encode(x)", "decode(z, mask)"]) == ("encode(x)", "decode(z, mask)")
-    assert read_batch_specs(str(folder / "inferred_models.py:batch")) == {"x": "float32[3,5]", "labels": "int32[3]:3"}
+    place = str(folder / "inferred_models.py:batch")
+    case = BuilderArguments("m:a", "m:b", batch=place, methods=("encode(x, 2)",), keep=("labels, x", "y")).read_case()
+    assert (case.methods, case.keep) == (("encode(x, 2)",), ("labels", "x", "y"))
+    found = resolve_batch(replace(case, keep=("labels",))).batch
+    assert found["x"] == "float32[3,5]"
+    assert (found["labels"].values.tolist(), found["labels"].source) == ([0, 2, 1], place)
+    nothing = replace(case, batch=ImportedBatch(str(folder / "inferred_models.py:nothing")))
     with pytest.raises(EquivError, match=r"the batch is None. Return an array, or a dictionary of names to arrays."):
-        read_batch_specs(str(folder / "inferred_models.py:nothing"))
+        resolve_batch(nothing)
