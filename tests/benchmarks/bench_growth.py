@@ -1,12 +1,11 @@
 """How each stage grows with depth: the GPT of `deep_models.py` in Linen and NNX with its train step, 6 to 96 layers.
 
-Run it with `nox -s bench`, or with depths as arguments. Printed per depth: equations of both ports, the largest memory
-so far, and for each stage that compiles nothing its seconds of processor time and the exponent with which they grow
+Run it with `nox -s bench`, or with depths as arguments; `reports/growth.html` gets a plot and a table. Printed per
+depth: equations of both ports, the largest memory so far, and for each stage that compiles nothing its seconds of processor time and the exponent with which they grow
 from one depth to the next (1: as the depth). Every output has to be proved.
 """
 
 import gc
-import math
 import resource
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from deep_models import gpt
+from growth_page import Depth, fit_exponents, render_growth
 
 from equiv.comparison.prove_only import check_by_proof
 from equiv.comparison.stages import break_proofs, check_structure, open_case, prove_ports, trace_ports, trace_sizes
@@ -26,6 +26,9 @@ from equiv.frontends.cli.base import GC_THRESHOLDS
 from equiv.programs.jaxpr import count_equations
 from equiv.programs.prover.prove import all_programs
 from equiv.programs.traced_port import trace_port_float64
+
+
+PAGE = Path(__file__).parents[2] / "reports" / "growth.html"
 
 
 def trace_float64(state: CaseState) -> CaseState:
@@ -69,21 +72,24 @@ def measure(layers: int) -> tuple[int, dict[str, float]]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print and write."""
     gc.set_threshold(*GC_THRESHOLDS)
     depths = [int(depth) for depth in sys.argv[1:]] or [6, 12, 24, 48, 96]
     measure(2)  # what jax and the libraries do once
-    before: tuple[int, dict[str, float]] | None = None
-    for depth in depths:
-        equations, seconds = measure(depth)
+    found: list[Depth] = []
+    for layers in depths:
+        equations, seconds = measure(layers)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"{depth} layers, {equations} equations, {memory:.2f} GiB", flush=True)
+        print(f"{layers} layers, {equations} equations, {memory:.2f} GiB", flush=True)
         print("  seconds  ", "  ".join(f"{name} {value:.2f}" for name, value in seconds.items()), flush=True)
-        if before is not None:
-            apart = math.log(depth / before[0])
-            grown = {name: value / before[1][name] for name, value in seconds.items() if value > 0.1}
-            print("  exponents", "  ".join(f"{name} {math.log(one) / apart:.2f}" for name, one in grown.items()))
-        before = depth, seconds
+        found.append(Depth(layers, equations, memory, seconds))
+        if len(found) > 1:
+            grown = fit_exponents(found[-2:])
+            print("  exponents", "  ".join(f"{name} {one:.2f}" for name, one in grown.items()), flush=True)
+    if len(found) > 1:
+        print("over all  ", "  ".join(f"{name} {one:.2f}" for name, one in fit_exponents(found).items()))
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text(render_growth(found))
 
 
 if __name__ == "__main__":
