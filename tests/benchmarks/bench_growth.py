@@ -1,8 +1,9 @@
 """How each stage grows with depth: the GPT of `deep_models.py` in Linen and NNX with its train step, 6 to 96 layers.
 
 Run it with `nox -s bench`, or with depths as arguments; `reports/growth.html` gets a plot and a table. Printed per
-depth: equations of both ports, the largest memory so far, and for each stage that compiles nothing its seconds of processor time and the exponent with which they grow
-from one depth to the next (1: as the depth). Every output has to be proved.
+depth: equations of both ports, the largest memory so far, and for each stage that compiles nothing its seconds of
+processor time and the exponent with which they grow from one depth to the next (1: as the depth). Every output has to
+be proved.
 """
 
 import gc
@@ -26,7 +27,6 @@ from equiv.frontends.cli.base import GC_THRESHOLDS
 from equiv.programs.jaxpr import count_equations
 from equiv.programs.prover.prove import all_programs
 from equiv.programs.traced_port import trace_port_float64
-
 
 PAGE = Path(__file__).parents[2] / "reports" / "growth.html"
 
