@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from equiv import layers as layers
     from equiv import layouts as layouts
+    from equiv.case import CallSequence as CallSequence
     from equiv.case import Case as Case
     from equiv.case import Depths as Depths
     from equiv.case import Deviation as Deviation
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     __version__: str
 
 PUBLIC_MODULES = {
-    "equiv.case": ("Case", "Depths", "Deviation", "KnownDifference", "Layer", "zero_debias"),
+    "equiv.case": ("CallSequence", "Case", "Depths", "Deviation", "KnownDifference", "Layer", "zero_debias"),
     "equiv.core.results": ("CaseResult", "CheckResult", "Finding", "RunResult"),
     "equiv.core.results_json": ("read_results",),
     "equiv.errors": ("CaseError", "EquivError", "NotRun", "PortError"),
@@ -46,6 +47,7 @@ PUBLIC_MODULES = {
 """Module to the public names that it has."""
 
 __all__ = [
+    "CallSequence",
     "Case",
     "CaseError",
     "CaseResult",

@@ -1,6 +1,7 @@
 """What a case file imports."""
 
 from equiv.backends.haiku.known_differences import zero_debias as zero_debias
+from equiv.core.case import CallSequence as CallSequence
 from equiv.core.case import Case as Case
 from equiv.core.case import Depths as Depths
 from equiv.core.case import Deviation as Deviation

@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import optax
 
+from equiv.core.call_sequence import PortSequence
 from equiv.core.layouts import Identity, Layout
 from equiv.core.leaves import NativeKey, NativeLeaf
 from equiv.core.method_call import MethodCall
@@ -102,6 +103,8 @@ class PortSpec:
         port: name of the port, for its messages and results; empty: that of the library.
         bounds: batch entry of whole numbers to the number that all of its values are below; none is negative.
         nest: batch entries to the batch as the case has it, with nested inputs.
+        sequences: name to calls that are made one after the other.
+        initial: the call that initialises, with its method; None: that of the first method.
     """
 
     methods: Mapping[str, MethodCall]
@@ -111,6 +114,23 @@ class PortSpec:
     port: str = ""
     bounds: Mapping[str, int] = field(default_factory=dict)
     nest: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+    sequences: Mapping[str, PortSequence] = field(default_factory=dict)
+    initial: MethodCall | None = None
+
+    @property
+    def calls(self) -> Mapping[str, MethodCall]:
+        """Every call that a port is given: of methods by their names, of sequences by their texts."""
+        return {**self.methods, **{text: call for one in self.sequences.values() for text, call in one.calls}}
+
+    @property
+    def initial_call(self) -> MethodCall:
+        """The call that initialises, with its method."""
+        method, call = next(iter(self.methods.items()))
+        return self.initial or replace(call, method=method)
+
+    def initial_inputs(self) -> list[Any]:
+        """The shapes and dtypes of what the call that initialises takes."""
+        return [self.batch[name] for name in self.initial_call.inputs]
 
     @property
     def first_method(self) -> tuple[str, tuple[str, ...]]:
@@ -134,8 +154,8 @@ class Port:
         leaves: every native leaf to its `jax.ShapeDtypeStruct`.
         collections: every native leaf to `params`, `state` or `random` (the library's own random state).
         has_modes: whether train and eval mode can differ.
-        apply: `(leaves, method, inputs, train, key)` to `(outputs, leaves after the call)`; the inputs are the batch
-            entries that the call of the method takes, in its order.
+        apply: `(leaves, call, inputs, train, key)` to `(outputs, leaves after the call)`; the call by its name in
+            `PortSpec.calls`, the inputs are the batch entries that it takes, in its order.
         init_training: `(leaves, key)` to the carry of training: variables, optimizer state.
         step: `(carry, batch, key)` to `(carry, outputs)`.
         init: `key` to the leaves as the library initialises them.
@@ -147,6 +167,7 @@ class Port:
         patched: what its builder changed outside of the model, in words; it is in force for this port only.
         returns_parameters: whether a compiled call returns the parameters too, as `nnx.jit` does.
         made: what the calls that were traced so far have made that the next call is not given, and that is no output.
+        sequences: those of the case, with the calls of this port.
     """
 
     name: str
@@ -164,6 +185,7 @@ class Port:
     patched: tuple[str, ...] = ()
     returns_parameters: bool = False
     made: Callable[[], tuple[str, ...]] = tuple
+    sequences: Mapping[str, PortSequence] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from equiv.backends.library import Library
 from equiv.backends.patches import keep_patches, with_own_patches
 from equiv.backends.registry import backend_names, load_backend, load_library
 from equiv.core.batch_spec import BatchEntry, nest_batch, parse_batch
+from equiv.core.call_sequence import read_sequence
 from equiv.core.case import Builder, Case
 from equiv.core.leaves import LeafTable
-from equiv.core.method_call import read_methods
+from equiv.core.method_call import read_call, read_methods, with_entries
 from equiv.errors import CaseError, EquivError, NotRun, PortError, error_summary, user_code_location
 
 DEFAULT_RATE = 0.1
@@ -91,7 +92,17 @@ def port_spec(case: Case) -> tuple[PortSpec, Mapping[str, BatchEntry]]:
     def loss_of(outputs: Any, batch: Mapping[str, Any]) -> Any:
         return loss(outputs, nest(batch))
 
-    return PortSpec(methods, structs, loss_of, optimizer, bounds=bounds, nest=nest), entries
+    spec = PortSpec(methods, structs, loss_of, optimizer, bounds=bounds, nest=nest)
+    if case.initial:
+        method, call = read_call(case.initial, "initial")
+        spec = replace(spec, initial=replace(with_entries(method, call, case.inputs), method=method))
+    return spec, entries
+
+
+def call_texts(case: Case, spec: PortSpec) -> dict[str, tuple[str, ...]]:
+    """How each method is called, and the calls of each sequence, as text."""
+    sequences = {f"sequence {name}": one.texts for name, one in case.sequences.items()}
+    return {method: call.texts for method, call in spec.methods.items()} | sequences
 
 
 def _mean_square(outputs: Any, batch: Mapping[str, Any]) -> Any:
@@ -180,8 +191,14 @@ def build_port(case: Case, name: str, spec: PortSpec, library: str = "") -> Mapp
     """
     builder = case.models[name]
     known = load_library(library) if library else identify_library(name, builder)
-    port = build_unmapped(name, builder, known.name, spec)
-    port = replace(port, step_left_out=isinstance(builder, ModelOnly))
+    sequences = {
+        sequence: read_sequence(sequence, calls, case.inputs, name, known.name)
+        for sequence, calls in case.sequences.items()
+    }
+    if taken := [sequence for sequence in sequences if sequence in spec.methods]:
+        raise CaseError(f"sequence {taken[0]} has the name of a method.", fix="Give it another one.")
+    port = build_unmapped(name, builder, known.name, replace(spec, sequences=sequences))
+    port = replace(port, step_left_out=isinstance(builder, ModelOnly), sequences=sequences)
     return MappedPort(port, map_port(case.layers, port, known))
 
 

@@ -60,6 +60,7 @@ def describe_scope(state: CaseState) -> Scope:
         batch=batch_texts(case.inputs),
         kept=tuple(name for name, entry in state.built_case.entries.items() if entry.kept is not None),
         methods={name: call.texts for name, call in request.methods.items()},
+        sequences={name: one.texts for name, one in case.sequences.items()},
         modes=("eval", "train") if state.built_case.has_modes else ("call",),
         steps=case.steps if _trains(state) else 0,
         gradient_modes=_gradient_modes(state),

@@ -1,6 +1,6 @@
 """The classes of a case: one model in several libraries, and how it is compared."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -96,6 +96,27 @@ class KnownDifference:
 
 
 @dataclass(frozen=True)
+class CallSequence:
+    """Calls of public methods, in order.
+
+    Attributes:
+        calls: each as text, such as `"decode(tokens[:, 0:1])"`; or port or library to its own.
+        join: axis on which the outputs of all calls are joined, so that ports may differ in how many calls they make;
+            None: outputs and state are compared after every call.
+    """
+
+    calls: Sequence[str] | Mapping[str, Sequence[str]]
+    join: int | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The calls; where ports have their own, all of a port in one text, after its name."""
+        if isinstance(self.calls, Mapping):
+            return tuple(f"{port}: {', '.join(calls)}" for port, calls in self.calls.items())
+        return tuple(self.calls)
+
+
+@dataclass(frozen=True)
 class Depths:
     """The same model at growing depth, to measure what depth costs with unrolled and with scanned layers.
 
@@ -127,6 +148,9 @@ class Case:
             train=True, cache=None)")`; or public method to the inputs that are its positional arguments. An argument
             that selects train or eval mode (`equiv.core.method_call.MODE_ARGUMENTS`) compares that mode only, whatever
             each port calls it. None: `__call__` with every input but `labels`, `targets` and `y`.
+        sequences: name to calls that are made one after the other, each given the state that the one before left.
+        initial: the call that a library initialises with that has to be given a batch for it, such as Linen, where it
+            is not that of the first method: `"__call__(tokens)"`, for a cache of the length of `tokens`.
         loss: `(outputs of the first method, batch)` to a scalar; None: the mean square of the outputs.
         optimizer: for a case without a train step of its own, returns an optax transformation; None: `optax.sgd(0.1)`,
             with a lower rate where training blows up with that.
@@ -145,6 +169,8 @@ class Case:
     batch: Batch
     layers: tuple[Layer, ...]
     methods: Methods | None = None
+    sequences: Mapping[str, CallSequence] = field(default_factory=dict)
+    initial: str = ""
     loss: Callable[[Any, Mapping[str, Any]], Any] | None = None
     optimizer: Callable[[], Any] | None = None
     keep: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from equiv.core.batch_spec import KeptValues
-from equiv.core.case import Case, Depths, Deviation, KnownDifference, Layer
+from equiv.core.case import CallSequence, Case, Depths, Deviation, KnownDifference, Layer
 from equiv.core.results import BuilderSource
 from equiv.core.source_digest import digest_sources
 from equiv.errors import CaseError, EquivError, error_summary, user_code_location
@@ -213,6 +213,12 @@ CASE_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         ),
         'calls: ("encode(x, scale=2)",), or method names to tuples of inputs: {"__call__": ("x",)}, with the comma',
     ),
+    (
+        "sequences",
+        lambda value: _is_mapping_of(value, lambda one: isinstance(one, CallSequence)),
+        'names to CallSequence(("prefill(x)", "decode(y)"))',
+    ),
+    ("initial", lambda value: isinstance(value, str), 'one call: "__call__(tokens)"'),
     (
         "printed",
         lambda value: _is_mapping_of(value, lambda paths: isinstance(paths, Mapping)),

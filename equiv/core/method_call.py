@@ -1,7 +1,7 @@
 """How a public method is called: the inputs of the batch and the constants that are its arguments.
 
 A call is written as in Python: `encode(x)`, `__call__(x, train=True, cache=None)`, `f({"image": x}, (a, b))`. A name is
-an input of the batch, everything else a literal.
+an input of the batch, `x[:, 0:4]` a part of it, everything else a literal.
 """
 
 import ast
@@ -37,10 +37,16 @@ class Input:
     Attributes:
         name: of the input.
         entries: the names of its batch entries, nested as the input is: one for an array.
+        index: the part of it that is taken, as numpy indexes; empty: all.
     """
 
     name: str
     entries: BatchTree = ""
+    index: tuple[int | slice, ...] = ()
+
+    def take(self, array: Any) -> Any:
+        """The part of an array that is taken."""
+        return array[self.index] if self.index else array
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,14 @@ class MethodCall:
         keywords: by name, but for those that select the mode.
         mode: whether it is called in train mode (True) or eval mode (False) only; None: in both, where they differ.
         mode_keywords: the arguments that say so, as they were written.
+        method: its name, where that is not the key that the call is found by.
     """
 
     positional: tuple[Any, ...] = ()
     keywords: Mapping[str, Any] = field(default_factory=dict)
     mode: bool | None = None
     mode_keywords: Mapping[str, bool] = field(default_factory=dict)
+    method: str = ""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -83,7 +91,7 @@ class MethodCall:
         given = dict(zip(self.inputs, arrays, strict=True))
 
         def fill(one: Any) -> Any:
-            return _map_tree(one.entries, given.__getitem__) if isinstance(one, Input) else one
+            return _map_tree(one.entries, lambda name: one.take(given[name])) if isinstance(one, Input) else one
 
         return tuple(_map_argument(one, fill) for one in self.positional), {
             name: _map_argument(one, fill) for name, one in self.keywords.items()
@@ -117,7 +125,7 @@ def read_methods(methods: Methods | None, batch: Mapping[str, BatchTree]) -> dic
         calls = {name: call_of(*names) for name, names in methods.items()}
     else:
         calls = read_calls(methods)
-    return {name: _with_entries(name, call, batch) for name, call in calls.items()}
+    return {name: with_entries(name, call, batch) for name, call in calls.items()}
 
 
 def read_calls(texts: Sequence[str], option: str = "") -> dict[str, MethodCall]:
@@ -132,14 +140,7 @@ def read_calls(texts: Sequence[str], option: str = "") -> dict[str, MethodCall]:
     """
     found: dict[str, MethodCall] = {}
     for text in texts:
-        try:
-            method, call = _read_call(text)
-        except (SyntaxError, ValueError) as error:
-            reason = error.msg if isinstance(error, SyntaxError) else error
-            raise CaseError(
-                f"{option or 'method'} {text!r}: cannot be read: {reason}.",
-                fix=f"Write a call with inputs of the batch and constants: {EXAMPLE}.",
-            ) from error
+        method, call = read_call(text, option or "method")
         if method in found:
             raise CaseError(
                 f"{option or 'method'} {text!r}: {method} is given twice, first as "
@@ -148,6 +149,26 @@ def read_calls(texts: Sequence[str], option: str = "") -> dict[str, MethodCall]:
             )
         found[method] = call
     return found
+
+
+def read_call(text: str, what: str) -> tuple[str, MethodCall]:
+    """Read one call: its method and arguments.
+
+    Args:
+        text: the call.
+        what: what messages begin with.
+
+    Raises:
+        CaseError: it cannot be read.
+    """
+    try:
+        return _read_call(text)
+    except (SyntaxError, ValueError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        raise CaseError(
+            f"{what} {text!r}: cannot be read: {reason}.",
+            fix=f"Write a call with inputs of the batch and constants: {EXAMPLE}.",
+        ) from error
 
 
 def _read_call(text: str) -> tuple[str, MethodCall]:
@@ -177,6 +198,9 @@ def _read_argument(node: ast.expr) -> Any:
     match node:
         case ast.Name():
             return Input(node.id)
+        case ast.Subscript(value=ast.Name(id=name)):
+            parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+            return Input(name, index=tuple(map(_read_index, parts)))
         case ast.Tuple():
             return tuple(map(_read_argument, node.elts))
         case ast.List():
@@ -195,7 +219,19 @@ def _read_argument(node: ast.expr) -> Any:
     return value
 
 
-def _with_entries(method: str, call: MethodCall, batch: Mapping[str, BatchTree]) -> MethodCall:
+def _read_index(node: ast.expr) -> int | slice:
+    """One part of an index: a whole number, or a slice of whole numbers."""
+    ends = [node.lower, node.upper, node.step] if isinstance(node, ast.Slice) else [node]
+    try:
+        values = [None if end is None else ast.literal_eval(end) for end in ends]
+    except ValueError:
+        values = [...]
+    if not all(type(value) is int or (value is None and isinstance(node, ast.Slice)) for value in values):
+        raise ValueError(f"{ast.unparse(node)} is no index of whole numbers")
+    return slice(*values) if isinstance(node, ast.Slice) else values[0]  # pyright: ignore[reportReturnType]
+
+
+def with_entries(method: str, call: MethodCall, batch: Mapping[str, BatchTree]) -> MethodCall:
     """A call with the batch entries of its inputs.
 
     Raises:
@@ -210,7 +246,7 @@ def _with_entries(method: str, call: MethodCall, batch: Mapping[str, BatchTree])
             )
 
     def fill(one: Any) -> Any:
-        return Input(one.name, entries[one.name]) if isinstance(one, Input) else one
+        return replace(one, entries=entries[one.name]) if isinstance(one, Input) else one
 
     keywords = {name: _map_argument(one, fill) for name, one in call.keywords.items()}
     positional = tuple(_map_argument(one, fill) for one in call.positional)
@@ -253,10 +289,19 @@ def _names(entries: BatchTree) -> Iterator[str]:
             yield from _names(one)
 
 
+def _index_text(part: int | slice) -> str:
+    if isinstance(part, int):
+        return str(part)
+    ends = ["" if end is None else str(end) for end in (part.start, part.stop)]
+    return ":".join(ends if part.step is None else [*ends, str(part.step)])
+
+
 def _argument_text(argument: Any) -> str:
     match argument:
         case Input():
-            return argument.name
+            return (
+                f"{argument.name}[{', '.join(map(_index_text, argument.index))}]" if argument.index else argument.name
+            )
         case Mapping():
             return "{" + ", ".join(f"{name!r}: {_argument_text(one)}" for name, one in argument.items()) + "}"
         case tuple():

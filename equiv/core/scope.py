@@ -153,6 +153,7 @@ class Scope:
         as_users: whether ports were also compiled as their users do; None in results that do not say.
         not_as_users: why they were not, where that was not asked for.
         other_sizes: what each port is with other sizes of its batch.
+        sequences: name to the calls that were made one after the other; where ports have their own, `PORT: CALL`.
         made: port to the variables that its calls make, which are no outputs and are not given to the next call.
         no_gradients: the gradients that ports do not have, and why.
     """
@@ -179,6 +180,7 @@ class Scope:
     not_as_users: str = ""
     other_sizes: tuple[OtherSizes, ...] = ()
     made: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    sequences: dict[str, tuple[str, ...]] = field(default_factory=dict)
     no_gradients: tuple[NoGradient, ...] = ()
     kept: tuple[str, ...] = ()
 
@@ -243,6 +245,7 @@ class Scope:
         only = {} if self.proved else dict.fromkeys(self.kept, " (only the given values)")
         shapes = ", ".join(f"{name} {spec}{only.get(name, '')}" for name, spec in self.batch.items())
         methods = ", ".join(f"{name}({', '.join(entries)})" for name, entries in self.methods.items())
+        methods += "".join(f", {name}: {'; '.join(calls)}" for name, calls in self.sequences.items())
         modes = f" in {' and '.join(self.modes)} mode" if self.modes != ("call",) else ""
         if self.gradient_modes:
             modes += f", gradients in {' and '.join(self.gradient_modes)} mode"

@@ -112,7 +112,7 @@ def trace_forward(tracer: Tracer, program: ProgramName) -> Program:
         arguments = tuple(inputs[batch_input(name)] for name in names)
         outputs, after = tracer.port.apply(native, program.method, arguments, training, inputs[KEY])
         changed = {
-            OutputName(program, "state", leaf=leaf.name): _leaf_after_call(leaf, native, after, inputs)
+            OutputName(program, "state", leaf=leaf.name): leaf_after_call(leaf, native, after, inputs)
             for leaf in tracer.table.leaves
         }
         return {**flatten_outputs(program, outputs), **changed}
@@ -120,7 +120,7 @@ def trace_forward(tracer: Tracer, program: ProgramName) -> Program:
     return trace_function(program, run, {**tracer.variables(), **tracer.batch(names), **tracer.random()})
 
 
-def _leaf_after_call(leaf: MappedLeaf, native: Leaves, after: Leaves, inputs: NamedInputs) -> Any:
+def leaf_after_call(leaf: MappedLeaf, native: Leaves, after: Leaves, inputs: NamedInputs) -> Any:
     """A leaf after a call; one that the call returned unchanged is the input itself, whatever its layout."""
     return inputs[leaf_input(leaf.name)] if after[leaf.key] is native[leaf.key] else leaf.to_canonical(after[leaf.key])
 

@@ -37,6 +37,7 @@ from equiv.programs.probes import NamedArrays, numpy_dtype
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.value_numbering import input_term, number_program
 from equiv.programs.trace import Tracer, random_input, trace_forward, trace_function, trace_gradient
+from equiv.programs.trace_sequence import trace_sequence
 from equiv.programs.train_step import trace_training
 from equiv.programs.transform import (
     KeyedProgram,
@@ -143,12 +144,18 @@ def _program_tracers(tracer: Tracer) -> dict[ProgramName, Callable[[], Program]]
     def changed(name: ProgramName) -> Program:
         return drop_unchanged_parameters(trace_forward(tracer, name), tracer.table)
 
+    def traced_sequence(name: ProgramName) -> Program:
+        return drop_unchanged_parameters(trace_sequence(tracer, name), tracer.table)
+
     methods = tracer.request.methods
     calls = [ProgramName(mode, method) for method in methods for mode in tracer.modes()]
     gradients = [ProgramName(kind, method) for kind in tracer.gradients() for method in methods]
-    return {name: partial(changed, name) for name in calls} | {
-        name: partial(trace_gradient, tracer, name) for name in gradients
-    }
+    sequences = [ProgramName(mode, sequence) for sequence in tracer.port.sequences for mode in tracer.modes()]
+    return (
+        {name: partial(changed, name) for name in calls}
+        | {name: partial(traced_sequence, name) for name in sequences}
+        | {name: partial(trace_gradient, tracer, name) for name in gradients}
+    )
 
 
 def drop_unchanged_parameters(program: Program, table: LeafTable) -> Program:

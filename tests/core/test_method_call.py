@@ -1,5 +1,6 @@
 """Calls of methods: read as Python writes them, with inputs by name and constants."""
 
+import numpy as np
 import pytest
 
 from equiv.core.method_call import read_calls, read_methods
@@ -51,6 +52,16 @@ def test_a_call_is_said_as_it_is_written():
     assert f"__call__({', '.join(call.texts)})" == text
 
 
+def test_a_part_of_an_input_is_indexed_as_in_numpy():
+    text = "f(x[:, 0:2], x[-1], x[::2, 1:])"
+    (call,) = read_methods((text,), BATCH).values()
+    assert f"f({', '.join(call.texts)})" == text
+    x = np.arange(12.0).reshape(3, 4)
+    given, _ = call.bind([x])
+    for found, wanted in zip(given, (x[:, 0:2], x[-1], x[::2, 1:]), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_labels_are_no_inputs_unless_a_call_names_them():
     (call,) = read_methods(None, BATCH).values()
     assert call.input_names == ("x", "cache", "mask")
@@ -65,6 +76,8 @@ def test_labels_are_no_inputs_unless_a_call_names_them():
         (("f(x",), r"'f\(x': cannot be read: '\(' was never closed"),
         (("f(*x)",), r"cannot be read: \*x is neither an input nor a constant"),
         (("f(**x)",), r"cannot be read: \*\* has no names"),
+        (("f(x[y])",), r"cannot be read: y is no index of whole numbers"),
+        (("f(x[0.5])",), r"cannot be read: 0\.5 is no index of whole numbers"),
         (("f(x + 1)",), r"cannot be read: x \+ 1 is neither an input nor a constant"),
         (("f(jnp.inf)",), r"cannot be read: jnp\.inf is neither"),
         (("f(b'a')",), r"cannot be read: b'a' is neither"),

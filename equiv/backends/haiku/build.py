@@ -44,7 +44,7 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     calls, apply, init_training, step = _haiku_functions(built, spec)
 
     def init(key: Any) -> Leaves:
-        arrays = [jax.numpy.ones(struct.shape, struct.dtype) for struct in _first_inputs(spec)]
+        arrays = [jax.numpy.ones(struct.shape, struct.dtype) for struct in spec.initial_inputs()]
         # hk.BatchNorm creates its state only in train mode (guide: Handling State).
         arguments, keywords = call_arguments(calls.init, _initial_call(calls, spec), arrays, True, (key,))
         variables = built.model.init(*arguments, **keywords)
@@ -67,7 +67,7 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         library=NAME,
         leaves=abstract,
         collections={key: key.collection for key in abstract},
-        has_modes=any(calls.has_free_mode(method) for method in spec.methods),
+        has_modes=any(calls.has_free_mode(name) for name in spec.calls),
         apply=apply,
         init_training=init_training,
         step=step,
@@ -102,9 +102,9 @@ class _ApplyFunctions:
         functions: dict[str, Callable[..., Any]],
         init: Callable[..., Any],
         stateful: bool,
-        methods: Mapping[str, MethodCall],
+        calls: Mapping[str, MethodCall],
     ) -> None:
-        self.functions, self.init, self.stateful, self.methods = functions, init, stateful, methods
+        self.functions, self.init, self.stateful, self.calls = functions, init, stateful, calls
 
     def __call__(
         self, method: str, trees: dict[str, Any], inputs: tuple[Any, ...], train: bool, key: Any
@@ -116,7 +116,7 @@ class _ApplyFunctions:
             *((trees["state"],) if self.stateful else ()),
             *((key,) if _takes_key(function) else ()),
         )
-        positional, keywords = call_arguments(function, self.methods[method], inputs, train, before)
+        positional, keywords = call_arguments(function, self.calls[method], inputs, train, before)
         returned = function(*positional, **keywords)
         if not self.stateful:
             return returned, trees
@@ -126,7 +126,7 @@ class _ApplyFunctions:
     def has_free_mode(self, method: str) -> bool:
         """Whether a method has an argument for its mode that the case leaves open."""
         function = self.functions[method]
-        return has_free_mode(function, self.methods[method], 1 + self.stateful + _takes_key(function))
+        return has_free_mode(function, self.calls[method], 1 + self.stateful + _takes_key(function))
 
 
 def _takes_key(function: Callable[..., Any]) -> bool:
@@ -138,32 +138,31 @@ def _initial_call(calls: _ApplyFunctions, spec: PortSpec) -> MethodCall:
 
     The function that `hk.multi_transform` initialises with is written apart from its methods.
     """
-    call, parameters = next(iter(spec.methods.values())), inspect.signature(calls.init).parameters
+    call, parameters = spec.initial_call, inspect.signature(calls.init).parameters
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         return call
     return replace(call, keywords={name: one for name, one in call.keywords.items() if name in parameters})
 
 
 def _apply_functions(model: Any, spec: PortSpec) -> _ApplyFunctions:
-    apply = model.apply
+    apply, names = model.apply, tuple(dict.fromkeys(call.method or name for name, call in spec.calls.items()))
     if isinstance(apply, dict):
         functions = dict(apply)
     elif callable(apply):
         functions = {next(iter(spec.methods)): apply}
     else:
-        functions = dict(zip(spec.methods, apply, strict=False))
-    if missing := [method for method in spec.methods if method not in functions]:
+        functions = dict(
+            zip((*spec.methods, *(name for name in names if name not in spec.methods)), apply, strict=False)
+        )
+    if missing := [name for name in names if name not in functions]:
         raise CaseError(
             f"{spec.port}: no apply function for {', '.join(missing)}: the case asks for "
-            f"{', '.join(spec.methods)}, the transformed function has {len(functions)}.",
+            f"{', '.join(names)}, the transformed function has {len(functions)}.",
             fix="Return the missing ones from hk.multi_transform, in the order of the case's methods.",
         )
+    functions = {name: functions[call.method or name] for name, call in spec.calls.items()}
     stateful = isinstance(model, hk.TransformedWithState | hk.MultiTransformedWithState)
-    return _ApplyFunctions(functions, model.init, stateful, spec.methods)
-
-
-def _first_inputs(spec: PortSpec) -> list[jax.ShapeDtypeStruct]:
-    return [spec.batch[name] for name in spec.first_method[1]]
+    return _ApplyFunctions(functions, model.init, stateful, spec.calls)
 
 
 def _haiku_leaves(trees: dict[str, Any]) -> Leaves:

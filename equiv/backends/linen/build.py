@@ -1,6 +1,6 @@
 """Build a port of a Flax Linen model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -42,19 +42,20 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     """
     spec = spec if spec.port else replace(spec, port=NAME)
     built = unpack_builder_result(spec.port, builder(), (nn.Module,), EXPECTED_MODULE)
-    methods = {method: _linen_method(spec.port, built.model, method) for method in spec.methods}
-    modes = any(has_free_mode(function, spec.methods[method]) for method, function in methods.items())
+    functions = _linen_methods(built.model, spec)
+    modes = any(has_free_mode(function, spec.calls[name]) for name, function in functions.items())
+    initial = spec.initial_call
+    initialise = _linen_method(spec.port, built.model, initial.method)
 
     def init_variables(key: Any) -> dict[str, Any]:
-        method, _ = spec.first_method
-        arguments, keywords = call_arguments(methods[method], spec.methods[method], _first_inputs(spec), False)
+        arguments, keywords = call_arguments(initialise, initial, _ones(spec, initial.inputs), False)
         keys = {"params": key, "dropout": jax.random.fold_in(key, 1)}
-        made = built.model.init(keys, *arguments, method=method, **keywords)
+        made = built.model.init(keys, *arguments, method=initial.method, **keywords)
         return {name: tree for name, tree in made.items() if name not in (SOWN, *sown)}
 
     sown: tuple[str, ...] = ()
     shapes = jax.eval_shape(init_variables, jax.random.key(0))
-    if sown := _sown_collections(built.model, spec, methods, shapes):
+    if sown := _sown_collections(built.model, spec, functions, shapes):
         shapes = {name: tree for name, tree in shapes.items() if name not in sown}
     abstract, trees = linen_leaves(shapes), linen_trees(shapes)
     collections = sorted({key.collection for key in abstract} - {"params"})
@@ -85,23 +86,21 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     )
 
 
-def _first_inputs(spec: PortSpec) -> list[Any]:
-    """Ones for the inputs of the first method."""
-    structs = (spec.batch[name] for name in spec.first_method[1])
-    return [jax.numpy.ones(struct.shape, struct.dtype) for struct in structs]
+def _ones(spec: PortSpec, names: Iterable[str]) -> list[Any]:
+    return [jax.numpy.ones(spec.batch[name].shape, spec.batch[name].dtype) for name in names]
 
 
 def _sown_collections(
-    model: nn.Module, spec: PortSpec, methods: Mapping[str, Callable[..., Any]], shapes: Mapping[str, Any]
+    model: nn.Module, spec: PortSpec, functions: Mapping[str, Callable[..., Any]], shapes: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """The collections that only `sow` writes: every call adds to the tuples that they hold, so they are no state."""
     tuples = [name for name, tree in shapes.items() if name != "params" and _holds_tuples(tree)]
     if not tuples:
         return ()
-    method, _ = spec.first_method
+    method, names = spec.first_method
 
     def call(variables: Any, key: Any) -> Any:
-        arguments, keywords = call_arguments(methods[method], spec.methods[method], _first_inputs(spec), True)
+        arguments, keywords = call_arguments(functions[method], spec.methods[method], _ones(spec, names), True)
         streams = {"params": key, "dropout": key}
         return model.apply(variables, *arguments, method=method, mutable=tuples, rngs=streams, **keywords)[1]
 
@@ -119,16 +118,18 @@ def _linen_functions(
     built: BuilderResult, spec: PortSpec, collections: list[str], trees: Callable[[Leaves], dict[str, Any]]
 ) -> tuple[Callable[..., Any], ...]:
     """The call of a model on its trees; `apply`, `init_training` and `step` of its port."""
-    methods = {method: _linen_method(spec.port, built.model, method) for method in spec.methods}
+    functions = _linen_methods(built.model, spec)
 
     def call(
-        method: str, trees: dict[str, Any], inputs: tuple[Any, ...], train: bool, key: Any
+        name: str, trees: dict[str, Any], inputs: tuple[Any, ...], train: bool, key: Any
     ) -> tuple[Any, dict[str, Any]]:
-        arguments, keywords = call_arguments(methods[method], spec.methods[method], inputs, train)
+        asked = spec.calls[name]
+        arguments, keywords = call_arguments(functions[name], asked, inputs, train)
+        keywords |= {"method": asked.method or name, "mutable": collections}
 
         def with_streams(streams: dict[str, Any]) -> tuple[Any, Any]:
             # Every collection is mutable in eval mode too, so that a change of state there is detected.
-            return built.model.apply(trees, *arguments, method=method, mutable=collections, rngs=streams, **keywords)
+            return built.model.apply(trees, *arguments, rngs=streams, **keywords)
 
         try:
             outputs, changed = with_streams({"dropout": key})
@@ -144,6 +145,11 @@ def _linen_functions(
         return outputs, after
 
     return call, apply, *functional_training(spec.port, spec, built, apply, trees, linen_leaves)
+
+
+def _linen_methods(model: nn.Module, spec: PortSpec) -> dict[str, Callable[..., Any]]:
+    """The method of every call."""
+    return {name: _linen_method(spec.port, model, call.method or name) for name, call in spec.calls.items()}
 
 
 def _linen_method(port: str, model: nn.Module, method: str) -> Callable[..., Any]:

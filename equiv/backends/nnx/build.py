@@ -48,18 +48,20 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
     spec = spec if spec.port else replace(spec, port=NAME)
     model, built = split_model(builder, spec.port)
     abstract = model.abstract()
-    methods = {method: _method(spec.port, abstract, method) for method in spec.methods}
+    functions = {name: _method(spec.port, abstract, call.method or name) for name, call in spec.calls.items()}
 
     @plain_variables()
-    def apply(native: Leaves, method: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
+    def apply(native: Leaves, name: str, arguments: tuple[Any, ...], train: bool, key: Any) -> tuple[Any, Leaves]:
+        asked = spec.calls[name]
+
         def call(constants: Constants) -> tuple[nnx.Module, Any]:
             module = model.merge(native, constants)
-            _set_mode(module, spec.methods[method].in_train_mode(train))
-            return module, _call(module, method, spec.methods[method], arguments, train, key)
+            _set_mode(module, asked.in_train_mode(train))
+            return module, _call(module, asked.method or name, asked, arguments, train, key)
 
         module, outputs = model.run(call)
         after = model.read(module)
-        check_leaves(spec.port, method, native, after)
+        check_leaves(spec.port, name, native, after)
         return outputs, after
 
     def init(key: Any) -> Leaves:
@@ -71,9 +73,9 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         library=NAME,
         leaves=model.leaves,
         collections={key: key.collection for key in model.leaves},
-        has_modes=any(has_free_mode(function, spec.methods[method]) for method, function in methods.items())
+        has_modes=any(has_free_mode(function, spec.calls[name]) for name, function in functions.items())
         or (
-            any(call.mode is None for call in spec.methods.values())
+            any(call.mode is None for call in spec.calls.values())
             and any(
                 hasattr(node, "deterministic") or hasattr(node, "use_running_average")
                 for _, node in nnx.iter_modules(abstract)

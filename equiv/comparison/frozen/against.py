@@ -7,7 +7,7 @@ from operator import or_
 import numpy as np
 
 from equiv.backends.batches import resolve_batch
-from equiv.backends.build import DefaultSgd, port_spec
+from equiv.backends.build import DefaultSgd, call_texts, port_spec
 from equiv.backends.environment import describe_environment
 from equiv.comparison.frozen.bundle import FrozenProgram, FrozenReference, environment_changes
 from equiv.comparison.frozen.edges import restore_edges
@@ -103,7 +103,7 @@ def _check_batch_and_steps(loaded: LoadedCase, frozen: FrozenReference) -> None:
     fix = "Freeze the reference again, or change the case to the bundle's."
     request, entries = port_spec(loaded.case)
     texts = {name: str(entry) for name, entry in entries.items()}
-    methods = {name: call.texts for name, call in request.methods.items()}
+    methods = call_texts(loaded.case, request)
     for what, before, given in (
         ("batch", frozen.batch, texts),
         ("steps", frozen.steps, loaded.case.steps),

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import chain, combinations
 from typing import get_args
 
-from equiv.backends.build import DEFAULT_RATE, DefaultSgd
+from equiv.backends.build import DEFAULT_RATE, DefaultSgd, call_texts
 from equiv.backends.environment import describe_environment
 from equiv.comparison.default_rate import lower_default_rate
 from equiv.comparison.frozen.bundle import FrozenLeaf, FrozenNames, FrozenProbe, FrozenProgram, FrozenReference
@@ -64,7 +64,7 @@ def _make_bundle(name: str, state: CaseState) -> FrozenReference:
         steps=built.case.steps,
         batch={entry: str(one) for entry, one in built.entries.items()},
         kept={entry: one.kept for entry, one in built.entries.items() if one.kept is not None},
-        methods={method: call.texts for method, call in built.request.methods.items()},
+        methods=call_texts(built.case, built.request),
         leaves=tuple(map(_freeze_leaf, traced.table.leaves)),
         random=observed.random,
         native_paths=tuple(observed.native_paths.items()),
