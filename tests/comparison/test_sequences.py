@@ -1,5 +1,7 @@
 """Calls one after the other: a decoder with a cache, token by token and at once, in three libraries."""
 
+import sys
+
 import flax.linen as nn
 import haiku as hk
 import jax
@@ -87,12 +89,22 @@ class Nnx(nnx.Module):
         return outputs
 
 
+class Stuck(Nnx):
+    stuck = True
+
+
 LAYERS = (
     embed("embed", haiku="embed", linen="embed", nnx="embed"),
     linear("project", haiku="project", linen="project", nnx="project"),
     *(state(name, haiku=f"~/{name}", linen=f"cache/{name}", nnx=name) for name in NAMES),
 )
-STEPS = tuple(f"__call__(tokens[:, {index}:{index + 1}])" for index in range(LENGTH))
+
+
+def by_step(length):
+    return tuple(f"__call__(tokens[:, {index}:{index + 1}])" for index in range(length))
+
+
+STEPS = by_step(LENGTH)
 PREFILL = ("__call__(tokens[:, :2])", "__call__(tokens[:, 2:])")
 MODELS = {"haiku": haiku, "linen": Linen, "nnx": Nnx}
 
@@ -122,12 +134,20 @@ def test_tokens_at_once_agree_with_steps():
     assert {name: str(one) for name, one in result.verdicts.items()} == {"linen": "same", "nnx": "same"}
 
 
+@pytest.mark.slow
+def test_sixteen_steps_equal_the_full_forward(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "LENGTH", 16)
+    calls = dict.fromkeys(MODELS, by_step(16)) | {"full": ("__call__(tokens)",)}
+    faulty = {"index": Stuck, "mask": lambda: Linen(offset=1), "position": lambda: Linen(moved=1)}
+    result = judge(CallSequence(calls | dict.fromkeys(faulty, by_step(16)), join=1), full=Linen, **MODELS, **faulty)
+    assert {name: str(one) for name, one in result.verdicts.items()} == {
+        **dict.fromkeys(MODELS, "same"),
+        **dict.fromkeys(faulty, "different"),
+    }
+
+
 def refuted(result):
     return [str(one.place) for check in result.checks for one in check.findings if one.grade == "refuted"]
-
-
-class Stuck(Nnx):
-    stuck = True
 
 
 @pytest.mark.parametrize(
