@@ -102,6 +102,7 @@ class PortSpec:
         optimizer: returns the optax transformation of the default train step.
         port: name of the port, for its messages and results; empty: that of the library.
         bounds: batch entry of whole numbers to the number that all of its values are below; none is negative.
+        left_out: names of the checks that are not made.
         nest: batch entries to the batch as the case has it, with nested inputs.
         sequences: name to calls that are made one after the other.
         initial: the call that initialises, with its method; None: that of the first method.
@@ -116,6 +117,7 @@ class PortSpec:
     nest: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
     sequences: Mapping[str, PortSequence] = field(default_factory=dict)
     initial: MethodCall | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def calls(self) -> Mapping[str, MethodCall]:

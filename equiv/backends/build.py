@@ -16,6 +16,7 @@ from equiv.backends.registry import backend_names, load_backend, load_library
 from equiv.core.batch_spec import BatchEntry, nest_batch, parse_batch
 from equiv.core.call_sequence import read_sequence
 from equiv.core.case import Builder, Case
+from equiv.core.checks import left_out_checks
 from equiv.core.leaves import LeafTable
 from equiv.core.method_call import read_call, read_methods, with_entries
 from equiv.errors import CaseError, EquivError, NotRun, PortError, error_summary, user_code_location
@@ -92,7 +93,8 @@ def port_spec(case: Case) -> tuple[PortSpec, Mapping[str, BatchEntry]]:
     def loss_of(outputs: Any, batch: Mapping[str, Any]) -> Any:
         return loss(outputs, nest(batch))
 
-    spec = PortSpec(methods, structs, loss_of, optimizer, bounds=bounds, nest=nest)
+    left_out = left_out_checks(case.checks)
+    spec = PortSpec(methods, structs, loss_of, optimizer, bounds=bounds, nest=nest, left_out=left_out)
     if case.initial:
         method, call = read_call(case.initial, "initial")
         spec = replace(spec, initial=replace(with_entries(method, call, case.inputs), method=method))

@@ -74,7 +74,7 @@ def compiler_is_asked() -> bool:
 
 def start_user_calls(state: CaseState) -> CaseState:
     """Start to compile the programs of every port as its user does, in a background thread."""
-    if not compiler_is_asked():
+    if not compiler_is_asked() or "compiled" not in state.wanted:
         return state
     sizes = {name: count_all_equations(state.traced[name].programs) for name in state.compiling}
     largest = max(sizes, key=sizes.__getitem__, default="")

@@ -9,7 +9,7 @@ from equiv.comparison.state import CaseState
 from equiv.core.batch_spec import batch_texts
 from equiv.core.case import Case
 from equiv.core.case_files import LoadedCase
-from equiv.core.checks import CHECK_NAMES
+from equiv.core.checks import CHECK_NAMES, STRUCTURE, left_out_checks
 from equiv.core.leaves import LeafTable, MappedLeaf
 from equiv.core.no_gradient import NoGradient
 from equiv.core.results import CaseResult, CheckResult, DeviationResult, LeafResult
@@ -27,7 +27,8 @@ def make_case_result(loaded: LoadedCase, state: CaseState) -> CaseResult:
     """Put everything that was found of a case under its verdicts; a frozen reference is called so."""
     case, built_case, reference = loaded.case, state.built_case, state.reference
     candidates = tuple(name for name in built_case.case.models if name != reference)
-    checks = sort_checks(state.checks, candidates)
+    made = (STRUCTURE, *state.wanted)
+    checks = sort_checks([check for check in state.checks if check.check in made], candidates)
     tables = {name: built.table for name, built in built_case.built.items()}
     if reference not in built_case.case.models:
         assert state.observed is not None, "a frozen reference has its outputs"
@@ -59,6 +60,7 @@ def describe_scope(state: CaseState) -> Scope:
     return Scope(
         batch=batch_texts(case.inputs),
         kept=tuple(name for name, entry in state.built_case.entries.items() if entry.kept is not None),
+        left_out=left_out_checks(case.checks),
         methods={name: call.texts for name, call in request.methods.items()},
         sequences={name: one.texts for name, one in case.sequences.items()},
         modes=("eval", "train") if state.built_case.has_modes else ("call",),

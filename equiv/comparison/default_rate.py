@@ -33,9 +33,7 @@ def lower_default_rate(state: CaseState, stages: Sequence[Stage]) -> CaseState:
     state.progress(f"training blows up with {optimizer}: trying the rate {rate:g}")
     opened = open_case(replace(case, optimizer=DefaultSgd(rate)), state.progress)
     earlier = tuple(one for one in state.checks if one.check == STRUCTURE or one.candidate not in state.candidates)
-    again = replace(
-        opened, candidates=state.candidates, checks=earlier, probes=state.probes, seeds=state.seeds, wanted=state.wanted
-    )
+    again = replace(opened, candidates=state.candidates, checks=earlier, probes=state.probes, seeds=state.seeds)
     return lower_default_rate(advance(again, stages), stages)
 
 

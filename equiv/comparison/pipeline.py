@@ -100,6 +100,7 @@ class RunOptions:
         faults: plant faults in every candidate too, and record which are noticed.
         initial_values: compare the distributions of initial parameter values too.
         against: a frozen reference, used instead of the cases' own.
+        checks: names of the checks that are made; empty: those that each case asks for.
         certified: called with case, candidate and the certificate of its proofs; None: none is written.
     """
 
@@ -108,6 +109,7 @@ class RunOptions:
     initial_values: bool = False
     against: FrozenReference | None = None
     certified: Callable[[str, str, Certificate], None] | None = None
+    checks: tuple[str, ...] = ()
 
 
 def run_cases(
@@ -139,6 +141,8 @@ def start_file(file: CaseFile, progress: ReportStage, options: RunOptions) -> Ca
 
     def load_and_start() -> tuple[LoadedCase, CaseState]:
         loaded = isolate_import(lambda: load_case(file, least_models=1 if options.against else 2))
+        if options.checks:
+            loaded = replace(loaded, case=replace(loaded.case, checks=options.checks))
         return loaded, start_case(loaded, progress, options)
 
     started = _catch_problems(file, load_and_start)

@@ -7,7 +7,7 @@ from equiv.comparison.numeric.probe_set import PROBE_SEEDS
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import PortOutputs, ReferenceEdges, RoundingNoise
 from equiv.comparison.proofs import ProverSide
-from equiv.core.checks import CHECK_NAMES
+from equiv.core.checks import CHECK_NAMES, STRUCTURE, left_out_checks
 from equiv.core.output_name import ProgramName
 from equiv.core.results import CheckResult, Finding, ProbeTrial
 from equiv.core.scope import OtherSizes, RangeTried
@@ -19,7 +19,7 @@ from equiv.programs.prover.proof import Proofs
 from equiv.programs.traced_port import TracedPort
 from equiv.programs.user_calls import CompiledCalls
 
-STRUCTURE, *LATER_CHECKS = CHECK_NAMES
+LATER_CHECKS = tuple(name for name in CHECK_NAMES if name != STRUCTURE)
 """The check that runs nothing, and those that need its leaves to agree."""
 
 ReportStage = Callable[[str], None]
@@ -63,7 +63,6 @@ class CaseState:
         compiled_reference: the reference, compiled.
         probes: port to its own probes; a port that is missing runs on those of the reference.
         seeds: name to seed of the probes that are made.
-        wanted: names of the checks after structure.
         observed: what the reference gave.
         exercised: port to what all of its probes exercised.
         ranges: over which ranges of narrow dtypes candidates were compared.
@@ -92,7 +91,6 @@ class CaseState:
     compiled_reference: CompiledPort | None = None
     probes: Mapping[str, Sequence[Probe]] = field(default_factory=dict)
     seeds: Mapping[str, int] = field(default_factory=lambda: PROBE_SEEDS)
-    wanted: Sequence[str] = tuple(LATER_CHECKS)
     observed: Reference | None = None
     exercised: Mapping[str, Observed] = field(default_factory=dict)
     ranges: tuple[RangeTried, ...] = ()
@@ -104,6 +102,12 @@ class CaseState:
     edges: tuple[Probe, ...] = ()
     edge_ports: tuple[str, ...] = ()
     edges_refused: str = ""
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The names of the checks after structure."""
+        left_out = left_out_checks(self.built_case.case.checks)
+        return tuple(name for name in LATER_CHECKS if name not in left_out)
 
     @property
     def proved(self) -> bool:

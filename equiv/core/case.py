@@ -155,6 +155,8 @@ class Case:
         optimizer: for a case without a train step of its own, returns an optax transformation; None: `optax.sgd(0.1)`,
             with a lower rate where training blows up with that.
         keep: inputs whose values are kept, of a batch that is a function; all others are random, of the same shape.
+        checks: names of the checks that are made (`equiv.core.checks.CHECK_NAMES`), beside that of the structure. What
+            only the others need is not traced, and the scope of the verdict says what is left out. None: all.
         printed: port or library to native leaf path to shape, exactly as the guide prints its parameters.
         known_differences: formulas for what differs by design.
         deviations: where the case deviates from the guide, and why.
@@ -174,6 +176,7 @@ class Case:
     loss: Callable[[Any, Mapping[str, Any]], Any] | None = None
     optimizer: Callable[[], Any] | None = None
     keep: tuple[str, ...] = ()
+    checks: tuple[str, ...] | None = None
     printed: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     known_differences: tuple[KnownDifference, ...] = ()
     deviations: tuple[Deviation, ...] = ()

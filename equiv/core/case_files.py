@@ -15,6 +15,7 @@ from typing import Any
 
 from equiv.core.batch_spec import KeptValues
 from equiv.core.case import CallSequence, Case, Depths, Deviation, KnownDifference, Layer
+from equiv.core.checks import CHECK_NAMES
 from equiv.core.results import BuilderSource
 from equiv.core.source_digest import digest_sources
 from equiv.errors import CaseError, EquivError, error_summary, user_code_location
@@ -205,6 +206,11 @@ CASE_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         'names to text: {"x": "float32[8,784]"}, or to arrays, functions, None, dicts and tuples, or a function',
     ),
     ("keep", lambda value: _is_sequence_of(str, value), 'a tuple of inputs: ("mask",), with the comma'),
+    (
+        "checks",
+        lambda value: value is None or (_is_sequence_of(str, value) and bool(value) and set(value) <= set(CHECK_NAMES)),
+        f"a tuple of some of {', '.join(CHECK_NAMES)}",
+    ),
     ("layers", lambda value: _is_sequence_of(Layer, value), "a tuple of rows: (linear(...),), with the comma"),
     (
         "methods",

@@ -6,6 +6,8 @@ A check is added by its line here and by its module, `equiv/comparison/checks/<n
 
 from dataclasses import dataclass
 
+from equiv.errors import EquivError
+
 
 @dataclass(frozen=True)
 class CheckKind:
@@ -34,5 +36,28 @@ CHECK_KINDS = (
 """In the order of reports: an earlier failure explains the later ones, and one in the first blocks them."""
 
 CHECK_NAMES = tuple(kind.name for kind in CHECK_KINDS)
+
+STRUCTURE = CHECK_NAMES[0]
+"""The check that is always made: what is compared are the leaves that it finds."""
+
+
+def read_checks(given: str) -> tuple[str, ...]:
+    """Read names of checks between commas, as `--checks` has them.
+
+    Raises:
+        EquivError: one is no check.
+    """
+    names = tuple(name.strip() for name in given.split(",") if name.strip())
+    if not names or not set(names) <= set(CHECK_NAMES):
+        unknown = next((name for name in names if name not in CHECK_NAMES), "")
+        what = f"there is no check {unknown!r}" if unknown else "it names none"
+        raise EquivError(f"--checks {given!r}: {what}.", fix=f"Name some of {', '.join(CHECK_NAMES)}.")
+    return names
+
+
+def left_out_checks(asked: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The checks that are not made, where only some are asked for; None: all are."""
+    return () if asked is None else tuple(name for name in CHECK_NAMES if name not in (STRUCTURE, *asked))
+
 
 COMPARING_CHECKS = tuple(kind.name for kind in CHECK_KINDS if not kind.of_each_port)

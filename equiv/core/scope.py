@@ -133,6 +133,7 @@ class Scope:
     Attributes:
         batch: entry to dtype and shape.
         kept: entries that had the same values in every probe: those that the case gives.
+        left_out: names of the checks that are not made, as the case asks for others only.
         methods: public method to its arguments.
         modes: of the forward programs: `eval` and `train`, or `call` where there is no difference.
         steps: number of train steps; 0 where no port has a gradient to be trained with.
@@ -183,6 +184,7 @@ class Scope:
     sequences: dict[str, tuple[str, ...]] = field(default_factory=dict)
     no_gradients: tuple[NoGradient, ...] = ()
     kept: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def patches(self) -> tuple[str, ...]:
@@ -197,10 +199,11 @@ class Scope:
     @property
     def notes(self) -> tuple[str, ...]:
         """Over which ranges ports were compared, what was left out, what builders changed, in words."""
-        left_out = []
+        asked = f"not compared, as other checks are asked for: {', '.join(self.left_out)}"
+        left_out = [asked] if self.left_out else []
         if self.edges_refused:
             left_out.append(f"nothing was tried beyond ordinary values: {self.edges_refused.rstrip('.')}")
-        if self.as_users is False and self.ran:
+        if self.as_users is False and self.ran and "compiled" not in self.left_out:
             why = f": {self.not_as_users}" if self.not_as_users else ""
             left_out.append(f"the ports were not compiled as users do{why}")
         left_out += [f"{port}: a call makes {', '.join(made)}: not compared" for port, made in self.made.items()]

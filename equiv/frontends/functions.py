@@ -53,6 +53,7 @@ def compare(
     steps: int = 5,
     budget_factor: float = 1.0,
     keep: Sequence[str] = (),
+    checks: Sequence[str] | None = None,
     names: tuple[str, str] | None = None,
     progress: ReportStage = say_nothing,
 ) -> RunResult:
@@ -63,7 +64,7 @@ def compare(
             or its import path, `module:attribute` or `file.py:function`.
         right: the candidate, likewise.
         batch: see `equiv.Case`, as for `layers`, `loss`, `methods`, `optimizer`, `known_differences`, `steps`,
-            `budget_factor` and `keep`.
+            `budget_factor`, `keep` and `checks`.
         layers: one row per layer, one keyword per port; None: they are inferred.
         methods: see `equiv.core.case.Case`.
         loss: `(outputs, batch)` to a scalar.
@@ -71,7 +72,7 @@ def compare(
         known_differences: formulas for leaves that differ by design.
         steps: number of train steps.
         budget_factor: a factor on every derived budget, shown with every number.
-        keep: inputs whose values are kept, of a batch that is a function.
+        keep, checks: inputs whose values are kept; names of the checks that are made, None: all.
         names: of the two ports, as in `layers`. None: their libraries; where both are of one `left` and `right`, or,
             without `layers`, the names of the two functions.
         progress: called with a text for every stage.
@@ -94,6 +95,7 @@ def compare(
         steps=steps,
         budget_factor=budget_factor,
         keep=keep,  # pyright: ignore[reportArgumentType] - likewise
+        checks=checks,  # pyright: ignore[reportArgumentType] - likewise
     )
     if layers is None:
         return compare_inferred(left, right, case, names, progress)[0]

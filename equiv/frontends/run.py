@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from equiv.core.case_files import CaseFile, find_case_files
+from equiv.core.checks import read_checks
 from equiv.core.files import write_file
 from equiv.core.join_runs import join_runs
 from equiv.core.printable import file_name
@@ -34,6 +35,7 @@ def run(
     initial: bool = False,
     against: str | Path | None = None,
     certificates: str | Path | None = None,
+    checks: Sequence[str] = (),
     shard: str | None = None,
     place: Place = IN_THIS_PROCESS,
     journal: str | Path | None = None,
@@ -49,10 +51,10 @@ def run(
         paths: case files, or folders of them; one, or several.
         expression: words with `and`, `or`, `not` that select cases by name.
         prove_only: prove what can be proved, and run nothing.
-        selfcheck: also plant faults in every candidate, and record which are noticed.
-        initial: also compare the distributions of initial parameter values.
+        selfcheck, initial: also plant faults in every candidate; compare the distributions of initial values.
         against: a bundle of `freeze`, used instead of the reference of the case that it was made of.
         certificates: write the certificates of all proofs to this folder, for `equiv verify`.
+        checks: names of the checks that are made; empty: those that each case asks for.
         shard: `k/n`: the k-th of n parts of the cases.
         place: where cases are run: in this process (the default), in others, or on a cluster. A program that has others
             started needs `if __name__ == "__main__":`, as for `multiprocessing`.
@@ -71,7 +73,8 @@ def run(
     """
     several = paths if isinstance(paths, tuple | list) else (paths,)
     files = find_case_files(tuple(check_path("paths", one) for one in several), expression)
-    options = _check_options(TaskOptions(prove_only, selfcheck, initial), against, certificates)
+    given = _check_options(TaskOptions(prove_only, selfcheck, initial), against, certificates)
+    options = replace(given, checks=tuple(checks) and read_checks(",".join(checks)))
     if options.against is not None:
         files = _frozen_case(files, options.against)
     started, clock = datetime.now(UTC), time.perf_counter()

@@ -46,7 +46,9 @@ class Tracer:
         return ("eval", "train") if self.has_modes else ("call",)
 
     def gradients(self) -> tuple[ProgramKind, ...]:
-        """`gradient`, and `eval gradient` where the modes differ."""
+        """`gradient`, and `eval gradient` where the modes differ; none where no check reads them."""
+        if "gradients" in self.request.left_out:
+            return ()
         return ("gradient", "eval gradient") if self.has_modes else ("gradient",)
 
     def struct(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:

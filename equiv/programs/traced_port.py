@@ -90,7 +90,8 @@ class TracedPort:
 def trace_programs(tracer: Tracer) -> tuple[Programs, tuple[KeyedProgram, ...]]:
     """Trace all programs of a port, with their draws as inputs, and with their own keys.
 
-    A gradient that does not exist is left out, and so is the default train step where it would need it.
+    A gradient that does not exist is left out, and so is the default train step where it would need it. What only
+    checks need that are not made is left out, too.
     """
     parts: dict[ProgramName, Program] = {}
     keyed: list[KeyedProgram] = []
@@ -106,7 +107,7 @@ def trace_programs(tracer: Tracer) -> tuple[Programs, tuple[KeyedProgram, ...]]:
         keyed += [] if name.kind == "eval gradient" else [own]
     traced = Programs(tracer.port.name, tracer.float64, tuple(parts.values()), None, None, tuple(missing.values()))
     first = ProgramName("gradient", next(iter(tracer.request.methods)))
-    if tracer.port.default_step and first in missing:
+    if "train" in tracer.request.left_out or (tracer.port.default_step and first in missing):
         return traced, tuple(keyed)
     begin, step = trace_training(tracer)
     last, own = replay_draws(step, tracer.float64)

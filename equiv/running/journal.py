@@ -97,7 +97,14 @@ def _digest_task(task: CaseTask) -> str:
             sources = digest_sources(path)
         except OSError:
             sources = ""
-    options = [given.prove_only, given.selfcheck, given.initial, str(given.certificates), _digest_file(given.against)]
+    options = [
+        given.prove_only,
+        given.selfcheck,
+        given.initial,
+        str(given.certificates),
+        given.checks,
+        _digest_file(given.against),
+    ]
     described = [task.name, str(path), sources, options, _digest_installation()]
     return hashlib.sha256(json.dumps(described).encode(errors="surrogateescape")).hexdigest()[:DIGEST_LENGTH]
 

@@ -17,6 +17,7 @@ class TaskOptions:
         selfcheck: plant faults in every candidate too.
         initial: compare the distributions of initial values too.
         against: bundle of a frozen reference; None: the case's own reference.
+        checks: names of the checks that are made; empty: those that each case asks for.
         certificates: folder for the certificates of all proofs; None: none are wanted.
     """
 
@@ -25,6 +26,7 @@ class TaskOptions:
     initial: bool = False
     against: Path | None = None
     certificates: Path | None = None
+    checks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

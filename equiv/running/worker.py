@@ -142,8 +142,9 @@ def run_options(given: TaskOptions, certificates: list[tuple[str, Any]]) -> Any:
         certificates.append((candidate, certificate))
 
     if given.against is not None:
-        return RunOptions(against=read_reference(given.against))
-    return RunOptions(given.prove_only, given.selfcheck, given.initial, certified=keep if given.certificates else None)
+        return RunOptions(against=read_reference(given.against), checks=given.checks)
+    certified = keep if given.certificates else None
+    return RunOptions(given.prove_only, given.selfcheck, given.initial, certified=certified, checks=given.checks)
 
 
 @lru_cache(maxsize=1)

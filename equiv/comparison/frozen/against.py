@@ -49,10 +49,15 @@ def open_against(loaded: LoadedCase, frozen: FrozenReference, progress: ReportSt
             fix="Add the port to be checked to its models.",
         )
     optimizer = case.optimizer or DefaultSgd(frozen.default_rate)
-    case = replace(case, models={name: case.models[name] for name in candidates}, optimizer=optimizer)
-    built_case = build_case(case)
+    models = {name: case.models[name] for name in candidates}
+    # All is traced, as the bundle holds all; what is not asked for is not told.
+    built_case = build_case(replace(case, models=models, optimizer=optimizer, checks=None))
     built_case = share_train_step(built_case, frozen.train_step == "own")
-    built_case = replace(built_case, has_modes=built_case.has_modes or frozen.has_modes)
+    built_case = replace(
+        built_case,
+        case=replace(built_case.case, checks=case.checks),
+        has_modes=built_case.has_modes or frozen.has_modes,
+    )
     reference = restore_reference(frozen)
     side = ProverSide(_number_frozen(frozen, reference.observed.table), frozen.fresh)
     return CaseState(

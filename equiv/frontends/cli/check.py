@@ -14,6 +14,7 @@ from equiv.report.terminal.run import print_run
 
 @click.command("check")
 @builder_arguments
+@click.option("--checks", metavar="NAME,...", help="Make only these checks.  [default: all]")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of the table.")
 @click.option(
     "--reports",
@@ -27,11 +28,13 @@ def check_command(
     batch: str | None,
     methods: tuple[str, ...],
     keep: tuple[str, ...],
+    checks: str | None,
     as_json: bool,
     reports: Path | None,
 ) -> None:
     """Infer which layer of LEFT corresponds to which of RIGHT, and compare them. Exit codes are those of equiv run."""
-    run_and_exit(lambda: _check_builders(BuilderArguments(left, right, inputs, batch, methods, keep), as_json, reports))
+    given = BuilderArguments(left, right, inputs, batch, methods, keep, checks)
+    run_and_exit(lambda: _check_builders(given, as_json, reports))
 
 
 def _check_builders(given: BuilderArguments, as_json: bool, reports: Path | None) -> int:

@@ -9,6 +9,7 @@ import click
 
 from equiv.core.batch_spec import parse_batch
 from equiv.core.case import Case
+from equiv.core.checks import read_checks
 from equiv.core.files import write_file
 from equiv.core.method_call import read_calls, read_methods
 from equiv.errors import EquivError
@@ -29,6 +30,7 @@ class BuilderArguments:
         batch: a function that returns a batch, likewise.
         methods: public methods as given.
         keep: names of inputs as given, between commas.
+        checks: names of checks as given, likewise; None: all.
     """
 
     left: str
@@ -37,6 +39,7 @@ class BuilderArguments:
     batch: str | None = None
     methods: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    checks: str | None = None
 
     def read_case(self) -> Case:
         """What is asked of the models, as a case without them. Nothing is imported that takes long, or of the user's.
@@ -56,7 +59,8 @@ class BuilderArguments:
         if not callable(batch):
             parse_batch(batch)
             read_methods(self.methods, batch)
-        return Case("", {}, batch, (), methods=self.methods or None, keep=keep)
+        checks = None if self.checks is None else read_checks(self.checks)
+        return Case("", {}, batch, (), methods=self.methods or None, keep=keep, checks=checks)
 
 
 def builder_arguments(function: Callable[..., Any]) -> Callable[..., Any]:

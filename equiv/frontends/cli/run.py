@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from equiv.core.checks import read_checks
 from equiv.core.files import write_file
 from equiv.core.printable import printable
 from equiv.core.results import CaseResult, RunResult
@@ -48,6 +49,7 @@ from equiv.running.task import Limits
     type=click.Path(path_type=Path),
     help="Write every candidate's proofs to this folder, as files for equiv verify.",
 )
+@click.option("--checks", metavar="NAME,...", help="Make only these checks.  [default: those that each case asks for]")
 @click.option("--explain-budget", is_flag=True, help="Print for every check how its budget is derived.")
 @click.option("--html", is_flag=True, help="Also write parity.html next to results.json.")
 @click.option(
@@ -83,6 +85,7 @@ def run_command(paths: tuple[Path, ...], expression: str, as_json: bool, html: b
             print_run(result, open_console(), explain)
 
     def run_files() -> RunResult:
+        given["checks"] = read_checks(given["checks"]) if given["checks"] is not None else ()
         limits = Limits(given.pop("timeout"), parse_memory(given.pop("memory")))
         isolated, scheduler = given.pop("isolate"), given.pop("scheduler")
         place = Place(isolated, parse_jobs(given.pop("jobs")), scheduler, limits)

@@ -99,8 +99,7 @@ class Checker:
             optimizer: returns an optax transformation.
             known_differences: formulas for leaves that differ by design.
             steps: number of train steps.
-            budget_factor: a factor on every derived budget, shown with every number.
-            keep: inputs whose values are kept, of a batch that is a function.
+            budget_factor, keep: a factor on every derived budget; inputs whose values are kept.
             names: of the two ports, as in `layers`; None: their libraries, or `left` and `right` if both are of one.
             checks: names of the checks that must pass; None: those of the test's mark, else all that apply.
 
