@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equiv.core.batch_spec import BatchTree, KeptValues, flatten_batch, nest_batch
+from equiv.core.batch_spec import BatchEntry, BatchTree, KeptValues, flatten_batch, nest_batch
 from equiv.core.case import Case
 from equiv.errors import CaseError, EquivError, error_summary, user_code_location
 
@@ -31,7 +31,7 @@ def resolve_batch(case: Case) -> Case:
     found = {name: _called(one) for name, one in given.items()}
     arrays = flatten_batch(found)
     for name in case.keep:
-        if not any(_is_within(one, name) and not isinstance(array, str) for one, array in arrays.items()):
+        if not any(_is_within(one, name) and not isinstance(array, str | BatchEntry) for one, array in arrays.items()):
             raise CaseError(
                 f"keep names {name!r}, of which there are no values; the batch has {', '.join(arrays)}.",
                 fix="Give its values: a function or an array in the batch, or a function for the whole batch.",
@@ -39,7 +39,7 @@ def resolve_batch(case: Case) -> Case:
 
     def describe(name: str) -> Any:
         array = arrays[name]
-        if isinstance(array, str | KeptValues):
+        if isinstance(array, str | KeptValues | BatchEntry):
             return array
         if not whole or any(_is_within(name, kept) for kept in case.keep):
             return _keep(source if whole else f"batch entry {name!r}", name, array, source if whole else "")

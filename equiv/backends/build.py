@@ -65,13 +65,17 @@ class MappedPort:
     table: LeafTable
 
 
-def port_spec(case: Case) -> tuple[PortSpec, Mapping[str, BatchEntry]]:
+def port_spec(case: Case, need_bounds: bool = True) -> tuple[PortSpec, Mapping[str, BatchEntry]]:
     """The port specification of a case whose batch is resolved, and its batch entries.
+
+    Args:
+        case: the case.
+        need_bounds: whether whole numbers of the batch must have a bound.
 
     Raises:
         CaseError: a batch entry or a method is invalid.
     """
-    entries = parse_batch(case.inputs)
+    entries = parse_batch(case.inputs, need_bounds)
     if not entries:
         raise CaseError(
             "the batch is empty: nothing would be compared.", fix='Give it an entry, e.g. "float32[8,784]".'

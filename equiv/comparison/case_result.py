@@ -60,6 +60,7 @@ def describe_scope(state: CaseState) -> Scope:
     return Scope(
         batch=batch_texts(case.inputs),
         kept=tuple(name for name, entry in state.built_case.entries.items() if entry.kept is not None),
+        table_bounds=tuple(name for name, entry in state.built_case.entries.items() if entry.by_table),
         left_out=left_out_checks(case.checks),
         methods={name: call.texts for name, call in request.methods.items()},
         sequences={name: one.texts for name, one in case.sequences.items()},

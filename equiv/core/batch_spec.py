@@ -59,19 +59,30 @@ class BatchEntry:
         spec: its shape and dtype.
         bound: for integers the exclusive upper bound of its values, none of which is negative; 0: some are.
         kept: its values in every probe; None: random ones.
+        by_table: whether the bound is the number of rows of the table that is looked up with it.
     """
 
     spec: LeafSpec
     bound: int
     kept: np.ndarray | None = field(default=None, compare=False)
+    by_table: bool = False
+
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether it is of whole numbers, of which no bound is known, nor values."""
+        return self.spec.dtype in INTEGER_DTYPES and not self.bound and self.kept is None
 
     def __str__(self) -> str:
         bound = f":{self.bound}" if self.spec.dtype in INTEGER_DTYPES and self.bound else ""
         return f"{self.spec.dtype}[{','.join(map(str, self.spec.shape))}]{bound}"
 
 
-def parse_batch(batch: Mapping[str, BatchTree]) -> dict[str, BatchEntry]:
+def parse_batch(batch: Mapping[str, BatchTree], need_bounds: bool = True) -> dict[str, BatchEntry]:
     """Parse the entries of a batch, such as `"float32[8,784]"` and `"int32[8]:10"`.
+
+    Args:
+        batch: the batch.
+        need_bounds: whether whole numbers must have a bound.
 
     Returns:
         Every array by its name; one that is nested has a name with slashes, `inputs/image`, `pair/0`.
@@ -79,7 +90,14 @@ def parse_batch(batch: Mapping[str, BatchTree]) -> dict[str, BatchEntry]:
     Raises:
         CaseError: an entry cannot be parsed or is empty, or an integer entry has no bound.
     """
-    return {name: _parse_entry(name, text) for name, text in flatten_batch(batch).items()}
+    found = {name: _parse_entry(name, text) for name, text in flatten_batch(batch).items()}
+    for name, entry in found.items() if need_bounds else ():
+        if entry.is_unbounded:
+            raise CaseError(
+                f"batch entry {name!r}: {str(entry)!r} has no upper bound, and no table is looked up with it.",
+                fix=f'Write e.g. "{entry}:10".',
+            )
+    return found
 
 
 def batch_texts(batch: Mapping[str, BatchTree]) -> dict[str, str]:
@@ -136,7 +154,9 @@ def nested_entries(batch: Mapping[str, BatchTree]) -> dict[str, BatchTree]:
     return nest_batch(batch, lambda name: name)
 
 
-def _parse_entry(name: str, text: str | KeptValues) -> BatchEntry:
+def _parse_entry(name: str, text: str | KeptValues | BatchEntry) -> BatchEntry:
+    if isinstance(text, BatchEntry):
+        return text
     if isinstance(text, KeptValues):
         return _describe_kept(name, text.values)
     match = BATCH_ENTRY.fullmatch(text.strip())
@@ -153,15 +173,15 @@ def _parse_entry(name: str, text: str | KeptValues) -> BatchEntry:
         raise CaseError(
             f"batch entry {name!r}: {text!r} is empty: nothing would be compared.", fix="Give every axis a size."
         )
-    if "int" in dtype and not int(bound or 0):
+    if "int" in dtype and bound and not int(bound):
         raise CaseError(
-            f"batch entry {name!r}: {text!r} has no upper bound.", fix=f'Write e.g. "{dtype}{list(shape)}:10".'
+            f"batch entry {name!r}: {text!r} has no value below 0.", fix=f'Write "{text[:-1]}10", or no bound.'
         )
-    if "int" in dtype and int(bound) > np.iinfo(dtype).max:
+    if "int" in dtype and bound and int(bound) > np.iinfo(dtype).max:
         raise CaseError(
             f"batch entry {name!r}: {text!r} does not fit.", fix=f"Write a bound up to {np.iinfo(dtype).max}."
         )
-    return BatchEntry(LeafSpec(shape, dtype), int(bound or 2))
+    return BatchEntry(LeafSpec(shape, dtype), int(bound or 0) if dtype in INTEGER_DTYPES else 2)
 
 
 def _describe_kept(name: str, values: np.ndarray) -> BatchEntry:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from equiv.core.batch_spec import KeptValues
+from equiv.core.batch_spec import BatchEntry, KeptValues
 from equiv.core.case import CallSequence, Case, Depths, Deviation, KnownDifference, Layer
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.results import BuilderSource
@@ -194,7 +194,9 @@ def _is_batch_tree(value: Any) -> bool:
         return all(map(_is_batch_tree, value.values()))
     if isinstance(value, tuple | list):
         return all(map(_is_batch_tree, value))
-    return value is None or isinstance(value, str | KeptValues) or callable(value) or hasattr(value, "dtype")
+    return (
+        value is None or isinstance(value, str | KeptValues | BatchEntry) or callable(value) or hasattr(value, "dtype")
+    )
 
 
 CASE_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (

@@ -133,6 +133,7 @@ class Scope:
     Attributes:
         batch: entry to dtype and shape.
         kept: entries that had the same values in every probe: those that the case gives.
+        table_bounds: entries that are as large as the table has rows that is looked up with them, as no bound is given.
         left_out: names of the checks that are not made, as the case asks for others only.
         methods: public method to its arguments.
         modes: of the forward programs: `eval` and `train`, or `call` where there is no difference.
@@ -185,6 +186,7 @@ class Scope:
     no_gradients: tuple[NoGradient, ...] = ()
     kept: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    table_bounds: tuple[str, ...] = ()
 
     @property
     def patches(self) -> tuple[str, ...]:
@@ -206,6 +208,8 @@ class Scope:
         if self.as_users is False and self.ran and "compiled" not in self.left_out:
             why = f": {self.not_as_users}" if self.not_as_users else ""
             left_out.append(f"the ports were not compiled as users do{why}")
+        tables = (f"{name} is below {self.batch[name].rpartition(':')[2]}" for name in self.table_bounds)
+        left_out += [f"{text}, the rows of the table that is looked up with it" for text in tables]
         left_out += [f"{port}: a call makes {', '.join(made)}: not compared" for port, made in self.made.items()]
         return (*self.gradient_texts, *left_out, *self.range_texts, *self.size_texts, *self.patches)
 

@@ -60,8 +60,7 @@ def run(
             started needs `if __name__ == "__main__":`, as for `multiprocessing`.
         journal: folder that keeps every result as soon as it is found; None: none is kept.
         resume: take from the journal what has a verdict there, and has not changed since.
-        progress: called with a text for every stage.
-        finished: called with the result of every case.
+        progress, finished: called with a text for every stage; called with the result of every case.
         certified: called with every certificate and its file.
         counted: called with the number of cases, and how many of them are taken from the journal.
 

@@ -22,6 +22,7 @@ def draft_case(draft: CaseDraft, given: Case) -> Case:
     return replace(
         given,
         guide="my own port",
+        batch=draft.batch,
         models={name: located.builder for name, located in zip(draft.names, draft.builders, strict=True)},
         layers=tuple(row.layer for row in draft.rows),
         known_differences=(*given.known_differences, *known),

@@ -20,6 +20,7 @@ from equiv.infer.table.case_writer import CaseDraft
 from equiv.infer.table.moving_averages import average_differences
 from equiv.infer.table.rows import InferredRow, infer_rows
 from equiv.programs.probes import make_probe
+from equiv.programs.table_bounds import bound_by_tables
 
 INFERENCE_SEED = 7
 """Seed of the batch on which ties are decided; different from the seeds of a run."""
@@ -76,7 +77,8 @@ def infer_layers(
     left, right = builders
     names = names or port_names(builders)
     models = {name: one.builder for name, one in zip(names, builders, strict=True)}
-    request, entries = port_spec(Case(guide="", models=models, batch=batch, layers=(), methods=methods))
+    case = bound_by_tables(Case(guide="", models=models, batch=batch, layers=(), methods=methods))
+    request, entries = port_spec(case)
     # The probe machinery draws what a batch entry allows (bounds of integers, dtypes), without any leaves.
     probe = make_probe("inference", INFERENCE_SEED, LeafTable(names[0], ()), entries, 1)
     try:
@@ -98,7 +100,7 @@ def infer_layers(
         lesson=f"{right.import_path.attribute} ({right.library}) is {left.import_path.attribute} ({left.library}).",
         names=names,
         builders=builders,
-        batch=batch,
+        batch=case.inputs,
         methods=methods,
         rows=found,
         known_differences=average_differences(averaging[0], request, found) if len(averaging) == 1 else (),

@@ -16,6 +16,7 @@ from equiv.core.layer_kinds import canonical_name
 from equiv.core.output_name import ProgramName
 from equiv.errors import CaseError, EquivError
 from equiv.programs.content import ContentReader, digest, name_by_code
+from equiv.programs.table_bounds import bound_by_tables
 from equiv.programs.trace import Tracer, trace_forward
 from equiv.programs.train_step import trace_training
 
@@ -49,7 +50,7 @@ def build_case(case: Case) -> BuiltCase:
     Raises:
         CaseError: a batch entry, method, port or leaf name of the case is invalid.
     """
-    case = resolve_batch(case)
+    case = bound_by_tables(resolve_batch(case))
     request, entries = port_spec(case)
     _check_port_names(case)
     built: dict[str, MappedPort] = {}

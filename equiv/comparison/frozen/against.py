@@ -27,6 +27,7 @@ from equiv.programs.prover.dependencies import Dependencies
 from equiv.programs.prover.proof import Form
 from equiv.programs.prover.prove import NumberedPort
 from equiv.programs.prover.version import fingerprint
+from equiv.programs.table_bounds import bound_by_tables
 
 
 def open_against(loaded: LoadedCase, frozen: FrozenReference, progress: ReportStage = lambda _: None) -> CaseState:
@@ -40,7 +41,7 @@ def open_against(loaded: LoadedCase, frozen: FrozenReference, progress: ReportSt
     Raises:
         CaseError: batch or number of steps of the case differ from the bundle's, or no other model is in the case.
     """
-    case = resolve_batch(loaded.case)
+    case = bound_by_tables(resolve_batch(loaded.case))
     _check_batch_and_steps(replace(loaded, case=case), frozen)
     candidates = tuple(name for name in case.models if name != frozen.port)
     if not candidates:

@@ -57,7 +57,7 @@ class BuilderArguments:
         batch = ImportedBatch(self.batch) if self.batch else parse_inputs(self.inputs)
         keep = tuple(name.strip() for given in self.keep for name in given.split(","))
         if not callable(batch):
-            parse_batch(batch)
+            parse_batch(batch, need_bounds=False)
             read_methods(self.methods, batch)
         checks = None if self.checks is None else read_checks(self.checks)
         return Case("", {}, batch, (), methods=self.methods or None, keep=keep, checks=checks)
@@ -90,7 +90,8 @@ def builder_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
             "inputs",
             multiple=True,
             metavar="[NAME=]SPEC",
-            help="Add a batch entry: 'float32[8,784]', 'tokens=int32[8,16]:1000' with an upper bound.",
+            help="Add an input: 'f32[8,784]', 'tokens=int32[8,16]:1000' with an upper bound. Without names they are taken "
+            "in the order of the model's arguments.",
         ),
         click.argument("right", metavar="RIGHT"),
         click.argument("left", metavar="LEFT"),

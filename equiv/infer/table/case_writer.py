@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from equiv.core.batch_spec import BatchTree, KeptValues, flatten_batch
+from equiv.core.batch_spec import BatchEntry, BatchTree, KeptValues, flatten_batch
 from equiv.core.layouts import Chain
 from equiv.core.method_call import Methods
 from equiv.infer.builders import LocatedBuilder
@@ -181,6 +181,8 @@ def _source_of(value: Any) -> str:
         return _tuple_source(value)
     if isinstance(value, str):
         return _quote_text(value)
+    if isinstance(value, BatchEntry):
+        return _quote_text(str(value))
     if hasattr(value, "__dataclass_fields__"):
         given = [
             _source_of(getattr(value, one.name)) for one in fields(value) if getattr(value, one.name) != one.default

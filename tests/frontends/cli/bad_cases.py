@@ -124,7 +124,7 @@ UNUSABLE = {
     "shape_for_text": ([(ENTRY, "(4, 2)")], ["the case's batch is {'x': (4, 2)}", '{"x": "float32[8,784]"}']),
     "unknown_dtype": ([(ENTRY, '"float31[4,2]"')], ["batch entry 'x'", "no dtype 'float31'", "e.g. float32 or int32"]),
     "unreadable_entry": ([(ENTRY, '"4 by 2"')], ["batch entry 'x'", "cannot parse '4 by 2'", '"int32[8]:10"']),
-    "no_bound": ([(ENTRY, '"int32[4,2]"')], ["batch entry 'x'", "'int32[4,2]' has no upper bound", '"int32[4, 2]:10"']),
+    "no_bound": ([(ENTRY, '"int32[4,2]"')], ["batch entry 'x'", "'int32[4,2]' has no upper bound", '"int32[4,2]:10"']),
     "empty_axis": (
         [(ENTRY, '"float32[4,0]"')],
         ["batch entry 'x'", "'float32[4,0]' is empty", "Give every axis a size"],

@@ -111,7 +111,7 @@ def test_one_good_case_among_bad_ones_is_still_judged(tmp_path: Path):
     for line in (
         r"! Trouble in 5 of 8 cases; 1 differ\. First: step: linen: tracing raised KeyError: 'w'\. Fix ",
         r"! leaves_the_program: .* raised SystemExit: 0\. Fix ",
-        r"! no_bound: batch entry 'x': 'int32\[4,2\]' has no upper bound\.",
+        r"! no_bound: batch entry 'x': 'int32\[4,2\]' has no upper bound, and no table",
         r"! syntax_error: .* raised SyntaxError: invalid syntax \(syntax_error\.py, line 18\)\. Fix ",
         r"\? missing-linen: structure not run, linen: building the model needs nonexistent_library",
         r"✗ shape-linen, structure, leaf dense/kernel: haiku \(2, 3\), linen \(2, 4\): shape differs",
