@@ -209,12 +209,23 @@ def unpack_builder_result(port: str, returned: Any, model_types: tuple[type, ...
     parts: tuple[Any, ...] = returned if isinstance(returned, tuple) and not is_namedtuple else (returned,)
     if not 1 <= len(parts) <= 3 or not isinstance(parts[0], model_types) or not all(map(callable, parts[1:])):
         shown = ", ".join(f"the class {p.__name__}" if isinstance(p, type) else type(p).__name__ for p in parts)
+        classes = [p.__name__ for p in parts[:1] if isinstance(p, type) and issubclass(p, model_types)]
+        called = "".join(f"Call the class: return {name}(...). " for name in classes)
         raise CaseError(
             f"{port}: the builder returned ({shown}), wanted {expected}.",
-            fix="Return model, (model, train_step) or (model, train_step, create).",
+            fix=f"{called}Return model, (model, train_step) or (model, train_step, create).",
             port=port,
         )
     return BuilderResult(*parts, *(None,) * (3 - len(parts)))
+
+
+CREATED = {
+    "state": "the train state",
+    "train_state": "the train state",
+    "opt_state": "the optimizer's state",
+    "optimizer": "the optimizer",
+}
+"""Arguments of a train step that `create` makes."""
 
 
 def bind_arguments(
@@ -241,10 +252,15 @@ def bind_arguments(
                 call = called if called.isidentifier() else "function"
                 other = f"return one that has such names: lambda params: {call}(params)"
                 called = f"{called}, returned as create," if called != what else called
+            fix = f"Rename the parameter, or {other}."
+            if what == "train_step" and name in CREATED:
+                model = "model" if "model" in available else "params"
+                made = f"create({model}) makes {CREATED[name]}, which train_step takes as {name}"
+                fix = f"Return (model, train_step, create): {made}."
             raise CaseError(
                 f"{port}: {called} has the parameter {name!r}, for which there is no value; "
                 f"available are: {', '.join(sorted(available))}.",
-                fix=f"Rename the parameter, or {other}.",
+                fix=fix,
                 port=port,
             )
     return arguments

@@ -9,6 +9,7 @@ import jax
 
 from equiv.backends.base import Port, PortSpec
 from equiv.backends.identify import describe_builders, library_by_arguments, library_of, model_of
+from equiv.backends.known_errors import known_fix
 from equiv.backends.leaf_table import map_port
 from equiv.backends.library import Library
 from equiv.backends.patches import keep_patches, with_own_patches
@@ -135,7 +136,7 @@ def call_user_code(port: str, action: str, function: Callable[[], Any]) -> Any:
     except (Exception, SystemExit) as error:
         raise PortError(
             f"{port}: {action} raised {error_summary(error)}.",
-            fix=f"Fix {user_code_location(error, 'the case')}.",
+            fix=f"{known_fix(error)}Fix {user_code_location(error, 'the case')}.",
             port=port,
         ) from error
 

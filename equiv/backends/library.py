@@ -47,6 +47,8 @@ class Library:
         leaves: layer kind to canonical leaf to its native form, or to several alternatives.
         native_key: `(native leaf, scope of the layer)` to the native key.
         builder_arguments: names of the argument that a builder of this library takes; empty: it takes none.
+        transform: source text that makes a model of `{call}`, a call of a module with the input x, where a module is
+            none by itself; empty: it is one.
         naming_rank: libraries with a lower rank are preferred where names of layers are taken from their scopes.
         transposes_kernels: whether its transposed convolution has `transpose_kernel`, which stores (.., out, in).
         channels_first_layouts: `(layer kind, number of spatial axes)` to the layouts of leaves that a layer with
@@ -66,6 +68,7 @@ class Library:
     leaves: LeafNames
     native_key: Callable[[NativeLeaf, str], NativeKey]
     builder_arguments: tuple[str, ...] = ()
+    transform: str = ""
     naming_rank: int = 100
     transposes_kernels: bool = False
     channels_first_layouts: Callable[[str, int], Mapping[str, Layout]] = no_layouts

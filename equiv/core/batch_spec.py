@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from equiv.core.leaves import LeafSpec
 from equiv.errors import CaseError
+
+if TYPE_CHECKING:
+    import numpy as np  # commands that need no jax start without it, too
 
 BATCH_ENTRY = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<shape>(?:\s*\d+\s*,)*(?:\s*\d+)?\s*)\](?::(?P<bound>\d+))?")
 
@@ -44,7 +45,7 @@ class KeptValues:
         source: import path of the function that gives the whole batch; empty: it is given by itself.
     """
 
-    values: np.ndarray
+    values: "np.ndarray"
     source: str = ""
 
     def __repr__(self) -> str:
@@ -64,7 +65,7 @@ class BatchEntry:
 
     spec: LeafSpec
     bound: int
-    kept: np.ndarray | None = field(default=None, compare=False)
+    kept: "np.ndarray | None" = field(default=None, compare=False)
     by_table: bool = False
 
     @property
@@ -177,14 +178,13 @@ def _parse_entry(name: str, text: str | KeptValues | BatchEntry) -> BatchEntry:
         raise CaseError(
             f"batch entry {name!r}: {text!r} has no value below 0.", fix=f'Write "{text[:-1]}10", or no bound.'
         )
-    if "int" in dtype and bound and int(bound) > np.iinfo(dtype).max:
-        raise CaseError(
-            f"batch entry {name!r}: {text!r} does not fit.", fix=f"Write a bound up to {np.iinfo(dtype).max}."
-        )
+    signed, bits = dtype.startswith("int"), int(re.sub(r"\D", "", dtype) or 0)
+    if "int" in dtype and int(bound or 0) > (largest := 2 ** (bits - signed) - 1):
+        raise CaseError(f"batch entry {name!r}: {text!r} does not fit.", fix=f"Write a bound up to {largest}.")
     return BatchEntry(LeafSpec(shape, dtype), int(bound or 0) if dtype in INTEGER_DTYPES else 2)
 
 
-def _describe_kept(name: str, values: np.ndarray) -> BatchEntry:
+def _describe_kept(name: str, values: "np.ndarray") -> BatchEntry:
     dtype = str(values.dtype)
     if dtype not in DTYPES:
         raise CaseError(f"batch entry {name!r}: no dtype {dtype!r}.", fix=f"Make it one of {', '.join(DTYPES)}.")

@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import inspect
 import math
+import os
 import re
 import sys
 import textwrap
@@ -144,8 +145,10 @@ def load_case(file: CaseFile, least_models: int = 2) -> LoadedCase:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        where = user_code_location(error, "the file")
-        raise CaseError(f"{file.path}: importing it raised {error_summary(error)}.", fix=f"Fix {where}.") from error
+        fix = f"Fix {user_code_location(error, 'the file')}."
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            fix = f"{_describe_search(error.name, file.path)} {fix}"
+        raise CaseError(f"{file.path}: importing it raised {error_summary(error)}.", fix=fix) from error
     case = getattr(module, "CASE", None)
     if not isinstance(case, Case):
         got = "has no CASE" if case is None else f"has a CASE that is {_describe_value(case)}"
@@ -157,6 +160,18 @@ def load_case(file: CaseFile, least_models: int = 2) -> LoadedCase:
     lesson = (module.__doc__ or "").strip().partition("\n")[0]
     return LoadedCase(
         file.name, lesson, case, _relative_to_cwd(file.path), builder_sources(case.models), digest_sources(file.path)
+    )
+
+
+def _describe_search(module: str, case: Path) -> str:
+    """Where a module of a case is looked for, and how it is found if it is elsewhere."""
+    top, here = module.partition(".")[0], Path.cwd()
+    folders = [here, here / "src", *here.parents[:2]]
+    found = [one for one in folders if (one / f"{top}.py").is_file() or (one / top / "__init__.py").is_file()]
+    place = os.path.relpath(found[0], here) if found else "FOLDER"
+    return (
+        f"{top} is looked for beside {case.name} and among installed packages: install it, move it there, or set "
+        f"PYTHONPATH={place}."
     )
 
 

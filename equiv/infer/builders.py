@@ -14,6 +14,7 @@ from equiv.backends.identify import (
     model_of,
     required_parameters,
 )
+from equiv.backends.known_errors import known_fix
 from equiv.backends.library import Library
 from equiv.backends.patches import find_patches, read_state, remember_patches
 from equiv.backends.registry import all_libraries
@@ -97,6 +98,11 @@ def _identify(given: str, where: ImportPath, found: Any) -> LocatedBuilder:
                 f"{given}: the class {found.__name__} is no model of a known library.",
                 fix=f"Give {describe_builders()}.",
             )
+        if library.transform:
+            raise CaseError(
+                f"{given}: {found.__name__} is a module of {library.name}, which is made inside a transform only.",
+                fix=f"Give a function: def build(): return {library.transform.format(call=f'{found.__name__}()(x)')}.",
+            )
         return _located(given, where, library, found)
     # A model itself was given. A description of one can be shared; one that holds its parameters cannot.
     if not inspect.isroutine(found) and (library := library_of(model_of(found))) is not None:
@@ -123,7 +129,8 @@ def _library_by_call(given: str, found: Callable[[], Any]) -> Library:
         ) from missing
     except (Exception, SystemExit) as error:
         raise EquivError(
-            f"{given}: calling it raised {error_summary(error)}.", fix=f"Fix {user_code_location(error, given)}."
+            f"{given}: calling it raised {error_summary(error)}.",
+            fix=f"{known_fix(error)}Fix {user_code_location(error, given)}.",
         ) from error
     library = library_of(model)
     if library is None or library.builder_arguments:
@@ -138,7 +145,7 @@ def _located(given: str, where: ImportPath, library: Library, function: Callable
     if others := [one.name for one in required_parameters(function) if one.name not in takes]:
         raise CaseError(
             f"{given}: it requires the arguments {', '.join(map(repr, others))}, which equiv does not pass.",
-            fix=f"Give {library.builder_result}, which sets the rest.",
+            fix=f"Give {library.builder_result}, which sets the rest.{_forward_fix(where, library, function)}",
         )
     if not takes:
         return LocatedBuilder(where, library.name, function, "", "{name}()", function)
@@ -149,6 +156,19 @@ def _located(given: str, where: ImportPath, library: Library, function: Callable
         return LocatedBuilder(where, library.name, function, name, f"{{name}}({name})", function)
     return LocatedBuilder(
         where, library.name, lambda argument: function(**{name: argument}), name, f"{{name}}({name}={name})", function
+    )
+
+
+def _forward_fix(where: ImportPath, taken_for: Library, function: Callable[..., Any]) -> str:
+    """What else to do with a function that may compute a model, and not build one; empty: it builds one."""
+    parameters = builder_parameters(function)
+    if inspect.isclass(function) or any(one.name in taken_for.builder_arguments for one in parameters):
+        return ""
+    inputs = ", ".join(one.name for one in parameters)
+    call = f"{where.attribute}({inputs})"
+    made = [one.transform.format(call=call).replace("lambda x:", f"lambda {inputs}:") for one in all_libraries()]
+    return "".join(
+        f" If it is the model's forward pass, give def build(): return {one}." for one in made if call in one
     )
 
 

@@ -11,7 +11,7 @@ from equiv.backends.base import Port, PortSpec
 from equiv.backends.build import build_unmapped, call_user_code, identify_library, port_spec
 from equiv.core.batch_spec import flatten_batch, nest_batch
 from equiv.core.case import Case
-from equiv.errors import EquivError
+from equiv.errors import CaseError, EquivError
 from equiv.programs.jaxpr import Interpreter
 
 SAME_NUMBERS = frozenset(
@@ -58,8 +58,7 @@ def bound_by_tables(case: Case) -> Case:
         The case; an entry without a table is left without a bound.
 
     Raises:
-        CaseError: the batch or a method of the case is invalid.
-        EquivError: no bound was found, as no model could be built or called.
+        CaseError: the batch or a method of the case is invalid, or no model that could be called has a table.
     """
     request, entries = port_spec(case, need_bounds=False)
     open_entries = {name: entry for name, entry in entries.items() if entry.is_unbounded}
@@ -75,8 +74,12 @@ def bound_by_tables(case: Case) -> Case:
             continue
         for entry, sizes in found.items():
             rows[entry] = min(*sizes, rows.get(entry, sizes[0]))
-    if problems and not rows:
-        raise problems[0]
+    for entry, kind in open_entries.items() if problems and not rows else ():
+        raise CaseError(
+            f"batch entry {entry!r}: {str(kind)!r} has no upper bound, and no table is looked up with it: "
+            f"{problems[0]}",
+            fix=f'Or write e.g. "{kind}:10".',
+        )
     found = {name: entry for name, entry in open_entries.items() if name in rows}
     bounded = {name: replace(entry, bound=rows[name], by_table=True) for name, entry in found.items()}
     arrays = flatten_batch(case.inputs)

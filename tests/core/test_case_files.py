@@ -181,7 +181,11 @@ def test_two_cases_of_one_name_are_both_kept(tmp_path):
         ("", r"has no CASE\. End the file with CASE = Case\(\.\.\.\)"),
         ("CASE = 3", r"has a CASE that is 3\. End the file with CASE = Case"),
         ("CASE = dict(guide='x' * 99)", r"has a CASE that is a dict\. End the file"),
-        ("import no_such_library", r"importing it raised ModuleNotFoundError: No module named 'no_such_library'"),
+        (
+            "import no_such_library",
+            r"importing it raised ModuleNotFoundError: No module named 'no_such_library'\. no_such_library is looked "
+            r"for beside case\.py and among installed packages: install it, move it there, or set PYTHONPATH=FOLDER\. ",
+        ),
         ("1 / 0", r"importing it raised ZeroDivisionError: division by zero\. Fix .*case\.py:1"),
         ("\ndef broken(:", r"importing it raised SyntaxError: invalid syntax"),
         ("import sys\nsys.exit(3)", r"importing it raised SystemExit: 3\. Fix .*case\.py:2"),

@@ -34,6 +34,7 @@ LIBRARY = Library(
     builder_result="a function that returns what hk.transform gives",
     leaves=LEAVES,
     native_key=native_key,
+    transform="hk.transform(lambda x: {call})",
     naming_rank=1,
     channels_first_layouts=channels_first_layouts,
     running_averages=RunningAverages("batch_norm", average_leaves, "zero_debias"),

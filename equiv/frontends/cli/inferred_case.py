@@ -90,8 +90,8 @@ def builder_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
             "inputs",
             multiple=True,
             metavar="[NAME=]SPEC",
-            help="Add an input: 'f32[8,784]', 'tokens=int32[8,16]:1000' with an upper bound. Without names they are taken "
-            "in the order of the model's arguments.",
+            help="Add an input: 'f32[8,784]', 'tokens=int32[8,16]:1000' with an upper bound. Without names they are "
+            "taken in the order of the model's arguments.",
         ),
         click.argument("right", metavar="RIGHT"),
         click.argument("left", metavar="LEFT"),

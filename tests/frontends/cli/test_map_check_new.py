@@ -296,7 +296,7 @@ def test_two_models_of_one_library_are_compared(places, folder):
     [
         ((), "no batch: nothing can be traced. Give --input 'float32[8,784]' or --batch file.py:function."),
         (("--input", "float32[3,"), "batch entry 'x': cannot parse 'float32[3,'."),
-        (("--input", "int32[3]"), "batch entry 'x': 'int32[3]' has no upper bound, and no table is looked up with it."),
+        (("--input", "int32[3]"), "batch entry 'x': 'int32[3]' has no upper bound, and no table is looked up with it"),
         (("--input", "a b=float32[3,5]"), "--input 'a b=float32[3,5]': 'a b' is not an identifier. Write name="),
         (
             ("--input", "float32[3,5]", "--input", "x=float32[3]"),
