@@ -16,8 +16,12 @@ EVIDENCE_WORDS = {
     "name": "by name alone",
     "interchangeable": "interchangeable",
     "order": "in order, as nothing reads it",
+    "sequence": "by order alone",
 }
 """How each kind of evidence is printed."""
+
+WEAK_EVIDENCE = ("shape", "name", "sequence")
+"""Kinds of evidence that neither position nor gradient supports."""
 
 
 def inference_headline(inferred: InferredLayers) -> str:
@@ -122,8 +126,9 @@ def inference_remarks(inferred: InferredLayers) -> list[str]:
         text = ", ".join(leaf_slice(pair, proposal, 0).partition(" [")[0] for pair in some)
         lines.append(f"Interchangeable, with their layers: {text} ({names[0]}). Any order gives the same function.")
     for pair in proposal.pairs:
-        if pair.evidence in ("shape", "name"):
-            text = f"{pair.left.path} is {pair.right.path}"
+        if pair.evidence in WEAK_EVIDENCE:
+            left, right = (leaf_slice(pair, proposal, side).partition(" [")[0] for side in (0, 1))
+            text = f"{left} is {right}"
             lines.append(f"Known {EVIDENCE_WORDS[pair.evidence]}: {text}. Neither position nor gradient decides it.")
     lines += [f"Not mapped: {line}." for line in (*inferred.problems, *_unpaired_lines(inferred))]
     return lines + [f"Note: {note}." for note in proposal.notes]
@@ -132,8 +137,8 @@ def inference_remarks(inferred: InferredLayers) -> list[str]:
 def inference_caveat(inferred: InferredLayers) -> str:
     """A caveat for ports that differ under an inferred layer table."""
     pairs = inferred.proposal.pairs
-    weak = sum(pair.evidence in ("shape", "name") for pair in pairs)
-    more = f"; {weak} of its {len(pairs)} leaves are matched by shape or name alone" if weak else ""
+    weak = sum(pair.evidence in WEAK_EVIDENCE for pair in pairs)
+    more = f"; {weak} of its {len(pairs)} leaves are matched by shape, name or order alone" if weak else ""
     return f"The layer table was inferred{more}: a wrong row shows like this too. Look at it with equiv map."
 
 

@@ -44,10 +44,11 @@ def test_equal_rows_in_their_order_are_one_kernel(order):
     assert (len(rows), problems) == (1, ())
 
 
-def test_groups_of_other_sizes_are_not_paired():
-    """Three rows for one half against two: no pairing is right, and none is made up."""
+def test_groups_of_other_sizes_are_paired_in_order():
+    """Three rows for one half against two: the ports differ, and only the order of the rows is left to go by."""
     proposal = inferred(joined("aabb")("haiku"), joined("abbb")("nnx"), X)
-    assert {one.key.path for one in proposal.unpaired} == {"w"}
+    assert {pair.evidence for pair in proposal.pairs if pair.left.path == "w"} == {"sequence"}
+    assert all(pair.bounds[0] == pair.bounds[1] for pair in proposal.pairs)
 
 
 def branches(kinds):

@@ -13,6 +13,7 @@ from equiv.backends.base import Port, PortSpec
 from equiv.backends.build import call_user_code
 from equiv.core.leaves import NativeKey
 from equiv.core.output_name import KEY, InputName, OutputName, ProgramName, batch_input, leaf_input
+from equiv.infer.dataflow.axis_factors import Factors, axis_factors
 from equiv.infer.dataflow.blocks import Cuts
 from equiv.infer.dataflow.use_graph import UseGraph, build_use_graph
 from equiv.infer.dataflow.walk import Dataflow, LeafBlock, walk_program
@@ -45,6 +46,11 @@ class PortGraph:
         """The uses and their order."""
         kinds = {place: _dtype_kind(self.port.leaves[key].dtype) for place, key in self.keys.items()}
         return build_use_graph(self.dataflow, kinds, _output_labels(self.program))
+
+    @cached_property
+    def axis_factors(self) -> Mapping[int, tuple[Factors, ...]]:
+        """Length of an axis to the ways in which the program splits such an axis."""
+        return axis_factors(self.dataflow.equations)
 
     @property
     def blocks(self) -> tuple[LeafBlock, ...]:

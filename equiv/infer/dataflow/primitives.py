@@ -127,7 +127,7 @@ def _reshape_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: l
     cuts: list[Cuts] = [()] * len(shape)
     origins: list[Origins] = [NOWHERE] * len(shape)
     lost: list[int] = []
-    for before, after in _reshape_groups(value.shape, shape):
+    for before, after in reshape_groups(value.shape, shape):
         old = next((axis for axis in before if value.shape[axis] > 1), None)
         new = next((axis for axis in after if shape[axis] > 1), None)
         if old is None or new is None:
@@ -151,7 +151,7 @@ def _reshape_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: l
     return [BlockedValue(shape, make_cells(shape, tuple(cuts), make), tuple(cuts), tuple(origins))]
 
 
-def _reshape_groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
+def reshape_groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
     """The smallest groups of consecutive axes of two shapes with equal numbers of elements."""
     found: list[tuple[list[int], list[int]]] = []
     i = j = 0

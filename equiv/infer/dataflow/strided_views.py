@@ -157,10 +157,12 @@ class AccessPattern:
     Attributes:
         digits: in order of use: loops, then contracted axes, then the rest.
         start: as in `StridedView`.
+        first: number of elements along loops and contracted axes.
     """
 
     digits: AxisDigits
     start: int
+    first: int = 1
 
     @property
     def size(self) -> int:
@@ -171,9 +173,11 @@ class AccessPattern:
 def access_pattern(view: StridedView, first: Sequence[int] = ()) -> AccessPattern:
     """The access pattern of a view, with the axes `first` before the others; axes of stride 0 are dropped."""
     order = [*first, *(axis for axis in range(len(view.axes)) if axis not in first)]
-    digits = [digit for axis in order for digit in view.axes[axis]]
+    axes = [view.loop_digits, *(view.axes[axis] for axis in order)]
     # However often a bias is repeated over batch and time, it is one use of each of its elements.
-    return AccessPattern(merge_digits([digit for digit in (*view.loop_digits, *digits) if digit.stride]), view.start)
+    once = [tuple(digit for digit in axis if digit.stride) for axis in axes]
+    before = math.prod(axis_length(axis) for axis in once[: 1 + len(first)])
+    return AccessPattern(merge_digits([digit for axis in once for digit in axis]), view.start, before)
 
 
 def common_digits(left: AccessPattern, right: AccessPattern) -> tuple[tuple[int, int, int], ...] | None:

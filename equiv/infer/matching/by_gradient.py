@@ -43,6 +43,10 @@ DRAW_PERIOD = 65537
 """Values drawn for a leaf before they repeat: a prime, so that no two rows of a matrix are equal."""
 
 
+NodeOrder = Callable[[PortGraph, int], AccessPattern | None]
+"""The order of a node's elements; None: that of its memory."""
+
+
 @dataclass
 class GradientMatcher:
     """Decides ties by gradients.
@@ -51,12 +55,14 @@ class GradientMatcher:
         graphs: both ports.
         batch: entry to array.
         best_by_name: returns the pairs of a tie with the most similar names, for interchangeable leaves.
+        order: in which order the elements of a leaf are filled and compared.
         reason: why no gradient could be taken; empty where one was, or none was needed.
     """
 
     graphs: tuple[PortGraph, PortGraph]
     batch: Mapping[str, np.ndarray]
     best_by_name: Callable[[Tie], Sequence[tuple[int, int]]]
+    order: NodeOrder | None = None
     reason: str = ""
     tried: set[Tie] = field(default_factory=set)
 
@@ -66,7 +72,7 @@ class GradientMatcher:
         # once. A tie that more pairs have made smaller is another tie.
         ties = [tie for tie in ties if tie not in self.tried and self._all_floating(tie)]
         size = sum(int(np.prod(struct.shape)) for struct in self.graphs[0].port.leaves.values())
-        if not ties:
+        if not ties or not self._has_own_order:
             return []
         if size > MAX_GRADIENT_ELEMENTS:
             self.reason = f"{size} elements are more than {MAX_GRADIENT_ELEMENTS}: no gradient was taken"
@@ -107,6 +113,15 @@ class GradientMatcher:
         """The role of every node in each program."""
         return node_roles(self.graphs[0].dataflow), node_roles(self.graphs[1].dataflow)
 
+    @cached_property
+    def _has_own_order(self) -> bool:
+        """Whether its order is that of use, or differs from it: the same gradients need not be taken twice."""
+        return self.order is None or any(
+            self.order(graph, node) not in (None, order_of_use(graph, node))
+            for graph in self.graphs
+            for node in graph.use_graph.live
+        )
+
     def _all_floating(self, tie: Tie) -> bool:
         return all(self.graphs[0].use_graph.labels[node][1] == "float" for node in tie[0])
 
@@ -136,15 +151,15 @@ class GradientMatcher:
     def _gradients(self, matching: Matching, side: int, ties: Sequence[Tie]) -> dict[int, np.ndarray]:
         """Tied node to its gradient, in the order of its access pattern."""
         graph = self.graphs[side]
-        arrays = fill_leaves(graph, node_contents(matching, side))
+        arrays = fill_leaves(graph, node_contents(matching, side), self.order or order_of_use)
         nodes = [node for tie in ties for node in tie[side]]
         places = sorted({graph.blocks[node].leaf for node in nodes})
         given = [
-            _input_array(graph, name, arrays.get(place), self.batch) for place, name in enumerate(graph.program.inputs)
+            input_array(graph, name, arrays.get(place), self.batch) for place, name in enumerate(graph.program.inputs)
         ]
         # Two ports that round otherwise have no equal gradients in half precision.
         half = not float_dtypes(graph.program).isdisjoint(HALF_PRECISION)
-        run = partial(_run_in_float64, graph) if half else jaxpr_as_fun(graph.program.jaxpr)
+        run = partial(run_in_float64, graph) if half else jaxpr_as_fun(graph.program.jaxpr)
         moved = [given[place] for place in places]
 
         def projected(moved: list[Any]) -> Any:
@@ -165,11 +180,13 @@ class GradientMatcher:
 
         with jax.enable_x64(half):
             found = dict(zip(places, call_user_code(graph.port.name, "its gradient", gradients), strict=True))
-        blocks = {node: node_view(graph, node, found[graph.blocks[node].leaf]) for node in nodes}
+        blocks = {
+            node: node_view(graph, node, found[graph.blocks[node].leaf], self.order or order_of_use) for node in nodes
+        }
         return {node: array.astype("float64").reshape(-1) for node, array in blocks.items()}
 
 
-def _run_in_float64(graph: PortGraph, *arrays: Any) -> list[Any]:
+def run_in_float64(graph: PortGraph, *arrays: Any) -> list[Any]:
     """Run a port's program, traced in its own dtypes, in float64; inside of `jax.enable_x64(True)`."""
     return DrawReplay({}, float64=True).run(graph.program.jaxpr, list(map(as_float64, arrays)))
 
@@ -185,7 +202,7 @@ def node_contents(matching: Matching, side: int) -> dict[int, object]:
     }
 
 
-def fill_leaves(graph: PortGraph, content: Mapping[int, object]) -> dict[int, np.ndarray]:
+def fill_leaves(graph: PortGraph, content: Mapping[int, object], order: NodeOrder) -> dict[int, np.ndarray]:
     """Program input index to a filled leaf; nodes with equal content keys hold equal values, each in its own layout."""
     structs = {place: graph.port.leaves[key] for place, key in graph.keys.items()}
     arrays = {place: np.zeros(struct.shape, struct.dtype) for place, struct in structs.items()}
@@ -194,16 +211,22 @@ def fill_leaves(graph: PortGraph, content: Mapping[int, object]) -> dict[int, np
         # What the program adds is taken off, so that both ports compute with the same
         # number. Fractions, such as an epsilon, stay: there the functions differ.
         shift = next((use.shift for use in uses if use.shift and float(use.shift).is_integer()), 0.0)
-        into = node_view(graph, node, arrays[graph.blocks[node].leaf])
-        into[...] = (_draw_content(what, graph.use_graph.labels[node]) - shift).reshape(into.shape)
+        into = node_view(graph, node, arrays[graph.blocks[node].leaf], order)
+        into[...] = (draw_content(what, graph.use_graph.labels[node]) - shift).reshape(into.shape)
     return arrays
 
 
-def node_view(graph: PortGraph, node: int, array: np.ndarray) -> np.ndarray:
-    """A view of a node's elements in an array of its leaf, in the order of its access pattern."""
+def order_of_use(graph: PortGraph, node: int) -> AccessPattern | None:
+    """A node's access pattern; None where no use is a view of all its elements."""
     found = next((use.access for use in graph.use_graph.uses[node] if use.access is not None), None)
+    return None if found is None or found.size != graph.blocks[node].size else found
+
+
+def node_view(graph: PortGraph, node: int, array: np.ndarray, order: NodeOrder) -> np.ndarray:
+    """A view of a node's elements in an array of its leaf, in some order."""
+    found = order(graph, node)
     # Without a view, or with one that sees only some of the elements, memory order is the best guess.
-    if found is None or found.size != graph.blocks[node].size:
+    if found is None:
         return array[(*(slice(*ends) for ends in graph.blocks[node].bounds), ...)]
     return as_accessed(array, found)
 
@@ -217,7 +240,8 @@ def as_accessed(array: np.ndarray, form: AccessPattern) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(flat[form.start :], sizes, steps)
 
 
-def _draw_content(content: object, label: tuple[Any, ...]) -> np.ndarray:
+def draw_content(content: object, label: tuple[Any, ...]) -> np.ndarray:
+    """Values of a leaf with this size, kind of dtype and these kinds of use, the same for equal content."""
     size, kind, *ways = label
     if kind != "float":
         return np.full(size, 1.0, "float32")
@@ -232,7 +256,8 @@ def _draw_content(content: object, label: tuple[Any, ...]) -> np.ndarray:
     return 0.2 * drawn if ADD in ways else 1 + 0.2 * drawn
 
 
-def _input_array(graph: PortGraph, name: InputName, array: np.ndarray | None, batch: Mapping[str, np.ndarray]) -> Any:
+def input_array(graph: PortGraph, name: InputName, array: np.ndarray | None, batch: Mapping[str, np.ndarray]) -> Any:
+    """An input of a port's program: a leaf's array, else a batch entry, else one fixed key or zeros."""
     if array is not None:
         return array
     if name.kind == "batch":

@@ -67,6 +67,32 @@ class NameMatcher:
         return len(ours & theirs) / len(ours | theirs) if ours | theirs else 0.0
 
 
+class OrderMatcher:
+    """Pairs the parts of a leaf in their order, where no other evidence decides: a port with a bug is mapped, too."""
+
+    def __init__(self, graphs: tuple[PortGraph, PortGraph], by_name: NameMatcher) -> None:
+        self.graphs, self.by_name = graphs, by_name
+
+    def __call__(self, matching: Matching, _: list[Tie]) -> list[Decision]:
+        """Pair the unpaired parts of leaves that have as many of the same sizes, with leaves paired by name."""
+        kinds: dict[object, tuple[dict[NativeKey, list[int]], dict[NativeKey, list[int]]]] = {}
+        for side, (graph, nodes) in enumerate(zip(self.graphs, matching.unpaired(), strict=True)):
+            parts: dict[NativeKey, list[int]] = {}
+            for node in nodes:
+                parts.setdefault(graph.key(node), []).append(node)
+            for key, some in parts.items():
+                kind = tuple(matching.use_graphs[side].labels[node][:2] for node in some)
+                if len(some) > 1:
+                    kinds.setdefault(kind, ({}, {}))[side][key] = some
+        pairs: list[tuple[int, int]] = []
+        for left, right in kinds.values():
+            first = tuple(some[0] for some in left.values()), tuple(some[0] for some in right.values())
+            chosen = [(first[0][0], first[1][0])] if len(left) == len(right) == 1 else self.by_name.best(first)
+            for one, two in chosen:
+                pairs += zip(left[self.graphs[0].key(one)], right[self.graphs[1].key(two)], strict=True)
+        return [Decision(tuple(pairs), "sequence")] if pairs else []
+
+
 def find_crossed_pairs(pairs: Sequence[tuple[NativeKey, NativeKey, object]]) -> tuple[tuple[int, int], ...]:
     """Find two pairs each whose names suggest the opposite pairing: distinguishing words are swapped.
 

@@ -11,8 +11,10 @@ from equiv.core.leaves import NativeKey
 from equiv.infer.dataflow.port_graph import LeafCuts, PortGraph, cut_leaves, leaf_after_call, read_port
 from equiv.infer.dataflow.strided_views import AccessPattern, access_pattern, whole_leaf_view
 from equiv.infer.dataflow.use_graph import Use
+from equiv.infer.matching.axis_orders import order_of_size
 from equiv.infer.matching.by_gradient import GradientMatcher
-from equiv.infer.matching.by_name import NameMatcher, find_crossed_pairs
+from equiv.infer.matching.by_name import NameMatcher, OrderMatcher, find_crossed_pairs
+from equiv.infer.matching.by_output import order_axes
 from equiv.infer.matching.colour_refinement import Palette, refine_colours
 from equiv.infer.matching.match import Decision, Matching, match_leaves, pair_by_shape
 from equiv.infer.matching.proposal import Bounds, LeafPair, Proposal, UnpairedLeaf
@@ -43,7 +45,9 @@ def propose(ports: tuple[Port, Port], request: PortSpec, batch: Mapping[str, np.
     parts = cut_leaves(graphs[0], first), cut_leaves(graphs[1], second)
     by_name = NameMatcher(parts)
     by_gradient = GradientMatcher(parts, batch, by_name.best)
-    matching = match_leaves((parts[0].use_graph, parts[1].use_graph), (by_gradient, pair_by_shape, by_name))
+    by_size = GradientMatcher(parts, batch, by_name.best, order_of_size)
+    deciders = (by_gradient, by_size, pair_by_shape, by_name, OrderMatcher(parts, by_name))
+    matching = match_leaves((parts[0].use_graph, parts[1].use_graph), deciders)
     pairs = _add_unread_parts(parts, (first, second), request, _make_pairs(parts, matching))
     pairs = _add_dead_pairs(graphs, request, pairs)
     order = {key: place for place, key in enumerate(_leaf_order(graphs[0]))}
@@ -51,8 +55,9 @@ def propose(ports: tuple[Port, Port], request: PortSpec, batch: Mapping[str, np.
     pairs = _merge_whole_leaves(
         graphs, sorted(pairs, key=lambda pair: (order.get(pair.left, len(order)), pair.bounds[0]))
     )
+    pairs, undecided = order_axes((parts, graphs), pairs, batch, _common_use)
     sizes = [(pair.left, pair.right, _bounds_size(pair.bounds[0])) for pair in pairs]
-    notes = [*([by_gradient.reason] if by_gradient.reason else []), *_output_notes(graphs)]
+    notes = [*filter(None, (by_gradient.reason, undecided)), *_output_notes(graphs)]
     # Names are compared after the matching, and change nothing in it.
     return Proposal(
         ports, tuple(pairs), tuple(_unpaired_leaves(pairs, graphs)), find_crossed_pairs(sizes), tuple(notes)

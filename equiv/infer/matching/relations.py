@@ -1,5 +1,6 @@
 """Which element of one leaf is which element of another."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from equiv.infer.dataflow.strided_views import AccessPattern, common_digits
@@ -45,6 +46,11 @@ def element_map(left: AccessPattern, right: AccessPattern) -> ElementMap | None:
             one, two = one + (size - 1) * ours, two + (size - 1) * theirs
             ours, theirs = -ours, -theirs
         steps.append((size, ours, theirs))
+    return ElementMap((one, two), tidy_steps(steps))
+
+
+def tidy_steps(steps: Iterable[tuple[int, int, int]]) -> tuple[tuple[int, int, int], ...]:
+    """Steps with the longest left stride first, those merged that are one step in both leaves."""
     tidied: list[tuple[int, int, int]] = []
     for size, ours, theirs in sorted(steps, key=lambda step: -step[1]):
         last = tidied[-1] if tidied else (0, 0, 0)
@@ -52,7 +58,7 @@ def element_map(left: AccessPattern, right: AccessPattern) -> ElementMap | None:
             tidied[-1] = (last[0] * size, ours, theirs)
         else:
             tidied.append((size, ours, theirs))
-    return ElementMap((one, two), tuple(tidied))
+    return tuple(tidied)
 
 
 def is_part_of(whole: ElementMap, part: ElementMap) -> bool:
