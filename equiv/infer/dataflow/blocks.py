@@ -64,7 +64,7 @@ class WalkState:
     Attributes:
         uses: uses of leaves and inputs.
         wanted_cuts: leaf and axis to the indices where the program cuts it.
-        loop_lengths: leaf to the length of the loop that slices it on its first axis.
+        loop_lengths: leaf to the length of the loop or `vmap` that slices it on its first axis.
         equations: every equation that is neither a call nor a loop.
     """
 

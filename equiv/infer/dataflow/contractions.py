@@ -26,6 +26,7 @@ def dot_general_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes
     sums, batch = list(zip(one_sum, two_sum, strict=True)), list(zip(one_batch, two_batch, strict=True))
     # `concatenate([x, h]) @ kernel`: only the activation shows which rows of the kernel are for x and which for h.
     _request_cuts_along(state, ins, sums)
+    _note_copies(state, ins, batch)
     one, two = align_cuts(_merge_unmatched_cuts(state, ins, sums), [*sums, *batch])
     # A leaf's axes follow the order of the activation's, whichever operand the leaf is.
     ranks = [port_independent_order(value.origins) for value in ins]
@@ -68,6 +69,15 @@ def _request_cuts_along(state: WalkState, ins: Sequence[BlockedValue], sums: Seq
     for pair in sums:
         for side in (0, 1):
             state.request_cuts(ins[1 - side].origins[pair[1 - side]], ins[side].cuts[pair[side]])
+
+
+def _note_copies(state: WalkState, ins: Sequence[BlockedValue], batch: Sequence[tuple[int, int]]) -> None:
+    """A leaf whose first axis is a batch axis is a stack, as under `vmap`: the other port may unroll it."""
+    for pair in batch:
+        for value, axis in zip(ins, pair, strict=True):
+            for leaf, at, unit, start in value.origins[axis]:
+                if leaf >= 0 and (at, unit, start) == (0, 1, 0):
+                    state.loop_lengths.setdefault(leaf, value.shape[axis])
 
 
 def _merge_unmatched_cuts(

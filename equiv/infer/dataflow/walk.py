@@ -55,7 +55,7 @@ class Dataflow:
         uses: every use.
         output_uses: for each output the uses directly before it, as a bit set.
         wanted_cuts: leaf and axis to the indices where the program cuts it.
-        loop_lengths: leaf to the length of the loop that slices it on its first axis.
+        loop_lengths: leaf to the length of the loop or `vmap` that slices it on its first axis.
         equations: see `WalkState.equations`.
     """
 
