@@ -43,7 +43,7 @@ def _splits(step: WalkedEquation) -> Iterable[tuple[int, Factors]]:
 
 def factorings(length: int, factors: Mapping[int, tuple[Factors, ...]]) -> list[Factors]:
     """The ways to split an axis, unsplit first; parts are split further."""
-    found = {(length,): None}
+    found: dict[Factors, None] = {(length,): None}
     for parts in factors.get(length, ()):
         # A part is shorter than the whole, so that this ends.
         for ways in product(*(factorings(part, factors) for part in parts)):

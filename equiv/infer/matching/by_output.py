@@ -5,6 +5,7 @@ Only pairs of which several element maps are possible are tried, and only if the
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -97,11 +98,12 @@ def order_axes(
 def _doubtful_pairs(
     graphs: Sequence[tuple[PortGraph, PortGraph]], pairs: Sequence[LeafPair], common_use: CommonUse
 ) -> list[DoubtfulPair]:
-    roles = [tuple(map(node_roles, (one.dataflow for one in both))) for both in graphs]
+    # Taken only where there is a doubt, as they take as long as a walk.
+    roles = cache(lambda place: tuple(node_roles(graph.dataflow) for graph in graphs[place]))
     found = []
     for number, pair in enumerate(pairs):
-        sides, kind = None, None
-        for both, known in zip(graphs, roles, strict=True):
+        sides, where = None, (0, 0, 0)
+        for place, both in enumerate(graphs):
             nodes = [
                 _find_node(graph, key, some)
                 for graph, key, some in zip(both, (pair.left, pair.right), pair.bounds, strict=True)
@@ -114,14 +116,15 @@ def _doubtful_pairs(
                 LeafSide(graph.shape(node), some, None if use is None else use.access, graph.axis_factors)
                 for graph, node, some, use in zip(both, (one, two), pair.bounds, uses, strict=True)
             )
-            kind = known[0][one], known[1][two]
+            where = place, one, two
             break
         if sides is None or "float" not in str(graphs[-1][0].port.leaves[pair.left].dtype):
             continue
         orders = possible_orders((sides[0], sides[1]), pair.element_map)
         if len(orders) > 1 or (orders and pair.element_map is None):
-            starts = sides[0].start, sides[1].start
-            found.append(DoubtfulPair(number, (kind, len(orders), orders[0]), orders, starts))
+            place, one, two = where
+            kind = roles(place)[0][one], roles(place)[1][two], len(orders), orders[0]
+            found.append(DoubtfulPair(number, kind, orders, (sides[0].start, sides[1].start)))
     return found
 
 
