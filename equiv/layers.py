@@ -12,6 +12,7 @@ from equiv.core.layers import layer_norm as layer_norm
 from equiv.core.layers import linear as linear
 from equiv.core.layers import lstm as lstm
 from equiv.core.layers import module as module
+from equiv.core.layers import only as only
 from equiv.core.layers import parameter as parameter
 from equiv.core.layers import rms_norm as rms_norm
 from equiv.core.layers import spectral_norm as spectral_norm

@@ -20,6 +20,7 @@ from equiv.core.case import Builder, Case
 from equiv.core.checks import left_out_checks
 from equiv.core.leaves import LeafTable
 from equiv.core.method_call import read_call, read_methods, with_entries
+from equiv.core.scope import HeldLeaf
 from equiv.errors import CaseError, EquivError, NotRun, PortError, error_summary, user_code_location
 
 DEFAULT_RATE = 0.1
@@ -60,10 +61,17 @@ class ModelOnly:
 
 @dataclass(frozen=True)
 class MappedPort:
-    """A port and its leaf table."""
+    """A port and its leaf table.
+
+    Attributes:
+        port: the port.
+        table: its leaf table.
+        held: the leaves that are left out of both, as another port lacks them.
+    """
 
     port: Port
     table: LeafTable
+    held: tuple[HeldLeaf, ...] = ()
 
 
 def port_spec(case: Case, need_bounds: bool = True) -> tuple[PortSpec, Mapping[str, BatchEntry]]:

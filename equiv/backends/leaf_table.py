@@ -1,8 +1,9 @@
 """Map the native leaves of a port by the layer table; a leaf that is not covered exactly once is an error."""
 
 import difflib
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from equiv.backends.base import Leaves, Port
 from equiv.backends.library import Library
 from equiv.core import packing
 from equiv.core.case import Layer, setting_for
-from equiv.core.layer_kinds import canonical_name, leaf_collections
+from equiv.core.layer_kinds import ONLY, canonical_name, leaf_collections
 from equiv.core.layouts import Layout, Part
 from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey, NativeLeaf
 from equiv.core.scope_index import parse_scope
@@ -24,7 +25,10 @@ def map_port(layers: tuple[Layer, ...], port: Port, library: Library) -> LeafTab
         CaseError: a row has no scope, a wrong scope or an unknown kind; or a leaf is covered by no row or by two.
     """
     mapped: dict[NativeKey, list[MappedLeaf]] = {}
+    alone = [layer for layer in layers if layer.kind == ONLY]
     for layer in layers:
+        if layer.kind == ONLY or _is_of_another_port(layer, alone, port):
+            continue
         for leaf in _map_row(layer, port, library):
             others = mapped.setdefault(leaf.key, [])
             if others and (leaf.region is None or others[0].region is None):
@@ -56,7 +60,50 @@ def map_port(layers: tuple[Layer, ...], port: Port, library: Library) -> LeafTab
             fix="Add a row to the case's layers.",
             port=port.name,
         )
-    return LeafTable(port.name, tuple(found), port.library)
+    return LeafTable(port.name, tuple(_mark_held(found, alone, port)), port.library)
+
+
+def _is_of_another_port(layer: Layer, alone: Sequence[Layer], port: Port) -> bool:
+    """Whether a row has no scope for a port that need not have its leaves, as a row `only` says."""
+    if setting_for(layer.scopes, port.name, port.library) is not None:
+        return False
+    return any(one.path == layer.path or one.path.startswith(f"{layer.path}/") for one in alone)
+
+
+def _mark_held(found: Sequence[MappedLeaf], alone: Sequence[Layer], port: Port) -> Iterator[MappedLeaf]:
+    """Yield the leaves, with the value that a row `only` holds one at.
+
+    Raises:
+        CaseError: such a row names a leaf that its port lacks or that others have, or its value is none.
+    """
+    own = {one.path: one for one in alone if setting_for(one.scopes, port.name, port.library) is not None}
+    others = {one.path: next(iter(one.scopes)) for one in alone} if alone else {}
+    names = [leaf.name for leaf in found]
+    for path, row in own.items():
+        if path not in names:
+            close = difflib.get_close_matches(path, names, n=1, cutoff=0.0) or ["nothing"]
+            raise CaseError(
+                f"{port.name}: only({port.name!r}, {path!r}) names a leaf that {port.name} does not have; closest is "
+                f"{close[0]!r}.",
+                fix="Fix the name in the row.",
+                port=port.name,
+            )
+        number = isinstance(row.value, int | float) and math.isfinite(row.value)
+        if not (row.value is None or row.value == "initial" or number):
+            raise CaseError(
+                f"{port.name}: only({port.name!r}, {path!r}) has the value {row.value!r}.",
+                fix='Give a finite number, or "initial".',
+                port=port.name,
+            )
+    for leaf in found:
+        if leaf.name in others and leaf.name not in own:
+            raise CaseError(
+                f"{port.name}: only({others[leaf.name]!r}, {leaf.name!r}) says that other ports lack {leaf.name}, but "
+                f"{port.name} has it, as {leaf.key}.",
+                fix="Remove the row `only`, or the leaf from the row that gives it to this port.",
+                port=port.name,
+            )
+        yield replace(leaf, held=own[leaf.name].value) if leaf.name in own else leaf
 
 
 def _map_row(layer: Layer, port: Port, library: Library) -> list[MappedLeaf]:

@@ -82,6 +82,7 @@ def describe_scope(state: CaseState) -> Scope:
         other_sizes=state.other_sizes,
         made={name: made for name, one in state.built_case.built.items() if (made := one.port.made())},
         no_gradients=_list_no_gradients(state),
+        held=tuple(one for built in state.built_case.built.values() for one in built.held),
         patched={name: one.port.patched for name, one in state.built_case.built.items() if one.port.patched},
         unexercised=(*_list_unread(state), *(() if state.proved else _list_unexercised(state))),
     )

@@ -21,6 +21,7 @@ from equiv.comparison.frozen.bundle import FrozenReference
 from equiv.comparison.initial_values import compare_initial_values
 from equiv.comparison.longer_batch import try_longer_batch
 from equiv.comparison.numeric.run_port import CompiledPort
+from equiv.comparison.one_sided import try_values
 from equiv.comparison.prove_only import check_by_proof
 from equiv.comparison.ranges import probe_ranges
 from equiv.comparison.selfcheck.selfcheck import plant_faults
@@ -38,6 +39,7 @@ from equiv.comparison.stages import (
     try_probes,
 )
 from equiv.comparison.state import CaseState, ReportStage, Stage, advance
+from equiv.core.case import Case
 from equiv.core.case_files import CASES_AHEAD, CaseFile, LoadedCase, load_case
 from equiv.core.headline import summarise_run
 from equiv.core.join_runs import broken_case
@@ -236,12 +238,20 @@ def finish_case(loaded: LoadedCase, started: CaseState, options: RunOptions) -> 
         return _finish(loaded, started, options)
 
 
+def _compare_held(loaded: LoadedCase, state: CaseState, options: RunOptions, case: Case) -> CaseResult:
+    """Compare two ports of a case with leaves of one of them held at values."""
+    own = RunOptions(prove_only=options.prove_only)
+    held = replace(loaded, case=case)
+    started = check_structure(open_case(case, state.progress))
+    return _finish(held, advance(started, (PROVE_ONLY if own.prove_only else START) if started.candidates else ()), own)
+
+
 def _finish(loaded: LoadedCase, started: CaseState, options: RunOptions) -> CaseResult:
     if options.against is not None:
         checked = advance(started, (check_candidates, try_edges, probe_ranges, check_user_calls))
         return make_case_result(loaded, add_frozen_trials(checked, options.against))
     state = advance(started, FINISH if started.compiling else ())
-    result = make_case_result(loaded, state)
+    result = try_values(state, make_case_result(loaded, state), partial(_compare_held, loaded, state, options))
     if options.certified is not None:
         state.progress("writing certificates")
         for candidate, certificate in certify_proofs(loaded.name, state):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from equiv.core.batch_spec import Batch, BatchTree
+from equiv.core.leaves import HeldValue
 from equiv.core.method_call import Methods
 
 Builder = Callable[..., Any]
@@ -35,6 +36,7 @@ class Layer:
         layouts: port to leaf to its layout there (`equiv.core.layouts`), if it is not the kind's default.
         channels_first: number of spatial axes where the layer has the channels first, of every port whose library
             stores leaves in another shape for it, or by port; 0: it has the channels last.
+        value: of a row `only`: what the leaf is held at; None: the ports are different by it.
     """
 
     path: str
@@ -43,6 +45,7 @@ class Layer:
     leaves: tuple[str, ...] = ()
     layouts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     channels_first: int | Mapping[str, int] = 0
+    value: HeldValue | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The headline of a run: its verdict in one sentence, with the first place where something differs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from equiv.core.grades import EQUAL_GRADES, INPUT_CONDITIONS, Verdict
 from equiv.core.results import CaseResult, CheckResult, Finding, Miscompilation
@@ -37,7 +38,15 @@ def summarise_run(cases: Sequence[CaseResult]) -> tuple[Verdict, str]:
         return "inconclusive", f"Inconclusive: {counts['inconclusive']} of {compared}. First: {where}"
     by_formula = sum(any(check.grade == "expected" for check in case.checks) for case in cases)
     formula = f"; {by_formula} with a known difference that holds by its formula" if by_formula else ""
-    return "same", f"Same: all {compared}{formula}."
+    return "same", f"Same: all {compared}{formula}{_conditions(cases)}."
+
+
+def _conditions(cases: Sequence[CaseResult]) -> str:
+    """Under which conditions on leaves of one port alone cases are the same; of several cases how many."""
+    found = [case.scope.condition for case in cases if case.scope is not None and case.scope.condition]
+    if len(cases) == 1 and found:
+        return f", {found[0]}"
+    return f"; {len(found)} where a leaf that one port lacks is held at a value" if found else ""
 
 
 def find_miscompilation(case: CaseResult, candidate: str) -> Miscompilation | None:
@@ -67,6 +76,9 @@ def verdict_words(case: CaseResult, candidate: str) -> str:
     verdict = case.verdicts[candidate]
     if find_miscompilation(case, candidate) is not None:
         return MISCOMPILED
+    if verdict == "same" and case.scope is not None:
+        held = [one for one in case.scope.held if not one.candidate and one.port in (case.reference, candidate)]
+        return f"same {replace(case.scope, held=tuple(held)).condition}".strip()
     grades = {check.check: check.grade for check in case.checks if check.candidate == candidate}
     refuted = {check for check, grade in grades.items() if grade == "refuted"}
     refuted -= {check.check for check in case.checks if check.candidate == candidate and follows_training(check)}

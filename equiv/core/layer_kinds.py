@@ -7,6 +7,9 @@ from equiv.core.case import Layer
 
 PARAMS = "params"
 
+ONLY = "only"
+"""The kind of a row that has no leaves of its own: it says of the leaf of another row that one port alone has it."""
+
 NORM_LEAVES = {"scale": PARAMS, "bias": PARAMS}
 
 WEIGHT_LEAVES = {"kernel": PARAMS, "bias": PARAMS}

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 
 from equiv.core.case import Layer
+from equiv.core.layer_kinds import ONLY
 from equiv.core.layouts import Chain, Flip, Layout, SwapAxes
+from equiv.core.leaves import HeldValue
 
 Layouts = Mapping[str, Mapping[str, Layout]]
 """Port, or library, to leaf to its layout there."""
@@ -132,3 +134,19 @@ def parameter(path: str, layouts: Layouts | None = None, **paths: str) -> Layer:
 def state(path: str, layouts: Layouts | None = None, **paths: str) -> Layer:
     """One variable that a call changes: `paths` are its full native paths (Linen: with the collection first)."""
     return Layer(path, "state", paths, layouts=layouts or {})
+
+
+def only(port: str, leaf: str, value: HeldValue | None = None) -> Layer:
+    """A leaf that one port has and another lacks, such as the bias of a layer before a batch norm.
+
+    With a value the ports are compared where the leaf has it, and what is `same` holds under this condition: the leaf
+    has no gradient, and is put back after every train step. A row of another kind that holds this leaf alone needs no
+    scope of the port that lacks it.
+
+    Args:
+        port: the port, or library, that has it.
+        leaf: its canonical name, `"d/bias"`.
+        value: a number, or `"initial"`: what the library initialises it to. None: the ports are different by it, and
+            a run tells at which value they are the same.
+    """
+    return Layer(leaf, ONLY, {port: ""}, value=value)

@@ -1,8 +1,12 @@
 """Leaves: the canonical variables of a model, and how each library stores them."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from equiv.core.layouts import Array, Identity, Layout, Part, Region
+
+HeldValue = float | Literal["initial"]
+"""What a leaf that only one port has is held at: a number, or what its library initialises it to."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class MappedLeaf:
         fixed_value: see `NativeLeaf.fixed_value`.
         part: see `NativeLeaf.part`.
         stack_index: its index on the first axis, if the native leaf is stacked over layers.
+        held: what it is held at, as another port lacks it; None: it is not.
     """
 
     name: str
@@ -78,6 +83,7 @@ class MappedLeaf:
     fixed_value: int | None = None
     part: Part | None = None
     stack_index: int | None = None
+    held: HeldValue | None = None
 
     @property
     def library_only(self) -> bool:
@@ -149,6 +155,17 @@ class LeafTable:
     def names(self, collection: str | None = None) -> tuple[str, ...]:
         """The canonical names in one collection, or in all."""
         return tuple(leaf.name for leaf in self.leaves if collection in (None, leaf.spec.collection))
+
+
+def unmatched_leaves(left: LeafTable, right: LeafTable) -> tuple[tuple[str, MappedLeaf], ...]:
+    """Port and leaf, of the leaves that one of two ports has and the other lacks, though its library could have it."""
+    names = set(left.names()), set(right.names())
+    return tuple(
+        (table.port, leaf)
+        for table, others in zip((left, right), names[::-1], strict=True)
+        for leaf in table.leaves
+        if not leaf.library_only and leaf.name not in others
+    )
 
 
 def one_sided_leaves(left: LeafTable, right: LeafTable) -> dict[str, MappedLeaf]:

@@ -127,6 +127,30 @@ class RangeTried:
 
 
 @dataclass(frozen=True)
+class HeldLeaf:
+    """A leaf that one port has and another lacks, held at a value: what is found holds where it has this value.
+
+    Attributes:
+        port: name of the port that has it.
+        leaf: its canonical name.
+        value: in words.
+        trained: whether it is a parameter, which a train step moves.
+        candidate: the candidate in whose comparison it is held, where it is not held in all of them; empty: in all.
+    """
+
+    port: str
+    leaf: str
+    value: str
+    trained: bool
+    candidate: str = ""
+
+    @property
+    def text(self) -> str:
+        """The condition in words."""
+        return f"{self.leaf} of {self.port} is {self.value}"
+
+
+@dataclass(frozen=True)
 class Scope:
     """What the verdicts of a case hold for.
 
@@ -158,6 +182,7 @@ class Scope:
         sequences: name to the calls that were made one after the other; where ports have their own, `PORT: CALL`.
         made: port to the variables that its calls make, which are no outputs and are not given to the next call.
         no_gradients: the gradients that ports do not have, and why.
+        held: the leaves that one port has and another lacks, with the values that they are held at.
     """
 
     batch: dict[str, str]
@@ -187,6 +212,22 @@ class Scope:
     kept: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     table_bounds: tuple[str, ...] = ()
+    held: tuple[HeldLeaf, ...] = ()
+
+    @property
+    def condition(self) -> str:
+        """Under which condition on leaves of one port alone everything holds, in words; empty: there is none."""
+        held = [one.text for one in self.held if not one.candidate]
+        return f"where {' and '.join(held)}" if held else ""
+
+    @property
+    def held_texts(self) -> tuple[str, ...]:
+        """What is not compared of held leaves, in words."""
+        trained = [one for one in self.held if one.trained]
+        moved = ", ".join(f"{one.leaf} of {one.port}" for one in trained)
+        note = f"{moved} trained away from there is not covered: every train step was made from these values"
+        own = [f"{one.candidate} is compared where {one.text}" for one in self.held if one.candidate]
+        return (*own, note) if trained else tuple(own)
 
     @property
     def patches(self) -> tuple[str, ...]:
@@ -211,7 +252,7 @@ class Scope:
         tables = (f"{name} is below {self.batch[name].rpartition(':')[2]}" for name in self.table_bounds)
         left_out += [f"{text}, the rows of the table that is looked up with it" for text in tables]
         left_out += [f"{port}: a call makes {', '.join(made)}: not compared" for port, made in self.made.items()]
-        return (*self.gradient_texts, *left_out, *self.range_texts, *self.size_texts, *self.patches)
+        return (*self.gradient_texts, *left_out, *self.held_texts, *self.range_texts, *self.size_texts, *self.patches)
 
     @property
     def gradient_texts(self) -> tuple[str, ...]:
@@ -266,9 +307,10 @@ class Scope:
             values = f"every value, up to the rewrites {', '.join(self.rewrites)}, of"
             if self.cast_dtypes:
                 values = values.replace(", of", f" (dtypes: {', '.join(self.cast_dtypes)}), of")
+        where = f", {self.condition}" if self.condition else ""
         return (
             f"{values} these shapes and dtypes: {shapes}; {methods}{modes}; "
-            f"{self.steps} train steps{late}{optimizer}{edges}"
+            f"{self.steps} train steps{late}{optimizer}{edges}{where}"
         )
 
 

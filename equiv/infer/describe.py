@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from equiv.core.layer_kinds import ONLY
 from equiv.core.layouts import Identity
 from equiv.infer.matching.proposal import Bounds, LeafPair, Proposal
 from equiv.infer.session import InferredLayers
@@ -80,6 +81,8 @@ def row_cells(inferred: InferredLayers) -> Iterator[tuple[str, ...]]:
     proposal = inferred.proposal
     names = [port.name for port in proposal.ports]
     for row in inferred.rows:
+        if row.function == ONLY:
+            continue  # it says of the row before that one port alone has it
         pairs = [proposal.pairs[number] for number in row.pairs]
         text = dict.fromkeys(describe_layout(pair, proposal) for pair in pairs)
         parts = any(
@@ -87,8 +90,9 @@ def row_cells(inferred: InferredLayers) -> Iterator[tuple[str, ...]]:
         )
         layouts = "; ".join([*filter(None, text), *(["in parts"] if parts else [])])
         known = Counter(EVIDENCE_WORDS[pair.evidence] for pair in pairs)
-        how = ", ".join(f"{count} {way}" for way, count in known.items()) if len(known) > 1 else next(iter(known))
-        scopes = (row.layer.scopes[name] or "(the model)" for name in names)
+        several = ", ".join(f"{count} {way}" for way, count in known.items())
+        how = several if len(known) > 1 else next(iter(known), "in one port only")
+        scopes = (row.layer.scopes.get(name, "none") or "(the model)" for name in names)
         yield f"{row.layer.path} ({row.layer.kind})", *scopes, layouts, how
     yield from (cells for cells in leaf_cells(inferred) if cells[0] == "none")
 

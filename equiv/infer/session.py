@@ -17,6 +17,7 @@ from equiv.infer.builders import LocatedBuilder, port_names
 from equiv.infer.matching.proposal import Proposal, UnpairedLeaf
 from equiv.infer.matching.propose import propose
 from equiv.infer.table.case_writer import CaseDraft
+from equiv.infer.table.lone_rows import lone_rows
 from equiv.infer.table.moving_averages import average_differences
 from equiv.infer.table.rows import InferredRow, infer_rows
 from equiv.programs.probes import make_probe
@@ -93,8 +94,10 @@ def infer_layers(
     # Dead leaves that a row holds, as Haiku's counter of a batch norm, are part of their
     # layer. Others are named in the file, and the case cannot be run without a row for them.
     held = [frozenset[NativeKey]().union(*(row.keys[side] for row in found)) for side in (0, 1)]
-    outside = {(one.side, one.key) for one in proposal.unpaired if one.key not in held[one.side]}
-    alone = tuple(one for one in proposal.unpaired if not one.dead or (one.side, one.key) in outside)
+    outside = tuple(one for one in proposal.unpaired if one.key not in held[one.side])
+    alone = tuple(one for one in proposal.unpaired if not one.dead or one in outside)
+    lone = lone_rows(proposal, found, outside, problems)
+    found = (*found, *lone)
     averaging = [port for port in ports if load_library(port.library).running_averages]
     draft = CaseDraft(
         lesson=f"{right.import_path.attribute} ({right.library}) is {left.import_path.attribute} ({left.library}).",
@@ -106,7 +109,7 @@ def infer_layers(
         known_differences=average_differences(averaging[0], request, found) if len(averaging) == 1 else (),
         missing=(*problems, *(f"{names[one.side]} {one.key}: {one.reason}" for one in alone)),
     )
-    covered = not (problems or outside)
+    covered = not problems and (bool(lone) or not outside)
     return InferredLayers(proposal, found, problems, alone, covered, draft, time.perf_counter() - began)
 
 

@@ -16,6 +16,7 @@ from equiv.core.layer_kinds import canonical_name
 from equiv.core.output_name import ProgramName
 from equiv.errors import CaseError, EquivError
 from equiv.programs.content import ContentReader, digest, name_by_code
+from equiv.programs.held_leaves import hold_leaves
 from equiv.programs.table_bounds import bound_by_tables
 from equiv.programs.trace import Tracer, trace_forward
 from equiv.programs.train_step import trace_training
@@ -57,7 +58,7 @@ def build_case(case: Case) -> BuiltCase:
     problems: dict[str, EquivError] = {}
     for name in case.models:
         try:
-            built[name] = build_port(case, name, request)
+            built[name] = hold_leaves(build_port(case, name, request), request)
         except EquivError as error:
             problems[name] = error
     _check_known_differences(case, built)
@@ -67,7 +68,7 @@ def build_case(case: Case) -> BuiltCase:
     for name, one in list(built.items()):
         tracer = Tracer(one.port, one.table, request, False, has_modes)
         try:
-            other = build_port(case, name, request, one.port.library)
+            other = hold_leaves(build_port(case, name, request, one.port.library), request)
             _check_deterministic(tracer, replace(tracer, port=other.port, table=other.table))
             tracers[name] = tracer
         except EquivError as error:

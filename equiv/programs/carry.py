@@ -45,7 +45,7 @@ CarryLeafParts = tuple[CarryLeaf, ...]
 
 
 @dataclass(frozen=True)
-class _CarryPath:
+class CarryPath:
     """One leaf of a carry: where it is, and the native leaf whose path its own ends with.
 
     Attributes:
@@ -62,6 +62,7 @@ class _CarryPath:
 
     @property
     def of_optimizer(self) -> bool:
+        """Whether it is below the optimizer's state."""
         return OPTIMIZER_STATE in self.words
 
     @property
@@ -79,12 +80,8 @@ class _CarryPath:
 
 def map_carry_leaves(tracer: Tracer, carry: Any) -> list[CarryLeafParts]:
     """Map each leaf of a carry to canonical leaves, in the order of its pytree."""
-    ends = _native_ends(tracer)
-    paths = [
-        _fit_path(tracer, ends, tuple(pytree_path(path).split("/")), np.shape(leaf))
-        for path, leaf in jax.tree_util.tree_flatten_with_path(carry)[0]
-    ]
-    variables = _choose_variables(tracer, paths)
+    paths = fit_carry_paths(tracer, carry)
+    variables = choose_carry_variables(tracer, paths)
     moments: dict[tuple[str, ...], set[str]] = {}
     for index, path in enumerate(paths):
         if path.key is not None and index not in variables:
@@ -93,6 +90,15 @@ def map_carry_leaves(tracer: Tracer, carry: Any) -> list[CarryLeafParts]:
     return [
         _variable_parts(tracer, path, held) if index in variables else _slot_parts(path, held, moments, seen)
         for index, path in enumerate(paths)
+    ]
+
+
+def fit_carry_paths(tracer: Tracer, carry: Any) -> list[CarryPath]:
+    """Find for each leaf of a carry the native leaf that it is, or is kept for, in the order of its pytree."""
+    ends = _native_ends(tracer)
+    return [
+        _fit_path(tracer, ends, tuple(pytree_path(path).split("/")), np.shape(leaf))
+        for path, leaf in jax.tree_util.tree_flatten_with_path(carry)[0]
     ]
 
 
@@ -106,9 +112,9 @@ def _native_ends(tracer: Tracer) -> dict[str, list[NativeKey]]:
 
 def _fit_path(
     tracer: Tracer, ends: Mapping[str, Sequence[NativeKey]], words: tuple[str, ...], shape: tuple[int, ...]
-) -> _CarryPath:
+) -> CarryPath:
     """Find the native leaf with the longest path that a path ends with; an optimizer has slots of parameters only."""
-    best, text = _CarryPath(words, shape), "/".join(words)
+    best, text = CarryPath(words, shape), "/".join(words)
     for native in ("/".join(words[start:]) for start in range(len(words))):
         for key in ends.get(native, ()):
             if best.of_optimizer and tracer.port.collections[key] != "params":
@@ -119,7 +125,7 @@ def _fit_path(
     return best
 
 
-def _choose_variables(tracer: Tracer, paths: Sequence[_CarryPath]) -> set[int]:
+def choose_carry_variables(tracer: Tracer, paths: Sequence[CarryPath]) -> set[int]:
     """The leaves that are the model's own variables: of several with one native leaf, as an average of the parameters
     kept beside them, the one below its collection, else the one nearest to the root."""
     best: dict[NativeKey, int] = {}
@@ -136,7 +142,7 @@ def _choose_variables(tracer: Tracer, paths: Sequence[_CarryPath]) -> set[int]:
     return chosen | set(best.values())
 
 
-def _variable_parts(tracer: Tracer, path: _CarryPath, held: HeldLeaves) -> CarryLeafParts:
+def _variable_parts(tracer: Tracer, path: CarryPath, held: HeldLeaves) -> CarryLeafParts:
     assert path.key is not None, "a variable has a native leaf"
     if tracer.port.collections[path.key] == "random":
         return (_unmapped_leaf(random_input(path.key), path.shape),)
@@ -144,7 +150,7 @@ def _variable_parts(tracer: Tracer, path: _CarryPath, held: HeldLeaves) -> Carry
 
 
 def _slot_parts(
-    path: _CarryPath, held: HeldLeaves, moments: dict[tuple[str, ...], set[str]], seen: Counter[tuple[Any, ...]]
+    path: CarryPath, held: HeldLeaves, moments: dict[tuple[str, ...], set[str]], seen: Counter[tuple[Any, ...]]
 ) -> CarryLeafParts:
     """Name a slot by its role and parameter, a count by its role and the slots that it is kept with.
 
@@ -162,7 +168,7 @@ def _slot_parts(
     return (_unmapped_leaf(name, path.shape),)
 
 
-def _slot_leaf(name: InputName, leaf: MappedLeaf, path: _CarryPath) -> CarryLeaf:
+def _slot_leaf(name: InputName, leaf: MappedLeaf, path: CarryPath) -> CarryLeaf:
     """A leaf with the layout of a variable; what an optimizer keeps of it has no number added to it."""
     layout = optimizer_layout(leaf.layout) if path.of_optimizer else leaf.layout
     return CarryLeaf(name, replace(leaf, name=str(name), layout=layout, native_shape=path.shape))

@@ -18,6 +18,7 @@ from equiv.comparison.stages import open_case, run_reference, start_compiling, t
 from equiv.comparison.state import CaseState, ReportStage, advance
 from equiv.core.case_files import LoadedCase
 from equiv.core.leaves import MappedLeaf
+from equiv.errors import CaseError
 from equiv.programs.probes import Probe
 from equiv.programs.program import Program
 from equiv.programs.prover.proof import Form, Precision
@@ -34,11 +35,13 @@ def freeze_reference(loaded: LoadedCase, progress: ReportStage = lambda _: None)
 
     Raises:
         EquivError: the reference cannot be built, traced, compiled or run.
+        CaseError: a leaf of it is held at a value.
     """
     run = (trace_ports, start_compiling, run_reference)
     with loaded.within():
         case = replace(loaded.case, checks=None)  # whoever is compared with it may ask for any
         opened = open_case(case, lambda stage: progress(f"{loaded.name}: {stage}"), own_steps=True)
+        _refuse_held(opened)
         state = replace(opened, candidates=())
         state = advance(state, (*run, partial(lower_default_rate, stages=run), try_probes))
         state.progress("naming")
@@ -46,6 +49,17 @@ def freeze_reference(loaded: LoadedCase, progress: ReportStage = lambda _: None)
     # A probe on which the reference itself moves by more than its size says nothing.
     edges = tuple(edge for edge in frozen.edges if not any(edge_problems(frozen, edge)))
     return replace(frozen, edges=edges)
+
+
+def _refuse_held(opened: CaseState) -> None:
+    """Refuse a reference with a leaf held at a value, which is a condition that a bundle does not tell."""
+    for one in opened.built_case.built[opened.reference].held:
+        raise CaseError(
+            f"{one.port}: {one.leaf} is held at {one.value} by a row of the layer table, and is not frozen so.",
+            fix=f"Freeze a case without the row only({one.port!r}, {one.leaf!r}), or compare with the model itself.",
+            port=one.port,
+            leaf=one.leaf,
+        )
 
 
 def _make_bundle(name: str, state: CaseState) -> FrozenReference:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from equiv.backends.build import call_user_code
+from equiv.backends.build import MappedPort, call_user_code
 from equiv.backends.hyperparameters import Hyperparameter
 from equiv.backends.leaf_table import map_port
 from equiv.backends.registry import load_hyperparameters, load_library
@@ -15,6 +15,7 @@ from equiv.core.leaves import LeafTable
 from equiv.core.selfcheck_results import BUILDER, MutantResult
 from equiv.errors import EquivError
 from equiv.programs.built_case import BuiltCase
+from equiv.programs.held_leaves import hold_leaves
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.prove import all_programs
 from equiv.programs.traced_port import TracedPort, trace_port_float64, trace_programs
@@ -104,6 +105,8 @@ def _judge_wrong_value(
     try:
         port = call_user_code(name, "building the model", make)
         table = map_port(built_case.case.layers, port, load_library(port.library))
+        held = hold_leaves(MappedPort(port, table), built_case.request)
+        port, table = held.port, held.table
         if other := _changed_leaf(traced.table, table):
             return {"outcome": "killed", "check": "structure", **other}
         tracer = replace(traced.tracer, port=port, table=table)

@@ -9,6 +9,7 @@ from textwrap import wrap
 from typing import Any
 
 from equiv.core.batch_spec import BatchEntry, BatchTree, KeptValues, flatten_batch
+from equiv.core.layer_kinds import ONLY
 from equiv.core.layouts import Chain
 from equiv.core.method_call import Methods
 from equiv.infer.builders import LocatedBuilder
@@ -159,6 +160,8 @@ def _dict_lines(name: str, items: Sequence[str], depth: int) -> list[str]:
 
 def _row_lines(row: InferredRow) -> list[str]:
     scopes = [f"{name}={_quote_text(scope)}" for name, scope in row.layer.scopes.items()]
+    if row.function == ONLY:
+        return [f"        only({_quote_text(next(iter(row.layer.scopes)))}, {_quote_text(row.layer.path)}),"]
     items = [
         *map(_quote_text, (row.layer.path, *row.layer.leaves)),
         *(f"{name}={_source_of(value)}" for name, value in row.arguments),

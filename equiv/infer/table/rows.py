@@ -212,7 +212,7 @@ class RowFinder:
         }
         function = "parameter" if collections == {"params"} else "state"
         scopes = {
-            name: _leaf_scope(key, library, function) + part_index(bounds, shape)
+            name: leaf_scope(key, library, function) + part_index(bounds, shape)
             for name, key, library, bounds, shape in zip(
                 self.names, keys, self.libraries, pair.bounds, shapes, strict=True
             )
@@ -239,7 +239,8 @@ def _map_part(
     return [replace(leaf, stack_index=item, part=columns or leaf.part, native_shape=whole[leaf.key]) for leaf in found]
 
 
-def _leaf_scope(key: NativeKey, library: Library, function: str) -> str:
+def leaf_scope(key: NativeKey, library: Library, function: str) -> str:
+    """The scope of a row of one leaf, `parameter` or `state`."""
     native = library.leaves[function][""]
     own = isinstance(native, NativeLeaf) and native.collection
     return key.path if own else f"{key.collection}/{key.path}"
@@ -264,7 +265,7 @@ def _name_rows(
     # Attribute names read best; some libraries number scopes by class.
     ranks = [library.naming_rank for library in libraries]
     sources = names if ranks[0] <= ranks[1] else names[::-1]
-    paths = [_row_path(*(row.layer.scopes[name] for name in sources)) for row in found]
+    paths = [row_path(*(row.layer.scopes[name] for name in sources)) for row in found]
     first = {path.partition(".")[0] for path in paths}
     # The name of the whole model, which Haiku puts before every scope, says nothing.
     if len(first) == 1 and all("." in path for path in paths):
@@ -278,7 +279,7 @@ def _name_rows(
         yield replace(row, layer=replace(row.layer, path=unique))
 
 
-def _row_path(scope: str, other: str) -> str:
+def row_path(scope: str, other: str) -> str:
     """Convert a scope to a path; for a part of a packed layer the last word comes from the other library."""
     slices = r"\[[^\[\]]*[:,][^\[\]]*\]$"
     packed = re.search(slices, scope)

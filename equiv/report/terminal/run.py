@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,6 +29,8 @@ from equiv.report.scopes import describe_scopes
 from equiv.report.terminal.initial_values import describe_initial_values
 
 VERDICT_COLOURS = {"same": "green", "different": "red", "inconclusive": "yellow", "error": "magenta"}
+
+STRUCTURE = CHECK_NAMES[0]
 
 GRADE_COLOURS = {"refuted": "red", "error": "magenta", "": "dim", "expected": "cyan"} | dict.fromkeys(
     ("blocked", "not run", "vacuous", "unidentifiable"), "yellow"
@@ -168,7 +171,15 @@ def _first_finding_lines(result: RunResult) -> Iterator[str]:
         title, found = "Closest to its budget", _closest_finding(result)
     if found is None:
         return
-    case, check, finding = found
+    yield from _finding_lines(title, *found)
+    case, check, _ = found
+    # Leaves of one port alone are held at a value, and what differs there too is another fault.
+    rest = tuple(one for one in case.checks if one.check != STRUCTURE and one.candidate == check.candidate)
+    if check.check == STRUCTURE and (other := headline_finding([replace(case, checks=rest)], ("refuted",))):
+        yield from _finding_lines("First finding beyond the structure", *other)
+
+
+def _finding_lines(title: str, case: CaseResult, check: CheckResult, finding: Finding) -> Iterator[str]:
     yield f"\n[bold]{title}[/]: {escape(place_words(case, check, finding))}"
     for line in describe_finding(finding, case.reference, check.candidate):
         yield f"  {escape(line)}"

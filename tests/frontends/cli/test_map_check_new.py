@@ -184,7 +184,10 @@ def test_check_names_a_leaf_without_counterpart(folder, places):
     port = folder / "inferred_models.py:forgetful"
     code, out, _ = run("check", places[0], port, "--input", "float32[3,5]")
     assert code == 1
-    assert out.splitlines()[0].endswith("First: inferred-nnx, structure, leaf middle/bias: nnx has no such leaf")
+    assert next(line for line in out.splitlines() if line[0] == "✗").endswith(
+        "First: inferred-nnx, structure, leaf middle/bias: haiku float32[6], nnx none: "
+        "nnx has no counterpart of it; same where it is 0"
+    )
     assert out.rstrip().endswith("Not mapped: haiku middle/b (params): nnx has no leaf of 6 elements left.")
     code, out, _ = run("map", places[0], port, "--input", "float32[3,5]")
     assert code == 1
@@ -192,13 +195,13 @@ def test_check_names_a_leaf_without_counterpart(folder, places):
 
 
 def test_check_names_a_leaf_that_no_row_can_have(folder, places):
-    """A parameter that the other port lacks needs no run: the ports are different, and it is named with its shape."""
+    """A parameter that the other port lacks: the ports are different, and it is told where they are the same."""
     arguments = (folder / "inferred_models.py:scaled", places[1], "--input", "float32[3,5]")
     code, out, _ = run("check", *arguments, "--json", "--reports", folder / "out")
     result = json.loads(out)
     assert code == 1
     assert result["headline"].endswith(
-        "structure, haiku ~/gain (params): haiku float32[3], nnx none: nnx has no corresponding leaf"
+        "structure, leaf gain: haiku float32[3], nnx none: nnx has no counterpart of it; same where it is 1"
     )
     assert json.loads((folder / "out" / "results.json").read_text())["verdict"] == "different"
 

@@ -99,7 +99,7 @@ FAULTS = {
     "dropped": (
         "self.second = nnx.Linear(4, 4, ",
         "self.second = nnx.Linear(4, 4, use_bias=False, ",
-        [r"Likely cause leaf b/bias: nnx has no such leaf"],
+        [r"Likely cause leaf b/bias: nnx has no counterpart of it; same where it is 0"],
     ),
     "detached": (
         FIRST,
