@@ -169,6 +169,11 @@ def test_a_condition_is_that_of_one_candidate_alone():
     assert scope_of(case).condition == ""
 
 
+def test_no_value_is_told_where_outputs_are_not_asked():
+    case = found(lambda: Linen(), lambda rngs: Nnx(rngs, bias=False), layers=DENSE, checks=("structure", "gradients"))
+    assert structure_notes(case) == ["nnx has no such leaf"]
+
+
 def test_a_leaf_that_is_needed_has_no_such_value():
     class Needed(Nnx):
         def __init__(self, rngs):
