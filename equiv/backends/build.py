@@ -121,8 +121,10 @@ def call_texts(case: Case, spec: PortSpec) -> dict[str, tuple[str, ...]]:
 
 
 def _mean_square(outputs: Any, batch: Mapping[str, Any]) -> Any:
-    leaves = [leaf for leaf in jax.tree.leaves(outputs) if "float" in str(leaf.dtype)]
-    return sum((leaf**2).mean() for leaf in leaves)
+    """The mean square of the floats among the outputs; of complex numbers that of their absolute values."""
+    leaves = [leaf for leaf in jax.tree.leaves(outputs) if jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact)]
+    squares = (leaf**2 if leaf.dtype.kind != "c" else (leaf * leaf.conj()).real for leaf in leaves)
+    return sum(square.mean() for square in squares)
 
 
 def call_user_code(port: str, action: str, function: Callable[[], Any]) -> Any:

@@ -281,5 +281,5 @@ def to_canonical_variables(table: LeafTable, native: Mapping[NativeKey, Any]) ->
 
 
 def to_float64_dtype(dtype: str) -> str:
-    """The dtype of a leaf in a float64 run: float64 for every float dtype."""
-    return "float64" if dtype in ("float32", "float16", "bfloat16") else dtype
+    """The dtype of a leaf in a float64 run: float64 for every float dtype, complex128 for complex numbers."""
+    return {"complex64": "complex128"}.get(dtype, "float64" if dtype in ("float32", "float16", "bfloat16") else dtype)

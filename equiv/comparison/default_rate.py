@@ -10,10 +10,10 @@ from equiv.comparison.numeric.held_outputs import fetch_arrays
 from equiv.comparison.observation import Outputs
 from equiv.comparison.stages import open_case
 from equiv.comparison.state import STRUCTURE, CaseState, Reference, Stage, advance
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import trained_leaf
-from equiv.programs.probes import Probe, ulp
+from equiv.programs.probes import Probe, ulp, widen_array
 
 
 def lower_default_rate(state: CaseState, stages: Sequence[Stage]) -> CaseState:
@@ -62,9 +62,9 @@ def _relative_moves(table: LeafTable, probe: Probe, outputs: Outputs) -> Iterato
     outputs = fetch_arrays(outputs, map(trained_leaf, table.names("params")))
     for leaf in table.names("params"):
         output, before = trained_leaf(leaf), probe.variables.get(leaf)
-        if before is None or output not in outputs or str(before.dtype) not in FLOAT_DTYPES or not before.any():
+        if before is None or output not in outputs or str(before.dtype) not in INEXACT_DTYPES or not before.any():
             continue
-        values = np.concatenate([before[np.newaxis], outputs[output]]).astype("float64")
+        values = widen_array(np.concatenate([before[np.newaxis], outputs[output]]))
         with np.errstate(invalid="ignore", over="ignore"):
             moved = np.diff(values.reshape(len(values), -1), axis=0)
             yield np.nan_to_num(np.linalg.norm(moved, axis=1) / np.linalg.norm(values[0]), nan=np.inf, posinf=np.inf)

@@ -67,7 +67,9 @@ def initial_samples(built: MappedPort) -> InitialSamples:
         values = call_user_code(port.name, "initialising", partial(compiled, jax.random.key(seed)))
         for name, array in values.items():
             if sum(map(np.size, made[name])) < MAX_SAMPLES:
-                made[name].append(np.asarray(array, "float64").reshape(-1))
+                numbers = np.asarray(array)
+                parts = [numbers.real, numbers.imag] if np.iscomplexobj(numbers) else [numbers]
+                made[name] += [part.astype("float64").reshape(-1) for part in parts]
     return {name: np.concatenate(arrays)[:MAX_SAMPLES] for name, arrays in made.items()}
 
 

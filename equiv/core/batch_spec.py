@@ -15,15 +15,22 @@ BATCH_ENTRY = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<shape>(?:\s*\d+\s*,)*(?:\s*
 
 FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
+COMPLEX_DTYPES = ("complex64", "complex128")
+
+INEXACT_DTYPES = (*FLOAT_DTYPES, *COMPLEX_DTYPES)
+"""Dtypes whose operations round."""
+
 INTEGER_DTYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
-DTYPES = (*FLOAT_DTYPES, "bool", *INTEGER_DTYPES)
+DTYPES = (*INEXACT_DTYPES, "bool", *INTEGER_DTYPES)
 
 SHORT_DTYPES = {
     "f16": "float16",
     "bf16": "bfloat16",
     "f32": "float32",
     "f64": "float64",
+    "c64": "complex64",
+    "c128": "complex128",
     **{f"{short}{bits}": f"{long}{bits}" for short, long in (("i", "int"), ("u", "uint")) for bits in (8, 16, 32, 64)},
 }
 """The names of dtypes as jax prints them (jax 0.10.2, `jax._src.dtypes.short_dtype_name`), and those of numpy."""

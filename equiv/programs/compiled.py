@@ -156,7 +156,9 @@ def _late_counts(counters: Counters, probe: Probe, steps: int) -> NamedCounts:
 
 def _cotangent(program: Program, name: InputName, seed: int) -> np.ndarray:
     aval = program.jaxpr.in_avals[program.inputs.index(name)]
-    return np.random.default_rng((seed, COTANGENT_SEED)).normal(0.3, 1.0, size=aval.shape).astype(aval.dtype)
+    rng = np.random.default_rng((seed, COTANGENT_SEED))
+    made = rng.normal(0.3, 1.0, size=aval.shape)
+    return (made + 1j * rng.normal(0.3, 1.0, size=aval.shape) if aval.dtype.kind == "c" else made).astype(aval.dtype)
 
 
 def _program_bits(program: Program, index: int, steps: int | None, seed: int) -> np.ndarray:

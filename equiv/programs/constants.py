@@ -235,14 +235,15 @@ class _ConstantWalk(Interpreter[Any]):
         return [self._rounded(name, one) for one in (outs if eqn.primitive.multiple_results else [outs])]
 
     def _rounded(self, primitive: str, value: Any) -> Any:
-        if str(getattr(value, "dtype", "")) != "float64":
+        if str(getattr(value, "dtype", "")) not in ("float64", "complex128"):
             return value
         array = np.asarray(value)
         if self.nudges is not None and primitive not in EXACT:
             ulp = float(np.finfo("float32").eps)
             array = array * (1 + ulp * self.nudges.choice((-1.0, 1.0), array.shape))
         if 1 < array.size <= LARGEST_TABLE:
-            self.computed.append(array)
+            # A table of complex numbers is two, as where one is a constant.
+            self.computed += [array.real, array.imag] if array.dtype.kind == "c" else [array]
         return array
 
     def scan(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:

@@ -21,7 +21,7 @@ from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr, visit_equations
 from equiv.programs.primitives import CONTRACTIONS
 from equiv.programs.program import Program
 from equiv.programs.reevaluation import Reevaluation
-from equiv.programs.transform import NARROW_FLOAT_DTYPES, as_float64, constant_as_float64, float64_params
+from equiv.programs.transform import DOUBLE_DTYPES, NARROW_FLOAT_DTYPES, as_float64, constant_as_float64, float64_params
 
 CONVERTED_DTYPES = (*NARROW_FLOAT_DTYPES, "float64")
 """Dtypes of which a float64 program keeps nothing."""
@@ -64,8 +64,7 @@ def keep_casts(program: Program, lifted: Program) -> Program:
         return _KeptCasts(_scalar_constants(lifted.jaxpr)).run(program.jaxpr, arrays)
 
     structs = [
-        jax.ShapeDtypeStruct(aval.shape, "float64" if _dtype(aval) in NARROW_FLOAT_DTYPES else aval.dtype)
-        for aval in program.jaxpr.in_avals
+        jax.ShapeDtypeStruct(aval.shape, DOUBLE_DTYPES.get(_dtype(aval), aval.dtype)) for aval in program.jaxpr.in_avals
     ]
     return replace(program, jaxpr=jax.make_jaxpr(run)(*structs))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.programs.content import is_key
 from equiv.programs.eager import EagerEvaluation
 from equiv.programs.jaxpr import visit_equations
@@ -61,7 +61,7 @@ def find_narrow_dtypes(program: Program) -> frozenset[str]:
 
 def _rounding_unit(aval: Any) -> float:
     dtype = str(getattr(aval, "dtype", ""))
-    return ulp(numpy_dtype(dtype)) if dtype in FLOAT_DTYPES else 0.0
+    return ulp(numpy_dtype(dtype)) if dtype in INEXACT_DTYPES else 0.0
 
 
 def _casts_to_narrower(eqn: Any) -> bool:
@@ -76,7 +76,7 @@ def _salt(arrays: Sequence[Any]) -> np.uint32:
     """A whole number that changes with every float input, so that results move otherwise where inputs do."""
     salt = 0
     for array in arrays:
-        if not is_key(array) and str(array.dtype) in FLOAT_DTYPES:
+        if not is_key(array) and str(array.dtype) in INEXACT_DTYPES:
             bits = _bits(np.asarray(array))
             folded = bits ^ (bits >> bits.dtype.type(32)) if bits.dtype.itemsize == 8 else bits
             salt += int(np.sum(folded.astype("uint32") * np.uint32(2654435761), dtype="uint32"))
@@ -84,6 +84,8 @@ def _salt(arrays: Sequence[Any]) -> np.uint32:
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind == "c":
+        array = np.stack([array.real, array.imag])
     return array.view(f"uint{8 * array.dtype.itemsize}")
 
 
@@ -124,10 +126,16 @@ class _NudgedOperations(EagerEvaluation):
         return outs if exact else list(map(self._nudge, outs))
 
     def _nudge(self, value: Any) -> Any:
-        if is_key(value) or str(value.dtype) not in FLOAT_DTYPES:
+        if is_key(value) or str(value.dtype) not in INEXACT_DTYPES:
             return value
         self.count += 1
-        return _nudge(np.asarray(value), int(self.salt), self.count * MIX % 2**64)
+        array, salt, operation = np.asarray(value), int(self.salt), self.count * MIX % 2**64
+        if array.dtype.kind != "c":
+            return _nudge(array, salt, operation)
+        # Both parts by an ulp of the absolute value: a product rounds that much in either.
+        size = np.abs(array)
+        moves = (_nudge(size, salt ^ part, operation) - size for part in (0, 1))
+        return (array + next(moves) + 1j * next(moves)).astype(array.dtype)
 
 
 def _nudge(array: np.ndarray, salt: int, operation: int) -> np.ndarray:

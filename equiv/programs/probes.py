@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import ml_dtypes
 import numpy as np
 
-from equiv.core.batch_spec import FLOAT_DTYPES, BatchEntry
+from equiv.core.batch_spec import COMPLEX_DTYPES, FLOAT_DTYPES, INEXACT_DTYPES, BatchEntry
 from equiv.core.leaves import LeafSpec, LeafTable
 
 NamedArrays = dict[str, np.ndarray]
@@ -70,6 +70,9 @@ def make_probe(
 
 def _random_leaf(rng: np.random.Generator, spec: LeafSpec, spread: float) -> np.ndarray:
     dtype = numpy_dtype(spec.dtype)
+    if spec.dtype in COMPLEX_DTYPES:
+        part = replace(spec, dtype=_part_dtype(spec.dtype))
+        return (_random_leaf(rng, part, spread) + 1j * _random_leaf(rng, part, spread)).astype(dtype)
     if spec.dtype not in FLOAT_DTYPES:
         return rng.integers(3, 9, size=spec.shape).astype(dtype)
     if spec.collection == "state":
@@ -82,6 +85,8 @@ def _random_leaf(rng: np.random.Generator, spec: LeafSpec, spread: float) -> np.
 
 def _random_batch(rng: np.random.Generator, entry: BatchEntry, steps: int) -> np.ndarray:
     shape, dtype = (steps, *entry.spec.shape), numpy_dtype(entry.spec.dtype)
+    if entry.spec.dtype in COMPLEX_DTYPES:
+        return (rng.normal(0.25, 1.0, size=shape) + 1j * rng.normal(0.25, 1.0, size=shape)).astype(dtype)
     if entry.spec.dtype in FLOAT_DTYPES:
         return rng.normal(0.25, 1.0, size=shape).astype(dtype)
     return rng.integers(0, max(entry.bound, 1), size=shape).astype(dtype)
@@ -92,9 +97,19 @@ def numpy_dtype(name: str) -> np.dtype:
     return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
 
 
+def _part_dtype(name: str) -> str:
+    """The dtype of the real and of the imaginary part of complex numbers."""
+    return np.empty(0, name).real.dtype.name
+
+
 def ulp(dtype: np.dtype) -> float:
-    """The spacing of floats around 1 in a dtype."""
+    """The spacing of floats around 1 in a dtype; of complex numbers that of their parts."""
     return float(ml_dtypes.finfo(dtype).eps)
+
+
+def widen_array(array: np.ndarray) -> np.ndarray:
+    """Convert to float64, complex numbers to complex128."""
+    return array.astype("complex128" if array.dtype.kind == "c" else "float64")
 
 
 def perturb_by_ulp(probe: Probe, seed: int, dtype: str | None = None) -> Probe:
@@ -108,12 +123,14 @@ def perturb_by_ulp(probe: Probe, seed: int, dtype: str | None = None) -> Probe:
     rng = np.random.default_rng((probe.seed, seed))
 
     def perturb(array: np.ndarray) -> np.ndarray:
-        if str(array.dtype) not in FLOAT_DTYPES:
+        if str(array.dtype) not in INEXACT_DTYPES:
             return array
         size = ulp(np.dtype(dtype) if dtype else array.dtype)
-        signs = 2 * rng.integers(0, 2, size=array.shape, dtype=np.int8) - 1
-        moved = array.astype("float64") * (1 + size * signs)
-        return moved.astype("float64" if dtype == "float64" else array.dtype)
+        signs = _random_signs(rng, array.shape)
+        if array.dtype.kind == "c":
+            signs = signs + 1j * _random_signs(rng, array.shape)
+        moved = widen_array(array) * (1 + size * signs)
+        return moved if dtype == "float64" else moved.astype(array.dtype)
 
     return replace(
         probe,
@@ -122,11 +139,13 @@ def perturb_by_ulp(probe: Probe, seed: int, dtype: str | None = None) -> Probe:
     )
 
 
+def _random_signs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return 2 * rng.integers(0, 2, size=shape, dtype=np.int8) - 1
+
+
 def to_float64(arrays: Mapping[str, np.ndarray]) -> NamedArrays:
-    """Convert every float array to float64, for a float64 program."""
-    return {
-        name: array.astype("float64") if str(array.dtype) in FLOAT_DTYPES else array for name, array in arrays.items()
-    }
+    """Convert every float array to float64, and complex ones to complex128, for a float64 program."""
+    return {name: widen_array(array) if str(array.dtype) in INEXACT_DTYPES else array for name, array in arrays.items()}
 
 
 def add_library_only_leaves(table: LeafTable, variables: Mapping[str, np.ndarray]) -> NamedArrays:

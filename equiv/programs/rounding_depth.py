@@ -37,7 +37,7 @@ class _RoundingDepth(Interpreter[int]):
 
 
 def _is_float(var: Any) -> bool:
-    return "float" in str(var.aval.dtype)
+    return "float" in str(var.aval.dtype) or "complex" in str(var.aval.dtype)
 
 
 def _count_terms(eqn: Any) -> int:

@@ -171,7 +171,7 @@ def differentiated_loss(tracer: Tracer, program: ProgramName) -> DifferentiatedL
         if first:
             return tracer.request.loss(outputs, {name: all_inputs[batch_input(name)] for name in tracer.request.batch})
         return sum(
-            jnp.sum(value * inputs[_cotangent(name)])
+            jnp.sum(value * inputs[_cotangent(name)]).real
             for name, value in flatten_outputs(forward, outputs).items()
             if _cotangent(name) in cotangents
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from equiv.backends.base import Port
 from equiv.backends.build import call_user_code
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import COMPLEX_DTYPES, INEXACT_DTYPES
 from equiv.core.leaves import LeafTable
 from equiv.core.no_gradient import NoGradient
 from equiv.core.output_name import (
@@ -289,8 +289,10 @@ def _replay_initial_value(name: InputName, array: Any, other: Any) -> Any:
     """
     dtype = str(array.dtype)
     whole = dtype.startswith(("int", "uint"))
-    if name.is_random or not (whole or dtype in FLOAT_DTYPES) or np.array_equal(array, other):
+    if name.is_random or not (whole or dtype in INEXACT_DTYPES) or np.array_equal(array, other):
         return array
     rng = np.random.default_rng(zlib.crc32(name.leaf.encode()))
+    if dtype in COMPLEX_DTYPES:
+        return (rng.normal(size=array.shape) + 1j * rng.normal(size=array.shape)).astype(array.dtype)
     drawn = rng.integers(3, 9, array.shape) if whole else rng.uniform(0.3, 2.0, array.shape)
     return drawn.astype(array.dtype)

@@ -15,6 +15,7 @@ from jax.core import Tracer
 from jax.extend import core
 from jax.extend.source_info_util import current_name_stack, user_context
 
+from equiv.core.batch_spec import COMPLEX_DTYPES
 from equiv.core.output_name import InputName, OutputName, draw_input
 from equiv.errors import PortError
 from equiv.programs.dead_carries import remove_dead
@@ -25,10 +26,15 @@ from equiv.programs.program import Draw, Program
 
 NARROW_FLOAT_DTYPES = ("float32", "float16", "bfloat16")
 
+DOUBLE_DTYPES = {**dict.fromkeys(NARROW_FLOAT_DTYPES, "float64"), "complex64": "complex128"}
+"""Each narrower dtype to the one that it has in a float64 program."""
+
 WIDEST = 64
 """Bits of the widest draw: only programs traced in float64 have it."""
 
-DTYPE_PARAMETERS = ("new_dtype", "dtype", "preferred_element_type", "out_dtype", "accumulator_dtype")
+DTYPE_PARAMETERS = (
+    "new_dtype", "dtype", "preferred_element_type", "out_dtype", "accumulator_dtype", "input_dtype"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ def make_draws_inputs(program: Program, float64: bool) -> Program:
 
     Raises:
         PortError: the result still depends on a key, because something draws other than by `random_bits`; or the
-            program has complex64 values, which have no float64 counterpart here.
+            program has complex64 values that stay so.
     """
     return replay_draws(program, float64)[0]
 
@@ -74,8 +80,8 @@ def replay_draws(program: Program, float64: bool = False) -> tuple[Program, Keye
         return DrawReplay(given, float64).run(program.jaxpr, arrays)
 
     # A float64 program may still take float32, as what `optax.MultiSteps` adds up.
-    narrow = NARROW_FLOAT_DTYPES if float64 else ()
-    dtypes = ["float64" if str(aval.dtype) in narrow else aval.dtype for aval in program.jaxpr.in_avals]
+    double = DOUBLE_DTYPES if float64 else {}
+    dtypes = [double.get(str(aval.dtype), aval.dtype) for aval in program.jaxpr.in_avals]
     structs = [
         jax.ShapeDtypeStruct(aval.shape, dtype) for aval, dtype in zip(program.jaxpr.in_avals, dtypes, strict=True)
     ]
@@ -305,33 +311,47 @@ def _makes_constant_keys(eqn: Any, ins: Sequence[Any]) -> bool:
 
 
 def as_float64(value: Any) -> Any:
-    """Convert an array of a narrower float dtype to float64; other values are returned as they are."""
-    return jnp.asarray(value, "float64") if str(getattr(value, "dtype", "")) in NARROW_FLOAT_DTYPES else value
+    """Convert narrower floats to float64, and complex numbers to complex128; other values are returned as they are."""
+    double = DOUBLE_DTYPES.get(str(getattr(value, "dtype", "")))
+    return value if double is None else jnp.asarray(value, double)
 
 
 def constant_as_float64(value: Any) -> Any:
-    """Convert a constant that the trace has rounded: a scalar becomes the shortest decimal that rounds to it."""
-    dtype = getattr(value, "dtype", None)
-    if str(dtype) not in NARROW_FLOAT_DTYPES or np.ndim(value):
+    """Convert a constant that the trace has rounded: a scalar becomes the shortest decimal that rounds to it.
+
+    A complex one is made of its two parts by an operation, under the current trace, so that each is a constant.
+    """
+    dtype = str(getattr(value, "dtype", ""))
+    if dtype in COMPLEX_DTYPES:
+        return jax.lax.complex(*(_part_as_float64(part) for part in (np.real(value), np.imag(value))))
+    if dtype not in DOUBLE_DTYPES or np.ndim(value):
         return as_float64(value)
-    number = np.asarray(value)
+    return jnp.asarray(_shortest_decimal(np.asarray(value)), "float64")
+
+
+def _part_as_float64(part: np.ndarray) -> Any:
+    exact = _shortest_decimal(part) if part.dtype == "float32" and not np.ndim(part) else part
+    return jnp.asarray(exact, "float64")
+
+
+def _shortest_decimal(number: np.ndarray) -> Any:
+    """The shortest decimal that rounds to a number in its dtype; the number itself where it is none."""
     decimals = (float(f"{float(number):.{digits}g}") for digits in range(1, 18))
     with np.errstate(over="ignore"):  # 70000 is no float16
-        exact = next((one for one in decimals if np.asarray(one, number.dtype) == number), number)  # no decimal is NaN
-    return jnp.asarray(exact, "float64")
+        return next((one for one in decimals if np.asarray(one, number.dtype) == number), number)  # no decimal is NaN
 
 
 def float64_params(eqn: Any, ins: list[Any]) -> dict[str, Any]:
     """The parameters of an equation with the dtypes of its float64 form, given its operands in that form."""
     params = dict(eqn.params)
     for key in DTYPE_PARAMETERS:
-        if str(params.get(key)) in NARROW_FLOAT_DTYPES:
-            params[key] = jnp.dtype("float64")
+        if (double := DOUBLE_DTYPES.get(str(params.get(key)))) is not None:
+            params[key] = jnp.dtype(double)
     # `DotAlgorithmPreset.BF16_BF16_F32` would round float64 operands. A precision is about float32 only, and is kept:
     # which operand has it is part of the operation's name.
     if isinstance(params.get("precision"), jax.lax.DotAlgorithm | jax.lax.DotAlgorithmPreset):
         params["precision"] = None
-    if any(str(getattr(value, "dtype", "")) == "float64" for value in ins):
+    if any(str(getattr(value, "dtype", "")) in DOUBLE_DTYPES.values() for value in ins):
         for key, value in params.items():
             if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
                 params[key] = _float64_jaxpr(value)
@@ -341,8 +361,7 @@ def float64_params(eqn: Any, ins: list[Any]) -> dict[str, Any]:
 def _float64_jaxpr(value: Any) -> Any:
     jaxpr, _ = open_jaxpr(value)
     structs = [
-        jax.ShapeDtypeStruct(v.aval.shape, "float64" if str(v.aval.dtype) in NARROW_FLOAT_DTYPES else v.aval.dtype)
-        for v in jaxpr.invars
+        jax.ShapeDtypeStruct(v.aval.shape, DOUBLE_DTYPES.get(str(v.aval.dtype), v.aval.dtype)) for v in jaxpr.invars
     ]
     closed = jax.make_jaxpr(lambda *arrays: DrawReplay({}, float64=True).run(value, arrays))(*structs)
     return closed if isinstance(value, core.ClosedJaxpr) else closed.jaxpr

@@ -56,7 +56,7 @@ def test_a_batch_entry_says_dtype_shape_and_bound(text, shape, dtype, bound):
         ("int32[8]:-1", r"cannot parse 'int32\[8\]:-1'\. Write"),
         ("", r"cannot parse ''\. Write"),
         ("float33[8]", r"no dtype 'float33'\. Write a numpy dtype name, e\.g\. float32 or int32, or a short one, f32"),
-        ("complex64[8]", r"no dtype 'complex64'\. Write"),
+        ("complex32[8]", r"no dtype 'complex32'\. Write"),
         ("float32[8,0]", r"'float32\[8,0\]' is empty: nothing would be compared\. Give every axis a size"),
         ("i32[8]", r"'int32\[8\]' has no upper bound, and no table is looked.*\. Write e\.g\. \"int32\[8\]:10\""),
         ("int32[8]:0", r"'int32\[8\]:0' has no value below 0\. Write \"int32\[8\]:10\", or no bound"),

@@ -19,6 +19,7 @@ from equiv.comparison.training import (
 from equiv.core.case import KnownDifference
 from equiv.core.output_name import OutputName, trained_leaf
 from equiv.core.results import Finding
+from equiv.programs.probes import widen_array
 
 
 def check(comparison: Comparison) -> CheckAnswer | None:
@@ -139,7 +140,7 @@ def _apply_formula(observed: PortOutputs, known: KnownDifference, formula: Any) 
     def at_every_step(outputs: Outputs) -> np.ndarray:
         names = [leaf.name for leaf in observed.table.leaves]
         stacked = {name: outputs[trained_leaf(name)] for name in names}
-        in_float64 = {name: array.astype("float64") for name, array in stacked.items()}
+        in_float64 = {name: widen_array(array) for name, array in stacked.items()}
         steps = len(stacked[known.leaf])
         rows = [formula({name: array[step] for name, array in in_float64.items()}, step + 1) for step in range(steps)]
         return np.stack(rows).astype(stacked[known.leaf].dtype)

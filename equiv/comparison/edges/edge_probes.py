@@ -11,9 +11,9 @@ from itertools import pairwise
 import numpy as np
 
 from equiv.comparison.observation import EdgeProbe
-from equiv.core.batch_spec import FLOAT_DTYPES, BatchEntry
+from equiv.core.batch_spec import INEXACT_DTYPES, BatchEntry
 from equiv.core.leaves import LeafTable
-from equiv.programs.probes import NamedArrays, Probe
+from equiv.programs.probes import NamedArrays, Probe, widen_array
 
 ZERO_INPUTS = "zero inputs"
 """Name of the probe with inputs and biases of zero, and kernels as ever."""
@@ -48,8 +48,8 @@ def scale_probe(probe: Probe, table: LeafTable, factor: float, inputs: bool = Tr
     """
 
     def scaled(array: np.ndarray) -> np.ndarray:
-        is_float = str(array.dtype) in FLOAT_DTYPES
-        return (array.astype("float64") * factor).astype(array.dtype) if is_float else array
+        is_float = str(array.dtype) in INEXACT_DTYPES
+        return (widen_array(array) * factor).astype(array.dtype) if is_float else array
 
     if inputs:
         return replace(probe, batches=probe.vary_batches(scaled))
@@ -61,7 +61,7 @@ def small_inputs(probe: Probe, table: LeafTable) -> Probe:
     """Make rows of small inputs of several sizes, which no bias hides: where an epsilon or a rescue counts."""
 
     def scaled(array: np.ndarray) -> np.ndarray:
-        is_float = str(array.dtype) in FLOAT_DTYPES
+        is_float = str(array.dtype) in INEXACT_DTYPES
         return (array * _row_factors(array)).astype(array.dtype) if is_float else array
 
     return replace(
@@ -80,7 +80,7 @@ def small_gradients(probe: Probe, table: LeafTable) -> Probe:
     factors = np.geomspace(*SMALL_GRADIENTS, len(next(iter(probe.batches.values()))))
 
     def scaled(array: np.ndarray) -> np.ndarray:
-        is_float = str(array.dtype) in FLOAT_DTYPES
+        is_float = str(array.dtype) in INEXACT_DTYPES
         return (array * factors.reshape(-1, *(1,) * (array.ndim - 1))).astype(array.dtype) if is_float else array
 
     return replace(
@@ -108,7 +108,7 @@ def zero_inputs(probe: Probe, table: LeafTable, kernels: bool) -> Probe:
 
 
 def _alternate(array: np.ndarray) -> np.ndarray:
-    if str(array.dtype) not in FLOAT_DTYPES:
+    if str(array.dtype) not in INEXACT_DTYPES:
         return array
     zeros = np.zeros(array.size, array.dtype)
     zeros[1::2] = -zeros[1::2]
@@ -121,7 +121,7 @@ def exact_values(probe: Probe, table: LeafTable, numbers: Sequence[float]) -> Pr
     def cycle(array: np.ndarray) -> np.ndarray:
         return np.resize(np.array(numbers), array.shape).astype(array.dtype)
 
-    batches = probe.vary_batches(lambda array: cycle(array) if str(array.dtype) in FLOAT_DTYPES else array)
+    batches = probe.vary_batches(lambda array: cycle(array) if str(array.dtype) in INEXACT_DTYPES else array)
     variables = dict(probe.variables)
     for name, array in probe.variables.items():
         if _is_parameter(table, name, array) and not _is_scale(name):
@@ -154,7 +154,7 @@ def _without_biases(probe: Probe, table: LeafTable) -> NamedArrays:
 
 def _is_parameter(table: LeafTable, name: str, array: np.ndarray) -> bool:
     """Whether a leaf is a parameter that may have any value: a single number may be a temperature."""
-    return array.ndim > 0 and table[name].spec.collection == "params" and str(array.dtype) in FLOAT_DTYPES
+    return array.ndim > 0 and table[name].spec.collection == "params" and str(array.dtype) in INEXACT_DTYPES
 
 
 def _is_added(name: str, array: np.ndarray) -> bool:
@@ -207,7 +207,7 @@ def with_whole_numbers(
     known = sorted(literals)
     changed = list(probes)
     for name, entry in entries.items():
-        if entry.spec.dtype in FLOAT_DTYPES or entry.spec.dtype == "bool" or entry.kept is not None:
+        if entry.spec.dtype in INEXACT_DTYPES or entry.spec.dtype == "bool" or entry.kept is not None:
             continue
         last = entry.bound - 1
         first = dict.fromkeys((0, last, *(one + move for one in known for move in (0, -1, 1) if 0 < one + move < last)))

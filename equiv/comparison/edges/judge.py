@@ -13,18 +13,18 @@ from math import prod
 import ml_dtypes
 import numpy as np
 
-from equiv.comparison.numeric.arrays import ArrayPair, float64_pair, type_mismatch
+from equiv.comparison.numeric.arrays import ArrayPair, element_text, float64_pair, type_mismatch
 from equiv.comparison.numeric.blocks import finite_difference
 from equiv.comparison.numeric.budgets import find_responses, output_budgets, over_budget
 from equiv.comparison.numeric.fold import RunPair, pair_runs, stream_parts
 from equiv.comparison.numeric.held_outputs import largest_value, output_dtype
 from equiv.comparison.observation import Comparison, EdgeProbe, Outputs, RoundingNoise, Sample
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.budget import Responses
 from equiv.core.output_name import OutputName
 from equiv.core.results import Finding
 from equiv.programs.exercise import Observed
-from equiv.programs.probes import ulp
+from equiv.programs.probes import ulp, widen_array
 
 
 @dataclass(frozen=True)
@@ -158,23 +158,23 @@ def _judge_arrays(
     """Judge an output or a part of it; `largest` are the reference's largest values of the whole, by precision."""
     probe = edge.probe.name
     lone = np.zeros(native[0].shape, bool)
-    if str(native[0].dtype) not in FLOAT_DTYPES:
+    if str(native[0].dtype) not in INEXACT_DTYPES:
         differs = native[0] != native[1]
         if float64 is not None and float64[0].shape == native[0].shape:
             differs &= float64[0] != float64[1]
-        errors, budgets = np.abs(native[0].astype("float64") - native[1].astype("float64")), np.zeros(differs.shape)
+        errors, budgets = np.abs(widen_array(native[0]) - widen_array(native[1])), np.zeros(differs.shape)
         ratios = np.where(differs, np.inf, 0.0)
     else:
         differs, lone = _differences(comparison, edge, output, native, float64, largest)
         wide = float64 is not None and not lone.any()
         judged = float64 if wide and float64 is not None else native
         limits = output_budgets(comparison, probe, output, judged, wide, largest[wide])
-        budgets, errors = limits.elements, finite_difference(*(one.astype("float64") for one in judged))
+        budgets, errors = limits.elements, finite_difference(*(widen_array(one) for one in judged))
         ratios = np.where(lone, np.inf, over_budget(errors, budgets))
     if not differs.any():
         return None
     index = np.unravel_index(int(np.argmax(np.where(differs, ratios, -1.0))), differs.shape)
-    shown = [_element_text(array[index]) for array in native]
+    shown = [element_text(array[index]) for array in native]
     finite = bool(np.isfinite(errors[index]))
     finding = Finding(
         str(output),
@@ -195,10 +195,6 @@ def _judge_arrays(
     return EdgeDifference(finding, edge, int(differs.sum()), int(differs.size), bool(lone[index]))
 
 
-def _element_text(value: np.generic) -> str:
-    return f"{float(value):.9g}" if str(value.dtype) in FLOAT_DTYPES else str(value)
-
-
 def _differences(
     comparison: Comparison,
     edge: EdgeProbe,
@@ -212,7 +208,7 @@ def _differences(
     A port that is not finite natively alone has rounded, as below a root, but where it is made to overflow.
     """
     probe = edge.probe.name
-    wide = [array.astype("float64") for array in native]
+    wide = [widen_array(array) for array in native]
     finite = [np.isfinite(array) for array in wide]
     # A port that overflows a little earlier than the other overflows: the other's value has to be an ordinary one.
     ordinary = np.sqrt(_largest_of(native[0].dtype))
@@ -254,7 +250,7 @@ def exact_noise(
         found: dict[OutputName, Responses] = {}
         for output in outputs:
             dtype = output_dtype(outputs, output)
-            if before is None or dtype is None or output not in before or str(dtype) not in FLOAT_DTYPES:
+            if before is None or dtype is None or output not in before or str(dtype) not in INEXACT_DTYPES:
                 continue
             known, size = find_responses(noise, probe, output, in_float64).largest, ulp(dtype)
             largest = largest_value(before, output)

@@ -23,7 +23,7 @@ from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
 from equiv.errors import EquivError
 from equiv.programs.exercise import Observed, merge_observed
-from equiv.programs.probes import Probe
+from equiv.programs.probes import Probe, widen_array
 
 OPEN_GRADES: tuple[Grade, ...] = ("exact", "float64", "rounding", "vacuous", "unidentifiable")
 """Grades of outputs that agree by numbers alone."""
@@ -350,7 +350,7 @@ def _describe_scale(probe: Probe, ordinary: Probe) -> str:
     """Say by how much a probe is an ordinary one scaled: its inputs, or else its parameters."""
     for arrays, given in ((probe.batches, ordinary.batches), (probe.variables, ordinary.variables)):
         for name, array in arrays.items():
-            size, known = (largest_finite(one.astype("float64")) for one in (array, given[name]))
+            size, known = (largest_finite(widen_array(one)) for one in (array, given[name]))
             if known and size > known:
                 return f"{name} times {size / known:.3g} (up to {size:.4g})"
     return f"the probe {probe.name}"

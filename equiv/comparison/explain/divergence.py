@@ -11,7 +11,7 @@ import numpy as np
 
 from equiv.comparison.numeric.blocks import element_responses, finite_difference, measure_blocks
 from equiv.comparison.numeric.budgets import limit_finite, over_budget
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.budget import rounding_growth
 from equiv.core.first_difference import is_backward, strip_transforms
 from equiv.core.output_name import InputName, ProgramName
@@ -23,7 +23,7 @@ from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.jaxpr import locate_equation
 from equiv.programs.joined_programs import part_inputs
 from equiv.programs.primitives import EXACT
-from equiv.programs.probes import Probe, perturb_by_ulp
+from equiv.programs.probes import Probe, perturb_by_ulp, widen_array
 from equiv.programs.program import Program
 from equiv.programs.traced_port import TracedPort, trace_program_float64
 
@@ -109,7 +109,7 @@ def _computed_values(program: Program, inputs: InputArrays) -> list[ComputedValu
                 made[id(out)] = parents
                 continue
             array = np.asarray(out)
-            rounded = place[-1].primitive.name not in EXACT and str(array.dtype) in FLOAT_DTYPES and array.size > 1
+            rounded = place[-1].primitive.name not in EXACT and str(array.dtype) in INEXACT_DTYPES and array.size > 1
             made[id(out)] = frozenset([len(found)]) if rounded else parents
             if rounded:
                 found.append(ComputedValue(place, array, parents))
@@ -124,7 +124,7 @@ def _size_and_dtype(array: np.ndarray) -> tuple[Any, ...]:
 
 
 def _worst_ratio(one: np.ndarray, other: np.ndarray, budgets: np.ndarray) -> float:
-    difference = finite_difference(one.ravel().astype("float64"), other.ravel().astype("float64"))
+    difference = finite_difference(widen_array(one.ravel()), widen_array(other.ravel()))
     ratio = float(np.max(over_budget(difference, budgets.ravel())))
     return ratio if math.isfinite(ratio) else LARGEST_RATIO
 

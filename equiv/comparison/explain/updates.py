@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from equiv.comparison.explain.divergence import DIVERGENCE_NUDGES, InputArrays, walk_values
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.output_name import BEGIN, STEP, TRAINING, OutputName
 from equiv.core.results import CheckResult, Finding
 from equiv.errors import EquivError
@@ -113,7 +113,7 @@ def _step_inputs(port: TracedPort, step: Program, probe: Probe, steps: int) -> I
 
 def _fill_slot(name: OutputName, array: np.ndarray) -> np.ndarray:
     """The same positive numbers for the same slot of both ports; anything else as it is."""
-    if name.kind != "optimizer" or not name.leaf or str(array.dtype) not in FLOAT_DTYPES:
+    if name.kind != "optimizer" or not name.leaf or str(array.dtype) not in INEXACT_DTYPES:
         return array
     rng = np.random.default_rng(zlib.crc32(str(name).encode()))
     return rng.uniform(0.3, 2.0, array.shape).astype(array.dtype)

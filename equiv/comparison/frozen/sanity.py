@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from equiv.comparison.frozen.bundle import FrozenEdge, FrozenOutputs, FrozenProbe, FrozenProgram, FrozenReference
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.budget import Responses
 from equiv.core.output_name import OutputName
 from equiv.errors import EquivError
+from equiv.programs.probes import widen_array
 
 LARGEST_MOVE = 2.0
 """Largest response of an output over the largest number of its probe: so far apart two numbers of that size can be."""
@@ -112,7 +113,7 @@ def _noise_problems(frozen: FrozenReference, probe: FrozenProbe, first: FrozenPr
 def _response_problems(
     probe: str, outputs: tuple[FrozenOutputs, ...], noise: Mapping[str, Mapping[OutputName, Responses]]
 ) -> Iterator[str]:
-    floats = [array for one in outputs for array in one.values() if str(array.dtype) in FLOAT_DTYPES]
+    floats = [array for one in outputs for array in one.values() if str(array.dtype) in INEXACT_DTYPES]
     largest = max((_largest_finite(array) for array in floats), default=0.0)
     for output, known in noise.get(probe, {}).items():
         numbers = (known.largest, *known.blocks)
@@ -126,5 +127,5 @@ def _response_problems(
 
 
 def _largest_finite(array: np.ndarray) -> float:
-    wide = np.abs(array.astype("float64"))
+    wide = np.abs(widen_array(array))
     return float(np.max(wide, initial=0.0, where=np.isfinite(wide)))

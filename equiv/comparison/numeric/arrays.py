@@ -4,9 +4,10 @@ import numpy as np
 
 from equiv.comparison.numeric.blocks import equal_values
 from equiv.comparison.observation import Sample
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.output_name import OutputName
 from equiv.core.results import Finding
+from equiv.programs.probes import widen_array
 
 ArrayPair = tuple[np.ndarray, np.ndarray]
 """One output of the reference, and of the candidate."""
@@ -27,6 +28,13 @@ def type_mismatch(left: np.ndarray, right: np.ndarray) -> Finding | None:
     return None
 
 
+def element_text(value: np.generic) -> str:
+    """An element in nine digits, whole numbers in all of theirs."""
+    if str(value.dtype) not in INEXACT_DTYPES:
+        return str(value)
+    return f"{complex(value) if value.dtype.kind == 'c' else float(value):.9g}"
+
+
 def nonfinite_finding(arrays: ArrayPair, names: tuple[str, str]) -> Finding | None:
     """Judge values that are not finite; None where both ports have the same ones at the same elements.
 
@@ -37,9 +45,9 @@ def nonfinite_finding(arrays: ArrayPair, names: tuple[str, str]) -> Finding | No
         arrays: of one shape and dtype.
         names: of the reference and the candidate.
     """
-    if str(arrays[0].dtype) not in FLOAT_DTYPES:
+    if str(arrays[0].dtype) not in INEXACT_DTYPES:
         return None
-    one, other = (array.astype("float64") for array in arrays)
+    one, other = (widen_array(array) for array in arrays)
     masks = ~np.isfinite(one), ~np.isfinite(other)
     counts = int(masks[0].sum()), int(masks[1].sum())
     apart = (masks[0] | masks[1]) & ~equal_values(one, other)

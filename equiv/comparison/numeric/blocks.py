@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from equiv.core.budget import BUDGET_RISK, Responses, rounding_response, sampling_level
-from equiv.programs.probes import ulp
+from equiv.programs.probes import ulp, widen_array
 
 UNMOVED_SAMPLES = math.ceil(-math.log2(BUDGET_RISK))
 """So many responses of zero say that a block does not move: an element that does may stay where it is half the time."""
@@ -27,7 +27,7 @@ def measure_blocks(base: np.ndarray, moved: Sequence[np.ndarray]) -> Responses:
     """Measure the responses of one output.
 
     Args:
-        base: the output, of a float dtype.
+        base: the output, of a float dtype, or of complex numbers, whose size is their absolute value.
         moved: the same output of runs with every input moved by one ulp.
     """
     return BlockTally().add(base, moved).responses
@@ -36,8 +36,7 @@ def measure_blocks(base: np.ndarray, moved: Sequence[np.ndarray]) -> Responses:
 def _finite_change(base: np.ndarray, moved: np.ndarray) -> np.ndarray:
     """The absolute difference; 0 where it is not finite: that is refuted later, if it differs between the ports."""
     with np.errstate(invalid="ignore", over="ignore"):
-        change = base - moved
-    np.abs(change, out=change)
+        change = np.abs(base - moved)
     return change if np.isfinite(np.max(change, initial=0.0)) else np.where(np.isfinite(change), change, 0.0)
 
 
@@ -100,15 +99,16 @@ class BlockTally:
         return tally
 
     def _add_chunk(self, base: np.ndarray, moved: Sequence[np.ndarray]) -> "BlockTally":
-        wide = base.astype("float64")
+        wide = widen_array(base)
         known = np.isfinite(wide)
         if not known.any():
             return self
         # Most outputs are finite everywhere, and then nothing is copied.
         chosen = slice(None) if known.all() else known
         wide = wide[chosen]
-        moves = [_finite_change(wide, one[chosen]) for one in moved] or [np.zeros_like(wide)]
-        exponents = magnitude_exponents(wide)
+        sizes = np.abs(wide)
+        moves = [_finite_change(wide, one[chosen]) for one in moved] or [np.zeros_like(sizes)]
+        exponents = magnitude_exponents(sizes)
         present = np.flatnonzero(np.bincount(exponents - ZERO_EXPONENT)) + ZERO_EXPONENT
         places = _block_of(exponents, present[present != ZERO_EXPONENT])
         if present[0] == ZERO_EXPONENT:
@@ -117,7 +117,7 @@ class BlockTally:
         for exponent, one in zip(present.tolist(), _block_samples(moves, places, present.size), strict=True):
             found[exponent] = found[exponent].join(one) if exponent in found else one
         largest = max(float(np.max(one, initial=0.0)) for one in moves)
-        size = float(np.max(np.abs(wide), initial=0.0))
+        size = float(np.max(sizes, initial=0.0))
         return BlockTally(max(self.largest, largest), max(self.size, size), ulp(base.dtype), found)
 
     @property
@@ -193,7 +193,7 @@ def element_responses(known: Responses, array: np.ndarray, largest: float | None
     table = np.array(known.blocks)[_block_of(np.arange(first, last + 1), np.array(known.exponents))]
     found = [np.empty(0)]
     for (chunk,) in split_arrays((array,)):
-        wide = chunk.astype("float64")
+        wide = np.abs(widen_array(chunk))
         wide = np.where(np.isfinite(wide), wide, 0.0)
         responses = table[np.clip(magnitude_exponents(wide), first, last) - first]
         found.append(np.minimum(whole, np.maximum(responses, smallest_responses(array.dtype, wide))))
@@ -201,14 +201,14 @@ def element_responses(known: Responses, array: np.ndarray, largest: float | None
 
 
 def finite_difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The absolute difference of two float64 arrays, 0 where both have the same value that is not finite."""
+    """The absolute difference of two float64 or complex128 arrays, 0 where both have one value that is not finite."""
     with np.errstate(invalid="ignore", over="ignore"):
         return np.where(equal_values(one, other), 0.0, np.abs(one - other))
 
 
 def largest_finite(array: np.ndarray) -> float:
     """The largest magnitude that is finite; 0 where there is none."""
-    wide = (np.abs(chunk.astype("float64")) for (chunk,) in split_arrays((array,)))
+    wide = (np.abs(widen_array(chunk)) for (chunk,) in split_arrays((array,)))
     return max((float(np.max(one, initial=0.0, where=np.isfinite(one))) for one in wide), default=0.0)
 
 

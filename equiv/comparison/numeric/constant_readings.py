@@ -19,11 +19,11 @@ from equiv.comparison.numeric.budgets import find_responses, output_budgets
 from equiv.comparison.numeric.last_digits import fit_amounts
 from equiv.comparison.numeric.read_port import Ports, readable_ports
 from equiv.comparison.observation import Comparison, Outputs, PortOutputs
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding
-from equiv.programs.probes import Probe, ulp
+from equiv.programs.probes import Probe, ulp, widen_array
 
 GENEROUS = 16
 """How far a guess of what float32 may round may be off, to be worth an attempt, which then decides."""
@@ -59,9 +59,9 @@ def _could_be_constants(comparison: Comparison, finding: Finding, output: Output
         # Compared with another leaf, or with a formula: what it is computed from is compared too.
         return all(side.float64 is not None for side in sides)
     native = [side.native[output] for side in sides]
-    if str(native[0].dtype) not in FLOAT_DTYPES:
+    if str(native[0].dtype) not in INEXACT_DTYPES:
         return False
-    apart = [finite_difference(one.astype("float64"), wide) for one, wide in zip(native, pair, strict=True)]
+    apart = [finite_difference(widen_array(one), wide) for one, wide in zip(native, pair, strict=True)]
     known = find_responses(comparison.noise, finding.probe, output, in_float64=False)
     response = rounding_response(
         max(known.largest, *map(largest_finite, apart)), ulp(native[0].dtype), largest_finite(pair[0])
@@ -166,7 +166,9 @@ class _Elements:
     def apart(self, read: AllOutputs) -> np.ndarray:
         ours, theirs = (side[self.probe][self.output].ravel()[self.index] for side in read)
         with np.errstate(invalid="ignore"):
-            return np.nan_to_num((theirs - ours) / self.budget, nan=0.0, posinf=0.0, neginf=0.0)
+            apart = (theirs - ours) / self.budget
+        parts = [apart.real, apart.imag] if np.iscomplexobj(apart) else [apart]
+        return np.nan_to_num(np.concatenate(parts), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _compared_elements(comparison: Comparison, findings: Sequence[Finding], converted: set[str]) -> Iterator[_Elements]:
@@ -178,7 +180,7 @@ def _compared_elements(comparison: Comparison, findings: Sequence[Finding], conv
         pair = float64_pair(ours, theirs, output, output)
         if output.leaf in converted or pair is None or pair[0].shape != pair[1].shape or not pair[0].size:
             continue
-        if str(pair[0].dtype) == "float64":
+        if str(pair[0].dtype) in ("float64", "complex128"):
             budget = output_budgets(comparison, probe, output, pair, in_float64=True).elements.ravel()
             index = np.unique(np.linspace(0, budget.size - 1, ELEMENTS).astype(int))
             yield _Elements(probe, output, index, np.maximum(budget[index], np.finfo("float64").tiny))

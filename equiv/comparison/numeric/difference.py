@@ -13,11 +13,12 @@ from equiv.comparison.numeric.arrays import ArrayPair
 from equiv.comparison.numeric.blocks import element_responses, finite_difference, largest_finite, measure_blocks
 from equiv.comparison.numeric.budgets import Budgets, add_distance, find_responses, output_budgets, over_budget
 from equiv.comparison.observation import FRESH_STATE, Comparison
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.grades import EQUAL_GRADES, INPUT_CONDITIONS, Grade
 from equiv.core.output_name import OutputName
 from equiv.core.results import Finding
 from equiv.core.verdict import check_grade
+from equiv.programs.probes import widen_array
 from equiv.programs.prover.proof import FLOAT64_CONSTANTS, Proof
 
 
@@ -194,7 +195,7 @@ def _compare_values(
     for pair in (native, *((float64,) if float64 else ())):
         if refusal := plain.nonfinite_finding(pair, comparison.names):
             return refusal
-    if str(left.dtype) not in FLOAT_DTYPES:
+    if str(left.dtype) not in INEXACT_DTYPES:
         return plain.compare_integers(left, right)
     own = output_budgets(comparison, probe, output, native, in_float64=False)
     if float64 is None:
@@ -210,22 +211,18 @@ def worst_element(arrays: ArrayPair, budgets: Budgets) -> Difference:
     left, right = arrays
     if not left.size:
         return Difference(0.0, 0.0, 0.0, (), "", "", budgets.zero, 0.0)
-    difference = finite_difference(left.astype("float64"), right.astype("float64"))
+    difference = finite_difference(widen_array(left), widen_array(right))
     index = np.unravel_index(int(np.argmax(over_budget(difference, budgets.elements))), difference.shape)
     return Difference(
         error=float(difference[index]),
         budget=float(budgets.elements[index]),
         response=float(budgets.responses[index]),
         index=tuple(int(axis) for axis in index),
-        reference=_element_text(left, index),
-        candidate=_element_text(right, index),
+        reference=plain.element_text(left[index]),
+        candidate=plain.element_text(right[index]),
         zero=budgets.zero,
         largest=max(largest_finite(left), largest_finite(right)),
     )
-
-
-def _element_text(array: np.ndarray, index: tuple[np.intp, ...]) -> str:
-    return f"{float(array[index]):.9g}"
 
 
 def make_finding(output: OutputName, native: Difference, float64: Difference | None, comparison: Comparison) -> Finding:

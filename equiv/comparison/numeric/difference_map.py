@@ -10,10 +10,10 @@ from equiv.comparison.numeric.arrays import ArrayPair
 from equiv.comparison.numeric.blocks import finite_difference
 from equiv.comparison.numeric.budgets import output_budgets, over_budget
 from equiv.comparison.observation import Comparison
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.output_name import TRAINING
 from equiv.core.results import SHADES, ULP_BINS, CheckResult, Finding, Spread
-from equiv.programs.probes import ulp
+from equiv.programs.probes import ulp, widen_array
 
 MAX_SPREADS = 3
 """Findings of a check whose spread is kept where it is not proved; one where it is, so that results stay small."""
@@ -47,7 +47,7 @@ def finding_spread(comparison: Comparison, finding: Finding) -> Spread | None:
     if output is None or ours is None or theirs is None or not (output in theirs.native and output in ours.native):
         return None
     native = ours.native[output], theirs.native[output]
-    if plain.type_mismatch(*native) or str(native[0].dtype) not in FLOAT_DTYPES:
+    if plain.type_mismatch(*native) or str(native[0].dtype) not in INEXACT_DTYPES:
         return None
     float64 = plain.float64_pair(ours, theirs, output, output)
     with np.errstate(all="ignore"):
@@ -59,7 +59,7 @@ def _measure_spread(
 ) -> Spread | None:
     in_float64 = float64 is not None and finding.precision == "float64"
     judge = float64 if float64 is not None and in_float64 else native
-    difference = _replace_nan(finite_difference(*(array.astype("float64") for array in judge)))
+    difference = _replace_nan(finite_difference(*(widen_array(array) for array in judge)))
     if not difference.size or difference[finding.index] != finding.error:
         return None  # a formula was judged, not these arrays
     assert finding.output is not None
@@ -94,7 +94,9 @@ def describe_relation(left: np.ndarray, right: np.ndarray, budgets: np.ndarray |
         budgets: how far rounding explains a difference, of every element or of all.
         stepped: whether the first axis is the train step.
     """
-    a, b = left.astype("float64"), right.astype("float64")
+    a, b = widen_array(left), widen_array(right)
+    if a.dtype.kind == "c":
+        return _describe_complex(a, b, budgets)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return ""
     if stepped and len(b) > 1 and np.array_equal(b, np.broadcast_to(b[:1], b.shape)):
@@ -116,6 +118,18 @@ def describe_relation(left: np.ndarray, right: np.ndarray, budgets: np.ndarray |
     return ""
 
 
+def _describe_complex(a: np.ndarray, b: np.ndarray, budgets: np.ndarray | float) -> str:
+    for words, expected in (
+        ("all zero", np.zeros_like(a)),
+        ("the complex conjugate of the reference", np.conj(a)),
+        ("the reference with real and imaginary parts swapped", 1j * np.conj(a)),
+        ("the reference without its imaginary part", a.real),
+    ):
+        if bool(np.all(np.abs(expected - b) <= budgets)):
+            return words
+    return ""
+
+
 def _reordered(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Reorder the values of `a` so that their ranks are those of `b`."""
     placed = np.empty(a.size)
@@ -125,7 +139,7 @@ def _reordered(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def ulp_histogram(left: np.ndarray, right: np.ndarray) -> tuple[int, ...]:
     """Count elements by their difference in ulps of the left one; bins as in `ULP_BINS`, the last open."""
-    a, b = left.astype("float64"), right.astype("float64")
+    a, b = widen_array(left), widen_array(right)
     with np.errstate(all="ignore"):  # zero has no ulp: differences from it go to the last bin
         spacing = ulp(left.dtype) * np.exp2(np.floor(np.log2(np.abs(a))))
         difference = np.where(a == b, 0.0, np.abs(a - b) / np.where(spacing > 0, spacing, np.nan))
@@ -153,6 +167,6 @@ def _block_starts(size: int, most: int) -> np.ndarray:
 
 def _rounding_in_ulps(native: np.ndarray, float64: np.ndarray) -> float:
     """Measure how far a native run is from its own float64 run, in ulps of the largest value."""
-    difference = float(np.max(np.abs(native.astype("float64") - float64), initial=0.0))
+    difference = float(np.max(np.abs(widen_array(native) - float64), initial=0.0))
     size = ulp(native.dtype) * float(np.max(np.abs(float64), initial=0.0))
     return difference / size if size > 0 and np.isfinite(difference) else 0.0

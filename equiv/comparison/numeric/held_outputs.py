@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from equiv.comparison.numeric.blocks import largest_finite
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.output_name import OutputName
 from equiv.programs.compiled import NamedOutputs, join_parts
 from equiv.programs.exercise import Observed, merge_observed
@@ -119,7 +119,7 @@ def hold_outputs(stream: Stream) -> tuple[HeldOutputs, Observed]:
         exercised.append(observed)
         for name, array in part.items():
             names[name] = None
-            if array.nbytes <= LARGE_OUTPUT or str(array.dtype) not in FLOAT_DTYPES:
+            if array.nbytes <= LARGE_OUTPUT or str(array.dtype) not in INEXACT_DTYPES:
                 small.setdefault(name, []).append(array)
                 continue
             found = LargeOutput(array.shape, array.dtype, largest_finite(array), _count_nonfinite(array))

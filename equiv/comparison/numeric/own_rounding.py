@@ -18,7 +18,7 @@ from equiv.core.output_name import STEP, TRAINING, ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.programs.compiled import Executable, by_operation
 from equiv.programs.nudge_operations import NUDGED, keep_programs
-from equiv.programs.probes import ulp
+from equiv.programs.probes import ulp, widen_array
 
 
 def doubted_programs(comparison: Comparison, checks: Iterable[CheckResult]) -> frozenset[ProgramName]:
@@ -61,7 +61,7 @@ GENEROUS = 16
 
 def _digits_lost(float64: np.ndarray, native: np.ndarray) -> float:
     """A port's own rounding in float64, as far as its native run lets one guess."""
-    distance = finite_difference(native.astype("float64"), float64)
+    distance = finite_difference(widen_array(native), float64)
     return largest_finite(distance) * ulp(float64.dtype) / ulp(native.dtype)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.leaves import LeafTable
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.probes import Probe, make_probe
@@ -49,7 +49,7 @@ def make_probes(
     floats = {
         name: array * _large_factors(array, far)
         for name, array in first.free_batches.items()
-        if str(array.dtype) in FLOAT_DTYPES
+        if str(array.dtype) in INEXACT_DTYPES
     }
     if floats and not proved:
         made.append(replace(first, name=LARGE_INPUTS, batches={**first.batches, **floats}))

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from equiv.comparison.numeric.arrays import element_text
 from equiv.comparison.numeric.blocks import element_responses, measure_blocks
 from equiv.comparison.numeric.budgets import limit_finite
 from equiv.comparison.numeric.range_run import RangeExecutable, RangeRun
@@ -18,7 +19,7 @@ from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.budget import rounding_growth
 from equiv.core.output_name import STEP, TRAINING, OutputName
 from equiv.core.results import Finding
-from equiv.programs.probes import Probe, perturb_by_ulp
+from equiv.programs.probes import Probe, perturb_by_ulp, widen_array
 from equiv.programs.range_limits import FloatRange, float_range
 
 RANGE_PROBE = "range"
@@ -84,12 +85,12 @@ class ScaledInputs:
 
 
 def _largest(array: np.ndarray) -> float:
-    return float(np.max(np.abs(array.astype("float64"))))
+    return float(np.max(np.abs(widen_array(array))))
 
 
 def _times(array: np.ndarray, factor: float) -> np.ndarray:
     with np.errstate(over="ignore", under="ignore"):
-        return (array.astype("float64") * factor).astype(array.dtype)
+        return (widen_array(array) * factor).astype(array.dtype)
 
 
 def scaled_inputs(probe: Probe, gradients: bool) -> Iterator[ScaledInputs]:
@@ -207,7 +208,7 @@ class ScaleRun:
 
     def has_finite(self, output: OutputName) -> bool:
         """Whether either port has a finite value in an output."""
-        return any(bool(np.any(np.isfinite(run.native[output].astype("float64")))) for run in self.runs)
+        return any(bool(np.any(np.isfinite(widen_array(run.native[output])))) for run in self.runs)
 
     def budgets(self, output: OutputName, measured: bool) -> np.ndarray:
         """What rounding explains of every element; where responses are not `measured`, at the least that much."""
@@ -245,7 +246,7 @@ def _differing(lower: ScaleRun, upper: ScaleRun, output: OutputName, usual: floa
 
 def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """How far elements are apart: infinitely where only one is finite, not at all where neither is."""
-    left, right = one.astype("float64"), other.astype("float64")
+    left, right = widen_array(one), widen_array(other)
     finite = np.isfinite(left), np.isfinite(right)
     with np.errstate(invalid="ignore", over="ignore"):
         both = np.abs(left - right)
@@ -253,7 +254,7 @@ def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _finite_size(array: np.ndarray) -> np.ndarray:
-    wide = np.abs(array.astype("float64"))
+    wide = np.abs(widen_array(array))
     return np.where(np.isfinite(wide), wide, 0.0)
 
 
@@ -318,7 +319,7 @@ def _make_finding(shown: ScaleRun, output: OutputName, excess: np.ndarray, numbe
     values = [run.native[output][index] for run in shown.runs]
     ratio = float(excess[index])
     error = float(_distance(*values)) if np.isfinite(ratio) else None
-    counts = [int(np.sum(~np.isfinite(run.native[output].astype("float64")))) for run in shown.runs]
+    counts = [int(np.sum(~np.isfinite(widen_array(run.native[output])))) for run in shown.runs]
     return Finding(
         str(output),
         "refuted",
@@ -326,8 +327,8 @@ def _make_finding(shown: ScaleRun, output: OutputName, excess: np.ndarray, numbe
         budget=None if error is None else error / ratio,
         ratio=None if error is None else ratio,
         precision="native",
-        reference=f"{float(values[0]):.9g}",
-        candidate=f"{float(values[1]):.9g}",
+        reference=element_text(values[0]),
+        candidate=element_text(values[1]),
         index=(*((0,) if output.program == TRAINING else ()), *index),
         probe=RANGE_PROBE,
         nonfinite=(counts[0], counts[1]),

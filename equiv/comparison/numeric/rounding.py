@@ -10,12 +10,12 @@ from equiv.comparison.numeric.blocks import BlockTally
 from equiv.comparison.numeric.held_outputs import HeldOutputs, array_at_hand, run_in_step
 from equiv.comparison.numeric.run_port import CompiledPort, run_then_eval, stream_then_eval
 from equiv.comparison.observation import FRESH_STATE, Outputs, RoundingNoise, Sample
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.budget import Responses
 from equiv.core.output_name import TRAINING, OutputName
 from equiv.programs import rounding_depth as depth
 from equiv.programs.compiled import Executable
-from equiv.programs.probes import Probe, perturb_by_ulp
+from equiv.programs.probes import Probe, perturb_by_ulp, widen_array
 from equiv.programs.program import Programs
 
 ROUNDING_NUDGES = 2
@@ -123,7 +123,7 @@ class _ProbeTally:
             same, moved = (others[0], others[1:]) if again else ({}, others)
             del together[:], others
             for output, array in base.items():
-                if str(array.dtype) in FLOAT_DTYPES and output in moved[0]:
+                if str(array.dtype) in INEXACT_DTYPES and output in moved[0]:
                     changed = [one[output] for one in moved if output in one]
                     if output in same and not np.array_equal(array, same[output], equal_nan=True):
                         changed.append(same[output])
@@ -147,8 +147,8 @@ class _ProbeTally:
 
 def _leaves_numbers(actual: np.ndarray, runs: Iterable[np.ndarray]) -> bool:
     """Whether an element that is finite is not in every run."""
-    finite = np.isfinite(actual.astype("float64"))
-    return any(bool(np.any(finite & ~np.isfinite(one.astype("float64")))) for one in runs)
+    finite = np.isfinite(widen_array(actual))
+    return any(bool(np.any(finite & ~np.isfinite(widen_array(one)))) for one in runs)
 
 
 def measure_noise(

@@ -13,7 +13,7 @@ import numpy as np
 from equiv.comparison.numeric.probe_set import make_probes
 from equiv.comparison.numeric.rounding import measure_responses, output_depths
 from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS, Outputs, RoundingNoise
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import BEGIN, TRAINING, OutputName, ProgramName, batch_input, leaf_input
 from equiv.errors import PortError
@@ -119,7 +119,7 @@ def _fresh_probe(probe: Probe, table: LeafTable) -> Probe:
         last, is_state = name.rpartition("/")[2], table[name].spec.collection == "state"
         if last.startswith(("scale", "var")):
             return np.ones_like(array)
-        return np.zeros_like(array) if is_state or array.ndim < 2 or str(array.dtype) not in FLOAT_DTYPES else array
+        return np.zeros_like(array) if is_state or array.ndim < 2 or str(array.dtype) not in INEXACT_DTYPES else array
 
     return replace(
         probe,

@@ -7,6 +7,7 @@ import numpy as np
 
 from equiv.comparison.sensitivity.trial_runs import NOTHING, BaseRun, Shown
 from equiv.core.output_name import OutputName, leaf_input
+from equiv.programs.probes import widen_array
 from equiv.programs.program import Programs
 
 SAFE_MARGIN = 4
@@ -62,7 +63,7 @@ def _leaf_slopes(gradients: Iterable[tuple[BaseRun, Sequence[OutputName]]], leaf
     best = LeafSlopes()
     for base, found in gradients:
         shown = max((_loss_change(base, name, leaf) for name in found), key=lambda one: one.ratio)
-        largest = {name: np.max(np.abs(base.array(name).astype("float64")), initial=0.0) for name in found}
+        largest = {name: np.max(np.abs(widen_array(base.array(name))), initial=0.0) for name in found}
         best = LeafSlopes(
             max(best.shown, shown, key=lambda one: one.ratio),
             has_gradient=True,
@@ -89,7 +90,7 @@ def _loss_change(base: BaseRun, name: OutputName, leaf: str) -> Shown:
     loss = OutputName(name.program, "loss")
     if loss not in base.outputs:
         return NOTHING
-    gradient, values = (array.astype("float64") for array in (base.array(name), base.probe.variables[leaf]))
+    gradient, values = (widen_array(array) for array in (base.array(name), base.probe.variables[leaf]))
     sure = np.maximum(np.abs(gradient) - base.budgets(name), 0.0)
     change, budget = float(np.sum(sure * np.abs(values))), float(base.budgets(loss))
     if not np.isfinite(change) or not budget > 0:

@@ -19,10 +19,10 @@ from equiv.comparison.numeric.rounding import ROUNDING_NUDGES
 from equiv.comparison.observation import RoundingNoise
 from equiv.comparison.sensitivity.separation import Evidence, Separation, separate_leaves
 from equiv.comparison.sensitivity.trial_runs import BaseRun, TrialRuns, with_variables
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import OutputName
-from equiv.programs.probes import NamedArrays, Probe, perturb_by_ulp
+from equiv.programs.probes import NamedArrays, Probe, perturb_by_ulp, widen_array
 
 TIED = "tied"
 """Name of the probe on which all leaves of a shape have the same values; no candidate runs on it."""
@@ -70,7 +70,7 @@ def separate_tied(runs: TrialRuns, base: BaseRun, groups: Iterable[Sequence[str]
     responses = {
         name: measure_blocks(array, [one[name] for one in nudged])
         for name, array in outputs.items()
-        if name.kind == "gradient" and str(array.dtype) in FLOAT_DTYPES
+        if name.kind == "gradient" and str(array.dtype) in INEXACT_DTYPES
     }
     noise = RoundingNoise({TIED: responses}, {TIED: responses}, base.noise.depth)
     there = BaseRun(base.executable, tied, outputs, noise, base.factor)
@@ -113,6 +113,8 @@ def _evidence(base: BaseRun, names: Sequence[OutputName], places: Sequence[np.nd
     values, budgets = [], []
     for name, chosen in zip(names, places, strict=True):
         found = base.array(name).ravel()[chosen]
-        values.append(found.astype("float64"))
-        budgets.append(base.budgets(name, found))
+        wide, allowed = widen_array(found), base.budgets(name, found)
+        parts = [wide.real, wide.imag] if wide.dtype.kind == "c" else [wide]
+        values += parts
+        budgets += [allowed] * len(parts)
     return Evidence(np.concatenate(values), np.concatenate(budgets))

@@ -21,7 +21,7 @@ from equiv.comparison.sensitivity.moves import NOT_TRIED, UNNOTICED, Moves
 from equiv.comparison.sensitivity.separate_groups import TIED_RUNS, separate_fresh, separate_tied
 from equiv.comparison.sensitivity.separation import Separation
 from equiv.comparison.sensitivity.trial_runs import NOTHING, BaseRun, LeafChange, Shown, TrialRuns, finite_ratio
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.leaves import LeafTable
 from equiv.core.results import ProbeTrial
 
@@ -138,7 +138,7 @@ def try_swaps(
 
 def _has_roles(table: LeafTable, group: GroupTrials) -> bool:
     spec = table[group.leaves[0]].spec
-    return spec.collection != "state" and spec.dtype in FLOAT_DTYPES
+    return spec.collection != "state" and spec.dtype in INEXACT_DTYPES
 
 
 def _swap_every_pair(runs: TrialRuns, group: GroupTrials) -> None:

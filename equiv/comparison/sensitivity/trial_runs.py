@@ -13,11 +13,11 @@ from equiv.comparison.numeric.blocks import element_responses, finite_difference
 from equiv.comparison.numeric.budgets import find_responses, limit_finite, over_budget
 from equiv.comparison.numeric.held_outputs import HeldOutputs, largest_value
 from equiv.comparison.observation import Outputs, RoundingNoise
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.output_name import OutputName, ProgramName
 from equiv.programs.compiled import Executable, stream_outputs
-from equiv.programs.probes import NamedArrays, Probe, ulp
+from equiv.programs.probes import NamedArrays, Probe, ulp, widen_array
 
 MOST_KEPT = 2**16
 """Number of elements up to which budgets are kept: those of every train step of a large model would not fit. Of larger
@@ -84,7 +84,7 @@ class BaseRun:
             return self.known[name]
         array = self.array(name) if part is None else part
         found = np.zeros(array.shape)
-        if str(array.dtype) in FLOAT_DTYPES:
+        if str(array.dtype) in INEXACT_DTYPES:
             responses = find_responses(self.noise, self.probe.name, name, self.in_float64)
             largest = self._largest_value(name)
             found = limit_finite(self.growth(name), element_responses(responses, array, largest))
@@ -277,7 +277,7 @@ def _change_over_budget(base: BaseRun, name: OutputName, before: np.ndarray, aft
 
 
 def _worst_ratio(before: np.ndarray, after: np.ndarray, budgets: np.ndarray) -> float:
-    difference = finite_difference(before.astype("float64"), after.astype("float64"))
+    difference = finite_difference(widen_array(before), widen_array(after))
     worst = np.max(over_budget(np.where(np.isnan(difference), np.inf, difference), budgets), initial=0.0)
     return float(worst)
 
@@ -294,10 +294,11 @@ def move_leaf(array: np.ndarray, number: int = 0) -> np.ndarray:
         array: the leaf.
         number: of the leaf among those that are moved together, so that no two are moved by the same factors.
     """
-    if str(array.dtype) not in FLOAT_DTYPES:
+    if str(array.dtype) not in INEXACT_DTYPES:
         return (array + 1).astype(array.dtype)
     turned = np.roll(np.linspace(1.25, 1.75, num=array.size), number).reshape(array.shape)
-    return (array * turned + 0.125 / (1 + number)).astype(array.dtype)
+    added = 0.125 + 0.125j if array.dtype.kind == "c" else 0.125
+    return (array * turned + added / (1 + number)).astype(array.dtype)
 
 
 def finite_ratio(ratio: float) -> float | None:

@@ -109,6 +109,8 @@ def _output_labels(program: Program) -> list[tuple[object, ...]]:
 def _dtype_kind(dtype: Any) -> str:
     # A float16 leaf may be a float32 leaf of the other port: the
     # structure check reports that, and needs the pair to do so.
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return "complex"
     return "float" if jnp.issubdtype(dtype, jnp.floating) else str(dtype)
 
 

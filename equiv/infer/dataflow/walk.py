@@ -131,7 +131,7 @@ class _DataflowWalk(Interpreter[BlockedValue]):
     def literal(self, atom: Any) -> BlockedValue:
         shape = tuple(atom.aval.shape)
         # Only a number that is the same for all elements can be a shift of a leaf.
-        if shape or not jnp.issubdtype(atom.aval.dtype, jnp.number):
+        if shape or not jnp.issubdtype(atom.aval.dtype, jnp.number) or np.iscomplexobj(atom.val):
             return single_part(shape, CONSTANT_PART)
         return single_part((), ValuePart(number=float(atom.val)))
 

@@ -123,7 +123,7 @@ class GradientMatcher:
         )
 
     def _all_floating(self, tie: Tie) -> bool:
-        return all(self.graphs[0].use_graph.labels[node][1] == "float" for node in tie[0])
+        return all(self.graphs[0].use_graph.labels[node][1] in ("float", "complex") for node in tie[0])
 
     def _roles_of_tie(self, tie: Tie) -> Any:
         """Key of ties that are decided in the same way: the roles of their leaves, if distinct; else None."""
@@ -166,11 +166,11 @@ class GradientMatcher:
             inputs = list(given)
             for place, array in zip(places, moved, strict=True):
                 inputs[place] = array
-            outs = [out for out in run(*inputs) if jnp.issubdtype(out.dtype, jnp.floating)]
+            outs = [out for out in run(*inputs) if jnp.issubdtype(out.dtype, jnp.inexact)]
             return sum(
                 # Not the plain sum: that of a softmax or of a normalised
                 # output is constant, with gradients of 0 everywhere.
-                jnp.vdot(_random_projection(number, out.size), out.reshape(-1))
+                jnp.vdot(_random_projection(number, out.size), _sum_of_parts(out.reshape(-1)))
                 for number, out in enumerate(outs)
             )
 
@@ -183,7 +183,18 @@ class GradientMatcher:
         blocks = {
             node: node_view(graph, node, found[graph.blocks[node].leaf], self.order or order_of_use) for node in nodes
         }
-        return {node: array.astype("float64").reshape(-1) for node, array in blocks.items()}
+        return {node: _real_numbers(array.reshape(-1)) for node, array in blocks.items()}
+
+
+def _sum_of_parts(array: Any) -> Any:
+    """The real and the imaginary part of complex numbers together: each counts."""
+    return array.real + array.imag if jnp.iscomplexobj(array) else array
+
+
+def _real_numbers(array: np.ndarray) -> np.ndarray:
+    """Float64 numbers: of complex ones the real parts, and then the imaginary ones."""
+    parts = [array.real, array.imag] if np.iscomplexobj(array) else [array]
+    return np.concatenate([part.astype("float64") for part in parts])
 
 
 def run_in_float64(graph: PortGraph, *arrays: Any) -> list[Any]:

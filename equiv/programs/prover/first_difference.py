@@ -124,7 +124,8 @@ def _first_unmatched(steps: list[NumberedEquation], other: set[str]) -> Numbered
 def _make_difference(port: str, step: NumberedEquation, given: Mapping[str, str]) -> FirstDifference:
     place, ins, _ = step
     literals = [item.val for item in place[-1].invars if isinstance(item, core.Literal)]
-    constants = [f"{float(value):.6g}" for value in literals if np.ndim(value) == 0 and np.isreal(value)]
+    numbers = [value for value in literals if np.ndim(value) == 0 and (np.isreal(value) or np.iscomplexobj(value))]
+    constants = [f"{complex(one) if np.iscomplexobj(one) else float(one):.6g}" for one in numbers]
     location, user_line, name_stack = locate_equation(place)
     own = location and user_line and location.short == user_line.short
     return FirstDifference(

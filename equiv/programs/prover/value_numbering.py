@@ -287,7 +287,8 @@ def _name_elementwise(algebra: Algebra, name: str, params: dict[str, Any], ins: 
     dtype = dtype_name(aval.dtype)
     if name == "convert_element_type" and ins[0].dtype == dtype:
         return ins[0]
-    if name in FOLDED and all(value.constant is not None for value in ins):
+    # What numpy and XLA compute of complex numbers may differ in the last digit.
+    if name in FOLDED and all(value.constant is not None and "complex" not in value.dtype for value in ins):
         with np.errstate(all="ignore"):
             folded = np.asarray(NUMPY_FUNCTIONS[name](*(value.constant for value in ins)))
         if dtype_name(folded.dtype) == dtype:  # numpy's integer division gives floats

@@ -158,3 +158,15 @@ def test_a_power_of_two_scales_every_response(power):
     scale = 2.0**power
     scaled = element_responses(measure_blocks(base * scale, [one * scale for one in moved]), base * scale)
     assert (scaled == plain * scale).all()
+
+
+def test_complex_numbers_have_the_budgets_of_their_absolute_values():
+    rng = np.random.default_rng(3)
+    turns, sizes = np.exp(2j * np.pi * rng.uniform(size=100)), 2.0 ** rng.integers(-20, 20, size=100)
+    base = sizes * turns
+    moved = [base + ULP * sizes * np.exp(2j * np.pi * rng.uniform(size=100)) for _ in range(RUNS)]
+    known = measure_blocks(base, moved)
+    found = element_responses(known, base)
+    assert np.all((ULP * sizes <= found) & (found <= 1e6 * ULP * sizes))
+    np.testing.assert_array_equal(found, element_responses(known, np.abs(base)))
+    assert largest_finite(base) == pytest.approx(sizes.max())

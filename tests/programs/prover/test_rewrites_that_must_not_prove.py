@@ -15,7 +15,22 @@ def centred(x, axis):
     return x - x.mean(axis, keepdims=True)
 
 
+COMPLEX = ((3, 3), "complex64")
+
 NOT_PROVED = {
+    "a complex square and that of the absolute value": (lambda z: (z * z).real, lambda z: jnp.abs(z) ** 2, (COMPLEX,)),
+    "a complex number without its conjugate": (lambda z: z * z.conj(), lambda z: z * z, (COMPLEX,)),
+    "a conjugate": (lambda z: z.conj(), lambda z: z, (COMPLEX,)),
+    "the other part": (lambda z: z.real * 2.0, lambda z: z.imag * 2.0, (COMPLEX,)),
+    "parts in another order": (
+        lambda z: jax.lax.complex(z.real, z.imag),
+        lambda z: jax.lax.complex(z.imag, z.real),
+        (COMPLEX,),
+    ),
+    "a root of a complex square": (lambda z: jnp.sqrt(z * z), lambda z: z, (COMPLEX,)),
+    "a complex number over its absolute value": (lambda z: z / jnp.abs(z), lambda z: jnp.sign(z) * 0 + 1, (COMPLEX,)),
+    "a product of absolute values": (lambda z, w: jnp.abs(z * w), lambda z, w: (z * w).real, (COMPLEX, COMPLEX)),
+    "the sign of an imaginary unit": (lambda z: z * 1j, lambda z: z * -1j, (COMPLEX,)),
     "a power more": (lambda x, y: x * x * y, lambda x, y: x * y * y, (S, S)),
     "a root of a square": (lambda x: jnp.sqrt(x * x), lambda x: x, (S,)),
     "a root of a product": (lambda x, y: jnp.sqrt(x * y), lambda x, y: jnp.sqrt(x) * jnp.sqrt(y), (S, S)),
