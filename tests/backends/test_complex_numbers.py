@@ -74,7 +74,7 @@ WRONG = {
     "a conjugate": (identity, jnp.conj, CONJUGATE),
     "swapped parts": (identity, swapped, "the reference with real and imaginary parts swapped"),
     "no imaginary part": (identity, lambda z: z.real + 0j, "the reference without its imaginary part"),
-    "another sign of a small part": (lambda z: z.real + 1e-4j * z.imag, lambda z: z.real - 1e-4j * z.imag, ""),
+    "another sign of a small part": (lambda z: z.real + 1e-4j * z.imag, lambda z: z.real - 1e-4j * z.imag, CONJUGATE),
     "the other part": (jnp.real, jnp.imag, ""),
 }
 
