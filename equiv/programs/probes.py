@@ -99,7 +99,7 @@ def numpy_dtype(name: str) -> np.dtype:
 
 def _part_dtype(name: str) -> str:
     """The dtype of the real and of the imaginary part of complex numbers."""
-    return np.empty(0, name).real.dtype.name
+    return np.finfo(name).dtype.name
 
 
 def ulp(dtype: np.dtype) -> float:
