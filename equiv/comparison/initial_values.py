@@ -13,6 +13,7 @@ from equiv.backends.build import MappedPort, call_user_code
 from equiv.core.results import InitialValues
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.compiled import FAST_COMPILE_OPTIONS
+from equiv.programs.probes import split_parts
 
 FAMILYWISE_LEVEL = 1e-6
 """Familywise error rate: of a false difference in any leaf of a case (Holm 1979, over all leaves and candidates)."""
@@ -67,9 +68,7 @@ def initial_samples(built: MappedPort) -> InitialSamples:
         values = call_user_code(port.name, "initialising", partial(compiled, jax.random.key(seed)))
         for name, array in values.items():
             if sum(map(np.size, made[name])) < MAX_SAMPLES:
-                numbers = np.asarray(array)
-                parts = [numbers.real, numbers.imag] if np.iscomplexobj(numbers) else [numbers]
-                made[name] += [part.astype("float64").reshape(-1) for part in parts]
+                made[name] += [part.astype("float64").reshape(-1) for part in split_parts(np.asarray(array))]
     return {name: np.concatenate(arrays)[:MAX_SAMPLES] for name, arrays in made.items()}
 
 

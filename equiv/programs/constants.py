@@ -18,7 +18,7 @@ from equiv.core.first_difference import SourceLine
 from equiv.core.output_name import ProgramName, batch_input
 from equiv.programs.jaxpr import Interpreter, inner_jaxprs, locate_equation, open_jaxpr, read_scan, read_while
 from equiv.programs.primitives import EXACT, FOREIGN_CALLS, RANDOMNESS
-from equiv.programs.probes import numpy_dtype
+from equiv.programs.probes import numpy_dtype, split_parts
 from equiv.programs.program import Program, Programs
 from equiv.programs.reevaluation import Reevaluation
 from equiv.programs.transform import constant_as_float64
@@ -243,7 +243,7 @@ class _ConstantWalk(Interpreter[Any]):
             array = array * (1 + ulp * self.nudges.choice((-1.0, 1.0), array.shape))
         if 1 < array.size <= LARGEST_TABLE:
             # A table of complex numbers is two, as where one is a constant.
-            self.computed += [array.real, array.imag] if array.dtype.kind == "c" else [array]
+            self.computed += split_parts(array)
         return array
 
     def scan(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:

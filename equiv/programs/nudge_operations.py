@@ -17,7 +17,7 @@ from equiv.programs.eager import EagerEvaluation
 from equiv.programs.jaxpr import visit_equations
 from equiv.programs.joined_programs import Evaluation, scan_eagerly
 from equiv.programs.primitives import EXACT
-from equiv.programs.probes import numpy_dtype, ulp
+from equiv.programs.probes import numpy_dtype, split_parts, ulp
 from equiv.programs.program import Program, Programs
 
 MIX = 0x9E3779B97F4A7C15
@@ -85,7 +85,7 @@ def _salt(arrays: Sequence[Any]) -> np.uint32:
 
 def _bits(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "c":
-        array = np.stack([array.real, array.imag])
+        array = np.stack(split_parts(array))
     return array.view(f"uint{8 * array.dtype.itemsize}")
 
 

@@ -112,6 +112,11 @@ def widen_array(array: np.ndarray) -> np.ndarray:
     return array.astype("complex128" if array.dtype.kind == "c" else "float64")
 
 
+def split_parts(array: np.ndarray) -> list[np.ndarray]:
+    """The real and the imaginary parts of complex numbers; of others these alone."""
+    return [np.real(array), np.imag(array)] if np.iscomplexobj(array) else [array]
+
+
 def perturb_by_ulp(probe: Probe, seed: int, dtype: str | None = None) -> Probe:
     """Return the probe with every float moved by one ulp, up or down at random, to measure the effect of rounding.
 

@@ -22,7 +22,7 @@ from equiv.comparison.sensitivity.trial_runs import BaseRun, TrialRuns, with_var
 from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import OutputName
-from equiv.programs.probes import NamedArrays, Probe, perturb_by_ulp, widen_array
+from equiv.programs.probes import NamedArrays, Probe, perturb_by_ulp, split_parts, widen_array
 
 TIED = "tied"
 """Name of the probe on which all leaves of a shape have the same values; no candidate runs on it."""
@@ -113,8 +113,7 @@ def _evidence(base: BaseRun, names: Sequence[OutputName], places: Sequence[np.nd
     values, budgets = [], []
     for name, chosen in zip(names, places, strict=True):
         found = base.array(name).ravel()[chosen]
-        wide, allowed = widen_array(found), base.budgets(name, found)
-        parts = [wide.real, wide.imag] if wide.dtype.kind == "c" else [wide]
+        parts = split_parts(widen_array(found))
         values += parts
-        budgets += [allowed] * len(parts)
+        budgets += [base.budgets(name, found)] * len(parts)
     return Evidence(np.concatenate(values), np.concatenate(budgets))

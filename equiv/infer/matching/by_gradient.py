@@ -25,6 +25,7 @@ from equiv.infer.dataflow.strided_views import AccessPattern
 from equiv.infer.matching.match import Decision, Matching, Tie
 from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.keep_casts import float_dtypes
+from equiv.programs.probes import split_parts
 from equiv.programs.transform import DrawReplay, as_float64
 
 EQUAL_GRADIENTS = float(np.sqrt(np.finfo("float32").eps))
@@ -193,8 +194,7 @@ def _sum_of_parts(array: Any) -> Any:
 
 def _real_numbers(array: np.ndarray) -> np.ndarray:
     """Float64 numbers: of complex ones the real parts, and then the imaginary ones."""
-    parts = [array.real, array.imag] if np.iscomplexobj(array) else [array]
-    return np.concatenate([part.astype("float64") for part in parts])
+    return np.concatenate([part.astype("float64") for part in split_parts(array)])
 
 
 def run_in_float64(graph: PortGraph, *arrays: Any) -> list[Any]:
