@@ -182,7 +182,8 @@ def _run_checks(
     Raises:
         EquivError: a port cannot be traced, compiled or run.
     """
-    asked = replace(state, proofs={}, probes=probes, in_float64=dict.fromkeys(probes, needed), wanted=names)
+    built_case = replace(state.built_case, case=replace(state.built_case.case, checks=tuple(names)))
+    asked = replace(state, built_case=built_case, proofs={}, probes=probes, in_float64=dict.fromkeys(probes, needed))
     found = advance(asked, (start_compiling, run_reference, check_candidates)).checks
     for check in found:
         if check.grade == "error":

@@ -242,7 +242,7 @@ def with_entries(method: str, call: MethodCall, batch: Mapping[str, BatchTree]) 
         if one.name not in entries:
             raise CaseError(
                 f"method {method} takes {one.name!r}, which is no input; the batch has {', '.join(entries)}.",
-                fix=f"Name an entry of the batch, or write a constant: a text in quotes, {one.name!r}.",
+                fix=f"Give an input of the batch, or a constant: a text in quotes, {one.name!r}.",
             )
 
     def fill(one: Any) -> Any:

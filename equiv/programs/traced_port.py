@@ -95,9 +95,14 @@ def trace_programs(tracer: Tracer) -> tuple[Programs, tuple[KeyedProgram, ...]]:
     """
     parts: dict[ProgramName, Program] = {}
     keyed: list[KeyedProgram] = []
+    tracers = _program_tracers(tracer)
+    for name, trace in tracers.items():
+        if name.is_forward:  # what a call raises is raised by the simplest call
+            parts[name], own = replay_draws(trace(), tracer.float64)
+            keyed.append(own)
     missing = _find_no_gradients(tracer)
-    for name, trace in _program_tracers(tracer).items():
-        if name in missing:
+    for name, trace in tracers.items():
+        if name.is_forward or name in missing:
             continue
         train = parts.get(ProgramName("gradient", name.method))
         if name.kind == "eval gradient" and train is not None:  # its keys are those of the call in eval mode

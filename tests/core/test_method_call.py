@@ -83,7 +83,7 @@ def test_labels_are_no_inputs_unless_a_call_names_them():
         (("f(b'a')",), r"cannot be read: b'a' is neither"),
         (("f(x, train=True, deterministic=True)",), r"train=True and deterministic=True are two modes"),
         (("f(x)", "f(x, 1)"), r"'f\(x, 1\)': f is given twice, first as f\(x\)\. Leave one out"),
-        (("f(z)",), r"method f takes 'z', which is no input; the batch has x, cache, mask, labels\. Name an entry"),
+        (("f(z)",), r"method f takes 'z', which is no input; the batch has x, cache, mask, labels\. Give an input"),
         (("f(x, mode=fast)",), r"takes 'fast', which is no input.* a text in quotes, 'fast'"),
     ],
 )

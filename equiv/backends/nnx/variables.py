@@ -166,7 +166,8 @@ def split_model(builder: Callable[..., Any], port: str) -> tuple[NnxModel, Build
     graphs: list[Any] = []
 
     def build_state(key: Any) -> nnx.State:
-        built.append(build_module(builder, key, port))
+        # With a traced count, flax formats an error message over all equations so far per parameter (flax 0.12.8).
+        built.append(build_module(builder, key, port, np.zeros((), "uint32")))
         graph, state = nnx.split(built[-1].model)
         graphs.append(graph)
         return state
@@ -192,8 +193,14 @@ def plain_variables() -> Iterator[None]:
         yield
 
 
-def build_module(builder: Callable[..., Any], key: Any, port: str) -> BuilderResult:
+def build_module(builder: Callable[..., Any], key: Any, port: str, count: Any = None) -> BuilderResult:
     """Call a builder with a typed key; what it has sown is removed.
+
+    Args:
+        builder: the builder.
+        key: the key of its random streams.
+        port: name of the port.
+        count: of draws so far; None: the library's own.
 
     Raises:
         CaseError: the builder does not return an NNX module.
@@ -201,8 +208,8 @@ def build_module(builder: Callable[..., Any], key: Any, port: str) -> BuilderRes
     """
     with plain_variables():
         rngs = nnx.Rngs(key)
-        # With a traced count, flax formats an error message over all equations so far per parameter (flax 0.12.8).
-        rngs.default.count.set_value(np.zeros((), "uint32"))  # pyright: ignore[reportArgumentType]
+        if count is not None:
+            rngs.default.count.set_value(count)
         result = unpack_builder_result(port, builder(rngs), (nnx.Module,), "an nnx.Module")
     _prepare_module(result.model)
     for path, node in nnx.iter_graph(result.model):

@@ -136,7 +136,7 @@ UNUSABLE = {
     ),
     "method_without_entry": (
         [(STEPS, 'methods={"__call__": ("images",)}')],
-        ["method __call__ takes 'images', which is no input; the batch has x", "Name an entry"],
+        ["method __call__ takes 'images', which is no input; the batch has x", "Give an input of the batch"],
     ),
     "formula_for_no_leaf": (
         [(STEPS, 'known_differences=zero_debias("norm", 0.9)')],
