@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+import equiv
 from equiv.backends.build import build_port, port_spec
 from equiv.case import CallSequence, Case
 from equiv.comparison.pipeline import run_case
@@ -173,9 +174,9 @@ class LinenAttention(nn.Module):
 
 
 class NnxAttention(nnx.Module):
-    def __init__(self, rngs):
+    def __init__(self, rngs, length=LENGTH):
         self.attention = nnx.MultiHeadAttention(2, 4, decode=True, rngs=rngs)
-        self.attention.init_cache((2, LENGTH, 4))
+        self.attention.init_cache((2, length, 4))
 
     def __call__(self, x):
         return self.attention(x)
@@ -204,6 +205,11 @@ def test_a_cache_is_as_long_as_what_initialises_it():
     assert result.verdicts == {"nnx": "same"}
     shapes = {one.leaf: one.shape for one in result.leaves}
     assert shapes["cached_key"] == (2, LENGTH, 2, 2)
+
+
+def test_a_table_with_a_scalar_of_state_is_inferred():
+    (case,) = equiv.compare(LinenAttention, lambda rngs: NnxAttention(rngs, 1), batch={"x": "float32[2,1,4]"}).cases
+    assert case.verdicts == {"nnx": "same"}
 
 
 @pytest.mark.parametrize(

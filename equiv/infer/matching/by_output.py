@@ -223,7 +223,7 @@ class OutputTrial:
         }
         labels = {graph.key(node): label for node, label in enumerate(graph.use_graph.labels[: len(graph.blocks)])}
         for number, pair in enumerate(self.pairs):
-            block = arrays[pair.left][tuple(slice(*ends) for ends in pair.bounds[0])]
+            block = arrays[pair.left][(*(slice(*ends) for ends in pair.bounds[0]), ...)]  # a scalar has no axis
             drawn = draw_content(("pair", number), (block.size, *labels[pair.left][1:]))
             block[...] = (drawn - pair.shift).reshape(block.shape)
             if number in even:
@@ -253,7 +253,8 @@ class OutputTrial:
 
         def outputs() -> list[Any]:
             run = run_in_float64(graph, *given) if half else evaluate_eagerly(graph.program.jaxpr, given)
-            return [np.asarray(out, "float64") for out in run if np.issubdtype(out.dtype, np.inexact)]
+            floats = [np.asarray(out) for out in run if np.issubdtype(out.dtype, np.inexact)]
+            return [one.astype("complex128" if np.iscomplexobj(one) else "float64") for one in floats]
 
         with jax.enable_x64(half):
             return call_user_code(graph.port.name, "its outputs", outputs)
