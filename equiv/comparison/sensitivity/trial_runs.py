@@ -16,7 +16,14 @@ from equiv.comparison.observation import Outputs, RoundingNoise
 from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.output_name import OutputName, ProgramName
-from equiv.programs.compiled import Executable, stream_outputs
+from equiv.programs.compiled import (
+    COMPILED_EQUATIONS,
+    Executable,
+    by_operation,
+    count_all_equations,
+    run_executable,
+    stream_outputs,
+)
 from equiv.programs.probes import NamedArrays, Probe, ulp, widen_array
 
 MOST_KEPT = 2**16
@@ -55,6 +62,22 @@ class BaseRun:
     def has_gradients(self) -> bool:
         """Whether any program of it returns gradients."""
         return any(name.kind == "gradient" for name in self.outputs)
+
+    @cached_property
+    def calls_alone(self) -> "BaseRun | None":
+        """The calls without gradients and training, operation by operation; None: the whole run is small.
+
+        Most changes show in a call already. Where there are as many as layers, whole runs grow as the square of the
+        depth; of a decoder of 48 layers, calls have a tenth of the equations, and train steps repeat the others.
+        """
+        programs = self.executable.programs
+        if count_all_equations(programs) <= COMPILED_EQUATIONS:
+            return None
+        calls = tuple(part for part in programs.parts if part.name.is_forward)
+        alone = replace(programs, parts=calls, begin=None, step=None)
+        executable = by_operation(alone, self.executable.table, self.executable.steps)
+        outputs = run_executable(executable, self.probe)
+        return BaseRun(executable, self.probe, outputs, self.noise, self.factor)
 
     @cached_property
     def calls(self) -> Outputs:
@@ -221,13 +244,20 @@ class TrialRuns:
         """
         found: dict[LeafChange, Shown] = {}
         for base in self.bases:
+            # It costs a run more of each that it does not show: then there must be runs for both.
+            alone = base.calls_alone if 2 <= len(changes) <= self.left // 2 else None
             for change in changes:
                 before = found.get(change, NOTHING)
                 if self.left > 0 and not before.noticed:
-                    parts = self._start(base, change.apply(base.probe))
-                    now = compare_change(base, change, islice(parts, 1) if in_calls else parts)
+                    now = NOTHING if alone is None else self._compare(alone, change, in_calls)
+                    if not now.noticed and self.left > 0:
+                        now = self._compare(base, change, in_calls)
                     found[change] = max(before, now, key=lambda one: one.ratio)
         return found
+
+    def _compare(self, base: BaseRun, change: LeafChange, in_calls: bool) -> Shown:
+        parts = self._start(base, change.apply(base.probe))
+        return compare_change(base, change, islice(parts, 1) if in_calls else parts)
 
 
 def compare_change(base: BaseRun, change: LeafChange, changed: Iterable[Outputs]) -> Shown:

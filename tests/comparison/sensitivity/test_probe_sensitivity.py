@@ -272,6 +272,36 @@ def test_large_training_gives_the_same_trials(formula, monkeypatch):
     assert sum(one > 1 for one in parts) <= missed
 
 
+def test_a_large_port_is_run_whole_only_where_its_calls_show_nothing(monkeypatch):
+    """A change of `a` shows in the call, of `c` only in the gradient of `b`, of `b` and `d` nowhere."""
+    state = observed("x @ w * a + (b - jax.lax.stop_gradient(b)) * c + 0.0 * d", names="abcd")
+    reference, port = state.observed, state.compiled_reference
+    assert reference is not None
+    assert port is not None
+    monkeypatch.setattr(trial_runs, "COMPILED_EQUATIONS", 0)
+    run: list[bool] = []
+    stream = trial_runs.stream_outputs
+
+    def recorded(executable: Any, probe: Any) -> Iterator[Any]:
+        run.append(executable.programs.step is not None)
+        return stream(executable, probe)
+
+    monkeypatch.setattr(trial_runs, "stream_outputs", recorded)
+    probe = reference.probes[0]
+    base = BaseRun(port.native, probe, reference.observed.samples[probe.name].native, reference.noise, 1.0)
+    changes = [LeafChange("moved", (leaf,)) for leaf in "abcd"]
+    found = trial_runs.TrialRuns((base,), left=8).try_changes(changes)
+    assert [found[change].noticed for change in changes] == [True, False, True, False]
+    assert found[changes[0]].output.startswith("call __call__: output")
+    assert found[changes[2]].output == "gradient __call__: gradient b"
+    assert run == [False, False, True, False, True, False, True]
+    # Without runs for both, each is run whole at once.
+    run.clear()
+    scarce = trial_runs.TrialRuns((base,), left=7).try_changes(changes)
+    assert [scarce[change].noticed for change in changes] == [True, False, True, False]
+    assert run == [True] * 4
+
+
 def is_noticed(state: CaseState, change: LeafChange) -> bool:
     """Whether a change shows in a run of its own."""
     compiled, reference = state.compiled_reference, state.observed
