@@ -84,7 +84,7 @@ def order_axes(
     try:
         choices, equal = _find_choices(trial, doubtful)
     except EquivError:
-        # The note on gradients tells why a port cannot be run.
+        # The note on gradients says why a port cannot be run.
         return pairs, ""
     found = list(pairs)
     for one in doubtful:
@@ -100,14 +100,13 @@ def _doubtful_pairs(
 ) -> list[DoubtfulPair]:
     # Taken only where there is a doubt, as they take as long as a walk.
     roles = cache(lambda place: tuple(node_roles(graph.dataflow) for graph in graphs[place]))
+    numbered = [tuple(map(_nodes_by_part, both)) for both in graphs]
     found = []
     for number, pair in enumerate(pairs):
         sides, where = None, (0, 0, 0)
         for place, both in enumerate(graphs):
-            nodes = [
-                _find_node(graph, key, some)
-                for graph, key, some in zip(both, (pair.left, pair.right), pair.bounds, strict=True)
-            ]
+            wanted = zip(numbered[place], (pair.left, pair.right), pair.bounds, strict=True)
+            nodes = [nodes.get((key, some)) for nodes, key, some in wanted]
             if None in nodes:
                 continue
             one, two = (node for node in nodes if node is not None)
@@ -128,10 +127,8 @@ def _doubtful_pairs(
     return found
 
 
-def _find_node(graph: PortGraph, key: NativeKey, bounds: Any) -> int | None:
-    return next(
-        (node for node, block in enumerate(graph.blocks) if block.bounds == bounds and graph.key(node) == key), None
-    )
+def _nodes_by_part(graph: PortGraph) -> dict[tuple[NativeKey, Any], int]:
+    return {(graph.key(node), block.bounds): node for node, block in enumerate(graph.blocks)}
 
 
 def _covers_all(graphs: tuple[PortGraph, PortGraph], pairs: Sequence[LeafPair]) -> bool:
@@ -197,7 +194,7 @@ class OutputTrial:
     known: dict[Any, list[np.ndarray]] = field(default_factory=dict)
 
     def distance(self, doubtful: Sequence[DoubtfulPair], choices: Mapping[Any, int], alone: Any = None) -> float:
-        """How far the outputs are apart, relative to the largest.
+        """The largest difference of the outputs, relative to the largest output.
 
         Args:
             doubtful: pairs with several orders.

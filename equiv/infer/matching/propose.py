@@ -21,10 +21,10 @@ from equiv.infer.matching.proposal import Bounds, LeafPair, Proposal, UnpairedLe
 from equiv.infer.matching.relations import element_map, is_part_of
 from equiv.infer.matching.splits import find_cuts
 from equiv.infer.matching.unread_parts import (
+    both_unread,
     match_in_train_mode,
     pair_unread_parts,
     same_cuts,
-    unread_in_both,
     unread_parts,
 )
 
@@ -181,7 +181,7 @@ def _add_unread_parts(
             same_cuts(graph, cuts[side], read_port(graph.port, request, train=True)) for side, graph in enumerate(parts)
         )
         trained = _make_pairs((one, two), match_in_train_mode((one, two), pairs))
-        pairs = [*pairs, *(pair for pair in trained if unread_in_both(parts, pairs, pair))]
+        pairs = [*pairs, *both_unread(parts, pairs, trained)]
     return [*pairs, *pair_unread_parts(parts, pairs)]
 
 

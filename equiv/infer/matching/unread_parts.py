@@ -63,10 +63,17 @@ def match_in_train_mode(later: tuple[PortGraph, PortGraph], pairs: Sequence[Leaf
     return match_leaves((later[0].use_graph, later[1].use_graph), (pair_by_shape,), known)
 
 
-def unread_in_both(graphs: tuple[PortGraph, PortGraph], known: Sequence[LeafPair], fresh: LeafPair) -> bool:
-    """Whether a pair is of parts that eval mode does not read, of which one at least is no whole leaf."""
-    sides = [unread_parts(graph, known, side).get(_side(fresh, side)) for side, graph in enumerate(graphs)]
-    return None not in sides and not all(side and side.whole for side in sides)
+def both_unread(
+    graphs: tuple[PortGraph, PortGraph], known: Sequence[LeafPair], pairs: Sequence[LeafPair]
+) -> list[LeafPair]:
+    """The pairs of parts that eval mode does not read, of which one at least is no whole leaf."""
+    unread = [unread_parts(graph, known, side) for side, graph in enumerate(graphs)]
+
+    def is_unread(pair: LeafPair) -> bool:
+        sides = [parts.get(_side(pair, side)) for side, parts in enumerate(unread)]
+        return None not in sides and not all(part and part.whole for part in sides)
+
+    return list(filter(is_unread, pairs))
 
 
 def _part(graph: PortGraph, node: int) -> Part:
@@ -86,7 +93,7 @@ def pair_unread_parts(graphs: tuple[PortGraph, PortGraph], pairs: Sequence[LeafP
         # The counterpart of a leaf that is not used at all is sought in train mode, as a whole.
         if siblings and not (one.whole and two.whole):
             fresh = replace(siblings[0], left=one.key, right=two.key, bounds=(one.bounds, two.bounds))
-            mapped = next(filter(None, (_map_alike(pair, one, two) for pair in siblings)), None)
+            mapped = next(filter(None, (_map_by_rule(pair, one, two) for pair in siblings)), None)
             mapped = mapped or (_memory_order(one, two) if one.sizes == two.sizes else None)
             found.append(replace(fresh, element_map=mapped, evidence="order", interchange_group=0, operation=""))
     return found
@@ -132,7 +139,7 @@ def _memory_order(one: UnreadPart, two: UnreadPart) -> ElementMap | None:
     return element_map(*(access_pattern(whole_leaf_view(part.shape, part.bounds)) for part in (one, two)))
 
 
-def _map_alike(sibling: LeafPair, one: UnreadPart, two: UnreadPart) -> ElementMap | None:
+def _map_by_rule(sibling: LeafPair, one: UnreadPart, two: UnreadPart) -> ElementMap | None:
     """The element map of a pair of parts by the rule of another pair; None where that does not fit.
 
     Where a part is longer or shorter than its sibling on an axis, so is the slowest step along that axis.
