@@ -156,7 +156,7 @@ def _closest_values(built_case: BuiltCase, names: tuple[str, str], alone: Sequen
 
 
 class _Difference:
-    """How far the outputs of two ports are apart, for values of the leaves that one of them has; in eval mode."""
+    """The difference between the outputs of two ports, for values of the leaves that one of them has; in eval mode."""
 
     def __init__(self, built_case: BuiltCase, names: tuple[str, str], alone: Sequence[LoneLeaf]) -> None:
         tables = [built_case.built[name].table for name in names]
@@ -207,9 +207,9 @@ def _distance(one: np.ndarray, two: np.ndarray) -> float:
     if one.shape != two.shape:
         return float("inf")
     ours, theirs = (np.asarray(array, "complex128" if array.dtype.kind == "c" else "float64") for array in (one, two))
-    apart = np.max(np.abs(ours - theirs), initial=0.0)
+    difference = np.max(np.abs(ours - theirs), initial=0.0)
     largest = np.max(np.abs(ours), initial=0.0)
-    found = float(apart / largest) if largest else float(apart)
+    found = float(difference / largest) if largest else float(difference)
     return float("inf") if np.isnan(found) else found
 
 

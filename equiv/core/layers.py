@@ -147,6 +147,6 @@ def only(port: str, leaf: str, value: HeldValue | None = None) -> Layer:
         port: the port, or library, that has it.
         leaf: its canonical name, `"d/bias"`.
         value: a number, or `"initial"`: what the library initialises it to. None: the ports are different by it, and
-            a run tells at which value they are the same.
+            a run says at which value they are the same.
     """
     return Layer(leaf, ONLY, {port: ""}, value=value)

@@ -119,7 +119,7 @@ def _uncovered_parts(ports: tuple[Port, Port], rows: Sequence[InferredRow], prop
     held = [frozenset[NativeKey]().union(*(row.keys[side] for row in rows)) for side in (0, 1)]
     tables = []
     for side, port in enumerate(ports):
-        # A leaf that no row has is told by itself.
+        # A leaf that no row has is listed by itself.
         kept = {key: leaf for key, leaf in port.leaves.items() if key in held[side] or (side, key) not in alone}
         try:
             layers = tuple(row.layer for row in rows)

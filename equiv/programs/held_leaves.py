@@ -35,12 +35,12 @@ def hold_leaves(mapped: MappedPort, request: PortSpec) -> MappedPort:
         return mapped
     port, arrays = mapped.port, held_arrays(mapped, [(leaf, leaf.held) for leaf in held if leaf.held is not None])
     table = replace(mapped.table, leaves=tuple(leaf for leaf in mapped.table.leaves if leaf.held is None))
-    told = tuple(
+    values = tuple(
         HeldLeaf(port.name, leaf.name, describe_value(arrays[leaf.key]), leaf.spec.collection == "params")
         for leaf in held
     )
     binding = _Binding(Tracer(port, mapped.table, request, False, port.has_modes), arrays)
-    return MappedPort(binding.port(), table, told)
+    return MappedPort(binding.port(), table, values)
 
 
 def held_arrays(mapped: MappedPort, values: Sequence[tuple[MappedLeaf, HeldValue]]) -> dict[NativeKey, np.ndarray]:

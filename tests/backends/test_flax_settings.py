@@ -94,13 +94,12 @@ def test_a_setting_of_flax_changes_no_verdict(setting, option, value):
 
 @pytest.mark.parametrize("keyword", ["hijax", "ref"])
 def test_a_variable_that_is_no_plain_one_is_named(keyword):
-    def build(rngs):
-        module = nnx.Module()
-        setattr(module, "seen", nnx.Variable(jnp.zeros(()), **{keyword: True}))  # noqa: B010
-        return module
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.seen = nnx.Variable(jnp.zeros(()), **{keyword: True})
 
     with pytest.raises(EquivError, match=rf"nnx: seen is a variable with {keyword}=True\..* Make it without"):
-        compared(dense, build)
+        compared(dense, Model)
 
 
 def test_a_variable_made_in_a_call_is_said():

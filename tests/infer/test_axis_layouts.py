@@ -101,7 +101,7 @@ def test_packed_heads_are_found_by_what_the_ports_return():
 
 
 @pytest.mark.parametrize("heads", [4, 3])
-def test_heads_of_any_size_are_told_from_their_number(heads):
+def test_heads_of_any_size_are_not_their_number(heads):
     """(size, heads) against (heads * size), in two layers: by sizes, and where these are equal, by the outputs."""
 
     def layer(side_by_side, p, x):

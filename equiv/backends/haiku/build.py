@@ -136,7 +136,7 @@ def _takes_key(function: Callable[..., Any]) -> bool:
 def _initial_call(calls: _ApplyFunctions, spec: PortSpec) -> MethodCall:
     """The call that initialises: the first method's, with those constants alone that `init` takes too.
 
-    The function that `hk.multi_transform` initialises with is written apart from its methods.
+    The function that `hk.multi_transform` initialises with is written separately from its methods.
     """
     call, parameters = spec.initial_call, inspect.signature(calls.init).parameters
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):

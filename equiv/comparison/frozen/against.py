@@ -51,7 +51,7 @@ def open_against(loaded: LoadedCase, frozen: FrozenReference, progress: ReportSt
         )
     optimizer = case.optimizer or DefaultSgd(frozen.default_rate)
     models = {name: case.models[name] for name in candidates}
-    # All is traced, as the bundle holds all; what is not asked for is not told.
+    # All is traced, as the bundle holds all; what is not asked for is not reported.
     built_case = build_case(replace(case, models=models, optimizer=optimizer, checks=None))
     built_case = share_train_step(built_case, frozen.train_step == "own")
     built_case = replace(

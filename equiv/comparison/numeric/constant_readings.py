@@ -61,10 +61,10 @@ def _could_be_constants(comparison: Comparison, finding: Finding, output: Output
     native = [side.native[output] for side in sides]
     if str(native[0].dtype) not in INEXACT_DTYPES:
         return False
-    apart = [finite_difference(widen_array(one), wide) for one, wide in zip(native, pair, strict=True)]
+    differences = [finite_difference(widen_array(one), wide) for one, wide in zip(native, pair, strict=True)]
     known = find_responses(comparison.noise, finding.probe, output, in_float64=False)
     response = rounding_response(
-        max(known.largest, *map(largest_finite, apart)), ulp(native[0].dtype), largest_finite(pair[0])
+        max(known.largest, *map(largest_finite, differences)), ulp(native[0].dtype), largest_finite(pair[0])
     )
     growth = rounding_growth(comparison.noise.depth.get(output, 1), comparison.case.budget_factor)
     return finding.error <= GENEROUS * growth * response

@@ -1,6 +1,7 @@
 """The element maps that a pair of leaves could have: which axis, or part of an axis, of one is which of the other.
 
-The order in which an operation uses a leaf says which element is which where both ports order their activations alike.
+The order in which an operation uses a leaf says which element is which where both ports order their activations in the
+same way.
 One may keep (heads, size) and the other (size, heads). Then only the sizes say which axis is which, or the outputs.
 """
 

@@ -20,7 +20,7 @@ from equiv.infer.matching.colour_refinement import (
 Evidence = Literal["position", "gradient", "shape", "name", "interchangeable", "order", "sequence"]
 """How a pair was found: no other leaf has this position in the program; this gradient; this size and dtype;
 a name this similar; it is one of several equivalent pairings of interchangeable leaves; nothing reads it, and it is
-the next part of a leaf whose other parts are known; or it is the next part of a leaf, and nothing else tells which."""
+the next part of a leaf whose other parts are known; or it is the next part of a leaf, and nothing else says which."""
 
 Tie = tuple[tuple[int, ...], tuple[int, ...]]
 """Nodes of the left and right program that have the same position."""
