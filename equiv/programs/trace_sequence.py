@@ -77,6 +77,8 @@ def _split_leaves(tracer: Tracer) -> tuple[list[MappedLeaf], list[MappedLeaf]]:
 def _with_fresh_state(tracer: Tracer, native: Leaves) -> Leaves:
     """The leaves, with the state as the library initialises it."""
     port = tracer.port
+    if "state" not in port.collections.values():
+        return native
     # Of parameters nothing is read, and what only they need is removed with all dead equations.
     fresh = port.init(jax.random.key(0))
     return {
