@@ -272,7 +272,7 @@ def test_large_training_gives_the_same_trials(formula, monkeypatch):
     assert sum(one > 1 for one in parts) <= missed
 
 
-def test_a_large_port_is_run_whole_only_where_its_calls_show_nothing(monkeypatch):
+def test_a_large_port_runs_whole_where_calls_show_nothing(monkeypatch):
     """A change of `a` shows in the call, of `c` only in the gradient of `b`, of `b` and `d` nowhere."""
     state = observed("x @ w * a + (b - jax.lax.stop_gradient(b)) * c + 0.0 * d", names="abcd")
     reference, port = state.observed, state.compiled_reference
