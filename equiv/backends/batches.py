@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 
-from equiv.core.batch_spec import BatchEntry, BatchTree, KeptValues, flatten_batch, nest_batch
+from equiv.core.batch_spec import KEY_DTYPES, BatchEntry, BatchTree, KeptValues, flatten_batch, nest_batch
 from equiv.core.case import Case
 from equiv.errors import CaseError, EquivError, error_summary, user_code_location
 
@@ -99,7 +100,9 @@ def _keep(where: str, name: str, array: Any, source: str) -> KeptValues:
             f"{where}: {name!r} is {array.dtype}{list(array.shape)} without values, so that none can be kept.",
             fix="Return an array with values.",
         )
-    return KeptValues(np.asarray(array), source)
+    if is_key := str(array.dtype) in KEY_DTYPES:
+        array = jax.random.key_data(array)
+    return KeptValues(np.asarray(array), source, is_key)
 
 
 def _array_text(source: str, name: str, array: Any) -> str:

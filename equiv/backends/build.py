@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from equiv.backends.base import Port, PortSpec
+from equiv.backends.calls import as_keys
 from equiv.backends.identify import describe_builders, library_by_arguments, library_of, model_of
 from equiv.backends.known_errors import known_fix
 from equiv.backends.leaf_table import map_port
@@ -101,7 +102,7 @@ def port_spec(case: Case, need_bounds: bool = True) -> tuple[PortSpec, Mapping[s
     loss, optimizer = case.loss or _mean_square, case.optimizer or DefaultSgd()
 
     def nest(batch: Mapping[str, Any]) -> dict[str, Any]:
-        return nest_batch(case.inputs, batch.__getitem__)
+        return nest_batch(case.inputs, lambda name: as_keys(batch[name]) if entries[name].is_key else batch[name])
 
     def loss_of(outputs: Any, batch: Mapping[str, Any]) -> Any:
         return loss(outputs, nest(batch))

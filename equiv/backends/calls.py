@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import jax
+
 from equiv.backends.base import Call
 from equiv.core.method_call import MODE_ARGUMENTS, Input, MethodCall
 
@@ -16,17 +18,29 @@ def call_arguments(
     Args:
         function: what is called. Inputs that it takes by keyword only are given so.
         call: how.
-        arrays: one for each of the inputs of the call.
+        arrays: one for each of the inputs of the call; for PRNG keys their data.
         train: the mode that is asked; the call may have one of its own.
         before: arguments that come first: variables, a key.
     """
-    positional, own = call.bind(arrays)
+    named_arrays = zip(call.inputs, arrays, strict=True)
+    positional, own = call.bind([as_keys(one) if name in call.keys else one for name, one in named_arrays])
     only = _keyword_only(function)
     named = {one.name: value for one, value in zip(call.positional, positional, strict=True) if _is_named(one, only)}
     rest = [value for one, value in zip(call.positional, positional, strict=True) if not _is_named(one, only)]
     keywords = {**named, **own}
     given = (*before, *rest)
     return given, {**keywords, **mode_arguments(function, call, call.in_train_mode(train), given, keywords)}
+
+
+def as_keys(data: Any) -> jax.Array:
+    """The PRNG keys of their data: programs and probes hold numbers only, whatever a call takes.
+
+    Args:
+        data: `uint32[..., 2]`; or keys already, which are returned: a train step is given the batch as its user has it.
+    """
+    if jax.numpy.issubdtype(data.dtype, jax.dtypes.prng_key):
+        return data
+    return jax.random.wrap_key_data(data, impl="threefry2x32")
 
 
 def mode_arguments(

@@ -100,7 +100,7 @@ def longer_batches(case: Case) -> Iterator[tuple[tuple[str, ...], Case]]:
     """Yield cases with one axis of the batch longer, shortest axes first, each with the entries that change."""
     batch = case.inputs
     entries = parse_batch(batch)
-    rank = max((len(entry.spec.shape) for entry in entries.values()), default=0)
+    rank = max((entry.axes for entry in entries.values()), default=0)
     axes = {
         (entry.spec.shape[axis], axis) for axis in range(rank) for entry in entries.values() if _has_axis(entry, axis)
     }
@@ -118,7 +118,7 @@ def longer_batches(case: Case) -> Iterator[tuple[tuple[str, ...], Case]]:
 
 
 def _has_axis(entry: BatchEntry, axis: int) -> bool:
-    return len(entry.spec.shape) > axis
+    return entry.axes > axis
 
 
 def _longer_entry(entry: BatchEntry, axis: int) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from equiv.core.leaves import LeafSpec
@@ -11,7 +11,9 @@ from equiv.errors import CaseError
 if TYPE_CHECKING:
     import numpy as np  # commands that need no jax start without it, too
 
-BATCH_ENTRY = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<shape>(?:\s*\d+\s*,)*(?:\s*\d+)?\s*)\](?::(?P<bound>\d+))?")
+BATCH_ENTRY = re.compile(
+    r"(?P<dtype>[a-z]+\d*(?:<fry>)?)\[(?P<shape>(?:\s*\d+\s*,)*(?:\s*\d+)?\s*)\](?::(?P<bound>\d+))?"
+)
 
 FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -35,6 +37,12 @@ SHORT_DTYPES = {
 }
 """The names of dtypes as jax prints them (jax 0.10.2, `jax._src.dtypes.short_dtype_name`), and those of numpy."""
 
+KEY_DTYPES = ("key", "key<fry>")
+"""The dtype of PRNG keys of `jax.random.key`, as jax prints it; those of other implementations are not made."""
+
+KEY_WORDS = 2
+"""Numbers of 32 bits in a key (jax 0.10.2, `jax._src.prng.threefry_prng_impl.key_shape`)."""
+
 BatchTree = Any
 """One input: the text of an array; an array, or a function that returns an input, whose values are kept; None; or a
 dict, tuple or list of inputs."""
@@ -48,14 +56,18 @@ class KeptValues:
     """An array of a batch that has the same values in every probe and train step.
 
     Attributes:
-        values: any shape; a dtype of `DTYPES`.
+        values: any shape; a dtype of `DTYPES`. Of PRNG keys their data.
         source: import path of the function that gives the whole batch; empty: it is given by itself.
+        is_key: whether they are the data of PRNG keys.
     """
 
     values: "np.ndarray"
     source: str = ""
+    is_key: bool = False
 
     def __repr__(self) -> str:
+        if self.is_key:
+            return f"key[{','.join(map(str, self.values.shape[:-1]))}]"
         return f"{self.values.dtype}[{','.join(map(str, self.values.shape))}]"
 
 
@@ -64,16 +76,23 @@ class BatchEntry:
     """One array of a batch.
 
     Attributes:
-        spec: its shape and dtype.
+        spec: its shape and dtype; of PRNG keys those of their data.
         bound: for integers the exclusive upper bound of its values, none of which is negative; 0: some are.
         kept: its values in every probe; None: random ones.
         by_table: whether the bound is the number of rows of the table that is looked up with it.
+        is_key: whether a call takes it as PRNG keys.
     """
 
     spec: LeafSpec
     bound: int
     kept: "np.ndarray | None" = field(default=None, compare=False)
     by_table: bool = False
+    is_key: bool = False
+
+    @property
+    def axes(self) -> int:
+        """How many axes it has, as a call takes it."""
+        return len(self.spec.shape) - self.is_key
 
     @property
     def is_unbounded(self) -> bool:
@@ -81,6 +100,8 @@ class BatchEntry:
         return self.spec.dtype in INTEGER_DTYPES and not self.bound and self.kept is None
 
     def __str__(self) -> str:
+        if self.is_key:
+            return f"key[{','.join(map(str, self.spec.shape[:-1]))}]"
         bound = f":{self.bound}" if self.spec.dtype in INTEGER_DTYPES and self.bound else ""
         return f"{self.spec.dtype}[{','.join(map(str, self.spec.shape))}]{bound}"
 
@@ -162,25 +183,32 @@ def nested_entries(batch: Mapping[str, BatchTree]) -> dict[str, BatchTree]:
     return nest_batch(batch, lambda name: name)
 
 
+def key_names(batch: Mapping[str, BatchTree]) -> frozenset[str]:
+    """The names of the arrays of a batch that are PRNG keys; errors as of `parse_batch`."""
+    return frozenset(name for name, entry in parse_batch(batch, need_bounds=False).items() if entry.is_key)
+
+
 def _parse_entry(name: str, text: str | KeptValues | BatchEntry) -> BatchEntry:
     if isinstance(text, BatchEntry):
         return text
     if isinstance(text, KeptValues):
-        return _describe_kept(name, text.values)
+        return replace(_describe_kept(name, text.values), is_key=text.is_key)
     match = BATCH_ENTRY.fullmatch(text.strip())
     if not match:
         raise CaseError(f"batch entry {name!r}: cannot parse {text!r}.", fix='Write "float32[8,784]" or "int32[8]:10".')
     shape = tuple(int(size) for size in match["shape"].split(",") if size.strip())
     dtype, bound = SHORT_DTYPES.get(match["dtype"], match["dtype"]), match["bound"]
-    if dtype not in DTYPES:
+    if dtype not in (*DTYPES, *KEY_DTYPES):
         raise CaseError(
             f"batch entry {name!r}: no dtype {dtype!r}.",
-            fix="Write a numpy dtype name, e.g. float32 or int32, or a short one, f32 or i32.",
+            fix="Write a numpy dtype name, e.g. float32 or int32, or a short one, f32 or i32; key for a PRNG key.",
         )
     if 0 in shape:
         raise CaseError(
             f"batch entry {name!r}: {text!r} is empty: nothing would be compared.", fix="Give every axis a size."
         )
+    if dtype in KEY_DTYPES:
+        return BatchEntry(LeafSpec((*shape, KEY_WORDS), "uint32"), 2**32 - 1, is_key=True)
     if "int" in dtype and bound and not int(bound):
         raise CaseError(
             f"batch entry {name!r}: {text!r} has no value below 0.", fix=f'Write "{text[:-1]}10", or no bound.'

@@ -143,9 +143,10 @@ class Case:
         guide: where the example is published: document and section.
         models: name of a port to its builder. The first is the reference; every other is a candidate. The names are
             free, and the library is recognised from what a builder returns; the name of a library is for its models.
-        batch: input to `"dtype[shape]"`, integers with an upper bound: `"int32[8]:10"`, whose values are random; to an
-            array, or a function that returns one, whose values are kept: a mask, positions, segments; to None; or to a
-            dict, tuple or list of these, where the model takes one. Or a function that returns arrays by name.
+        batch: input to `"dtype[shape]"`, integers with an upper bound: `"int32[8]:10"`, PRNG keys as `"key[8]"`, whose
+            values are random; to an array, or a function that returns one, whose values are kept: a mask, positions,
+            segments; to None; or to a dict, tuple or list of these, where the model takes one. Or a function that
+            returns arrays by name.
         layers: the layer table.
         methods: the calls of public methods, with inputs of the batch and constants: `("encode(x)", "__call__(x,
             train=True, cache=None)")`; or public method to the inputs that are its positional arguments. An argument

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from equiv.core.batch_spec import BatchTree, nested_entries
+from equiv.core.batch_spec import BatchTree, key_names, nested_entries
 from equiv.errors import CaseError
 
 MODE_ARGUMENTS = {
@@ -37,12 +37,14 @@ class Input:
     Attributes:
         name: of the input.
         entries: the names of its batch entries, nested as the input is: one for an array.
+        keys: the names of those that are PRNG keys.
         index: the part of it that is taken, as numpy indexes; empty: all.
     """
 
     name: str
     entries: BatchTree = ""
     index: tuple[int | slice, ...] = ()
+    keys: frozenset[str] = frozenset()
 
     def take(self, array: Any) -> Any:
         """The part of an array that is taken."""
@@ -72,6 +74,11 @@ class MethodCall:
         """The batch entries that it takes, each once."""
         found = (name for one in _inputs_in((self.positional, self.keywords)) for name in _names(one.entries))
         return tuple(dict.fromkeys(found))
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The batch entries that it takes as PRNG keys."""
+        return frozenset().union(*(one.keys for one in _inputs_in((self.positional, self.keywords))))
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -237,7 +244,7 @@ def with_entries(method: str, call: MethodCall, batch: Mapping[str, BatchTree]) 
     Raises:
         CaseError: an argument is no input.
     """
-    entries = nested_entries(batch)
+    entries, keys = nested_entries(batch), key_names(batch)
     for one in _inputs_in((call.positional, call.keywords)):
         if one.name not in entries:
             raise CaseError(
@@ -246,7 +253,9 @@ def with_entries(method: str, call: MethodCall, batch: Mapping[str, BatchTree]) 
             )
 
     def fill(one: Any) -> Any:
-        return replace(one, entries=entries[one.name]) if isinstance(one, Input) else one
+        if not isinstance(one, Input):
+            return one
+        return replace(one, entries=entries[one.name], keys=keys.intersection(_names(entries[one.name])))
 
     keywords = {name: _map_argument(one, fill) for name, one in call.keywords.items()}
     positional = tuple(_map_argument(one, fill) for one in call.positional)
