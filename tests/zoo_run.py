@@ -2,10 +2,11 @@
 
 Every pair of a reference and a candidate is run with an inferred layer table, which must have the rows that the case
 has. The table says for each pair and check the grade; wall time over the floor, which is to trace, compile and run each
-distinct program of both ports once; and peak memory over that of one train step of the reference, compiled and run as
-its user does. Every measurement is a process of its own, one after the other, so that none shares what another has
-compiled. With `--prove-only` nothing is run, and nothing is divided. Exit code 0: every pair is the same, and every
-inferred table is that of the case.
+distinct program of both ports once, and the same of processor time, which other work on the machine changes less; and
+peak memory over that of one train step of the reference, compiled and run as its user does. Every measurement is a
+process of its own, one after the other, so that none shares what another has compiled. With `--prove-only` nothing is
+run, and nothing is divided. Exit code 0: every pair is the same, and every inferred table is that of
+the case.
 """
 
 import argparse
@@ -53,13 +54,14 @@ def run_pair(name: str, candidate: str, prove_only: bool) -> dict[str, Any]:
     odd = sorted(inferred ^ rows_of(case.layers, case.models))
     said = {"rows": len(inferred), "odd": [f"{kind} {' = '.join(scopes)}" for kind, *scopes in odd]}
     drafted = draft_case(found.draft, case) if found.covered else case
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), time.process_time()
     result = run_case(
         replace(loaded, case=replace(drafted, models=case.models)), options=RunOptions(prove_only=prove_only)
     )
     return {
         **said,
         "wall": time.perf_counter() - started,
+        "processor": time.process_time() - spent,
         "verdict": result.verdicts.get(candidate, "error"),
         "problem": result.problem,
         "checks": {check.check: [check.grade, check.summary] for check in result.checks},
@@ -80,7 +82,7 @@ def run_floor(name: str, candidate: str) -> dict[str, Any]:
     from equiv.programs.traced_port import trace_programs
 
     case = of_pair(name, candidate)[0].case
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), time.process_time()
     request, entries = port_spec(case)
     ports = [build_port(case, port, request) for port in case.models]
     has_modes = any(built.port.has_modes for built in ports)
@@ -88,7 +90,7 @@ def run_floor(name: str, candidate: str) -> dict[str, Any]:
     for built in ports:
         programs, _ = trace_programs(Tracer(built.port, built.table, request, False, has_modes))
         run_executable(lower_programs(programs, built.table, case.steps, probe)(), probe)
-    return {"wall": time.perf_counter() - started}
+    return {"wall": time.perf_counter() - started, "processor": time.process_time() - spent}
 
 
 def run_step(name: str, candidate: str) -> dict[str, Any]:
@@ -128,7 +130,8 @@ def rows(name: str, prove_only: bool) -> Iterator[dict[str, Any]]:
         row = {"model": name, "candidate": candidate, **measure("prove" if prove_only else "run", name, candidate)}
         if not prove_only and "wall" in row:
             floor, step = measure("floor", name, candidate), measure("step", name, candidate)
-            row |= {"floor": floor.get("wall"), "step peak": step.get("peak")}
+            row |= {"floor": floor.get("wall"), "floor processor": floor.get("processor")}
+            row |= {"step peak": step.get("peak")}
             row["problem"] = "; ".join(filter(None, (row["problem"], floor.get("problem"), step.get("problem"))))
         yield row
 
@@ -137,12 +140,18 @@ def markdown(found: list[dict[str, Any]]) -> str:
     """The table of all rows."""
     from equiv.core.checks import CHECK_NAMES
 
-    heads = ["model", "candidate", "verdict", *CHECK_NAMES, "rows inferred", "wall / floor", "memory / step"]
+    costs = ["wall / floor", "processor / floor", "memory / step"]
+    heads = ["model", "candidate", "verdict", *CHECK_NAMES, "rows inferred", *costs]
     lines = ["# Zoo", "", f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for row in found:
         grades = [row.get("checks", {}).get(check, ["-"])[0] for check in CHECK_NAMES]
         table = f"{row.get('rows', 0)}" + (f", {len(row['odd'])} other than the case's" if row.get("odd") else "")
-        ratios = ratio(row.get("wall"), row.get("floor"), "s"), ratio(row.get("peak"), row.get("step peak"), "MiB")
+        ratios = [
+            ratio(row.get(above), row.get(below), unit)
+            for above, below, unit in (
+                ("wall", "floor", "s"), ("processor", "floor processor", "s"), ("peak", "step peak", "MiB"),
+            )
+        ]  # fmt: skip
         cells = [row["model"], row["candidate"], row.get("verdict", "error"), *grades, table, *ratios]
         lines.append(f"| {' | '.join(cells)} |")
     problems = [f"- {row['model']}, {row['candidate']}: {row['problem']}" for row in found if row.get("problem")]

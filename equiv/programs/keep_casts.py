@@ -60,8 +60,20 @@ def keep_casts(program: Program, lifted: Program) -> Program:
         PortError: there are casts inside of an operation that is no call and no loop.
     """
 
+    return _widen(program, _scalar_constants(lifted.jaxpr))
+
+
+def widen(program: Program) -> Program:
+    """Make a program's floats float64, with its casts and its constants as they are rounded.
+
+    Call it inside `jax.enable_x64(True)`; errors as of `keep_casts`.
+    """
+    return _widen(program, ())
+
+
+def _widen(program: Program, exact: Sequence[float]) -> Program:
     def run(*arrays: Any) -> list[Any]:
-        return _KeptCasts(_scalar_constants(lifted.jaxpr)).run(program.jaxpr, arrays)
+        return _KeptCasts(exact).run(program.jaxpr, arrays)
 
     structs = [
         jax.ShapeDtypeStruct(aval.shape, DOUBLE_DTYPES.get(_dtype(aval), aval.dtype)) for aval in program.jaxpr.in_avals

@@ -6,9 +6,10 @@ What can be read from gradients needs no run; runs are for what is left, and the
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+import jax
 import numpy as np
 
 from equiv.backends.build import call_user_code
@@ -25,8 +26,16 @@ from equiv.comparison.state import Reference
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.results import ProbeTrial
 from equiv.errors import EquivError
-from equiv.programs.compiled import lower_programs, run_executable
+from equiv.programs.compiled import (
+    COMPILED_EQUATIONS,
+    by_operation,
+    count_all_equations,
+    lower_programs,
+    run_executable,
+)
+from equiv.programs.keep_casts import widen
 from equiv.programs.probes import Probe, ulp
+from equiv.programs.program import Programs
 from equiv.programs.traced_port import trace_port_float64
 
 
@@ -57,7 +66,7 @@ def measure_sensitivity(compiled: CompiledPort, reference: Reference, factor: fl
     first, table = reference.probes[0], compiled.table
     bases = tuple(_base_runs(compiled, reference, factor, first))
     slopes = measure_slopes(bases, first.variables)
-    if not all(one.suffices for one in slopes.values()) and (finer := _finer_run(compiled, reference, factor)):
+    if not all(one.suffices for one in slopes.values()) and (finer := run_finer(compiled, reference, factor)):
         bases = (*bases, finer)
         slopes = measure_slopes(bases, first.variables)
     runs = TrialRuns(bases, left=len(first.variables))
@@ -76,27 +85,42 @@ def _base_runs(compiled: CompiledPort, reference: Reference, factor: float, prob
         yield BaseRun(compiled.float64, probe, sample.float64, reference.noise, factor)
 
 
-def _finer_run(compiled: CompiledPort, reference: Reference, factor: float) -> BaseRun | None:
-    """Run calls and gradients in float64, where the port computes in less than float32 and all of it is proved.
+def run_finer(compiled: CompiledPort, reference: Reference, factor: float) -> BaseRun | None:
+    """Run calls and gradients in float64, where all of the port is proved and its own run says too little.
 
-    Such a port has no float64 run, but one that is not the same would have one: a bfloat16 run alone looks blind.
+    Such a port has no float64 run, but one that is not the same would have one: a bfloat16 run alone looks blind, and
+    in one of float32 the gradients of deep layers round to zero, so that runs for them grow as the square of the depth.
     """
-    probe, names = reference.probes[0], [part.name for part in compiled.traced.programs.parts]
-    if compiled.float64 is not None or compiled.why_no_float64 or not _is_narrow(reference, probe):
+    if compiled.float64 is not None or compiled.why_no_float64:
         return None
-    programs = trace_port_float64(compiled.traced, frozenset(names))
-    if isinstance(programs, str):
+    probe, steps, programs = reference.probes[0], compiled.native.steps, compiled.traced.programs
+    narrow, large = _is_narrow(reference, probe), count_all_equations(programs) > COMPILED_EQUATIONS
+    if not narrow and not large:
         return None
 
-    def compile_and_run() -> BaseRun:
-        executable = lower_programs(programs, compiled.table, compiled.native.steps, probe)()
+    def trace() -> Programs | str:
+        if narrow:
+            return trace_port_float64(compiled.traced, frozenset(part.name for part in programs.parts))
+        with jax.enable_x64(True):  # it has no casts, which would need another trace of the model
+            return replace(programs, float64=True, parts=tuple(map(widen, programs.parts)), begin=None, step=None)
+
+    def compile_and_run(finer: Programs) -> BaseRun:
+        executable = by_operation(finer, compiled.table, steps)
+        if not large:
+            executable = lower_programs(finer, compiled.table, steps, probe)()
         run = partial(run_executable, executable)
         outputs = run(probe)
         responses = measure_responses(run, {probe.name: outputs}, [probe], in_float64=True)
         return BaseRun(executable, probe, outputs, RoundingNoise({}, responses, reference.noise.depth), factor)
 
+    port = compiled.table.port
     try:
-        return call_user_code(compiled.table.port, "running in float64", compile_and_run)
+        finer = call_user_code(port, "tracing in float64", trace)
+        return (
+            None
+            if isinstance(finer, str)
+            else call_user_code(port, "running in float64", partial(compile_and_run, finer))
+        )
     except EquivError:
         return None  # what it is in its own precision is all that is known
 

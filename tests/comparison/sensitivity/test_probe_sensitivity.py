@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from equiv.comparison.numeric import held_outputs
-from equiv.comparison.sensitivity import trial_runs
+from equiv.comparison.sensitivity import probe_sensitivity, trial_runs
 from equiv.comparison.sensitivity.probe_sensitivity import Sensitivity, measure_sensitivity
 from equiv.comparison.sensitivity.trial_runs import BaseRun, LeafChange, compare_change
 from equiv.comparison.stages import open_case, run_reference, start_compiling, trace_ports
@@ -300,6 +300,26 @@ def test_a_large_port_runs_whole_where_calls_show_nothing(monkeypatch):
     scarce = trial_runs.TrialRuns((base,), left=7).try_changes(changes)
     assert [scarce[change].noticed for change in changes] == [True, False, True, False]
     assert run == [True] * 4
+
+
+def test_a_large_port_is_read_in_float64(monkeypatch):
+    """Where all is proved: in float32 the gradients of deep layers round to zero, and each would be run for itself."""
+    formula = "3e8 + (x @ w * a + b)"
+    assert ("b",) in undetected(formula)
+    monkeypatch.setattr(probe_sensitivity, "COMPILED_EQUATIONS", 0)
+    assert undetected(formula) == []
+    assert undetected("3e8 + x @ w * (a * b)") == [("a", "b")]
+
+
+@pytest.mark.parametrize("name", ["dropout", "batch_norm", "rnn_scan"])
+def test_draws_and_state_of_a_large_port_are_those(name, monkeypatch):
+    port, reference = helpers.compiled_reference(name), helpers.reference(name)
+    monkeypatch.setattr(probe_sensitivity, "COMPILED_EQUATIONS", 0)
+    finer = probe_sensitivity.run_finer(replace(port, float64=None, why_no_float64=""), reference, 1.0)
+    assert finer is not None
+    native = reference.observed.samples[finer.probe.name].native
+    assert set(finer.outputs) == {name for name in native if not (name.program.is_training or name.after_training)}
+    assert all(np.allclose(value, native[one], rtol=1e-3, atol=1e-4) for one, value in finer.outputs.items())
 
 
 def is_noticed(state: CaseState, change: LeafChange) -> bool:
