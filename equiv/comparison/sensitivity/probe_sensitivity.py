@@ -14,7 +14,7 @@ import numpy as np
 
 from equiv.backends.build import call_user_code
 from equiv.comparison.numeric.held_outputs import output_dtype
-from equiv.comparison.numeric.rounding import measure_responses
+from equiv.comparison.numeric.rounding import MOST_TOGETHER, measure_responses
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import FRESH_STATE, RoundingNoise
 from equiv.comparison.sensitivity.first_order import LeafSlopes, measure_slopes, returned_leaves
@@ -90,6 +90,7 @@ def run_finer(compiled: CompiledPort, reference: Reference, factor: float) -> Ba
 
     Such a port has no float64 run, but one that is not the same would have one: a bfloat16 run alone looks blind, and
     in one of float32 the gradients of deep layers round to zero, so that runs for them grow as the square of the depth.
+    Of a large port one gradient of each method is computed, as they take most of the memory.
     """
     if compiled.float64 is not None or compiled.why_no_float64:
         return None
@@ -101,8 +102,10 @@ def run_finer(compiled: CompiledPort, reference: Reference, factor: float) -> Ba
     def trace() -> Programs | str:
         if narrow:
             return trace_port_float64(compiled.traced, frozenset(part.name for part in programs.parts))
+        gradients = {part.name.method: part for part in reversed(programs.parts) if part.name.is_gradient}
+        parts = [part for part in programs.parts if part.name.is_forward or part in gradients.values()]
         with jax.enable_x64(True):  # it has no casts, which would need another trace of the model
-            return replace(programs, float64=True, parts=tuple(map(widen, programs.parts)), begin=None, step=None)
+            return replace(programs, float64=True, parts=tuple(map(widen, parts)), begin=None, step=None)
 
     def compile_and_run(finer: Programs) -> BaseRun:
         executable = by_operation(finer, compiled.table, steps)
@@ -110,7 +113,10 @@ def run_finer(compiled: CompiledPort, reference: Reference, factor: float) -> Ba
             executable = lower_programs(finer, compiled.table, steps, probe)()
         run = partial(run_executable, executable)
         outputs = run(probe)
-        responses = measure_responses(run, {probe.name: outputs}, [probe], in_float64=True)
+        # Operation by operation the same inputs give the same bits. One at a time: each has a gradient of every leaf.
+        responses = measure_responses(
+            run, {probe.name: outputs}, [probe], True, again=not large, together=1 if large else MOST_TOGETHER
+        )
         return BaseRun(executable, probe, outputs, RoundingNoise({}, responses, reference.noise.depth), factor)
 
     port = compiled.table.port
