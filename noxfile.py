@@ -111,6 +111,16 @@ def frontier(session: nox.Session) -> None:
 
 
 @nox.session
+def published(session: nox.Session) -> None:
+    """Published models and their ports, judged without a layer table; names of pairs select."""
+    install(session, "test")
+    needs = session.run("python", "tests/published_run.py", "--needs", *session.posargs, silent=True)
+    if packages := str(needs or "").split():
+        session.install(*packages)
+    session.run("python", "tests/published_run.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, format and the direction of imports."""
     session.install(*nox.project.dependency_groups(PROJECT, "lint"))  # reads sources only, needs no jax
