@@ -145,7 +145,7 @@ def test_a_matrix_pair_leaves_results_and_the_report_compares(project):
     assert stored(project, "matrix/jax-0.7-flax-0.10")["verdict"] == "different"
     said = (project / "reports" / "matrix" / "README.md").read_text()
     assert said.startswith("# Releases compared\n\n- jax-0.7-flax-0.10 (jax ")
-    assert "): Not the same: 1 of 1 comparisons of 1 case. First: different-nnx, outputs, " in said
+    assert "): Not the same: 1 of 1 comparison of 1 case. First: different-nnx, outputs, " in said
 
 
 @pytest.mark.parametrize(("pair", "code"), [("jax-newest-flax-newest", 1), ("jax-0.8-flax-0.11", 0)])

@@ -16,7 +16,7 @@ def summarise_run(cases: Sequence[CaseResult]) -> tuple[Verdict, str]:
     verdicts = [verdict for case in cases for verdict in case.verdicts.values()]
     broken = [case for case in cases if case.problem]
     counts = {word: verdicts.count(word) for word in ("same", "different", "inconclusive", "error")}
-    compared = f"{len(verdicts)} comparisons of {len(cases)} {'case' if len(cases) == 1 else 'cases'}"
+    compared = f"{_count(len(verdicts), 'comparison')} of {_count(len(cases), 'case')}"
     if words := describe_miscompilations(cases):
         rest = f"; {counts['different']} others differ" if counts["different"] else ""
         where = _first_reason(cases, "error")
@@ -38,7 +38,13 @@ def summarise_run(cases: Sequence[CaseResult]) -> tuple[Verdict, str]:
         return "inconclusive", f"Inconclusive: {counts['inconclusive']} of {compared}. First: {where}"
     by_formula = sum(any(check.grade == "expected" for check in case.checks) for case in cases)
     formula = f"; {by_formula} with a known difference that holds by its formula" if by_formula else ""
-    return "same", f"Same: all {compared}{formula}{_conditions(cases)}."
+    everything = compared if len(verdicts) == 1 else f"all {compared}"
+    return "same", f"Same: {everything}{formula}{_conditions(cases)}."
+
+
+def _count(number: int, word: str) -> str:
+    """A number of things: `1 case`, `2 cases`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _conditions(cases: Sequence[CaseResult]) -> str:

@@ -204,7 +204,7 @@ def test_an_accepted_leaf_is_a_condition_of_the_verdict():
     run = equiv.compare(
         lambda: Linen(), lambda rngs: Nnx(rngs, bias=False), batch=BATCH, layers=(*DENSE, only("linen", "d/bias", 0))
     )
-    assert run.headline == "Same: all 1 comparisons of 1 case, where d/bias of linen is 0."
+    assert run.headline == "Same: 1 comparison of 1 case, where d/bias of linen is 0."
     (case,) = run.cases
     assert case.verdicts == {"nnx": "same"}
     assert verdict_words(case, "nnx") == "same where d/bias of linen is 0"

@@ -37,7 +37,7 @@ BROKEN = case("broken", problem="broken.py: has no CASE")
 @pytest.mark.parametrize(
     ("cases", "verdict", "parts"),
     [
-        ([SAME], "same", ["Same: all 1 comparisons of 1 case"]),
+        ([SAME], "same", ["Same: 1 comparison of 1 case"]),
         ([SAME, FORMULA], "same", ["Same: all 2 comparisons of 2 cases", "1 with a known difference that holds"]),
         (
             [SAME, DIFFERENT],
@@ -55,7 +55,7 @@ BROKEN = case("broken", problem="broken.py: has no CASE")
             [NOT_RUN],
             "inconclusive",
             [
-                "Inconclusive: 1 of 1 comparisons",
+                "Inconclusive: 1 of 1 comparison",
                 "First: cnn-nnx: structure not run, linen: flax is not installed here",
             ],
         ),

@@ -41,7 +41,7 @@ def test_a_run_that_agrees_is_returned_as_it_is():
 def test_a_refuted_finding_makes_the_run_different(run):
     again = recompute_verdicts(run, "r.json")
     assert (again.verdict, again.cases[0].verdicts) == ("different", {"nnx": "different"})
-    assert again.headline.startswith("Not the same: 1 of 1 comparisons of 1 case. First: mlp-nnx, outputs, output")
+    assert again.headline.startswith("Not the same: 1 of 1 comparison of 1 case. First: mlp-nnx, outputs, output")
     assert again.problems[0].startswith("r.json: grades or verdicts do not follow from the findings (")
 
 

@@ -100,7 +100,7 @@ def same(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_verdict_comes_before_the_timings_of_every_candidate(same: Path) -> None:
     """Results on standard output, the place of the file on standard error."""
     first, *rest = (same / "stdout").read_text().splitlines()
-    assert first == "✓ Same: all 1 comparisons of 1 case."
+    assert first == "✓ Same: 1 comparison of 1 case."
     text = "\n".join(rest)
     assert "small: ✓ nnx same" in text
     assert "nnx split + jax.jit / linen" in text
@@ -122,7 +122,7 @@ def test_a_refuted_port_is_not_timed_with_the_reason_given(tmp_path: Path) -> No
     written(tmp_path, 2.0)
     ran = bench(tmp_path, "--seconds", 0)
     assert ran.exit_code == 1, ran.stderr
-    assert ran.stdout.startswith("✗ Not the same: 1 of 1 comparisons of 1 case. First: small-nnx, outputs, ")
+    assert ran.stdout.startswith("✗ Not the same: 1 of 1 comparison of 1 case. First: small-nnx, outputs, ")
     assert "withheld nnx: different: small-nnx, outputs, " in ran.stdout
     (case,) = stored(tmp_path).cases
     assert case.costs is not None
@@ -158,7 +158,7 @@ def test_prices_that_cannot_be_written_are_shown_all_the_same(same: Path, monkey
     (same / "file").write_text("")
     ran = CliRunner().invoke(main, ["bench", str(same / "small.py"), "--reports", str(same / "file")])
     assert ran.exit_code == 2
-    assert ran.stdout.startswith("✓ Same: all 1 comparisons of 1 case.\n")
+    assert ran.stdout.startswith("✓ Same: 1 comparison of 1 case.\n")
     assert "cannot be written: " in ran.stderr
     assert ran.stderr.endswith("Give another folder with --reports.\n")
 

@@ -117,7 +117,7 @@ def test_the_program_exits_with_the_code_and_names_the_difference(tmp_path: Path
     )
     assert ran.returncode == 1
     first = ran.stdout.splitlines()[0]
-    assert first.startswith("✗ Not the same: 1 of 1 comparisons of 1 case. First: different-nnx, outputs, ")
+    assert first.startswith("✗ Not the same: 1 of 1 comparison of 1 case. First: different-nnx, outputs, ")
     assert first.endswith(" x budget")
     assert ran.stderr == f"results: {Path('reports/results.json')}\n"
     assert stored(tmp_path).headline == first.removeprefix("✗ ")
