@@ -65,6 +65,8 @@ def plant_faults(
     results: list[MutantResult] = []
     problems = list(dict.fromkeys(check.summary for check in state.checks if check.grade == "error"))
     built_case, traced = state.built_case, state.traced
+    if state.reference not in traced:  # no candidate can be compared with it
+        return SelfcheckResult(name, fresh, problem="; ".join(problems))
 
     @cache
     def noise(in_float64: bool) -> RoundingNoise:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from jax.extend.core import jaxpr_as_fun
 from rich.console import Console
 
+from equiv.comparison.pipeline import RunOptions, run_case
 from equiv.comparison.selfcheck.selfcheck import run_selfcheck
 from equiv.core import results, results_json
 from equiv.core import selfcheck_results as kills
@@ -113,6 +114,18 @@ def test_a_run_with_selfcheck_keeps_the_counts_and_says_them(tmp_path) -> None:
     assert sum(sum(row.outcomes.values()) for row in case.faults.rows) == found.total()
     assert f"\nfaults: {found['killed']} of {found.total()} mutants killed, " in ran.stdout
     assert ran.exit_code == 0
+
+
+def test_a_candidate_that_cannot_be_built_has_no_faults() -> None:
+    def broken():
+        raise ValueError("no model")
+
+    loaded = helpers.loaded("custom_linear")
+    case = replace(loaded.case, models={"haiku": loaded.case.models["haiku"], "nnx": broken})
+    result = run_case(replace(loaded, case=case), options=RunOptions(faults=True))
+    assert dict(result.verdicts) == {"nnx": "error"}
+    assert result.faults is not None
+    assert "nnx: building the model raised ValueError: no model" in result.faults.problem
 
 
 def test_a_run_without_selfcheck_says_so() -> None:
