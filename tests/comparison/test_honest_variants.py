@@ -356,7 +356,7 @@ ROUNDED = {
 }
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROUNDED)
 def test_constants_rounded_by_one_port_are_named_and_not_refused(name: str, products: str) -> None:
     """The float64 run keeps the rounded constant; it is read with the digits that explain the difference."""

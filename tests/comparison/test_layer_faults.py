@@ -233,6 +233,7 @@ def test_a_channels_first_bias_taken_unchanged_has_another_shape():
     assert (wrong.reference, wrong.candidate) == ("(6, 1, 1)", "(6,)")
 
 
+@pytest.mark.slow
 def test_what_adam_keeps_of_a_shifted_bias_is_not_shifted():
     """The 1 that Haiku hides in its code is no part of a momentum."""
     case = replace(helpers.loaded("layers/rnn_lstm").case, optimizer=lambda: optax.adam(0.01))

@@ -126,6 +126,7 @@ def test_a_model_of_one_shape_is_judged_on_it():
     assert longer(result) == []
 
 
+@pytest.mark.slow
 def test_a_refusal_on_the_own_batch_stands():
     """One that holds for one step only: more steps would hide it."""
     result = judged("carry if inputs.shape[0] > 5 else carry + 1")

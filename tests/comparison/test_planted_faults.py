@@ -55,11 +55,10 @@ ALONE = {
 
 
 def in_order() -> Iterator[Any]:
-    """Every fault; but for the first of each group, and those of `ALONE`, they are marked `slow`."""
+    """Every fault; but for those of `ALONE`, they are marked `slow`."""
     for group in modules_of("comparison.planted_faults"):
         for one in group.FAULTS:
-            quick = one is group.FAULTS[0] or one.name in ALONE.values()
-            yield one if quick else pytest.param(one, marks=pytest.mark.slow)
+            yield one if one.name in ALONE.values() else pytest.param(one, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("planted", tuple(in_order()), ids=lambda planted: planted.name)
@@ -106,13 +105,9 @@ def test_difference_below_float32_is_found_in_float64() -> None:
     assert outcome(named("relative_error_2e-7")).refused["outputs"][CALL].startswith("float64: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
-    [
-        "layer_computes_in_bfloat16",
-        pytest.param("layer_computes_in_float16", marks=pytest.mark.slow),
-        pytest.param("activations_pass_through_float16", marks=pytest.mark.slow),
-    ],
+    "name", ["layer_computes_in_bfloat16", "layer_computes_in_float16", "activations_pass_through_float16"]
 )
 def test_too_much_rounding_is_distinguished_from_another_function(name: str) -> None:
     """A layer that rounds to half precision is said to be the same function, rounded too much."""

@@ -192,7 +192,6 @@ def train_grades(result, candidate):
     return {name: grade for name, grade in found.items() if name.startswith(("norm/mean", "norm/var"))}
 
 
-@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("models", "expected"),
     [
@@ -201,6 +200,7 @@ def train_grades(result, candidate):
     ],
     ids=["haiku is the reference", "linen is the reference"],
 )
+@pytest.mark.slow
 def test_a_known_difference_that_both_have_is_none(models, expected):
     """Keyed by a library it holds for each of its ports, against those of another library alone."""
     result = averaged(models)

@@ -143,6 +143,7 @@ def test_small_steps_are_measured_where_they_update_parameters():
     assert MEASURED_NOTE in check_of(result).remarks
 
 
+@pytest.mark.slow
 def test_a_key_that_an_optimizer_keeps_is_compared():
     ours, theirs = (optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(seed)), optax.sgd(0.1)) for seed in (3, 4))
     result = judged(linen=linen_port(ours), nnx=nnx_port(theirs))

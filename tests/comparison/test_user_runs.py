@@ -209,6 +209,7 @@ def weigh_by_rows(outputs, batch):
     return jnp.sum(jax.lax.stop_gradient(weights) * outputs) / ROWS
 
 
+@pytest.mark.slow
 @only_where_rows_are_wrong
 def test_a_train_step_alone_is_wrong_in_both_ports():
     """Both compute the same wrong step, which the other checks cannot see."""

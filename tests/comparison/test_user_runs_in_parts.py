@@ -52,7 +52,7 @@ def compiled_findings() -> list[tuple[Any, ...]]:
     return [(one.place, one.grade, one.probe, one.index, one.note, one.miscompiled) for one in check.findings]
 
 
-@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("wrong", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_parts_give_the_findings_of_the_whole(wrong, monkeypatch):
     monkeypatch.setenv(as_users.ASKED, "1")
     if wrong:

@@ -70,6 +70,7 @@ def test_an_inferred_table_gives_a_given_ones_grades():
     assert grades(given) == grades(equiv.compare(linen, nnx, batch=BATCH))
 
 
+@pytest.mark.slow
 def test_a_fault_is_found_with_either_table():
     for layers in (None, ROWS):
         run = equiv.compare(doubled, nnx, batch=BATCH, layers=layers)

@@ -117,6 +117,7 @@ def test_a_rare_difference_of_values_is_found(name, probe):
     assert "which only a probe made for it shows" in finding.note
 
 
+@pytest.mark.slow
 def test_right_variants_are_the_same_at_edges():
     assert right().verdicts == {"new": "same"}
     assert {one.grade for one in findings(right(), "outputs").values()} <= {
@@ -240,6 +241,7 @@ def test_late_steps_small_gradients_and_large_ones_are_tried():
     assert {name: probe.startswith(LATE[name][1]) for name, probe in found.items()} == dict.fromkeys(LATE, True)
 
 
+@pytest.mark.slow
 def test_equal_schedules_written_otherwise_are_the_same_late():
     result = compared(TRAINING.replace("OPTIMIZERS", optimizers(EQUAL)))
     assert result.verdicts == {"new": "same"}

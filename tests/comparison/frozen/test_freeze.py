@@ -30,7 +30,7 @@ def living(name: str) -> CaseResult:
     return run_case(loaded(name))
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bundle_gives_every_check_the_living_references_grade(name):
     result = compare_with_frozen(loaded(name), bundle(name))

@@ -196,6 +196,7 @@ def test_under_xdist_nothing_is_timed(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_is_timed_and_names_the_rest(tmp_path: Path) -> None:
     """A bench of all cases takes minutes."""
     path = written(tmp_path, 1.0)

@@ -286,6 +286,7 @@ def test_an_nnx_class_gets_its_rngs_as_it_takes_them(folder, monkeypatch):
         locate_builder("flax.nnx:Linear")
 
 
+@pytest.mark.slow
 def test_two_models_of_one_library_are_compared(places, folder):
     """Their ports are named after the builders, and a changed activation shows."""
     code, out, _ = run("check", places[0], places[0], "--input", "float32[3,5]")

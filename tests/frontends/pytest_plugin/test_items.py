@@ -214,6 +214,7 @@ def test_what_failed_is_rerun_by_lf_and_whole_in_ci(project, ran):
     assert all(line.startswith("equiv.Mismatch: ") and 80 < len(line) <= 116 for line in lines)
 
 
+@pytest.mark.slow
 def test_a_platform_that_is_missing_fails_everything(project):
     (project / "needs.ini").write_text("[pytest]\nequiv_require = cuda\n")
     for arguments in (["--equiv-require=cuda"], ["-c", "needs.ini", "--rootdir=."]):
@@ -232,6 +233,7 @@ def test_a_present_platform_with_all_same_is_exit_status_0(project):
     assert "✓ Same: 1 comparison of 1 case." in done.stdout
 
 
+@pytest.mark.slow
 def test_x_stops_at_the_first_failure_and_names_the_rest(project):
     done = pytest_in(project, "cases/below", "cases/same.py", "-x", "--equiv-json=x.json")
     assert "1 failed, " in done.stdout

@@ -38,6 +38,7 @@ def killed(project: Path) -> tuple[subprocess.CompletedProcess[str], RunResult]:
     return done, read_results(project / "killed.json")
 
 
+@pytest.mark.slow
 def test_the_results_of_all_workers_are_one_run(two):
     done, result = two
     assert [case.name for case in result.cases] == ["b_different", "d_same"]
