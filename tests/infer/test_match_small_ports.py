@@ -118,6 +118,27 @@ def test_a_fused_projection_falls_into_query_key_and_value(packed):
     assert columns == {"query": (0, 8), "key": (8, 16), "value": (16, 24)}
 
 
+@pytest.mark.parametrize("names", [("sender", "receiver"), ("receiver", "sender")])
+def test_a_layer_may_come_before_a_lookup_or_after(names):
+    """Rows of one kernel, for what is looked up side by side, and two kernels before the lookups: gradients decide."""
+
+    def after(p, x, i, j):
+        wide = x @ p["wide"]
+        return jnp.tanh(jnp.concatenate([wide[:, i], wide[:, j]], -1) @ p["score"])
+
+    def before(p, x, i, j):
+        wide = x @ p["wide"]
+        return jnp.tanh((wide @ p[names[1]])[:, j] + (wide @ p[names[0]])[:, i])
+
+    left = pure("haiku", after, wide=(8, 8), score=(16, 2))
+    right = pure("nnx", before, wide=(8, 8), sender=(8, 2), receiver=(8, 2))
+    proposal = inferred(left, right, {**X, "i": "int32[6]:5", "j": "int32[6]:5"})
+    assert {pair.right.path: pair.bounds[0][0] for pair in proposal.pairs if pair.left.path == "score"} == {
+        names[0]: (0, 8),
+        names[1]: (8, 16),
+    }
+
+
 def test_a_fused_projection_has_a_row_for_each_part():
     """Query, key and value side by side in one kernel are columns of it."""
     proposal = inferred(pure("haiku", attention, **FOUR), pure("nnx", fused, qkv=(8, 24), out=(8, 8)), X)

@@ -57,6 +57,7 @@ class GradientMatcher:
         batch: entry to array.
         best_by_name: returns the pairs of a tie with the most similar names, for interchangeable leaves.
         order: in which order the elements of a leaf are filled and compared.
+        margin: see `NEAREST_MARGIN`; infinite: gradients have to be equal.
         reason: why no gradient could be taken; empty where one was, or none was needed.
     """
 
@@ -64,6 +65,7 @@ class GradientMatcher:
     batch: Mapping[str, np.ndarray]
     best_by_name: Callable[[Tie], Sequence[tuple[int, int]]]
     order: NodeOrder | None = None
+    margin: float = NEAREST_MARGIN
     reason: str = ""
     tried: set[Tie] = field(default_factory=set)
 
@@ -94,7 +96,7 @@ class GradientMatcher:
             return []
         found: list[Decision] = []
         for tie, group in zip(chosen, groups.values(), strict=True):
-            decision = _decide_by_distance(tie, gradients[0], gradients[1])
+            decision = _decide_by_distance(tie, gradients[0], gradients[1], self.margin)
             found += [] if decision is None else [self._transfer(tie, decision, other) for other in group]
         certain = [decision for decision in found if not decision.interchangeable]
         if certain or not found:
@@ -283,7 +285,9 @@ def _random_projection(number: int, size: int) -> np.ndarray:
     return np.random.default_rng([number, size]).standard_normal(size).astype("float32")
 
 
-def _decide_by_distance(tie: Tie, left: Mapping[int, np.ndarray], right: Mapping[int, np.ndarray]) -> Decision | None:
+def _decide_by_distance(
+    tie: Tie, left: Mapping[int, np.ndarray], right: Mapping[int, np.ndarray], margin: float
+) -> Decision | None:
     """Pair the nearest gradients if they are equal, or mutually nearest by the margin."""
     every = [left[node] for node in tie[0]] + [right[node] for node in tie[1]]
     scale = max(float(np.linalg.norm(gradient)) for gradient in every)
@@ -297,7 +301,7 @@ def _decide_by_distance(tie: Tie, left: Mapping[int, np.ndarray], right: Mapping
         two = int(row.argmin())
         # Against row and column: the two have to be nearest to each other.
         rest = min([*np.delete(row, two), *np.delete(distances[:, two], one)], default=np.inf)
-        equal = row[two] < EQUAL_GRADIENTS <= rest or NEAREST_MARGIN * row[two] < rest
+        equal = row[two] < EQUAL_GRADIENTS <= rest or row[two] < rest / margin
         if equal and len(ours[one]) == len(theirs[two]):
             found.append((ours[one], theirs[two]))
     if pairs := tuple((one[0], two[0]) for one, two in found if len(one) == 1):

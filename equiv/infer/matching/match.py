@@ -153,6 +153,17 @@ def group_by_colour(
     return [(tuple(left), tuple(right)) for left, right in found.values() if left and right]
 
 
+def within_sizes(decide: TieBreaker) -> TieBreaker:
+    """A tie-breaker of all unpaired leaves of one size, dtype and kinds of use, wherever they are in the program."""
+
+    def decide_sizes(matching: Matching, _: list[Tie]) -> list[Decision]:
+        labels = [{node: hash(side.labels[node]) for node in side.live} for side in matching.use_graphs]
+        found = group_by_colour(matching, (labels[0], labels[1]))
+        return decide(matching, [tie for tie in found if len(tie[0]) == len(tie[1])])
+
+    return decide_sizes
+
+
 def pair_by_shape(matching: Matching, _: list[Tie]) -> list[Decision]:
     """Pair the only unpaired leaves of a size, dtype and kinds of use; or else of a size and dtype."""
     for number in (None, 2):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import isnan
+from math import inf, isnan
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from equiv.infer.matching.by_gradient import GradientMatcher
 from equiv.infer.matching.by_name import NameMatcher, OrderMatcher, find_crossed_pairs
 from equiv.infer.matching.by_output import order_axes
 from equiv.infer.matching.colour_refinement import Palette, refine_colours
-from equiv.infer.matching.match import Decision, Matching, match_leaves, pair_by_shape
+from equiv.infer.matching.match import Decision, Matching, match_leaves, pair_by_shape, within_sizes
 from equiv.infer.matching.proposal import Bounds, LeafPair, Proposal, UnpairedLeaf
 from equiv.infer.matching.relations import element_map, is_part_of
 from equiv.infer.matching.splits import find_cuts
@@ -46,7 +46,9 @@ def propose(ports: tuple[Port, Port], request: PortSpec, batch: Mapping[str, np.
     by_name = NameMatcher(parts)
     by_gradient = GradientMatcher(parts, batch, by_name.best)
     by_size = GradientMatcher(parts, batch, by_name.best, order_of_size)
-    deciders = (by_gradient, by_size, pair_by_shape, by_name, OrderMatcher(parts, by_name))
+    # One port applies a layer before a lookup and the other one after it: places differ, and gradients do not.
+    by_value = within_sizes(GradientMatcher(parts, batch, by_name.best, margin=inf))
+    deciders = (by_gradient, by_size, pair_by_shape, by_value, by_name, OrderMatcher(parts, by_name))
     matching = match_leaves((parts[0].use_graph, parts[1].use_graph), deciders)
     pairs = _add_unread_parts(parts, (first, second), request, _make_pairs(parts, matching))
     pairs = _add_dead_pairs(graphs, request, pairs)
