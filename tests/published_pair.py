@@ -35,7 +35,7 @@ class Pair:
         needs: packages beside those of the tests, as requirements: `transformers==4.57.6`. They are imported in the
             builders only.
         options: other fields of `equiv.Case`: methods, loss, optimizer, steps.
-        seconds: wall time after which it is stopped.
+        seconds: CPU time after which it is stopped.
     """
 
     left: Callable[..., Any]
@@ -47,7 +47,7 @@ class Pair:
     outputs_differ: bool = True
     needs: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
-    seconds: float = 400
+    seconds: int = 400
 
     @property
     def case(self) -> Case:

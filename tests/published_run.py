@@ -9,6 +9,8 @@ everything is right.
 
 import argparse
 import json
+import resource
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -19,6 +21,9 @@ from published_pair import load_pair, pair_names
 
 RESULTS = Path(__file__).parents[1] / "reports" / "published"
 
+WAITS = 10
+"""Wall time over CPU time that a pair may take: the machine may be busy, but one that waits for ever ends."""
+
 
 def judge_alone(name: str) -> Score:
     """Judge one pair in a process of its own."""
@@ -27,9 +32,11 @@ def judge_alone(name: str) -> Score:
         return Score(name, pair.verdict, why=(f"not installed here: {', '.join(missing)}",))
     command = [sys.executable, __file__, "--alone", name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=pair.seconds)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WAITS * pair.seconds)
     except subprocess.TimeoutExpired:
-        return Score(name, pair.verdict, why=(f"no answer in {pair.seconds:.0f} s",))
+        return Score(name, pair.verdict, why=(f"no answer in {WAITS * pair.seconds:.0f} s",))
+    if done.returncode == -signal.SIGXCPU:
+        return Score(name, pair.verdict, why=(f"no answer in {pair.seconds:.0f} s of CPU time",))
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return Score(name, pair.verdict, why=(f"exit code {done.returncode}: {last}",))
@@ -71,6 +78,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.alone:
         pair = load_pair(given.alone)
+        resource.setrlimit(resource.RLIMIT_CPU, (pair.seconds, pair.seconds + 10))
         print("\n" + json.dumps(asdict(judge(given.alone, pair, ask(pair)))))
         return
     if unknown := sorted(set(given.names) - set(pair_names())):

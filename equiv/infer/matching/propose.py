@@ -1,8 +1,9 @@
 """From two ports to a proposal: trace, cut packed leaves, match, and list unpaired leaves."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import inf, isnan
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from equiv.infer.matching.by_gradient import GradientMatcher
 from equiv.infer.matching.by_name import NameMatcher, OrderMatcher, find_crossed_pairs
 from equiv.infer.matching.by_output import order_axes
 from equiv.infer.matching.colour_refinement import Palette, refine_colours
-from equiv.infer.matching.match import Decision, Matching, match_leaves, pair_by_shape, within_sizes
+from equiv.infer.matching.match import Decision, Evidence, Matching, Tie, match_leaves, pair_by_shape, within_sizes
 from equiv.infer.matching.proposal import Bounds, LeafPair, Proposal, UnpairedLeaf
 from equiv.infer.matching.relations import element_map, is_part_of
 from equiv.infer.matching.splits import find_cuts
@@ -197,18 +198,19 @@ def _add_dead_pairs(graphs: tuple[PortGraph, PortGraph], request: PortSpec, pair
     # No leaf is cut here. Of the parts of a leaf one pair is enough, as these leaves are only neighbours to go by.
     known = {nodes[0][pair.left]: nodes[1][pair.right] for pair in pairs}
     matching = match_leaves((later[0].use_graph, later[1].use_graph), (pair_by_shape, NameMatcher(later)), known)
-    matching.add([Decision(tuple(_pair_overwritten(later, matching)), "position")])
+    matching.add(_pair_overwritten(later, matching))
     fresh = [
         pair for pair in _make_pairs(later, matching) if pair.left in graphs[0].dead and pair.right in graphs[1].dead
     ]
     return [*pairs, *fresh]
 
 
-def _pair_overwritten(graphs: tuple[PortGraph, PortGraph], matching: Matching) -> list[tuple[int, int]]:
-    """Pair leaves that a call writes but does not read, by the written value."""
+def _pair_overwritten(graphs: tuple[PortGraph, PortGraph], matching: Matching) -> Iterator[Decision]:
+    """Pair leaves that a call writes but does not read: by the written value, by shape, and last by name."""
     colours = refine_colours(matching.anchored(), Palette())
-    found: dict[object, tuple[list[int], list[int]]] = {}
-    for side, graph in enumerate(graphs):
+    left: dict[int, tuple[object, object]] = {}
+    right: dict[int, tuple[object, object]] = {}
+    for side, (graph, found) in enumerate(zip(graphs, (left, right), strict=True)):
         first = graph.use_graph.blocks + len(graph.dataflow.inputs)
         ends = {name: first + number for number, name in enumerate(graph.program.outputs)}
         for node in range(len(graph.blocks)):
@@ -216,9 +218,26 @@ def _pair_overwritten(graphs: tuple[PortGraph, PortGraph], matching: Matching) -
             # coloured. The output that holds its new value has a colour.
             after = [end for name, end in ends.items() if name == leaf_after_call(name.program, graph.key(node))]
             if after and node not in graph.use_graph.live:
-                what = tuple(colours[side][end] for end in after)
-                found.setdefault(what, ([], []))[side].append(node)
-    return [(left[0], right[0]) for left, right in found.values() if len(left) == len(right) == 1]
+                found[node] = tuple(colours[side][end] for end in after), graph.use_graph.labels[node][:2]
+    # What is written depends on all that the program computes, and may differ where one port has a bug.
+    evidence: tuple[Evidence, Evidence] = ("position", "shape")
+    for kind, known in enumerate(evidence):
+        ties = _equal_kinds(left, right, kind)
+        pairs = tuple((ours[0], theirs[0]) for ours, theirs in ties if len(ours) == len(theirs) == 1)
+        yield Decision(pairs, known)
+        for one, two in pairs:
+            del left[one], right[two]
+    by_name = NameMatcher(graphs)
+    yield Decision(tuple(pair for tie in _equal_kinds(left, right, 1) for pair in by_name.best(tie)), "name")
+
+
+def _equal_kinds(left: Mapping[int, Any], right: Mapping[int, Any], kind: int) -> list[Tie]:
+    """Nodes of both sides whose values are equal at an index."""
+    found: dict[object, tuple[list[int], list[int]]] = {}
+    for side, some in enumerate((left, right)):
+        for node, kinds in some.items():
+            found.setdefault(kinds[kind], ([], []))[side].append(node)
+    return [(tuple(ours), tuple(theirs)) for ours, theirs in found.values() if ours and theirs]
 
 
 def _unpaired_leaves(pairs: list[LeafPair], graphs: tuple[PortGraph, PortGraph]) -> list[UnpairedLeaf]:
