@@ -163,8 +163,15 @@ def parity_cpu(session: nox.Session) -> None:
 
 @nox.session(name="parity-fake8")
 def parity_fake8(session: nox.Session) -> None:
-    """Every case to a verdict on a CPU that JAX takes for eight devices."""
+    """Every case to a verdict on a CPU that JAX takes for eight devices; fails where nothing is sharded."""
     parity(session, "jax", "cpu", devices=8, flags="--xla_force_host_platform_device_count=8")
+    found = json.loads((REPORTS / session.name / "results.json").read_text())
+    scopes = (case.get("scope") or {} for case in found["cases"])
+    if not any(sum(mesh["sharded"].values()) for scope in scopes for mesh in scope.get("meshes", ())):
+        session.error(
+            f"{session.name}: no array of any case was in different parts on the devices: that is no run on eight. Run "
+            "a case with meshes, such as cases/sharded_mlp.py."
+        )
 
 
 @nox.session(name="parity-cuda")

@@ -50,6 +50,7 @@ KINDS = {
     "same": ("", ""),
     "counted": ("from flax import nnx", 'from flax import nnx\n    open("built.txt", "a").write("x")'),
     "two": ('"nnx": nnx}', '"nnx": nnx, "haiku": lambda: 1 / 0}'),
+    "sharded": ("steps=1,", 'steps=1,\n    meshes=({"data": 4},),\n    batch_axes={"x": ("data",)},'),
     "different": ("self.dense(x)", "self.dense(x) * 2"),
     "missing": ("from flax import nnx", "import nonexistent_library"),
     "raising": ("self.dense = nnx.Linear", "self.dense = nnx.Bilinear"),

@@ -22,7 +22,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sessions")
     for name in ("noxfile.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
-    for kind in ("same", "different"):
+    for kind in ("same", "different", "sharded"):
         write_case(folder / "cases" / f"{kind}.py", kind)
     return folder
 
@@ -121,15 +121,23 @@ def test_a_google_network_card_is_no_tpu(sessions, tmp_path):
 
 
 def test_eight_devices_are_there_and_fewer_are_a_failure(project):
-    case = str(project / "cases" / "same.py")
+    case = str(project / "cases" / "sharded.py")
     done = nox_in(project, "-s", "parity-fake8", "--", case)
     assert done.returncode == 0, done.stderr
-    assert stored(project, "parity-fake8")["environment"]["devices"] == "8"
+    found = stored(project, "parity-fake8")
+    assert found["environment"]["devices"] == "8"
+    assert found["cases"][0]["scope"]["meshes"][0]["sharded"] == {"linen": 2, "nnx": 2}
     source = (project / "noxfile.py").read_text()
     (project / "noxfile_four.py").write_text(source.replace("device_count=8", "device_count=4"))
     done = nox_in(project, "-f", "noxfile_four.py", "-s", "parity-fake8", "--", case)
     assert done.returncode == 1
     assert "parity-fake8: 4 devices, wanted 8." in done.stderr
+
+
+def test_eight_devices_of_which_nothing_is_sharded_are_a_failure(project):
+    done = nox_in(project, "-s", "parity-fake8", "--", str(project / "cases" / "same.py"))
+    assert done.returncode == 1
+    assert "parity-fake8: no array of any case was in different parts on the devices" in done.stderr
 
 
 def test_a_run_that_is_not_same_fails_the_default_session(project):

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import optax
 
+from equiv.core.annotation import Annotation, Axes
 from equiv.core.call_sequence import PortSequence
 from equiv.core.layouts import Identity, Layout
 from equiv.core.leaves import NativeKey, NativeLeaf
@@ -106,6 +107,7 @@ class PortSpec:
         nest: batch entries to the batch as the case has it, with nested inputs.
         sequences: name to calls that are made one after the other.
         initial: the call that initialises, with its method; None: that of the first method.
+        rules: logical axes to axes of the mesh, in force while the port's functions are called.
     """
 
     methods: Mapping[str, MethodCall]
@@ -118,6 +120,7 @@ class PortSpec:
     sequences: Mapping[str, PortSequence] = field(default_factory=dict)
     initial: MethodCall | None = None
     left_out: tuple[str, ...] = ()
+    rules: tuple[tuple[str, Axes], ...] = ()
 
     @property
     def calls(self) -> Mapping[str, MethodCall]:
@@ -170,6 +173,8 @@ class Port:
         returns_parameters: whether a compiled call returns the parameters too, as `nnx.jit` does.
         made: what the calls that were traced so far have made that the next call is not given, and that is no output.
         sequences: those of the case, with the calls of this port.
+        annotations: native leaf to what the library keeps of its sharding, where it keeps something.
+        annotate: a pytree of the library, such as the carry of training, to the same of each of its arrays, in order.
     """
 
     name: str
@@ -188,6 +193,8 @@ class Port:
     returns_parameters: bool = False
     made: Callable[[], tuple[str, ...]] = tuple
     sequences: Mapping[str, PortSequence] = field(default_factory=dict)
+    annotations: Mapping[NativeKey, Annotation] = field(default_factory=dict)
+    annotate: Callable[[Any], "list[Annotation | None]"] = lambda tree: [None] * len(jax.tree.leaves(tree))
 
 
 @dataclass(frozen=True)

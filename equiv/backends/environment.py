@@ -9,7 +9,7 @@ import jax
 
 from equiv.backends.registry import all_libraries
 from equiv.core.environment import COMPILER_DISTRIBUTIONS, NUMERIC_SETTINGS, OTHER_DISTRIBUTIONS
-from equiv.errors import NotRun, error_summary
+from equiv.errors import EquivError, NotRun, error_summary
 
 
 def recorded_distributions() -> tuple[str, ...]:
@@ -24,6 +24,7 @@ def describe_environment() -> dict[str, str]:
 
     Raises:
         NotRun: JAX finds no device.
+        EquivError: this is one of several processes of `jax.distributed`.
     """
     try:
         devices = jax.devices()
@@ -33,6 +34,7 @@ def describe_environment() -> dict[str, str]:
             f"JAX finds no device for JAX_PLATFORMS={platforms!r}: {error_summary(error)}.",
             fix="Install the plugin, or unset it.",
         ) from error
+    refuse_several_processes()
     return {
         "python": platform.python_version(),
         **{name: _distribution_version(name) for name in recorded_distributions()},
@@ -44,6 +46,21 @@ def describe_environment() -> dict[str, str]:
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "commit": _git_commit(),
     }
+
+
+def refuse_several_processes() -> None:
+    """Refuse to run in one of several processes of `jax.distributed`: each would do the work of all.
+
+    Raises:
+        EquivError: there are several.
+    """
+    if (count := jax.process_count()) > 1:
+        raise EquivError(
+            f"jax.distributed: this is process {jax.process_index()} of {count}, and each of them would compare every "
+            "case by itself, with no array in parts on the others.",
+            fix="Run equiv in one process, without jax.distributed.initialize: the meshes of a case take its devices; "
+            "--shard and --scheduler spread cases over machines.",
+        )
 
 
 def _distribution_version(name: str) -> str:

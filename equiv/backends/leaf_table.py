@@ -193,6 +193,7 @@ def _map_leaf(layer: Layer, port: Port, key: NativeKey, name: str, native: Nativ
         fixed_value=native.fixed_value,
         part=native.part,
         stack_index=item,
+        annotation=port.annotations.get(key),
     )
     return replace(leaf, spec=replace(leaf.spec, shape=native.layout.canonical_shape(leaf.block_shape)))
 

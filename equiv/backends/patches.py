@@ -18,6 +18,7 @@ import jax
 
 from equiv.backends.base import Port
 from equiv.backends.registry import all_libraries
+from equiv.backends.sharding import within_calls
 from equiv.core.case_files import LoadedCase
 
 WATCHED_MODULES = (
@@ -208,21 +209,5 @@ def keep_patches(port: Port, builder: Any) -> Port:
     """A port whose functions run with what its builder has changed, and only they."""
     if not patches_of(builder):
         return port
-
-    def within(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any) -> Any:
-            with with_own_patches(builder):
-                return function(*given)
-
-        return call
-
-    programs = port.user_programs
-    return replace(
-        port,
-        apply=within(port.apply),
-        init_training=within(port.init_training),
-        step=within(port.step),
-        init=within(port.init),
-        user_programs=None if programs is None else within(programs),
-        patched=tuple(patch.text for patch in patches_of(builder)),
-    )
+    patched = tuple(patch.text for patch in patches_of(builder))
+    return replace(within_calls(port, partial(with_own_patches, builder)), patched=patched)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from equiv.backends.environment import describe_environment
 from equiv.backends.patches import isolate_import
+from equiv.backends.sharding import within_case
 from equiv.bench.case_costs import measure_costs, refuse_under_xdist
 from equiv.bench.depth_scaling import measure_growth
 from equiv.comparison.pipeline import make_run_result, run_cases
@@ -114,7 +115,7 @@ def _with_costs(
 ) -> CaseResult:
     report = lambda what: progress(f"{case.name}: {what}")  # noqa: E731
     try:
-        with loaded.within():
+        with within_case(loaded):
             costs = measure_costs(build_case(loaded.case), withheld(case), seconds, report)
             growth = measure_growth(loaded.case, costs.withheld, seconds, report)
     except EquivError as error:

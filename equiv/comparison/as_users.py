@@ -128,7 +128,7 @@ def check_user_calls(state: CaseState) -> CaseState:
 
 
 @dataclass(frozen=True)
-class _Port:
+class UserPort:
     """A port that is run as its user does.
 
     Attributes:
@@ -165,17 +165,18 @@ def _run_port(state: CaseState, reference: Reference, compiled: CompiledPort) ->
     noise = RoundingNoise(reference.noise.native, {}, {**reference.noise.depth, **depth})
     try:
         calls = state.user_calls[name]()
-        port = _Port(case, compiled, calls, probes, collect_outputs(compiled, {}), UserRounding(noise))
+        port = UserPort(case, compiled, calls, probes, collect_outputs(compiled, {}), UserRounding(noise))
         found = port.compare(port.run())
     except EquivError as error:
         return UserRun(name, problem=str(error))
     blame: Mapping[ProgramName, Blame] = {}
-    if off := _differing_programs(found):
+    if off := differing_programs(found):
         found, blame = _find_blame(state, port, off)
-    return UserRun(name, _worst_of_programs(found), blame)
+    return UserRun(name, worst_of_programs(found), blame)
 
 
-def _worst_of_programs(found: Mapping[OutputName, Finding]) -> dict[ProgramName, Finding]:
+def worst_of_programs(found: Mapping[OutputName, Finding]) -> dict[ProgramName, Finding]:
+    """Program to the finding of its worst output."""
     programs = dict.fromkeys(output.program for output in found)
     mine = {program: {name: one for name, one in found.items() if name.program == program} for program in programs}
     return {program: worst_finding(next(iter(own)), list(own.values())) for program, own in mine.items()}
@@ -187,7 +188,7 @@ def _worst_ratio(found: Mapping[OutputName, Finding], program: ProgramName) -> f
     return max((math.inf if one.ratio is None else one.ratio for one in off), default=0.0)
 
 
-def _differing_programs(found: Mapping[OutputName, Finding]) -> frozenset[ProgramName]:
+def differing_programs(found: Mapping[OutputName, Finding]) -> frozenset[ProgramName]:
     """The programs with an output that differs from what it means by more than rounding explains."""
     return frozenset(_own_program(name) for name, one in found.items() if one.grade == "refuted")
 
@@ -197,7 +198,7 @@ def _own_program(output: OutputName) -> ProgramName:
 
 
 def _find_blame(
-    state: CaseState, port: _Port, off: frozenset[ProgramName]
+    state: CaseState, port: UserPort, off: frozenset[ProgramName]
 ) -> tuple[dict[OutputName, Finding], dict[ProgramName, Blame]]:
     """Find who is to blame for each program that differs; passes are left out of the smallest one only.
 
@@ -206,9 +207,9 @@ def _find_blame(
     """
     name = port.described.table.port
     state.progress(f"measuring what {name} rounds")
-    port, runs, again = _measure_own_rounding(port, off)
+    port, runs, again = measure_user_rounding(port, off)
     state.progress(f"looking for who is to blame for {name}")
-    off = _differing_programs(again)
+    off = differing_programs(again)
     found: dict[ProgramName, Blame] = {}
     known: tuple[str, ...] = ()
     for call, function in sorted(port.calls, key=lambda one: one[0].size):
@@ -220,9 +221,9 @@ def _find_blame(
     return again, found
 
 
-def _measure_own_rounding(
-    port: _Port, off: frozenset[ProgramName]
-) -> tuple[_Port, tuple[UserOutputs, ...], dict[OutputName, Finding]]:
+def measure_user_rounding(
+    port: UserPort, off: frozenset[ProgramName]
+) -> tuple[UserPort, tuple[UserOutputs, ...], dict[OutputName, Finding]]:
     """Measure what the operations of some programs round, on the probes on which an output is off.
 
     Returns:
@@ -262,7 +263,7 @@ class _JudgedCall:
         ratio: by how much it is off.
     """
 
-    port: _Port
+    port: UserPort
     call: UserCall
     runs: tuple[UserOutputs, ...]
     ratio: float

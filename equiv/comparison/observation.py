@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from equiv.comparison.sharding.observed import ShardingComparison
 from equiv.core.budget import Responses
 from equiv.core.case import Case, KnownDifference
 from equiv.core.leaves import LeafTable, MappedLeaf, NativeKey, one_sided_leaves
@@ -205,6 +206,7 @@ class Comparison:
             not measured, since nothing needs it.
         user_runs: both ports as their users run them; empty: they were not run so.
         folded: probe and output to what was found of large outputs, part by part as they were computed.
+        sharding: what was found of the sharding of both ports; None: nothing was looked for.
     """
 
     case: Case
@@ -216,6 +218,7 @@ class Comparison:
     own_rounding: tuple[RoundingNoise | None, RoundingNoise | None] = (None, None)
     user_runs: tuple[UserRun, ...] = ()
     folded: Mapping[tuple[str, OutputName], Finding] = field(default_factory=dict)
+    sharding: ShardingComparison | None = None
 
     @property
     def names(self) -> tuple[str, str]:

@@ -8,8 +8,9 @@ from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
-from equiv.backends.environment import describe_environment
+from equiv.backends.environment import describe_environment, refuse_several_processes
 from equiv.backends.patches import isolate_import
+from equiv.backends.sharding import within_case
 from equiv.certificates.write import Certificate
 from equiv.comparison.as_users import check_user_calls, compiler_is_asked, start_user_calls
 from equiv.comparison.case_result import make_case_result
@@ -20,6 +21,7 @@ from equiv.comparison.frozen.against import add_frozen_trials, open_against
 from equiv.comparison.frozen.bundle import FrozenReference
 from equiv.comparison.initial_values import compare_initial_values
 from equiv.comparison.longer_batch import try_longer_batch
+from equiv.comparison.meshes.stage import compare_sharding
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.one_sided import try_values
 from equiv.comparison.prove_only import check_by_proof
@@ -82,10 +84,16 @@ def run_reference_after(*start: Stage) -> tuple[Stage, ...]:
 LONGER = (trace_ports, *PROVE, *run_reference_after(trace_ports, *PROVE), *COMPARE)
 """What is done on a longer batch: nothing is run as users do."""
 
-FINISH = (*run_reference_after(*START), *COMPARE, partial(try_longer_batch, stages=LONGER), check_user_calls)
+FINISH = (
+    *run_reference_after(*START),
+    *COMPARE,
+    partial(try_longer_batch, stages=LONGER),
+    compare_sharding,
+    check_user_calls,
+)
 """What a run does once its programs are compiled."""
 
-PROVE_ONLY = (trace_ports, prove_ports, check_by_proof, trace_sizes)
+PROVE_ONLY = (trace_ports, prove_ports, check_by_proof, compare_sharding, trace_sizes)
 """Instead of `START` and `FINISH`: nothing is compiled or run."""
 
 
@@ -227,14 +235,15 @@ def start_case(loaded: LoadedCase, progress: ReportStage, options: RunOptions) -
         progress(f"{loaded.name}: {stage}")
 
     frozen = options.against
-    with loaded.within():
+    refuse_several_processes()
+    with within_case(loaded):
         state = check_structure(open_case(loaded.case, tell) if frozen is None else open_against(loaded, frozen, tell))
         return advance(state, (PROVE_ONLY if options.prove_only else START) if state.candidates else ())
 
 
 def finish_case(loaded: LoadedCase, started: CaseState, options: RunOptions) -> CaseResult:
     """Run the stages that need compiled programs, and give the verdict; arguments as of `run_case`."""
-    with loaded.within():
+    with within_case(loaded):
         return _finish(loaded, started, options)
 
 
@@ -248,7 +257,7 @@ def _compare_held(loaded: LoadedCase, state: CaseState, options: RunOptions, cas
 
 def _finish(loaded: LoadedCase, started: CaseState, options: RunOptions) -> CaseResult:
     if options.against is not None:
-        checked = advance(started, (check_candidates, try_edges, probe_ranges, check_user_calls))
+        checked = advance(started, (check_candidates, try_edges, probe_ranges, compare_sharding, check_user_calls))
         return make_case_result(loaded, add_frozen_trials(checked, options.against))
     state = advance(started, FINISH if started.compiling else ())
     result = try_values(state, make_case_result(loaded, state), partial(_compare_held, loaded, state, options))

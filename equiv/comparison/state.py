@@ -10,7 +10,7 @@ from equiv.comparison.proofs import ProverSide
 from equiv.core.checks import CHECK_NAMES, STRUCTURE, left_out_checks
 from equiv.core.output_name import ProgramName
 from equiv.core.results import CheckResult, Finding, ProbeTrial
-from equiv.core.scope import OtherSizes, RangeTried
+from equiv.core.scope import MeshTried, OtherSizes, RangeTried
 from equiv.errors import EquivError
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.exercise import Observed
@@ -74,6 +74,9 @@ class CaseState:
         edges: the probes beyond ordinary values that candidates were tried on.
         edge_ports: the ports that were run on these.
         edges_refused: why the reference could not be run on any.
+        annotated: port to how many of its leaves have names of axes.
+        unexplained: names of axes of which nothing says what they are on a mesh, so that they are not compared.
+        meshes: what was run on the meshes of the case.
     """
 
     built_case: BuiltCase
@@ -102,6 +105,9 @@ class CaseState:
     edges: tuple[Probe, ...] = ()
     edge_ports: tuple[str, ...] = ()
     edges_refused: str = ""
+    annotated: Mapping[str, int] = field(default_factory=dict)
+    unexplained: frozenset[str] = frozenset()
+    meshes: tuple[MeshTried, ...] = ()
 
     @property
     def wanted(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from equiv.core.annotation import Axes
 from equiv.core.batch_spec import Batch, BatchTree
 from equiv.core.leaves import HeldValue
 from equiv.core.method_call import Methods
@@ -168,6 +169,10 @@ class Case:
         budget_factor: what every derived budget is multiplied by; anything but 1 is a claim of the case's author, and
             is recorded and shown with every number that it touches.
         depths: the same model at growing depth, for `equiv bench`.
+        meshes: the meshes that each port is also run on, sharded as its own annotations say: name to size of each axis.
+        rules: logical axes of annotations to axes of the meshes, in order; or port or library to its own.
+        batch_axes: input to the names of its axes, which rules hold for too: `{"x": ("data",)}`; others are on every
+            device.
     """
 
     guide: str
@@ -187,6 +192,9 @@ class Case:
     steps: int = 5
     budget_factor: float = 1.0
     depths: Depths | None = None
+    meshes: Sequence[Mapping[str, int]] = ()
+    rules: Mapping[str, Axes | Mapping[str, Axes]] | Sequence[tuple[str, Axes]] = ()
+    batch_axes: Mapping[str, Sequence[Axes]] = field(default_factory=dict)
 
     @property
     def inputs(self) -> Mapping[str, BatchTree]:

@@ -254,6 +254,21 @@ CASE_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         lambda value: value is None or isinstance(value, Depths),
         "Depths(unrolled={...}, scanned={...}), each of names of ports to builders with num_layers",
     ),
+    (
+        "meshes",
+        lambda value: _is_sequence_of(Mapping, value) and all(map(_is_mesh, value)),
+        'meshes: ({"data": 8}, {"data": 2, "model": 4}), each of names to sizes from 1 on',
+    ),
+    (
+        "rules",
+        lambda value: isinstance(value, Mapping | tuple | list),
+        'logical axes to axes of the meshes: {"embed": None, "mlp": "model"}; or ports to their own',
+    ),
+    (
+        "batch_axes",
+        lambda value: _is_mapping_of(value, lambda one: isinstance(one, tuple | list)),
+        'inputs to the names of their axes: {"x": ("data",)}, with the comma',
+    ),
     ("steps", lambda value: type(value) is int and value > 0, "a whole number from 1 on"),
     ("loss", lambda value: value is None or callable(value), "a function of outputs and batch"),
     ("optimizer", lambda value: value is None or callable(value), "a function that returns an optax transformation"),
@@ -264,6 +279,11 @@ CASE_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
 )
 """Field of `Case`, whether a value is valid, and the description of a valid value: cases are written by hand."""
+
+
+def _is_mesh(sizes: Mapping[Any, Any]) -> bool:
+    """Whether names of axes have whole numbers from 1 on."""
+    return bool(sizes) and all(isinstance(name, str) and type(size) is int and size > 0 for name, size in sizes.items())
 
 
 def check_fields(where: str, case: Case, place: str = "") -> None:

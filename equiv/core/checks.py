@@ -31,6 +31,7 @@ CHECK_KINDS = (
     CheckKind("gradients", "the same loss and gradient of every parameter and every float input?"),
     CheckKind("state", "the same state after every call, and the same eval mode after training?"),
     CheckKind("train", "the same parameters, state and optimizer state after each train step?"),
+    CheckKind("sharding", "the same sharding of every leaf, and the same numbers on every mesh of the case?"),
     CheckKind("compiled", "the same numbers from each port with its calls and step compiled as users do?", True),
 )
 """In the order of reports: an earlier failure explains the later ones, and one in the first blocks them."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from equiv.core.annotation import Annotation
 from equiv.core.layouts import Array, Identity, Layout, Part, Region
 
 HeldValue = float | Literal["initial"]
@@ -72,6 +73,7 @@ class MappedLeaf:
         part: see `NativeLeaf.part`.
         stack_index: its index on the first axis, if the native leaf is stacked over layers.
         held: what it is held at, as another port lacks it; None: it is not.
+        annotation: what the library keeps of the sharding of the native leaf; None: nothing.
     """
 
     name: str
@@ -84,6 +86,7 @@ class MappedLeaf:
     part: Part | None = None
     stack_index: int | None = None
     held: HeldValue | None = None
+    annotation: Annotation | None = None
 
     @property
     def library_only(self) -> bool:

@@ -150,6 +150,47 @@ class HeldLeaf:
         return f"{self.leaf} of {self.port} is {self.value}"
 
 
+HOST_DEVICES = "XLA_FLAGS=--xla_force_host_platform_device_count="
+"""Makes several devices of one CPU."""
+
+
+@dataclass(frozen=True)
+class MeshTried:
+    """A mesh of the case, and what was run on it.
+
+    Attributes:
+        mesh: in words, `data 2 x model 4`.
+        devices: how many it has.
+        available: how many jax has.
+        sharded: port to how many of the arrays that it was given, over all programs, are in different parts on the
+            devices; a port that is missing was not run.
+        why_not: why nothing was run; empty: something was, or there are too few devices.
+    """
+
+    mesh: str
+    devices: int
+    available: int
+    sharded: dict[str, int] = field(default_factory=dict)
+    why_not: str = ""
+
+    @property
+    def exercised(self) -> bool:
+        """Whether anything was sharded on it, or could be run on one device as a whole."""
+        return self.devices == 1 or any(self.sharded.values())
+
+    @property
+    def text(self) -> str:
+        """It in words."""
+        if self.why_not:
+            return f"the mesh {self.mesh} is not exercised: {self.why_not}"
+        if self.devices > self.available:
+            have = f"{self.available} device{'' if self.available == 1 else 's'}"
+            fix = f"For more on a CPU set {HOST_DEVICES}{self.devices}"
+            return f"the mesh {self.mesh} is not exercised: it takes {self.devices} devices, jax has {have}. {fix}"
+        counts = ", ".join(f"{count} of {port}" for port, count in self.sharded.items())
+        return f"run on the mesh {self.mesh}, arrays in different parts on its devices: {counts or 'none'}"
+
+
 @dataclass(frozen=True)
 class Scope:
     """What the verdicts of a case hold for.
@@ -183,6 +224,9 @@ class Scope:
         made: port to the variables that its calls make, which are no outputs and are not given to the next call.
         no_gradients: the gradients that ports do not have, and why.
         held: the leaves that one port has and another lacks, with the values that they are held at.
+        annotated: port to how many of its leaves have names of axes, where any port has some.
+        unexplained: names of axes that only one of two ports has, so that what has them is not compared without rules.
+        meshes: what was run on the meshes of the case.
     """
 
     batch: dict[str, str]
@@ -213,6 +257,9 @@ class Scope:
     left_out: tuple[str, ...] = ()
     table_bounds: tuple[str, ...] = ()
     held: tuple[HeldLeaf, ...] = ()
+    annotated: dict[str, int] = field(default_factory=dict)
+    unexplained: tuple[str, ...] = ()
+    meshes: tuple[MeshTried, ...] = ()
 
     @property
     def condition(self) -> str:
@@ -252,7 +299,21 @@ class Scope:
         tables = (f"{name} is below {self.batch[name].rpartition(':')[2]}" for name in self.table_bounds)
         left_out += [f"{text}, the rows of the table that is looked up with it" for text in tables]
         left_out += [f"{port}: a call makes {', '.join(made)}: not compared" for port, made in self.made.items()]
+        left_out += self.sharding_texts
         return (*self.gradient_texts, *left_out, *self.held_texts, *self.range_texts, *self.size_texts, *self.patches)
+
+    @property
+    def sharding_texts(self) -> tuple[str, ...]:
+        """Whose names of axes are compared with nobody's, and what was run on which mesh, in words."""
+        none = [port for port, count in self.annotated.items() if not count]
+        some = [f"{count} leaves of {port}" for port, count in self.annotated.items() if count]
+        alone = f"{' and '.join(some)} have names of axes, none of {', '.join(none)}: these names are not compared"
+        known = (
+            f"nothing says which axes of a mesh {', '.join(self.unexplained)} are: leaves that differ in these names "
+        )
+        known += f"are not compared by them. Give the case rules={{{(*self.unexplained, '')[0]!r}: ...}}"
+        unclear = [known] if self.unexplained else []
+        return (*([alone] if some and none else []), *unclear, *(one.text for one in self.meshes))
 
     @property
     def gradient_texts(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from equiv.backends.base import PortSpec
 from equiv.backends.batches import resolve_batch
 from equiv.backends.build import MappedPort, ModelOnly, build_port, call_user_code, port_spec
 from equiv.backends.registry import backend_names
+from equiv.backends.sharding import check_sharding
 from equiv.core.batch_spec import BatchEntry
 from equiv.core.case import Case
 from equiv.core.layer_kinds import canonical_name
@@ -54,6 +55,7 @@ def build_case(case: Case) -> BuiltCase:
     case = bound_by_tables(resolve_batch(case))
     request, entries = port_spec(case)
     _check_port_names(case)
+    check_sharding(case, entries)
     built: dict[str, MappedPort] = {}
     problems: dict[str, EquivError] = {}
     for name in case.models:

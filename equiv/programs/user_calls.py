@@ -22,6 +22,7 @@ from equiv.programs.content import calls_foreign_code
 from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.jaxpr import count_equations
 from equiv.programs.key_reuse import record_bits
+from equiv.programs.placement import Placement
 from equiv.programs.probes import Probe, add_library_only_leaves
 from equiv.programs.trace import flatten_outputs, random_input
 from equiv.programs.traced_port import TracedPort
@@ -65,6 +66,7 @@ class UserCall:
         read: results to outputs by name; random state is left out.
         random: the arrays of a call to its key and random state.
         calls: number of calls on a probe.
+        placed: the sharding of each of its arrays on a mesh; empty: it is lowered for one device.
     """
 
     name: ProgramName
@@ -75,6 +77,7 @@ class UserCall:
     random: Callable[[Arrays], Mapping[InputName, Any]]
     follow: Callable[[int, Probe, Arrays], list[Any]] | None = None
     calls: int = 1
+    placed: tuple[Any, ...] = ()
 
     @property
     def size(self) -> int:
@@ -112,12 +115,18 @@ CompiledCalls = tuple[tuple[UserCall, Runnable], ...]
 """The programs of one port, each with what it is compiled to."""
 
 
-def lower_user_calls(traced: TracedPort, steps: int) -> tuple[UserCall, ...]:
-    """Trace and lower what users call: every method, in train mode where there is one, and the train step, if any."""
+def lower_user_calls(traced: TracedPort, steps: int, placement: Placement | None = None) -> tuple[UserCall, ...]:
+    """Trace and lower what users call: every method, in train mode where there is one, and the train step, if any.
+
+    Args:
+        traced: the port.
+        steps: number of train steps.
+        placement: on a mesh, which is in force; None: they are lowered for one device.
+    """
     mode = traced.tracer.modes()[-1]
     methods = [ProgramName(mode, method) for method in traced.tracer.request.methods]
-    trained = () if traced.programs.step is None else (_lower_step(traced, steps),)
-    return (*(_lower_forward(traced, name) for name in methods), *trained)
+    trained = () if traced.programs.step is None else (_lower_step(traced, steps, placement),)
+    return (*(_lower_forward(traced, name, placement) for name in methods), *trained)
 
 
 def _lower(function: Runnable, structs: Sequence[Any]) -> tuple[Any, Any]:
@@ -126,7 +135,12 @@ def _lower(function: Runnable, structs: Sequence[Any]) -> tuple[Any, Any]:
     return traced.lower(), traced.jaxpr
 
 
-def _lower_forward(traced: TracedPort, name: ProgramName) -> UserCall:
+def _place(structs: Sequence[Any], shardings: Sequence[Any]) -> list[Any]:
+    placed = zip(structs, shardings, strict=True)
+    return [jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=sharding) for one, sharding in placed]
+
+
+def _lower_forward(traced: TracedPort, name: ProgramName, placement: Placement | None) -> UserCall:
     tracer, port, table = traced.tracer, traced.port, traced.table
     entries, training = tracer.request.methods[name.method].inputs, name.kind == "train"
     keys = _native_keys(traced)
@@ -144,8 +158,15 @@ def _lower_forward(traced: TracedPort, name: ProgramName) -> UserCall:
         return [*map(jax.numpy.asarray, named.values()), *(after[one] for one in changed)]
 
     structs = [jax.ShapeDtypeStruct(one.shape, one.dtype) for one in (port.leaves[key] for key in keys)]
-    batch = [tracer.request.batch[entry] for entry in entries]
-    lowered, jaxpr = _lower(call, [*structs, tracer.random()[KEY], *batch])
+    given = [*structs, tracer.random()[KEY], *(tracer.request.batch[entry] for entry in entries)]
+    placed: list[Any] = []
+    if placement is not None:
+        placed = [
+            *map(placement.leaves.__getitem__, keys),
+            placement.rest,
+            *map(placement.entries.__getitem__, entries),
+        ]
+    lowered, jaxpr = _lower(call, _place(given, placed) if placed else given)
 
     def read(results: Arrays) -> NamedOutputs:
         outputs = {one: np.asarray(value) for one, value in zip(returned, results, strict=False)}
@@ -164,10 +185,10 @@ def _lower_forward(traced: TracedPort, name: ProgramName) -> UserCall:
         state = {random_input(key): array for key, array in zip(keys, arrays, strict=False) if _is_random(traced, key)}
         return {**state, KEY: arrays[len(keys)]}
 
-    return UserCall(name, lowered, jaxpr, start, read, random)
+    return UserCall(name, lowered, jaxpr, start, read, random, placed=tuple(placed))
 
 
-def _lower_step(traced: TracedPort, steps: int) -> UserCall:
+def _lower_step(traced: TracedPort, steps: int, placement: Placement | None) -> UserCall:
     tracer, port = traced.tracer, traced.port
     entries = tuple(tracer.request.batch)
     native = {key: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for key, leaf in port.leaves.items()}
@@ -191,8 +212,12 @@ def _lower_step(traced: TracedPort, steps: int) -> UserCall:
         after_names[:] = [parts for parts, _ in carried]
         return [*(jax.numpy.asarray(array) for _, array in carried), *map(jax.numpy.asarray, named.values())]
 
-    batch = [tracer.request.batch[entry] for entry in entries]
-    lowered, jaxpr = _lower(call, [*structs, tracer.random()[KEY], *batch])
+    given = [*structs, tracer.random()[KEY], *(tracer.request.batch[entry] for entry in entries)]
+    placed: list[Any] = []
+    if placement is not None:
+        leaves, inputs = (placement.carry[index] for index in order), (placement.entries[entry] for entry in entries)
+        placed = [*leaves, placement.rest, *inputs]
+    lowered, jaxpr = _lower(call, _place(given, placed) if placed else given)
 
     def read(results: Arrays) -> NamedOutputs:
         carried = {
@@ -222,7 +247,7 @@ def _lower_step(traced: TracedPort, steps: int) -> UserCall:
         state = {leaf.name: array for parts, array in leaves for leaf in parts if leaf.name.is_random}
         return {**state, KEY: arrays[len(structs)]}
 
-    return UserCall(STEP, lowered, jaxpr, start, read, random, follow, steps)
+    return UserCall(STEP, lowered, jaxpr, start, read, random, follow, steps, tuple(placed))
 
 
 def _first_name(carried: tuple[CarryLeafParts, Any]) -> InputName:

@@ -21,7 +21,8 @@ from equiv.backends.base import (
 )
 from equiv.backends.calls import call_arguments, has_free_mode
 from equiv.backends.linen.library import LIBRARY
-from equiv.backends.linen.variables import linen_leaves, linen_trees
+from equiv.backends.linen.variables import linen_annotations, linen_leaves, linen_trees, named_annotations
+from equiv.backends.sharding import within_calls
 from equiv.backends.user_programs import forward_and_gradients, functional_step
 from equiv.errors import CaseError
 
@@ -70,7 +71,7 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
             functional_step(spec, rebuilt, init_training, step, native, batch, key),
         )
 
-    return Port(
+    port = Port(
         name=spec.port,
         library=NAME,
         leaves=abstract,
@@ -83,7 +84,10 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         default_step=built.train_step is None,
         user_programs=user_programs,
         made=lambda: sown,
+        annotations=named_annotations(shapes),
+        annotate=linen_annotations,
     )
+    return within_calls(port, partial(nn.logical_axis_rules, spec.rules)) if spec.rules else port
 
 
 def _ones(spec: PortSpec, names: Iterable[str]) -> list[Any]:

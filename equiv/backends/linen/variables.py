@@ -7,6 +7,8 @@ import jax
 from flax.core.meta import AxisMetadata
 
 from equiv.backends.base import Leaves, path_words
+from equiv.backends.sharding import make_annotation
+from equiv.core.annotation import Annotation
 from equiv.core.leaves import NativeKey
 
 OPTIMIZER_STATE = "opt_state"
@@ -33,6 +35,25 @@ def _named_leaves(trees: Mapping[str, Any]) -> Iterator[tuple[NativeKey, Any]]:
 def linen_leaves(trees: Mapping[str, Any]) -> Leaves:
     """The native leaves of the collections; of the carry of training too, which has the optimizer's state besides."""
     return dict(_named_leaves({name: tree for name, tree in trees.items() if name != OPTIMIZER_STATE}))
+
+
+def linen_annotations(tree: Any) -> list[Annotation | None]:
+    """What the boxes of a pytree say of the sharding of each of its arrays, in order."""
+    nodes = jax.tree.leaves(tree, is_leaf=_is_box)
+    return [_annotation(node) for node in nodes for _ in jax.tree.leaves(node)]
+
+
+def named_annotations(trees: Mapping[str, Any]) -> dict[NativeKey, Annotation]:
+    """Native leaf to what its box says of its sharding, of the leaves that are in one with names of axes."""
+    keys = [key for key, _ in _named_leaves(trees)]
+    found = [one for name in sorted(trees) for one in linen_annotations(trees[name])]
+    return {key: one for key, one in zip(keys, found, strict=True) if one is not None}
+
+
+def _annotation(node: Any) -> Annotation | None:
+    """What a box says; an `nn.Partitioned` has names, a box of another kind may have none."""
+    names = getattr(node, "names", None) if _is_box(node) else None
+    return None if names is None else make_annotation(names, getattr(node, "rules", None))
 
 
 def linen_trees(like: Mapping[str, Any]) -> Callable[[Leaves], dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from flax.core.spmd import logical_axis_rules
 
 from equiv.backends.base import (
     BuilderResult,
@@ -22,7 +23,15 @@ from equiv.backends.base import (
 )
 from equiv.backends.calls import call_arguments, has_free_mode
 from equiv.backends.nnx.library import LIBRARY
-from equiv.backends.nnx.variables import Constants, NnxModel, build_module, plain_variables, split_model
+from equiv.backends.nnx.variables import (
+    Constants,
+    NnxModel,
+    build_module,
+    nnx_annotations,
+    plain_variables,
+    split_model,
+)
+from equiv.backends.sharding import within_calls
 from equiv.backends.user_programs import (
     copy_arrays,
     flat_nnx_arguments,
@@ -68,7 +77,7 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         return model.read(build_module(builder, key, spec.port).model)
 
     init_training, step = _nnx_training(spec, built, model)
-    return Port(
+    port = Port(
         name=spec.port,
         library=NAME,
         leaves=model.leaves,
@@ -89,7 +98,10 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
         user_programs=partial(_nnx_programs, builder, spec),
         returns_parameters=True,
         made=lambda: tuple(sorted(model.made)),
+        annotations=model.annotations,
+        annotate=nnx_annotations,
     )
+    return within_calls(port, partial(logical_axis_rules, spec.rules)) if spec.rules else port
 
 
 def _method(port: str, model: nnx.Module, method: str) -> Callable[..., Any]:

@@ -12,6 +12,8 @@ from flax.core.meta import get_global_mesh
 
 from equiv.backends.base import BuilderResult, Leaves, path_words, unpack_builder_result
 from equiv.backends.nnx.constants import trace_constants
+from equiv.backends.sharding import is_within_own_mesh, make_annotation
+from equiv.core.annotation import Annotation
 from equiv.core.leaves import NativeKey
 from equiv.errors import PortError
 
@@ -52,6 +54,12 @@ class NnxModel:
     def leaves(self) -> Leaves:
         """The shapes of all native leaves."""
         return self._leaves(self.state)
+
+    @property
+    def annotations(self) -> dict[NativeKey, Annotation]:
+        """Native leaf to what its variable keeps of its sharding, where it keeps something."""
+        found = zip(_entries(self.state), nnx_annotations(self.state), strict=True)
+        return {_key(words, collection): one for (words, collection, _), one in found if one is not None}
 
     def abstract(self) -> nnx.Module:
         """The module with shapes for arrays."""
@@ -185,10 +193,11 @@ def plain_variables() -> Iterator[None]:
     """Make variables without what changes no value: sharding where there is no mesh, and HiJAX.
 
     A variable with the names of its axes is sharded at once, and where there is no mesh, that is an error (flax 0.12.8,
-    `core/spmd.py`, `shard_value`); so it is not, and keeps its names. With `FLAX_HIJAX_VARIABLE=true`, reading and
+    `core/spmd.py`, `shard_value`); so it is not, and keeps its names. In a mesh of a case it is not either: there its
+    leaves are placed as these names say. With `FLAX_HIJAX_VARIABLE=true`, reading and
     writing a variable are primitives, of which nothing here knows what they do.
     """
-    sharded = nnx.using_eager_sharding() and get_global_mesh() is not None
+    sharded = nnx.using_eager_sharding() and get_global_mesh() is not None and not is_within_own_mesh()
     with nnx.use_eager_sharding(sharded), nnx.var_defaults(hijax=False, ref=False):
         yield
 
@@ -240,6 +249,19 @@ def _entries(state: nnx.State) -> Iterator[tuple[Words, str, Any]]:
         collection = next((name for kind, name in COLLECTIONS if isinstance(node, kind)), "state")
         for inside, leaf in jax.tree_util.tree_flatten_with_path(node)[0]:
             yield (*path_words(path), *path_words(inside)), collection, leaf
+
+
+def nnx_annotations(tree: Any) -> list[Annotation | None]:
+    """What the variables of a pytree keep of the sharding of each of its arrays, in order."""
+    nodes = jax.tree.leaves(tree, is_leaf=_is_variable)
+    return [_annotation(node) for node in nodes for _ in jax.tree.leaves(node)]
+
+
+def _annotation(node: Any) -> Annotation | None:
+    """What a variable keeps; before flax 0.12 it is `sharding` or `sharding_names`."""
+    kept = node.get_metadata() if _is_variable(node) else {}
+    names = next((kept[one] for one in ("out_sharding", "sharding_names", "sharding") if kept.get(one)), None)
+    return None if names is None else make_annotation(names, kept.get("sharding_rules"))
 
 
 def _arrays(state: nnx.State) -> dict[Words, Any]:

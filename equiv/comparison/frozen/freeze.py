@@ -8,6 +8,7 @@ from typing import get_args
 
 from equiv.backends.build import DEFAULT_RATE, DefaultSgd, call_texts
 from equiv.backends.environment import describe_environment
+from equiv.backends.sharding import within_case
 from equiv.comparison.default_rate import lower_default_rate
 from equiv.comparison.frozen.bundle import FrozenLeaf, FrozenNames, FrozenProbe, FrozenProgram, FrozenReference
 from equiv.comparison.frozen.edges import freeze_edges
@@ -38,7 +39,7 @@ def freeze_reference(loaded: LoadedCase, progress: ReportStage = lambda _: None)
         CaseError: a leaf of it is held at a value.
     """
     run = (trace_ports, start_compiling, run_reference)
-    with loaded.within():
+    with within_case(loaded):
         case = replace(loaded.case, checks=None)  # whoever is compared with it may ask for any
         opened = open_case(case, lambda stage: progress(f"{loaded.name}: {stage}"), own_steps=True)
         _refuse_held(opened)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 
+from equiv.backends.sharding import within_case
 from equiv.comparison.observation import RoundingNoise
 from equiv.comparison.selfcheck.detection import Detector, detect, explain_undetected, open_detector
 from equiv.comparison.selfcheck.eager_port import measure_eager_noise, open_eager_port
@@ -41,7 +42,7 @@ def run_selfcheck(
     Raises:
         EquivError: the case or its reference cannot be used.
     """
-    with loaded.within():
+    with within_case(loaded):
         return plant_faults(loaded.name, trace_ports(open_case(loaded.case)), faults, fresh, rules)
 
 

@@ -69,7 +69,9 @@ def test_an_item_ends_as_its_check_does(ran):
     assert ended.pop("broken-load") == "ERROR"
     assert ended.pop("test_own") == "PASSED"
     by_case = {kind: {name: ended.get(f"{kind}-nnx-{name}") for name in CHECK_NAMES} for kind in ALL[:-1]}
-    nothing = {"randomness": None, "state": None, "compiled": None}  # skipped; the last by the suite's settings
+    nothing = dict.fromkeys(
+        ("randomness", "state", "sharding", "compiled")
+    )  # skipped; the last by the suite's settings
     assert by_case["same"] == by_case["counted"] == by_case["two"] == dict.fromkeys(APPLY, "PASSED") | nothing
     assert by_case["different"] == dict.fromkeys(APPLY, "FAILED") | {"structure": "PASSED"} | nothing
     for kind in ("missing", "raising", "unlike", "unusable"):

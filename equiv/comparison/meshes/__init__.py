@@ -1,0 +1,1 @@
+"""Ports as they run on the meshes of a case, sharded."""
