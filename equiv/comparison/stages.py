@@ -13,7 +13,7 @@ from equiv.comparison.explain.locate import add_first_differences
 from equiv.comparison.explain.updates import add_optimizer_difference
 from equiv.comparison.numeric.constant_readings import doubted_constants, read_constants
 from equiv.comparison.numeric.difference_map import add_spreads, worst_findings
-from equiv.comparison.numeric.fold import fetch_outputs, fold_comparison
+from equiv.comparison.numeric.fold import fetch_outputs, fold_comparison, fold_own_rounding
 from equiv.comparison.numeric.own_rounding import OPERATION_NUDGES, doubted_programs, nudge_port
 from equiv.comparison.numeric.rounding import measure_noise
 from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs, compile_port, describe_port, run_on_probe
@@ -259,7 +259,8 @@ def _check_with_own_rounding(
     """Make every check, and once more with what the ports' operations round, where that could explain a difference."""
     results = _run_checks(state, comparison)
     if names := doubted_programs(comparison, results):
-        comparison = replace(comparison, own_rounding=_measure_own_rounding(state, candidate, comparison, names))
+        own = _measure_own_rounding(state, candidate, comparison, names)
+        comparison = fold_own_rounding(replace(comparison, own_rounding=own))
         results = _run_checks(state, comparison)
     return comparison, results
 

@@ -5,10 +5,12 @@ from helpers import case_from
 
 from equiv.comparison.frozen.bundle import decode_bundle, encode_bundle
 from equiv.comparison.frozen.freeze import freeze_reference
+from equiv.comparison.numeric import fold, held_outputs
 from equiv.comparison.pipeline import RunOptions, run_case
 from equiv.core.case_files import LoadedCase
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.results import CaseResult, Finding
+from equiv.programs import compiled
 
 SOURCE = """
 from equiv.case import Case
@@ -104,6 +106,28 @@ def test_two_ways_to_compute_one_function_are_the_same(name: str, order: int) ->
     refuted = [item for check in result.checks for item in check.findings if item.grade not in EQUAL_GRADES]
     assert not refuted
     assert result.verdicts == {"nnx": "same"}
+
+
+@pytest.mark.parametrize("theirs", [ONE_PASS, pytest.param(f"({ONE_PASS}) * 4 / 3", marks=pytest.mark.slow)])
+def test_outputs_too_large_for_arrays_have_the_same_findings(theirs, monkeypatch) -> None:
+    """With what the ports round, and the same reason; a wrong factor is found in them."""
+    case = loaded_case(TWO_PASSES, theirs)
+    whole = run_case(case)
+    for module, name, value in (
+        (compiled, "LARGE_TRAINING", 0),
+        (held_outputs, "LARGE_OUTPUT", 8),
+        (fold, "FETCHED", 0),
+    ):
+        monkeypatch.setattr(module, name, value)
+    large = run_case(case)
+    assert large.verdicts == whole.verdicts
+    for one, other in zip(large.checks, whole.checks, strict=True):
+        for mine, theirs_ in zip(one.findings, other.findings, strict=True):
+            assert (mine.place, mine.grade, mine.precision) == (theirs_.place, theirs_.grade, theirs_.precision)
+            assert mine.note.split(" by ")[0] == theirs_.note.split(" by ")[0]
+    notes = [item.note for check in large.checks for item in check.findings]
+    assert any("the ports round differently" in note for note in notes) == (theirs == ONE_PASS)
+    assert large.verdicts == {"nnx": "same" if theirs == ONE_PASS else "different"}
 
 
 def test_the_reason_is_given_with_both_ports() -> None:

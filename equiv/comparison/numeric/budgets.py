@@ -47,13 +47,15 @@ def output_budgets(
         largest: the largest finite magnitude of the reference's whole output; None: the arrays are the whole.
     """
     left, _ = arrays
+    is_whole = largest is None
     largest = largest_finite(left) if largest is None else largest
     known = find_responses(comparison.noise, probe, output, in_float64)
     responses = element_responses(known, left, largest)
     for noise, array in zip(comparison.own_rounding, arrays, strict=True):
         if noise is not None:
             found = (noise.float64 if in_float64 else noise.native).get(probe, {}).get(output)
-            responses = responses if found is None else np.maximum(responses, element_responses(found, array))
+            whole = None if is_whole else largest
+            responses = responses if found is None else np.maximum(responses, element_responses(found, array, whole))
     growth = rounding_growth(comparison.noise.depth.get(output, 1), comparison.case.budget_factor)
     budgets = limit_finite(growth, responses)
     size = ulp(left.dtype)

@@ -14,16 +14,17 @@ from itertools import product
 import numpy as np
 
 from equiv.comparison.numeric.arrays import float64_pair
-from equiv.comparison.numeric.blocks import finite_difference, largest_finite
 from equiv.comparison.numeric.budgets import find_responses, output_budgets
+from equiv.comparison.numeric.held_outputs import largest_value, output_dtype
 from equiv.comparison.numeric.last_digits import fit_amounts
+from equiv.comparison.numeric.own_rounding import find_lost
 from equiv.comparison.numeric.read_port import Ports, readable_ports
 from equiv.comparison.observation import Comparison, Outputs, PortOutputs
 from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding
-from equiv.programs.probes import Probe, ulp, widen_array
+from equiv.programs.probes import Probe, ulp
 
 GENEROUS = 16
 """How far a guess of what float32 may round may be off, to be worth an attempt, which then decides."""
@@ -54,18 +55,15 @@ def _could_be_constants(comparison: Comparison, finding: Finding, output: Output
     if finding.grade == "error" or finding.error is None:
         return False
     sides = [side.samples[finding.probe] for side in (comparison.reference, comparison.candidate)]
-    pair = float64_pair(sides[0], sides[1], output, output)
-    if pair is None:
+    lost = find_lost(comparison, finding.probe, output)
+    if lost is None:
         # Compared with another leaf, or with a formula: what it is computed from is compared too.
         return all(side.float64 is not None for side in sides)
-    native = [side.native[output] for side in sides]
-    if str(native[0].dtype) not in INEXACT_DTYPES:
+    dtype = output_dtype(sides[0].native, output)
+    if dtype is None or str(dtype) not in INEXACT_DTYPES:
         return False
-    differences = [finite_difference(widen_array(one), wide) for one, wide in zip(native, pair, strict=True)]
     known = find_responses(comparison.noise, finding.probe, output, in_float64=False)
-    response = rounding_response(
-        max(known.largest, *map(largest_finite, differences)), ulp(native[0].dtype), largest_finite(pair[0])
-    )
+    response = rounding_response(max(known.largest, lost), ulp(dtype), largest_value(sides[0].float64 or {}, output))
     growth = rounding_growth(comparison.noise.depth.get(output, 1), comparison.case.budget_factor)
     return finding.error <= GENEROUS * growth * response
 

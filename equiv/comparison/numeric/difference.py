@@ -12,7 +12,7 @@ from equiv.comparison.numeric import arrays as plain
 from equiv.comparison.numeric.arrays import ArrayPair
 from equiv.comparison.numeric.blocks import element_responses, finite_difference, largest_finite, measure_blocks
 from equiv.comparison.numeric.budgets import Budgets, add_distance, find_responses, output_budgets, over_budget
-from equiv.comparison.observation import FRESH_STATE, Comparison
+from equiv.comparison.observation import FRESH_STATE, Comparison, RoundingNoise
 from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.grades import EQUAL_GRADES, INPUT_CONDITIONS, Grade
 from equiv.core.output_name import OutputName
@@ -20,6 +20,10 @@ from equiv.core.results import Finding
 from equiv.core.verdict import check_grade
 from equiv.programs.probes import widen_array
 from equiv.programs.prover.proof import FLOAT64_CONSTANTS, Proof
+
+Moved = tuple[float | None, float | None, float]
+"""How far an element moves: by the operations of the reference and of the candidate, None where that was not measured,
+and by the inputs of the reference."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Difference:
         candidate: its value in the candidate.
         zero: a gradient up to this size is zero in theory.
         largest: the largest finite value of the output in both ports.
+        moved: how far it moves by one ulp in every operation of each port, and by one in every input of the reference;
+            empty: not asked.
     """
 
     error: float
@@ -45,6 +51,7 @@ class Difference:
     candidate: str
     zero: float
     largest: float
+    moved: Moved | tuple[()] = ()
 
     @property
     def ratio(self) -> float:
@@ -126,12 +133,16 @@ def _compare_on_probe(comparison: Comparison, probe: str, output: OutputName, ot
     if other not in theirs.native:
         note = "the candidate does not return it"
         return Finding(str(output), "refuted", probe=probe, note=note, output=output)
-    proof = _proof_of(comparison, output, other, probe)
     decided = is_decided_natively(comparison, output, probe, other)
     float64 = None if decided else plain.float64_pair(ours, theirs, output, other)
-    # The same function in real numbers: then even rounding that leaves no digit is rounding.
-    proved = proof is not None and proof.grade == "proved modulo" and not INPUT_CONDITIONS.intersection(proof.rewrites)
+    proved = is_proved_in_real_numbers(comparison, output, probe, other)
     return compare_arrays(comparison, probe, output, (ours.native[output], theirs.native[other]), float64, proved)
+
+
+def is_proved_in_real_numbers(comparison: Comparison, output: OutputName, probe: str, other: OutputName) -> bool:
+    """Whether it is proved to be the same function in real numbers: then even rounding that leaves no digit is one."""
+    proof = _proof_of(comparison, output, other, probe)
+    return proof is not None and proof.grade == "proved modulo" and not INPUT_CONDITIONS.intersection(proof.rewrites)
 
 
 def is_decided_natively(comparison: Comparison, output: OutputName, probe: str, other: OutputName) -> bool:
@@ -159,27 +170,68 @@ def compare_arrays(
     if finding.grade == "refuted" and finding.error is not None and comparison.own_rounding != (None, None):
         again = _compare_values(comparison, probe, output, native, float64)
         most = math.inf if proved else max(map(largest_finite, float64 or native))
-        if again.grade in EQUAL_GRADES and (again.budget or 0.0) < most:
-            note = _describe_own_rounding(comparison, probe, output, again, float64 or native)
-            finding = replace(again, grade="rounding", note=note)
-        elif again.grade == "refuted":
-            finding = again
+        moved: Moved | tuple[()] = ()
+        if again.grade in EQUAL_GRADES:
+            in_float64 = again.precision == "float64"
+            moved = find_moved(comparison, probe, output, float64 or native, again.index, in_float64)
+        finding = settle_by_own_rounding(comparison, finding, again, most, moved)
     return replace(finding, place=str(output), probe=probe, output=output)
 
 
-def _describe_own_rounding(
-    comparison: Comparison, probe: str, output: OutputName, finding: Finding, arrays: ArrayPair
-) -> str:
-    in_float64 = finding.precision == "float64"
-    moved = [
-        f"{name} by {element_responses(find_responses(noise, probe, output, in_float64), array)[finding.index]:.2g}"
-        for name, noise, array in zip(comparison.names, comparison.own_rounding, arrays, strict=True)
-        if noise is not None
-    ]
-    unknown = [name for name, noise in zip(comparison.names, comparison.own_rounding, strict=True) if noise is None]
-    by_inputs = element_responses(find_responses(comparison.noise, probe, output, in_float64), arrays[0])[finding.index]
+def settle_by_own_rounding(
+    comparison: Comparison, finding: Finding, again: Finding, most: float, moved: Moved | tuple[()]
+) -> Finding:
+    """Choose between what is refuted and what is found with budgets of the ports' own rounding.
+
+    Args:
+        comparison: names the ports.
+        finding: refuted by what the inputs explain.
+        again: the same with budgets of both ports' operations.
+        most: the budget has to be below this.
+        moved: of the element of `again`, where it is equal.
+    """
+    if again.grade in EQUAL_GRADES and (again.budget or 0.0) < most and moved:
+        return replace(again, grade="rounding", note=_describe_own_rounding(comparison, moved))
+    return again if again.grade == "refuted" else finding
+
+
+def find_moved(
+    comparison: Comparison,
+    probe: str,
+    output: OutputName,
+    arrays: ArrayPair,
+    index: tuple[int, ...],
+    in_float64: bool,
+    largest: tuple[float, float] | None = None,
+) -> Moved:
+    """How far one element moves by rounding.
+
+    Args:
+        comparison: of which the noise is used.
+        probe: the probe.
+        output: the output.
+        arrays: its value in both ports, or a part of it.
+        index: of the element in them.
+        in_float64: whether they are those of the float64 runs.
+        largest: the largest finite magnitude of the whole output in each port; None: the arrays are the whole.
+    """
+    most = largest or (largest_finite(arrays[0]), largest_finite(arrays[1]))
+
+    def at(noise: RoundingNoise, side: int) -> float:
+        element = arrays[side][index].reshape(1)
+        return float(element_responses(find_responses(noise, probe, output, in_float64), element, most[side])[0])
+
+    first, second = (None if noise is None else at(noise, side) for side, noise in enumerate(comparison.own_rounding))
+    return first, second, at(comparison.noise, 0)
+
+
+def _describe_own_rounding(comparison: Comparison, moved: Moved) -> str:
+    *own, by_inputs = moved
+    named = list(zip(comparison.names, own, strict=True))
+    measured = [f"{name} by {one:.2g}" for name, one in named if one is not None]
+    unknown = [name for name, one in named if one is None]
     return (
-        f"the ports round differently: one ulp in every operation moves this in {' and in '.join(moved)}, "
+        f"the ports round differently: one ulp in every operation moves this in {' and in '.join(measured)}, "
         f"one in every input of {comparison.names[0]} by {by_inputs:.2g}"
         f"{f'; the operations of {unknown[0]} were not measured' if unknown else ''}"
     )

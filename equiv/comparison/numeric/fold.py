@@ -1,13 +1,22 @@
 """Compare large outputs of two ports part by part, as both compute them: no step of training outlives the next."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
+from math import inf, prod
 
 import numpy as np
 
 from equiv.comparison.numeric.blocks import split_arrays
 from equiv.comparison.numeric.budgets import add_distance, output_budgets
-from equiv.comparison.numeric.difference import Difference, is_decided_natively, make_finding, worst_element
+from equiv.comparison.numeric.difference import (
+    Difference,
+    find_moved,
+    is_decided_natively,
+    is_proved_in_real_numbers,
+    make_finding,
+    settle_by_own_rounding,
+    worst_element,
+)
 from equiv.comparison.numeric.held_outputs import HeldOutputs, LargeOutput, run_in_step
 from equiv.comparison.observation import Comparison, Outputs, PortOutputs, Sample
 from equiv.core.budget import Responses
@@ -16,23 +25,70 @@ from equiv.core.output_name import OutputName
 from equiv.core.results import Finding
 
 FOLDED_GRADES = (*EQUAL_GRADES, "unidentifiable", "vacuous")
-"""Grades for which the worst element is enough; what is refuted is looked at as a whole."""
+"""Grades for which the worst element is enough; what is refuted is looked at as a whole, as far as it fits."""
+
+FETCHED = 2**28
+"""Bytes of refuted outputs of one probe that become arrays, smallest first; of the others the worst element is known.
+
+A port that differs from the first layer on differs in every parameter and moment of every train step."""
 
 
 def fold_comparison(comparison: Comparison) -> Comparison:
     """Compare large outputs part by part, and fetch the arrays of those that differ, or that cannot be folded.
 
-    Folded are outputs of one name, shape and float dtype with finite values in both ports; the others are few.
+    Folded are outputs of one name, shape and float dtype with finite values in both ports; the others are few. Budgets
+    are those of the inputs alone; see `fold_own_rounding`.
     """
     folded: dict[tuple[str, OutputName], Finding] = {}
+    strict = replace(comparison, own_rounding=(None, None))
     reference, candidate = dict(comparison.reference.samples), dict(comparison.candidate.samples)
     for probe, ours in comparison.reference.samples.items():
         theirs = comparison.candidate.samples[probe]
-        folded |= {(probe, output): found for output, found in _fold_probe(comparison, probe, ours, theirs)}
-        known = {output for name, output in folded if name == probe}
+        found = {
+            output: _named(make_finding(output, native, float64, strict), probe, output)
+            for output, native, float64 in _fold_probe(strict, probe, ours, theirs)
+        }
+        known = found.keys() - _affordable(found, ours)
+        folded |= {(probe, output): found[output] for output in known}
         reference[probe], candidate[probe] = _fetch_others(ours, known), _fetch_others(theirs, known)
     sides = replace(comparison.reference, samples=reference), replace(comparison.candidate, samples=candidate)
-    return replace(comparison, reference=sides[0], candidate=sides[1], folded=folded)
+    return fold_own_rounding(replace(comparison, reference=sides[0], candidate=sides[1], folded=folded))
+
+
+def fold_own_rounding(comparison: Comparison) -> Comparison:
+    """Judge what is refuted without arrays once more, with what the operations of both ports round, where known."""
+    again: dict[tuple[str, OutputName], Finding] = {}
+    refuted = {key: found for key, found in comparison.folded.items() if found.grade == "refuted"}
+    for probe in dict.fromkeys(name for name, _ in refuted) if comparison.own_rounding != (None, None) else ():
+        ours, theirs = comparison.reference.samples[probe], comparison.candidate.samples[probe]
+        doubted = {output for name, output in refuted if name == probe}
+        for output, native, float64 in _fold_probe(comparison, probe, ours, theirs, doubted):
+            finding = make_finding(output, native, float64, comparison)
+            proved = is_proved_in_real_numbers(comparison, output, probe, output)
+            moved = float64.moved if float64 is not None and finding.precision == "float64" else native.moved
+            most = inf if proved else (float64 or native).largest
+            settled = settle_by_own_rounding(comparison, refuted[probe, output], finding, most, moved)
+            again[probe, output] = _named(settled, probe, output)
+    return replace(comparison, folded={**comparison.folded, **again})
+
+
+def _named(finding: Finding, probe: str, output: OutputName) -> Finding:
+    return replace(finding, place=str(output), probe=probe, output=output)
+
+
+def _affordable(found: Mapping[OutputName, Finding], ours: Sample) -> set[OutputName]:
+    """The refuted outputs whose arrays are fetched."""
+    assert isinstance(ours.native, HeldOutputs) or not found, "what is folded is held"
+    large = ours.native.large if isinstance(ours.native, HeldOutputs) else {}
+    refuted = [output for output, one in found.items() if one.grade not in FOLDED_GRADES]
+    sizes = {output: 2 * prod(large[output].shape) * (large[output].dtype.itemsize + 8) for output in refuted}
+    taken: set[OutputName] = set()
+    total = 0
+    for output in sorted(refuted, key=lambda one: sizes[one]):
+        total += sizes[output]
+        if total <= FETCHED:
+            taken.add(output)
+    return taken
 
 
 def fetch_outputs(side: PortOutputs, wanted: Mapping[str, set[OutputName]]) -> PortOutputs:
@@ -41,7 +97,7 @@ def fetch_outputs(side: PortOutputs, wanted: Mapping[str, set[OutputName]]) -> P
     return replace(side, samples=samples)
 
 
-def _fetch_others(sample: Sample, known: set[OutputName]) -> Sample:
+def _fetch_others(sample: Sample, known: Set[OutputName]) -> Sample:
     large = sample.native.large.keys() if isinstance(sample.native, HeldOutputs) else set[OutputName]()
     return _fetch(sample, set(large) - known)
 
@@ -62,6 +118,10 @@ class RunPair:
     ours: HeldOutputs
     theirs: HeldOutputs
 
+    def largest(self, output: OutputName) -> tuple[float, float]:
+        """The largest finite magnitude of a large output in both."""
+        return self.ours.large[output].largest, self.theirs.large[output].largest
+
     def shared(self) -> set[OutputName]:
         """The large outputs of both that can be compared part by part."""
         return {
@@ -76,12 +136,13 @@ def _are_comparable(one: LargeOutput, other: LargeOutput) -> bool:
 
 
 def _fold_probe(
-    comparison: Comparison, probe: str, ours: Sample, theirs: Sample
-) -> Iterator[tuple[OutputName, Finding]]:
+    comparison: Comparison, probe: str, ours: Sample, theirs: Sample, outputs: Set[OutputName] | None = None
+) -> Iterator[tuple[OutputName, Difference, Difference | None]]:
+    """Yield the worst elements of large outputs, natively and where looked at in float64; `outputs` None: of all."""
     native, float64 = pair_runs(ours.native, theirs.native), pair_runs(ours.float64, theirs.float64)
     if native is None:
         return
-    shared = native.shared()
+    shared = native.shared() if outputs is None else native.shared() & outputs
     alone = {output for output in shared if _is_native_alone(comparison, probe, output, ours, theirs)}
     distances = comparison.noise.from_float64.get(probe, {})
     twice = (shared - alone) & float64.shared() & distances.keys() if float64 is not None else set[OutputName]()
@@ -89,9 +150,7 @@ def _fold_probe(
     worst = _find_worst(comparison, probe, native, alone | twice, {output: distances[output] for output in twice})
     judges = _find_worst(comparison, probe, float64, twice) if float64 is not None else {}
     for output, found in worst.items():
-        finding = make_finding(output, found, judges.get(output), comparison)
-        if finding.grade in FOLDED_GRADES:
-            yield output, replace(finding, place=str(output), probe=probe, output=output)
+        yield output, found, judges.get(output)
 
 
 def _find_worst(
@@ -117,11 +176,16 @@ def _find_worst(
             for chunk, other in split_arrays([one[output] for one in pair]):
                 first = places.get(output, 0)
                 places[output] = first + chunk.size
-                largest, arrays = runs.ours.large[output].largest, (chunk, other)
+                most, arrays = runs.largest(output), (chunk, other)
+                largest = most[0]
                 budgets = output_budgets(comparison, probe, output, arrays, distances is None, largest)
                 if distances and output in distances:
                     budgets = add_distance(budgets, distances[output], chunk, largest)
-                worst[output] = _join(worst.get(output), worst_element(arrays, budgets), first)
+                found = worst_element(arrays, budgets)
+                if comparison.own_rounding != (None, None):
+                    moved = find_moved(comparison, probe, output, arrays, found.index, distances is None, most)
+                    found = replace(found, moved=moved)
+                worst[output] = _join(worst.get(output), found, first)
         del pair  # before the next part is computed
     shapes = {output: runs.ours.large[output].shape for output in worst}
     return {output: _with_index(found, shapes[output]) for output, found in worst.items()}

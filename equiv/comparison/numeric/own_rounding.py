@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from equiv.comparison.numeric.arrays import float64_pair
 from equiv.comparison.numeric.blocks import finite_difference, largest_finite
 from equiv.comparison.numeric.budgets import find_responses
+from equiv.comparison.numeric.held_outputs import array_at_hand, largest_value, output_dtype
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import Comparison
 from equiv.core.budget import rounding_growth, rounding_response
-from equiv.core.output_name import STEP, TRAINING, ProgramName
+from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.programs.compiled import Executable, by_operation
 from equiv.programs.nudge_operations import NUDGED, keep_programs
@@ -44,25 +44,39 @@ def _could_be_rounding(comparison: Comparison, finding: Finding) -> bool:
     if finding.precision != "float64":
         return True
     sides = [side.samples[finding.probe] for side in (comparison.reference, comparison.candidate)]
-    pair = float64_pair(sides[0], sides[1], output, output)
-    if pair is None:
+    lost = find_lost(comparison, finding.probe, output)
+    if lost is None:
         return False
-    native = (side.native[output] for side in sides)
-    lost = max(_digits_lost(*arrays) for arrays in zip(pair, native, strict=True))
+    dtype = output_dtype(sides[0].native, output)
+    assert dtype is not None, "it was compared"
     known = find_responses(comparison.noise, finding.probe, output, in_float64=True)
-    whole = rounding_response(max(known.largest, lost), ulp(pair[0].dtype), largest_finite(pair[0]))
+    largest = largest_value(sides[0].float64 or {}, output)
+    whole = rounding_response(
+        max(known.largest, lost * ulp(np.dtype("float64")) / ulp(dtype)), ulp(np.dtype("float64")), largest
+    )
     growth = rounding_growth(comparison.noise.depth.get(output, 1), comparison.case.budget_factor)
     return finding.error <= GENEROUS * whole * growth
 
 
+def find_lost(comparison: Comparison, probe: str, output: OutputName) -> float | None:
+    """How far the native values of the ports are from those of their own float64 runs, at most; None: they have none.
+
+    Of an output without arrays it is that of the reference, which was measured as it ran.
+    """
+    sides = [side.samples[probe] for side in (comparison.reference, comparison.candidate)]
+    if any(side.float64 is None or output not in side.float64 or output not in side.native for side in sides):
+        return None
+    native = [array_at_hand(side.native, output) for side in sides]
+    wide = [array_at_hand(side.float64, output) for side in sides if side.float64 is not None]
+    pairs = [(one, other) for one, other in zip(native, wide, strict=True) if one is not None and other is not None]
+    if len(pairs) == len(sides):
+        return max(largest_finite(finite_difference(widen_array(one), other)) for one, other in pairs)
+    distance = comparison.noise.from_float64.get(probe, {}).get(output)
+    return None if distance is None else distance.largest
+
+
 GENEROUS = 16
 """How far a guess of what may be lost may be off, to be worth a measurement, which then decides."""
-
-
-def _digits_lost(float64: np.ndarray, native: np.ndarray) -> float:
-    """A port's own rounding in float64, as far as its native run lets one guess."""
-    distance = finite_difference(widen_array(native), float64)
-    return largest_finite(distance) * ulp(float64.dtype) / ulp(native.dtype)
 
 
 OPERATION_NUDGES = 8

@@ -167,11 +167,11 @@ def compare_user_outputs(
         meaning, observed = (
             replace(port, samples={run.probe: Sample(one, None)}) for one in (run.meaning, run.observed)
         )
-        folded = fold_comparison(Comparison(case, meaning, observed, rounding.noise))
-        compared = replace(folded, own_rounding=(rounding.own, None))
+        own = (rounding.own, None)
+        compared = fold_comparison(Comparison(case, meaning, observed, rounding.noise, own_rounding=own))
         for name in run.observed:
             found.setdefault(name, []).append(compare_output(compared, name))
-        del run, meaning, observed, folded, compared  # before the next probe is run
+        del run, meaning, observed, compared  # before the next probe is run
     return {name: _equal_without_numbers(worst_finding(name, one)) for name, one in found.items()}
 
 
