@@ -3,6 +3,7 @@
 from equiv.core.layouts import Chain as Chain
 from equiv.core.layouts import Flip as Flip
 from equiv.core.layouts import MergeAxes as MergeAxes
+from equiv.core.layouts import Scale as Scale
 from equiv.core.layouts import Shift as Shift
 from equiv.core.layouts import SplitAxis as SplitAxis
 from equiv.core.layouts import Squeeze as Squeeze

@@ -12,6 +12,7 @@ from equiv.backends.library import Library
 from equiv.core import packing
 from equiv.core.case import Layer, setting_for
 from equiv.core.layer_kinds import ONLY, canonical_name, leaf_collections
+from equiv.core.layout_trial import inversion_problem, is_own_layout
 from equiv.core.layouts import Layout, Part
 from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey, NativeLeaf
 from equiv.core.scope_index import parse_scope
@@ -195,6 +196,14 @@ def _map_leaf(layer: Layer, port: Port, key: NativeKey, name: str, native: Nativ
         stack_index=item,
         annotation=port.annotations.get(key),
     )
+    if is_own_layout(leaf.layout) and (problem := inversion_problem(leaf.layout, leaf.block_shape)):
+        raise CaseError(
+            f"{port.name}: the layout {leaf.layout} of {full} is not invertible on {_native_spec(port, key)}: "
+            f"{problem}.",
+            fix="A layout has to bring every leaf back: to_native(to_canonical(leaf), leaf.shape) is the leaf.",
+            port=port.name,
+            leaf=full,
+        )
     return replace(leaf, spec=replace(leaf.spec, shape=native.layout.canonical_shape(leaf.block_shape)))
 
 

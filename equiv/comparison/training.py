@@ -9,6 +9,8 @@ from equiv.comparison.observation import TrainStepKind
 from equiv.comparison.proofs import prover_side
 from equiv.comparison.state import CaseState
 from equiv.core.case import Case
+from equiv.core.layout_trial import changes_values
+from equiv.core.leaves import LeafTable
 from equiv.core.output_name import TRAINING, InputName, OutputName
 from equiv.core.results import Finding
 from equiv.programs.prover.dependencies import Dependencies
@@ -109,5 +111,27 @@ def describe_idle_slots(ports: tuple[str, str], kept: Mapping[OutputName, str]) 
             listed = ", ".join(f"{path} ({paths.count(path)})" for path in dict.fromkeys(paths))
             remarks.append(
                 f"only {port} keeps {listed}, on which nothing depends that {other} has too: it is not compared"
+            )
+    return tuple(remarks)
+
+
+def describe_value_layouts(tables: tuple[LeafTable, LeafTable]) -> tuple[str, ...]:
+    """Say which parameters the ports store with other values, on which training depends, one remark a port.
+
+    Args:
+        tables: of the reference and of the candidate.
+    """
+    remarks = []
+    for table in tables:
+        scaled = [
+            leaf
+            for leaf in table.leaves
+            if leaf.spec.collection == "params" and changes_values(leaf.layout, leaf.block_shape)
+        ]
+        if scaled:
+            others = f" and {len(scaled) - 1} more" if len(scaled) > 1 else ""
+            remarks.append(
+                f"{table.port} stores {scaled[0].name} in another scale ({scaled[0].layout}){others}: no optimizer "
+                "takes the same steps there, whatever else the ports do; Case(checks=...) asks for the rest alone"
             )
     return tuple(remarks)

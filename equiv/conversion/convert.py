@@ -139,6 +139,8 @@ def _identify_library(
     if not found:
         # The port with the most matching leaves is the likeliest to have been meant.
         raise max(errors, key=lambda error: error.found if isinstance(error, TemplateMismatch) else math.inf)
+    # Streams of random numbers are NNX's: a library that keeps none is not the one that saved them.
+    found = [one for one in found if not (one.other_random and one.keeps_no_streams)] or found
     recorded = [one for one in found if former and one.model.port.name == former.target.backend]
     best = max(one.exact_names for one in found)
     likely = recorded or [one for one in found if one.exact_names == best]

@@ -22,6 +22,7 @@ from equiv.conversion.formats.checkpoint import (
     spec_of,
 )
 from equiv.conversion.formats.registry import open_checkpoint, write_checkpoint
+from equiv.conversion.formats.shards import SHARD
 from equiv.conversion.formats.tree_paths import TreePath, path_text, path_words
 from equiv.conversion.manifest import CheckpointInfo, LeafRecord, Manifest
 from equiv.conversion.plan.leaf_sources import PlannedLeaf
@@ -101,7 +102,8 @@ def check_output_path(out: Path, old: Path) -> None:
     """Raise where the path of a new checkpoint cannot be used.
 
     Raises:
-        CheckpointError: the path exists, its folder does not, or it is inside of the old checkpoint.
+        CheckpointError: the path exists, its folder does not, it is inside of the old checkpoint, or its name is that
+            of one part of several.
     """
     if not out.parent.is_dir():
         raise CheckpointError(f"{out}: the folder {out.parent} does not exist.", fix="Create it first.")
@@ -110,6 +112,11 @@ def check_output_path(out: Path, old: Path) -> None:
             raise CheckpointError(
                 f"{file}: the file exists, and nothing is overwritten.", fix="Give another path with -o."
             )
+    if SHARD.fullmatch(out.name):
+        raise CheckpointError(
+            f"{out}: its name is that of one part of several, and it would be read as such.",
+            fix="Give another path with -o.",
+        )
     if out.resolve().is_relative_to(old.resolve()):
         raise CheckpointError(
             f"{out}: the path is inside of the old checkpoint, {old}.", fix="Give another path with -o."

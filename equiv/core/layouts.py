@@ -1,6 +1,10 @@
-"""Layouts: how a native leaf maps to a canonical one by transposing, flipping, merging axes or adding a constant.
+"""Layouts: how a native leaf maps to a canonical one by transposing, flipping, merging axes, adding or multiplying.
 
 Axes are negative (counted from the last), so that a leaf stacked over layers takes the same layout as a single one.
+
+A layout is of one leaf and loses nothing but what it says. So what is folded into a leaf together with another one has
+none: a sum of two leaves, or a bias in the mean of a batch norm after it, does not say what each of the two was. Where
+one port has both and the other their sum, a row `only` holds one of them at 0.
 """
 
 from dataclasses import dataclass
@@ -243,6 +247,32 @@ class Shift:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Multiply by a constant that a library multiplies with in its code: a sign, or a `sqrt(1 + epsilon)`.
+
+    Exact both ways for powers of two, of either sign, else each way rounds once. Only a sign commutes with an
+    optimizer: a leaf that a library doubles has twice the gradient, so that a step of it has four times the effect.
+    """
+
+    factor: float
+
+    def __str__(self) -> str:
+        return f"times {self.factor:g}"
+
+    def canonical_shape(self, shape: ArrayShape) -> ArrayShape:
+        """Return the shape unchanged."""
+        return shape
+
+    def to_canonical(self, array: Array) -> Array:
+        """Multiply, in the array's own dtype."""
+        return array * array.dtype.type(self.factor)
+
+    def to_native(self, array: Array, shape: ArrayShape) -> Array:
+        """Divide."""
+        return array / array.dtype.type(self.factor)
+
+
+@dataclass(frozen=True)
 class Chain:
     """Several layouts in sequence; the first one is applied to the native array."""
 
@@ -274,8 +304,22 @@ class Chain:
         return array
 
 
-def optimizer_layout(layout: Layout) -> Layout:
-    """The layout of the optimizer state of a leaf, such as its momentum: without the constants of `Shift`."""
+SQUARES = ("nu", "nu_max", "sum_of_squares", "v", "v_row", "v_col")
+"""What optax (0.2.8) calls the state in which it keeps squares or absolute values of gradients."""
+
+
+def optimizer_layout(layout: Layout, role: str = "") -> Layout:
+    """The layout of the optimizer state of a leaf, such as its momentum: without the constants of `Shift`.
+
+    Args:
+        layout: of the leaf.
+        role: what the optimizer calls the state; squares of gradients have no sign.
+    """
     if isinstance(layout, Shift):
         return Identity()
-    return Chain(tuple(map(optimizer_layout, layout.layouts))) if isinstance(layout, Chain) else layout
+    if isinstance(layout, Scale):
+        # A leaf that a library doubles has twice the gradient.
+        return Scale(1 / layout.factor**2 if role in SQUARES else 1 / layout.factor)
+    if isinstance(layout, Chain):
+        return Chain(tuple(optimizer_layout(one, role) for one in layout.layouts))
+    return layout

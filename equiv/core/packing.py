@@ -108,17 +108,17 @@ def assemble_native_leaf(leaves: Sequence[MappedLeaf], variables: Mapping[str, A
     """
     if leaves[0].region is None:
         return leaves[0].to_block(variables[leaves[0].name])
-    return _join_blocks([(leaf.region or (), leaf.to_block(variables[leaf.name])) for leaf in leaves])
+    return join_blocks([(leaf.region or (), leaf.to_block(variables[leaf.name])) for leaf in leaves])
 
 
-def _join_blocks(blocks: Sequence[tuple[Region, Array]], axis: int = 0) -> Array:
+def join_blocks(blocks: Sequence[tuple[Region, Array]], axis: int = 0) -> Array:
     """Concatenate blocks to one array, from the last axis to the first."""
     if len(blocks) == 1:
         return blocks[0][1]
     at_start: dict[int, list[tuple[Region, Array]]] = {}
     for block in blocks:
         at_start.setdefault(block[0][axis][0], []).append(block)
-    along = [_join_blocks(at_start[start], axis + 1) for start in sorted(at_start)]
+    along = [join_blocks(at_start[start], axis + 1) for start in sorted(at_start)]
     return along[0] if len(along) == 1 else along[0].__array_namespace__().concat(along, axis=axis)
 
 

@@ -170,7 +170,7 @@ def _slot_parts(
 
 def _slot_leaf(name: InputName, leaf: MappedLeaf, path: CarryPath) -> CarryLeaf:
     """A leaf with the layout of a variable; what an optimizer keeps of it has no number added to it."""
-    layout = optimizer_layout(leaf.layout) if path.of_optimizer else leaf.layout
+    layout = optimizer_layout(leaf.layout, path.node[1]) if path.of_optimizer else leaf.layout
     return CarryLeaf(name, replace(leaf, name=str(name), layout=layout, native_shape=path.shape))
 
 

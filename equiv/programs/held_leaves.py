@@ -6,6 +6,7 @@ goes on; nothing that both ports have depends on that, unless the optimizer mixe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from equiv.core.scope import HeldLeaf
 from equiv.errors import CaseError
 from equiv.programs.carry import choose_carry_variables, fit_carry_paths
 from equiv.programs.compiled import FAST_COMPILE_OPTIONS
+from equiv.programs.held_parts import PartlyHeld, find_partly_held, open_port, own_leaf, part_text
 from equiv.programs.trace import Tracer
 
 
@@ -27,20 +29,58 @@ def hold_leaves(mapped: MappedPort, request: PortSpec) -> MappedPort:
     """Hold the leaves that the layer table gives a value, and leave them out of port and table.
 
     Raises:
-        CaseError: one is a part of a native leaf, or what it is initialised to is drawn.
+        CaseError: what one is initialised to is drawn.
         PortError: the port cannot be initialised.
     """
     held = [leaf for leaf in mapped.table.leaves if leaf.held is not None]
     if not held:
         return mapped
-    port, arrays = mapped.port, held_arrays(mapped, [(leaf, leaf.held) for leaf in held if leaf.held is not None])
-    table = replace(mapped.table, leaves=tuple(leaf for leaf in mapped.table.leaves if leaf.held is None))
+    packed = find_partly_held(mapped.table)
+    whole = [leaf for leaf in held if leaf.key not in packed]
+    port, arrays = mapped.port, held_arrays(mapped, [(leaf, leaf.held) for leaf in whole if leaf.held is not None])
+    parts = {key: PartlyHeld(leaves, _held_blocks(mapped, leaves)) for key, leaves in packed.items()}
+    free = [leaf for leaf in mapped.table.leaves if leaf.held is None]
+    table = replace(mapped.table, leaves=tuple(own_leaf(leaf) if leaf.key in parts else leaf for leaf in free))
     values = tuple(
-        HeldLeaf(port.name, leaf.name, describe_value(arrays[leaf.key]), leaf.spec.collection == "params")
+        HeldLeaf(
+            port.name,
+            leaf.name,
+            describe_value(parts[leaf.key].arrays[leaf.name] if leaf.key in parts else arrays[leaf.key]),
+            leaf.spec.collection == "params",
+        )
         for leaf in held
     )
-    binding = _Binding(Tracer(port, mapped.table, request, False, port.has_modes), arrays)
+    binding = _Binding(Tracer(port, mapped.table, request, False, port.has_modes), arrays, parts)
     return MappedPort(binding.port(), table, values)
+
+
+def _held_blocks(mapped: MappedPort, leaves: Sequence[MappedLeaf]) -> dict[str, np.ndarray]:
+    """Canonical name to block, of the parts of a native leaf that are held.
+
+    Raises:
+        CaseError: what one is initialised to is drawn.
+        PortError: the port cannot be initialised.
+    """
+    key, found = leaves[0].key, dict[str, np.ndarray]()
+    initial = initial_arrays(mapped.port, [key])[key] if any(leaf.held == "initial" for leaf in leaves) else None
+    for leaf in leaves:
+        if leaf.held == "initial":
+            if initial is None:
+                raise _drawn_error(mapped.port, leaf)
+            found[leaf.name] = initial[tuple(slice(*bounds) for bounds in leaf.region or ())].reshape(leaf.block_shape)
+        elif leaf.held is not None:
+            canonical = np.full(leaf.spec.shape, leaf.held, mapped.port.leaves[key].dtype)
+            found[leaf.name] = np.asarray(leaf.layout.to_native(canonical, leaf.block_shape))
+    return found
+
+
+def _drawn_error(port: Port, leaf: MappedLeaf) -> CaseError:
+    return CaseError(
+        f"{port.name}: {leaf.name} cannot be held at what {port.library} initialises it to, which is drawn.",
+        fix=f"Give a number: only({port.name!r}, {leaf.name!r}, value=0).",
+        port=port.name,
+        leaf=leaf.name,
+    )
 
 
 def held_arrays(mapped: MappedPort, values: Sequence[tuple[MappedLeaf, HeldValue]]) -> dict[NativeKey, np.ndarray]:
@@ -63,12 +103,7 @@ def held_arrays(mapped: MappedPort, values: Sequence[tuple[MappedLeaf, HeldValue
     initial = initial_arrays(mapped.port, [leaf.key for leaf in asked])
     for leaf in asked:
         if initial[leaf.key] is None:
-            raise CaseError(
-                f"{name}: {leaf.name} cannot be held at what {mapped.port.library} initialises it to, which is drawn.",
-                fix=f"Give a number: only({name!r}, {leaf.name!r}, value=0).",
-                port=name,
-                leaf=leaf.name,
-            )
+            raise _drawn_error(mapped.port, leaf)
     found = {leaf.key: array for leaf in asked if (array := initial[leaf.key]) is not None}
     for leaf, value in values:
         if value != "initial":
@@ -112,22 +147,25 @@ class HeldCarry:
         leaves: what is left.
         structure: of the whole carry.
         places: native leaf to its place in the whole carry.
+        packed: native leaf of which parts are held, a place of it or of what an optimizer keeps for it, whether it is
+            the variable itself, and its dtype.
     """
 
     paths: tuple[str, ...]
     leaves: tuple[Any, ...]
     structure: Any
     places: tuple[tuple[NativeKey, int], ...]
+    packed: tuple[tuple[NativeKey, int, bool, str], ...] = ()
 
 
 def _flatten(carry: HeldCarry) -> tuple[list[tuple[Any, Any]], Any]:
     keys = map(jax.tree_util.DictKey, carry.paths)
-    return list(zip(keys, carry.leaves, strict=True)), (carry.paths, carry.structure, carry.places)
+    return list(zip(keys, carry.leaves, strict=True)), (carry.paths, carry.structure, carry.places, carry.packed)
 
 
 def _unflatten(rest: Any, leaves: Any) -> HeldCarry:
-    paths, structure, places = rest
-    return HeldCarry(paths, tuple(leaves), structure, places)
+    paths, *others = rest
+    return HeldCarry(paths, tuple(leaves), *others)
 
 
 jax.tree_util.register_pytree_with_keys(HeldCarry, _flatten, _unflatten)
@@ -135,10 +173,11 @@ jax.tree_util.register_pytree_with_keys(HeldCarry, _flatten, _unflatten)
 
 @dataclass(frozen=True)
 class _Binding:
-    """A port, and what some of its leaves are held at."""
+    """A port, and what some of its leaves, and parts of leaves, are held at."""
 
     tracer: Tracer
     arrays: Mapping[NativeKey, np.ndarray]
+    parts: Mapping[NativeKey, PartlyHeld]
 
     def port(self) -> Port:
         """The port without these leaves."""
@@ -150,24 +189,48 @@ class _Binding:
             return programs(self.whole(native), batch, key)
 
         return replace(
-            own,
-            leaves={key: struct for key, struct in own.leaves.items() if key not in self.arrays},
-            collections={key: kind for key, kind in own.collections.items() if key not in self.arrays},
+            open_port(own, self.arrays, self.parts),
             apply=self.apply,
             init_training=lambda native, key: self.drop(own.init_training(self.whole(native), key)),
             step=self.step,
-            init=lambda key: {name: leaf for name, leaf in own.init(key).items() if name not in self.arrays},
+            init=lambda key: self.free(own.init(key)),
             user_programs=None if programs is None else user_programs,
         )
 
     def whole(self, native: Leaves) -> Leaves:
         """All leaves of the port: those that are given, and those that are held."""
-        wide = any(str(leaf.dtype) != str(self.tracer.port.leaves[key].dtype) for key, leaf in native.items())
-        return {key: native[key] if key in native else self.value(key, wide) for key in self.tracer.port.leaves}
+        wide = any(str(leaf.dtype) != self.dtypes[key] for key, leaf in native.items())
 
-    def value(self, key: NativeKey, wide: bool) -> Any:
-        """What a leaf is held at; in a float64 run as float64, as far as its own dtype has it."""
-        array = self.arrays[key]
+        def fill(array: np.ndarray) -> Any:
+            return self.value(array, wide)
+
+        found = {}
+        for key in self.tracer.port.leaves:
+            if key in self.parts:
+                found[key] = self.parts[key].whole(native, fill)
+            else:
+                found[key] = native[key] if key in native else fill(self.arrays[key])
+        return found
+
+    @cached_property
+    def dtypes(self) -> dict[NativeKey, str]:
+        """The dtypes of all leaves, and of parts that are leaves of their own."""
+        own = self.tracer.port.leaves
+        opened = {key: one for name, parts in self.parts.items() for key, one in parts.structs(own[name].dtype).items()}
+        return {key: str(struct.dtype) for key, struct in (*own.items(), *opened.items())}
+
+    def free(self, leaves: Leaves) -> Leaves:
+        """Leave out what is held; the other parts of a leaf are leaves of their own."""
+        found: Leaves = {}
+        for key, leaf in leaves.items():
+            if key in self.parts:
+                found |= self.parts[key].split(leaf)
+            elif key not in self.arrays:
+                found[key] = leaf
+        return found
+
+    def value(self, array: np.ndarray, wide: bool) -> Any:
+        """What a leaf or part is held at; in a float64 run as float64, as far as its own dtype has it."""
         dtype = to_float64_dtype(str(array.dtype)) if wide else array.dtype
         if array.size and (array == array.flat[0]).all():
             # One number repeated, which provers and compilers know, where an array would be any.
@@ -179,16 +242,34 @@ class _Binding:
     ) -> tuple[Any, Leaves]:
         """Call a method."""
         outputs, after = self.tracer.port.apply(self.whole(native), method, arguments, train, key)
-        return outputs, {name: leaf for name, leaf in after.items() if name not in self.arrays}
+        return outputs, self.free(after)
 
     def step(self, carry: HeldCarry, batch: Mapping[str, Any], key: Any) -> tuple[HeldCarry, Any]:
         """Make a train step from where the leaves have their values."""
-        places = {place: name for name, place in carry.places}
-        left = iter(carry.leaves)
         wide = any(str(getattr(leaf, "dtype", "")) == "float64" for leaf in carry.leaves)
-        leaves = [
-            self.value(places[at], wide) if at in places else next(left) for at in range(carry.structure.num_leaves)
-        ]
+        held = {place: self.value(self.arrays[key], wide) for key, place in carry.places}
+        packed = {place: (self.parts[key], *what) for key, place, *what in carry.packed}
+        left = iter(carry.leaves)
+
+        def leaf_at(at: int) -> Any:
+            if at in held:
+                return held[at]
+            if at not in packed:
+                return next(left)
+            one, variable, dtype = packed[at]
+            # What an optimizer keeps for a part that is held starts every step from 0, as the part from its value.
+            return one.join(
+                [
+                    next(left)
+                    if leaf.name not in one.arrays
+                    else self.value(one.arrays[leaf.name], wide)
+                    if variable
+                    else jnp.zeros(leaf.block_shape, dtype)
+                    for leaf in one.leaves
+                ]
+            )
+
+        leaves = [leaf_at(at) for at in range(carry.structure.num_leaves)]
         after, outputs = self.tracer.port.step(jax.tree.unflatten(carry.structure, leaves), batch, key)
         return self.drop(after), outputs
 
@@ -199,14 +280,24 @@ class _Binding:
         variables = choose_carry_variables(self.tracer, paths)
         kept: list[tuple[str, Any]] = []
         places: list[tuple[NativeKey, int]] = []
+        packed: list[tuple[NativeKey, int, bool, str]] = []
         for at, ((where, leaf), path) in enumerate(zip(flat, paths, strict=True)):
-            if path.key not in self.arrays:
+            if path.key in self.parts and path.shape == tuple(self.tracer.port.leaves[path.key].shape):
+                one = self.parts[path.key]
+                kept += [
+                    (pytree_path(where) + part_text(part), block)
+                    for part, block in zip(one.leaves, one.take_apart(leaf), strict=True)
+                    if part.name not in one.arrays
+                ]
+                packed.append((path.key, at, at in variables, str(leaf.dtype)))
+            elif path.key not in self.arrays and path.key not in self.parts:
                 kept.append((pytree_path(where), leaf))
             elif path.key is not None and at in variables:
                 places.append((path.key, at))
             else:
                 kept.append((_own_name(path.words, path.of_optimizer), leaf))
-        return HeldCarry(tuple(path for path, _ in kept), tuple(leaf for _, leaf in kept), structure, tuple(places))
+        names, leaves = tuple(path for path, _ in kept), tuple(leaf for _, leaf in kept)
+        return HeldCarry(names, leaves, structure, tuple(places), tuple(packed))
 
 
 def _own_name(words: Sequence[str], of_optimizer: bool) -> str:

@@ -19,6 +19,7 @@ from equiv.core.layouts import (
     Flip,
     Identity,
     MergeAxes,
+    Scale,
     Shift,
     SplitAxis,
     Squeeze,
@@ -55,7 +56,7 @@ def test_every_layout_of_the_module_is_tested_here():
     classes = [kind for module in (layouts, packing) for _, kind in inspect.getmembers(module, inspect.isclass)]
     classes = [kind for kind in classes if kind.__module__ in (layouts.__name__, packing.__name__)]
     simple = {Identity, DropUnitAxes, Transpose}  # see test_leaves.py
-    assert {kind for kind in classes if hasattr(kind, "to_native")} == {*EXACT, Shift, *simple, layouts.Layout}
+    assert {kind for kind in classes if hasattr(kind, "to_native")} == {*EXACT, Scale, Shift, *simple, layouts.Layout}
     assert {kind for kind in classes if hasattr(kind, "region")} == {Block, Columns, Gate, layouts.Part}
 
 
@@ -113,6 +114,33 @@ def test_a_shift_loses_nothing_of_a_multiple_of_the_spacing(count):
     native = np.float32(count * 2.0**-22)
     shift = Shift(1.0)
     assert shift.to_native(shift.to_canonical(native), ()) == native
+
+
+@settings(deadline=None)
+@given(NUMBERS, st.sampled_from([-1.0, 0.25, -8.0]), st.sampled_from(["float32", "float64", ml_dtypes.bfloat16]))
+def test_powers_of_two_of_either_sign_are_exact(number, factor, dtype):
+    """There and back, bit for bit; another factor rounds each way."""
+    native = np.array([number]).astype(dtype)
+    if abs(float(native[0])) < 1e-30:
+        return  # below the smallest normal number digits are lost
+    canonical = Scale(factor).to_canonical(native)
+    assert (canonical.dtype, float(canonical[0])) == (native.dtype, float(native[0]) * factor)
+    assert Scale(factor).to_native(canonical, native.shape).tobytes() == native.tobytes()
+
+
+@given(st.floats(0.125, 1024, width=32), st.floats(0.1, 10.0))
+def test_another_factor_loses_two_roundings(number, factor):
+    """One each way."""
+    native = np.array([number], "float32")
+    back = Scale(factor).to_native(Scale(factor).to_canonical(native), (1,))
+    assert abs(back[0] - native[0]) <= 2 * np.finfo("float32").eps * abs(native[0])
+
+
+def test_squares_that_an_optimizer_keeps_have_no_sign():
+    """Momentum has that of the gradient; a leaf that is doubled has twice the gradient."""
+    assert optimizer_layout(Scale(-1.0), "mu") == Scale(-1.0)
+    assert optimizer_layout(Scale(-1.0), "nu") == Scale(1.0)
+    assert optimizer_layout(Chain((Scale(2.0),)), "nu") == Chain((Scale(0.25),))
 
 
 def test_what_an_optimizer_keeps_has_the_layout_without_the_number():

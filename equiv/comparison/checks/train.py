@@ -13,6 +13,7 @@ from equiv.comparison.observation import FRESH_STATE, Comparison, Outputs, PortO
 from equiv.comparison.training import (
     describe_idle_slots,
     describe_train_step,
+    describe_value_layouts,
     is_training_shared,
     lone_step_findings,
 )
@@ -37,6 +38,8 @@ def check(comparison: Comparison) -> CheckAnswer | None:
         findings += _compare_trained(comparison, output, known, output in left, output in right)
     idle = {output: port for output, port in comparison.idle.items() if _is_idle(comparison, output)}
     remarks += describe_idle_slots(comparison.names, idle)
+    if any(finding.grade == "refuted" for finding in findings):
+        remarks += describe_value_layouts((comparison.reference.table, comparison.candidate.table))
     return CheckAnswer(tuple(findings), lone[0].note if lone else "", remarks)
 
 

@@ -26,6 +26,9 @@ METADATA_FILE = "_METADATA"
 ZARR_HEADERS = (b".zarray", b"zarr.json")
 """File names of array metadata, of zarr versions 2 and 3."""
 
+EVERY_CHUNK = "store_array_data_equal_to_fill_value"
+"""Whether chunks of zeros are written (orbax-checkpoint 0.12.8, `metadata/tree.py`); older checkpoints do not say."""
+
 SINGLE_READ_ELEMENTS = 2**17
 """Elements from which an array is read by itself; smaller ones are read in groups, since a call takes milliseconds."""
 
@@ -66,7 +69,7 @@ def read(folder: Path) -> Checkpoint:
     place = folder_of(folder)
     handler = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     with naming_checkpoint(folder, "reading as orbax"):
-        _check_small(place)
+        _check_arrays(place)
         metadata = handler.metadata(place.absolute()).item_metadata
         if metadata is None:  # orbax only logs the reason
             raise CheckpointError("orbax cannot read its metadata, which is incomplete.", fix="Copy the folder again.")
@@ -77,10 +80,14 @@ def read(folder: Path) -> Checkpoint:
     return Checkpoint(folder, "orbax", leaves, reader.read, handler.close)
 
 
-def _check_small(place: Path) -> None:
-    """Read the metadata of every array, and all data of the small ones, one after the other.
+def _check_arrays(place: Path) -> None:
+    """Read the metadata of every array and all data of the small ones, one after the other, and count all chunks.
 
-    orbax reads many concurrently: where one cannot be read, the others go on in the background and raise later.
+    orbax reads many concurrently: where one cannot be read, the others go on in the background and raise later. A chunk
+    that is not there is read as zeros (tensorstore 0.1.84, `driver/zarr`).
+
+    Raises:
+        CheckpointError: a chunk is missing, or larger than its array.
     """
     import tensorstore
 
@@ -88,26 +95,67 @@ def _check_small(place: Path) -> None:
     # Without this file it is the older form, a folder for each array.
     joined = (place / "manifest.ocdbt").is_file()
     store = tensorstore.KvStore.open({"driver": "ocdbt", "base": files} if joined else files).result()
-    small: set[bytes] = set()
-    keys = sorted(store.list().result(), key=lambda key: not key.endswith(ZARR_HEADERS))
-    for key in keys:
+    arrays: dict[bytes, _ZarrArray] = {}
+    small: list[bytes] = []
+    for key in sorted(store.list().result(), key=lambda key: not key.endswith(ZARR_HEADERS)):
         array, _, part = key.rpartition(b"/")
         if part in ZARR_HEADERS:
-            shape = _zarr_shape(array.decode(), json.loads(store.read(key).result().value))
-            small |= {array} if math.prod(shape) < SINGLE_READ_ELEMENTS else set()
-        elif array in small:
-            store.read(key).result()
+            arrays[array] = _ZarrArray(array.decode(), json.loads(store.read(key).result().value))
+        elif (owner := _array_of(key, arrays)) is not None:
+            arrays[owner].present += 1
+            small += [key] if math.prod(arrays[owner].shape) < SINGLE_READ_ELEMENTS else []
+    for key in small:
+        store.read(key).result()
+    if _stores_every_chunk(place):
+        for array in arrays.values():
+            array.check_whole()
 
 
-def _zarr_shape(array: str, header: dict[str, Any]) -> list[int]:
-    """The shape of an array, checked to have no larger chunk: a whole chunk is allocated before it is read."""
-    shape = header["shape"]
-    chunk = header["chunks"] if "chunks" in header else header["chunk_grid"]["configuration"]["chunk_shape"]
-    if any(part > max(1, size) for part, size in zip(chunk, shape, strict=True)):
-        raise CheckpointError(
-            f"array {array!r} of shape {shape} is in chunks of {chunk}.", fix="Copy the folder again."
+def _array_of(key: bytes, arrays: Mapping[bytes, Any]) -> bytes | None:
+    """The array that a chunk is of: `kernel/0.1` and `kernel/c/0/1` are chunks of `kernel`."""
+    while key:
+        key = key.rpartition(b"/")[0]
+        if key in arrays:
+            return key
+    return None
+
+
+def _stores_every_chunk(place: Path) -> bool:
+    """Whether chunks of nothing but zeros were written too, as orbax does and says since 0.6."""
+    try:
+        return bool(json.loads((place / METADATA_FILE).read_bytes()).get(EVERY_CHUNK))
+    except (ValueError, AttributeError):  # orbax says what is wrong with it
+        return False
+
+
+class _ZarrArray:
+    """The header of an array, and how many of its chunks there are."""
+
+    def __init__(self, name: str, header: dict[str, Any]) -> None:
+        self.name, self.present = name, 0
+        self.shape: list[int] = header["shape"]
+        self.chunk: list[int] = (
+            header["chunks"] if "chunks" in header else header["chunk_grid"]["configuration"]["chunk_shape"]
         )
-    return shape
+        # A whole chunk is allocated before it is read.
+        if any(part > max(1, size) for part, size in zip(self.chunk, self.shape, strict=True)):
+            raise CheckpointError(
+                f"array {name!r} of shape {self.shape} is in chunks of {self.chunk}.", fix="Copy the folder again."
+            )
+
+    def check_whole(self) -> None:
+        """Raise where a chunk is missing.
+
+        Raises:
+            CheckpointError: naming the array.
+        """
+        whole = math.prod(-(-size // part) for size, part in zip(self.shape, self.chunk, strict=True) if part)
+        if self.present < whole:
+            raise CheckpointError(
+                f"array {self.name!r} of shape {self.shape} lacks {whole - self.present} of its {whole} chunks of "
+                f"{self.chunk}, which orbax would read as zeros.",
+                fix="Copy the folder again.",
+            )
 
 
 def _metadata_spec(path: TreePath, leaf: Any) -> LeafSpec:

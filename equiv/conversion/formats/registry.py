@@ -9,6 +9,7 @@ from equiv.conversion.formats.npz import NPZ
 from equiv.conversion.formats.orbax import ORBAX
 from equiv.conversion.formats.pickle import PICKLE
 from equiv.conversion.formats.safetensors import SAFETENSORS
+from equiv.conversion.formats.shards import join_shards, shards_of
 
 FORMATS: tuple[Format, ...] = (NPZ, SAFETENSORS, ORBAX, PICKLE, MSGPACK)
 """In the order in which they are tried: msgpack last, since it has no magic number."""
@@ -59,7 +60,7 @@ def open_checkpoint(file: Path, allow_pickle: bool = False) -> Checkpoint:
     """Open a checkpoint of any format; no leaf is read yet, except that a pickle is loaded whole.
 
     Args:
-        file: a file, or the folder of an orbax checkpoint.
+        file: a file, one of the shards of a checkpoint, or the folder of an orbax checkpoint.
         allow_pickle: whether a pickle may be read; then only by an unpickler that creates nothing but arrays.
 
     Raises:
@@ -73,6 +74,9 @@ def open_checkpoint(file: Path, allow_pickle: bool = False) -> Checkpoint:
                 "Pass --allow-pickle if you trust its origin; the restricted unpickler then creates nothing but arrays."
             ),
         )
+    shards = () if format.is_folder else shards_of(file)
+    if shards:
+        return join_shards(file, [format.read(shard) for shard in shards])
     return format.read(file)
 
 

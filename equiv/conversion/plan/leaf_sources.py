@@ -7,8 +7,10 @@ from typing import Literal
 
 import numpy as np
 
+from equiv.backends.base import Port
 from equiv.conversion.formats.checkpoint import CheckpointError, dtype_named
 from equiv.conversion.formats.tree_paths import TreePath
+from equiv.conversion.plan.held_values import describe_held, held_array
 from equiv.conversion.plan.preserved_leaves import PreservedLeaf
 from equiv.conversion.source.expected_leaves import Slot
 from equiv.conversion.source.located_checkpoint import LocatedCheckpoint
@@ -16,10 +18,10 @@ from equiv.conversion.source.validate import is_count
 from equiv.core.leaves import MappedLeaf
 from equiv.core.packing import assemble_native_leaf
 
-LeafOrigin = Literal["unchanged", "converted", "counted", "derived", "preserved", "seeded", "given"]
+LeafOrigin = Literal["unchanged", "converted", "counted", "derived", "preserved", "seeded", "given", "held"]
 """Source of a leaf: the same bytes; the same values in another layout; an integer by its value; a leaf that only this
 library has, by its own formula; the leaf as it was before an earlier conversion; initialised from a seed; from the
-command line."""
+command line; a leaf, or parts of one, that only this port has, from the case's row `only`."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,13 @@ class PlannedLeaf:
 
 
 def plan_leaf(
-    source: LocatedCheckpoint, backend: str, slot: Slot, kept: Sequence[PreservedLeaf], step: int | None
+    source: LocatedCheckpoint, target: Port, slot: Slot, kept: Sequence[PreservedLeaf], step: int | None
 ) -> PlannedLeaf:
     """Determine the source of a leaf.
 
     Args:
         source: the old checkpoint.
-        backend: the library of the new one.
+        target: the port of the new one.
         slot: the expected leaf.
         kept: leaves preserved by an earlier conversion.
         step: number of steps taken, where the user gives it.
@@ -56,6 +58,7 @@ def plan_leaf(
     Raises:
         CheckpointError: it has no source, or one of another dtype or shape.
     """
+    backend = target.name
     if found := next((leaf for leaf in kept if leaf.backend == backend and leaf.fits(source, slot)), None):
         return PlannedLeaf(slot, "preserved", (), "as before the earlier conversion", found.array)
     missing = [leaf for leaf in slot.held if leaf.name not in source.places]
@@ -71,6 +74,8 @@ def plan_leaf(
         return _derived_leaf(source, slot, leaf)
     if slot.role == "bookkeeping":
         return _step_leaf(source, backend, slot, step)
+    if slot.role == "variable" and all(one.held is not None for one in missing):
+        return _held_leaf(source, target, slot)
     raise CheckpointError(
         f"{source.checkpoint.file}: {backend} has {leaf.name} {leaf.spec}, which {source.backend} has not. "
         "The two have different models or optimizers.",
@@ -93,6 +98,25 @@ def _converted_leaf(source: LocatedCheckpoint, backend: str, slot: Slot) -> Plan
         return PlannedLeaf(slot, "unchanged", paths, "", partial(source.read, paths[0]))
     rules = dict.fromkeys(leaf.storage_description for leaf in (*ours, *theirs) if leaf.storage_description)
     return PlannedLeaf(slot, "converted", paths, "; ".join(rules), partial(_apply_layouts, source, slot))
+
+
+def _held_leaf(source: LocatedCheckpoint, target: Port, slot: Slot) -> PlannedLeaf:
+    """A leaf of which the old port lacks all or some parts, which the case holds at a value."""
+    places = [(leaf, source.places.get(leaf.name)) for leaf in slot.held]
+    for leaf, place in places:
+        if place is not None:
+            _check_convertible(source, target.name, (place.slot, slot), (place.leaf, leaf))
+
+    def make() -> np.ndarray:
+        parts = {
+            leaf.name: held_array(target, leaf) if place is None else source.canonical(leaf.name)
+            for leaf, place in places
+        }
+        return np.asarray(assemble_native_leaf(slot.held, parts))
+
+    rule = "; ".join(f"{leaf.name} = {describe_held(leaf)}" for leaf, place in places if place is None)
+    paths = tuple(dict.fromkeys(place.path for _, place in places if place is not None))
+    return PlannedLeaf(slot, "held", paths, rule, make)
 
 
 def _same_form(ours: MappedLeaf, theirs: MappedLeaf) -> bool:

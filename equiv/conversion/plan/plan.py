@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from equiv.backends.leaf_table import leaves_by_native_key
 from equiv.conversion.formats.checkpoint import CheckpointError
 from equiv.conversion.formats.tree_paths import TreePath, path_text
+from equiv.conversion.plan.held_values import check_has_held_value, describe_held
 from equiv.conversion.plan.leaf_sources import PlannedLeaf, plan_leaf
 from equiv.conversion.plan.optimizer import LayoutRelation, layout_relation
 from equiv.conversion.plan.preserved_leaves import PreservedLeaf
@@ -64,7 +65,7 @@ def make_plan(source: LocatedCheckpoint, target: LibraryModel, choices: Choices)
     rows = []
     for slot in template.slots:
         if slot.role != "random":
-            rows.append(plan_leaf(source, target.port.name, slot, choices.kept, choices.step))
+            rows.append(plan_leaf(source, target.port, slot, choices.kept, choices.step))
         elif slot.path in random:
             rows.append(random[slot.path])
     notes = [f"{path_text(path)} is left out (--drop)" for path in located.dropped]
@@ -72,6 +73,7 @@ def make_plan(source: LocatedCheckpoint, target: LibraryModel, choices: Choices)
     notes += [
         f"{_planned_name(row)} {row.rule}, by {template.port}'s own formula" for row in rows if row.origin == "derived"
     ]
+    notes += [f"{row.rule}, as the case holds what {source.backend} lacks" for row in rows if row.origin == "held"]
     notes += _unplaced_notes(source, template)
     notes += choices.random.notes(source, template) if choices.random else []
     return Plan(source, target, template, tuple(rows), _layout_relations(source, target, template), tuple(notes))
@@ -127,6 +129,9 @@ def _unplaced_notes(source: LocatedCheckpoint, template: CheckpointTemplate) -> 
             continue
         if place.leaf.library_only:
             notes.append(f"{name} has no place in {template.port}; the manifest preserves it for the way back")
+        elif place.slot.role == "variable" and place.leaf.held is not None:
+            check_has_held_value(source, name, place, template.port)
+            notes.append(f"{name} is {describe_held(place.leaf)}, where the case says that {template.port} lacks it")
         elif place.slot.role == "bookkeeping" and counts == {source.count(name)}:
             notes.append(f"{name} has no place in {template.port}; the optimizer's own count is the same")
         else:

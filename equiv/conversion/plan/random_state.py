@@ -38,18 +38,37 @@ class RandomPolicy:
             CheckpointError: there is nothing to keep.
         """
         slots = [slot for slot in template.slots if slot.role == "random"]
+        if self.policy == "keep":
+            return self._kept_leaves(source, target, slots)
         if self.policy == "omit" or not slots:
             return {}
-        if self.policy == "keep":
-            return {slot.path: self._kept(source, target, slot) for slot in slots}
         made = jax.jit(partial(_fresh_random_leaves, target, slots))(jax.random.key(self.seed))
         rule = f"as {target.port.name} initialises it from seed {self.seed}"
         return {
             slot.path: PlannedLeaf(slot, "seeded", (), rule, partial(np.asarray, made[slot.path])) for slot in slots
         }
 
+    def _kept_leaves(
+        self, source: LocatedCheckpoint, target: LibraryModel, slots: list[Slot]
+    ) -> Mapping[TreePath, PlannedLeaf]:
+        kept = {slot.path: self._kept(source, target, slot) for slot in slots}
+        taken = {path for row in kept.values() for path in row.sources}
+        if lost := [path for path in source.random_paths() if path not in taken]:
+            raise CheckpointError(
+                f"{source.checkpoint.file}: {path_text(lost[0])!r} has no place in {target.port.name} to be kept in.",
+                fix="Pass --random omit to leave its random state out.",
+            )
+        return kept
+
     def _kept(self, source: LocatedCheckpoint, target: LibraryModel, slot: Slot) -> PlannedLeaf:
         name = slot.held[0].name
+        if name not in source.places and (others := source.located.other_random):
+            raise CheckpointError(
+                f"{source.checkpoint.file}: it has no {path_text(slot.path)!r} to keep; its random state, first "
+                f"{path_text(others[0])!r}, is that of another release of NNX: up to flax 0.10 layers share streams, "
+                "from 0.11 on each has its own, and they draw other numbers.",
+                fix="Pass --random seed:N or --random omit.",
+            )
         if source.backend != target.port.name or name not in source.places:
             raise CheckpointError(
                 f"{source.checkpoint.file}: it has no {path_text(slot.path)!r} to keep.",

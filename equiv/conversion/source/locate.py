@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from equiv.conversion.formats.checkpoint import Checkpoint, CheckpointError
 from equiv.conversion.formats.tree_paths import TreePath, path_text, path_words
 from equiv.conversion.source.expected_leaves import OPTIMIZER, CheckpointTemplate, LibraryModel, Role, Slot
-from equiv.conversion.source.validate import check_complete, check_spec, is_number, slot_names
+from equiv.conversion.source.other_random_state import find_other_random_state
+from equiv.conversion.source.validate import (
+    check_complete,
+    check_specs,
+    is_number,
+    optimizer_word,
+    slot_names,
+)
 
 COLLECTIONS = ("params",)
 """Keys between an optimizer's slot and a parameter where a whole variable tree was optimized."""
@@ -26,6 +33,8 @@ class TemplateMatch:
         places: path of a slot to path in the checkpoint; slots of random state may be missing.
         dropped: paths in the checkpoint that are left out by `--drop`.
         steps: paths of a count of steps other than the optimizer's own, which the case's train step does not carry.
+        other_random: paths of random state that the model of the case stores elsewhere or not at all, as another
+            release of NNX does.
         exact_names: number of leaves whose path is exactly the one that this package would write.
     """
 
@@ -34,7 +43,13 @@ class TemplateMatch:
     places: Mapping[TreePath, TreePath]
     dropped: tuple[TreePath, ...]
     steps: tuple[TreePath, ...]
+    other_random: tuple[TreePath, ...]
     exact_names: int
+
+    @property
+    def keeps_no_streams(self) -> bool:
+        """Whether the library's template has no random state."""
+        return not any(slot.role == "random" for slot in self.template.slots)
 
 
 def match_template(checkpoint: Checkpoint, model: LibraryModel, drop: Sequence[str] = ()) -> TemplateMatch:
@@ -46,7 +61,8 @@ def match_template(checkpoint: Checkpoint, model: LibraryModel, drop: Sequence[s
     Args:
         checkpoint: opened.
         model: the model of the library.
-        drop: parts of paths to leave out, `opt_state` or `ema/linear`. `opt_state` leaves out the step too.
+        drop: parts of paths to leave out, `opt_state` or `ema/linear`. `opt_state`, and T5X's `param_states`, leave out
+            the step too.
 
     Raises:
         TemplateMismatch: a leaf is missing, extra, or of another shape or dtype.
@@ -62,24 +78,32 @@ def match_template(checkpoint: Checkpoint, model: LibraryModel, drop: Sequence[s
                 f"{checkpoint.file}: --drop {option}: no leaf has that in its path; the first leaf is {first!r}.",
                 fix="Leave the option out.",
             )
-    without = any(OPTIMIZER in part for part in asked.values())
+    without = any(optimizer_word(part) for part in asked.values())
     dropped = tuple(
         path
         for path, kind in kinds.items()
         if any(_contains_words(path_words(path), part) for part in asked.values())
-        or (without and kind == "bookkeeping")
+        or (without and (kind == "bookkeeping" or _is_step_of_none(checkpoint, model, path)))
     )
     left_out = set(dropped)
     kept = [path for path in checkpoint.leaves if path not in left_out]
     template = model.variables if all(kinds[path] == "variable" for path in kept) else model.training
     places = _match_paths(checkpoint, template, kept)
-    steps = _steps(checkpoint, template, set(kept).difference(places.values()))
-    check_complete(checkpoint, template, places, [path for path in kept if path not in steps])
-    for slot in template.slots:
-        if slot.path in places:
-            check_spec(checkpoint, slot, places[slot.path], template)
+    left = set(kept).difference(places.values())
+    steps = _steps(checkpoint, template, left)
+    random = find_other_random_state({path: spec for path, spec in checkpoint.leaves.items() if path in left})
+    accounted = {*steps, *random}
+    check_complete(checkpoint, template, places, [path for path in kept if path not in accounted])
+    check_specs(checkpoint, template, places)
     exact_names = sum(path_words(slot) == path_words(path) for slot, path in places.items())
-    return TemplateMatch(model, template, places, dropped, steps, exact_names)
+    return TemplateMatch(model, template, places, dropped, steps, random, exact_names)
+
+
+def _is_step_of_none(checkpoint: Checkpoint, model: LibraryModel, path: TreePath) -> bool:
+    """Whether a leaf is a count called `step` that is no variable of the model, such as that beside T5X's optimizer."""
+    words = path_words(path)
+    variables = {_tail(slot) for slot in model.variables.slots}
+    return words[-1:] == (STEP,) and is_number(checkpoint.leaves[path]) and _longest_suffix(words, variables) is None
 
 
 def _steps(checkpoint: Checkpoint, template: CheckpointTemplate, left: Container[TreePath]) -> tuple[TreePath, ...]:
@@ -102,7 +126,7 @@ def _roles(checkpoint: Checkpoint, model: LibraryModel) -> dict[TreePath, Role]:
     variables = {_tail(slot) for slot in model.variables.slots}
 
     def kind(path: TreePath) -> Role:
-        if OPTIMIZER in path:
+        if optimizer_word(path):
             return "optimizer"
         found, variable = _longest_suffix(path, others), _longest_suffix(path, variables)
         # `0/mu/linear/kernel` ends in a variable too, which is shorter.
@@ -166,8 +190,8 @@ def _match_candidate(
     path: TreePath, known: Mapping[TreePath, list[Slot]], template: CheckpointTemplate
 ) -> _MatchCandidate | None:
     split = path_words(path)
-    if OPTIMIZER in split:
-        at = split.index(OPTIMIZER) + 1
+    if word := optimizer_word(split):
+        at = split.index(word) + 1
         tail = next((tail for tail in _without_collections(split[at:]) if tail in known), None)
         slots = [slot for slot in known.get(tail or (), []) if slot.role == "optimizer"]
         return _MatchCandidate(path, split[:at], slots[0]) if slots else None

@@ -58,9 +58,10 @@ class LocatedCheckpoint:
         return self.located.model.port.name
 
     def random_paths(self) -> list[TreePath]:
-        """Paths of the library's own random state."""
+        """Paths of the library's own random state, where the model of the case has it and where it has not."""
         slots = [slot for slot in self.located.template.slots if slot.role == "random"]
-        return [self.located.places[slot.path] for slot in slots if slot.path in self.located.places]
+        own = [self.located.places[slot.path] for slot in slots if slot.path in self.located.places]
+        return [*own, *self.located.other_random]
 
     def read(self, path: TreePath) -> np.ndarray:
         """One leaf as stored in the checkpoint; the last one is cached, since packed leaves are read several times.

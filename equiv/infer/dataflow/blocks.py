@@ -4,7 +4,7 @@ A packed leaf (concatenated gates; query, key and value in one kernel) is split 
 that concatenates leaves and splits the result again yields the original leaves.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -57,6 +57,20 @@ class WalkedEquation:
     path: tuple[Any, ...]
 
 
+@dataclass(frozen=True)
+class GroupCuts:
+    """The groups of a convolution along one axis of a leaf.
+
+    Attributes:
+        places: the indices at which a group begins, but for the first.
+        distance: 0 for its kernel, 1 for the first leaf that meets its result, and so on: up to one of them the other
+            port may have a leaf for each group.
+    """
+
+    places: Cuts
+    distance: int
+
+
 @dataclass
 class WalkState:
     """State of a walk over a program.
@@ -65,21 +79,49 @@ class WalkState:
         uses: uses of leaves and inputs.
         wanted_cuts: leaf and axis to the indices where the program cuts it.
         loop_lengths: leaf to the length of the loop or `vmap` that slices it on its first axis.
+        group_cuts: leaf and axis to the groups of a convolution along it.
         equations: every equation that is neither a call nor a loop.
     """
 
     uses: LeafUses = field(default_factory=LeafUses)
     wanted_cuts: dict[tuple[int, int], set[int]] = field(default_factory=dict)
     loop_lengths: dict[int, int] = field(default_factory=dict)
+    group_cuts: dict[tuple[int, int], GroupCuts] = field(default_factory=dict)
     equations: list[WalkedEquation] = field(default_factory=list)
 
     def request_cuts(self, origins: Origins, places: Iterable[int]) -> None:
         """Record that the program cuts an axis at some indices."""
-        for place in places:
-            for leaf, axis, unit, start in origins:
-                # A batch entry has no parts to match, and a cut between two indices of the leaf is no cut of this axis.
-                if leaf >= 0 and (at := start + place * unit).denominator == 1:
-                    self.wanted_cuts.setdefault((leaf, axis), set()).add(int(at))
+        for leaf, axis, at in leaf_places(origins, places):
+            self.wanted_cuts.setdefault((leaf, axis), set()).add(at)
+
+    def request_group_cuts(self, origins: Origins, places: Iterable[int], distance: int = 0) -> None:
+        """Record that an axis consists of the groups of a convolution, which begin at some indices."""
+        found: dict[tuple[int, int], set[int]] = {}
+        for leaf, axis, at in leaf_places(origins, places):
+            found.setdefault((leaf, axis), set()).add(at)
+        for key, indices in found.items():
+            self.group_cuts.setdefault(key, GroupCuts(tuple(sorted(indices)), distance))
+
+    def spread_group_cuts(self, origins: Origins) -> None:
+        """Request the groups of a convolution of all leaves along one axis, such as the bias that is added."""
+        known = [
+            (cuts, unit, start)
+            for leaf, axis, unit, start in origins
+            if (cuts := self.group_cuts.get((leaf, axis))) is not None and unit
+        ]
+        if known and len(known) < len(origins):
+            places = {(cut - start) / unit for cuts, unit, start in known for cut in cuts.places}
+            distance = 1 + max(cuts.distance for cuts, _, _ in known)
+            self.request_group_cuts(origins, [int(place) for place in places if place.denominator == 1], distance)
+
+
+def leaf_places(origins: Origins, places: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+    """Leaf, axis and index of each cut of a value's axis."""
+    for place in places:
+        for leaf, axis, unit, start in origins:
+            # A batch entry has no parts to match, and a cut between two indices of the leaf is no cut of this axis.
+            if leaf >= 0 and (at := start + place * unit).denominator == 1:
+                yield leaf, axis, int(at)
 
 
 def single_part(shape: Shape, part: ValuePart, origins: tuple[Origins, ...] | None = None) -> BlockedValue:

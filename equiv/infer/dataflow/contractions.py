@@ -8,11 +8,14 @@ import numpy as np
 from equiv.infer.dataflow.blocks import (
     NOWHERE,
     BlockedValue,
+    Cuts,
     WalkState,
     align_cuts,
     make_cells,
     merge_cuts,
+    part_spans,
     port_independent_order,
+    refine_cuts,
     single_part,
     value_parts,
 )
@@ -98,7 +101,14 @@ def convolution_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes
     """A convolution, as a contraction over the window and the input features."""
     numbers = eqn.params["dimension_numbers"]
     (_, one_in, *places), (two_out, two_in, *window), out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
-    grouped = eqn.params["feature_group_count"] > 1 or eqn.params["batch_group_count"] > 1
+    groups = eqn.params["feature_group_count"]
+    grouped = groups > 1 or eqn.params["batch_group_count"] > 1
+    if groups > 1:
+        # The other port may have a kernel for each group, which this one has side by side.
+        between = group_bounds(groups, ins[1].shape[two_out])
+        state.request_group_cuts(ins[1].origins[two_out], between)
+        if set(between) <= set(ins[1].cuts[two_out]):
+            return [_convolve_by_group(state, eqn, ins, shapes[0])]
     # With groups the kernel's input axis counts within one group only,
     # so that a cut of it says nothing of the activation's axis.
     one = merge_cuts(state, ins[0], [axis for axis in range(len(ins[0].shape)) if grouped or axis != one_in])
@@ -121,6 +131,42 @@ def convolution_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes
         return merge_parts(state.uses, parts, total=True)
 
     return [BlockedValue(shapes[0], make_cells(shapes[0], cuts, make), cuts, origins)]
+
+
+def group_bounds(groups: int, size: int) -> Cuts:
+    """The indices of an axis at which a group of a grouped convolution begins, but for the first."""
+    return tuple(range(size // groups, size, size // groups))
+
+
+def _convolve_by_group(state: WalkState, eqn: Any, ins: list[BlockedValue], shape: Shape) -> BlockedValue:
+    """A grouped convolution whose kernel is cut at its groups: each part meets the features of its group."""
+    numbers, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]
+    (_, one_in, *places), (two_out, two_in, *window), out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
+    one = merge_cuts(state, ins[0], [axis for axis in range(len(ins[0].shape)) if axis != one_in])
+    between = group_bounds(groups, one.shape[one_in])
+    one = refine_cuts(one, one_in, tuple(sorted({*one.cuts[one_in], *between})))
+    two = merge_cuts(state, ins[1], [axis for axis in range(len(ins[1].shape)) if axis != two_out])
+    features, kernels = value_parts(one), value_parts(two)
+    # Of each part, the group: that of the index with which it begins.
+    of_features, of_kernels = (
+        [start * groups // value.shape[axis] for start, _ in part_spans(value.cuts[axis], value.shape[axis])]
+        for value, axis in ((one, one_in), (two, two_out))
+    )
+    taken = [
+        merge_parts(
+            state.uses, [part for part, own in zip(features, of_features, strict=True) if own == group], total=False
+        )
+        for group in range(groups)
+    ]
+    firsts = ([*places, one_in], [*window, two_in])
+
+    def make(index: tuple[int, ...]) -> ValuePart:
+        at = index[out[1]]
+        return combine_contraction(state.uses, taken[of_kernels[at]], kernels[at], firsts, index)
+
+    cuts = tuple(two.cuts[two_out] if axis == out[1] else () for axis in range(len(shape)))
+    origins = tuple(two.origins[two_out] if axis == out[1] else NOWHERE for axis in range(len(shape)))
+    return BlockedValue(shape, make_cells(shape, cuts, make), cuts, origins)
 
 
 def gather_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:

@@ -63,6 +63,9 @@ def _elementwise_rule(state: WalkState, name: str, ins: list[BlockedValue], shap
         places = sorted({cut for value in along for cut in value.cuts[axis]})
         cuts = (*cuts, tuple(places))
         origins = (*origins, NOWHERE.union(*(value.origins[axis] for value in along)))
+    if state.group_cuts:
+        for along_axis in origins:
+            state.spread_group_cuts(along_axis)
     for axis, places in enumerate(cuts):
         full = [refine_cuts(value, axis, places) if value.shape[axis] == shape[axis] else value for value in full]
     # The axes of the batch are the only ones that both ports share. A leaf that is added with

@@ -13,6 +13,7 @@ from equiv.infer.dataflow import loops
 from equiv.infer.dataflow.blocks import (
     BlockedValue,
     Cuts,
+    GroupCuts,
     WalkedEquation,
     WalkState,
     make_cells,
@@ -56,6 +57,7 @@ class Dataflow:
         output_uses: for each output the uses directly before it, as a bit set.
         wanted_cuts: leaf and axis to the indices where the program cuts it.
         loop_lengths: leaf to the length of the loop or `vmap` that slices it on its first axis.
+        group_cuts: leaf and axis to the groups of a convolution along it.
         equations: see `WalkState.equations`.
     """
 
@@ -65,6 +67,7 @@ class Dataflow:
     output_uses: tuple[int, ...]
     wanted_cuts: Mapping[tuple[int, int], Cuts]
     loop_lengths: Mapping[int, int]
+    group_cuts: Mapping[tuple[int, int], GroupCuts]
     equations: tuple[WalkedEquation, ...]
 
 
@@ -99,7 +102,16 @@ def walk_program(program: Program, leaves: frozenset[int], cuts: Mapping[int, tu
     state.uses.path = ("output",)
     ends = tuple(_output_uses(state, number, value) for number, value in enumerate(outs))
     wanted = {key: tuple(sorted(places)) for key, places in state.wanted_cuts.items()}
-    return Dataflow(tuple(blocks), tuple(entries), state.uses, ends, wanted, state.loop_lengths, tuple(state.equations))
+    return Dataflow(
+        tuple(blocks),
+        tuple(entries),
+        state.uses,
+        ends,
+        wanted,
+        state.loop_lengths,
+        state.group_cuts,
+        tuple(state.equations),
+    )
 
 
 def _leaf_value(leaf: int, shape: Shape, cuts: tuple[Cuts, ...] | None, blocks: list[LeafBlock]) -> BlockedValue:

@@ -10,14 +10,17 @@ from equiv.infer.dataflow.blocks import Cuts, part_spans
 from equiv.infer.dataflow.port_graph import LeafCuts, PortGraph, cut_leaves
 from equiv.infer.matching.colour_refinement import AnchoredGraph, Palette, refine_colours
 
-WantedCuts = Mapping[int, Mapping[int, tuple[Cuts, bool]]]
-"""Live leaf to axis to the indices where its program cuts it, and whether a loop does so in its iterations."""
+SLICED, LOOPED, GROUPED = 0, 1, 2
+"""What cuts a leaf: slices; the iterations of a loop; the groups of a convolution, its kernel first, then the rest."""
+
+WantedCuts = Mapping[int, Mapping[int, tuple[Cuts, int]]]
+"""Live leaf to axis to the indices where its program cuts it, and what does so, such as `SLICED`."""
 
 LeafKinds = Mapping[tuple[Any, ...], int]
 """Label, shape and cuts of leaves to how many there are."""
 
-CutGroup = tuple[int, tuple[Any, ...], int, Cuts]
-"""Side, size and dtype of leaves, an axis, and its cuts: either all or none of these leaves are cut."""
+CutGroup = tuple[int, tuple[Any, ...], int, Cuts, int]
+"""Side, size and dtype of leaves, an axis, its cuts, and what cuts it: either all or none of these leaves are cut."""
 
 MAX_EXHAUSTIVE_GROUPS, MAX_TRIED_CHOICES = 12, 8
 """Largest number of groups for exhaustive search, and of equally good choices that are all tried."""
@@ -34,14 +37,15 @@ def find_cuts(graphs: tuple[PortGraph, PortGraph]) -> tuple[LeafCuts, LeafCuts]:
     odd = {label for label in {*sizes[0], *sizes[1]} if sizes[0][label] != sizes[1][label]}
     found = [_cut_groups(graph, side, wanted[side]) for side, graph in enumerate(graphs)]
     # Wherever each program splits them: a part may be elsewhere in the other port, or on another axis.
-    split = [{group[1] for group, looped in some.items() if not looped} for some in found]
+    split = [{group[1] for group in some if group[-1] == SLICED} for some in found]
     shared = split[0] & split[1]
     groups = {
         group
         for some in found
-        for group, looped in some.items()
-        # Stacked leaves of two scans stay whole: their items are in the order of the iterations in both.
-        if group[1] in odd or (group[1] in shared and not looped)
+        for group in some
+        # Stacked leaves of two scans stay whole: their items are in the order of the iterations in both. So do kernels
+        # of two convolutions in groups.
+        if group[1] in odd or (group[1] in shared and group[-1] == SLICED)
     }
     if not groups:
         return {}, {}
@@ -61,29 +65,31 @@ def _size_label(graph: PortGraph, node: int) -> tuple[Any, ...]:
 def _wanted_cuts(graph: PortGraph) -> WantedCuts:
     found: dict[int, dict[int, tuple[Cuts, bool]]] = {}
     for node in graph.use_graph.live:
-        leaf, axes = graph.blocks[node].leaf, dict[int, tuple[Cuts, bool]]()
+        leaf, axes = graph.blocks[node].leaf, dict[int, tuple[Cuts, int]]()
         for axis in range(len(graph.shape(node))):
             if places := graph.dataflow.wanted_cuts.get((leaf, axis)):
-                axes[axis] = places, False
+                axes[axis] = places, SLICED
+            elif grouped := graph.dataflow.group_cuts.get((leaf, axis)):
+                axes[axis] = grouped.places, GROUPED + grouped.distance
         if length := graph.dataflow.loop_lengths.get(leaf):
-            axes[0] = tuple(range(1, length)), True
+            axes[0] = tuple(range(1, length)), LOOPED
         found[node] = axes
     return found
 
 
-def _cut_groups(graph: PortGraph, side: int, wanted: WantedCuts) -> dict[CutGroup, bool]:
-    """Groups, and whether a loop cuts them in its iterations."""
+def _cut_groups(graph: PortGraph, side: int, wanted: WantedCuts) -> set[CutGroup]:
     return {
-        (side, _size_label(graph, node), axis, places): looped
+        (side, _size_label(graph, node), axis, places, what)
         for node, axes in wanted.items()
-        for axis, (places, looped) in axes.items()
+        for axis, (places, what) in axes.items()
     }
 
 
 def _plan_cuts(graph: PortGraph, side: int, wanted: WantedCuts, groups: Set[CutGroup]) -> dict[int, tuple[Cuts, ...]]:
     plan = {}
     for node, axes in wanted.items():
-        kept = {axis: p for axis, (p, _) in axes.items() if (side, _size_label(graph, node), axis, p) in groups}
+        label = _size_label(graph, node)
+        kept = {axis: places for axis, (places, what) in axes.items() if (side, label, axis, places, what) in groups}
         if kept:
             plan[graph.blocks[node].leaf] = tuple(kept.get(axis, ()) for axis in range(len(graph.shape(node))))
     return plan
@@ -92,7 +98,7 @@ def _plan_cuts(graph: PortGraph, side: int, wanted: WantedCuts, groups: Set[CutG
 def _count_kinds(graph: PortGraph, wanted: WantedCuts) -> LeafKinds:
     """How many leaves there are of each label, shape and way of being cut."""
     return Counter(
-        (_size_label(graph, node), graph.shape(node), tuple((axis, places) for axis, (places, _) in axes.items()))
+        (_size_label(graph, node), graph.shape(node), tuple((axis, *cut) for axis, cut in axes.items()))
         for node, axes in wanted.items()
     )
 
@@ -126,7 +132,7 @@ def _size_mismatch(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> int:
     sizes: list[Counter[tuple[Any, ...]]] = [Counter(), Counter()]
     for side, some in enumerate(kinds):
         for (label, shape, axes), count in some.items():
-            cut = {axis: places for axis, places in axes if (side, label, axis, places) in groups}
+            cut = {axis: places for axis, places, what in axes if (side, label, axis, places, what) in groups}
             lengths = [[b - a for a, b in part_spans(cut.get(axis, ()), size)] for axis, size in enumerate(shape)]
             for part in product(*lengths):
                 sizes[side][math.prod(part), label[1]] += count

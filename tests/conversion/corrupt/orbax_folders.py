@@ -33,13 +33,30 @@ def half_the_data(folder: Path) -> None:
     os.truncate(file, file.stat().st_size * 2 // 3)
 
 
-def huge_chunks(folder: Path) -> None:
-    """A header that says that a chunk is as large as memory, in the older form of a folder for each array."""
+def in_folders(folder: Path, zarr3: bool = False) -> None:
+    """The same in the older form, a folder for each array."""
     tree = h.saved_form(h.trained(NAME, "haiku", OPTIMIZER))
     shutil.rmtree(folder)
-    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=False)
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=zarr3)
     with ocp.Checkpointer(handler) as checkpointer:
         checkpointer.save(folder, args=ocp.args.PyTreeSave(tree))
+
+
+def lost_chunk(folder: Path) -> None:
+    """The file of an array's values is gone: tensorstore reads zeros."""
+    in_folders(folder)
+    (folder / "params.linear.w" / "0.0").unlink()
+
+
+def lost_chunk_of_zarr3(folder: Path) -> None:
+    """The same in the newer form of zarr."""
+    in_folders(folder, zarr3=True)
+    (folder / "params.linear.w" / "c" / "0" / "0").unlink()
+
+
+def huge_chunks(folder: Path) -> None:
+    """A header that says that a chunk is as large as memory."""
+    in_folders(folder)
     (header,) = folder.glob("params.linear.w/.zarray")
     header.write_text(json.dumps({**json.loads(header.read_text()), "chunks": [2**20, 2**20]}))
 
@@ -71,6 +88,14 @@ BAD = {
     "orbax with chunks as large as memory": (
         orbax(huge_chunks),
         r"old: array 'params\.linear\.w' of shape \[3, 7\] is in chunks of \[1048576, 1048576\]",
+    ),
+    "orbax without a chunk": (
+        orbax(lost_chunk),
+        r"old: array 'params\.linear\.w' of shape \[3, 7\] lacks 1 of its 1 chunks of \[3, 7\], which",
+    ),
+    "orbax without a chunk of zarr 3": (
+        orbax(lost_chunk_of_zarr3),
+        r"old: array 'params\.linear\.w' of shape \[3, 7\] lacks 1 of its 1 chunks",
     ),
     "orbax with a link out of it": (orbax(link_out), r"old: passwd is a link to a file outside of it"),
     "orbax with two items": (orbax(two_items), r"old: expected one checkpoint of orbax in it, found default, other"),
