@@ -1,7 +1,7 @@
 """Evidence from names: break remaining ties, and find pairs that contradict the names."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from equiv.core.leaves import NativeKey
@@ -90,7 +90,42 @@ class OrderMatcher:
             chosen = [(first[0][0], first[1][0])] if len(left) == len(right) == 1 else self.by_name.best(first)
             for one, two in chosen:
                 pairs += zip(left[self.graphs[0].key(one)], right[self.graphs[1].key(two)], strict=True)
+        pairs = pairs or self._parts_and_leaves(matching)
         return [Decision(tuple(pairs), "sequence")] if pairs else []
+
+    def _parts_and_leaves(self, matching: Matching) -> list[tuple[int, int]]:
+        """Pair the parts of one leaf with as many whole leaves of their size, in the order in which these are used."""
+        pairs: list[tuple[int, int]] = []
+        unpaired = matching.unpaired()
+        for side in (0, 1):
+            graph, other = self.graphs[side], self.graphs[1 - side]
+            parts, whole = _nodes_by_leaf(graph, unpaired[side]), _nodes_by_leaf(other, unpaired[1 - side])
+            packed = [some for some in parts.values() if len(some) > 1]
+            apart = [some[0] for some in whole.values() if len(some) == 1]
+            for size in {graph.use_graph.labels[node][:2] for some in packed for node in some}:
+                mine = [[one for one in some if graph.use_graph.labels[one][:2] == size] for some in packed]
+                theirs = [node for node in apart if other.use_graph.labels[node][:2] == size]
+                mine = [some for some in mine if some]
+                if len(mine) == 1 and len(mine[0]) == len(theirs):
+                    theirs.sort(key=_first_uses(other).__getitem__)
+                    found = zip(mine[0], theirs, strict=True)
+                    pairs += found if side == 0 else ((two, one) for one, two in found)
+        return pairs
+
+
+def _nodes_by_leaf(graph: PortGraph, nodes: Iterable[int]) -> dict[NativeKey, list[int]]:
+    found: dict[NativeKey, list[int]] = {}
+    for node in nodes:
+        found.setdefault(graph.key(node), []).append(node)
+    return found
+
+
+def _first_uses(graph: PortGraph) -> dict[int, int]:
+    """Node to the place of its first use in the program."""
+    found: dict[int, int] = {}
+    for place, use in enumerate(graph.use_graph.order):
+        found.setdefault(graph.use_graph.owners[use], place)
+    return found
 
 
 def find_crossed_pairs(pairs: Sequence[tuple[NativeKey, NativeKey, object]]) -> tuple[tuple[int, int], ...]:
