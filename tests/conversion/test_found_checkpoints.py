@@ -212,7 +212,7 @@ def test_random_state_is_not_kept_where_there_is_no_place(tmp_path) -> None:
         models.take_over(models.dropped(), file, "linen", random="keep")
 
 
-def test_what_one_port_lacks_has_the_value_that_the_case_holds(tmp_path) -> None:
+def test_what_one_port_lacks_has_the_value_held(tmp_path) -> None:
     """A bias that only NNX has, and one part of three of its packed kernel: filled in, and left out if it is so."""
     weight = np.arange(24, dtype="f4").reshape(4, 6) + 1
     params = {"query": {"kernel": weight[:, :3]}, "key": {"kernel": weight[:, 3:]}}

@@ -1,7 +1,7 @@
 """A checkpoint in several files, as `save_pretrained` of Hugging Face's transformers writes one above 10 GB.
 
 The files are called `flax_model-00001-of-00003.msgpack` and so on, each with some of the leaves under their whole paths
-(transformers 4.53, `modeling_flax_utils.py`, `flax_shard_checkpoint`), and any of them stands for all.
+(transformers 4.57, `modeling_flax_utils.py`, `flax_shard_checkpoint`), and any of them stands for all.
 """
 
 import re
