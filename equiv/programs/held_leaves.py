@@ -248,7 +248,7 @@ class _Binding:
         """Make a train step from where the leaves have their values."""
         wide = any(str(getattr(leaf, "dtype", "")) == "float64" for leaf in carry.leaves)
         held = {place: self.value(self.arrays[key], wide) for key, place in carry.places}
-        packed = {place: (self.parts[key], *what) for key, place, *what in carry.packed}
+        packed = {place: (self.parts[key], variable, dtype) for key, place, variable, dtype in carry.packed}
         left = iter(carry.leaves)
 
         def leaf_at(at: int) -> Any:
@@ -282,7 +282,11 @@ class _Binding:
         places: list[tuple[NativeKey, int]] = []
         packed: list[tuple[NativeKey, int, bool, str]] = []
         for at, ((where, leaf), path) in enumerate(zip(flat, paths, strict=True)):
-            if path.key in self.parts and path.shape == tuple(self.tracer.port.leaves[path.key].shape):
+            if (
+                path.key is not None
+                and path.key in self.parts
+                and path.shape == tuple(self.tracer.port.leaves[path.key].shape)
+            ):
                 one = self.parts[path.key]
                 kept += [
                     (pytree_path(where) + part_text(part), block)

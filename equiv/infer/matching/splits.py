@@ -63,7 +63,7 @@ def _size_label(graph: PortGraph, node: int) -> tuple[Any, ...]:
 
 
 def _wanted_cuts(graph: PortGraph) -> WantedCuts:
-    found: dict[int, dict[int, tuple[Cuts, bool]]] = {}
+    found: dict[int, dict[int, tuple[Cuts, int]]] = {}
     for node in graph.use_graph.live:
         leaf, axes = graph.blocks[node].leaf, dict[int, tuple[Cuts, int]]()
         for axis in range(len(graph.shape(node))):
