@@ -136,6 +136,23 @@ def types(session: nox.Session) -> None:
     session.run("pyright", *session.posargs)
 
 
+OLD = (("0.4.35", "0.8.5", "0.0.12"), ("0.4.35", "0.10.2", "0.0.13"))
+"""jax, flax and haiku of environments that an old reference lives in."""
+
+
+@nox.session(name="old-reference", python=PYTHONS[0])
+def old_reference(session: nox.Session) -> None:
+    """Freeze references on old releases, and judge ports and planted faults on the newest."""
+    install(session, "test")
+    for jax, flax, haiku in OLD:
+        folder = Path(session.create_tmp()) / f"jax-{jax}-flax-{flax}"
+        session.run("python", "-m", "venv", "--clear", str(folder))
+        pins = (f"jax=={jax}", f"jaxlib=={jax}", f"flax=={flax}", f"dm-haiku=={haiku}")
+        python = str(folder / "bin" / "python")
+        session.run(python, "-m", "pip", "install", "-q", *pins, "-e", ".", external=True)
+        session.run("python", "tests/old_reference_run.py", python, *session.posargs)
+
+
 def parity(session: nox.Session, jax: str, platform: str, devices: int = 1, flags: str = "") -> None:
     """Every case to a verdict on one platform, which must be the one that was asked for.
 
@@ -222,11 +239,15 @@ def matrix(session: nox.Session, jax: str, flax: str) -> None:
     session.notify("matrix-report")
     pins = [name if release == NEWEST else f"{name}=={release}.*" for name, release in (("jax", jax), ("flax", flax))]
     extras = PROJECT["project"]["optional-dependencies"]["haiku"]
-    others = [name for name in (*PROJECT["project"]["dependencies"], *extras) if not re.match(r"(jax|flax)\b", name)]
+    bounds = PROJECT["project"]["optional-dependencies"]["compare"]
+    others = [
+        name for name in (*PROJECT["project"]["dependencies"], *extras, *bounds) if not re.match(r"(jax|flax)\b", name)
+    ]
     said = [session.install(*pins, *others, silent=True, success_codes=ANY)]
     said += [session.install("--no-deps", "-e", ".", silent=True, success_codes=ANY)]
     command = ("equiv", "run", *(session.posargs or ["cases"]), "--reports", str(folder))
-    said += [session.run(*command, silent=True, success_codes=ANY, env={"JAX_PLATFORMS": "cpu"})]
+    variables = {"JAX_PLATFORMS": "cpu", "EQUIV_UNTESTED_RELEASES": "1"}
+    said += [session.run(*command, silent=True, success_codes=ANY, env=variables)]
     (folder / "output.txt").write_text("\n".join(text for text in said if isinstance(text, str)))
     if jax == flax == NEWEST and " Same: " not in " ".join(found := list(compared(folder.parent, [folder.name]))):
         session.error(f"the newest jax and flax must pass: {found[0]}")

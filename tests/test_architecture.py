@@ -66,6 +66,7 @@ def test_a_framework_is_imported_in_its_own_backend_only(path):
 
 NAMES_OF_LIBRARIES = {name for one in all_libraries() for name in (one.name, *one.distributions, *one.modules)}
 SPEAK_OF_LIBRARIES = (
+    "equiv/core/releases.py",  # from which releases on ports are compared, asked before any backend is imported
     "equiv/core/layer_catalogue.py",  # pairs of layers, one of each library
     "equiv/report/layer_catalogue.py",  # and the table of these pairs
     "equiv/case.py",  # what a case file may import, a known difference of one library among it

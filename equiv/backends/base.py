@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import optax
 
+from equiv.compat import key_text
 from equiv.core.annotation import Annotation, Axes
 from equiv.core.call_sequence import PortSequence
 from equiv.core.layouts import Identity, Layout
@@ -276,7 +277,7 @@ def bind_arguments(
 def path_words(path: tuple[Any, ...]) -> tuple[str, ...]:
     """The words of a pytree path, without the `value` of an NNX variable or of a box of Linen."""
     named = [one for one in path if not (isinstance(one, jax.tree_util.GetAttrKey) and one.name == "value")]
-    return tuple(jax.tree_util.keystr((one,), simple=True) for one in named)
+    return tuple(map(key_text, named))
 
 
 def pytree_path(path: tuple[Any, ...]) -> str:

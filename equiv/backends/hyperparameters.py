@@ -10,8 +10,9 @@ from typing import Any
 import jax
 
 from equiv.backends.base import Port, PortSpec
+from equiv.compat import trace_context
 
-TRACE_CONTEXT = jax.make_user_context(None)
+TRACE_CONTEXT = trace_context()
 """Part of the key of JAX's trace cache: a function that is jitted outside of its builder is retraced per change."""
 
 TRACE_NUMBERS = itertools.count(1)

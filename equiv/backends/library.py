@@ -59,6 +59,7 @@ class Library:
         training_parts: names of the states in a training carry `(graph, states)`, under which a checkpoint has them;
             empty: the carry has another form.
         pickled_mappings: module and name of the library's dictionary classes, as in a pickle.
+        oldest: release of the first of `distributions` from which its models are read; empty: any that installs.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Library:
     variable_children: tuple[str, ...] = ()
     training_parts: tuple[str, ...] = ()
     pickled_mappings: tuple[tuple[str, str], ...] = field(default=())
+    oldest: str = ""
 
     def defines(self, one: type) -> bool:
         """Whether a class is one of the library's own."""

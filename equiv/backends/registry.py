@@ -2,10 +2,12 @@
 
 import importlib
 import pkgutil
+from importlib import metadata
 from types import ModuleType
 
 from equiv import backends
 from equiv.backends.library import Library
+from equiv.core.releases import read_release
 from equiv.errors import CaseError, NotRun
 
 HYPERPARAMETERS_MODULE = "hyperparameters"
@@ -40,9 +42,9 @@ def load_backend(name: str, port: str = "") -> ModuleType:
 
     Raises:
         CaseError: there is no such backend.
-        NotRun: its library is not installed.
+        NotRun: its library is not installed, or older than what is read.
     """
-    _check_name(name)
+    _check_oldest(load_library(name), port or name)
     try:
         return importlib.import_module(f"equiv.backends.{name}.build")
     except ModuleNotFoundError as missing:
@@ -52,6 +54,22 @@ def load_backend(name: str, port: str = "") -> ModuleType:
             fix=f"Install {needed} to compare this port.",
             port=port or name,
         ) from missing
+
+
+def _check_oldest(library: Library, port: str) -> None:
+    package, oldest = library.distributions[0], library.oldest
+    try:
+        installed = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return  # that it is missing is said where it is imported
+    if oldest and read_release(installed) < read_release(oldest):
+        others = " and ".join(one.name for one in all_libraries() if not one.oldest)
+        raise NotRun(
+            f"{port}: models of {library.name} are read from {package} {oldest} on, and {package} {installed} is "
+            f"installed, with which models of {others} can be.",
+            fix=f"Give the model in one of these, or install '{package}>={oldest}'.",
+            port=port,
+        )
 
 
 def load_hyperparameters(name: str) -> ModuleType | None:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from equiv.backends.build import MappedPort, call_user_code
+from equiv.compat import jit_with_options
 from equiv.core.results import InitialValues
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.compiled import FAST_COMPILE_OPTIONS
@@ -62,7 +63,7 @@ def initial_samples(built: MappedPort) -> InitialSamples:
         native = port.init(key)
         return {leaf.name: leaf.to_canonical(native[leaf.key]) for leaf in leaves}
 
-    compiled = call_user_code(port.name, "initialising", lambda: jax.jit(make, compiler_options=FAST_COMPILE_OPTIONS))
+    compiled = call_user_code(port.name, "initialising", lambda: jit_with_options(make, FAST_COMPILE_OPTIONS))
     made: dict[str, list[np.ndarray]] = {leaf.name: [] for leaf in leaves}
     for seed in range(INITIALISATIONS):
         values = call_user_code(port.name, "initialising", partial(compiled, jax.random.key(seed)))

@@ -18,6 +18,7 @@ from equiv.backends.base import Leaves
 from equiv.backends.build import call_user_code
 from equiv.backends.leaf_table import to_native_leaves
 from equiv.comparison.state import STRUCTURE, CaseState
+from equiv.compat import jit_with_options
 from equiv.core.case import Case
 from equiv.core.headline import severity
 from equiv.core.layer_kinds import ONLY
@@ -193,7 +194,7 @@ def _compile_call(tracer: Tracer, probe: Probe) -> Callable[[Mapping[Any, Any]],
             found += jax.tree.leaves(outputs)
         return found
 
-    compiled = jax.jit(run, compiler_options=FAST_COMPILE_OPTIONS)
+    compiled = jit_with_options(run, FAST_COMPILE_OPTIONS)
 
     def call(arrays: Mapping[Any, Any]) -> list[np.ndarray]:
         own = [arrays[key] for key in sorted(lone)]

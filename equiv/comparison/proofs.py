@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import jax
 import numpy as np
 
+from equiv.compat import enable_x64
 from equiv.core.grades import INPUT_CONDITIONS
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
@@ -40,7 +40,7 @@ def prover_side(traced: TracedPort) -> ProverSide:
         if own is None or (lifted := lift(program)) is None:
             return None
         try:
-            with jax.enable_x64(True):
+            with enable_x64(True):
                 return keep_casts(own, lifted)
         except EquivError:
             return None  # the proof then names the rewrite of leaving casts out

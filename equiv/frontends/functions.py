@@ -30,6 +30,7 @@ from equiv.core.case import Builder, Case, KnownDifference, Layer
 from equiv.core.case_files import LoadedCase, builder_sources, check_fields, find_case_files, load_case
 from equiv.core.files import write_file
 from equiv.core.method_call import Methods
+from equiv.core.releases import check_releases
 from equiv.core.results import CaseResult, RunResult
 from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError
@@ -114,6 +115,7 @@ def compare_with_layers(
     Raises:
         EquivError: an argument cannot be used.
     """
+    check_releases()
     started, clock = datetime.now(UTC), time.perf_counter()
     check_fields(f"{loaded.name}:", loaded.case)
     _check_names(loaded.name, names)
@@ -148,6 +150,7 @@ def compare_inferred(
     Raises:
         EquivError: an argument cannot be used.
     """
+    check_releases()
     check_fields("compare:", case)
     progress("reading both ports")
     case = resolve_batch(case)
@@ -210,6 +213,7 @@ def infer_layers(
     Raises:
         EquivError: an argument cannot be used, or a model cannot be built or traced.
     """
+    check_releases()
     case = Case("", {}, batch, (), methods=methods, keep=keep)  # pyright: ignore[reportArgumentType] - checked below
     check_fields("infer_layers:", case)
     _check_names("infer_layers", names)
@@ -218,18 +222,21 @@ def infer_layers(
     return infer_between(builders, resolve_batch(case).inputs, methods, names)
 
 
-def freeze(path: str | Path, output: str | Path, *, progress: ReportStage = say_nothing) -> FrozenReference:
-    """Save the first model of a case as a bundle for `run(against=...)`, as `equiv freeze` does.
+def freeze(
+    path: str | Path, output: str | Path, *, port: str = "", progress: ReportStage = say_nothing
+) -> FrozenReference:
+    """Save a model of a case as a bundle for `run(against=...)`, as `equiv freeze` does.
 
     Args:
         path: the case file.
         output: the file to write.
+        port: the model; empty: the first.
         progress: called with a text for every stage.
 
     Raises:
-        EquivError: it is no case, its first model cannot be run, or the file cannot be written.
+        EquivError: it is no case, has no such model, the model cannot be run, or the file cannot be written.
     """
-    frozen = freeze_reference(_load_one_case(check_path("path", path), 1), progress)
+    frozen = freeze_reference(_load_one_case(check_path("path", path), 1), progress, port)
     refuse_senseless(frozen, str(path), "Train it for fewer steps, or with a lower rate: see optimizer= of Case.")
     write_file(check_path("output", output), encode_bundle(frozen), "Give another file with -o.")
     return frozen
@@ -278,6 +285,7 @@ def convert(
     Raises:
         EquivError: it cannot be converted, and nothing has been written; or the converted model is different.
     """
+    check_releases()
     request = ConversionRequest(
         check_path("checkpoint", checkpoint),
         _load_one_case(check_path("case", case)),

@@ -13,6 +13,7 @@ from equiv.core.checks import read_checks
 from equiv.core.files import write_file
 from equiv.core.join_runs import join_runs
 from equiv.core.printable import file_name
+from equiv.core.releases import check_releases
 from equiv.core.results import CaseResult, RunResult
 from equiv.errors import EquivError
 from equiv.frontends.arguments import check_path, say_nothing, select_shard
@@ -69,7 +70,9 @@ def run(
 
     Raises:
         EquivError: there are no cases, or options exclude each other.
+        NotRun: jax or flax is older than comparing is tested on.
     """
+    check_releases()
     several = paths if isinstance(paths, tuple | list) else (paths,)
     files = find_case_files(tuple(check_path("paths", one) for one in several), expression)
     given = _check_options(TaskOptions(prove_only, selfcheck, initial), against, certificates)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from keyword import iskeyword
 from typing import Any
 
+from equiv.backends.base import Port
 from equiv.backends.identify import (
     builder_parameters,
     describe_builders,
@@ -19,7 +20,7 @@ from equiv.backends.library import Library
 from equiv.backends.patches import find_patches, read_state, remember_patches
 from equiv.backends.registry import all_libraries
 from equiv.core import layers
-from equiv.core.case import Builder
+from equiv.core.case import Builder, Case
 from equiv.errors import CaseError, EquivError, NotRun, error_summary, user_code_location
 from equiv.infer.import_path import ImportPath, describe_object, import_attribute, parse_import_path
 
@@ -49,6 +50,7 @@ class LocatedBuilder:
         argument: name of its argument; empty: it takes none.
         code: what it returns, as source text with `{name}` for the attribute.
         defined: what was imported: the function, the class, or the class of the instance; None: unknown.
+        elsewhere: builds its port, given the name and the case, in another interpreter; None: it is built in this one.
     """
 
     import_path: ImportPath
@@ -57,6 +59,7 @@ class LocatedBuilder:
     argument: str
     code: str
     defined: Any = None
+    elsewhere: Callable[[str, Case], Port] | None = None
 
 
 def locate_builder(given: str | Any, side: str = "") -> LocatedBuilder:

@@ -77,13 +77,13 @@ def infer_layers(
     began = time.perf_counter()
     left, right = builders
     names = names or port_names(builders)
-    models = {name: one.builder for name, one in zip(names, builders, strict=True)}
+    models = {name: one.builder for name, one in zip(names, builders, strict=True) if one.elsewhere is None}
     case = bound_by_tables(Case(guide="", models=models, batch=batch, layers=(), methods=methods))
     request, entries = port_spec(case)
     # The probe machinery draws what a batch entry allows (bounds of integers, dtypes), without any leaves.
     probe = make_probe("inference", INFERENCE_SEED, LeafTable(names[0], ()), entries, 1)
     try:
-        ports = _build_port(names[0], left, request), _build_port(names[1], right, request)
+        ports = _build_port(names[0], left, case, request), _build_port(names[1], right, case, request)
         proposal = propose(ports, request, {name: array[0] for name, array in probe.batches.items()})
     except PortError as error:
         fix = "Set the batch with --input or --batch, and each method's arguments with --method."
@@ -143,5 +143,7 @@ def _describe_calls(request: PortSpec) -> str:
     return f"{' and '.join(calls)} with {', '.join(given)}"
 
 
-def _build_port(name: str, located: LocatedBuilder, request: PortSpec) -> Port:
+def _build_port(name: str, located: LocatedBuilder, case: Case, request: PortSpec) -> Port:
+    if located.elsewhere is not None:
+        return located.elsewhere(name, case)
     return build_unmapped(name, located.builder, located.library, request)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from equiv.compat import enable_x64
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import TRAINING, InputName, OutputName, ProgramName
 from equiv.programs.compiler_passes import LIBRARY_PASSES, without_passes
@@ -193,12 +194,12 @@ def lower_programs(
     options = _compiler_options(programs, quick)
     large = is_large_training(programs)
     joined = replace(programs, begin=None, step=None) if large else programs
-    with jax.enable_x64(programs.float64):
+    with enable_x64(programs.float64):
         lowered = jax.jit(join_programs(joined, sites, observe=not quick)).lower(structs)
         training = _lower_step_by_step(programs, structs, options, observe=not quick) if large else None
 
     def compile_it() -> Executable:
-        with jax.enable_x64(programs.float64):
+        with enable_x64(programs.float64):
             compiled = lowered.compile(compiler_options=options)
             step_by_step = None if training is None else training()
         return Executable(programs, table, steps, compiled, tuple(sites), counters, step_by_step)
@@ -333,19 +334,19 @@ def _stream_parts(executable: Executable, inputs: dict[str, Any]) -> Iterator[tu
         found = [{site: np.asarray(one)} for site, one in zip(sites, statistics, strict=True)]
         return {name: np.asarray(value) for name, value in outputs.items()}, merge_observed(found)
 
-    with jax.enable_x64(executable.programs.float64):
+    with enable_x64(executable.programs.float64):
         part = fetch(*_with_sites(executable.sites, jax.device_get(executable.compiled(inputs))))
     yield part
     if training is None or step is None:
         return
     del part
     return_freed_memory()
-    with jax.enable_x64(executable.programs.float64):
+    with enable_x64(executable.programs.float64):
         carry = training.begin(inputs.pop("variables"))
     scanned = scanned_inputs(step, inputs)
     for number in range(executable.steps):
         given = jax.tree.map(lambda array, number=number: array[number], scanned) | {"late": inputs["late"]}
-        with jax.enable_x64(executable.programs.float64):
+        with enable_x64(executable.programs.float64):
             outputs, statistics = training.step(carry, given)
             carry = carry_of(step, outputs)
             found, observed = fetch(*_with_sites(training.sites, jax.device_get((outputs, statistics))))

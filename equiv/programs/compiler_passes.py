@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from equiv.compat import passes_can_be_left_out
 from equiv.core.results import DISABLE_PASSES
 
 LIBRARY_PASSES = ("dot-library-rewriter", "onednn-ops-rewriter", "onednn-contraction-rewriter")
@@ -79,8 +80,8 @@ def list_suspects(compile_with: Compile) -> tuple[str, ...]:
 
 
 def without_passes(names: Sequence[str]) -> dict[str, str | bool]:
-    """The compiler options that leave out some passes."""
-    return {DISABLE_PASSES: ",".join(names)}
+    """The compiler options that leave out some passes; none where the compiler cannot."""
+    return {DISABLE_PASSES: ",".join(names)} if passes_can_be_left_out() else {}
 
 
 def find_guilty_passes(suspects: Sequence[str], is_right_without: Callable[[Sequence[str]], bool]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
+from equiv.compat import bind_equation, enable_x64
 from equiv.core.first_difference import SourceLine
 from equiv.core.output_name import ProgramName, batch_input
 from equiv.programs.jaxpr import Interpreter, inner_jaxprs, locate_equation, open_jaxpr, read_scan, read_while
@@ -110,7 +111,7 @@ def find_constants(
     walk, narrow = _ConstantWalk(), _NativeWalk()
     for part in named_programs(programs, names):
         walk.run(part.jaxpr, [None] * len(part.inputs))
-    with jax.enable_x64(True):
+    with enable_x64(True):
         for part in named_programs(native, names) if native is not None else ():
             narrow.run(part.jaxpr, [None] * len(part.inputs))
     return {
@@ -167,7 +168,7 @@ def find_computed(programs: Programs, names: frozenset[ProgramName]) -> list[Com
             walk.run(part.jaxpr, [None] * len(part.inputs))
         return walk.computed
 
-    with jax.enable_x64(True):
+    with enable_x64(True):
         tables = evaluate(None)
         moved = [evaluate(seed) for seed in range(NUDGES if tables else 0)]
     rounding = (np.max([np.abs(one[index] - table) for one in moved], axis=0) for index, table in enumerate(tables))
@@ -231,8 +232,7 @@ class _ConstantWalk(Interpreter[Any]):
         name = eqn.primitive.name
         if not self.evaluate or any(one is None for one in ins) or name in RANDOMNESS | FOREIGN_CALLS or eqn.effects:
             return [None] * len(eqn.outvars)
-        outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(eqn.params))
-        return [self._rounded(name, one) for one in (outs if eqn.primitive.multiple_results else [outs])]
+        return [self._rounded(name, one) for one in bind_equation(eqn, ins)]
 
     def _rounded(self, primitive: str, value: Any) -> Any:
         if str(getattr(value, "dtype", "")) not in ("float64", "complex128"):
@@ -301,7 +301,7 @@ def read_programs(
         jaxpr = jax.make_jaxpr(run)(*structs, jax.ShapeDtypeStruct((unknowns,), "float64"))
         return replace(program, jaxpr=jaxpr, inputs=(*program.inputs, batch_input(AMOUNTS)))
 
-    with jax.enable_x64(True):
+    with enable_x64(True):
         changed = {part.name: read(part) for part in named_programs(programs, names)}
     step = None if programs.step is None else changed.get(programs.step.name)
     parts = tuple(changed[part.name] for part in programs.parts if part.name in changed)

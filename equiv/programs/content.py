@@ -29,6 +29,7 @@ import numpy as np
 from jax.core import ShapedArray, Tracer
 from jax.extend import core
 
+from equiv.compat import partition_parts
 from equiv.programs.identity import fresh_symbol, name_object
 from equiv.programs.jaxpr import called_jaxpr, is_axis_effect, open_jaxpr, read_scan, read_while, visit_equations
 from equiv.programs.primitives import CALLS, FOREIGN_CALLS, STATEFUL, is_jax_primitive
@@ -383,12 +384,7 @@ RULES: tuple[tuple[Callable[[Any], bool], Rule], ...] = (
     (_has_type(jax.sharding.AbstractMesh), _read_parts("axis_names", "axis_sizes", "axis_types")),
     (
         _has_type(jax.sharding.PartitionSpec),
-        lambda reader, value: (
-            "partition",
-            *reader.read_all(value.partitions),
-            "reduced",
-            reader.read_all((value.unreduced, value.reduced)),
-        ),
+        lambda reader, value: ("partition", *reader.read_all(partition_parts(value))),
     ),
     (_has_type(jax.sharding.NamedSharding), _read_parts("mesh", "spec", "memory_kind")),
     (_has_type(jax.sharding.SingleDeviceSharding), _read_parts("device_set", "memory_kind")),

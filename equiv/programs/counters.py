@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
+from equiv.compat import enable_x64
 from equiv.core.output_name import BEGIN, STEP, InputName, carried_output
 from equiv.programs.jaxpr import Interpreter, read_scan
 from equiv.programs.program import Program, Programs
@@ -96,7 +97,7 @@ class Counters:
         def count() -> list[Any]:
             return jax.lax.scan(one, ordered(self.begin, first, ()), None, length=COUNTED_STEPS)[1]
 
-        with jax.enable_x64(self.float64):
+        with enable_x64(self.float64):
             counted = jax.device_get(jax.jit(count)())
         return dict(zip(self.names, counted, strict=True))
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from equiv.compat import bind_equation
 from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.programs.content import is_key
 from equiv.programs.jaxpr import Interpreter, find_dead_values, inner_jaxprs, read_scan, read_while
@@ -107,8 +108,7 @@ class EagerEvaluation(Interpreter[Any]):
 
 
 def _bind_equation(eqn: Any, *ins: Any) -> Sequence[Any]:
-    outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(eqn.params))
-    return list(outs) if eqn.primitive.multiple_results else [outs]
+    return bind_equation(eqn, ins)
 
 
 @lru_cache(maxsize=MOST_COMPILED)

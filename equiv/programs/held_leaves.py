@@ -16,6 +16,7 @@ import numpy as np
 from equiv.backends.base import Leaves, Port, PortSpec, UserProgram, pytree_path
 from equiv.backends.build import MappedPort, call_user_code
 from equiv.backends.leaf_table import to_float64_dtype
+from equiv.compat import jit_with_options
 from equiv.core.leaves import HeldValue, MappedLeaf, NativeKey
 from equiv.core.scope import HeldLeaf
 from equiv.errors import CaseError
@@ -122,7 +123,7 @@ def initial_arrays(port: Port, keys: Sequence[NativeKey]) -> dict[NativeKey, np.
         return [leaves[one] for one in keys]
 
     def run() -> list[list[np.ndarray]]:
-        compiled = jax.jit(make, compiler_options=FAST_COMPILE_OPTIONS)
+        compiled = jit_with_options(make, FAST_COMPILE_OPTIONS)
         return [[np.asarray(one) for one in compiled(jax.random.key(seed))] for seed in (0, 1)]
 
     first, other = call_user_code(port.name, "initialising", run)

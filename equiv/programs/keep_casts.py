@@ -16,6 +16,7 @@ from jax import lax
 from jax.core import Tracer
 from jax.extend import core
 
+from equiv.compat import bind_equation
 from equiv.errors import PortError
 from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr, visit_equations
 from equiv.programs.primitives import CONTRACTIONS
@@ -123,8 +124,7 @@ class _KeptCasts(Reevaluation):
             params = float64_params(eqn, ins)
         else:  # bits have a meaning only at the width that was traced
             ins = [jnp.asarray(value, atom.aval.dtype) for value, atom in zip(ins, eqn.invars, strict=True)]
-        found = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(params))
-        outs = list(map(as_float64, found if eqn.primitive.multiple_results else [found]))
+        outs = list(map(as_float64, bind_equation(eqn, ins, params)))
         # A constant is a number, whatever its dtype.
         if name not in CASTING or not any(isinstance(one, Tracer) for one in ins):
             return outs

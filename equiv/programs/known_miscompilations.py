@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from equiv.compat import enable_x64
 from equiv.core.budget import rounding_growth
 from equiv.programs.probes import ulp
 
@@ -76,7 +77,7 @@ def _normalize_leading_axis() -> Answers:
 
 
 def _exponentiate_nan() -> Answers:
-    with jax.enable_x64(True):
+    with enable_x64(True):
         return np.asarray(jax.jit(lambda x: jnp.exp(x * jnp.nan))(np.array([0.123]))), np.array([np.nan])
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal, jaxpr_as_fun
 
+from equiv.compat import bind_equation
 from equiv.core.output_name import OutputName
 from equiv.core.scope import ExerciseKind
 from equiv.programs.exercise import Site, merge_statistics
@@ -84,8 +85,7 @@ class _Observer(Interpreter[_Value]):
 
     def equation(self, eqn: Any, ins: list[_Value]) -> Sequence[_Value]:
         name, varies = eqn.primitive.name, any(one.varies for one in ins)
-        found = eqn.primitive.bind(*(one.array for one in ins), **eqn.primitive.get_bind_params(eqn.params))
-        outs = found if eqn.primitive.multiple_results else [found]
+        outs = bind_equation(eqn, [one.array for one in ins])
         if varies:
             self._observe(eqn, name, ins)
             self._observe_ties(eqn, name, ins, outs)

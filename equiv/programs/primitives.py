@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from equiv.compat import OLD_CALLS
+
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -102,6 +104,7 @@ CALLS = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "remat2": "jaxpr",
+    **OLD_CALLS,
 }
 """Primitives that only call a jaxpr, to the parameter that holds it."""
 
@@ -188,6 +191,7 @@ KINDS: dict[str, frozenset[str]] = {
 OTHER_RELEASES = {
     "closed_call": "until jax 0.11",
     "one_minus_square": "from jax 0.12 on",
+    **dict.fromkeys(OLD_CALLS, "until jax 0.6"),
 }
 """Primitives of the table that some supported release of jax lacks, and which has them."""
 

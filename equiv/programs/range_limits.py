@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
+from equiv.compat import bind_equation
 from equiv.programs.jaxpr import Interpreter, locate_equation, open_jaxpr, read_scan, read_while, visit_equations
 from equiv.programs.keep_casts import float_dtypes
 from equiv.programs.primitives import EXACT, is_jax_primitive
@@ -149,8 +150,7 @@ class _WidenedRange(Interpreter[Any]):
             ins = [jnp.asarray(one, atom.aval.dtype) for one, atom in zip(ins, eqn.invars, strict=True)]
         elif narrow:
             params = _widen_params(params)
-        outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(params))
-        outs = list(map(widen, outs if eqn.primitive.multiple_results else [outs]))
+        outs = list(map(widen, bind_equation(eqn, ins, params)))
         return (
             outs if opaque or not narrow else [self._round(eqn, *pair) for pair in zip(outs, eqn.outvars, strict=True)]
         )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from equiv.compat import bind_equation
 from equiv.programs.jaxpr import Interpreter, read_scan, read_while
 
 
@@ -23,8 +24,7 @@ class Reevaluation(Interpreter[Any]):
 
     def equation(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         """The results of an equation that is no call."""
-        outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(eqn.params))
-        return outs if eqn.primitive.multiple_results else [outs]
+        return bind_equation(eqn, ins)
 
     def scan(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         """A `scan` whose body is evaluated in the same way."""

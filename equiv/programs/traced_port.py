@@ -11,6 +11,7 @@ import numpy as np
 
 from equiv.backends.base import Port
 from equiv.backends.build import call_user_code
+from equiv.compat import enable_x64
 from equiv.core.batch_spec import COMPLEX_DTYPES, INEXACT_DTYPES
 from equiv.core.leaves import LeafTable
 from equiv.core.no_gradient import NoGradient
@@ -225,7 +226,7 @@ def trace_program_float64(traced: TracedPort, name: ProgramName) -> Program:
         # jax calls it in a thread of its own, where 64-bit types are off whatever is on here (jax 0.10.2, callback.py).
         raise PortError(f"{tracer.port.name}: a host function is called with 32-bit floats only", port=tracer.port.name)
     trace = _program_tracers(tracer).get(name)
-    with jax.enable_x64(True):
+    with enable_x64(True):
         if trace is None:
             return _trace_training_float64(traced)[(BEGIN, STEP).index(name)]
         return call_user_code(tracer.port.name, "tracing in float64", lambda: make_draws_inputs(trace(), True))
@@ -241,7 +242,7 @@ def _trace_training_float64(traced: TracedPort) -> tuple[Program, Program]:
         begin, step = trace_training(replace(traced.tracer, float64=True))
         return make_draws_inputs(begin, True), make_draws_inputs(step, True)
 
-    with jax.enable_x64(True):
+    with enable_x64(True):
         return call_user_code(traced.port.name, "tracing in float64", trace)
 
 

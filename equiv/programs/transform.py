@@ -15,6 +15,7 @@ from jax.core import Tracer
 from jax.extend import core
 from jax.extend.source_info_util import current_name_stack, user_context
 
+from equiv.compat import aval_of, bind_equation
 from equiv.core.batch_spec import COMPLEX_DTYPES
 from equiv.core.output_name import InputName, OutputName, draw_input
 from equiv.errors import PortError
@@ -214,8 +215,7 @@ class DrawReplay(Interpreter[Any]):
         elif self.float64:
             params = float64_params(eqn, ins)
         with jax.ensure_compile_time_eval() if _makes_constant_keys(eqn, ins) else nullcontext():
-            outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(params))
-        return outs if eqn.primitive.multiple_results else [outs]
+            return bind_equation(eqn, ins, params)
 
     def draw(self, eqn: Any, ins: list[Any]) -> Any:
         """The bits of one `random_bits` equation: those given, or, of a constant key, its own."""
@@ -223,9 +223,9 @@ class DrawReplay(Interpreter[Any]):
             return self.given[self.path].bits
         params = eqn.params
         if not self.float64 or params["bit_width"] != WIDEST:
-            return eqn.primitive.bind(*ins, **params)
+            return bind_equation(eqn, ins)[0]
         # The program in its own precision draws half as many bits: other ones, and so other numbers.
-        narrow = eqn.primitive.bind(*ins, **{**params, "bit_width": WIDEST // 2}).astype(f"uint{WIDEST}")
+        narrow = bind_equation(eqn, ins, {**params, "bit_width": WIDEST // 2})[0].astype(f"uint{WIDEST}")
         return (narrow << np.uint64(WIDEST // 2)) | narrow
 
     def _is_kept(self, eqn: Any) -> bool:
@@ -287,7 +287,7 @@ class DrawReplay(Interpreter[Any]):
 
 def _close_body(body: Callable[[list[Any]], list[Any]], start: Sequence[Any]) -> Callable[[Sequence[Any]], list[Any]]:
     """Trace a loop body, so that it is given only what it needs: jax keeps every operand of a `while`, keys too."""
-    avals = [jax.typeof(value) for value in start]
+    avals = [aval_of(value) for value in start]
     pruned = remove_dead_equations(jax.make_jaxpr(lambda *carry: body(list(carry)))(*avals))
     return lambda carry: core.jaxpr_as_fun(pruned)(*carry)
 

@@ -9,7 +9,7 @@ import numpy as np
 from infer_ports import asked, build
 
 import equiv
-from equiv.infer.dataflow.port_graph import cut_leaves, read_port
+from equiv.infer.dataflow.port_graph import read_port
 from equiv.infer.matching.by_gradient import GradientMatcher
 from equiv.infer.matching.colour_refinement import Palette, refine_colours
 from equiv.infer.matching.match import Matching, group_by_colour, match_leaves
@@ -36,7 +36,7 @@ def example():
     ports = build("linen", models["Left"], BATCH), build("nnx", models["Right"], BATCH)
     whole = read_port(ports[0], request), read_port(ports[1], request)
     cuts = find_cuts(whole)
-    parts = cut_leaves(whole[0], cuts[0]), cut_leaves(whole[1], cuts[1])
+    parts = whole[0].cut(cuts[0]), whole[1].cut(cuts[1])
     return SimpleNamespace(request=request, batch=batch, ports=ports, whole=whole, cuts=cuts, parts=parts)
 
 

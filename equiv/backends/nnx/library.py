@@ -12,7 +12,8 @@ def _checkpoint_path(key: NativeKey) -> tuple[str, ...]:
 LIBRARY = Library(
     name="nnx",
     distributions=("flax",),
-    modules=("flax.nnx.module",),  # not all of flax.nnx: its bridge has classes of Linen modules
+    # Not all of flax.nnx: its bridge has classes of Linen modules. `flax.nnx.nnx` until flax 0.8, which is refused.
+    modules=("flax.nnx.module", "flax.nnx.nnx.module", "flax.experimental.nnx.nnx.module"),
     builder_result="a function of rngs that returns an NNX module",
     leaves=LEAVES,
     native_key=native_key,
@@ -22,4 +23,5 @@ LIBRARY = Library(
     checkpoint_path=_checkpoint_path,
     variable_children=("value",),  # a variable is saved as a node with one child (flax 0.12.8: `kernel/value`)
     training_parts=("model", "optimizer"),
+    oldest="0.11",  # which renamed and moved most of NNX
 )

@@ -18,6 +18,7 @@ from jax.extend.core import jaxpr_as_fun
 from equiv.backends.build import call_user_code
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import Outputs, Sample
+from equiv.compat import enable_x64
 from equiv.core.output_name import InputName, OutputName, ProgramKind, ProgramName
 from equiv.programs.compiled import FAST_COMPILE_OPTIONS, probe_inputs
 from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr
@@ -85,7 +86,7 @@ def differentiate_call(compiled: CompiledPort, method: str, probe: Probe) -> Sam
         programs = replace(compiled.traced.programs, float64=in_float64)
         program = _trace_in_float64(compiled, call) if in_float64 else call
         inputs = part_inputs(program, probe_inputs(programs, compiled.table, steps, probe))
-        with jax.enable_x64(in_float64):
+        with enable_x64(in_float64):
             return _call_gradients(program, inputs)
 
     native = call_user_code(port, "differentiating", partial(gradients, False))
@@ -96,7 +97,7 @@ def differentiate_call(compiled: CompiledPort, method: str, probe: Probe) -> Sam
 
 def _trace_in_float64(compiled: CompiledPort, call: Program) -> Program:
     """Trace a call in float64 as it is; that of the float64 run has its functions opened."""
-    with jax.enable_x64(True):
+    with enable_x64(True):
         traced = trace_forward(replace(compiled.traced.tracer, float64=True), call.name)
         return select_outputs(traced, tuple(name for name in traced.outputs if name.kind == "output"))
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from equiv.comparison.numeric.blocks import element_responses, finite_difference, measure_blocks
 from equiv.comparison.numeric.budgets import limit_finite, over_budget
+from equiv.compat import enable_x64
 from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.budget import rounding_growth
 from equiv.core.first_difference import is_backward, strip_transforms
@@ -155,7 +155,7 @@ def add_divergence(
     if not found:
         return checks
     name, first = min(found, key=lambda pair: pair[0].complexity)
-    with jax.enable_x64(True):
+    with enable_x64(True):
         try:
             pair = trace_program_float64(left, name), trace_program_float64(right, name)
             points = _walk_programs(pair, (left, right), probe, steps)

@@ -4,10 +4,10 @@ import zlib
 from collections.abc import Set
 from dataclasses import replace
 
-import jax
 import numpy as np
 
 from equiv.comparison.explain.divergence import DIVERGENCE_NUDGES, InputArrays, walk_values
+from equiv.compat import enable_x64
 from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.output_name import BEGIN, STEP, TRAINING, OutputName
 from equiv.core.results import CheckResult, Finding
@@ -75,7 +75,7 @@ def _blame_optimizer(check: CheckResult, blamed: Set[OutputName | None], note: s
 
 def _agree_up_to_the_update(left: TracedPort, right: TracedPort, probe: Probe, steps: int) -> bool:
     """Whether a train step computes every value of the backward pass in both ports, and then other ones."""
-    with jax.enable_x64(True):
+    with enable_x64(True):
         try:
             pair = trace_program_float64(left, STEP), trace_program_float64(right, STEP)
             if max(count_equations(step.jaxpr) for step in pair) > MAX_EQUATIONS:

@@ -17,6 +17,7 @@ from equiv.comparison.observation import Sample
 from equiv.comparison.proofs import prover_side
 from equiv.comparison.stages import open_case, run_reference, start_compiling, trace_ports, try_probes
 from equiv.comparison.state import CaseState, ReportStage, advance
+from equiv.core.case import Builder
 from equiv.core.case_files import LoadedCase
 from equiv.core.leaves import MappedLeaf
 from equiv.errors import CaseError
@@ -27,20 +28,22 @@ from equiv.programs.prover.prove import ALL_REWRITES, NumberedPort, all_programs
 from equiv.programs.prover.version import fingerprint
 
 
-def freeze_reference(loaded: LoadedCase, progress: ReportStage = lambda _: None) -> FrozenReference:
-    """Trace, run and measure the first model of a case, and keep all that others are compared with.
+def freeze_reference(loaded: LoadedCase, progress: ReportStage = lambda _: None, port: str = "") -> FrozenReference:
+    """Trace, run and measure a model of a case, and keep all that others are compared with.
 
     Args:
         loaded: the case.
         progress: called with a text for every stage.
+        port: the model; empty: the first, which is the reference.
 
     Raises:
         EquivError: the reference cannot be built, traced, compiled or run.
-        CaseError: a leaf of it is held at a value.
+        CaseError: there is no such model, or a leaf of it is held at a value.
     """
     run = (trace_ports, start_compiling, run_reference)
     with within_case(loaded):
-        case = replace(loaded.case, checks=None)  # whoever is compared with it may ask for any
+        # Whoever is compared with it may ask for any checks.
+        case = replace(loaded.case, checks=None, models=_put_first(loaded, port))
         opened = open_case(case, lambda stage: progress(f"{loaded.name}: {stage}"), own_steps=True)
         _refuse_held(opened)
         state = replace(opened, candidates=())
@@ -50,6 +53,14 @@ def freeze_reference(loaded: LoadedCase, progress: ReportStage = lambda _: None)
     # A probe on which the reference itself moves by more than its size says nothing.
     edges = tuple(edge for edge in frozen.edges if not any(edge_problems(frozen, edge)))
     return replace(frozen, edges=edges)
+
+
+def _put_first(loaded: LoadedCase, port: str) -> dict[str, Builder]:
+    """The models of a case with one of them as the reference."""
+    models = dict(loaded.case.models)
+    if port and port not in models:
+        raise CaseError(f"{loaded.name}: there is no model {port!r}.", fix=f"Give one of {', '.join(models)}.")
+    return {port: models[port], **models} if port else models
 
 
 def _refuse_held(opened: CaseState) -> None:

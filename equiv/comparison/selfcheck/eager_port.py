@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from equiv.comparison.numeric.probe_set import make_probes
 from equiv.comparison.numeric.rounding import measure_responses, output_depths
 from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS, Outputs, RoundingNoise
+from equiv.compat import enable_x64
 from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import BEGIN, TRAINING, OutputName, ProgramName, batch_input, leaf_input
@@ -81,7 +81,7 @@ class EagerPort:
 
 def _evaluate_program(program: Program, named: Mapping[Any, Any]) -> dict[OutputName, np.ndarray]:
     """Run a program on arrays by the name of its inputs."""
-    with jax.enable_x64(True), np.errstate(all="ignore"):
+    with enable_x64(True), np.errstate(all="ignore"):
         results = evaluate_eagerly(program.jaxpr, [named[name] for name in program.inputs])
     return dict(zip(program.outputs, results, strict=True))
 

@@ -15,6 +15,7 @@ from equiv.backends.base import Port
 from equiv.backends.build import build_port, call_user_code, port_spec
 from equiv.backends.leaf_table import leaves_by_native_key
 from equiv.backends.registry import load_library
+from equiv.compat import key_text
 from equiv.conversion.formats.tree_paths import Empty, TreePath, nest
 from equiv.core.case import Case
 from equiv.core.layouts import Identity
@@ -188,7 +189,7 @@ def _unflatten_native(
     missing leaf is None.
     """
     if parts and structure.node_data()[0] is dict and set(structure.node_data()[1]) <= set(parts):
-        whole = {_text_path(path): tuple(jax.tree_util.keystr((key,), simple=True) for key in path) for path in paths}
+        whole = {_text_path(path): tuple(map(key_text, path)) for path in paths}
         return nest((whole[path], leaf) for path, leaf in leaves.items())
     return jax.tree.unflatten(structure, [leaves.get(_text_path(path)) for path in paths])
 
@@ -202,7 +203,7 @@ def _text_path(path: tuple[Any, ...]) -> TreePath:
     """A pytree path as text keys, without the attribute `value` of an NNX variable."""
     if path and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name == "value":
         path = path[:-1]
-    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+    return tuple(map(key_text, path))
 
 
 def _slot(tracer: Tracer, path: TreePath, struct: Any, parts: CarryLeafParts) -> Slot:

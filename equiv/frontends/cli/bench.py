@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from equiv.core.case_files import CaseFile, find_case_files
 from equiv.core.files import write_file
 from equiv.core.printable import printable
+from equiv.core.releases import check_releases
 from equiv.core.results import RunResult
 from equiv.core.results_json import encode_results, read_results
 from equiv.core.verdict import verdict_exit_code
@@ -54,6 +55,7 @@ def bench_command(
     """Time every port under PATHS (default: cases) that is not refuted, against the reference and a control."""
 
     def run() -> int:
+        check_releases()
         stored = None if results is None else read_results(results)
         result = _run_bench(find_case_files(paths or (Path("cases"),), expression), stored, seconds)
         code = EXIT_TROUBLE if result.problems else verdict_exit_code(result.verdict)

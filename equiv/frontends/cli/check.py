@@ -14,6 +14,12 @@ from equiv.report.terminal.run import print_run
 
 @click.command("check")
 @builder_arguments
+@click.option(
+    "--left-python",
+    metavar="PYTHON",
+    default="",
+    help="Read and freeze LEFT with this interpreter, of an environment with older releases and equiv.",
+)
 @click.option("--checks", metavar="NAME,...", help="Make only these checks.  [default: all]")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of the table.")
 @click.option(
@@ -31,18 +37,24 @@ def check_command(
     checks: str | None,
     as_json: bool,
     reports: Path | None,
+    left_python: str,
 ) -> None:
     """Infer which layer of LEFT corresponds to which of RIGHT, and compare them. Exit codes are those of equiv run."""
     given = BuilderArguments(left, right, inputs, batch, methods, keep, checks)
-    run_and_exit(lambda: _check_builders(given, as_json, reports))
+    run_and_exit(lambda: _check_builders(given, as_json, reports, left_python))
 
 
-def _check_builders(given: BuilderArguments, as_json: bool, reports: Path | None) -> int:
+def _check_builders(given: BuilderArguments, as_json: bool, reports: Path | None, left_python: str) -> int:
     case = given.read_case()
     with show_status() as progress:
-        from equiv.frontends.functions import compare_inferred
+        if left_python:
+            from equiv.frontends.two_pythons import compare_across
 
-        result, found = compare_inferred(given.left, given.right, case, progress=progress)
+            result, found = compare_across(given.left, left_python, given.right, case, progress)
+        else:
+            from equiv.frontends.functions import compare_inferred
+
+            result, found = compare_inferred(given.left, given.right, case, progress=progress)
     if reports is not None:
         write_file(reports / "results.json", encode_results(result), "Give another folder with --reports.")
         echo(f"results: {reports / 'results.json'}", err=True)

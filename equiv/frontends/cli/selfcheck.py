@@ -8,6 +8,7 @@ import msgspec
 
 from equiv.core.case_files import CaseFile, find_case_files, load_case
 from equiv.core.printable import escape_json
+from equiv.core.releases import check_releases
 from equiv.errors import EquivError
 from equiv.frontends.cli.base import EXPRESSION_OPTION, PATHS_ARGUMENT, echo, open_console, run_and_exit, show_status
 
@@ -23,6 +24,7 @@ def selfcheck_command(paths: tuple[Path, ...], expression: str, as_json: bool, f
 
 
 def _run_selfchecks(files: list[CaseFile], as_json: bool, fresh: bool) -> int:
+    check_releases()
     from equiv.core import selfcheck_results
     from equiv.report.terminal.selfcheck import print_selfcheck
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from equiv.core.case_files import LoadedCase
 from equiv.core.join_runs import single_case_run
+from equiv.core.releases import check_releases
 from equiv.core.results import CaseResult, RunResult
 from equiv.errors import EquivError
 
@@ -39,8 +40,9 @@ def check_platform(require: str) -> tuple[dict[str, str], str]:
     """Describe the environment, and why its platform is not the required one; empty where it is.
 
     Raises:
-        NotRun: JAX finds no device.
+        NotRun: JAX finds no device, or is older than comparing is tested on.
     """
+    check_releases()
     from equiv.backends.environment import describe_environment
 
     found = describe_environment()

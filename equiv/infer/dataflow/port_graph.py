@@ -1,13 +1,14 @@
 """A port prepared for inference: traced abstractly, without creating parameters, then walked."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from equiv.backends.base import Port, PortSpec
 from equiv.backends.build import call_user_code
@@ -15,6 +16,7 @@ from equiv.core.leaves import NativeKey
 from equiv.core.output_name import KEY, InputName, OutputName, ProgramName, batch_input, leaf_input
 from equiv.infer.dataflow.axis_factors import Factors, axis_factors
 from equiv.infer.dataflow.blocks import Cuts
+from equiv.infer.dataflow.program_runs import LeafArrays, run_gradients, run_outputs
 from equiv.infer.dataflow.use_graph import UseGraph, build_use_graph
 from equiv.infer.dataflow.walk import Dataflow, LeafBlock, walk_program
 from equiv.programs.program import Program
@@ -65,11 +67,47 @@ class PortGraph:
         """The shape of a node's native leaf."""
         return tuple(self.port.leaves[self.key(node)].shape)
 
+    def cut(self, cutting: LeafCuts) -> "PortGraph":
+        """Walk the same program again with some leaves cut."""
+        if not cutting:
+            return self
+        return replace(self, dataflow=walk_program(self.program, frozenset(self.keys), cutting))
+
+    def gradients(
+        self, arrays: LeafArrays, places: Sequence[int], batch: Mapping[str, np.ndarray]
+    ) -> dict[int, np.ndarray]:
+        """The gradients of some leaves, see `run_gradients`.
+
+        Raises:
+            PortError: they cannot be computed.
+        """
+        run = partial(run_gradients, self.program, arrays, places, batch)
+        return call_user_code(self.port.name, "its gradient", run)
+
+    def outputs(self, arrays: LeafArrays, batch: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs, see `run_outputs`.
+
+        Raises:
+            PortError: they cannot be computed.
+        """
+        return call_user_code(self.port.name, "its outputs", partial(run_outputs, self.program, arrays, batch))
+
     @property
     def dead(self) -> tuple[NativeKey, ...]:
         """Leaves on which no output depends."""
         live = {self.key(node) for node in self.use_graph.live}
         return tuple(key for key in self.keys.values() if key not in live)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortElsewhere(Port):
+    """A port that is built and traced in another interpreter.
+
+    Attributes:
+        read: whether train mode is meant to the graph, whose programs run there.
+    """
+
+    read: Callable[[bool], PortGraph]
 
 
 def read_port(port: Port, request: PortSpec, train: bool = False) -> PortGraph:
@@ -83,18 +121,13 @@ def read_port(port: Port, request: PortSpec, train: bool = False) -> PortGraph:
     Raises:
         PortError: it cannot be traced.
     """
+    if isinstance(port, PortElsewhere):
+        return port.read(train)
     program = call_user_code(port.name, "tracing", partial(_trace_forward, port, request, train))
     # Random state is no leaf of the layer table: draws are paired when the ports are compared.
     named = {_input_name(port, key): key for key in port.leaves if port.collections[key] != "random"}
     keys = {place: named[name] for place, name in enumerate(program.inputs) if name in named}
     return PortGraph(port, program, keys, walk_program(program, frozenset(keys), {}))
-
-
-def cut_leaves(graph: PortGraph, cutting: LeafCuts) -> PortGraph:
-    """Walk the same program again with some leaves cut."""
-    if not cutting:
-        return graph
-    return replace(graph, dataflow=walk_program(graph.program, frozenset(graph.keys), cutting))
 
 
 def _output_labels(program: Program) -> list[tuple[object, ...]]:

@@ -7,32 +7,21 @@ gradient of a random projection of all outputs then distinguishes the leaves of 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxpr_as_fun
 
-from equiv.backends.build import call_user_code
-from equiv.core.output_name import InputName
 from equiv.errors import EquivError
 from equiv.infer.dataflow.leaf_uses import ADD, CONTRACT
 from equiv.infer.dataflow.local_hash import node_roles
 from equiv.infer.dataflow.port_graph import PortGraph
 from equiv.infer.dataflow.strided_views import AccessPattern
 from equiv.infer.matching.match import Decision, Matching, Tie
-from equiv.programs.eager import evaluate_eagerly
-from equiv.programs.keep_casts import float_dtypes
 from equiv.programs.probes import split_parts
-from equiv.programs.transform import DrawReplay, as_float64
 
 EQUAL_GRADIENTS = float(np.sqrt(np.finfo("float32").eps))
 """Gradients are equal if they differ by less than half of float32's digits, relative to the largest of the tie."""
-
-HALF_PRECISION = ("bfloat16", "float16")
-"""Dtypes with too few digits for that."""
 
 NEAREST_MARGIN = 10.0
 """Where none are equal, as in ports that differ elsewhere: how many times closer the nearest must be than the next."""
@@ -157,51 +146,16 @@ class GradientMatcher:
         arrays = fill_leaves(graph, node_contents(matching, side), self.order or order_of_use)
         nodes = [node for tie in ties for node in tie[side]]
         places = sorted({graph.blocks[node].leaf for node in nodes})
-        given = [
-            input_array(graph, name, arrays.get(place), self.batch) for place, name in enumerate(graph.program.inputs)
-        ]
-        # Two ports that round otherwise have no equal gradients in half precision.
-        half = not float_dtypes(graph.program).isdisjoint(HALF_PRECISION)
-        run = partial(run_in_float64, graph) if half else jaxpr_as_fun(graph.program.jaxpr)
-        moved = [given[place] for place in places]
-
-        def projected(moved: list[Any]) -> Any:
-            inputs = list(given)
-            for place, array in zip(places, moved, strict=True):
-                inputs[place] = array
-            outs = [out for out in run(*inputs) if jnp.issubdtype(out.dtype, jnp.inexact)]
-            return sum(
-                # Not the plain sum: that of a softmax or of a normalised
-                # output is constant, with gradients of 0 everywhere.
-                jnp.vdot(_random_projection(number, out.size), _sum_of_parts(out.reshape(-1)))
-                for number, out in enumerate(outs)
-            )
-
-        def gradients() -> list[np.ndarray]:
-            # Op by op: compiling the whole gradient would take longer than everything else.
-            return evaluate_eagerly(jax.make_jaxpr(jax.grad(projected))(moved), moved)
-
-        with jax.enable_x64(half):
-            found = dict(zip(places, call_user_code(graph.port.name, "its gradient", gradients), strict=True))
+        found = graph.gradients(arrays, places, self.batch)
         blocks = {
             node: node_view(graph, node, found[graph.blocks[node].leaf], self.order or order_of_use) for node in nodes
         }
         return {node: _real_numbers(array.reshape(-1)) for node, array in blocks.items()}
 
 
-def _sum_of_parts(array: Any) -> Any:
-    """The real and the imaginary part of complex numbers together: each counts."""
-    return array.real + array.imag if jnp.iscomplexobj(array) else array
-
-
 def _real_numbers(array: np.ndarray) -> np.ndarray:
     """Float64 numbers: of complex ones the real parts, and then the imaginary ones."""
     return np.concatenate([part.astype("float64") for part in split_parts(array)])
-
-
-def run_in_float64(graph: PortGraph, *arrays: Any) -> list[Any]:
-    """Run a port's program, traced in its own dtypes, in float64; inside of `jax.enable_x64(True)`."""
-    return DrawReplay({}, float64=True).run(graph.program.jaxpr, list(map(as_float64, arrays)))
 
 
 def node_contents(matching: Matching, side: int) -> dict[int, object]:
@@ -267,22 +221,6 @@ def draw_content(content: object, label: tuple[Any, ...]) -> np.ndarray:
         return drawn * size**-0.25
     # Clipped at 2.5 and therefore between 0.5 and 1.5: a running variance must not be negative.
     return 0.2 * drawn if ADD in ways else 1 + 0.2 * drawn
-
-
-def input_array(graph: PortGraph, name: InputName, array: np.ndarray | None, batch: Mapping[str, np.ndarray]) -> Any:
-    """An input of a port's program: a leaf's array, else a batch entry, else one fixed key or zeros."""
-    if array is not None:
-        return array
-    if name.kind == "batch":
-        return batch[name.path]
-    aval = graph.program.jaxpr.in_avals[graph.program.inputs.index(name)]
-    if jnp.issubdtype(aval.dtype, jax.dtypes.prng_key):
-        return jnp.broadcast_to(jax.random.key(0), aval.shape)
-    return np.zeros(aval.shape, aval.dtype)
-
-
-def _random_projection(number: int, size: int) -> np.ndarray:
-    return np.random.default_rng([number, size]).standard_normal(size).astype("float32")
 
 
 def _decide_by_distance(

@@ -9,10 +9,8 @@ from functools import cache
 from itertools import product
 from typing import Any
 
-import jax
 import numpy as np
 
-from equiv.backends.build import call_user_code
 from equiv.core.leaves import NativeKey
 from equiv.errors import EquivError
 from equiv.infer.dataflow.local_hash import node_roles
@@ -21,17 +19,12 @@ from equiv.infer.dataflow.use_graph import Use
 from equiv.infer.matching.axis_orders import AxisOrder, LeafSide, possible_orders
 from equiv.infer.matching.by_gradient import (
     EQUAL_GRADIENTS,
-    HALF_PRECISION,
     MAX_GRADIENT_ELEMENTS,
     NEAREST_MARGIN,
     draw_content,
-    input_array,
-    run_in_float64,
 )
 from equiv.infer.matching.proposal import LeafPair
 from equiv.infer.matching.relations import ElementMap
-from equiv.programs.eager import evaluate_eagerly
-from equiv.programs.keep_casts import float_dtypes
 
 MAX_RUNS = 64
 """Number of runs of a port up to which leaves are tried one by one; twice as many, with those together."""
@@ -242,19 +235,8 @@ class OutputTrial:
     def _run(self, side: int, leaves: Mapping[NativeKey, np.ndarray]) -> list[np.ndarray]:
         self.runs += 1
         graph = self.graphs[side]
-        given = [
-            input_array(graph, name, leaves[graph.keys[place]] if place in graph.keys else None, self.batch)
-            for place, name in enumerate(graph.program.inputs)
-        ]
-        half = not float_dtypes(graph.program).isdisjoint(HALF_PRECISION)
-
-        def outputs() -> list[Any]:
-            run = run_in_float64(graph, *given) if half else evaluate_eagerly(graph.program.jaxpr, given)
-            floats = [np.asarray(out) for out in run if np.issubdtype(out.dtype, np.inexact)]
-            return [one.astype("complex128" if np.iscomplexobj(one) else "float64") for one in floats]
-
-        with jax.enable_x64(half):
-            return call_user_code(graph.port.name, "its outputs", outputs)
+        arrays = {place: leaves[key] for place, key in graph.keys.items()}
+        return graph.outputs(arrays, self.batch)
 
 
 def _both_views(known: ElementMap, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

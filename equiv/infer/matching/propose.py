@@ -9,7 +9,7 @@ import numpy as np
 
 from equiv.backends.base import Port, PortSpec
 from equiv.core.leaves import NativeKey
-from equiv.infer.dataflow.port_graph import LeafCuts, PortGraph, cut_leaves, leaf_after_call, read_port
+from equiv.infer.dataflow.port_graph import LeafCuts, PortGraph, leaf_after_call, read_port
 from equiv.infer.dataflow.strided_views import AccessPattern, access_pattern, whole_leaf_view
 from equiv.infer.dataflow.use_graph import Use
 from equiv.infer.matching.axis_orders import order_of_size
@@ -43,7 +43,7 @@ def propose(ports: tuple[Port, Port], request: PortSpec, batch: Mapping[str, np.
     """
     graphs = read_port(ports[0], request), read_port(ports[1], request)
     first, second = find_cuts(graphs)
-    parts = cut_leaves(graphs[0], first), cut_leaves(graphs[1], second)
+    parts = graphs[0].cut(first), graphs[1].cut(second)
     by_name = NameMatcher(parts)
     by_gradient = GradientMatcher(parts, batch, by_name.best)
     by_size = GradientMatcher(parts, batch, by_name.best, order_of_size)

@@ -7,7 +7,7 @@ from itertools import combinations, product
 from typing import Any
 
 from equiv.infer.dataflow.blocks import Cuts, part_spans
-from equiv.infer.dataflow.port_graph import LeafCuts, PortGraph, cut_leaves
+from equiv.infer.dataflow.port_graph import LeafCuts, PortGraph
 from equiv.infer.matching.colour_refinement import AnchoredGraph, Palette, refine_colours
 
 SLICED, LOOPED, GROUPED = 0, 1, 2
@@ -143,7 +143,7 @@ def _size_mismatch(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> int:
 
 def _count_unplaced(graphs: Sequence[PortGraph], plan: Sequence[LeafCuts]) -> int:
     """Number of elements in parts whose colour occurs more or less often in the other port."""
-    one, two = (cut_leaves(graph, cutting).use_graph for graph, cutting in zip(graphs, plan, strict=True))
+    one, two = (graph.cut(cutting).use_graph for graph, cutting in zip(graphs, plan, strict=True))
     colours = refine_colours((AnchoredGraph(one, {}), AnchoredGraph(two, {})), Palette())
     places = [Counter(colours[side][node] for node in each.live) for side, each in enumerate((one, two))]
     return sum(

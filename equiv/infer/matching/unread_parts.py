@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from equiv.core.leaves import NativeKey
-from equiv.infer.dataflow.port_graph import LeafCuts, PortGraph, cut_leaves
+from equiv.infer.dataflow.port_graph import LeafCuts, PortGraph
 from equiv.infer.dataflow.strided_views import Shape, access_pattern, row_major_strides, whole_leaf_view
 from equiv.infer.matching.match import Matching, match_leaves, pair_by_shape
 from equiv.infer.matching.proposal import Bounds, LeafPair
@@ -49,7 +49,7 @@ class UnreadPart:
 def same_cuts(graph: PortGraph, cuts: LeafCuts, other: PortGraph) -> PortGraph:
     """Cut the leaves of another program of a port as those of the first are cut."""
     places = {key: place for place, key in other.keys.items()}
-    return cut_leaves(other, {places[graph.keys[place]]: some for place, some in cuts.items()})
+    return other.cut({places[graph.keys[place]]: some for place, some in cuts.items()})
 
 
 def match_in_train_mode(later: tuple[PortGraph, PortGraph], pairs: Sequence[LeafPair]) -> Matching:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jax import lax
 from jax import numpy as jnp
 
+from equiv.compat import reduce_by
 from equiv.programs.mutation import arithmetic, leaves, loops, shapes
 from equiv.programs.mutation.edits import EquationFault
 from equiv.programs.mutation.leaves import ProgramFault
@@ -188,8 +189,8 @@ SHAPE_FAULTS = (
             lambda x, axis, rank: shapes.roll_parts(x, rank - 1 - axis, 4) if rank == 2 else x[None]
         ),
     ),
-    Fault("max for sum", "another pooling", shapes.replace_reduction(("reduce_sum",), lax.reduce_max)),
-    Fault("min for max of many", "another pooling", shapes.replace_reduction(("reduce_max",), lax.reduce_min)),
+    Fault("max for sum", "another pooling", shapes.replace_reduction(("reduce_sum",), reduce_by("max"))),
+    Fault("min for max of many", "another pooling", shapes.replace_reduction(("reduce_max",), reduce_by("min"))),
     Fault(
         "last left out of a sum",
         "the last batch or position dropped",

@@ -5,6 +5,7 @@ from typing import Any
 
 from jax import lax
 
+from equiv.compat import bind_equation
 from equiv.programs.mutation.equations import EquationContext
 from equiv.programs.mutation.splice import Edit, replace_equation
 
@@ -24,9 +25,7 @@ def broadcast_to_result(array: Any, aval: Any) -> Any:
 
 def rebind_equation(context: EquationContext, operands: Sequence[Any], **changed: Any) -> Sequence[Any]:
     """Bind the equation's own primitive to other operands or with other parameters."""
-    primitive = context.eqn.primitive
-    outs = primitive.bind(*operands, **primitive.get_bind_params({**context.eqn.params, **changed}))
-    return outs if primitive.multiple_results else [outs]
+    return bind_equation(context.eqn, operands, {**context.eqn.params, **changed})
 
 
 def replace_function(context: EquationContext, compute: Callable[..., Any]) -> Edit:

@@ -11,6 +11,7 @@ from jax import lax
 from jax import numpy as jnp
 from jax.extend import core
 
+from equiv.compat import reduce_by
 from equiv.programs.mutation import arithmetic, shapes
 from equiv.programs.mutation.catalogue import Fault
 from equiv.programs.mutation.edits import has_float_result, rebind_equation, replace_function
@@ -62,9 +63,9 @@ OPERAND_VIEWS: tuple[Callable[[Any], Any], ...] = (
     shapes.repeat_first_row,
     lambda x: lax.broadcast_in_dim(lax.index_in_dim(x, 0, 0, keepdims=False), x.shape, tuple(range(1, x.ndim))),
     lambda x: lax.broadcast_in_dim(lax.index_in_dim(x, 0, 1, keepdims=False), x.shape, (0, *range(2, x.ndim))),
-    lambda x: lax.broadcast_in_dim(lax.reduce_sum(x, (0,)), x.shape, tuple(range(1, x.ndim))),
-    lambda x: lax.broadcast_in_dim(lax.reduce_sum(x, (0,)), x.shape, tuple(range(x.ndim - 1))),
-    lambda x: x - lax.broadcast_in_dim(lax.reduce_sum(x, (0,)) / x.shape[0], x.shape, tuple(range(x.ndim - 1))),
+    lambda x: lax.broadcast_in_dim(reduce_by("sum")(x, (0,)), x.shape, tuple(range(1, x.ndim))),
+    lambda x: lax.broadcast_in_dim(reduce_by("sum")(x, (0,)), x.shape, tuple(range(x.ndim - 1))),
+    lambda x: x - lax.broadcast_in_dim(reduce_by("sum")(x, (0,)) / x.shape[0], x.shape, tuple(range(x.ndim - 1))),
 )
 
 

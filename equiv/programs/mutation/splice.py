@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from equiv.compat import enable_x64
 from equiv.core.output_name import InputName, OutputName
 from equiv.programs.jaxpr import inner_jaxprs, open_jaxpr
 from equiv.programs.program import Program
@@ -111,7 +112,7 @@ def trace_operations(
     """
     structs = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in atoms]
     try:
-        with jax.enable_x64(True):
+        with enable_x64(True):
             jaxpr, consts = open_jaxpr(jax.make_jaxpr(lambda *arrays: list(compute(*arrays)))(*structs))
     except JAX_ERRORS as error:
         raise NotApplicableError(str(error)) from error
