@@ -93,14 +93,17 @@ def test_other_collectives_are_a_remark(slow):
     case = slow["other collectives"]
     assert verdict(case) == "same"
     (remark,) = sharding(case)["remarks"]
-    assert remark.startswith("on the mesh data 2 x model 4, call __call__: left has 1 all-reduce (")
+    assert remark.startswith(
+        "on the mesh data 2 x model 4, call __call__: left has 1 all-reduce (256 bytes); right has "
+    )
+    assert "all-gather (" in remark
 
 
 @pytest.mark.slow
 def test_a_mesh_on_which_nothing_is_sharded_is_no_pass(slow):
     case = slow["nothing sharded"]
     assert verdict(case) == "inconclusive"
-    assert [one["place"] for one in findings(case, "vacuous")] == [
+    assert [one["place"] for one in findings(case, "not run")] == [
         "linen on the mesh elsewhere 2",
         "nnx on the mesh elsewhere 2",
     ]
@@ -111,4 +114,4 @@ def test_a_mesh_on_which_nothing_is_sharded_is_no_pass(slow):
 def test_a_mesh_that_divides_no_leaf_is_an_error(slow):
     case = slow["not divisible"]
     assert verdict(case) == "error"
-    assert "divisible by 3" in findings(case, "error")[0]["note"]
+    assert "divisible" in findings(case, "error")[0]["note"]

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 from sharded_ports import HEAD, RULES, Names, case, linen, nnx_model
 
+from equiv.backends.sharding import make_mesh, within_mesh
 from equiv.comparison.case_result import describe_scope
 from equiv.comparison.meshes.stage import compare_sharding
 from equiv.comparison.stages import check_structure, open_case, trace_ports
 from equiv.comparison.state import CaseState, advance
-from equiv.core.case import Case
+from equiv.core.case import Case, Layer
 from equiv.errors import CaseError
 
 
@@ -70,6 +71,47 @@ def test_a_planted_fault_is_refuted_on_its_leaf(fault):
     assert note in finding.note
     said = {"down/kernel": "(mlp, embed)", "stack/kernel": "(layers, embed, mlp)"}
     assert finding.reference.startswith(said.get(place.removeprefix("leaf "), "(embed, mlp)"))
+
+
+def stepping(spec):
+    """A port with a train step, which places what its optimizer keeps by a constraint; None: it does not."""
+
+    def build():
+        import flax.linen as nn
+        import jax
+        import optax
+
+        init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), ("embed", "mlp"))
+        model, tx = nn.Dense(8, use_bias=False, kernel_init=init), optax.sgd(0.1, momentum=0.9)
+
+        def create(params):
+            made = tx.init(params)
+            return made if spec is None else jax.lax.with_sharding_constraint(made, spec)
+
+        def train_step(params, opt_state, x):
+            grads = jax.grad(lambda params: (model.apply({"params": params}, x) ** 2).mean())(params)
+            updates, opt_state = tx.update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+
+        return model, train_step, create
+
+    return build
+
+
+def test_optimizer_state_that_a_constraint_places_otherwise_is_refuted():
+    from jax.sharding import PartitionSpec
+
+    rows = (Layer("kernel", "parameter", {"old": "kernel", "new": "kernel"}),)
+    given = replace(case(stepping(None), None), layers=rows)
+    with within_mesh(make_mesh({"model": 1})):
+        results = [
+            found(replace(given, models={"old": stepping(None), "new": stepping(spec)}), trains=True)
+            for spec in (None, PartitionSpec(None, "model"), PartitionSpec("model", None))
+        ]
+    assert [one.grade for one in results] == ["exact", "exact", "refuted"]
+    (finding,) = [one for one in results[-1].findings if one.grade == "refuted"]
+    assert finding.place == "leaf opt_state/trace/kernel"
+    assert "which the optimizer of new keeps" in finding.note
 
 
 def test_one_side_without_names_does_not_apply():

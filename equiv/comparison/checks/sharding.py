@@ -28,7 +28,7 @@ def _judge_mesh(mesh: MeshComparison) -> Iterator[Finding]:
         elif not run.sharded and mesh.devices > 1:
             note = "every device has all of every array, so that the run says nothing of sharding"
             fix = f"Name an axis of the mesh in the annotations of {run.port}, in rules or in batch_axes"
-            yield Finding(place, "vacuous", note=f"{note}. {fix}.")
+            yield Finding(place, "not run", note=f"{note}. {fix}.")
         else:
             yield from (_judge_program(mesh, run, program) for program in run.worst)
 
