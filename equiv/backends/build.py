@@ -15,6 +15,7 @@ from equiv.backends.leaf_table import map_port
 from equiv.backends.library import Library
 from equiv.backends.patches import keep_patches, with_own_patches
 from equiv.backends.registry import backend_names, load_backend, load_library
+from equiv.backends.sharding import within_axes, within_calls
 from equiv.core.annotation import rules_for
 from equiv.core.batch_spec import BatchEntry, nest_batch, parse_batch
 from equiv.core.call_sequence import read_sequence
@@ -217,7 +218,10 @@ def build_port(case: Case, name: str, spec: PortSpec, library: str = "") -> Mapp
     if taken := [sequence for sequence in sequences if sequence in spec.methods]:
         raise CaseError(f"sequence {taken[0]} has the name of a method.", fix="Give it another one.")
     rules = rules_for(case.rules, name, known.name)
-    port = build_unmapped(name, builder, known.name, replace(spec, sequences=sequences, rules=rules))
+    with within_axes(case.meshes):
+        port = build_unmapped(name, builder, known.name, replace(spec, sequences=sequences, rules=rules))
+    if case.meshes:
+        port = within_calls(port, partial(within_axes, case.meshes))
     port = replace(port, step_left_out=isinstance(builder, ModelOnly), sequences=sequences)
     return MappedPort(port, map_port(case.layers, port, known))
 

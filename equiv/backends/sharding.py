@@ -72,6 +72,22 @@ def is_within_own_mesh() -> bool:
 
 
 @contextmanager
+def within_axes(meshes: Sequence[Mapping[str, int]]) -> Iterator[None]:
+    """Within it functions that name axes of these meshes can be traced: each has one device, unless a mesh is there."""
+    axes = tuple(dict.fromkeys(axis for sizes in meshes for axis in sizes))
+    if not axes or not jax.sharding.get_abstract_mesh().empty:
+        yield
+        return
+    automatic = (jax.sharding.AxisType.Auto,) * len(axes)
+    before = _OWN_MESH.set(True)
+    try:
+        with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,) * len(axes), axes, axis_types=automatic)):
+            yield
+    finally:
+        _OWN_MESH.reset(before)
+
+
+@contextmanager
 def within_case(loaded: LoadedCase) -> Iterator[None]:
     """Within it a case is built and run: what its file changes is in force, and so are the axes of its meshes.
 
