@@ -18,9 +18,6 @@ from equiv.programs.compiled import Executable
 from equiv.programs.probes import Probe, perturb_by_ulp, widen_array
 from equiv.programs.program import Programs
 
-MOST_TOGETHER = 2
-"""Number of changed runs that are in memory at once, beside the one that they are compared with."""
-
 ROUNDING_NUDGES = 2
 """Number of runs with every input moved by an ulp; the largest response counts."""
 
@@ -42,8 +39,6 @@ def measure_responses(
     in_float64: bool,
     nudges: int = ROUNDING_NUDGES,
     actual: Mapping[str, Outputs] | None = None,
-    again: bool = True,
-    together: int = MOST_TOGETHER,
 ) -> dict[str, dict[OutputName, Responses]]:
     """Measure how far the outputs of a port move when each of its inputs moves by one ulp.
 
@@ -55,13 +50,15 @@ def measure_responses(
         nudges: number of runs with every input moved.
         actual: probe name to the outputs of the port itself, where `run` runs a changed one: an output that is finite
             there, and not in every run, has a response without a bound.
-        again: as of `measure_parts`.
-        together: number of changed runs that are in memory at once, beside the one that they are compared with.
 
     Returns:
         Probe name to output to its responses.
     """
-    return measure_parts(lambda probe: [run(probe)], base, probes, in_float64, nudges, actual, again, together)
+    return measure_parts(lambda probe: [run(probe)], base, probes, in_float64, nudges, actual)
+
+
+MOST_TOGETHER = 2
+"""Number of changed runs that are in memory at once, beside the one that they are compared with."""
 
 
 def measure_parts(
@@ -72,7 +69,6 @@ def measure_parts(
     nudges: int = ROUNDING_NUDGES,
     actual: Mapping[str, Outputs] | None = None,
     again: bool = True,
-    together: int = MOST_TOGETHER,
 ) -> dict[str, dict[OutputName, Responses]]:
     """Measure the same of a port that is run part by part; arguments as of `measure_responses`.
 
@@ -83,10 +79,10 @@ def measure_parts(
     for index, probe in enumerate(probes):
         seeds = [*((None,) if again and not index else ()), *range(1, nudges + 1)]
         tally = _ProbeTally((actual or {}).get(probe.name, {}))
-        for first in range(0, len(seeds), together):
-            some = seeds[first : first + together]
-            changed = (_run_moved(run, probe, seed, "float64" if in_float64 else None) for seed in some)
-            tally.add(run_in_step([list_parts(base[probe.name]), *changed]), again=some[0] is None)
+        for first in range(0, len(seeds), MOST_TOGETHER):
+            together = seeds[first : first + MOST_TOGETHER]
+            changed = (_run_moved(run, probe, seed, "float64" if in_float64 else None) for seed in together)
+            tally.add(run_in_step([list_parts(base[probe.name]), *changed]), again=together[0] is None)
         responses[probe.name] = tally.responses
     return responses
 

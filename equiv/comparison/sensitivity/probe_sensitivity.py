@@ -14,7 +14,7 @@ import numpy as np
 
 from equiv.backends.build import call_user_code
 from equiv.comparison.numeric.held_outputs import output_dtype
-from equiv.comparison.numeric.rounding import MOST_TOGETHER, measure_responses
+from equiv.comparison.numeric.rounding import measure_responses
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import FRESH_STATE, RoundingNoise
 from equiv.comparison.sensitivity.first_order import LeafSlopes, measure_slopes, returned_leaves
@@ -23,7 +23,9 @@ from equiv.comparison.sensitivity.separate_groups import group_by_shape
 from equiv.comparison.sensitivity.swaps import try_swaps
 from equiv.comparison.sensitivity.trial_runs import BaseRun, TrialRuns
 from equiv.comparison.state import Reference
-from equiv.core.batch_spec import FLOAT_DTYPES
+from equiv.core.batch_spec import FLOAT_DTYPES, INEXACT_DTYPES
+from equiv.core.budget import Responses
+from equiv.core.output_name import OutputName
 from equiv.core.results import ProbeTrial
 from equiv.errors import EquivError
 from equiv.programs.compiled import (
@@ -113,10 +115,10 @@ def run_finer(compiled: CompiledPort, reference: Reference, factor: float) -> Ba
             executable = lower_programs(finer, compiled.table, steps, probe)()
         run = partial(run_executable, executable)
         outputs = run(probe)
-        # Operation by operation the same inputs give the same bits. One at a time: each has a gradient of every leaf.
-        responses = measure_responses(
-            run, {probe.name: outputs}, [probe], True, again=not large, together=1 if large else MOST_TOGETHER
-        )
+        if large:  # each run has a gradient of every leaf, and what rounding moves scales with the last digit
+            responses = {probe.name: _scale_responses(reference, probe)}
+        else:
+            responses = measure_responses(run, {probe.name: outputs}, [probe], in_float64=True)
         return BaseRun(executable, probe, outputs, RoundingNoise({}, responses, reference.noise.depth), factor)
 
     port = compiled.table.port
@@ -129,6 +131,17 @@ def run_finer(compiled: CompiledPort, reference: Reference, factor: float) -> Ba
         )
     except EquivError:
         return None  # what it is in its own precision is all that is known
+
+
+def _scale_responses(reference: Reference, probe: Probe) -> dict[OutputName, Responses]:
+    """The responses of the port's own run, as they are in float64."""
+    outputs, found = reference.observed.samples[probe.name].native, dict[OutputName, Responses]()
+    for name, known in reference.noise.native[probe.name].items():
+        dtype = output_dtype(outputs, name)
+        if dtype is not None and str(dtype) in INEXACT_DTYPES:
+            scale = ulp(np.dtype("float64")) / ulp(dtype)
+            found[name] = Responses(scale * known.largest, known.exponents, tuple(scale * one for one in known.blocks))
+    return found
 
 
 def _is_narrow(reference: Reference, probe: Probe) -> bool:

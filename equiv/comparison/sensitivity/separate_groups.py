@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from equiv.comparison.numeric.blocks import measure_blocks
+from equiv.comparison.numeric.blocks import BlockTally
 from equiv.comparison.numeric.rounding import ROUNDING_NUDGES
 from equiv.comparison.observation import RoundingNoise
 from equiv.comparison.sensitivity.separation import Evidence, Separation, separate_leaves
@@ -22,6 +22,7 @@ from equiv.comparison.sensitivity.trial_runs import BaseRun, TrialRuns, with_var
 from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import OutputName
+from equiv.programs.freed_memory import return_freed_memory
 from equiv.programs.probes import NamedArrays, Probe, perturb_by_ulp, split_parts, widen_array
 
 TIED = "tied"
@@ -66,12 +67,17 @@ def separate_tied(runs: TrialRuns, base: BaseRun, groups: Iterable[Sequence[str]
     tied = _tie_groups(base.probe, groups)
     outputs = runs.run(base, tied)
     dtype = "float64" if base.in_float64 else None
-    nudged = [runs.run(base, perturb_by_ulp(tied, seed, dtype)) for seed in range(1, TIED_RUNS)]
-    responses = {
-        name: measure_blocks(array, [one[name] for one in nudged])
+    tallies = {
+        name: BlockTally()
         for name, array in outputs.items()
         if name.kind == "gradient" and str(array.dtype) in INEXACT_DTYPES
     }
+    for seed in range(1, TIED_RUNS):  # one after the other: each has a gradient of every leaf
+        nudged = runs.run(base, perturb_by_ulp(tied, seed, dtype))
+        tallies = {name: tally.add(outputs[name], [nudged[name]]) for name, tally in tallies.items()}
+        del nudged
+        return_freed_memory()
+    responses = {name: tally.responses for name, tally in tallies.items()}
     noise = RoundingNoise({TIED: responses}, {TIED: responses}, base.noise.depth)
     there = BaseRun(base.executable, tied, outputs, noise, base.factor)
     return {tuple(leaves): _separate(there, leaves, lambda name: name.kind == "gradient") for leaves in groups}
