@@ -118,7 +118,7 @@ def test_calls_under_their_old_names_are_opened():
 @pytest.mark.parametrize(
     "name",
     [
-        r"jax\.(typeof|make_user_context)\(",
+        r"jax\.(enable_x64|typeof|make_user_context)\(",
         r"get_bind_params\(",
         r"simple=True",
         r"lax\.reduce_(max|min|sum)\(",

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-import jax
 import numpy as np
 
 from equiv.backends.build import call_user_code
@@ -23,6 +22,7 @@ from equiv.comparison.sensitivity.separate_groups import group_by_shape
 from equiv.comparison.sensitivity.swaps import try_swaps
 from equiv.comparison.sensitivity.trial_runs import BaseRun, TrialRuns
 from equiv.comparison.state import Reference
+from equiv.compat import enable_x64
 from equiv.core.batch_spec import FLOAT_DTYPES, INEXACT_DTYPES
 from equiv.core.budget import Responses
 from equiv.core.output_name import OutputName
@@ -106,7 +106,7 @@ def run_finer(compiled: CompiledPort, reference: Reference, factor: float) -> Ba
             return trace_port_float64(compiled.traced, frozenset(part.name for part in programs.parts))
         gradients = {part.name.method: part for part in reversed(programs.parts) if part.name.is_gradient}
         parts = [part for part in programs.parts if part.name.is_forward or part in gradients.values()]
-        with jax.enable_x64(True):  # it has no casts, which would need another trace of the model
+        with enable_x64(True):  # it has no casts, which would need another trace of the model
             return replace(programs, float64=True, parts=tuple(map(widen, parts)), begin=None, step=None)
 
     def compile_and_run(finer: Programs) -> BaseRun:
