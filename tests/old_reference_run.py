@@ -89,7 +89,8 @@ def main(python: str, *names: str) -> int:
                     print(f"  {candidate}: {verdict}: {why}", flush=True)
                     wrong += [f"{name}: {candidate} against {port}: {verdict}"] * (verdict != "same")
                 if fault.port != port:
-                    verdict, why = judged(faulty, bundle, folder / "faulty").get(fault.port, ("absent", ""))
+                    found = judged(faulty, bundle, folder / "faulty")
+                    verdict, why = found.get(fault.port) or next(iter(found.values()))
                     print(f"  {fault.port} with {fault.new!r}: {verdict}: {why}", flush=True)
                     wrong += [f"{name}: faulty {fault.port} against {port}: {verdict}"] * (verdict != "different")
     print("\n".join(["", *wrong]) if wrong else "all as it has to be")
