@@ -60,7 +60,8 @@ def compare_sharding(state: CaseState) -> CaseState:
         sides = (_described(state, state.reference), _described(state, candidate))
         result = CHECKS[SHARDING].run(Comparison(case, *sides, RoundingNoise({}, {}, {}), sharding=both))
         checks += () if result is None else (result,)
-    annotated = {name: one.annotated for name, one in says.items()}
+    frozen = {name: f"frozen {name}" for name in says if name not in state.built_case.built}
+    annotated = {frozen.get(name, name): one.annotated for name, one in says.items()}
     return replace(state, checks=checks, annotated=annotated, unexplained=unexplained, meshes=tried)
 
 
