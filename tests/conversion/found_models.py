@@ -102,7 +102,7 @@ def unrolled() -> Case:
 @cache
 def params_of(model: nn.Module, width: int) -> dict:
     """The parameters of a Linen model, in their boxes, none of them zero."""
-    made = model.init(jax.random.key(0), jnp.ones((3, width)))["params"]
+    made = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((3, width)))["params"]
     leaves, structure = jax.tree.flatten(made)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     return jax.tree.unflatten(
