@@ -139,6 +139,15 @@ def test_a_layer_may_come_before_a_lookup_or_after(names):
     }
 
 
+def test_rows_at_constant_places_are_used_like_a_slice():
+    """A table of positions, looked up with `arange` or sliced, has one place, so that gradients decide the rest."""
+    shapes = {**FOUR, "table": (7, 8)}
+    looked_up = pure("haiku", lambda p, x: attention(p, x + p["table"][jnp.arange(5)]), **shapes)
+    proposal, pairs = nameless(looked_up, pure("nnx", lambda p, x: attention(p, x + p["table"][:5]), **shapes))
+    assert pairs == same(shapes)
+    assert {pair.evidence for pair in proposal.pairs} == {"position", "gradient"}
+
+
 def test_a_fused_projection_has_a_row_for_each_part():
     """Query, key and value side by side in one kernel are columns of it."""
     proposal = inferred(pure("haiku", attention, **FOUR), pure("nnx", fused, qkv=(8, 24), out=(8, 8)), X)

@@ -40,3 +40,38 @@ def test_copies_called_otherwise_are_told_by_what_they_return():
     assert {left: bounds[0][0] for (left, _), (right, bounds) in pairs.items() if right == "w"} == {
         "w2": 0, "w0": 1, "w1": 2,
     }  # fmt: skip
+
+
+def test_a_stack_may_have_the_size_of_single_leaves():
+    """Two square kernels in a stack have as many elements as one that is twice as wide, of which there are as many."""
+    square, wide = ("a", "b"), ("up", "down")
+
+    def step(x, a, b, up, down):
+        return jnp.tanh(jnp.tanh(x @ a) @ b) + jnp.tanh(x @ up) @ down
+
+    def unrolled(p, x):
+        for at in range(2):
+            x = step(x, *(p[f"{name}{at}"] for name in (*square, *wide)))
+        return x
+
+    def scanned(p, x):
+        return jax.lax.scan(lambda x, leaves: (step(x, *leaves), None), x, [p[name] for name in (*square, *wide)])[0]
+
+    shapes = {"a": (6, 6), "b": (6, 6), "up": (6, 12), "down": (12, 6)}
+    left = pure("haiku", unrolled, **{f"{name}{at}": shape for at in range(2) for name, shape in shapes.items()})
+    right = pure("nnx", scanned, **{name: (2, *shape) for name, shape in shapes.items()})
+    np.testing.assert_allclose(*tabled_outputs(left, right, X), atol=1e-5)
+
+
+def test_usual_abbreviations_are_names():
+    """With a bug, here a shifted input, gradients decide nothing, and `q` is the query."""
+
+    def attend(p, x, names):
+        q, k, v = (x @ p[name] for name in names)
+        return jax.nn.softmax(q @ k.T) @ v
+
+    left, right = ("query", "key", "value"), ("q_proj", "k_proj", "v_proj")
+    ours = pure("haiku", lambda p, x: attend(p, x, left), **dict.fromkeys(left, (6, 6)))
+    theirs = pure("nnx", lambda p, x: attend(p, jnp.roll(x, 1, -1), right), **dict.fromkeys(right, (6, 6)))
+    pairs = {pair.left.path: pair.right.path for pair in inferred(ours, theirs, X).pairs}
+    assert pairs == dict(zip(left, right, strict=True))

@@ -181,6 +181,10 @@ def gather_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: lis
         return [single_part(shapes[0], combine_contraction(state.uses, index, row, ((), collapsed_axes)))]
     if row.is_activation and not index.is_activation and not index.leaves:
         return [single_part(shapes[0], row)]
+    if row.leaves and not row.is_activation and not index.is_activation and not index.leaves:
+        # `table[arange(8)]` has the elements of `table[:8]`; only their order is not known.
+        leaves = tuple(held._replace(view=None) for held in row.leaves)
+        return [single_part(shapes[0], ValuePart(leaves=leaves, shift=row.shift))]
     return [
         single_part(shape, combine_unknown(state.uses, [part for value in ins for part in value_parts(value)]))
         for shape in shapes

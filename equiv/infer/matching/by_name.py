@@ -15,8 +15,11 @@ WORD_SYNONYMS = {
     "embeddings": "embedding",
     "average": "",
     "weight": "kernel",
+    "q": "query",
+    "k": "key",
+    "v": "value",
 }
-"""Words of one library and their synonyms in another."""
+"""Words of one library, or their usual abbreviations, and their synonyms in another."""
 
 IGNORED_WORDS = {"", "ema", "params", "state", "batch", "stats", "module"}
 """Words that do not identify a leaf."""

@@ -39,13 +39,15 @@ def find_cuts(graphs: tuple[PortGraph, PortGraph]) -> tuple[LeafCuts, LeafCuts]:
     # Wherever each program splits them: a part may be elsewhere in the other port, or on another axis.
     split = [{group[1] for group in some if group[-1] == SLICED} for some in found]
     shared = split[0] & split[1]
+    # Stacked leaves of two scans stay whole: their items are in the order of the iterations in both. So do kernels of
+    # two convolutions in groups. A stack may have the size of single leaves of the other port: sizes alone hide it.
+    stacks = [_count_stacks(graph, wanted[side]) for side, graph in enumerate(graphs)]
+    unlike = {label for label in {*stacks[0], *stacks[1]} if stacks[0][label] != stacks[1][label]}
     groups = {
         group
         for some in found
         for group in some
-        # Stacked leaves of two scans stay whole: their items are in the order of the iterations in both. So do kernels
-        # of two convolutions in groups.
-        if group[1] in odd or (group[1] in shared and group[-1] == SLICED)
+        if group[1] in odd or group[1] in {SLICED: shared, LOOPED: unlike}.get(group[-1], ())
     }
     if not groups:
         return {}, {}
@@ -60,6 +62,13 @@ def find_cuts(graphs: tuple[PortGraph, PortGraph]) -> tuple[LeafCuts, LeafCuts]:
 
 def _size_label(graph: PortGraph, node: int) -> tuple[Any, ...]:
     return graph.use_graph.labels[node][:2]
+
+
+def _count_stacks(graph: PortGraph, wanted: WantedCuts) -> Counter[tuple[Any, ...]]:
+    """How many leaves of a size and dtype a loop cuts in its iterations."""
+    return Counter(
+        _size_label(graph, node) for node, axes in wanted.items() if any(way == LOOPED for _, way in axes.values())
+    )
 
 
 def _wanted_cuts(graph: PortGraph) -> WantedCuts:
