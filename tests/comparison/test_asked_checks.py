@@ -48,7 +48,7 @@ def judge(left, right, **given):
 def test_a_forward_pass_alone_is_compared_and_said():
     verdict, case = judge(Left, Right, checks=("outputs",))
     assert (verdict, [check.check for check in case.checks]) == ("same", ["structure", "outputs"])
-    left_out = "not compared, as other checks are asked for: randomness, gradients, state, train, compiled"
+    left_out = "not compared, as other checks are asked for: randomness, gradients, state, train, sharding, compiled"
     assert left_out in case.scope.notes
     assert (case.scope.steps, case.scope.gradient_modes) == (0, ())
 

@@ -48,18 +48,20 @@ def published():
     return T5()
 
 
-def port(rngs, buckets=8, distance=16):
-    """A port whose kernels have their heads as an axis; the bias tables belong to the stacks."""
-    from flax import nnx
+def bucket(offset, two_sided, buckets=8, distance=16):
+    """The row of the bias table for each distance."""
+    number = buckets // 2 if two_sided else buckets
+    start = number * (offset > 0) if two_sided else 0
+    offset = np.abs(offset) if two_sided else np.maximum(-offset, 0)
+    exact = number // 2
+    far = np.log(np.maximum(offset, 1) / exact) / math.log(distance / exact) * (number - exact)
+    far = np.minimum(exact + far, number - 1).astype("int32")
+    return start + np.where(offset < exact, offset, far)
 
-    def bucket(offset, two_sided):
-        number = buckets // 2 if two_sided else buckets
-        start = number * (offset > 0) if two_sided else 0
-        offset = np.abs(offset) if two_sided else np.maximum(-offset, 0)
-        exact = number // 2
-        far = np.log(np.maximum(offset, 1) / exact) / math.log(distance / exact) * (number - exact)
-        far = np.minimum(exact + far, number - 1).astype("int32")
-        return start + np.where(offset < exact, offset, far)
+
+def layers(rngs):
+    """The classes of a norm, an attention and a feed-forward layer, whose kernels have their heads as an axis."""
+    from flax import nnx
 
     def kernel(shape):
         return nnx.Param(jax.random.normal(rngs.params(), shape) * 0.1)
@@ -100,10 +102,19 @@ def port(rngs, buckets=8, distance=16):
         def __call__(self, x):
             return x + self.wo(nnx.relu(self.wi(self.norm(x))))
 
+    return Norm, Attention, Feed
+
+
+def port(rngs):
+    """A port whose bias tables belong to the stacks."""
+    from flax import nnx
+
+    Norm, Attention, Feed = layers(rngs)
+
     class Stack(nnx.Module):
         def __init__(self, decoder):
             self.decoder = decoder
-            self.bias = nnx.Embed(buckets, HEADS, rngs=rngs)
+            self.bias = nnx.Embed(8, HEADS, rngs=rngs)
             self.attends = nnx.List([Attention() for _ in range(2)])
             self.reads = nnx.List([Attention() for _ in range(2 * decoder)])
             self.feeds = nnx.List([Feed() for _ in range(2)])

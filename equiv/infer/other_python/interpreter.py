@@ -25,6 +25,9 @@ from equiv.infer.dataflow.program_runs import LeafArrays
 from equiv.infer.other_python.messages import Failure, GraphFacts, PortFacts, source_digest
 from equiv.programs.program import Program
 
+ENDS = 5.0
+"""Seconds that an interpreter has to end by itself after something that is no answer."""
+
 STRANGERS = ("PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 """Variables that say where this Python has its packages."""
 
@@ -84,8 +87,11 @@ class OtherPython:
 
     def _ended(self) -> EquivError:
         """Why nothing came: by what it said last."""
-        self._process.kill()
-        code = self._process.wait()
+        try:
+            code = self._process.wait(timeout=ENDS)  # what says no answer is mostly about to end, with a reason
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
         self._said.seek(0)
         lines = [line.strip() for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
         last = lines[-1] if lines else f"exit code {code}"

@@ -1,7 +1,7 @@
 """Print a run in the terminal: verdict first, then the table, then the worst finding."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from rich.console import Console
@@ -88,30 +88,33 @@ def device_and_versions(result: RunResult) -> str:
 
 
 def _print_check_table(cases: list[CaseResult], console: Console) -> None:
-    """Print the table with error / budget where that fits, else without; where neither fits, print a list."""
+    """Print the table with error / budget where that fits, else without; where neither fits, print a list.
+
+    Checks that apply to no case have no column.
+    """
+    made = {check.check for case in cases for check in case.checks}
+    names = tuple(check for check in CHECK_NAMES if check in made)
     for ratio in (True, False):
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("case", "candidate", *CHECK_NAMES, "verdict"):
+        for heading in ("case", "candidate", *names, "verdict"):
             table.add_column(heading, no_wrap=True)
         for case in cases:
             for candidate in case.candidates:
-                table.add_row(*_check_table_row(case, candidate, ratio))
+                table.add_row(*_check_table_row(case, candidate, names, ratio))
         if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
             console.print(table)
             return
     for case in cases:
         for candidate in case.candidates:
-            name, against, *cells, verdict = _check_table_row(case, candidate, True)
+            name, against, *cells, verdict = _check_table_row(case, candidate, names, True)
             console.print(f"{verdict}  {name}, {against}", soft_wrap=True)
-            asked = [
-                f"{check} {text}" for check, text in zip(CHECK_NAMES, cells, strict=True) if NOT_APPLICABLE not in text
-            ]
+            asked = [f"{check} {text}" for check, text in zip(names, cells, strict=True) if NOT_APPLICABLE not in text]
             console.print(Padding(", ".join(asked), (0, 0, 0, 4), expand=False))
 
 
-def _check_table_row(case: CaseResult, candidate: str, ratio: bool) -> list[str]:
+def _check_table_row(case: CaseResult, candidate: str, names: Sequence[str], ratio: bool) -> list[str]:
     row = [escape(case.name), f"{escape(candidate)} [dim]/ {escape(case.reference)}[/]"]
-    for check in CHECK_NAMES:
+    for check in names:
         text, grade = check_cell(case, candidate, check, ratio)
         row.append(f"[{GRADE_COLOURS.get(grade, 'green')}]{text}[/]")
     verdict = case.verdicts[candidate]
