@@ -17,7 +17,9 @@ from equiv.programs.compiled import NamedOutputs, join_parts
 from equiv.programs.exercise import Observed, merge_observed
 
 LARGE_OUTPUT = 2**16
-"""Bytes of an output, or of its part in one train step, above which no array is held."""
+"""Bytes of an output in float64, or of its part in one train step, above which no array is held.
+
+In float64 whatever its dtype: what is held of a native run has to be held of its float64 run, too."""
 
 Stream = Callable[[], Iterator[tuple[NamedOutputs, Observed]]]
 """Runs a port, and yields its outputs part by part, with what each part exercised."""
@@ -119,7 +121,7 @@ def hold_outputs(stream: Stream) -> tuple[HeldOutputs, Observed]:
         exercised.append(observed)
         for name, array in part.items():
             names[name] = None
-            if array.nbytes <= LARGE_OUTPUT or str(array.dtype) not in INEXACT_DTYPES:
+            if array.size * np.dtype("float64").itemsize <= LARGE_OUTPUT or str(array.dtype) not in INEXACT_DTYPES:
                 small.setdefault(name, []).append(array)
                 continue
             found = LargeOutput(array.shape, array.dtype, largest_finite(array), _count_nonfinite(array))

@@ -22,6 +22,7 @@ from equiv.comparison.stages import (
     trace_ports,
 )
 from equiv.comparison.state import CaseState, advance
+from equiv.core.output_name import OutputName, ProgramName
 from equiv.core.results import Finding
 from equiv.layers import linear
 from equiv.programs import compiled
@@ -95,6 +96,16 @@ def test_folded_outputs_give_the_same_findings(name, fetched, monkeypatch):
         assert is_close(one.error, other.error), one
         assert is_close(one.budget, other.budget), one
         assert (one.spread is None) == (other.spread is None), one
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_an_output_is_large_in_every_precision(dtype):
+    """Else one of a float64 run would be computed again, with all others of that run, which then fill the memory."""
+    size = held_outputs.LARGE_OUTPUT // 8
+    name, larger = OutputName(ProgramName("step"), "small"), OutputName(ProgramName("step"), "large")
+    arrays = {name: np.ones(size, jnp.dtype(dtype)), larger: np.ones(size + 1, jnp.dtype(dtype))}
+    held, _ = held_outputs.hold_outputs(lambda: iter([(arrays, {})]))
+    assert (set(held.held), set(held.large)) == ({name}, {larger})
 
 
 def held_bytes(outputs: HeldOutputs) -> int:
