@@ -81,7 +81,7 @@ def passes_can_be_left_out() -> bool:
 
 
 def trace_context() -> Callable[[int], AbstractContextManager[Any]]:
-    """Part of the key of jax's trace cache: a context for each number, within which functions are traced anew.
+    """Part of the key of jax's trace cache: a context for each number, within which functions are traced again.
 
     `jax.make_user_context` is new in jax 0.7.2; before, the caches are cleared.
     """

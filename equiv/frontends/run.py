@@ -69,12 +69,10 @@ def run(
         The results, with a verdict. An interrupt keeps the finished ones, and the others are named.
 
     Raises:
-        EquivError: there are no cases, or options exclude each other.
-        NotRun: jax or flax is older than comparing is tested on.
+        EquivError: there are no cases, options exclude each other, or jax or flax is too old to compare with.
     """
     check_releases()
-    several = paths if isinstance(paths, tuple | list) else (paths,)
-    files = find_case_files(tuple(check_path("paths", one) for one in several), expression)
+    files = _find_files(paths, expression)
     given = _check_options(TaskOptions(prove_only, selfcheck, initial), against, certificates)
     options = replace(given, checks=tuple(checks) and read_checks(",".join(checks)))
     if options.against is not None:
@@ -89,6 +87,12 @@ def run(
 
     runs = run_tasks(tasks, place, kept, resume, Listener(progress, keep, counted))
     return join_runs(runs, started.isoformat(), time.perf_counter() - clock, tuple(kept.problems[:1]))
+
+
+def _find_files(paths: Sequence[str | Path] | str | Path, expression: str) -> list[CaseFile]:
+    """The case files under one path or several that an expression selects."""
+    several = paths if isinstance(paths, tuple | list) else (paths,)
+    return find_case_files(tuple(check_path("paths", one) for one in several), expression)
 
 
 def _check_options(options: TaskOptions, against: str | Path | None, certificates: str | Path | None) -> TaskOptions:

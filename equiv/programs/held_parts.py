@@ -1,7 +1,7 @@
 """A native leaf of which some parts are held at values: its other parts become leaves of their own.
 
 A port that packs query, key and value into one kernel may lack a counterpart of the value alone. To its programs the
-kernel is then put together of what they are given and what is held, and what they return is taken apart again.
+kernel is then put together of what they are given and what is held, and what they return is split into the two again.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -8,14 +8,17 @@ from sharded_ports import HEAD, RULES, Names, case, linen, nnx_model
 from equiv.backends.sharding import make_mesh, within_mesh
 from equiv.comparison.case_result import describe_scope
 from equiv.comparison.meshes.stage import compare_sharding
+from equiv.comparison.pipeline import run_case
 from equiv.comparison.stages import check_structure, open_case, trace_ports
 from equiv.comparison.state import CaseState, advance
 from equiv.core.case import Case, Layer
+from equiv.core.case_files import LoadedCase
+from equiv.core.grades import EQUAL_GRADES
 from equiv.errors import CaseError
 
 
 def compared(given: Case, trains: bool = False) -> CaseState:
-    """A case after the stage; its train step is traced where that is told, and nothing is compiled."""
+    """A case after the stage; its train step is traced where that is asked, and nothing is compiled."""
     stages = (trace_ports, compare_sharding) if trains else (compare_sharding,)
     return advance(check_structure(open_case(given)), stages)
 
@@ -71,6 +74,16 @@ def test_a_planted_fault_is_refuted_on_its_leaf(fault):
     assert note in finding.note
     said = {"down/kernel": "(mlp, embed)", "stack/kernel": "(layers, embed, mlp)"}
     assert finding.reference.startswith(said.get(place.removeprefix("leaf "), "(embed, mlp)"))
+
+
+def test_no_other_check_sees_an_annotation():
+    """The whole run of a port whose names are swapped: everything else is equal."""
+    given = case(linen(), nnx_model(replace(Names(), up=HEAD)), meshes=())
+    result = run_case(LoadedCase("swapped", "", given))
+    assert dict(result.verdicts) == {"nnx": "different"}
+    refused = {one.check for one in result.checks if one.grade not in (*EQUAL_GRADES, "expected")}
+    assert refused == {"sharding"}
+    assert {"structure", "outputs", "gradients", "train"} <= {one.check for one in result.checks}
 
 
 def stepping(spec):

@@ -36,20 +36,20 @@ def _judge_mesh(mesh: MeshComparison) -> Iterator[Finding]:
 def _judge_program(mesh: MeshComparison, run: MeshRun, program: ProgramName) -> Finding:
     """Judge what one program of a port computes on a mesh, whose two sides are the port itself.
 
-    Where the other port is off there too, and by the same, the ports are no two models: both are to be mended.
+    Where the other port is off there too, and by the same, the ports may well be one model: both are at fault.
     """
     found = run.worst[program]
-    told = replace(found, place=f"{run.port} on the mesh {mesh.mesh}: {found.output}", output=None)
+    named = replace(found, place=f"{run.port} on the mesh {mesh.mesh}: {found.output}", output=None)
     if found.grade != "refuted":
-        return replace(told, reference="", candidate="", note="")
+        return replace(named, reference="", candidate="", note="")
     others = [one for one in mesh.runs if one.port != run.port and program in one.worst]
     both = bool(others) and all(one.worst[program].grade == "refuted" for one in others)
     at = f" at {list(found.index)}" if found.index else ""
     note = f"on one device it computes {found.reference}, on the mesh {found.candidate}{at}"
-    if both and program not in mesh.apart:
+    if both and program not in mesh.differing:
         note += f"; {others[0].port} does the same: what both shard is no longer the function that it is on one device"
-        return replace(told, grade="error", reference="", candidate="", note=note)
-    return replace(told, reference="", candidate="", note=f"{note}. {_FIX}")
+        return replace(named, grade="error", reference="", candidate="", note=note)
+    return replace(named, reference="", candidate="", note=f"{note}. {_FIX}")
 
 
 _FIX = "Look for a sum over devices that is missing in a shard_map, such as jax.lax.psum"

@@ -125,8 +125,8 @@ def _placed_function(port: str, call: UserCall, function: Any) -> Runnable:
     return run
 
 
-def find_apart(case: Case, left: ShardedPort, right: ShardedPort) -> frozenset[ProgramName]:
-    """The programs that both ports compute otherwise on a mesh than on one device, and not alike.
+def find_differing(case: Case, left: ShardedPort, right: ShardedPort) -> frozenset[ProgramName]:
+    """The programs that both ports compute otherwise on a mesh than on one device, and not by the same.
 
     Random draws of the two are not the same, so that a program with draws is taken to be one of them.
     """

@@ -8,7 +8,7 @@ import jax
 
 from equiv.backends.build import call_user_code
 from equiv.comparison.checks import CHECKS
-from equiv.comparison.meshes.run import ShardedPort, count_devices, find_apart, run_on_mesh
+from equiv.comparison.meshes.run import ShardedPort, count_devices, find_differing, run_on_mesh
 from equiv.comparison.numeric.run_port import CompiledPort, describe_port
 from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS, Comparison, PortOutputs, RoundingNoise
 from equiv.comparison.sharding.annotations import unexplained_names
@@ -120,9 +120,9 @@ def _run_on_meshes(
     compiled = dict(_compiled_ports(state, says))
     for sizes in state.built_case.case.meshes:
         mesh, devices = mesh_name(sizes), count_devices(sizes)
-        told = MeshTried(mesh, devices, available)
+        tried_here = MeshTried(mesh, devices, available)
         if not state.compiling:
-            told = replace(told, why_not="nothing is run with --prove-only")
+            tried_here = replace(tried_here, why_not="nothing is run with --prove-only")
         elif devices <= available:
             state.progress(f"running on the mesh {mesh}")
             found[mesh] = {
@@ -130,8 +130,8 @@ def _run_on_meshes(
                 for name, port in compiled.items()
                 if says[name].annotated or state.built_case.case.batch_axes or devices == 1
             }
-            told = replace(told, sharded={name: one.run.sharded for name, one in found[mesh].items()})
-        tried.append(told)
+            tried_here = replace(tried_here, sharded={name: one.run.sharded for name, one in found[mesh].items()})
+        tried.append(tried_here)
     return tuple(tried), found
 
 
@@ -167,6 +167,6 @@ def _pair(state: CaseState, runs: Mapping[str, Mapping[str, ShardedPort]], candi
         ran = runs.get(mesh_name(sizes), {})
         sides = [ran[name] for name in (state.reference, candidate) if name in ran]
         both: tuple[MeshRun, ...] = tuple(one.run for one in sides)
-        apart = find_apart(case, sides[0], sides[1]) if len(sides) == 2 else frozenset[ProgramName]()
+        differing = find_differing(case, sides[0], sides[1]) if len(sides) == 2 else frozenset[ProgramName]()
         if both:
-            yield MeshComparison(mesh_name(sizes), count_devices(sizes), both, apart)
+            yield MeshComparison(mesh_name(sizes), count_devices(sizes), both, differing)

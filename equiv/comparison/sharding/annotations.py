@@ -129,8 +129,8 @@ def _describe(left: _Side, right: _Side) -> str:
                 f"{side.port.port} names {count} of its {ndim} axes, and names count from the first: the axis along "
                 "which layers are stacked has lost its own"
             )
-    assert left.axes is not None, "told before"
-    assert right.axes is not None, "told before"
+    assert left.axes is not None, "said before"
+    assert right.axes is not None, "said before"
     if sorted(map(str, left.axes)) == sorted(map(str, right.axes)) and left.axes != right.axes:
         return f"the axes are swapped in {other}"
     return f"{one} shards it otherwise than {other}"

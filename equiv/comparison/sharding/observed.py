@@ -69,13 +69,13 @@ class MeshComparison:
         mesh: in words.
         devices: how many it has.
         runs: of the reference and of the candidate, as far as they were run.
-        apart: the programs in which both compute something else than on one device, and not the same.
+        differing: the programs in which both compute something else than on one device, and not the same.
     """
 
     mesh: str
     devices: int
     runs: tuple[MeshRun, ...]
-    apart: frozenset[ProgramName] = frozenset()
+    differing: frozenset[ProgramName] = frozenset()
 
 
 @dataclass(frozen=True)

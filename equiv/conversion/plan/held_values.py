@@ -45,8 +45,8 @@ def check_has_held_value(source: LocatedCheckpoint, name: str, place: LeafLocati
     ours, held = source.canonical(name), held_array(source.located.model.port, place.leaf)
     if np.array_equal(ours, held):
         return
-    apart = np.abs(ours.astype("float64") - held.astype("float64"))
-    worst = np.unravel_index(int(np.argmax(apart)), apart.shape)
+    difference = np.abs(ours.astype("float64") - held.astype("float64"))
+    worst = np.unravel_index(int(np.argmax(difference)), difference.shape)
     raise CheckpointError(
         f"{source.checkpoint.file}: {name} is {float(ours[worst]):.6g} at {list(map(int, worst))}; the case says that "
         f"{target} lacks it and is the same where it is {describe_held(place.leaf)}.",

@@ -104,10 +104,10 @@ class OrderMatcher:
             graph, other = self.graphs[side], self.graphs[1 - side]
             parts, whole = _nodes_by_leaf(graph, unpaired[side]), _nodes_by_leaf(other, unpaired[1 - side])
             packed = [some for some in parts.values() if len(some) > 1]
-            apart = [some[0] for some in whole.values() if len(some) == 1]
+            single = [some[0] for some in whole.values() if len(some) == 1]
             for size in {graph.use_graph.labels[node][:2] for some in packed for node in some}:
                 mine = [[one for one in some if graph.use_graph.labels[one][:2] == size] for some in packed]
-                theirs = [node for node in apart if other.use_graph.labels[node][:2] == size]
+                theirs = [node for node in single if other.use_graph.labels[node][:2] == size]
                 mine = [some for some in mine if some]
                 if len(mine) == 1 and len(mine[0]) == len(theirs):
                     theirs.sort(key=_first_uses(other).__getitem__)

@@ -207,5 +207,5 @@ def start_python(python: str) -> Iterator[OtherPython]:
             yield other
         finally:
             process.kill()
-            with suppress(BrokenPipeError):  # what it was still to be told
+            with suppress(BrokenPipeError):  # what it was still to be sent
                 process.communicate()
