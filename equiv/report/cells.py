@@ -1,8 +1,9 @@
 """One check of one candidate as a table cell: a sign, the grade, and error / budget. And a finding in sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from equiv.core.budget import BUDGET_LEVEL, BUDGET_RISK, rounding_growth
+from equiv.core.checks import CHECK_NAMES
 from equiv.core.output_name import TRAINING
 from equiv.core.results import CaseResult, CheckResult, Finding, ProbeTrial, TrialKind
 
@@ -27,6 +28,12 @@ NOT_APPLICABLE = "\N{EN DASH}"
 """Shown where a check does not apply: the model has no state, or draws no random numbers."""
 
 VERDICT_SIGNS = {"same": "✓", "different": "✗", "inconclusive": "?", "error": "!"}
+
+
+def shown_checks(cases: Iterable[CaseResult]) -> tuple[str, ...]:
+    """The checks that apply to one of the cases at least: the others have no column."""
+    made = {check.check for case in cases for check in case.checks}
+    return tuple(check for check in CHECK_NAMES if check in made)
 
 
 def check_cell(case: CaseResult, candidate: str, check: str, ratio: bool = True) -> tuple[str, str]:

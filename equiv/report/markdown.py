@@ -5,12 +5,11 @@ from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
-from equiv.core.checks import CHECK_NAMES
 from equiv.core.headline import headline_finding, place_words, verdict_reason, verdict_words
 from equiv.core.printable import printable
 from equiv.core.results import CaseResult, LeafResult, RunResult
 from equiv.core.scope import group_by_port
-from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_finding
+from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell, describe_finding, shown_checks
 from equiv.report.layer_catalogue import CATALOGUE_HEADERS, catalogue_rows
 from equiv.report.remarks import describe_remarks
 
@@ -24,15 +23,16 @@ def _run_sections(result: RunResult) -> Iterable[str]:
     yield f"# {VERDICT_SIGNS[result.verdict]} {_escape_markdown(result.headline)}"
     if result.known_miscompilations:
         yield "\n".join(f"- {VERDICT_SIGNS['error']} {_escape_markdown(one)}" for one in result.known_miscompilations)
+    shown = shown_checks(result.cases)
     rows = [
         [case.name, f"{candidate} / {case.reference}"]
-        + [check_cell(case, candidate, check)[0] for check in CHECK_NAMES]
+        + [check_cell(case, candidate, check)[0] for check in shown]
         + [f"{VERDICT_SIGNS[case.verdicts[candidate]]} {verdict_words(case, candidate)}"]
         for case in result.cases
         for candidate in case.candidates
     ]
     if rows:
-        yield _markdown_table(["case", "candidate / reference", *CHECK_NAMES, "verdict"], rows)
+        yield _markdown_table(["case", "candidate / reference", *shown, "verdict"], rows)
     if remarks := describe_remarks(result.cases):
         yield "\n".join(f"- {_escape_markdown(remark)}" for remark in remarks)
     problems = [f"{case.name}: {case.problem}" for case in result.cases if case.problem]

@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from equiv.core.checks import CHECK_NAMES
 from equiv.core.results import RunResult
 from equiv.core.timings import PHASES
+from equiv.report.cells import shown_checks
 from equiv.report.html.anchors import anchor, slug
 from equiv.report.html.compressed import Packer, strip_whitespace
 from equiv.report.html.glossary import GLOSSARY
@@ -71,7 +71,8 @@ def render_page(results: Sequence[RunResult], since: RunResult | None = None) ->
     """
     merged = merge_runs(results)
     ranked = rank_entries(merged.entries)
-    made = comparison_rows(ranked)
+    checks = shown_checks(entry.case for entry in ranked)
+    made = comparison_rows(ranked, checks)
     packer = Packer()
     template = template_environment(packer)
     head = build_banner(merged, ranked)
@@ -84,7 +85,7 @@ def render_page(results: Sequence[RunResult], since: RunResult | None = None) ->
         tiles=build_tiles(merged),
         rows=made,
         filters=build_filters(made),
-        checks=CHECK_NAMES,
+        checks=checks,
         several=len(set(merged.labels)) > 1,
         cases=tuple(_case_sections(template, packer, tuple(map(build_case_view, ranked)))),
         packer=packer,

@@ -23,6 +23,7 @@ from equiv.report.cells import (
     count_unrun,
     describe_conditions,
     describe_finding,
+    shown_checks,
 )
 from equiv.report.remarks import describe_remarks
 from equiv.report.scopes import describe_scopes
@@ -92,8 +93,7 @@ def _print_check_table(cases: list[CaseResult], console: Console) -> None:
 
     Checks that apply to no case have no column.
     """
-    made = {check.check for case in cases for check in case.checks}
-    names = tuple(check for check in CHECK_NAMES if check in made)
+    names = shown_checks(cases)
     for ratio in (True, False):
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("case", "candidate", *names, "verdict"):

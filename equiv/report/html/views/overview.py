@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from equiv.core.checks import CHECK_NAMES
 from equiv.core.grades import Verdict
 from equiv.core.headline import verdict_words
 from equiv.report.cells import NOT_APPLICABLE, VERDICT_SIGNS, check_cell
@@ -70,14 +69,19 @@ def rank_entries(entries: Sequence[MergedCase]) -> tuple[MergedCase, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.worst))
 
 
-def comparison_rows(ranked: Sequence[MergedCase]) -> tuple[ComparisonRow, ...]:
-    """Return every comparison, failures first; a case that could not be used gets one row."""
+def comparison_rows(ranked: Sequence[MergedCase], checks: Sequence[str]) -> tuple[ComparisonRow, ...]:
+    """Return every comparison, failures first; a case that could not be used gets one row.
+
+    Args:
+        ranked: the cases.
+        checks: the columns.
+    """
     found: list[tuple[int, ComparisonRow]] = []
     for entry in ranked:
         case = entry.case
         if case.problem:
             words = MatrixCell(f"{VERDICT_SIGNS['error']} not usable", "bad")
-            empty = (MatrixCell(NOT_APPLICABLE, "none"),) * len(CHECK_NAMES)
+            empty = (MatrixCell(NOT_APPLICABLE, "none"),) * len(checks)
             found.append(
                 (
                     0,
@@ -90,7 +94,7 @@ def comparison_rows(ranked: Sequence[MergedCase]) -> tuple[ComparisonRow, ...]:
             verdict = case.verdicts[candidate]
             cells = tuple(
                 MatrixCell(text, grade_state(grade))
-                for text, grade in (check_cell(case, candidate, one) for one in CHECK_NAMES)
+                for text, grade in (check_cell(case, candidate, one) for one in checks)
             )
             words = MatrixCell(f"{VERDICT_SIGNS[verdict]} {verdict_words(case, candidate)}", VERDICT_STATES[verdict])
             row = ComparisonRow(
