@@ -103,6 +103,7 @@ def _make_pairs(graphs: tuple[PortGraph, PortGraph], matching: Matching) -> list
             LeafPair(
                 graphs[0].key(one),
                 graphs[1].key(two),
+                (graphs[0].shape(one), graphs[1].shape(two)),
                 (graphs[0].blocks[one].bounds, graphs[1].blocks[two].bounds),
                 element_map(*forms),
                 _integer_shift(ours, theirs),
@@ -156,7 +157,7 @@ def _merge_whole_leaves(graphs: tuple[PortGraph, PortGraph], pairs: list[LeafPai
         same = full and known is not None and all(part is not None and is_part_of(known, part) for part in parts)
         if len(some) > 1 and same and len({pair.shift for pair in some}) == 1:
             bounds = tuple(tuple((0, size) for size in shape) for shape in shapes)
-            some = [replace(some[0], bounds=(bounds[0], bounds[1]), element_map=known)]
+            some = [replace(some[0], shapes=shapes, bounds=(bounds[0], bounds[1]), element_map=known)]
         found += some
     return found
 
