@@ -25,14 +25,49 @@ IGNORED_WORDS = {"", "ema", "params", "state", "batch", "stats", "module"}
 """Words that do not identify a leaf."""
 
 
-def name_words(key: NativeKey) -> frozenset[str]:
-    """The words and numbers of a leaf's path, in lower case; a repeated word is counted."""
-    found: dict[str, int] = {}
+PACKED_WORDS = {"qkv": "query key value", "kv": "key value", "qk": "query key", "kqv": "key query value"}
+"""Words for a leaf that packs several, in this order."""
+
+
+def name_words(key: NativeKey, part: tuple[int, int] = (0, 1)) -> frozenset[str]:
+    """The words and numbers of a leaf's path, in lower case; a repeated word is counted.
+
+    Args:
+        key: the leaf.
+        part: which part of it, and how many parts it has: the second of three of `qkv` is the key.
+    """
+    every: list[str] = []
     for match in re.finditer(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", key.path):
         word = WORD_SYNONYMS.get(match[0].lower(), match[0].lower())
+        every += PACKED_WORDS.get(word, word).split() if part[1] > 1 else [word]
+    found: dict[str, int] = {}
+    for word in _words_of_part(every, *part):
         if word not in IGNORED_WORDS:
             found[word] = found.get(word, 0) + 1
     return frozenset(f"{word}#{number}" for word, count in found.items() for number in range(count))
+
+
+def _words_of_part(words: list[str], part: int, count: int) -> list[str]:
+    """The words without those of the other parts, where neighbouring words name as many parts as there are."""
+    named = [place for place, word in enumerate(words) if word in ("query", "key", "value")]
+    run = named[-count:]
+    if count < 2 or len(run) < count or run != list(range(run[0], run[0] + count)):
+        return words
+    return [word for place, word in enumerate(words) if place not in run or place == run[part]]
+
+
+def _node_words(graph: PortGraph) -> dict[int, frozenset[str]]:
+    """The words of every node, those of a part of a leaf where its name says them."""
+    parts: dict[NativeKey, list[int]] = {}
+    for node in range(len(graph.blocks)):
+        parts.setdefault(graph.key(node), []).append(node)
+    found: dict[int, frozenset[str]] = {}
+    for key, nodes in parts.items():
+        sizes = {graph.blocks[node].size for node in nodes}
+        for part, node in enumerate(nodes):
+            # Parts of other sizes may be halves of one of these.
+            found[node] = name_words(key, (part, len(nodes)) if len(sizes) == 1 else (0, 1))
+    return found
 
 
 class NameMatcher:
@@ -40,7 +75,7 @@ class NameMatcher:
 
     def __init__(self, graphs: tuple[PortGraph, PortGraph]) -> None:
         self.graphs = graphs
-        self.words = tuple({node: name_words(graph.key(node)) for node in range(len(graph.blocks))} for graph in graphs)
+        self.words = tuple(map(_node_words, graphs))
 
     def __call__(self, matching: Matching, ties: list[Tie]) -> list[Decision]:
         """Pair the best matching names within ties; if there are none, among the unpaired leaves of one size."""
