@@ -117,7 +117,8 @@ def inference_remarks(inferred: InferredLayers) -> list[str]:
     lines = []
     for one, two in proposal.name_conflicts:
         pairs = proposal.pairs[one], proposal.pairs[two]
-        text = " and ".join(f"{pair.left.path} is {pair.right.path}" for pair in pairs)
+        leaves = [[leaf_slice(pair, proposal, side).partition(" [")[0] for side in (0, 1)] for pair in pairs]
+        text = " and ".join(" is ".join(both) for both in leaves)
         lines.append(
             f"Contradicts the names: {text}. The programs decide this pairing; "
             "check whether the names or the code is wrong."

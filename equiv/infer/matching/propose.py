@@ -59,11 +59,18 @@ def propose(ports: tuple[Port, Port], request: PortSpec, batch: Mapping[str, np.
         graphs, sorted(pairs, key=lambda pair: (order.get(pair.left, len(order)), pair.bounds[0]))
     )
     pairs, undecided = order_axes((parts, graphs), pairs, batch, _common_use)
-    sizes = [(pair.left, pair.right, _bounds_size(pair.bounds[0])) for pair in pairs]
+    named = [
+        (
+            by_name.words_of(0, pair.left, pair.bounds[0]),
+            by_name.words_of(1, pair.right, pair.bounds[1]),
+            _bounds_size(pair.bounds[0]),
+        )
+        for pair in pairs
+    ]
     notes = [*filter(None, (by_gradient.reason, undecided)), *_output_notes(graphs)]
     # Names are compared after the matching, and change nothing in it.
     return Proposal(
-        ports, tuple(pairs), tuple(_unpaired_leaves(pairs, graphs)), find_crossed_pairs(sizes), tuple(notes)
+        ports, tuple(pairs), tuple(_unpaired_leaves(pairs, graphs)), find_crossed_pairs(named), tuple(notes)
     )
 
 
