@@ -69,7 +69,10 @@ def test_columns_that_recur_come_back_as_they_were(edge, turns, stacked):
 @pytest.mark.parametrize(
     ("scopes", "message"),
     [
-        (["[..., 0:2 of 4]"], r"\[4, 6\]. Fix the columns: start and stop index .*, within a number .* that divides it"),
+        (
+            ["[..., 0:2 of 4]"],
+            r"\[4, 6\]. Fix the columns: start and stop index .*, within a number .* that divides it",
+        ),
         (["[..., 2:4 of 3]"], r"but all/w \(params\) is float32\[4, 6\]. Fix the columns"),
         (["[..., 0:1 of 0]"], r"cannot be read. Write .* \[..., 0:8 of 24\] for those of every 24 columns"),
         (["[..., 0:2 of 3]"], r"the rows cover 16 of its 24 elements"),

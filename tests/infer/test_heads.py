@@ -146,6 +146,42 @@ def test_heads_that_alternate_and_parts_in_a_row_are_one_leaf():
     np.testing.assert_allclose(*tabled_outputs(*ports, BATCH), atol=1e-5)
 
 
+def test_a_stack_of_packed_layers_has_rows_for_each_part():
+    """A loop over stacked layers in one port, layers of their own in the other one."""
+
+    def loop(p, x):
+        stacked = {name: p[name] for name in one_leaf()}
+        return jax.lax.scan(lambda x, own: (x + packed(by_index)(own, x), None), x, stacked)[0]
+
+    def unrolled(p, x):
+        for layer in range(2):
+            x = x + apart()({name: p[f"{layer}/{name}"] for name in shapes()}, x)
+        return x
+
+    own = {f"{layer}/{name}": shape for layer in range(2) for name, shape in shapes(out=(WIDTH, 6)).items()}
+    stack = {name: (2, *shape) for name, shape in (one_leaf() | {"out": (WIDTH, 6)}).items()}
+    ports = pure("haiku", unrolled, **own), pure("nnx", loop, **stack)
+    assert scopes(*ports)["1/key"] == "qkv[1][..., 4:8 of 12]"
+    np.testing.assert_allclose(*tabled_outputs(*ports, BATCH), rtol=1e-4, atol=1e-4)
+
+
+def test_heads_with_channels_first_are_parts_of_a_convolution():
+    """As older diffusion models keep them: one convolution, whose channels join the batch head by head."""
+
+    def convolved(p, x):
+        numbers = ("NCH", "HIO", "NCH")
+        y = jax.lax.conv_general_dilated(x.transpose(0, 2, 1), p["qkv"], (1,), "VALID", dimension_numbers=numbers)
+        y = (y + p["qkv_bias"][:, None]).reshape(2 * HEADS, 3 * SIZE, 5)
+        q, k, v = jnp.split(y, 3, 1)
+        weights = jax.nn.softmax(jnp.einsum("bct,bcs->bts", q, k) * SIZE**-0.5)
+        return jnp.einsum("bts,bcs->bct", weights, v).reshape(2, WIDTH, 5).transpose(0, 2, 1) @ p["out"]
+
+    port = pure("nnx", convolved, **{**one_leaf(), "qkv": (1, 6, 3 * WIDTH)})
+    left = pure("haiku", apart(), **shapes())
+    assert scopes(left, port)["value"] == "qkv[..., 8:12 of 12]"
+    np.testing.assert_allclose(*tabled_outputs(left, port, BATCH), atol=1e-5)
+
+
 FAULTS = {
     "heads of the key reversed": lambda q, k, v: attend(q, k[:, :, ::-1], v),
     "heads of the value in another order": lambda q, k, v: attend(q, k, jnp.roll(v, 1, 2)),

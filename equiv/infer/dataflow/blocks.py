@@ -308,7 +308,9 @@ def slice_axis(state: WalkState, value: BlockedValue, axis: int, start: int, sto
     value = refine_cuts(value, axis, tuple(sorted({*value.cuts[axis], start, stop} - {0, size})))
     inside = [place for place, (first, _) in enumerate(part_spans(value.cuts[axis], size)) if start <= first < stop]
     cuts = tuple(cut - start for cut in value.cuts[axis] if start < cut < stop)
-    origins = frozenset((leaf, at, unit, first + start * unit, turn) for leaf, at, unit, first, turn in value.origins[axis])
+    origins = frozenset(
+        (leaf, at, unit, first + start * unit, turn) for leaf, at, unit, first, turn in value.origins[axis]
+    )
     return BlockedValue(
         replace_item(value.shape, axis, stop - start),
         value.cells.take(inside, axis=axis),

@@ -112,13 +112,17 @@ def convolution_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes
     (_, one_in, *places), (two_out, two_in, *window), out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
     groups = eqn.params["feature_group_count"]
     grouped = groups > 1 or eqn.params["batch_group_count"] > 1
+    kept = set[int]() if grouped else {two_out}
+    ins = [
+        merge_cuts(state, ins[0], ins[0].recurring_axes),
+        merge_cuts(state, ins[1], {*ins[1].recurring_axes} - kept),
+    ]
     if groups > 1:
         # The other port may have a kernel for each group, which this one has side by side.
         between = group_bounds(groups, ins[1].shape[two_out])
         state.request_group_cuts(ins[1].origins[two_out], between)
         if set(between) <= set(ins[1].cuts[two_out]):
             return [_convolve_by_group(state, eqn, ins, shapes[0])]
-    ins = [merge_cuts(state, ins[0], ins[0].recurring_axes), merge_cuts(state, ins[1], {*ins[1].recurring_axes} - {two_out})]
     # With groups the kernel's input axis counts within one group only,
     # so that a cut of it says nothing of the activation's axis.
     one = merge_cuts(state, ins[0], [axis for axis in range(len(ins[0].shape)) if grouped or axis != one_in])

@@ -92,9 +92,7 @@ def _merge_unlike_periods(state: WalkState, ins: list[BlockedValue], shape: Shap
         cut = [value for value in ins if len(value.shape) == len(shape) and value.cuts[axis]]
         if len({value.period(axis) for value in cut}) > 1:
             ins = [
-                merge_cuts(state, value, [axis])
-                if len(value.shape) == len(shape) and value.period(axis)
-                else value
+                merge_cuts(state, value, [axis]) if len(value.shape) == len(shape) and value.period(axis) else value
                 for value in ins
             ]
     return ins

@@ -128,7 +128,9 @@ def _plan_cuts(
 
 def _union(some: Sequence[AxisCuts]) -> AxisCuts:
     """Cuts of one period together."""
-    return AxisCuts(tuple(sorted({place for one in some for place in one.places})), some[0].period) if some else AxisCuts()
+    return (
+        AxisCuts(tuple(sorted({place for one in some for place in one.places})), some[0].period) if some else AxisCuts()
+    )
 
 
 def _count_kinds(graph: PortGraph, wanted: WantedCuts) -> LeafKinds:

@@ -116,9 +116,7 @@ def within_parts(
     found: ElementMap, pair: LeafPair, natives: tuple[Shape, Shape]
 ) -> tuple[ElementMap, tuple[Shape, Shape]]:
     """The element map of a pair and the shapes as if the parts were leaves of their own."""
-    sides = [
-        _side_within_part(found, side, pair.shapes[side], pair.bounds[side], natives[side]) for side in (0, 1)
-    ]
+    sides = [_side_within_part(found, side, pair.shapes[side], pair.bounds[side], natives[side]) for side in (0, 1)]
     (one, ours, left), (two, theirs, right) = sides
     sizes = [size for size, _, _ in found.steps]
     return ElementMap((one, two), tuple(zip(sizes, ours, theirs, strict=True))), (left, right)
