@@ -289,6 +289,7 @@ def test_layers_of_libraries_are_rows_of_linear_layers():
     [
         ("block/qkv/kernel", (1, 3), {"block", "key", "kernel"}),
         ("attention/query_key_value/bias", (2, 3), {"attention", "value", "bias"}),
+        ("mlp/gate_up/kernel", (1, 2), {"mlp", "up", "kernel"}),
         ("to_kv/w", (0, 2), {"to", "key", "kernel"}),
         ("c_attn/kernel", (1, 3), {"c", "attn", "kernel"}),
         ("qkv/kernel", (1, 2), {"query", "key", "value", "kernel"}),

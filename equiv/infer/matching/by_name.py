@@ -28,6 +28,9 @@ IGNORED_WORDS = {"", "ema", "params", "state", "batch", "stats", "module"}
 PACKED_WORDS = {"qkv": "query key value", "kv": "key value", "qk": "query key", "kqv": "key query value"}
 """Words for a leaf that packs several, in this order."""
 
+PART_WORDS = frozenset(("query", "key", "value", "gate", "up"))
+"""Words that, side by side in the name of a leaf, name its parts: `query_key_value`, `gate_up`."""
+
 
 Words = frozenset[str]
 
@@ -52,7 +55,7 @@ def name_words(key: NativeKey, part: tuple[int, int] = (0, 1)) -> Words:
 
 def _words_of_part(words: list[str], part: int, count: int) -> list[str]:
     """The words without those of the other parts, where neighbouring words name as many parts as there are."""
-    named = {place for place, word in enumerate(words) if word in ("query", "key", "value")}
+    named = {place for place, word in enumerate(words) if word in PART_WORDS}
     run = sorted(named)[-count:]
     neighbours = len(run) == count > 1 and run == list(range(run[0], run[0] + count))
     if not neighbours or run[0] - 1 in named:
