@@ -58,13 +58,13 @@ class Answer:
 Found = dict[Comparison, Answer]
 
 
-def every(hosts: list[str], numbers: list[int]) -> Iterator[Comparison]:
+def every(hosts: list[str], numbers: list[int], with_faults: bool) -> Iterator[Comparison]:
     """Yield all comparisons, mixture by mixture."""
     faults = list(FAULTS)
     for number in dict.fromkeys(numbers):
         for host in hosts:
             yield Comparison(host, number)
-            if number % SAMPLE == HOSTS.index(host):
+            if with_faults and number % SAMPLE == HOSTS.index(host):
                 yield Comparison(host, number, faults[number // SAMPLE % len(faults)])
 
 
@@ -149,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("numbers", nargs="*", type=int, metavar="NUMBER", help="of mixtures, 0 to 63; default: all")
     parser.add_argument("--host", choices=HOSTS, help="library of the model around the layers; default: both")
+    parser.add_argument("--no-faults", action="store_true", help="only what is the same")
     parser.add_argument("--resume", action="store_true", help="leave out what the table has with the right verdict")
     parser.add_argument("--alone", help="comparisons for this process, as JSON")
     given = parser.parse_args()
@@ -159,7 +160,8 @@ def main() -> None:
     found = (
         {one: answer for one, answer in read_found().items() if answer.verdict == one.wanted} if given.resume else {}
     )
-    wanted = every([given.host] if given.host else list(HOSTS), given.numbers or list(range(MIXTURES)))
+    hosts, numbers = [given.host] if given.host else list(HOSTS), given.numbers or list(range(MIXTURES))
+    wanted = every(hosts, numbers, not given.no_faults)
     for one, answer in compare_all([one for one in wanted if one not in found]):
         found[one] = answer
         print(f"{one.text}: {answer_text(answer)}", "" if answer.verdict == one.wanted else answer.headline, flush=True)
