@@ -114,24 +114,43 @@ import os, sys
 from equiv.running.compile_cache import keep_compiled_here
 with keep_compiled_here():
     import jax
-    before = len(os.listdir(os.environ["JAX_COMPILATION_CACHE_DIR"]))
-    lowered = jax.jit(lambda x: x * float(sys.argv[1])).lower(jax.ShapeDtypeStruct((3,), "float32"))
-    compiled = lowered.compile(compiler_options={"xla_backend_optimization_level": sys.argv[2]})
-    added = len(os.listdir(os.environ["JAX_COMPILATION_CACHE_DIR"])) - before
-print(added, compiled(jax.numpy.ones(3, "float32"))[0])
+    import numpy as np
+    kind, factor, level = sys.argv[1], np.float32(sys.argv[2]), sys.argv[3]
+    many = np.full((3, 500), factor)
+    function = {
+        "number": lambda x: x * float(factor),
+        "array": lambda x: (x[:, None] * many).max(1),
+        "host": lambda x: jax.pure_callback(lambda one: np.asarray(one) * factor, x, x) + 0,
+    }[kind]
+    before = set(os.listdir(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+    lowered = jax.jit(function).lower(jax.ShapeDtypeStruct((3,), "float32"))
+    compiled = lowered.compile(compiler_options={"xla_backend_optimization_level": level})
+    added = set(os.listdir(os.environ["JAX_COMPILATION_CACHE_DIR"])) - before
+print(len(added), compiled(np.ones(3, "float32"))[0])
 """
+
+
+def compile_alone(kind: str, factor: float, level: int = 0) -> tuple[bool, float]:
+    """Whether a program was compiled and kept by a process of its own, and its result."""
+    command = [sys.executable, "-c", PROGRAM, kind, str(factor), str(level)]
+    added, value = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return int(added) > 0, float(value)
 
 
 @pytest.mark.slow
 def test_only_the_same_program_with_the_same_options_is_not_compiled_again():
-    def run(factor: str, level: str) -> tuple[bool, float]:
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, factor, level], capture_output=True, text=True, check=True
-        )  # fmt: skip
-        added, value = done.stdout.split()
-        return int(added) > 0, float(value)
+    assert compile_alone("number", 2.0) == (True, 2.0)
+    assert compile_alone("number", 2.0) == (False, 2.0)
+    assert compile_alone("number", 2.0, level=1) == (True, 2.0)
+    assert compile_alone("number", 2.0000002)[0]
 
-    assert run("2.0", "0") == (True, 2.0)
-    assert run("2.0", "0") == (False, 2.0)
-    assert run("2.0", "1") == (True, 2.0)
-    assert run("2.0000002", "0") == (True, pytest.approx(2.0000002, rel=1e-8))
+
+@pytest.mark.slow
+def test_another_constant_array_is_never_that_of_before():
+    assert [compile_alone("array", factor)[1] for factor in (2.0, 3.0)] == [2.0, 3.0]
+
+
+@pytest.mark.slow
+def test_programs_that_call_the_host_are_not_kept():
+    """Two host functions have one text in the program: what calls them has to be compiled in its own process."""
+    assert [compile_alone("host", factor) for factor in (2.0, 3.0)] == [(False, 2.0), (False, 3.0)]
