@@ -46,12 +46,11 @@ def keep_compiled() -> Iterator[dict[str, str]]:
     """
     left_alone = os.environ.get(ASKED) == "0" or any(name in os.environ for name in OWN_SETTINGS)
     folder = None if left_alone else _open_folder()
-    if folder is None:
+    own = None if folder is None else _copy_kept(folder)
+    if folder is None or own is None:
         yield {}
         return
-    own = Path(tempfile.mkdtemp(prefix="equiv-compiled-"))
     try:
-        _copy_kept(folder, own)
         yield {
             "JAX_COMPILATION_CACHE_DIR": str(own),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -102,18 +101,31 @@ def _describe_processor() -> str:
     return ""
 
 
-def _copy_kept(folder: Path, own: Path) -> None:
-    """Copy what still has its digest, the newest first, up to the limit; remove the rest."""
-    left = MOST_BYTES
-    for path in sorted(folder.iterdir(), key=_time_added, reverse=True):
-        with suppress(OSError):
-            data = path.read_bytes()
+def _copy_kept(folder: Path) -> Path | None:
+    """Copy what still has its digest, the newest first, up to the limit, and remove the rest; None: a disk is full."""
+    own, left = None, MOST_BYTES
+    try:
+        own = Path(tempfile.mkdtemp(prefix="equiv-compiled-"))
+        for path in sorted(folder.iterdir(), key=_time_added, reverse=True):
             name, _, wanted = path.name.rpartition(".")
+            data = _read(path)
             left -= len(data)
             if left < 0 or hashlib.sha256(data).hexdigest() != wanted:
-                path.unlink()
+                path.unlink(missing_ok=True)
             else:
                 (own / name).write_bytes(data)
+    except OSError:
+        if own is not None:
+            shutil.rmtree(own, ignore_errors=True)
+        return None
+    return own
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # another process has removed it
+        return b""
 
 
 def _time_added(path: Path) -> float:

@@ -95,6 +95,20 @@ def test_without_a_folder_all_is_compiled(tmp_path, monkeypatch):
         assert variables == {}
 
 
+def test_on_a_full_disk_all_is_compiled(monkeypatch):
+    compile_in("jit_a-1", zlib.compress(b"one"))
+    before = Path.write_bytes
+
+    def refuse(path: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with keep_compiled() as variables:
+        assert variables == {}
+    monkeypatch.setattr(Path, "write_bytes", before)
+    assert compile_in("jit_a-1", zlib.compress(b"one")) == ["jit_a-1-cache"]
+
+
 def test_no_more_than_the_limit_is_kept(kept, monkeypatch):
     monkeypatch.setattr(compile_cache, "MOST_BYTES", 20)
     for number in range(4):

@@ -1,5 +1,6 @@
 """`equiv check`: compare two builders without a case file."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -47,7 +48,8 @@ def check_command(
 
 def _check_builders(given: BuilderArguments, as_json: bool, reports: Path | None, left_python: str) -> int:
     case = given.read_case()
-    with keep_compiled_here(), show_status() as progress:
+    # Another interpreter would take over where this one keeps what it compiles.
+    with nullcontext() if left_python else keep_compiled_here(), show_status() as progress:
         if left_python:
             from equiv.frontends.two_pythons import compare_across
 
