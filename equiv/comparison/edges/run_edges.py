@@ -53,6 +53,13 @@ def run_port(compiled: CompiledPort, probe: Probe) -> Sample:
     return Sample(native, float64, exercised)
 
 
+def run_in_parts(compiled: CompiledPort, executable: Executable, probe: Probe) -> Parts:
+    """Run one executable of a port, part by part, without another call after training."""
+    if executable.training is None:
+        return [_run(compiled, executable, probe)[0]]
+    return (outputs for outputs, _ in _stream(compiled, executable, probe))
+
+
 def run_reference(compiled: CompiledPort, known: Reference, edges: Sequence[EdgeProbe]) -> Iterator[EdgeRun]:
     """Run the reference on edge probes, one after the other, and measure its rounding; none is kept.
 
@@ -100,12 +107,7 @@ def measure_edge_responses(
         nudges: number of runs with every input moved.
         again: whether to run the first probe as it is once more: where two such runs differ, that is noise too.
     """
-
-    def run(executable: Executable, probe: Probe) -> Parts:
-        if executable.training is None:
-            return [_run(compiled, executable, probe)[0]]
-        return (outputs for outputs, _ in _stream(compiled, executable, probe))
-
+    run = partial(run_in_parts, compiled)
     native = {name: sample.native for name, sample in given.items()}
     found = measure_parts(partial(run, compiled.native), native, probes, False, nudges, again=again)
     if compiled.float64 is None:

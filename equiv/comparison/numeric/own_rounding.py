@@ -4,7 +4,7 @@ The reference may be the better conditioned port: a variance in one pass loses d
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,16 +21,34 @@ from equiv.programs.nudge_operations import NUDGED, keep_programs
 from equiv.programs.probes import ulp, widen_array
 
 
-def doubted_programs(comparison: Comparison, checks: Iterable[CheckResult]) -> frozenset[ProgramName]:
-    """Name the programs with a refuted output whose difference a badly conditioned port could explain."""
-    found: set[ProgramName] = set()
+@dataclass(frozen=True)
+class Doubt:
+    """A run whose differences badly conditioned ports could explain.
+
+    Attributes:
+        probe: on which it is made.
+        in_float64: its precision.
+    """
+
+    probe: str
+    in_float64: bool
+
+
+def find_doubts(comparison: Comparison, checks: Iterable[CheckResult]) -> dict[Doubt, frozenset[ProgramName]]:
+    """Find the runs with a refuted output whose difference a badly conditioned port could explain, and its programs."""
+    found: dict[Doubt, frozenset[ProgramName]] = {}
     for check in checks:
         for finding in check.findings:
             if finding.output is not None and _could_be_rounding(comparison, finding):
-                program = finding.output.program
-                found |= {STEP if program == TRAINING else program}
-                found |= {STEP} if finding.output.after_training else set()
-    return frozenset(found)
+                doubt, program = Doubt(finding.probe, finding.precision == "float64"), finding.output.program
+                names = {STEP if program == TRAINING else program, *([STEP] if finding.output.after_training else [])}
+                found[doubt] = found.get(doubt, frozenset()) | names
+    return found
+
+
+def doubted_programs(comparison: Comparison, checks: Iterable[CheckResult]) -> frozenset[ProgramName]:
+    """Name the programs with a refuted output whose difference a badly conditioned port could explain."""
+    return frozenset[ProgramName]().union(*find_doubts(comparison, checks).values())
 
 
 def _could_be_rounding(comparison: Comparison, finding: Finding) -> bool:
@@ -79,12 +97,17 @@ GENEROUS = 16
 """How far a guess of what may be lost may be off, to be worth a measurement, which then decides."""
 
 
+FEW_NUDGES = 2
+"""Number of these runs that are made first; see `equiv.comparison.numeric.own_runs`."""
+
 OPERATION_NUDGES = 8
 """Number of runs with every result moved by an ulp. A single rounding may matter, which goes up or down: so more runs
 than with the inputs moved, each of which has many ways to go."""
 
 
-def nudge_port(compiled: CompiledPort, names: frozenset[ProgramName], other: CompiledPort | None) -> CompiledPort:
+def nudge_port(
+    compiled: CompiledPort, names: frozenset[ProgramName], other: CompiledPort | None, in_float64: bool | None = None
+) -> CompiledPort:
     """Make a port of some programs, run operation by operation, where every rounded result moves by one ulp.
 
     Only its runs are to be compared with each other: a compiler may round otherwise.
@@ -93,12 +116,14 @@ def nudge_port(compiled: CompiledPort, names: frozenset[ProgramName], other: Com
         compiled: the port.
         names: of the programs.
         other: the port that it is compared with, which may compute in the same narrow dtypes; None: it is frozen.
+        in_float64: whether they are run in float64 alone, or natively alone; None: in both.
     """
     theirs = None if other is None else other.native.programs
 
-    def nudge(executable: Executable) -> Executable:
-        programs = keep_programs(executable.programs, names, theirs)
+    def nudge(executable: Executable, kept: frozenset[ProgramName]) -> Executable:
+        programs = keep_programs(executable.programs, kept, theirs)
         return by_operation(programs, executable.table, executable.steps, NUDGED, executable.counters)
 
-    float64 = None if compiled.float64 is None else nudge(compiled.float64)
-    return replace(compiled, native=nudge(compiled.native), float64=float64)
+    native = nudge(compiled.native, frozenset() if in_float64 else names)
+    float64 = None if compiled.float64 is None or in_float64 is False else nudge(compiled.float64, names)
+    return replace(compiled, native=native, float64=float64)
