@@ -6,7 +6,7 @@ from functools import partial
 
 from equiv.backends.build import call_user_code
 from equiv.comparison.edges.judge import exact_noise
-from equiv.comparison.numeric.held_outputs import hold_outputs
+from equiv.comparison.numeric.held_outputs import drop_observed, hold_outputs
 from equiv.comparison.numeric.rounding import ROUNDING_NUDGES, Parts, measure_parts
 from equiv.comparison.numeric.run_port import CompiledPort, OutputsAndObserved, stream_user_code
 from equiv.comparison.observation import EdgeProbe, Outputs, ReferenceEdges, RoundingNoise, Sample
@@ -57,7 +57,7 @@ def run_in_parts(compiled: CompiledPort, executable: Executable, probe: Probe) -
     """Run one executable of a port, part by part, without another call after training."""
     if executable.training is None:
         return [_run(compiled, executable, probe)[0]]
-    return (outputs for outputs, _ in _stream(compiled, executable, probe))
+    return drop_observed(_stream(compiled, executable, probe))
 
 
 def run_reference(compiled: CompiledPort, known: Reference, edges: Sequence[EdgeProbe]) -> Iterator[EdgeRun]:

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from equiv.comparison.numeric.blocks import BlockTally
-from equiv.comparison.numeric.held_outputs import HeldOutputs, array_at_hand, run_in_step
+from equiv.comparison.numeric.held_outputs import HeldOutputs, array_at_hand, drop_observed, run_in_step
 from equiv.comparison.numeric.run_port import CompiledPort, run_then_eval, stream_then_eval
 from equiv.comparison.observation import FRESH_STATE, Outputs, RoundingNoise, Sample
 from equiv.core.batch_spec import INEXACT_DTYPES
@@ -218,12 +218,12 @@ def run_in_parts(compiled: CompiledPort, executable: Executable, probe: Probe) -
     own = compiled.traced.fresh if probe.name == FRESH_STATE else {}
     if executable.training is None:
         return [run_then_eval(executable, probe, own, {})[0]]
-    return (outputs for outputs, _ in stream_then_eval(executable, probe, own, {}))
+    return drop_observed(stream_then_eval(executable, probe, own, {}))
 
 
 def list_parts(outputs: Outputs) -> Parts:
     """The parts of a run; where large outputs are not held, it is run again as they are asked for."""
-    return (part for part, _ in outputs.stream()) if isinstance(outputs, HeldOutputs) else [outputs]
+    return drop_observed(outputs.stream()) if isinstance(outputs, HeldOutputs) else [outputs]
 
 
 def _measure_distances(sample: Sample) -> dict[OutputName, Responses]:

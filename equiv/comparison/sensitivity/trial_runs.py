@@ -11,7 +11,7 @@ import numpy as np
 
 from equiv.comparison.numeric.blocks import element_responses, finite_difference
 from equiv.comparison.numeric.budgets import find_responses, limit_finite, over_budget
-from equiv.comparison.numeric.held_outputs import HeldOutputs, largest_value
+from equiv.comparison.numeric.held_outputs import HeldOutputs, drop_observed, largest_value, run_in_step
 from equiv.comparison.observation import Outputs, RoundingNoise
 from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.budget import rounding_growth, rounding_response
@@ -94,7 +94,7 @@ class BaseRun:
         """The outputs in parts: calls and gradients, then each train step; all are one part where training is small."""
         yield self.calls
         if isinstance(self.outputs, HeldOutputs):
-            yield from (part for part, _ in islice(self.outputs.stream(), 1, None))
+            yield from drop_observed(islice(self.outputs.stream(), 1, None))
 
     def array(self, name: OutputName) -> np.ndarray:
         """The value of an output; that of a gradient needs no train step."""
@@ -238,7 +238,7 @@ class TrialRuns:
         """Run on another probe, part by part as they are asked for: see `BaseRun.parts`."""
         self.left -= 1
         self.made += 1
-        return (outputs for outputs, _ in stream_outputs(base.executable, probe))
+        return drop_observed(stream_outputs(base.executable, probe))
 
     def try_changes(self, changes: Sequence[LeafChange], in_calls: bool = False) -> dict[LeafChange, Shown]:
         """Try changes, each natively, and what is not noticed then in float64, while there are runs left.
@@ -282,7 +282,9 @@ def compare_change(base: BaseRun, change: LeafChange, changed: Iterable[Outputs]
         changed: the parts of the run with it, as `BaseRun.parts` has them.
     """
     best = NOTHING
-    for number, (after, before) in enumerate(zip(changed, base.parts(), strict=False)):
+    for number, together in enumerate(run_in_step([changed, base.parts()])):
+        after, before = together
+        del together[:]
         for _, names in groupby(sorted(before, key=_complexity), key=_complexity):
             for name in names:
                 other = change.output_name(name)
@@ -293,6 +295,7 @@ def compare_change(base: BaseRun, change: LeafChange, changed: Iterable[Outputs]
                     best = Shown(str(name), ratio)
             if best.noticed and number == 0:  # later parts are train steps, of which the worst counts
                 return best
+        del after, before  # before the next part is computed
     return best
 
 
