@@ -259,11 +259,11 @@ def _check_with_own_rounding(
 ) -> tuple[Comparison, list[CheckResult]]:
     """Make every check, and once more with what the ports' operations round, where that could explain a difference."""
     results = _run_checks(state, comparison)
-    runs = _own_runs(state, candidate, comparison)
-    while doubts := find_doubts(comparison, results):
+    names = doubted_programs(comparison, results)
+    if names:
         state.progress(f"measuring what {' and '.join(comparison.names)} round")
-        if not runs.measure(doubts):
-            break
+    runs = _own_runs(state, candidate, comparison)
+    while runs.measure(find_doubts(results, names)):
         comparison = fold_own_rounding(replace(comparison, own_rounding=runs.known))
         results = _run_checks(state, comparison)
     return comparison, results

@@ -34,21 +34,36 @@ class Doubt:
     in_float64: bool
 
 
-def find_doubts(comparison: Comparison, checks: Iterable[CheckResult]) -> dict[Doubt, frozenset[ProgramName]]:
-    """Find the runs with a refuted output whose difference a badly conditioned port could explain, and its programs."""
+def doubted_programs(comparison: Comparison, checks: Iterable[CheckResult]) -> frozenset[ProgramName]:
+    """Name the programs with a refuted output whose difference a badly conditioned port could explain."""
+    found = (
+        _programs_of(finding.output)
+        for check in checks
+        for finding in check.findings
+        if finding.output is not None and _could_be_rounding(comparison, finding)
+    )
+    return frozenset[ProgramName]().union(*found)
+
+
+def find_doubts(checks: Iterable[CheckResult], names: frozenset[ProgramName]) -> dict[Doubt, frozenset[ProgramName]]:
+    """Find the runs in which an output of some programs is refuted by its difference, and its programs."""
     found: dict[Doubt, frozenset[ProgramName]] = {}
-    for check in checks:
-        for finding in check.findings:
-            if finding.output is not None and _could_be_rounding(comparison, finding):
-                doubt, program = Doubt(finding.probe, finding.precision == "float64"), finding.output.program
-                names = {STEP if program == TRAINING else program, *([STEP] if finding.output.after_training else [])}
-                found[doubt] = found.get(doubt, frozenset()) | names
+    for finding in (one for check in checks for one in check.findings if _is_refuted(one)):
+        programs = names & _programs_of(finding.output) if finding.output is not None else frozenset()
+        if programs:
+            doubt = Doubt(finding.probe, finding.precision == "float64")
+            found[doubt] = found.get(doubt, frozenset()) | programs
     return found
 
 
-def doubted_programs(comparison: Comparison, checks: Iterable[CheckResult]) -> frozenset[ProgramName]:
-    """Name the programs with a refuted output whose difference a badly conditioned port could explain."""
-    return frozenset[ProgramName]().union(*find_doubts(comparison, checks).values())
+def _programs_of(output: OutputName) -> frozenset[ProgramName]:
+    """The programs that compute an output."""
+    program = STEP if output.program == TRAINING else output.program
+    return frozenset({program, *([STEP] if output.after_training else [])})
+
+
+def _is_refuted(finding: Finding) -> bool:
+    return finding.output is not None and finding.error is not None and finding.grade in ("refuted", "error")
 
 
 def _could_be_rounding(comparison: Comparison, finding: Finding) -> bool:
@@ -57,7 +72,7 @@ def _could_be_rounding(comparison: Comparison, finding: Finding) -> bool:
     A port loses as many digits in float64 as in its own dtype, so its distance from its own float64 run says how many.
     """
     output = finding.output
-    if output is None or finding.error is None or finding.grade not in ("refuted", "error"):
+    if output is None or finding.error is None or not _is_refuted(finding):
         return False
     if finding.precision != "float64":
         return True
