@@ -103,6 +103,14 @@ def _structure_failure(candidate: str, problem: EquivError) -> list[CheckResult]
     return [CheckResult(STRUCTURE, candidate, grade, str(problem), (finding,)), *blocked]
 
 
+def describe_side(state: CaseState, name: str) -> PortOutputs:
+    """A port without outputs; a frozen reference is described already."""
+    if name in state.built_case.built:
+        return describe_port(state.built_case, name)
+    assert state.observed is not None, "a frozen reference has its outputs"
+    return state.observed.observed
+
+
 def trace_ports(state: CaseState) -> CaseState:
     """Trace every port; a candidate that cannot be traced gets its later checks as errors.
 

@@ -22,6 +22,14 @@ from equiv.running.compile_cache import keep_compiled_here
     default="",
     help="Read and freeze LEFT with this interpreter, of an environment with older releases and equiv.",
 )
+@click.option(
+    "--sequence",
+    "sequences",
+    multiple=True,
+    metavar="CALLS",
+    help="Compare calls made one after the other, each given the state that the one before left, after every call: "
+    "'prefill(x[:, :8]); decode(x[:, 8:9])'.",
+)
 @click.option("--checks", metavar="NAME,...", help="Make only these checks.  [default: all]")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of the table.")
 @click.option(
@@ -36,13 +44,14 @@ def check_command(
     batch: str | None,
     methods: tuple[str, ...],
     keep: tuple[str, ...],
+    sequences: tuple[str, ...],
     checks: str | None,
     as_json: bool,
     reports: Path | None,
     left_python: str,
 ) -> None:
     """Infer which layer of LEFT corresponds to which of RIGHT, and compare them. Exit codes are those of equiv run."""
-    given = BuilderArguments(left, right, inputs, batch, methods, keep, checks)
+    given = BuilderArguments(left, right, inputs, batch, methods, keep, checks, sequences)
     run_and_exit(lambda: _check_builders(given, as_json, reports, left_python))
 
 
