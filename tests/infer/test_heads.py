@@ -139,7 +139,7 @@ def test_halves_of_heads_for_rotary_positions_stay_together(take):
     np.testing.assert_allclose(*tabled_outputs(*ports, BATCH), atol=1e-5)
 
 
-def test_heads_that_alternate_and_parts_in_a_row_are_one_leaf():
+def test_two_orders_of_the_parts_of_a_leaf():
     """Both ports have one leaf, in two orders of its columns: a layout says which."""
     ports = pure("haiku", packed(side_by_side), **one_leaf()), pure("nnx", packed(by_index), **one_leaf())
     assert scopes(*ports) == {name: name for name in ("qkv", "qkv_bias", "out")}
