@@ -10,6 +10,7 @@ from flax import nnx
 from infer_ports import build, inferred, pure, tabled_outputs
 
 from equiv.core.leaves import NativeKey
+from equiv.infer.matching import splits
 from equiv.infer.matching.by_name import name_words
 from equiv.infer.table.rows import infer_rows
 
@@ -131,9 +132,11 @@ def test_groups_of_the_query_recur_with_their_key_and_value():
     np.testing.assert_allclose(*tabled_outputs(*ports, BATCH), atol=1e-5)
 
 
-@pytest.mark.parametrize("take", [by_index, by_split])
-def test_halves_of_heads_for_rotary_positions_stay_together(take):
-    """Both programs cut each head in halves, too: only the cuts that one leaf needs are made."""
+@pytest.mark.parametrize(("take", "exhaustive"), [(by_index, True), (by_split, True), (by_split, False)])
+def test_halves_of_heads_for_rotary_positions_stay_together(take, exhaustive, monkeypatch):
+    """Both programs cut each head in halves, too: only the cuts that one leaf needs are made, in a large model, too."""
+    if not exhaustive:
+        monkeypatch.setattr(splits, "MAX_EXHAUSTIVE_GROUPS", 0)
     ports = pure("haiku", apart(rotary), **shapes()), pure("nnx", packed(take, rotary), **one_leaf())
     assert scopes(*ports)["key"] == "qkv[..., 4:8 of 12]"
     np.testing.assert_allclose(*tabled_outputs(*ports, BATCH), atol=1e-5)
