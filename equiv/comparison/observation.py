@@ -101,12 +101,15 @@ class RoundingNoise:
         float64: likewise in float64.
         depth: output to the number of rounded operations in a row.
         from_float64: probe to large output to how far its native values are from those in float64.
+        few: probe, output and whether in float64, of responses that are those of few runs as they are: more runs only
+            make them larger.
     """
 
     native: Mapping[str, Mapping[OutputName, Responses]]
     float64: Mapping[str, Mapping[OutputName, Responses]]
     depth: Mapping[OutputName, int]
     from_float64: Mapping[str, Mapping[OutputName, Responses]] = field(default_factory=dict)
+    few: frozenset[tuple[str, OutputName, bool]] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """`equiv check`: compare two builders without a case file."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from equiv.core.verdict import verdict_exit_code
 from equiv.frontends.cli.base import echo, open_console, run_and_exit, show_status
 from equiv.frontends.cli.inferred_case import BuilderArguments, builder_arguments
 from equiv.report.terminal.run import print_run
+from equiv.running.compile_cache import keep_compiled_here
 
 
 @click.command("check")
@@ -55,7 +57,8 @@ def check_command(
 
 def _check_builders(given: BuilderArguments, as_json: bool, reports: Path | None, left_python: str) -> int:
     case = given.read_case()
-    with show_status() as progress:
+    # Another interpreter would take over where this one keeps what it compiles.
+    with nullcontext() if left_python else keep_compiled_here(), show_status() as progress:
         if left_python:
             from equiv.frontends.two_pythons import compare_across
 

@@ -6,20 +6,21 @@ from collections.abc import Mapping, Sequence, Set
 from itertools import combinations, product
 from typing import Any
 
-from equiv.infer.dataflow.blocks import Cuts, part_spans
+from equiv.infer.dataflow.blocks import AxisCuts, Cuts, part_sizes
 from equiv.infer.dataflow.port_graph import LeafCuts, PortGraph
 from equiv.infer.matching.colour_refinement import AnchoredGraph, Palette, refine_colours
 
-SLICED, LOOPED, GROUPED = 0, 1, 2
-"""What cuts a leaf: slices; the iterations of a loop; the groups of a convolution, its kernel first, then the rest."""
+RECURRING, SLICED, LOOPED, GROUPED = -1, 0, 1, 2
+"""What cuts a leaf: slices of the columns of each head; slices; the iterations of a loop; the groups of a convolution,
+its kernel first, then the rest."""
 
-WantedCuts = Mapping[int, Mapping[int, tuple[Cuts, int]]]
-"""Live leaf to axis to the indices where its program cuts it, and what does so, such as `SLICED`."""
+WantedCuts = Mapping[int, Mapping[int, Sequence[tuple[AxisCuts, int]]]]
+"""Live leaf to axis to where its program cuts it, and what does so, such as `SLICED`."""
 
 LeafKinds = Mapping[tuple[Any, ...], int]
 """Label, shape and cuts of leaves to how many there are."""
 
-CutGroup = tuple[int, tuple[Any, ...], int, Cuts, int]
+CutGroup = tuple[int, tuple[Any, ...], int, AxisCuts, int]
 """Side, size and dtype of leaves, an axis, its cuts, and what cuts it: either all or none of these leaves are cut."""
 
 MAX_EXHAUSTIVE_GROUPS, MAX_TRIED_CHOICES = 12, 8
@@ -67,47 +68,75 @@ def _size_label(graph: PortGraph, node: int) -> tuple[Any, ...]:
 def _count_stacks(graph: PortGraph, wanted: WantedCuts) -> Counter[tuple[Any, ...]]:
     """How many leaves of a size and dtype a loop cuts in its iterations."""
     return Counter(
-        _size_label(graph, node) for node, axes in wanted.items() if any(way == LOOPED for _, way in axes.values())
+        _size_label(graph, node)
+        for node, axes in wanted.items()
+        if any(way == LOOPED for ways in axes.values() for _, way in ways)
     )
 
 
 def _wanted_cuts(graph: PortGraph) -> WantedCuts:
-    found: dict[int, dict[int, tuple[Cuts, int]]] = {}
+    found: dict[int, dict[int, Sequence[tuple[AxisCuts, int]]]] = {}
     for node in graph.use_graph.live:
-        leaf, axes = graph.blocks[node].leaf, dict[int, tuple[Cuts, int]]()
+        leaf, axes = graph.blocks[node].leaf, dict[int, Sequence[tuple[AxisCuts, int]]]()
         for axis in range(len(graph.shape(node))):
             if places := graph.dataflow.wanted_cuts.get((leaf, axis)):
-                axes[axis] = places, SLICED
+                axes[axis] = [(AxisCuts(places), SLICED)]
             elif grouped := graph.dataflow.group_cuts.get((leaf, axis)):
-                axes[axis] = grouped.places, GROUPED + grouped.distance
+                axes[axis] = [(AxisCuts(grouped.places), GROUPED + grouped.distance)]
+            elif recurring := graph.dataflow.recurring_cuts.get((leaf, axis)):
+                axes[axis] = _recurring_cuts(recurring)
         if length := graph.dataflow.loop_lengths.get(leaf):
-            axes[0] = tuple(range(1, length)), LOOPED
+            axes[0] = [(AxisCuts(tuple(range(1, length))), LOOPED)]
         found[node] = axes
     return found
 
 
+def _recurring_cuts(known: Mapping[tuple[int, int], Cuts]) -> list[tuple[AxisCuts, int]]:
+    """The cuts of the longest period: of a whole period, then those of parts of it, as of halves for rotary positions.
+
+    Args:
+        known: period and the length of what is cut to the indices.
+    """
+    longest = max(period for period, _ in known)
+    lengths = sorted((length for period, length in known if period == longest), reverse=True)
+    return [(AxisCuts(known[longest, length], longest), RECURRING) for length in lengths]
+
+
 def _cut_groups(graph: PortGraph, side: int, wanted: WantedCuts) -> set[CutGroup]:
     return {
-        (side, _size_label(graph, node), axis, places, what)
+        (side, _size_label(graph, node), axis, cuts, what)
         for node, axes in wanted.items()
-        for axis, (places, what) in axes.items()
+        for axis, ways in axes.items()
+        for cuts, what in ways
     }
 
 
-def _plan_cuts(graph: PortGraph, side: int, wanted: WantedCuts, groups: Set[CutGroup]) -> dict[int, tuple[Cuts, ...]]:
+def _plan_cuts(
+    graph: PortGraph, side: int, wanted: WantedCuts, groups: Set[CutGroup]
+) -> dict[int, tuple[AxisCuts, ...]]:
     plan = {}
     for node, axes in wanted.items():
         label = _size_label(graph, node)
-        kept = {axis: places for axis, (places, what) in axes.items() if (side, label, axis, places, what) in groups}
-        if kept:
-            plan[graph.blocks[node].leaf] = tuple(kept.get(axis, ()) for axis in range(len(graph.shape(node))))
+        kept = {
+            axis: _union([cuts for cuts, what in ways if (side, label, axis, cuts, what) in groups])
+            for axis, ways in axes.items()
+        }
+        if any(cuts.places for cuts in kept.values()):
+            plan[graph.blocks[node].leaf] = tuple(kept.get(axis, AxisCuts()) for axis in range(len(graph.shape(node))))
     return plan
+
+
+def _union(some: Sequence[AxisCuts]) -> AxisCuts:
+    """Cuts of one period together."""
+    return (
+        AxisCuts(tuple(sorted({place for one in some for place in one.places})), some[0].period) if some else AxisCuts()
+    )
 
 
 def _count_kinds(graph: PortGraph, wanted: WantedCuts) -> LeafKinds:
     """How many leaves there are of each label, shape and way of being cut."""
     return Counter(
-        (_size_label(graph, node), graph.shape(node), tuple((axis, *cut) for axis, cut in axes.items()))
+        (_size_label(graph, node), graph.shape(node), tuple((axis, tuple(ways)) for axis, ways in axes.items()))
         for node, axes in wanted.items()
     )
 
@@ -123,7 +152,14 @@ def _best_choices(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> list[fro
         return [_greedy_choice(kinds, frozenset(every))]
     some = [frozenset(one) for number in range(len(every), -1, -1) for one in combinations(every, number)]
     mismatches = [_size_mismatch(kinds, one) for one in some]
-    return [one for one, size in zip(some, mismatches, strict=True) if size == min(mismatches)][:MAX_TRIED_CHOICES]
+    best = [one for one, size in zip(some, mismatches, strict=True) if size == min(mismatches)]
+    # Nothing puts parts of each head together again, so that as few leaves as possible are cut so.
+    fewest = min(map(_count_recurring, best))
+    return [one for one in best if _count_recurring(one) == fewest][:MAX_TRIED_CHOICES]
+
+
+def _count_recurring(groups: Set[CutGroup]) -> int:
+    return sum(what == RECURRING for *_, what in groups)
 
 
 def _greedy_choice(kinds: Sequence[LeafKinds], groups: frozenset[CutGroup]) -> frozenset[CutGroup]:
@@ -141,8 +177,15 @@ def _size_mismatch(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> int:
     sizes: list[Counter[tuple[Any, ...]]] = [Counter(), Counter()]
     for side, some in enumerate(kinds):
         for (label, shape, axes), count in some.items():
-            cut = {axis: places for axis, places, what in axes if (side, label, axis, places, what) in groups}
-            lengths = [[b - a for a, b in part_spans(cut.get(axis, ()), size)] for axis, size in enumerate(shape)]
+            cut = {
+                axis: _union([cuts for cuts, what in ways if (side, label, axis, cuts, what) in groups])
+                for axis, ways in axes
+            }
+            whole = AxisCuts()
+            lengths = [
+                part_sizes(cut.get(axis, whole).places, size, cut.get(axis, whole).period)
+                for axis, size in enumerate(shape)
+            ]
             for part in product(*lengths):
                 sizes[side][math.prod(part), label[1]] += count
     # A Counter's difference drops what is negative, so that both are needed.
