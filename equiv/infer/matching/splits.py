@@ -10,9 +10,9 @@ from equiv.infer.dataflow.blocks import AxisCuts, Cuts, part_sizes
 from equiv.infer.dataflow.port_graph import LeafCuts, PortGraph
 from equiv.infer.matching.colour_refinement import AnchoredGraph, Palette, refine_colours
 
-RECURRING, SLICED, LOOPED, GROUPED = -1, 0, 1, 2
-"""What cuts a leaf: slices of the columns of each head; slices; the iterations of a loop; the groups of a convolution,
-its kernel first, then the rest."""
+NESTED, RECURRING, SLICED, LOOPED, GROUPED = -2, -1, 0, 1, 2
+"""What cuts a leaf: slices of such parts; slices of the columns of each head; slices; the iterations of a loop; the
+groups of a convolution, its kernel first, then the rest."""
 
 WantedCuts = Mapping[int, Mapping[int, Sequence[tuple[AxisCuts, int]]]]
 """Live leaf to axis to where its program cuts it, and what does so, such as `SLICED`."""
@@ -99,7 +99,10 @@ def _recurring_cuts(known: Mapping[tuple[int, int], Cuts]) -> list[tuple[AxisCut
     """
     longest = max(period for period, _ in known)
     lengths = sorted((length for period, length in known if period == longest), reverse=True)
-    return [(AxisCuts(known[longest, length], longest), RECURRING) for length in lengths]
+    return [
+        (AxisCuts(known[longest, length], longest), NESTED if place else RECURRING)
+        for place, length in enumerate(lengths)
+    ]
 
 
 def _cut_groups(graph: PortGraph, side: int, wanted: WantedCuts) -> set[CutGroup]:
@@ -149,7 +152,9 @@ def _best_choices(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> list[fro
     every = sorted(groups)
     # 2**12 choices take about a second; each further group doubles that.
     if len(every) > MAX_EXHAUSTIVE_GROUPS:
-        return [_greedy_choice(kinds, frozenset(every))]
+        # One at a time never removes the halves of heads that both programs cut.
+        ways = [_greedy_choice(kinds, frozenset(some)) for some in ([g for g in every if g[-1] != NESTED], every)]
+        return [min(ways, key=lambda some: _size_mismatch(kinds, some))]
     some = [frozenset(one) for number in range(len(every), -1, -1) for one in combinations(every, number)]
     mismatches = [_size_mismatch(kinds, one) for one in some]
     best = [one for one, size in zip(some, mismatches, strict=True) if size == min(mismatches)]
@@ -159,7 +164,7 @@ def _best_choices(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> list[fro
 
 
 def _count_recurring(groups: Set[CutGroup]) -> int:
-    return sum(what == RECURRING for *_, what in groups)
+    return sum(what < SLICED for *_, what in groups)
 
 
 def _greedy_choice(kinds: Sequence[LeafKinds], groups: frozenset[CutGroup]) -> frozenset[CutGroup]:
