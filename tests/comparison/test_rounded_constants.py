@@ -161,6 +161,10 @@ TABLES: Ways = {
         "y[:, :4] * np.cos(np.outer(np.arange(20), WAVES)).astype(F)[:7]",
         "y[:, :4] * jnp.cos(angles)",
     ),
+    "a longer table that is looked up": (
+        "y[:, :4] * jnp.asarray(np.sin(np.outer(np.arange(40), WAVES)).astype(F))[jnp.arange(7)]",
+        "y[:, :4] * jnp.sin(angles)",
+    ),
     "made before the call": ("y + EAGER", "y + jnp.sin(channels)"),
     "a window": ("y * np.hanning(8).astype(F)", "y * (0.5 - 0.5 * jnp.cos(2 * jnp.pi * channels / 7))"),
     "slopes": ("y * (2.0 ** (-8 * (CHANNELS + 1) / 12)).astype(F)", "y * 2.0 ** (-8 * (channels + 1) / 12)"),
@@ -308,6 +312,14 @@ FAULTS: Ways = {
         "y[:, :4] * jnp.cos(angles)",
     ),
     "one position off": ("rotate(jnp, y, COS, np.roll(SIN, 1, 0))", "rotate(jnp, y, jnp.cos(angles), jnp.sin(angles))"),
+    "one position off in a longer table": (
+        "y[:, :4] * jnp.asarray(np.sin(np.outer(np.arange(40), WAVES)).astype(F))[1 + jnp.arange(7)]",
+        "y[:, :4] * jnp.sin(angles)",
+    ),
+    "a longer table off by a millionth": (
+        "y[:, :4] * jnp.asarray(np.sin(1.000001 * np.outer(np.arange(40), WAVES)).astype(F))[jnp.arange(7)]",
+        "y[:, :4] * jnp.sin(angles)",
+    ),
     "one number of a table": (
         "y[:, :4] * np.where(CHANNELS[:4] == 1, COS * (1 + 1e-6), COS).astype(F)",
         "y[:, :4] * jnp.cos(angles)",

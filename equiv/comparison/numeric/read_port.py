@@ -159,6 +159,20 @@ def _exact_tables(constant: Constant, tables: Sequence[ComputedTable], is_refere
     return [one for one in tables if rounded or not _is_rounded(one.value, constant.dtype)]
 
 
+def _match_constant(constant: Constant, tables: Sequence[ComputedTable]) -> np.ndarray | None:
+    """The table as which a constant is read; of one with too many numbers to try, as far as the other port has them.
+
+    A table has all positions that a model can take, and the other port computes those of the batch.
+    """
+    value, unknown = constant.value, constant.unknown
+    if value.size == 1:
+        return None
+    whole = match_table(value, tables, unknown)
+    if whole is not None or np.unique(value[unknown > 0]).size <= MOST_UNKNOWNS:
+        return whole
+    return match_table(value, tables, unknown, partly=True)
+
+
 def _readable_port(
     compiled: CompiledPort | None,
     probes: Sequence[Probe],
@@ -175,9 +189,7 @@ def _readable_port(
     port = compiled.traced.port.name
     for key, constant in sorted(constants.items(), key=lambda item: item[1].value.size):
         value, place = constant.value, f" ({constant.place.short})" if constant.place else ""
-        matched = None
-        if value.size > 1:
-            matched = match_table(value, _exact_tables(constant, tables, is_reference), constant.unknown)
+        matched = _match_constant(constant, _exact_tables(constant, tables, is_reference))
         if matched is not None:
             nothing = np.zeros(value.shape)
             readings[key] = Reading(matched, nothing, nothing.astype(int))

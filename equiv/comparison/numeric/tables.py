@@ -9,7 +9,10 @@ from equiv.programs.probes import ulp
 
 
 def match_table(
-    array: np.ndarray, tables: Sequence[ComputedTable], unknown: np.ndarray | None = None
+    array: np.ndarray,
+    tables: Sequence[ComputedTable],
+    unknown: np.ndarray | None = None,
+    partly: bool = False,
 ) -> np.ndarray | None:
     """Find the values of the other port that a table stands for: those from which rounding may lead to it.
 
@@ -17,6 +20,7 @@ def match_table(
         array: the table, in float64.
         tables: of the other port.
         unknown: how far each number may be from what it stands for; None: one last digit of float32.
+        partly: whether numbers that the other port lacks may stay, as in a table of more positions than a batch has.
 
     Returns:
         A table of as many elements in the same order; else, for every element, the nearest one of few tables; None
@@ -24,7 +28,7 @@ def match_table(
     """
     size = last_digits(array) if unknown is None else unknown
     found = _closest_table(array, size, tables)
-    found = _match_elements(array, size, tables) if found is None else found
+    found = _match_elements(array, size, tables, partly) if found is None else found
     # What differs by rounding of float64 alone needs no reading.
     known = found is None or np.all(np.abs(found - array) <= size * ulp(np.dtype("float32")))
     return None if known else found
@@ -43,8 +47,10 @@ def _closest_table(array: np.ndarray, size: np.ndarray, tables: Sequence[Compute
     return best[1] if best else None
 
 
-def _match_elements(array: np.ndarray, size: np.ndarray, tables: Sequence[ComputedTable]) -> np.ndarray | None:
-    """The numbers of few tables, in any order, for all elements; None where one of them has none.
+def _match_elements(
+    array: np.ndarray, size: np.ndarray, tables: Sequence[ComputedTable], partly: bool
+) -> np.ndarray | None:
+    """The numbers of few tables, in any order, for all elements; None where one of them has none, unless `partly`.
 
     The tables that have most of the elements come first: beside a sine of small angles there are the angles themselves.
     """
@@ -53,7 +59,7 @@ def _match_elements(array: np.ndarray, size: np.ndarray, tables: Sequence[Comput
     while left.any():
         counts = [int(np.sum(close & left)) for _, close in nearest]
         if max(counts, default=0) == 0:
-            return None
+            return found if partly else None
         values, close = nearest[int(np.argmax(counts))]
         found = np.where(close & left, values, found)
         left &= ~close

@@ -51,3 +51,18 @@ def test_a_table_that_is_not_rounded_needs_no_other() -> None:
 
 def test_where_the_other_port_has_none_there_is_none() -> None:
     assert match_table(rounded(SINE), []) is None
+
+
+def test_a_table_of_more_positions_is_matched_where_both_have_numbers() -> None:
+    """The other port computes the first three positions alone; the numbers of the others stay."""
+    tables = [computed(SINE[:3]), computed(COSINE[:3])]
+    assert match_table(rounded(SINE), tables) is None
+    found = match_table(rounded(SINE), tables, partly=True)
+    np.testing.assert_array_equal(found[:3], SINE[:3])
+    np.testing.assert_allclose(found[3:], rounded(SINE)[3:], rtol=2.0**-22)
+
+
+def test_what_is_matched_partly_moves_by_rounding_alone() -> None:
+    wrong = rounded(SINE * (1 + 1e-6))
+    found = match_table(wrong, TABLES, partly=True)
+    assert found is None or np.all(np.abs(found - wrong) <= 2 * np.spacing(np.abs(wrong).astype("float32")))
