@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import combinations, product
 from typing import Any
 
@@ -13,8 +13,11 @@ from equiv.infer.matching.colour_refinement import AnchoredGraph, Palette, refin
 SLICED, LOOPED, GROUPED = 0, 1, 2
 """What cuts a leaf: slices; the iterations of a loop; the groups of a convolution, its kernel first, then the rest."""
 
-WantedCuts = Mapping[int, Mapping[int, tuple[Cuts, int]]]
-"""Live leaf to axis to the indices where its program cuts it, and what does so, such as `SLICED`."""
+WantedCut = tuple[int, Cuts, int]
+"""An axis, the indices where a program cuts it, and what does so, such as `SLICED`."""
+
+WantedCuts = Mapping[int, tuple[WantedCut, ...]]
+"""Live leaf to its cuts. Of several of one axis the first that is chosen counts: the coarser ones follow."""
 
 LeafKinds = Mapping[tuple[Any, ...], int]
 """Label, shape and cuts of leaves to how many there are."""
@@ -25,6 +28,9 @@ CutGroup = tuple[int, tuple[Any, ...], int, Cuts, int]
 MAX_EXHAUSTIVE_GROUPS, MAX_TRIED_CHOICES = 12, 8
 """Largest number of groups for exhaustive search, and of equally good choices that are all tried."""
 
+MAX_COARSENED_CUTS = 8
+"""Largest number of cuts of one axis of which some are tried without the others."""
+
 
 def find_cuts(graphs: tuple[PortGraph, PortGraph]) -> tuple[LeafCuts, LeafCuts]:
     """Find the cuts of both ports' leaves that give the same parts.
@@ -32,8 +38,8 @@ def find_cuts(graphs: tuple[PortGraph, PortGraph]) -> tuple[LeafCuts, LeafCuts]:
     A leaf is cut where its own program splits it, if the other port has no leaf of this size; and if both
     programs split leaves of one size, because the order of the parts may differ.
     """
-    wanted = (_wanted_cuts(graphs[0]), _wanted_cuts(graphs[1]))
     sizes = [Counter(_size_label(graph, node) for node in graph.use_graph.live) for graph in graphs]
+    wanted = (_wanted_cuts(graphs[0], sizes[1]), _wanted_cuts(graphs[1], sizes[0]))
     odd = {label for label in {*sizes[0], *sizes[1]} if sizes[0][label] != sizes[1][label]}
     found = [_cut_groups(graph, side, wanted[side]) for side, graph in enumerate(graphs)]
     # Wherever each program splits them: a part may be elsewhere in the other port, or on another axis.
@@ -67,49 +73,73 @@ def _size_label(graph: PortGraph, node: int) -> tuple[Any, ...]:
 def _count_stacks(graph: PortGraph, wanted: WantedCuts) -> Counter[tuple[Any, ...]]:
     """How many leaves of a size and dtype a loop cuts in its iterations."""
     return Counter(
-        _size_label(graph, node) for node, axes in wanted.items() if any(way == LOOPED for _, way in axes.values())
+        _size_label(graph, node) for node, cuts in wanted.items() if any(what == LOOPED for _, _, what in cuts)
     )
 
 
-def _wanted_cuts(graph: PortGraph) -> WantedCuts:
-    found: dict[int, dict[int, tuple[Cuts, int]]] = {}
+def _wanted_cuts(graph: PortGraph, others: Mapping[tuple[Any, ...], int]) -> WantedCuts:
+    """What a program cuts; `others`: how many leaves of each size and dtype the other port has."""
+    found: dict[int, tuple[WantedCut, ...]] = {}
     for node in graph.use_graph.live:
-        leaf, axes = graph.blocks[node].leaf, dict[int, tuple[Cuts, int]]()
-        for axis in range(len(graph.shape(node))):
-            if places := graph.dataflow.wanted_cuts.get((leaf, axis)):
-                axes[axis] = places, SLICED
+        leaf, cuts = graph.blocks[node].leaf, list[WantedCut]()
+        length = graph.dataflow.loop_lengths.get(leaf)
+        for axis, size in enumerate(graph.shape(node)):
+            if axis == 0 and length:
+                cuts.append((axis, tuple(range(1, length)), LOOPED))
+            elif places := graph.dataflow.wanted_cuts.get((leaf, axis)):
+                label = _size_label(graph, node)
+                cuts.append((axis, places, SLICED))
+                cuts += [(axis, some, SLICED) for some in _coarser_cuts(places, size, label, others)]
             elif grouped := graph.dataflow.group_cuts.get((leaf, axis)):
-                axes[axis] = grouped.places, GROUPED + grouped.distance
-        if length := graph.dataflow.loop_lengths.get(leaf):
-            axes[0] = tuple(range(1, length)), LOOPED
-        found[node] = axes
+                cuts.append((axis, grouped.places, GROUPED + grouped.distance))
+        found[node] = tuple(cuts)
     return found
 
 
+def _coarser_cuts(
+    places: Cuts, size: int, label: tuple[Any, ...], others: Mapping[tuple[Any, ...], int]
+) -> Iterator[Cuts]:
+    """The most of several cuts that leave parts of the sizes of whole leaves of the other port."""
+    # `concatenate([h, x, sin(x)]) @ kernel` cuts its rows for x and for sin(x), which
+    # the other port may keep in one array: then it has one kernel for both, and one for h.
+    whole, kind = label
+    if others.get(label) or len(places) > MAX_COARSENED_CUTS:
+        return
+    for number in range(len(places) - 1, 0, -1):
+        fits = [
+            some
+            for some in combinations(places, number)
+            if all((whole // size * (stop - start), kind) in others for start, stop in part_spans(some, size))
+        ]
+        if fits:
+            yield fits[0]
+            return
+
+
 def _cut_groups(graph: PortGraph, side: int, wanted: WantedCuts) -> set[CutGroup]:
-    return {
-        (side, _size_label(graph, node), axis, places, what)
-        for node, axes in wanted.items()
-        for axis, (places, what) in axes.items()
-    }
+    return {(side, _size_label(graph, node), *cut) for node, cuts in wanted.items() for cut in cuts}
 
 
 def _plan_cuts(graph: PortGraph, side: int, wanted: WantedCuts, groups: Set[CutGroup]) -> dict[int, tuple[Cuts, ...]]:
     plan = {}
-    for node, axes in wanted.items():
-        label = _size_label(graph, node)
-        kept = {axis: places for axis, (places, what) in axes.items() if (side, label, axis, places, what) in groups}
+    for node, cuts in wanted.items():
+        kept = _chosen_cuts(side, _size_label(graph, node), cuts, groups)
         if kept:
             plan[graph.blocks[node].leaf] = tuple(kept.get(axis, ()) for axis in range(len(graph.shape(node))))
     return plan
 
 
+def _chosen_cuts(
+    side: int, label: tuple[Any, ...], cuts: Sequence[WantedCut], groups: Set[CutGroup]
+) -> dict[int, Cuts]:
+    """Axis to the indices where it is cut."""
+    # Backwards, so that the first of an axis stays: with a fine cut chosen, a coarser one changes nothing.
+    return {axis: places for axis, places, what in reversed(cuts) if (side, label, axis, places, what) in groups}
+
+
 def _count_kinds(graph: PortGraph, wanted: WantedCuts) -> LeafKinds:
     """How many leaves there are of each label, shape and way of being cut."""
-    return Counter(
-        (_size_label(graph, node), graph.shape(node), tuple((axis, *cut) for axis, cut in axes.items()))
-        for node, axes in wanted.items()
-    )
+    return Counter((_size_label(graph, node), graph.shape(node), cuts) for node, cuts in wanted.items())
 
 
 def _best_choices(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> list[frozenset[CutGroup]]:
@@ -140,8 +170,8 @@ def _size_mismatch(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> int:
     """Number of elements in parts whose size occurs less often in the other port."""
     sizes: list[Counter[tuple[Any, ...]]] = [Counter(), Counter()]
     for side, some in enumerate(kinds):
-        for (label, shape, axes), count in some.items():
-            cut = {axis: places for axis, places, what in axes if (side, label, axis, places, what) in groups}
+        for (label, shape, cuts), count in some.items():
+            cut = _chosen_cuts(side, label, cuts, groups)
             lengths = [[b - a for a, b in part_spans(cut.get(axis, ()), size)] for axis, size in enumerate(shape)]
             for part in product(*lengths):
                 sizes[side][math.prod(part), label[1]] += count
