@@ -104,6 +104,13 @@ def zoo(session: nox.Session) -> None:
 
 
 @nox.session
+def mixtures(session: nox.Session) -> None:
+    """All 64 mixtures of Linen and NNX in a model of six layers, in both directions, and faults in a sample of them."""
+    install(session, "test")
+    session.run("python", "tests/mixtures_run.py", *session.posargs)
+
+
+@nox.session
 def frontier(session: nox.Session) -> None:
     """Decoders of the sizes of frontier models, with gradients and AdamW: all is proved, and nothing is an array."""
     install(session, "test")
@@ -320,7 +327,7 @@ def statements(run: dict[str, Any]) -> dict[str, Statement]:
 def bench(session: nox.Session) -> None:
     """Timings; alone on the machine, or they say nothing."""
     install(session, "bench")
-    for script in ("run", "many", "growth", "plugin", "page", "infer", "convert", "timing"):
+    for script in ("run", "many", "growth", "plugin", "page", "infer", "convert", "timing", "moves"):
         session.run("python", f"tests/benchmarks/bench_{script}.py")
     session.run("equiv", "bench")
 

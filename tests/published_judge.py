@@ -203,7 +203,7 @@ def convert(left: LeafTable, right: LeafTable, leaves: Leaves) -> Leaves:
         if leaf.name in canonical and not leaf.library_only:
             block = np.asarray(leaf.to_block(canonical[leaf.name]), np.float64)
             where = ... if leaf.region is None else tuple(slice(*bounds) for bounds in leaf.region)
-            found[leaf.key][where] = block
+            found[leaf.key].reshape(leaf.grid)[where] = block  # a view, as it is contiguous
     return found
 
 

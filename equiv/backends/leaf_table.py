@@ -42,7 +42,14 @@ def map_port(layers: tuple[Layer, ...], port: Port, library: Library) -> LeafTab
     for key, blocks in mapped.items():
         if regions := [leaf.region for leaf in blocks if leaf.region is not None]:
             shared = f"{port.name}: {key} {_native_spec(port, key)}, shared by {blocks[0].name} and others"
-            packing.check_regions(shared, port.leaves[key].shape, regions)
+            if len(grids := {leaf.grid for leaf in blocks}) > 1:
+                counts = " and ".join(str(size) for size in sorted(grid[-1] for grid in grids))
+                raise CaseError(
+                    f"{shared}: the rows that share it count their columns within {counts} columns.",
+                    fix="Give all rows of one leaf the same number after `of`.",
+                    port=port.name,
+                )
+            packing.check_regions(shared, blocks[0].grid, regions)
     found = [leaf for blocks in mapped.values() for leaf in blocks]
     if twice := [name for name, count in Counter(leaf.name for leaf in found).items() if count > 1]:
         keys = " and ".join(str(leaf.key) for leaf in found if leaf.name == twice[0])
@@ -225,10 +232,10 @@ def _canonical_shape(layer: Layer, port: Port, leaf: MappedLeaf) -> tuple[int, .
 def _check_part(layer: Layer, port: Port, key: NativeKey, part: packing.Columns | packing.Block, first: int) -> None:
     shape = port.leaves[key].shape[first:]
     number = 1 if isinstance(part, packing.Columns) else len(part.items)
-    if number > len(shape) or any(
-        not 0 <= start < stop <= size for (start, stop), size in zip(part.region(shape), shape, strict=True)
-    ):
+    if number > len(shape) or not _is_inside(part, shape):
         what = "columns: start and stop index on the last axis"
+        if isinstance(part, packing.Columns) and part.period:
+            what += ", within a number of columns that divides it"
         if isinstance(part, packing.Block):
             what = "index: on each axis start and stop, or one index, counted from 0"
         raise CaseError(
@@ -237,6 +244,12 @@ def _check_part(layer: Layer, port: Port, key: NativeKey, part: packing.Columns 
             fix=f"Fix the {what}.",
             port=port.name,
         )
+
+
+def _is_inside(part: packing.Columns | packing.Block, shape: tuple[int, ...]) -> bool:
+    grid = part.grid(shape)
+    bounds = zip(part.region(shape), grid, strict=True)
+    return math.prod(grid) == math.prod(shape) and all(0 <= start < stop <= size for (start, stop), size in bounds)
 
 
 def _wrong_scope(layer: Layer, port: Port, library: Library, natives: list[NativeLeaf]) -> str:

@@ -9,7 +9,7 @@ from equiv.comparison.state import CaseState
 from equiv.core.batch_spec import batch_texts
 from equiv.core.case import Case
 from equiv.core.case_files import LoadedCase
-from equiv.core.checks import CHECK_NAMES, STRUCTURE, left_out_checks
+from equiv.core.checks import CHECK_NAMES, INVARIANCE, STRUCTURE, left_out_checks
 from equiv.core.leaves import LeafTable, MappedLeaf
 from equiv.core.no_gradient import NoGradient
 from equiv.core.results import CaseResult, CheckResult, DeviationResult, LeafResult
@@ -61,7 +61,7 @@ def describe_scope(state: CaseState) -> Scope:
         batch=batch_texts(case.inputs),
         kept=tuple(name for name, entry in state.built_case.entries.items() if entry.kept is not None),
         table_bounds=tuple(name for name, entry in state.built_case.entries.items() if entry.by_table),
-        left_out=left_out_checks(case.checks),
+        left_out=tuple(name for name in left_out_checks(case.checks) if name != INVARIANCE or case.invariances),
         methods={name: call.texts for name, call in request.methods.items()},
         sequences={name: one.texts for name, one in case.sequences.items()},
         modes=("eval", "train") if state.built_case.has_modes else ("call",),

@@ -101,12 +101,15 @@ class RoundingNoise:
         float64: likewise in float64.
         depth: output to the number of rounded operations in a row.
         from_float64: probe to large output to how far its native values are from those in float64.
+        few: probe, output and whether in float64, of responses that are those of few runs as they are: more runs only
+            make them larger.
     """
 
     native: Mapping[str, Mapping[OutputName, Responses]]
     float64: Mapping[str, Mapping[OutputName, Responses]]
     depth: Mapping[OutputName, int]
     from_float64: Mapping[str, Mapping[OutputName, Responses]] = field(default_factory=dict)
+    few: frozenset[tuple[str, OutputName, bool]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,23 @@ class UserRun:
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class InvarianceRun:
+    """What was found of one port where parts of a batch are called alone.
+
+    Attributes:
+        port: its name.
+        title: what was compared, in words.
+        findings: of every part: in the batch as the reference, alone as the candidate.
+        problem: why it could not be compared; empty: it could.
+    """
+
+    port: str
+    title: str
+    findings: tuple[Finding, ...] = ()
+    problem: str = ""
+
+
 def find_known_differences(case: Case, left: LeafTable, right: LeafTable) -> dict[str, KnownDifference]:
     """Canonical leaf to the known difference between two ports: one of them has it, the other has not."""
     return {
@@ -207,6 +227,7 @@ class Comparison:
         user_runs: both ports as their users run them; empty: they were not run so.
         folded: probe and output to what was found of large outputs, part by part as they were computed.
         sharding: what was found of the sharding of both ports; None: nothing was looked for.
+        invariances: what was found of both ports where parts of a batch are called alone.
     """
 
     case: Case
@@ -219,6 +240,7 @@ class Comparison:
     user_runs: tuple[UserRun, ...] = ()
     folded: Mapping[tuple[str, OutputName], Finding] = field(default_factory=dict)
     sharding: ShardingComparison | None = None
+    invariances: tuple[InvarianceRun, ...] = ()
 
     @property
     def names(self) -> tuple[str, str]:

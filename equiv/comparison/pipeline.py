@@ -20,6 +20,7 @@ from equiv.comparison.edges.stage import try_edges
 from equiv.comparison.frozen.against import add_frozen_trials, open_against
 from equiv.comparison.frozen.bundle import FrozenReference
 from equiv.comparison.initial_values import compare_initial_values
+from equiv.comparison.invariances import check_invariances
 from equiv.comparison.longer_batch import try_longer_batch
 from equiv.comparison.meshes.stage import compare_sharding
 from equiv.comparison.numeric.run_port import CompiledPort
@@ -84,16 +85,23 @@ def run_reference_after(*start: Stage) -> tuple[Stage, ...]:
 LONGER = (trace_ports, *PROVE, *run_reference_after(trace_ports, *PROVE), *COMPARE)
 """What is done on a longer batch: nothing is run as users do."""
 
+WITH_ITSELF = (trace_ports, prove_ports, start_compiling, run_reference, check_candidates)
+"""What is done with a port and itself, called with parts of the batch."""
+
 FINISH = (
     *run_reference_after(*START),
     *COMPARE,
     partial(try_longer_batch, stages=LONGER),
+    partial(check_invariances, stages=WITH_ITSELF),
     compare_sharding,
     check_user_calls,
 )
 """What a run does once its programs are compiled."""
 
-PROVE_ONLY = (trace_ports, prove_ports, check_by_proof, compare_sharding, trace_sizes)
+BY_PROOF = (trace_ports, prove_ports, check_by_proof)
+"""What is proved of two ports."""
+
+PROVE_ONLY = (*BY_PROOF, partial(check_invariances, stages=BY_PROOF), compare_sharding, trace_sizes)
 """Instead of `START` and `FINISH`: nothing is compiled or run."""
 
 
@@ -257,7 +265,9 @@ def _compare_held(loaded: LoadedCase, state: CaseState, options: RunOptions, cas
 
 def _finish(loaded: LoadedCase, started: CaseState, options: RunOptions) -> CaseResult:
     if options.against is not None:
-        checked = advance(started, (check_candidates, try_edges, probe_ranges, compare_sharding, check_user_calls))
+        alone = partial(check_invariances, stages=WITH_ITSELF)
+        stages = (check_candidates, try_edges, probe_ranges, alone, compare_sharding, check_user_calls)
+        checked = advance(started, stages)
         return make_case_result(loaded, add_frozen_trials(checked, options.against))
     state = advance(started, FINISH if started.compiling else ())
     result = try_values(state, make_case_result(loaded, state), partial(_compare_held, loaded, state, options))

@@ -14,7 +14,8 @@ from equiv.comparison.explain.updates import add_optimizer_difference
 from equiv.comparison.numeric.constant_readings import doubted_constants, read_constants
 from equiv.comparison.numeric.difference_map import add_spreads, worst_findings
 from equiv.comparison.numeric.fold import fetch_outputs, fold_comparison, fold_own_rounding
-from equiv.comparison.numeric.own_rounding import OPERATION_NUDGES, doubted_programs, nudge_port
+from equiv.comparison.numeric.own_rounding import OPERATION_NUDGES, doubted_programs, find_doubts, nudge_port
+from equiv.comparison.numeric.own_runs import OwnRuns, Side
 from equiv.comparison.numeric.rounding import measure_noise
 from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs, compile_port, describe_port, run_on_probe
 from equiv.comparison.observation import (
@@ -100,6 +101,14 @@ def _structure_failure(candidate: str, problem: EquivError) -> list[CheckResult]
     blocked = [CheckResult(later, candidate, "blocked", f"{STRUCTURE}: {problem}") for later in LATER_CHECKS]
     finding = Finding(candidate, grade, note=str(problem))
     return [CheckResult(STRUCTURE, candidate, grade, str(problem), (finding,)), *blocked]
+
+
+def describe_side(state: CaseState, name: str) -> PortOutputs:
+    """A port without outputs; a frozen reference is described already."""
+    if name in state.built_case.built:
+        return describe_port(state.built_case, name)
+    assert state.observed is not None, "a frozen reference has its outputs"
+    return state.observed.observed
 
 
 def trace_ports(state: CaseState) -> CaseState:
@@ -258,11 +267,26 @@ def _check_with_own_rounding(
 ) -> tuple[Comparison, list[CheckResult]]:
     """Make every check, and once more with what the ports' operations round, where that could explain a difference."""
     results = _run_checks(state, comparison)
-    if names := doubted_programs(comparison, results):
-        own = _measure_own_rounding(state, candidate, comparison, names)
-        comparison = fold_own_rounding(replace(comparison, own_rounding=own))
+    names = doubted_programs(comparison, results)
+    if names:
+        state.progress(f"measuring what {' and '.join(comparison.names)} round")
+    runs = _own_runs(state, candidate, comparison)
+    while runs.measure(find_doubts(results, names)):
+        comparison = fold_own_rounding(replace(comparison, own_rounding=runs.known))
         results = _run_checks(state, comparison)
     return comparison, results
+
+
+def _own_runs(state: CaseState, candidate: CompiledPort, comparison: Comparison) -> OwnRuns:
+    assert state.observed is not None, "run_reference comes before"
+    shared = state.observed.probes
+    ours, theirs = (
+        Side(compiled, state.probes.get(side.table.port, shared), side.samples)
+        for compiled, side in (
+            (state.compiled_reference, comparison.reference), (candidate, comparison.candidate),
+        )
+    )  # fmt: skip
+    return OwnRuns((ours, theirs), comparison.own_rounding)
 
 
 def _check_with_constants_read(
@@ -290,23 +314,6 @@ def _check_with_constants_read(
 def _run_checks(state: CaseState, comparison: Comparison) -> list[CheckResult]:
     results = (CHECKS[check].run(comparison) for check in state.wanted)
     return [result for result in results if result is not None]
-
-
-def _measure_own_rounding(
-    state: CaseState, candidate: CompiledPort, comparison: Comparison, names: frozenset[ProgramName]
-) -> tuple[RoundingNoise | None, RoundingNoise | None]:
-    """Measure what the operations of both ports round; of a frozen reference, and where they cannot be run, None."""
-    state.progress(f"measuring what {' and '.join(comparison.names)} round")
-    assert state.observed is not None, "run_reference comes before"
-    found: list[RoundingNoise | None] = []
-    both, sides = (state.compiled_reference, candidate), (comparison.reference, comparison.candidate)
-    for compiled, other, side in zip(both, reversed(both), sides, strict=True):
-        probes = state.probes.get(side.table.port, state.observed.probes)
-        try:
-            found.append(None if compiled is None else measure_operations(compiled, probes, names, other, side.samples))
-        except EquivError:
-            found.append(None)
-    return found[0], found[1]
 
 
 def measure_operations(

@@ -7,7 +7,7 @@ from equiv.comparison.numeric.probe_set import PROBE_SEEDS
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import PortOutputs, ReferenceEdges, RoundingNoise
 from equiv.comparison.proofs import ProverSide
-from equiv.core.checks import CHECK_NAMES, STRUCTURE, left_out_checks
+from equiv.core.checks import CHECK_NAMES, INVARIANCE, STRUCTURE, left_out_checks
 from equiv.core.output_name import ProgramName
 from equiv.core.results import CheckResult, Finding, ProbeTrial
 from equiv.core.scope import MeshTried, OtherSizes, RangeTried
@@ -113,6 +113,8 @@ class CaseState:
     def wanted(self) -> tuple[str, ...]:
         """The names of the checks after structure."""
         left_out = left_out_checks(self.built_case.case.checks)
+        if not self.built_case.case.invariances:
+            left_out = (*left_out, INVARIANCE)
         return tuple(name for name in LATER_CHECKS if name not in left_out)
 
     @property

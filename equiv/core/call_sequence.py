@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from equiv.core.batch_parts import BatchPart, PartedCall
 from equiv.core.batch_spec import BatchTree
 from equiv.core.case import CallSequence, setting_for
 from equiv.core.method_call import MethodCall, read_call, with_entries
@@ -16,10 +17,14 @@ class PortSequence:
     Attributes:
         calls: each call by its text.
         join: as in `CallSequence`.
+        parts: those of the batch whose outputs are compared, of the only call; empty: it is a sequence.
+        alone: whether the port is called with each part, and not with the batch of which these are parts.
     """
 
     calls: tuple[tuple[str, MethodCall], ...]
     join: int | None
+    parts: tuple[BatchPart, ...] = ()
+    alone: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -43,6 +48,9 @@ def read_sequence(
         CaseError: a call cannot be read or takes what is no input; the port has no calls, or other ones that are not
             joined.
     """
+    if isinstance(sequence, PartedCall):
+        calls = tuple((text, sequence.known[text]) for text in sequence.texts)
+        return PortSequence(calls, None, sequence.parts, alone=port == sequence.alone)
     texts = sequence.calls
     if isinstance(texts, Mapping):
         if sequence.join is None:
@@ -61,8 +69,8 @@ def read_sequence(
         raise CaseError(
             f"sequence {name}: {texts!r} are no calls.", fix='Give several, e.g. ("prefill(x)", "decode(y)").'
         )
-    calls: list[tuple[str, MethodCall]] = []
+    read: list[tuple[str, MethodCall]] = []
     for text in texts:
         method, call = read_call(text, f"sequence {name}:")
-        calls.append((text, replace(with_entries(f"{method} of sequence {name}", call, batch), method=method)))
-    return PortSequence(tuple(calls), sequence.join)
+        read.append((text, replace(with_entries(f"{method} of sequence {name}", call, batch), method=method)))
+    return PortSequence(tuple(read), sequence.join)

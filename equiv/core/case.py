@@ -121,6 +121,33 @@ class CallSequence:
 
 
 @dataclass(frozen=True)
+class BatchInvariance:
+    """A method gives each row of a batch the outputs that it gives the row alone, in eval mode.
+
+    Attributes:
+        method: the public method; empty: the first of the case.
+    """
+
+    method: str = ""
+
+
+@dataclass(frozen=True)
+class Padding:
+    """A method gives the valid positions of padded rows the outputs of each row alone without padding, in eval mode.
+
+    Attributes:
+        mask: the input that says which positions are valid, whose values are kept: an array of shape (batch, length),
+            with more axes between them as an attention mask has; or the length of every row, (batch,).
+        valid: its value where a position is valid; of lengths, every position before the length is.
+        method: the public method; empty: the first of the case.
+    """
+
+    mask: str
+    valid: bool = True
+    method: str = ""
+
+
+@dataclass(frozen=True)
 class Depths:
     """The same model at growing depth, to measure what depth costs with unrolled and with scanned layers.
 
@@ -154,6 +181,7 @@ class Case:
             that selects train or eval mode (`equiv.core.method_call.MODE_ARGUMENTS`) compares that mode only, whatever
             each port calls it. None: `__call__` with every input but `labels`, `targets` and `y`.
         sequences: name to calls that are made one after the other, each given the state that the one before left.
+        invariances: what holds for each port by itself: `BatchInvariance()`, `Padding("mask")`.
         initial: the call that a library initialises with that has to be given a batch for it, such as Linen, where it
             is not that of the first method: `"__call__(tokens)"`, for a cache of the length of `tokens`.
         loss: `(outputs of the first method, batch)` to a scalar; None: the mean square of the outputs.
@@ -181,6 +209,7 @@ class Case:
     layers: tuple[Layer, ...]
     methods: Methods | None = None
     sequences: Mapping[str, CallSequence] = field(default_factory=dict)
+    invariances: Sequence[BatchInvariance | Padding] = ()
     initial: str = ""
     loss: Callable[[Any, Mapping[str, Any]], Any] | None = None
     optimizer: Callable[[], Any] | None = None

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from equiv.core.batch_spec import BatchEntry, KeptValues
-from equiv.core.case import CallSequence, Case, Depths, Deviation, KnownDifference, Layer
+from equiv.core.case import (
+    BatchInvariance,
+    CallSequence,
+    Case,
+    Depths,
+    Deviation,
+    KnownDifference,
+    Layer,
+    Padding,
+)
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.results import BuilderSource
 from equiv.core.source_digest import digest_sources
@@ -196,7 +205,7 @@ def _relative_to_cwd(path: Path) -> str:
     return full.relative_to(here).as_posix() if full.is_relative_to(here) else path.name
 
 
-def _is_sequence_of(kind: type, value: Any) -> bool:
+def _is_sequence_of(kind: Any, value: Any) -> bool:
     return isinstance(value, tuple | list) and all(isinstance(item, kind) for item in value)
 
 
@@ -240,6 +249,11 @@ CASE_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "sequences",
         lambda value: _is_mapping_of(value, lambda one: isinstance(one, CallSequence)),
         'names to CallSequence(("prefill(x)", "decode(y)"))',
+    ),
+    (
+        "invariances",
+        lambda value: _is_sequence_of(BatchInvariance | Padding, value),
+        'a tuple: (BatchInvariance(), Padding("mask")), with the comma',
     ),
     ("initial", lambda value: isinstance(value, str), 'one call: "__call__(tokens)"'),
     (

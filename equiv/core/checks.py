@@ -31,6 +31,7 @@ CHECK_KINDS = (
     CheckKind("gradients", "the same loss and gradient of every parameter and every float input?"),
     CheckKind("state", "the same state after every call, and the same eval mode after training?"),
     CheckKind("train", "the same parameters, state and optimizer state after each train step?"),
+    CheckKind("invariance", "the same outputs of rows alone, and without padding, as in the batch?", True),
     CheckKind("sharding", "the same sharding of every leaf, and the same numbers on every mesh of the case?"),
     CheckKind("compiled", "the same numbers from each port with its calls and step compiled as users do?", True),
 )
@@ -40,6 +41,10 @@ CHECK_NAMES = tuple(kind.name for kind in CHECK_KINDS)
 
 STRUCTURE = CHECK_NAMES[0]
 """The check that is always made: what is compared are the leaves that it finds."""
+
+
+INVARIANCE = "invariance"
+"""The check that is made only where a case declares something for it."""
 
 
 def read_checks(given: str) -> tuple[str, ...]:

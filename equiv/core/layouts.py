@@ -43,8 +43,12 @@ class Part(Protocol):
         """Axes of the native leaf, counted from 0, of which one index is taken: the canonical leaf lacks them."""
         ...
 
+    def grid(self, shape: ArrayShape) -> ArrayShape:
+        """The shape in which `region` counts: that of the native leaf, or with an axis of it as two."""
+        ...
+
     def region(self, shape: ArrayShape) -> Region:
-        """The block within a native leaf of the given shape."""
+        """The block within a native leaf of the given shape, reshaped to the grid."""
         ...
 
 

@@ -94,8 +94,16 @@ class MappedLeaf:
         return self.mirrors is not None or self.fixed_value is not None
 
     @property
+    def grid(self) -> tuple[int, ...]:
+        """The shape in which `region` counts: the native shape, but for columns that recur."""
+        if self.part is None:
+            return self.native_shape
+        first = 0 if self.stack_index is None else 1
+        return (*self.native_shape[:first], *self.part.grid(self.native_shape[first:]))
+
+    @property
     def region(self) -> Region | None:
-        """Its block of the native leaf; None: the whole leaf."""
+        """Its block of the native leaf, reshaped to `grid`; None: the whole leaf."""
         if self.part is None and self.stack_index is None:
             return None
         rest = self.native_shape if self.stack_index is None else self.native_shape[1:]
@@ -107,7 +115,10 @@ class MappedLeaf:
         """The shape that `layout` takes: that of the block, without the axes of which it has one index."""
         if self.region is None:
             return self.native_shape
-        return tuple(end - start for axis, (start, end) in enumerate(self.region) if axis not in self.dropped_axes)
+        sizes = [end - start for start, end in self.region]
+        if self.grid != self.native_shape:
+            sizes[-2:] = [sizes[-2] * sizes[-1]]  # columns that recur are an axis of the block
+        return tuple(size for axis, size in enumerate(sizes) if axis not in self.dropped_axes)
 
     @property
     def dropped_axes(self) -> tuple[int, ...]:
@@ -128,9 +139,15 @@ class MappedLeaf:
 
     def to_canonical(self, array: Array) -> Array:
         """Extract the canonical array from the whole native leaf."""
-        if self.region is not None:
-            array = array[tuple(slice(*bounds) for bounds in self.region)].reshape(self.block_shape)
-        return self.layout.to_canonical(array)
+        return self.layout.to_canonical(self.take_block(array))
+
+    def take_block(self, array: Array) -> Array:
+        """Its block of the whole native leaf, as `layout` takes it."""
+        if self.region is None:
+            return array
+        if self.grid != self.native_shape:
+            array = array.reshape(self.grid)
+        return array[tuple(slice(*bounds) for bounds in self.region)].reshape(self.block_shape)
 
     def to_block(self, array: Array) -> Array:
         """Convert a canonical array to its block of the native leaf (the whole leaf if `region` is None)."""

@@ -158,6 +158,25 @@ def read_calls(texts: Sequence[str], option: str = "") -> dict[str, MethodCall]:
     return found
 
 
+def split_calls(text: str, what: str) -> tuple[str, ...]:
+    """Split calls between semicolons, and read each once: `prefill(x[:, :8]); decode(x[:, 8:9])`.
+
+    Args:
+        text: the calls.
+        what: what messages begin with.
+
+    Raises:
+        CaseError: they cannot be read.
+    """
+    try:
+        calls = tuple(ast.unparse(one) for one in ast.parse(text.strip()).body)
+    except (SyntaxError, ValueError):
+        calls = (text,)  # reading it says what is wrong
+    for call in calls or (text,):
+        read_call(call, what)
+    return calls
+
+
 def read_call(text: str, what: str) -> tuple[str, MethodCall]:
     """Read one call: its method and arguments.
 

@@ -32,6 +32,10 @@ class Gate:
         """None."""
         return ()
 
+    def grid(self, shape: ArrayShape) -> ArrayShape:
+        """The shape in which `region` counts: that of the native leaf."""
+        return shape
+
     def region(self, shape: ArrayShape) -> Region:
         """The block within a native leaf of the given shape."""
         size = shape[-1] // self.gates
@@ -50,22 +54,28 @@ class Columns:
     Attributes:
         start: first index.
         stop: one past the last index.
+        period: after how many columns they recur, as where query, key and value alternate head by head; 0: they do not.
     """
 
     start: int
     stop: int
+    period: int = 0
 
     def __str__(self) -> str:
-        return f"columns {self.start} to {self.stop - 1}"
+        return f"columns {self.start} to {self.stop - 1}" + (f" of every {self.period}" if self.period else "")
 
     @property
     def dropped_axes(self) -> tuple[int, ...]:
         """None."""
         return ()
 
+    def grid(self, shape: ArrayShape) -> ArrayShape:
+        """The shape in which `region` counts: with columns that recur the last axis is two, `(4, 96)` `(4, 4, 24)`."""
+        return (*shape[:-1], shape[-1] // self.period, self.period) if self.period else shape
+
     def region(self, shape: ArrayShape) -> Region:
         """The block within a native leaf of the given shape."""
-        return (*((0, length) for length in shape[:-1]), (self.start, self.stop))
+        return (*((0, length) for length in self.grid(shape)[:-1]), (self.start, self.stop))
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,10 @@ class Block:
         """Those with an index."""
         return tuple(axis for axis, item in enumerate(self.items) if isinstance(item, int))
 
+    def grid(self, shape: ArrayShape) -> ArrayShape:
+        """The shape in which `region` counts: that of the native leaf."""
+        return shape
+
     def region(self, shape: ArrayShape) -> Region:
         """The block within a native leaf of the given shape, which has at least as many axes as there are items."""
         rest = (None,) * (len(shape) - len(self.items))
@@ -108,7 +122,8 @@ def assemble_native_leaf(leaves: Sequence[MappedLeaf], variables: Mapping[str, A
     """
     if leaves[0].region is None:
         return leaves[0].to_block(variables[leaves[0].name])
-    return join_blocks([(leaf.region or (), leaf.to_block(variables[leaf.name])) for leaf in leaves])
+    whole = join_blocks([(leaf.region or (), leaf.to_block(variables[leaf.name])) for leaf in leaves])
+    return whole if leaves[0].grid == leaves[0].native_shape else whole.reshape(leaves[0].native_shape)
 
 
 def join_blocks(blocks: Sequence[tuple[Region, Array]], axis: int = 0) -> Array:

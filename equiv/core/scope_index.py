@@ -1,4 +1,7 @@
-"""The index at the end of a scope: `blocks[2]` is a layer of a stack, `qkv[..., 0:8]` and `kernel[0:6]` are slices."""
+"""The index at the end of a scope: `blocks[2]` is a layer of a stack, `qkv[..., 0:8]` and `kernel[0:6]` are slices.
+
+`qkv[..., 0:8 of 24]` are the first eight columns of every 24.
+"""
 
 import re
 
@@ -21,6 +24,8 @@ def parse_scope(scope: str) -> tuple[str, int | None, Part | None]:
 
 def _parse_slice(text: str, scope: str) -> Part:
     words = [word.strip() for word in text.split(",")]
+    if words[0] == "..." and (found := re.fullmatch(r"(\d+) ?: ?(\d+) of ([1-9]\d*)", words[-1])) and len(words) == 2:
+        return Columns(int(found[1]), int(found[2]), int(found[3]))
     if words[0] == "..." and len(words) == 2 and (last := _parse_item(words[1], scope)) and not isinstance(last, int):
         return Columns(*last)
     return Block(tuple(_parse_item(word, scope) for word in words))
@@ -39,5 +44,6 @@ def _parse_item(word: str, scope: str) -> tuple[int, int] | int | None:
 def _wrong_index(scope: str) -> CaseError:
     return CaseError(
         f"The scope {scope!r} ends in an index that cannot be read.",
-        fix="Write [2] for a layer of a stack, [..., 0:8] for columns, or a slice such as [0:6] or [:, 1], no steps.",
+        fix="Write [2] for a layer of a stack, [..., 0:8] for columns, [..., 0:8 of 24] for those of every 24 columns, "
+        "or a slice such as [0:6] or [:, 1], no steps.",
     )

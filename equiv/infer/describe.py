@@ -8,7 +8,7 @@ from equiv.core.layouts import Identity
 from equiv.infer.matching.proposal import Bounds, LeafPair, Proposal
 from equiv.infer.session import InferredLayers
 from equiv.infer.table.layout_search import canonical_layouts
-from equiv.infer.table.leaf_views import within_parts
+from equiv.infer.table.leaf_views import part_index, within_parts
 
 EVIDENCE_WORDS = {
     "position": "by position",
@@ -46,7 +46,9 @@ def leaf_slice(pair: LeafPair, proposal: Proposal, side: int) -> str:
     """Path of a leaf, with its slice where the pair holds a part of it, and its shape."""
     key, bounds = (pair.left, pair.right)[side], pair.bounds[side]
     shape = tuple(proposal.ports[side].leaves[key].shape)
-    return f"{key.path}{_slice_text(bounds, shape)} {list(shape)}"
+    recurring = pair.shapes[side] != shape
+    index = part_index(bounds, pair.shapes[side], shape) if recurring else _slice_text(bounds, shape)
+    return f"{key.path}{_slice_text(bounds, pair.shapes[side]) if index is None else index} {list(shape)}"
 
 
 def _slice_text(bounds: Bounds, shape: Sequence[int]) -> str:
@@ -68,7 +70,7 @@ def describe_layout(pair: LeafPair, proposal: Proposal) -> str:
     if pair.element_map is None:
         words.append("unknown")
     else:
-        found = canonical_layouts(*within_parts(pair.element_map, (left, right), pair.bounds))
+        found = canonical_layouts(*within_parts(pair.element_map, pair, (left, right)))
         both = zip(proposal.ports, found or (), strict=found is not None)
         words += [f"{port.name}: {one}" for port, one in both if one != Identity()] if found else ["rearranged"]
     if pair.shift:
@@ -115,7 +117,8 @@ def inference_remarks(inferred: InferredLayers) -> list[str]:
     lines = []
     for one, two in proposal.name_conflicts:
         pairs = proposal.pairs[one], proposal.pairs[two]
-        text = " and ".join(f"{pair.left.path} is {pair.right.path}" for pair in pairs)
+        leaves = [[leaf_slice(pair, proposal, side).partition(" [")[0] for side in (0, 1)] for pair in pairs]
+        text = " and ".join(" is ".join(both) for both in leaves)
         lines.append(
             f"Contradicts the names: {text}. The programs decide this pairing; "
             "check whether the names or the code is wrong."

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from equiv import case as public
 from equiv.core.case import Case
-from equiv.core.checks import CHECK_NAMES
+from equiv.core.checks import CHECK_NAMES, INVARIANCE
 from equiv.core.grades import Grade
 from equiv.core.leaves import NativeKey
 from equiv.core.results import CheckResult, Finding
@@ -52,7 +52,7 @@ def check_without_run(inferred: InferredLayers) -> tuple[CheckResult, ...]:
     why = f"{structure}: {found[0].place}: {found[0].note}"
     return (
         CheckResult(structure, names[1], check_grade(found), f"{len(found)} leaves not mapped", found),
-        *(CheckResult(name, names[1], "blocked", why) for name in later),
+        *(CheckResult(name, names[1], "blocked", why) for name in later if name != INVARIANCE),
     )
 
 

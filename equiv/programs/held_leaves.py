@@ -68,7 +68,7 @@ def _held_blocks(mapped: MappedPort, leaves: Sequence[MappedLeaf]) -> dict[str, 
         if leaf.held == "initial":
             if initial is None:
                 raise _drawn_error(mapped.port, leaf)
-            found[leaf.name] = initial[tuple(slice(*bounds) for bounds in leaf.region or ())].reshape(leaf.block_shape)
+            found[leaf.name] = leaf.take_block(initial)
         elif leaf.held is not None:
             canonical = np.full(leaf.spec.shape, leaf.held, mapped.port.leaves[key].dtype)
             found[leaf.name] = np.asarray(leaf.layout.to_native(canonical, leaf.block_shape))

@@ -52,10 +52,7 @@ class PartlyHeld:
 
     def take_apart(self, array: Array) -> list[Array]:
         """The blocks of a whole leaf, in the order of `leaves`."""
-        return [
-            array[tuple(slice(*bounds) for bounds in leaf.region or ())].reshape(leaf.block_shape)
-            for leaf in self.leaves
-        ]
+        return [leaf.take_block(array) for leaf in self.leaves]
 
     def split(self, array: Array) -> Leaves:
         """The parts of a whole leaf that are not held, by their own keys."""
@@ -64,12 +61,13 @@ class PartlyHeld:
 
     def join(self, blocks: Sequence[Array]) -> Array:
         """A whole leaf of its blocks, in the order of `leaves`."""
-        return join_blocks(
+        whole = join_blocks(
             [
                 (leaf.region or (), block.reshape([stop - start for start, stop in leaf.region or ()]))
                 for leaf, block in zip(self.leaves, blocks, strict=True)
             ]
         )
+        return whole.reshape(self.leaves[0].native_shape)
 
     def whole(self, native: Leaves, fill: Callable[[np.ndarray], Array]) -> Array:
         """A whole leaf of its free parts and what the others are held at.

@@ -108,14 +108,22 @@ _DEAD: WeakKeyDictionary[Any, list[list[Any]]] = WeakKeyDictionary()
 def find_dead_values(jaxpr: Any) -> Sequence[Sequence[Any]]:
     """For each equation of an open jaxpr, the variables that nothing after it reads."""
     if jaxpr not in _DEAD:
-        seen = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
-        found: list[list[Any]] = []
-        for eqn in reversed(jaxpr.eqns):
-            atoms = dict.fromkeys(atom for atom in (*eqn.invars, *eqn.outvars) if not isinstance(atom, core.Literal))
-            found.append([atom for atom in atoms if atom not in seen])
-            seen.update(atoms)
-        _DEAD[jaxpr] = found[::-1]
+        _DEAD[jaxpr] = _last_reads(jaxpr, {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)})
     return _DEAD[jaxpr]
+
+
+def find_last_reads(jaxpr: Any) -> Sequence[Sequence[Any]]:
+    """For each equation of an open jaxpr, the variables that no equation after it reads, outputs among them."""
+    return _last_reads(jaxpr, set())
+
+
+def _last_reads(jaxpr: Any, kept: set[Any]) -> list[list[Any]]:
+    seen, found = set(kept), list[list[Any]]()
+    for eqn in reversed(jaxpr.eqns):
+        atoms = dict.fromkeys(atom for atom in (*eqn.invars, *eqn.outvars) if not isinstance(atom, core.Literal))
+        found.append([atom for atom in atoms if atom not in seen])
+        seen.update(atoms)
+    return found[::-1]
 
 
 def visit_equations(jaxpr: Any, enclosing: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:

@@ -16,12 +16,9 @@ from equiv.programs.content import is_key
 from equiv.programs.eager import EagerEvaluation
 from equiv.programs.jaxpr import visit_equations
 from equiv.programs.joined_programs import Evaluation, scan_eagerly
-from equiv.programs.primitives import EXACT
-from equiv.programs.probes import numpy_dtype, split_parts, ulp
+from equiv.programs.nudge_loops import MIX, is_rounded, nudged_scan, rounding_unit
+from equiv.programs.probes import split_parts, ulp
 from equiv.programs.program import Program, Programs
-
-MIX = 0x9E3779B97F4A7C15
-"""An odd number whose multiples spread over all bits: 2^64 over the golden ratio."""
 
 
 def evaluate_nudged(closed: Any, arrays: Sequence[Any]) -> list[Any]:
@@ -50,26 +47,13 @@ def find_narrow_dtypes(program: Program) -> frozenset[str]:
     Inputs and outputs do not explain these. Each is a dtype, or the bits of a `reduce_precision`.
     """
     avals = (*program.jaxpr.in_avals, *program.jaxpr.out_avals)
-    largest = max(map(_rounding_unit, avals), default=0.0)
+    largest = max(map(rounding_unit, avals), default=0.0)
     found: set[str] = set()
     for _, eqn in visit_equations(program.jaxpr):
-        found.update(str(var.aval.dtype) for var in eqn.outvars if _rounding_unit(var.aval) > largest)
+        found.update(str(var.aval.dtype) for var in eqn.outvars if rounding_unit(var.aval) > largest)
         if eqn.primitive.name == "reduce_precision":
             found.add(f"{eqn.params['exponent_bits']} and {eqn.params['mantissa_bits']} bits")
     return frozenset(found)
-
-
-def _rounding_unit(aval: Any) -> float:
-    dtype = str(getattr(aval, "dtype", ""))
-    return ulp(numpy_dtype(dtype)) if dtype in INEXACT_DTYPES else 0.0
-
-
-def _casts_to_narrower(eqn: Any) -> bool:
-    """Whether it casts to a float dtype with fewer digits: what follows may be in a wider one again."""
-    if eqn.primitive.name != "convert_element_type":
-        return False
-    before, after = (_rounding_unit(atom.aval) for atom in (eqn.invars[0], eqn.outvars[0]))
-    return 0 < before < after
 
 
 def _salt(arrays: Sequence[Any]) -> np.uint32:
@@ -122,8 +106,16 @@ class _NudgedOperations(EagerEvaluation):
 
     def equation(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         outs = super().equation(eqn, ins)
-        exact = eqn.primitive.name in EXACT and not _casts_to_narrower(eqn)
-        return outs if exact else list(map(self._nudge, outs))
+        return list(map(self._nudge, outs)) if is_rounded(eqn) else outs
+
+    def scan(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        """A `scan`: a long one compiled, others iteration by iteration."""
+        compiled = None if any(map(is_key, ins)) else nudged_scan(eqn)
+        if compiled is None:
+            return super().scan(eqn, ins)
+        outs = compiled.run(ins, int(self.salt), self.count)
+        self.count += compiled.length * compiled.moved
+        return outs
 
     def _nudge(self, value: Any) -> Any:
         if is_key(value) or str(value.dtype) not in INEXACT_DTYPES:

@@ -38,6 +38,7 @@ from equiv.programs.probes import NamedArrays, numpy_dtype
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.value_numbering import input_term, number_program
 from equiv.programs.trace import Tracer, random_input, trace_forward, trace_function, trace_gradient
+from equiv.programs.trace_parts import trace_parts
 from equiv.programs.trace_sequence import trace_sequence
 from equiv.programs.train_step import trace_training
 from equiv.programs.transform import (
@@ -152,12 +153,19 @@ def _program_tracers(tracer: Tracer) -> dict[ProgramName, Callable[[], Program]]
         return drop_unchanged_parameters(trace_forward(tracer, name), tracer.table)
 
     def traced_sequence(name: ProgramName) -> Program:
+        if tracer.port.sequences[name.method].parts:
+            return trace_parts(tracer, name)
         return drop_unchanged_parameters(trace_sequence(tracer, name), tracer.table)
 
     methods = tracer.request.methods
     calls = [ProgramName(mode, method) for method in methods for mode in tracer.modes()]
     gradients = [ProgramName(kind, method) for kind in tracer.gradients() for method in methods]
-    sequences = [ProgramName(mode, sequence) for sequence in tracer.port.sequences for mode in tracer.modes()]
+    sequences = [
+        ProgramName(mode, name)
+        for name, sequence in tracer.port.sequences.items()
+        # In train mode a batch norm makes rows depend on each other, as it has to.
+        for mode in tracer.modes()[: 1 if sequence.parts else None]
+    ]
     return (
         {name: partial(changed, name) for name in calls}
         | {name: partial(traced_sequence, name) for name in sequences}

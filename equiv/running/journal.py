@@ -6,13 +6,10 @@ a run of this case alone does. So an interrupted run can go on, and nothing is t
 
 import hashlib
 import json
-import os
-import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from equiv.core.files import write_file
@@ -21,15 +18,13 @@ from equiv.core.results import RunResult
 from equiv.core.results_json import encode_results, read_results
 from equiv.core.source_digest import digest_sources
 from equiv.errors import EquivError
+from equiv.running.installation import digest_installation
 from equiv.running.task import CaseTask
 
 FOLDER = "journal"
 """Below the folder of the reports."""
 
 DIGEST_LENGTH = 16
-
-VARIABLES = ("JAX_", "XLA_", "EQUIV_COMPILED")
-"""Beginnings of the names of environment variables that change results."""
 
 
 class Journal:
@@ -105,7 +100,7 @@ def _digest_task(task: CaseTask) -> str:
         given.checks,
         _digest_file(given.against),
     ]
-    described = [task.name, str(path), sources, options, _digest_installation()]
+    described = [task.name, str(path), sources, options, digest_installation()]
     return hashlib.sha256(json.dumps(described).encode(errors="surrogateescape")).hexdigest()[:DIGEST_LENGTH]
 
 
@@ -124,15 +119,3 @@ def _with_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
-
-
-@cache
-def _digest_installation() -> str:
-    """A digest of Python, every installed package, equiv's own sources, and the settings of JAX."""
-    found = sorted({f"{one.name} {one.version}" for one in metadata.distributions()})
-    found += [platform.python_version(), platform.machine()]
-    found += [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)]
-    content = hashlib.sha256("\n".join(found).encode(errors="surrogateescape"))
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        content.update(path.read_bytes())
-    return content.hexdigest()

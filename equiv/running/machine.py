@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from equiv.core.case_files import CASES_AHEAD
 from equiv.running.case_process import CaseProcess, Stopped
 from equiv.running.case_runner import CaseRunner
+from equiv.running.compile_cache import keep_compiled
 from equiv.running.devices import gpus_here, share_devices
 from equiv.running.task import CaseAnswer, CaseTask, Limits
 
@@ -33,16 +34,17 @@ def run_on_machine(
     jobs = min(jobs, len(tasks))
 
     def run_some(number: int) -> None:
-        variables = share_devices(number, os.environ, gpus_here()) if jobs > 1 else {}
-        runner = CaseRunner(partial(CaseProcess, limits, progress, stop.is_set, variables))
-        try:
-            runner.run_all(lambda: _next_task(pending, stop), CASES_AHEAD if jobs == 1 else 0, answers.put)
-        except Stopped:
-            pass
-        except BaseException as error:  # noqa: BLE001 - raised where the answers are taken
-            answers.put(error)
-        finally:
-            runner.close()
+        with keep_compiled() as kept:
+            variables = share_devices(number, os.environ, gpus_here()) if jobs > 1 else {}
+            runner = CaseRunner(partial(CaseProcess, limits, progress, stop.is_set, kept | variables))
+            try:
+                runner.run_all(lambda: _next_task(pending, stop), CASES_AHEAD if jobs == 1 else 0, answers.put)
+            except Stopped:
+                pass
+            except BaseException as error:  # noqa: BLE001 - raised where the answers are taken
+                answers.put(error)
+            finally:
+                runner.close()
 
     threads = [threading.Thread(target=run_some, args=(number,), daemon=True) for number in range(jobs)]
     for thread in threads:

@@ -91,7 +91,7 @@ def test_check_finds_a_fault_that_no_other_check_finds(check: str) -> None:
     A fault of the compiler is in no case's text: those of `compiled` are planted in `test_user_runs.py`, and those of
     `sharding`, which no other check sees, in `test_sharding.py`.
     """
-    assert set(CHECK_NAMES) == {*ALONE, "compiled", "sharding"}
+    assert set(CHECK_NAMES) == {*ALONE, "compiled", "invariance", "sharding"}
     found = outcome(named(ALONE[check]))
     assert set(found.refused) == {check}
     assert "train" in found.ran

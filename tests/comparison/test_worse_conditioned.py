@@ -1,11 +1,15 @@
 """Ports that round differently: the budget is that of the worse conditioned, and a wrong formula there is found."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from helpers import case_from
 
 from equiv.comparison.frozen.bundle import decode_bundle, encode_bundle
 from equiv.comparison.frozen.freeze import freeze_reference
-from equiv.comparison.numeric import fold, held_outputs
+from equiv.comparison.numeric import fold, held_outputs, own_runs
+from equiv.comparison.numeric.own_rounding import FEW_NUDGES, OPERATION_NUDGES
 from equiv.comparison.pipeline import RunOptions, run_case
 from equiv.core.case_files import LoadedCase
 from equiv.core.grades import EQUAL_GRADES
@@ -128,6 +132,24 @@ def test_outputs_too_large_for_arrays_have_the_same_findings(theirs, monkeypatch
     notes = [item.note for check in large.checks for item in check.findings]
     assert any("the ports round differently" in note for note in notes) == (theirs == ONE_PASS)
     assert large.verdicts == {"nnx": "same" if theirs == ONE_PASS else "different"}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "most"), [(ONE_PASS, FEW_NUDGES), (f"({ONE_PASS}) + 1e-8 * y[..., 0]", OPERATION_NUDGES)]
+)
+def test_few_runs_explain_what_rounding_does(theirs: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they do not explain gets all of them, and stays refuted where it is a fault."""
+    made: list[int] = []
+    run = own_runs.tally_runs
+
+    def counted(tally: Any, stream: Any, base: Any, probe: Any, seeds: Sequence[int], in_float64: bool) -> None:
+        made.extend(seeds)
+        run(tally, stream, base, probe, seeds, in_float64)
+
+    monkeypatch.setattr(own_runs, "tally_runs", counted)
+    result = judged(TWO_PASSES, theirs)
+    assert max(made) == most
+    assert result.verdicts == {"nnx": "same" if most == FEW_NUDGES else "different"}
 
 
 def test_the_reason_is_given_with_both_ports() -> None:

@@ -44,6 +44,48 @@ def test_columns_come_back_as_they_were(edge):
         np.testing.assert_array_equal(array, native[key])
 
 
+@given(st.integers(1, 2), st.integers(1, 3), st.booleans())
+def test_columns_that_recur_come_back_as_they_were(edge, turns, stacked):
+    """Of every three columns some are of one layer, the others of another one; also in a stack of layers."""
+    stack = (2,) if stacked else ()
+    whole = port(**{"all/w": (*stack, 4, 3 * turns), "all/b": (*stack, 3 * turns)})
+    layers = [
+        linear(f"{name}{item}", haiku=f"all{item}[..., {columns} of 3]")
+        for item in (["[0]", "[1]"] if stacked else [""])
+        for name, columns in (("a", f"0:{edge}"), ("b", f"{edge}:3"))
+    ]
+    found = map_port(tuple(layers), whole, HAIKU)
+    native = {key: np.arange(np.prod(leaf.shape), dtype="f").reshape(leaf.shape) for key, leaf in whole.leaves.items()}
+    parts = to_canonical_variables(found, native)
+    first = next(leaf for leaf in found.leaves if leaf.name.startswith("b") and leaf.name.endswith("kernel"))
+    assert parts[first.name].shape == (4, (3 - edge) * turns)
+    kernel = native[first.key][0] if stacked else native[first.key]
+    kept = [column for column in range(3 * turns) if column % 3 >= edge]
+    np.testing.assert_array_equal(parts[first.name], kernel[:, kept])
+    for key, array in to_native_leaves(found, parts).items():
+        np.testing.assert_array_equal(array, native[key])
+
+
+@pytest.mark.parametrize(
+    ("scopes", "message"),
+    [
+        (
+            ["[..., 0:2 of 4]"],
+            r"\[4, 6\]. Fix the columns: start and stop index .*, within a number .* that divides it",
+        ),
+        (["[..., 2:4 of 3]"], r"but all/w \(params\) is float32\[4, 6\]. Fix the columns"),
+        (["[..., 0:1 of 0]"], r"cannot be read. Write .* \[..., 0:8 of 24\] for those of every 24 columns"),
+        (["[..., 0:2 of 3]"], r"the rows cover 16 of its 24 elements"),
+        (["[..., 0:2 of 3]", "[..., 1:3 of 3]"], r"the rows cover 32 of its 24 elements"),
+        (["[..., 0:1 of 2]", "[..., 0:1 of 3]"], r"count their columns within 2 and 3 columns. Give all rows of one"),
+    ],
+)
+def test_columns_that_recur_otherwise_are_errors(scopes, message):
+    """A number that does not divide the axis, too long, none; a gap, an overlap, two numbers for one leaf."""
+    with pytest.raises(CaseError, match=message):
+        table(*(linear(f"row{at}", haiku=f"all{scope}") for at, scope in enumerate(scopes)))
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [

@@ -162,20 +162,6 @@ def test_a_fused_projection_has_a_row_for_each_part():
     }
 
 
-def test_interleaved_heads_are_not_guessed():
-    """Query, key and value head by head in one kernel: no run of columns, so the leaves are named as unmapped."""
-
-    def interleaved(p, x):
-        y = (x @ p["qkv"]).reshape(*x.shape[:2], 2, 3, 4)
-        return attend(*(y[:, :, :, part].reshape(x.shape) for part in range(3))) @ p["out"]
-
-    proposal = inferred(pure("haiku", attention, **FOUR), pure("nnx", interleaved, qkv=(8, 24), out=(8, 8)), X)
-    assert {left.key.path: left.reason for left in proposal.unpaired} == {
-        **dict.fromkeys(("query", "key", "value"), "nnx has no leaf of 64 elements left"),
-        "qkv": "haiku has no leaf of 192 elements left",
-    }
-
-
 def test_a_map_against_the_names_is_reported():
     """Query and key exchanged in one port: the function decides, and the names are said to contradict."""
     crossed = pure("nnx", lambda p, x: attend(x @ p["key"], x @ p["query"], x @ p["value"]) @ p["out"], **FOUR)

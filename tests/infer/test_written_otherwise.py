@@ -148,7 +148,8 @@ def test_a_leaf_mapped_in_part_has_room(rows, grade):
     left = pure("haiku", lambda p, x: x, second=(17, 5))
     right = pure("nnx", lambda p, x: x, two=(5, 5), skip=(rows, 5))
     second, two, skip = (NativeKey("params", name) for name in ("second", "two", "skip"))
-    pair = LeafPair(second, two, (((0, 5), (0, 5)), ((0, 5), (0, 5))), None, 0.0, "position")
+    shapes = (17, 5), (5, 5)
+    pair = LeafPair(second, two, shapes, (((0, 5), (0, 5)), ((0, 5), (0, 5))), None, 0.0, "position")
     alone = (UnpairedLeaf(1, skip, "nothing decides it", dead=False),)
     found = InferredLayers(
         Proposal((left, right), (pair,), alone, (), ()), (), ("rows missing",), alone, False, None, 0.0

@@ -11,6 +11,7 @@ from equiv.core.case_files import CaseFile
 from equiv.core.join_runs import broken_case, join_runs, single_case_run
 from equiv.core.results import CaseResult, CheckResult, Finding, RunResult
 from equiv.running import journal as module
+from equiv.running.installation import digest_installation
 from equiv.running.journal import Journal
 from equiv.running.task import CaseTask, TaskOptions
 
@@ -56,11 +57,11 @@ def test_what_has_changed_since_is_run_again(tmp_path, task, monkeypatch, change
         task = replace(task, options=TaskOptions(prove_only=True))
     elif change == "variable":
         monkeypatch.setenv("XLA_FLAGS", "--another")
-        module._digest_installation.cache_clear()
+        digest_installation.cache_clear()
     else:
         kept.write_bytes(kept.read_bytes()[:-20])
     assert read_again(tmp_path / "kept", task) is None
-    module._digest_installation.cache_clear()
+    digest_installation.cache_clear()
 
 
 def test_sources_that_change_while_a_case_runs_are_run_again(tmp_path, task):

@@ -6,7 +6,7 @@ from functools import partial
 
 from equiv.backends.build import call_user_code
 from equiv.comparison.edges.judge import exact_noise
-from equiv.comparison.numeric.held_outputs import hold_outputs
+from equiv.comparison.numeric.held_outputs import drop_observed, hold_outputs
 from equiv.comparison.numeric.rounding import ROUNDING_NUDGES, Parts, measure_parts
 from equiv.comparison.numeric.run_port import CompiledPort, OutputsAndObserved, stream_user_code
 from equiv.comparison.observation import EdgeProbe, Outputs, ReferenceEdges, RoundingNoise, Sample
@@ -51,6 +51,13 @@ def run_port(compiled: CompiledPort, probe: Probe) -> Sample:
     native, exercised = _run(compiled, compiled.native, probe)
     float64 = None if compiled.float64 is None else _run(compiled, compiled.float64, probe)[0]
     return Sample(native, float64, exercised)
+
+
+def run_in_parts(compiled: CompiledPort, executable: Executable, probe: Probe) -> Parts:
+    """Run one executable of a port, part by part, without another call after training."""
+    if executable.training is None:
+        return [_run(compiled, executable, probe)[0]]
+    return drop_observed(_stream(compiled, executable, probe))
 
 
 def run_reference(compiled: CompiledPort, known: Reference, edges: Sequence[EdgeProbe]) -> Iterator[EdgeRun]:
@@ -100,12 +107,7 @@ def measure_edge_responses(
         nudges: number of runs with every input moved.
         again: whether to run the first probe as it is once more: where two such runs differ, that is noise too.
     """
-
-    def run(executable: Executable, probe: Probe) -> Parts:
-        if executable.training is None:
-            return [_run(compiled, executable, probe)[0]]
-        return (outputs for outputs, _ in _stream(compiled, executable, probe))
-
+    run = partial(run_in_parts, compiled)
     native = {name: sample.native for name, sample in given.items()}
     found = measure_parts(partial(run, compiled.native), native, probes, False, nudges, again=again)
     if compiled.float64 is None:

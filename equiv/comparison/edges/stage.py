@@ -9,16 +9,17 @@ from equiv.comparison.edges.design import design_edges
 from equiv.comparison.edges.edge_probes import ZERO_INPUTS
 from equiv.comparison.edges.judge import EdgeDifference, judge_edge
 from equiv.comparison.edges.kinks import differ_in_kinks, differentiate_call
-from equiv.comparison.edges.run_edges import EdgeRun, measure_edge_responses, run_port, run_reference
+from equiv.comparison.edges.run_edges import EdgeRun, run_in_parts, run_port, run_reference
 from equiv.comparison.numeric.blocks import largest_finite
 from equiv.comparison.numeric.fold import fetch_outputs
-from equiv.comparison.numeric.own_rounding import OPERATION_NUDGES, nudge_port
+from equiv.comparison.numeric.own_rounding import Doubt
+from equiv.comparison.numeric.own_runs import OwnRounding, OwnRuns, Side
 from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs
 from equiv.comparison.observation import Comparison, EdgeProbe, PortOutputs, RoundingNoise, Sample
 from equiv.comparison.readings import name_frozen_limit
 from equiv.comparison.state import CaseState, failed_checks
 from equiv.core.grades import INPUT_CONDITIONS, REFUSAL_GRADES, Grade
-from equiv.core.output_name import STEP, TRAINING, OutputName
+from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
 from equiv.errors import EquivError
@@ -195,11 +196,13 @@ def _look_closer(
     tried: _Tried,
 ) -> _Tried:
     """Compare what differs once more, with what each port's operations round; and derivatives exactly at kinks."""
-    found, doubted = tried.found, list(filter(_is_doubted, tried.found))
-    if doubted:
-        # The other port may be the worse conditioned one, as where small numbers cancel.
-        own = _measure_own_rounding(state, contender, doubted)
-        found = tuple(_judge_again(state, contender, edges, noises, own, tried.found))
+    found, first = tried.found, _find_doubts(tried.found)
+    # The other port may be the worse conditioned one, as where small numbers cancel.
+    runs, doubts = _own_runs(state, contender, tried.found), first
+    probes = {doubt.probe for doubt in first}
+    while doubts and runs.measure(doubts):
+        found = tuple(_judge_again(state, contender, edges, noises, runs.known, tried.found))
+        doubts = {doubt: names for doubt, names in _find_doubts(found).items() if doubt.probe in probes}
     return replace(tried, found=(*found, *_judge_kinks(state, contender, edges)))
 
 
@@ -208,7 +211,7 @@ def _judge_again(
     contender: _Contender,
     edges: Sequence[EdgeProbe],
     noises: Sequence[RoundingNoise],
-    own: tuple[RoundingNoise | None, RoundingNoise | None],
+    own: OwnRounding,
     known: Sequence[EdgeDifference],
 ) -> Iterator[EdgeDifference]:
     """Run both ports again, from the first probe on which something differs, for the arrays of what does."""
@@ -245,26 +248,26 @@ def _name_frozen_limit(checks: Sequence[CheckResult], candidate: str) -> tuple[C
     return tuple(next(named) if check.candidate == candidate else check for check in checks)
 
 
-def _measure_own_rounding(
-    state: CaseState, contender: _Contender, doubted: Sequence[EdgeDifference]
-) -> tuple[RoundingNoise | None, RoundingNoise | None]:
-    """Measure what the operations of both ports round on the probes of differences; of a frozen reference, None."""
-    programs = {one.finding.output.program for one in doubted if one.finding.output is not None}
-    names = frozenset(STEP if program == TRAINING else program for program in programs)
-    probes = list({one.edge.probe.name: one.edge.probe for one in doubted}.values())
-    found: list[RoundingNoise | None] = []
-    both = (state.compiled_reference, contender.compiled)
-    for compiled, other in zip(both, reversed(both), strict=True):
-        if compiled is None:
-            found.append(None)
-            continue
-        try:
-            nudged = nudge_port(compiled, names, other)
-            given = {probe.name: run_port(nudged, probe) for probe in probes}
-            found.append(measure_edge_responses(nudged, given, probes, OPERATION_NUDGES, again=False))
-        except EquivError:
-            found.append(None)
-    return found[0], found[1]
+def _find_doubts(differences: Sequence[EdgeDifference]) -> dict[Doubt, frozenset[ProgramName]]:
+    """The runs that differ by what a port may round by itself, and their programs.
+
+    A difference counts only where both precisions have it, so that either may explain it.
+    """
+    found: dict[Doubt, frozenset[ProgramName]] = {}
+    for one in filter(_is_doubted, differences):
+        if one.finding.output is not None:
+            program = one.finding.output.program
+            for in_float64 in (False, True)[: 1 + (one.finding.precision == "float64")]:
+                doubt = Doubt(one.edge.probe.name, in_float64)
+                found[doubt] = found.get(doubt, frozenset()) | {STEP if program == TRAINING else program}
+    return found
+
+
+def _own_runs(state: CaseState, contender: _Contender, differences: Sequence[EdgeDifference]) -> OwnRuns:
+    """Both ports, to be run with every operation moved on the probes of differences; a frozen reference has no runs."""
+    probes = [one.edge.probe for one in differences]
+    ours, theirs = (Side(one, probes, {}) for one in (state.compiled_reference, contender.compiled))
+    return OwnRuns((ours, theirs), run=run_port, stream=run_in_parts)
 
 
 def _judge_kinks(state: CaseState, contender: _Contender, edges: Sequence[EdgeProbe]) -> list[EdgeDifference]:

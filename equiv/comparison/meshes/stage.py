@@ -9,8 +9,8 @@ import jax
 from equiv.backends.build import call_user_code
 from equiv.comparison.checks import CHECKS
 from equiv.comparison.meshes.run import ShardedPort, count_devices, find_differing, run_on_mesh
-from equiv.comparison.numeric.run_port import CompiledPort, describe_port
-from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS, Comparison, PortOutputs, RoundingNoise
+from equiv.comparison.numeric.run_port import CompiledPort
+from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS, Comparison, RoundingNoise
 from equiv.comparison.sharding.annotations import unexplained_names
 from equiv.comparison.sharding.observed import (
     MeshComparison,
@@ -19,6 +19,7 @@ from equiv.comparison.sharding.observed import (
     ShardedLeaf,
     ShardingComparison,
 )
+from equiv.comparison.stages import describe_side
 from equiv.comparison.state import CaseState, failed_checks
 from equiv.core.annotation import mesh_name, rules_for
 from equiv.core.leaves import LeafTable
@@ -57,7 +58,7 @@ def compare_sharding(state: CaseState) -> CaseState:
         both = ShardingComparison(says[state.reference], says[candidate], axes)
         unexplained |= unexplained_names(both)
         both = replace(both, meshes=tuple(_pair(state, runs, candidate)))
-        sides = (_described(state, state.reference), _described(state, candidate))
+        sides = (describe_side(state, state.reference), describe_side(state, candidate))
         result = CHECKS[SHARDING].run(Comparison(case, *sides, RoundingNoise({}, {}, {}), sharding=both))
         checks += () if result is None else (result,)
     frozen = {name: f"frozen {name}" for name in says if name not in state.built_case.built}
@@ -78,14 +79,6 @@ def _read_carry(traced: TracedPort | None) -> Sequence[CarriedLeaf]:
     if traced is None or traced.programs.step is None:
         return ()
     return call_user_code(traced.port.name, "beginning to train", partial(read_carry, traced.tracer))
-
-
-def _described(state: CaseState, name: str) -> PortOutputs:
-    """A port without outputs; a frozen reference is described already."""
-    if name in state.built_case.built:
-        return describe_port(state.built_case, name)
-    assert state.observed is not None, "a frozen reference has its outputs"
-    return state.observed.observed
 
 
 def _describe(state: CaseState, name: str, carry: Sequence[CarriedLeaf]) -> PortSharding:

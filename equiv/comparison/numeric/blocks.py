@@ -123,15 +123,24 @@ class BlockTally:
     @property
     def responses(self) -> Responses:
         """The responses of all parts together."""
-        present = sorted(one for one in self.blocks if one != ZERO_EXPONENT)
-        if not present:
-            return Responses(self.largest)
-        samples = [self.blocks[one] for one in present]
-        if ZERO_EXPONENT in self.blocks:
-            samples[0] = self.blocks[ZERO_EXPONENT].join(samples[0])
+        present, samples = self._by_exponent()
         whole = rounding_response(self.largest, self.ulp, self.size)
         blocks = (min(whole, bound) for bound in _block_bounds(present, samples))
-        return Responses(self.largest, tuple(present), tuple(blocks))
+        return Responses(self.largest, present, tuple(blocks))
+
+    @property
+    def observed(self) -> Responses:
+        """The largest responses as they are: after more runs none of `responses` is smaller than these."""
+        present, samples = self._by_exponent()
+        return Responses(self.largest, present, tuple(one.top for one in samples))
+
+    def _by_exponent(self) -> tuple[tuple[int, ...], list[BlockSamples]]:
+        """The exponents of blocks that are not zero, and their responses; those of zeros are in the first."""
+        present = sorted(one for one in self.blocks if one != ZERO_EXPONENT)
+        samples = [self.blocks[one] for one in present]
+        if samples and ZERO_EXPONENT in self.blocks:
+            samples[0] = self.blocks[ZERO_EXPONENT].join(samples[0])
+        return tuple(present), samples
 
 
 def _block_samples(moves: Sequence[np.ndarray], places: np.ndarray, blocks: int) -> Iterator[BlockSamples]:

@@ -13,6 +13,7 @@ from equiv.comparison.numeric.difference import (
     find_moved,
     is_decided_natively,
     is_proved_in_real_numbers,
+    limit_budget,
     make_finding,
     settle_by_own_rounding,
     worst_element,
@@ -59,17 +60,25 @@ def fold_own_rounding(comparison: Comparison) -> Comparison:
     """Judge what is refuted without arrays once more, with what the operations of both ports round, where known."""
     again: dict[tuple[str, OutputName], Finding] = {}
     refuted = {key: found for key, found in comparison.folded.items() if found.grade == "refuted"}
-    for probe in dict.fromkeys(name for name, _ in refuted) if comparison.own_rounding != (None, None) else ():
+    for probe in dict.fromkeys(name for name, _ in refuted if _is_measured(comparison, name)):
         ours, theirs = comparison.reference.samples[probe], comparison.candidate.samples[probe]
         doubted = {output for name, output in refuted if name == probe}
         for output, native, float64 in _fold_probe(comparison, probe, ours, theirs, doubted):
             finding = make_finding(output, native, float64, comparison)
             proved = is_proved_in_real_numbers(comparison, output, probe, output)
-            moved = float64.moved if float64 is not None and finding.precision == "float64" else native.moved
+            in_float64 = float64 is not None and finding.precision == "float64"
+            moved = float64.moved if float64 is not None and in_float64 else native.moved
             most = inf if proved else (float64 or native).largest
+            most = limit_budget(comparison, probe, output, in_float64, most)
             settled = settle_by_own_rounding(comparison, refuted[probe, output], finding, most, moved)
             again[probe, output] = _named(settled, probe, output)
     return replace(comparison, folded={**comparison.folded, **again})
+
+
+def _is_measured(comparison: Comparison, probe: str) -> bool:
+    """Whether what the operations of a port round is known on a probe."""
+    known = (one for one in comparison.own_rounding if one is not None)
+    return any(one.native.get(probe) or one.float64.get(probe) for one in known)
 
 
 def _named(finding: Finding, probe: str, output: OutputName) -> Finding:

@@ -6,7 +6,7 @@ they are computed (`fold.py`), and only what is refuted or shown becomes arrays,
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -109,6 +109,13 @@ def run_in_step(streams: Iterable[Iterable[Part]]) -> Iterator[list[Part]]:
                 return
         yield parts
         del parts
+
+
+def drop_observed(stream: Iterable[tuple[Part, Any]]) -> Iterator[Part]:
+    """Yield the outputs of each part; a generator expression would hold those of one while the next is computed."""
+    for part, _ in stream:
+        yield part
+        del part
 
 
 def hold_outputs(stream: Stream) -> tuple[HeldOutputs, Observed]:

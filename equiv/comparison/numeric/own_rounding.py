@@ -4,7 +4,7 @@ The reference may be the better conditioned port: a variance in one pass loses d
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,16 +21,49 @@ from equiv.programs.nudge_operations import NUDGED, keep_programs
 from equiv.programs.probes import ulp, widen_array
 
 
+@dataclass(frozen=True)
+class Doubt:
+    """A run whose differences badly conditioned ports could explain.
+
+    Attributes:
+        probe: on which it is made.
+        in_float64: its precision.
+    """
+
+    probe: str
+    in_float64: bool
+
+
 def doubted_programs(comparison: Comparison, checks: Iterable[CheckResult]) -> frozenset[ProgramName]:
     """Name the programs with a refuted output whose difference a badly conditioned port could explain."""
-    found: set[ProgramName] = set()
-    for check in checks:
-        for finding in check.findings:
-            if finding.output is not None and _could_be_rounding(comparison, finding):
-                program = finding.output.program
-                found |= {STEP if program == TRAINING else program}
-                found |= {STEP} if finding.output.after_training else set()
-    return frozenset(found)
+    found = (
+        _programs_of(finding.output)
+        for check in checks
+        for finding in check.findings
+        if finding.output is not None and _could_be_rounding(comparison, finding)
+    )
+    return frozenset[ProgramName]().union(*found)
+
+
+def find_doubts(checks: Iterable[CheckResult], names: frozenset[ProgramName]) -> dict[Doubt, frozenset[ProgramName]]:
+    """Find the runs in which an output of some programs is refuted by its difference, and its programs."""
+    found: dict[Doubt, frozenset[ProgramName]] = {}
+    for finding in (one for check in checks for one in check.findings if _is_refuted(one)):
+        programs = names & _programs_of(finding.output) if finding.output is not None else frozenset()
+        if programs:
+            doubt = Doubt(finding.probe, finding.precision == "float64")
+            found[doubt] = found.get(doubt, frozenset()) | programs
+    return found
+
+
+def _programs_of(output: OutputName) -> frozenset[ProgramName]:
+    """The programs that compute an output."""
+    program = STEP if output.program == TRAINING else output.program
+    return frozenset({program, *([STEP] if output.after_training else [])})
+
+
+def _is_refuted(finding: Finding) -> bool:
+    return finding.output is not None and finding.error is not None and finding.grade in ("refuted", "error")
 
 
 def _could_be_rounding(comparison: Comparison, finding: Finding) -> bool:
@@ -39,7 +72,7 @@ def _could_be_rounding(comparison: Comparison, finding: Finding) -> bool:
     A port loses as many digits in float64 as in its own dtype, so its distance from its own float64 run says how many.
     """
     output = finding.output
-    if output is None or finding.error is None or finding.grade not in ("refuted", "error"):
+    if output is None or finding.error is None or not _is_refuted(finding):
         return False
     if finding.precision != "float64":
         return True
@@ -79,12 +112,17 @@ GENEROUS = 16
 """How far a guess of what may be lost may be off, to be worth a measurement, which then decides."""
 
 
+FEW_NUDGES = 2
+"""Number of these runs that are made first; see `equiv.comparison.numeric.own_runs`."""
+
 OPERATION_NUDGES = 8
 """Number of runs with every result moved by an ulp. A single rounding may matter, which goes up or down: so more runs
 than with the inputs moved, each of which has many ways to go."""
 
 
-def nudge_port(compiled: CompiledPort, names: frozenset[ProgramName], other: CompiledPort | None) -> CompiledPort:
+def nudge_port(
+    compiled: CompiledPort, names: frozenset[ProgramName], other: CompiledPort | None, in_float64: bool | None = None
+) -> CompiledPort:
     """Make a port of some programs, run operation by operation, where every rounded result moves by one ulp.
 
     Only its runs are to be compared with each other: a compiler may round otherwise.
@@ -93,12 +131,14 @@ def nudge_port(compiled: CompiledPort, names: frozenset[ProgramName], other: Com
         compiled: the port.
         names: of the programs.
         other: the port that it is compared with, which may compute in the same narrow dtypes; None: it is frozen.
+        in_float64: whether they are run in float64 alone, or natively alone; None: in both.
     """
     theirs = None if other is None else other.native.programs
 
-    def nudge(executable: Executable) -> Executable:
-        programs = keep_programs(executable.programs, names, theirs)
+    def nudge(executable: Executable, kept: frozenset[ProgramName]) -> Executable:
+        programs = keep_programs(executable.programs, kept, theirs)
         return by_operation(programs, executable.table, executable.steps, NUDGED, executable.counters)
 
-    float64 = None if compiled.float64 is None else nudge(compiled.float64)
-    return replace(compiled, native=nudge(compiled.native), float64=float64)
+    native = nudge(compiled.native, frozenset() if in_float64 else names)
+    float64 = None if compiled.float64 is None or in_float64 is False else nudge(compiled.float64, names)
+    return replace(compiled, native=native, float64=float64)

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from equiv.comparison.numeric.blocks import BlockTally
-from equiv.comparison.numeric.held_outputs import HeldOutputs, array_at_hand, run_in_step
+from equiv.comparison.numeric.held_outputs import HeldOutputs, array_at_hand, drop_observed, run_in_step
 from equiv.comparison.numeric.run_port import CompiledPort, run_then_eval, stream_then_eval
 from equiv.comparison.observation import FRESH_STATE, Outputs, RoundingNoise, Sample
 from equiv.core.batch_spec import INEXACT_DTYPES
@@ -78,13 +78,34 @@ def measure_parts(
     responses: dict[str, dict[OutputName, Responses]] = {}
     for index, probe in enumerate(probes):
         seeds = [*((None,) if again and not index else ()), *range(1, nudges + 1)]
-        tally = _ProbeTally((actual or {}).get(probe.name, {}))
-        for first in range(0, len(seeds), MOST_TOGETHER):
-            together = seeds[first : first + MOST_TOGETHER]
-            changed = (_run_moved(run, probe, seed, "float64" if in_float64 else None) for seed in together)
-            tally.add(run_in_step([list_parts(base[probe.name]), *changed]), again=together[0] is None)
+        tally = ProbeTally((actual or {}).get(probe.name, {}))
+        tally_runs(tally, run, base[probe.name], probe, seeds, in_float64)
         responses[probe.name] = tally.responses
     return responses
+
+
+def tally_runs(
+    tally: "ProbeTally",
+    run: StreamProbe,
+    base: Outputs,
+    probe: Probe,
+    seeds: Sequence[int | None],
+    in_float64: bool,
+) -> None:
+    """Add changed runs on one probe to what is known of it.
+
+    Args:
+        tally: what is known, which changes.
+        run: runs the port part by part.
+        base: its outputs on the probe as it is.
+        probe: the probe.
+        seeds: of the directions in which every input moves; None, which may come first, is the same run again.
+        in_float64: as of `measure_responses`.
+    """
+    for first in range(0, len(seeds), MOST_TOGETHER):
+        together = seeds[first : first + MOST_TOGETHER]
+        changed = (_run_moved(run, probe, seed, "float64" if in_float64 else None) for seed in together)
+        tally.add(run_in_step([list_parts(base), *changed]), again=together[0] is None)
 
 
 def _run_moved(run: StreamProbe, probe: Probe, seed: int | None, dtype: str | None) -> Parts:
@@ -97,7 +118,7 @@ UNBOUNDED = Responses(float(np.finfo("float64").max))
 
 
 @dataclass(frozen=True)
-class _ProbeTally:
+class ProbeTally:
     """The responses of all outputs on one probe, as runs are added.
 
     Attributes:
@@ -114,6 +135,11 @@ class _ProbeTally:
     def responses(self) -> dict[OutputName, Responses]:
         """Output to its responses."""
         return {name: UNBOUNDED if name in self.unbounded else one.responses for name, one in self.found.items()}
+
+    @property
+    def observed(self) -> dict[OutputName, Responses]:
+        """Output to the responses as they are; see `BlockTally.observed`."""
+        return {name: UNBOUNDED if name in self.unbounded else one.observed for name, one in self.found.items()}
 
     def add(self, parts: Iterable[list[Outputs]], again: bool) -> None:
         """Add parts of a run and of changed ones; the first of these may be the same run `again`."""
@@ -171,27 +197,33 @@ def measure_noise(
         again: whether two runs on the same inputs may differ, as those of a compiled program.
     """
 
-    def run(executable: Executable, probe: Probe) -> Parts:
-        own = compiled.traced.fresh if probe.name == FRESH_STATE else {}
-        if executable.training is None:
-            return [run_then_eval(executable, probe, own, {})[0]]
-        return (outputs for outputs, _ in stream_then_eval(executable, probe, own, {}))
-
     native = {name: sample.native for name, sample in given.items()}
     own = {name: sample.native for name, sample in (actual or {}).items()}
-    responses = measure_parts(partial(run, compiled.native), native, probes, False, nudges, own, again)
+    responses = measure_parts(
+        partial(run_in_parts, compiled, compiled.native), native, probes, False, nudges, own, again
+    )
     in_float64: dict[str, dict[OutputName, Responses]] = {}
     if compiled.float64 is not None:
         float64 = {name: sample.float64 for name, sample in given.items() if sample.float64 is not None}
-        in_float64 = measure_parts(partial(run, compiled.float64), float64, probes, True, nudges, again=again)
+        in_float64 = measure_parts(
+            partial(run_in_parts, compiled, compiled.float64), float64, probes, True, nudges, again=again
+        )
     depths = output_depths(compiled.native.programs, compiled.native.steps)
     distances = {name: _measure_distances(sample) for name, sample in given.items()}
     return RoundingNoise(responses, in_float64, depths, distances)
 
 
+def run_in_parts(compiled: CompiledPort, executable: Executable, probe: Probe) -> Parts:
+    """Run the programs of a port on a probe, its own state fresh where the probe's is, and yield the outputs."""
+    own = compiled.traced.fresh if probe.name == FRESH_STATE else {}
+    if executable.training is None:
+        return [run_then_eval(executable, probe, own, {})[0]]
+    return drop_observed(stream_then_eval(executable, probe, own, {}))
+
+
 def list_parts(outputs: Outputs) -> Parts:
     """The parts of a run; where large outputs are not held, it is run again as they are asked for."""
-    return (part for part, _ in outputs.stream()) if isinstance(outputs, HeldOutputs) else [outputs]
+    return drop_observed(outputs.stream()) if isinstance(outputs, HeldOutputs) else [outputs]
 
 
 def _measure_distances(sample: Sample) -> dict[OutputName, Responses]:

@@ -38,6 +38,7 @@ from equiv.programs.compiled import (
 from equiv.programs.keep_casts import widen
 from equiv.programs.probes import Probe, ulp
 from equiv.programs.program import Programs
+from equiv.programs.streamed import stream_each_output
 from equiv.programs.traced_port import trace_port_float64
 
 
@@ -111,15 +112,15 @@ def run_finer(compiled: CompiledPort, reference: Reference, factor: float) -> Ba
 
     def compile_and_run(finer: Programs) -> BaseRun:
         executable = by_operation(finer, compiled.table, steps)
-        if not large:
-            executable = lower_programs(finer, compiled.table, steps, probe)()
-        run = partial(run_executable, executable)
-        outputs = run(probe)
         if large:  # each run has a gradient of every leaf, and what rounding moves scales with the last digit
-            responses = {probe.name: _scale_responses(reference, probe)}
+            outputs, responses = dict(stream_each_output(executable, probe)), _scale_responses(reference, probe)
         else:
-            responses = measure_responses(run, {probe.name: outputs}, [probe], in_float64=True)
-        return BaseRun(executable, probe, outputs, RoundingNoise({}, responses, reference.noise.depth), factor)
+            executable = lower_programs(finer, compiled.table, steps, probe)()
+            run = partial(run_executable, executable)
+            outputs = run(probe)
+            responses = measure_responses(run, {probe.name: outputs}, [probe], in_float64=True)[probe.name]
+        noise = RoundingNoise({}, {probe.name: responses}, reference.noise.depth)
+        return BaseRun(executable, probe, outputs, noise, factor, one_by_one=large)
 
     port = compiled.table.port
     try:

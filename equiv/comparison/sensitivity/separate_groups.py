@@ -65,17 +65,14 @@ def separate_tied(runs: TrialRuns, base: BaseRun, groups: Iterable[Sequence[str]
         Group to its separation; groups of leaves without gradients are not separated.
     """
     tied = _tie_groups(base.probe, groups)
-    outputs = runs.run(base, tied)
+    outputs = {name: array for name, array in runs.stream(base, tied) if name.kind == "gradient"}
     dtype = "float64" if base.in_float64 else None
-    tallies = {
-        name: BlockTally()
-        for name, array in outputs.items()
-        if name.kind == "gradient" and str(array.dtype) in INEXACT_DTYPES
-    }
+    tallies = {name: BlockTally() for name, array in outputs.items() if str(array.dtype) in INEXACT_DTYPES}
     for seed in range(1, TIED_RUNS):  # one after the other: each has a gradient of every leaf
-        nudged = runs.run(base, perturb_by_ulp(tied, seed, dtype))
-        tallies = {name: tally.add(outputs[name], [nudged[name]]) for name, tally in tallies.items()}
-        del nudged
+        for name, array in runs.stream(base, perturb_by_ulp(tied, seed, dtype)):
+            if name in tallies:
+                tallies[name] = tallies[name].add(outputs[name], [array])
+            del array
         return_freed_memory()
     responses = {name: tally.responses for name, tally in tallies.items()}
     noise = RoundingNoise({TIED: responses}, {TIED: responses}, base.noise.depth)

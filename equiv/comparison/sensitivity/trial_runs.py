@@ -11,7 +11,7 @@ import numpy as np
 
 from equiv.comparison.numeric.blocks import element_responses, finite_difference
 from equiv.comparison.numeric.budgets import find_responses, limit_finite, over_budget
-from equiv.comparison.numeric.held_outputs import HeldOutputs, largest_value
+from equiv.comparison.numeric.held_outputs import HeldOutputs, drop_observed, largest_value, run_in_step
 from equiv.comparison.observation import Outputs, RoundingNoise
 from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.budget import rounding_growth, rounding_response
@@ -25,6 +25,7 @@ from equiv.programs.compiled import (
     stream_outputs,
 )
 from equiv.programs.probes import NamedArrays, Probe, ulp, widen_array
+from equiv.programs.streamed import stream_each_output
 
 MOST_KEPT = 2**16
 """Number of elements up to which budgets are kept: those of every train step of a large model would not fit. Of larger
@@ -41,6 +42,7 @@ class BaseRun:
         outputs: what it gives.
         noise: how rounding moves it.
         factor: the case's `budget_factor`.
+        one_by_one: whether a changed run gives its outputs one by one, as they are computed, and holds none.
         known: budgets that were asked for, of small outputs.
         largest: the largest finite magnitudes that were asked for.
     """
@@ -50,6 +52,7 @@ class BaseRun:
     outputs: Outputs
     noise: RoundingNoise
     factor: float
+    one_by_one: bool = False
     known: dict[OutputName, np.ndarray] = field(default_factory=dict, repr=False)
     largest: dict[OutputName, float] = field(default_factory=dict, repr=False)
 
@@ -71,7 +74,8 @@ class BaseRun:
         depth; of a decoder of 48 layers, calls have a tenth of the equations, and train steps repeat the others.
         """
         programs = self.executable.programs
-        if count_all_equations(programs) <= COMPILED_EQUATIONS:
+        # One by one, the outputs of calls come first, and no gradient is computed where they show a change.
+        if self.one_by_one or count_all_equations(programs) <= COMPILED_EQUATIONS:
             return None
         calls = tuple(part for part in programs.parts if part.name.is_forward)
         alone = replace(programs, parts=calls, begin=None, step=None)
@@ -90,7 +94,7 @@ class BaseRun:
         """The outputs in parts: calls and gradients, then each train step; all are one part where training is small."""
         yield self.calls
         if isinstance(self.outputs, HeldOutputs):
-            yield from (part for part, _ in islice(self.outputs.stream(), 1, None))
+            yield from drop_observed(islice(self.outputs.stream(), 1, None))
 
     def array(self, name: OutputName) -> np.ndarray:
         """The value of an output; that of a gradient needs no train step."""
@@ -222,15 +226,19 @@ class TrialRuns:
         """The unchanged probe."""
         return self.bases[0].probe
 
-    def run(self, base: BaseRun, probe: Probe) -> Outputs:
-        """Run calls and gradients on another probe; with the train steps, where these are not large."""
-        return next(self._start(base, probe))
+    def stream(self, base: BaseRun, probe: Probe) -> Iterator[tuple[OutputName, np.ndarray]]:
+        """Run on another probe: each output of calls and gradients; of training, where the steps are not large."""
+        if not base.one_by_one:
+            return iter(next(self._start(base, probe)).items())
+        self.left -= 1
+        self.made += 1
+        return stream_each_output(base.executable, probe)
 
     def _start(self, base: BaseRun, probe: Probe) -> Iterator[Outputs]:
         """Run on another probe, part by part as they are asked for: see `BaseRun.parts`."""
         self.left -= 1
         self.made += 1
-        return (outputs for outputs, _ in stream_outputs(base.executable, probe))
+        return drop_observed(stream_outputs(base.executable, probe))
 
     def try_changes(self, changes: Sequence[LeafChange], in_calls: bool = False) -> dict[LeafChange, Shown]:
         """Try changes, each natively, and what is not noticed then in float64, while there are runs left.
@@ -256,6 +264,8 @@ class TrialRuns:
         return found
 
     def _compare(self, base: BaseRun, change: LeafChange, in_calls: bool) -> Shown:
+        if base.one_by_one:
+            return compare_one_by_one(base, change, self.stream(base, change.apply(base.probe)))
         parts = self._start(base, change.apply(base.probe))
         return compare_change(base, change, islice(parts, 1) if in_calls else parts)
 
@@ -272,7 +282,9 @@ def compare_change(base: BaseRun, change: LeafChange, changed: Iterable[Outputs]
         changed: the parts of the run with it, as `BaseRun.parts` has them.
     """
     best = NOTHING
-    for number, (after, before) in enumerate(zip(changed, base.parts(), strict=False)):
+    for number, together in enumerate(run_in_step([changed, base.parts()])):
+        after, before = together
+        del together[:]
         for _, names in groupby(sorted(before, key=_complexity), key=_complexity):
             for name in names:
                 other = change.output_name(name)
@@ -283,6 +295,33 @@ def compare_change(base: BaseRun, change: LeafChange, changed: Iterable[Outputs]
                     best = Shown(str(name), ratio)
             if best.noticed and number == 0:  # later parts are train steps, of which the worst counts
                 return best
+        del after, before  # before the next part is computed
+    return best
+
+
+def compare_one_by_one(base: BaseRun, change: LeafChange, changed: Iterable[tuple[OutputName, np.ndarray]]) -> Shown:
+    """Find the same as `compare_change` where the outputs of the changed run come one by one, simple programs first.
+
+    Args:
+        base: the run without the change, whose outputs are arrays.
+        change: the change.
+        changed: the outputs of the run with it.
+    """
+    names: dict[OutputName, list[OutputName]] = {}
+    for name in base.outputs:
+        other = change.output_name(name)
+        if other is not None:
+            names.setdefault(other, []).append(name)
+    best, complexity = NOTHING, 0
+    for other, after in changed:
+        if best.noticed and _complexity(other) > complexity:
+            break
+        complexity = _complexity(other)
+        for name in names.get(other, ()):
+            ratio = _change_over_budget(base, name, base.outputs[name], after)
+            if ratio > best.ratio:
+                best = Shown(str(name), ratio)
+        del after  # before the next one is computed
     return best
 
 

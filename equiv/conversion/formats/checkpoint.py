@@ -19,6 +19,10 @@ SMALL_FLOATS = tuple(
 """Names of the dtypes that ml_dtypes adds, other than bfloat16."""
 
 
+TEXT = LeafSpec((), "text")
+"""Of a leaf that is a text, such as a name beside the arrays: it can only be left out, and is never read."""
+
+
 class CheckpointError(EquivError):
     """A checkpoint that cannot be read, written or converted."""
 

@@ -14,6 +14,7 @@ import msgpack
 import numpy as np
 
 from equiv.conversion.formats.checkpoint import (
+    TEXT,
     Checkpoint,
     CheckpointError,
     Format,
@@ -190,6 +191,8 @@ def _stored_spec(path: TreePath, leaf: Any) -> LeafSpec:
         return spec
     if isinstance(leaf, bool | int | float):
         return spec_of(np.asarray(leaf))
+    if isinstance(leaf, str):
+        return TEXT
     raise CheckpointError(
         f"leaf {path_text(path)!r} is {str(leaf)[:40]!r}, which is no array.", fix="Leave it out.", leaf=path_text(path)
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from equiv.conversion.formats.checkpoint import (
+    TEXT,
     Checkpoint,
     CheckpointError,
     Format,
@@ -159,6 +160,8 @@ class _ZarrArray:
 
 
 def _metadata_spec(path: TreePath, leaf: Any) -> LeafSpec:
+    if type(leaf).__name__ == "StringMetadata":  # in no public module of orbax 0.12.8
+        return TEXT
     if getattr(leaf, "dtype", None) is None:
         raise CheckpointError(
             f"leaf {path_text(path)!r} is {type(leaf).__name__}, which is no array.",
@@ -206,6 +209,8 @@ def _read_groups(leaves: Mapping[TreePath, LeafSpec]) -> Sequence[list[TreePath]
     groups: list[list[TreePath]] = []
     room = 0
     for path, spec in leaves.items():
+        if spec == TEXT:
+            continue
         if (size := size_of(spec)) > room or math.prod(spec.shape) >= SINGLE_READ_ELEMENTS:
             groups.append([])
             room = GROUP_BYTES

@@ -16,6 +16,7 @@ import optax
 from equiv.backends.registry import all_libraries
 from equiv.conversion.formats.checkpoint import (
     SMALL_FLOATS,
+    TEXT,
     Checkpoint,
     CheckpointError,
     Format,
@@ -139,8 +140,10 @@ def read(file: Path) -> Checkpoint:
         tree = _Unpickler(stream).load()
         if stream.read(1):
             raise CheckpointError("extra data after the end.", fix="Save one tree in it.")
-        arrays = {path: _leaf_array(path, leaf) for path, leaf in flatten(tree).items() if not isinstance(leaf, Empty)}
-    return Checkpoint(file, "pickle", {path: spec_of(array) for path, array in arrays.items()}, arrays.__getitem__)
+        found = {path: leaf for path, leaf in flatten(tree).items() if not isinstance(leaf, Empty)}
+        arrays = {path: _leaf_array(path, leaf) for path, leaf in found.items() if not isinstance(leaf, str)}
+    specs = {path: spec_of(arrays[path]) if path in arrays else TEXT for path in found}
+    return Checkpoint(file, "pickle", specs, arrays.__getitem__)
 
 
 def _leaf_array(path: TreePath, leaf: Any) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from equiv.conversion.formats.checkpoint import Checkpoint, TemplateMismatch
+from equiv.conversion.formats.checkpoint import TEXT, Checkpoint, TemplateMismatch
 from equiv.conversion.formats.tree_paths import TreePath, path_text, path_words
 from equiv.conversion.source.expected_leaves import OPTIMIZER, CheckpointTemplate, Slot
 from equiv.conversion.source.stacked_layers import find_stack
@@ -119,6 +119,14 @@ def check_specs(checkpoint: Checkpoint, template: CheckpointTemplate, places: Ma
     slot = unlike[0]
     path, there, wanted = places[slot.path], checkpoint.leaves[places[slot.path]], key_data(slot.spec)
     others = f"; {len(unlike)} of {len(slots)} leaves are unlike" if len(unlike) > 1 else ""
+    if there == TEXT:
+        raise TemplateMismatch(
+            f"{checkpoint.file}: leaf {path_text(path)!r} is a text, which is no array; {template.port} has {wanted} "
+            f"({slot_names(slot)}){others}.",
+            len(template.slots) - len(unlike),
+            fix="Save the array there.",
+            leaf=path_text(path),
+        )
     fix = "Save it as that dtype." if there.shape == wanted.shape else "Give the case the sizes of the checkpoint."
     if there.shape != wanted.shape and sorted(there.shape) == sorted(wanted.shape):
         fix = (

@@ -1,5 +1,6 @@
 """`equiv check`: compare two builders without a case file."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from equiv.core.verdict import verdict_exit_code
 from equiv.frontends.cli.base import echo, open_console, run_and_exit, show_status
 from equiv.frontends.cli.inferred_case import BuilderArguments, builder_arguments
 from equiv.report.terminal.run import print_run
+from equiv.running.compile_cache import keep_compiled_here
 
 
 @click.command("check")
@@ -19,6 +21,14 @@ from equiv.report.terminal.run import print_run
     metavar="PYTHON",
     default="",
     help="Read and freeze LEFT with this interpreter, of an environment with older releases and equiv.",
+)
+@click.option(
+    "--sequence",
+    "sequences",
+    multiple=True,
+    metavar="CALLS",
+    help="Compare calls made one after the other, each given the state that the one before left, after every call: "
+    "'prefill(x[:, :8]); decode(x[:, 8:9])'.",
 )
 @click.option("--checks", metavar="NAME,...", help="Make only these checks.  [default: all]")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of the table.")
@@ -34,19 +44,21 @@ def check_command(
     batch: str | None,
     methods: tuple[str, ...],
     keep: tuple[str, ...],
+    sequences: tuple[str, ...],
     checks: str | None,
     as_json: bool,
     reports: Path | None,
     left_python: str,
 ) -> None:
     """Infer which layer of LEFT corresponds to which of RIGHT, and compare them. Exit codes are those of equiv run."""
-    given = BuilderArguments(left, right, inputs, batch, methods, keep, checks)
+    given = BuilderArguments(left, right, inputs, batch, methods, keep, checks, sequences)
     run_and_exit(lambda: _check_builders(given, as_json, reports, left_python))
 
 
 def _check_builders(given: BuilderArguments, as_json: bool, reports: Path | None, left_python: str) -> int:
     case = given.read_case()
-    with show_status() as progress:
+    # Another interpreter would take over where this one keeps what it compiles.
+    with nullcontext() if left_python else keep_compiled_here(), show_status() as progress:
         if left_python:
             from equiv.frontends.two_pythons import compare_across
 

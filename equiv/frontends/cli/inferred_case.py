@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from equiv.core.batch_spec import parse_batch
-from equiv.core.case import Case
+from equiv.core.case import CallSequence, Case
 from equiv.core.checks import read_checks
 from equiv.core.files import write_file
-from equiv.core.method_call import read_calls, read_methods
+from equiv.core.method_call import read_calls, read_methods, split_calls
 from equiv.errors import EquivError
 from equiv.infer.import_path import ImportedBatch, parse_import_path
 
@@ -31,6 +31,7 @@ class BuilderArguments:
         methods: public methods as given.
         keep: names of inputs as given, between commas.
         checks: names of checks as given, likewise; None: all.
+        sequences: calls made one after the other, as given.
     """
 
     left: str
@@ -40,6 +41,7 @@ class BuilderArguments:
     methods: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     checks: str | None = None
+    sequences: tuple[str, ...] = ()
 
     def read_case(self) -> Case:
         """What is asked of the models, as a case without them. Nothing is imported that takes long, or of the user's.
@@ -60,7 +62,11 @@ class BuilderArguments:
             parse_batch(batch, need_bounds=False)
             read_methods(self.methods, batch)
         checks = None if self.checks is None else read_checks(self.checks)
-        return Case("", {}, batch, (), methods=self.methods or None, keep=keep, checks=checks)
+        sequences = {
+            f"sequence {number}": CallSequence(split_calls(text, "--sequence"))
+            for number, text in enumerate(self.sequences, 1)
+        }
+        return Case("", {}, batch, (), methods=self.methods or None, sequences=sequences, keep=keep, checks=checks)
 
 
 def builder_arguments(function: Callable[..., Any]) -> Callable[..., Any]:

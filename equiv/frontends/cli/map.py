@@ -19,6 +19,7 @@ from equiv.frontends.cli.inferred_case import (
     write_case,
 )
 from equiv.report.terminal.run import print_run
+from equiv.running.compile_cache import keep_compiled_here
 
 if TYPE_CHECKING:
     from equiv.infer.session import InferredLayers
@@ -57,7 +58,7 @@ def map_command(
 
 def _infer_and_show(given: BuilderArguments, output: Path | None, no_run: bool, leaves: bool) -> int:
     console = open_console()
-    with show_status() as progress:
+    with keep_compiled_here(), show_status() as progress:
         found = infer_map(given, progress)
         if output is not None:
             write_case(found, output)

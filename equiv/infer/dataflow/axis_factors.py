@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 
 from equiv.infer.dataflow.blocks import WalkedEquation
-from equiv.infer.dataflow.primitives import reshape_groups
+from equiv.infer.dataflow.reshapes import reshape_groups
 
 Factors = tuple[int, ...]
 """Sizes of the axes that one axis is split into, the slowest first."""

@@ -27,6 +27,11 @@ def dot_general_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes
     """`dot_general`: where one operand is cut along a contracted axis, so is the other."""
     (one_sum, two_sum), (one_batch, two_batch) = eqn.params["dimension_numbers"]
     sums, batch = list(zip(one_sum, two_sum, strict=True)), list(zip(one_batch, two_batch, strict=True))
+    # Only along free axes parts of each head stay parts.
+    ins = [
+        merge_cuts(state, value, {*value.recurring_axes} & {*used})
+        for value, used in zip(ins, ((*one_sum, *one_batch), (*two_sum, *two_batch)), strict=True)
+    ]
     # `concatenate([x, h]) @ kernel`: only the activation shows which rows of the kernel are for x and which for h.
     _request_cuts_along(state, ins, sums)
     _note_copies(state, ins, batch)
@@ -64,7 +69,11 @@ def dot_general_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes
         ]
         return merge_parts(state.uses, terms, total=True)
 
-    return [BlockedValue(shapes[0], make_cells(shapes[0], cuts, make), cuts, origins)]
+    periods = (
+        *(one.period(axis) for axis in (*one_batch, *free[0])),
+        *(two.period(axis) for axis in free[1]),
+    )
+    return [BlockedValue(shapes[0], make_cells(shapes[0], cuts, make), cuts, origins, periods)]
 
 
 def _request_cuts_along(state: WalkState, ins: Sequence[BlockedValue], sums: Sequence[tuple[int, int]]) -> None:
@@ -78,8 +87,8 @@ def _note_copies(state: WalkState, ins: Sequence[BlockedValue], batch: Sequence[
     """A leaf whose first axis is a batch axis is a stack, as under `vmap`: the other port may unroll it."""
     for pair in batch:
         for value, axis in zip(ins, pair, strict=True):
-            for leaf, at, unit, start in value.origins[axis]:
-                if leaf >= 0 and (at, unit, start) == (0, 1, 0):
+            for leaf, at, unit, start, period in value.origins[axis]:
+                if leaf >= 0 and (at, unit, start, period) == (0, 1, 0, 0):
                     state.loop_lengths.setdefault(leaf, value.shape[axis])
 
 
@@ -104,6 +113,11 @@ def convolution_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes
     (_, one_in, *places), (two_out, two_in, *window), out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
     groups = eqn.params["feature_group_count"]
     grouped = groups > 1 or eqn.params["batch_group_count"] > 1
+    kept = set[int]() if grouped else {two_out}
+    ins = [
+        merge_cuts(state, ins[0], ins[0].recurring_axes),
+        merge_cuts(state, ins[1], {*ins[1].recurring_axes} - kept),
+    ]
     if groups > 1:
         # The other port may have a kernel for each group, which this one has side by side.
         between = group_bounds(groups, ins[1].shape[two_out])
@@ -131,7 +145,8 @@ def convolution_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes
         ]
         return merge_parts(state.uses, parts, total=True)
 
-    return [BlockedValue(shapes[0], make_cells(shapes[0], cuts, make), cuts, origins)]
+    periods = tuple(two.period(two_out) if axis == out[1] else 0 for axis in range(len(shapes[0])))
+    return [BlockedValue(shapes[0], make_cells(shapes[0], cuts, make), cuts, origins, periods)]
 
 
 def group_bounds(groups: int, size: int) -> Cuts:
@@ -176,7 +191,8 @@ def gather_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: lis
     index = merge_parts(state.uses, [part for value in places for part in value_parts(value)], total=False)
     # `packed[senders]` has the columns of `packed`: what is split after the lookup is split before it.
     whole = _whole_axes(eqn, ins[0].shape, shapes[0])
-    table = merge_cuts(state, ins[0], [axis for axis in range(len(ins[0].shape)) if axis not in whole])
+    looked_up = [axis for axis in range(len(ins[0].shape)) if axis not in whole]
+    table = merge_cuts(state, ins[0], [*looked_up, *ins[0].recurring_axes])
     into = {result: axis for axis, result in whole.items()}
     cuts = tuple(table.cuts[into[axis]] if axis in into else () for axis in range(len(shapes[0])))
     origins = tuple(table.origins[into[axis]] if axis in into else NOWHERE for axis in range(len(shapes[0])))

@@ -41,15 +41,17 @@ def scan_rule(
     length = loop.length
     fixed, start, stacked = loop.split(ins)
     # Cut between all items: `find_cuts` saw that the other port has a leaf for each iteration.
-    if any(len(value.cuts[0]) == length - 1 > 0 and _has_leaves(value) for value in stacked):
+    if any(len(one.cuts[0]) == length - 1 > 0 and not one.period(0) and _has_leaves(one) for one in stacked):
         return _unroll_scan(state, loop, ins, walk, path)
     slices = []
     for value in stacked:
         # Only if an iteration sees one index of the leaf's own first axis, which is what an item of a stack is.
-        state.loop_lengths |= {leaf: length for leaf, axis, unit, _ in value.origins[0] if (axis, unit) == (0, 1)}
+        state.loop_lengths |= {
+            leaf: length for leaf, axis, unit, _, period in value.origins[0] if (axis, unit, period) == (0, 1, 0)
+        }
         value = merge_cuts(state, value, [0])
         cells = map_views(value.cells, lambda view: loop_body_view(flip_view(view, [0]) if loop.reverse else view))[0]
-        slices.append(BlockedValue(value.shape[1:], cells, value.cuts[1:], value.origins[1:]))
+        slices.append(BlockedValue(value.shape[1:], cells, value.cuts[1:], value.origins[1:], value.periods[1:]))
 
     def once(carry: list[BlockedValue]) -> list[BlockedValue]:
         return walk(loop.body, [*fixed, *carry, *slices], path)
@@ -92,7 +94,8 @@ def _carried_value(state: WalkState, values: list[BlockedValue]) -> BlockedValue
 
 def _stacked_output(value: BlockedValue, length: int) -> BlockedValue:
     cells = map_views(value.cells[None], lambda view: None)
-    return BlockedValue((length, *value.shape), cells, ((), *value.cuts), (NOWHERE, *value.origins))
+    periods = (0, *value.periods) if value.periods else ()
+    return BlockedValue((length, *value.shape), cells, ((), *value.cuts), (NOWHERE, *value.origins), periods)
 
 
 def _unroll_scan(
@@ -119,7 +122,7 @@ def _unroll_scan(
 def _slice_iteration(state: WalkState, value: BlockedValue, number: int) -> BlockedValue:
     value = slice_axis(state, value, 0, number, number + 1)
     cells = map_views(value.cells, lambda view: replace(view, axes=view.axes[1:]))[0]
-    return BlockedValue(value.shape[1:], cells, value.cuts[1:], value.origins[1:])
+    return BlockedValue(value.shape[1:], cells, value.cuts[1:], value.origins[1:], value.periods[1:])
 
 
 def while_rule(

@@ -15,7 +15,7 @@ from equiv.backends.build import call_user_code
 from equiv.core.leaves import NativeKey
 from equiv.core.output_name import KEY, InputName, OutputName, ProgramName, batch_input, leaf_input
 from equiv.infer.dataflow.axis_factors import Factors, axis_factors
-from equiv.infer.dataflow.blocks import Cuts
+from equiv.infer.dataflow.blocks import AxisCuts
 from equiv.infer.dataflow.program_runs import LeafArrays, run_gradients, run_outputs
 from equiv.infer.dataflow.use_graph import UseGraph, build_use_graph
 from equiv.infer.dataflow.walk import Dataflow, LeafBlock, walk_program
@@ -23,8 +23,8 @@ from equiv.programs.program import Program
 from equiv.programs.trace import NamedInputs, NamedOutputs, flatten_outputs, random_input, trace_function
 from equiv.programs.transform import select_outputs
 
-LeafCuts = Mapping[int, tuple[Cuts, ...]]
-"""Leaf, by its index among the program's inputs, to the indices where each of its axes is cut."""
+LeafCuts = Mapping[int, tuple[AxisCuts, ...]]
+"""Leaf, by its index among the program's inputs, to where each of its axes is cut."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class PortGraph:
         return self.keys[self.blocks[node].leaf]
 
     def shape(self, node: int) -> tuple[int, ...]:
-        """The shape of a node's native leaf."""
-        return tuple(self.port.leaves[self.key(node)].shape)
+        """The shape of a node's native leaf; an axis whose cuts recur is two."""
+        return self.blocks[node].shape
 
     def cut(self, cutting: LeafCuts) -> "PortGraph":
         """Walk the same program again with some leaves cut."""

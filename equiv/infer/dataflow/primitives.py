@@ -1,9 +1,7 @@
 """Rules for jax's primitives on blocked values. The result of an unlisted one depends on all its operands."""
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from itertools import pairwise
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from equiv.infer.dataflow.blocks import (
     map_part_views,
     map_views,
     merge_cuts,
-    part_spans,
+    part_shape,
     port_independent_order,
     refine_cuts,
     single_part,
@@ -28,7 +26,8 @@ from equiv.infer.dataflow.blocks import (
 )
 from equiv.infer.dataflow.contractions import convolution_rule, dot_general_rule, gather_rule
 from equiv.infer.dataflow.leaf_uses import CONSTANT_PART, ValuePart, combine_elementwise, combine_unknown
-from equiv.infer.dataflow.strided_views import Shape, broadcast_view, flip_view, reshape_view, transpose_view
+from equiv.infer.dataflow.reshapes import reshape_rule, transpose_value
+from equiv.infer.dataflow.strided_views import Shape, broadcast_view, flip_view
 from equiv.programs.primitives import ELEMENTWISE, IDENTITIES, REDUCTIONS
 
 
@@ -41,6 +40,8 @@ def apply_primitive(state: WalkState, eqn: Any, ins: list[BlockedValue]) -> list
     # A value without elements depends on nothing, and an axis of size 0 has no parts.
     if 0 in (size for value in ins for size in value.shape):
         return [single_part(shape, CONSTANT_PART) for shape in shapes]
+    if name not in KEEPS_RECURRING and name not in ELEMENTWISE:
+        ins = [merge_cuts(state, value, value.recurring_axes) for value in ins]
     if name in DATAFLOW_RULES:
         return DATAFLOW_RULES[name](state, eqn, ins, shapes)
     if name in ELEMENTWISE:
@@ -55,7 +56,9 @@ def unknown_results(state: WalkState, ins: Sequence[BlockedValue], shapes: Seque
 
 
 def _elementwise_rule(state: WalkState, name: str, ins: list[BlockedValue], shape: Shape) -> BlockedValue:
+    ins = _merge_unlike_periods(state, ins, shape)
     full = [value for value in ins if len(value.shape) == len(shape)]
+    periods = tuple(max((value.period(axis) for value in full), default=0) for axis in range(len(shape)))
     cuts: tuple[Cuts, ...] = ()
     origins: tuple[Origins, ...] = ()
     for axis, size in enumerate(shape):
@@ -69,18 +72,32 @@ def _elementwise_rule(state: WalkState, name: str, ins: list[BlockedValue], shap
         if state.loop_lengths:
             state.spread_copies(along_axis, size)
     for axis, places in enumerate(cuts):
-        full = [refine_cuts(value, axis, places) if value.shape[axis] == shape[axis] else value for value in full]
+        full = [
+            refine_cuts(value, axis, places, periods[axis]) if value.shape[axis] == shape[axis] else value
+            for value in full
+        ]
     # The axes of the batch are the only ones that both ports share. A leaf that is added with
     # time first in one port and with time last in the other is therefore listed in one order.
     rest, axes = iter(full), port_independent_order(origins)
     ins = [next(rest) if len(value.shape) == len(shape) else value for value in ins]
 
     def make(index: tuple[int, ...]) -> ValuePart:
-        sizes = tuple(part_spans(places, size)[at] for places, size, at in zip(cuts, shape, index, strict=True))
-        parts = [_part_at(value, index, tuple(end - start for start, end in sizes)) for value in ins]
+        parts = [_part_at(value, index, part_shape(shape, cuts, periods, index)) for value in ins]
         return combine_elementwise(state.uses, name, parts, index, axes)
 
-    return BlockedValue(shape, make_cells(shape, cuts, make), cuts, origins)
+    return BlockedValue(shape, make_cells(shape, cuts, make), cuts, origins, periods)
+
+
+def _merge_unlike_periods(state: WalkState, ins: list[BlockedValue], shape: Shape) -> list[BlockedValue]:
+    """The operands, merged along axes whose cuts recur otherwise in another operand, or do not recur there."""
+    for axis in range(len(shape)):
+        cut = [value for value in ins if len(value.shape) == len(shape) and value.cuts[axis]]
+        if len({value.period(axis) for value in cut}) > 1:
+            ins = [
+                merge_cuts(state, value, [axis]) if len(value.shape) == len(shape) and value.period(axis) else value
+                for value in ins
+            ]
+    return ins
 
 
 def _part_at(value: BlockedValue, index: tuple[int, ...], shape: Shape) -> ValuePart:
@@ -96,14 +113,7 @@ def _part_at(value: BlockedValue, index: tuple[int, ...], shape: Shape) -> Value
 
 
 def _transpose_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
-    return [_transpose_value(ins[0], eqn.params["permutation"])]
-
-
-def _transpose_value(value: BlockedValue, permutation: Sequence[int]) -> BlockedValue:
-    order = tuple(map(int, permutation))
-    cells = map_views(value.cells, lambda view: transpose_view(view, order)).transpose(order)
-    shape, cuts = tuple(value.shape[axis] for axis in order), tuple(value.cuts[axis] for axis in order)
-    return BlockedValue(shape, cells, cuts, tuple(value.origins[axis] for axis in order))
+    return [transpose_value(ins[0], eqn.params["permutation"])]
 
 
 def _broadcast_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
@@ -114,13 +124,14 @@ def _broadcast_value(value: BlockedValue, shape: Shape, places: Sequence[int]) -
     kept = {place: axis for axis, place in enumerate(places) if value.shape[axis] == shape[place]}
     cuts = tuple(value.cuts[kept[axis]] if axis in kept else () for axis in range(len(shape)))
     origins = tuple(value.origins[kept[axis]] if axis in kept else NOWHERE for axis in range(len(shape)))
+    periods = tuple(value.period(kept[axis]) if axis in kept else 0 for axis in range(len(shape)))
 
     def make(index: tuple[int, ...]) -> ValuePart:
-        sizes = tuple(end - start for start, end in _part_bounds(cuts, shape, index))
+        sizes = part_shape(shape, cuts, periods, index)
         at = tuple(index[place] if place in kept else 0 for place in places)
         return map_part_views(value.cells[at], lambda view: broadcast_view(view, sizes, places))
 
-    return BlockedValue(shape, make_cells(shape, cuts, make), cuts, origins)
+    return BlockedValue(shape, make_cells(shape, cuts, make), cuts, origins, periods)
 
 
 def _product_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
@@ -128,71 +139,15 @@ def _product_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: l
     (summed, _), batch = eqn.params["dimension_numbers"]
     if summed:
         return dot_general_rule(state, eqn, ins, shapes)
+    ins = [merge_cuts(state, value, value.recurring_axes) for value in ins]
     first, found = len(batch[0]), list[BlockedValue]()
     for value, together in zip(ins, batch, strict=True):
         free = [axis for axis in range(len(value.shape)) if axis not in together]
         places = [*range(len(together)), *range(first, first + len(free))]
-        found.append(_broadcast_value(_transpose_value(value, [*together, *free]), shapes[0], places))
+        found.append(_broadcast_value(transpose_value(value, [*together, *free]), shapes[0], places))
         # The result has the axes of both, then the free ones of the first operand, then those of the second.
         first += len(free)
     return [_elementwise_rule(state, "mul", found, shapes[0])]
-
-
-def _part_bounds(cuts: tuple[Cuts, ...], shape: Shape, index: tuple[int, ...]) -> list[tuple[int, int]]:
-    return [part_spans(places, size)[at] for places, size, at in zip(cuts, shape, index, strict=True)]
-
-
-def _reshape_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
-    """Reshape; cuts survive only on the slowest axis of a group of axes."""
-    value, shape, order = ins[0], shapes[0], eqn.params.get("dimensions")
-    if order is not None and eqn.primitive.name == "reshape":  # `lax.reshape` can take axes in another order first
-        value = _transpose_value(value, order)
-    cuts: list[Cuts] = [()] * len(shape)
-    origins: list[Origins] = [NOWHERE] * len(shape)
-    lost: list[int] = []
-    for before, after in reshape_groups(value.shape, shape):
-        old = next((axis for axis in before if value.shape[axis] > 1), None)
-        new = next((axis for axis in after if shape[axis] > 1), None)
-        if old is None or new is None:
-            continue
-        # A cut of the slowest axis stays one range of a merged axis. One of a faster axis would recur in every row.
-        inner = prod(shape[axis] for axis in after if axis > new)
-        step = Fraction(inner, prod(value.shape[axis] for axis in before if axis > old))
-        places = [cut / step for cut in value.cuts[old]]
-        lost += [axis for axis in before if value.cuts[axis] and axis != old]
-        if any(place.denominator > 1 for place in places):
-            lost.append(old)
-        else:
-            cuts[new] = tuple(map(int, places))
-        origins[new] = frozenset((leaf, at, unit * step, start) for leaf, at, unit, start in value.origins[old])
-    cells = merge_cuts(state, value, lost).cells.reshape([len(places) + 1 for places in cuts])
-
-    def make(index: tuple[int, ...]) -> ValuePart:
-        sizes = tuple(end - start for start, end in _part_bounds(tuple(cuts), shape, index))
-        return map_part_views(cells[index], lambda view: reshape_view(view, sizes))
-
-    return [BlockedValue(shape, make_cells(shape, tuple(cuts), make), tuple(cuts), tuple(origins))]
-
-
-def reshape_groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
-    """The smallest groups of consecutive axes of two shapes with equal numbers of elements."""
-    found: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(old) or j < len(new):
-        before: list[int] = []
-        after: list[int] = []
-        while not (before and after) or prod(old[a] for a in before) != prod(new[a] for a in after):
-            one, two = prod(old[axis] for axis in before), prod(new[axis] for axis in after)
-            if i < len(old) and (one <= two or j >= len(new)):
-                before.append(i)
-                i += 1
-            elif j < len(new):
-                after.append(j)
-                j += 1
-            else:
-                break
-        found.append((before, after))
-    return found
 
 
 def _slice_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
@@ -207,7 +162,7 @@ def _slice_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: lis
             cells = map_views(value.cells, lambda view: None)
             shape = (*value.shape[:axis], shapes[0][axis], *value.shape[axis + 1 :])
             origins = (*value.origins[:axis], NOWHERE, *value.origins[axis + 1 :])
-            value = BlockedValue(shape, cells, value.cuts, origins)
+            value = BlockedValue(shape, cells, value.cuts, origins, value.periods)
     return [value]
 
 
@@ -220,13 +175,13 @@ def _unstack_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: l
     """`unstack` (jax 0.11): a slice along an axis for each result, without that axis."""
     axis = eqn.params["axis"]
     parts = [slice_axis(state, ins[0], axis, index, index + 1) for index in range(len(shapes))]
-    return [_reshape_rule(state, eqn, [part], [shape])[0] for part, shape in zip(parts, shapes, strict=True)]
+    return [reshape_rule(state, eqn, [part], [shape])[0] for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _stack_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
     axis, shape = eqn.params["axis"], shapes[0]
     one = [(*shape[:axis], 1, *shape[axis + 1 :])]
-    return [concatenate_values(state, [_reshape_rule(state, eqn, [value], one)[0] for value in ins], axis)]
+    return [concatenate_values(state, [reshape_rule(state, eqn, [value], one)[0] for value in ins], axis)]
 
 
 def _rev_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
@@ -255,9 +210,14 @@ def _concatenate_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shape
     return [concatenate_values(state, ins, eqn.params["dimension"])]
 
 
+KEEPS_RECURRING = frozenset(
+    ("reshape", "squeeze", "transpose", "broadcast_in_dim", "slice", "split", "unstack", "dot_general")
+) | {"conv_general_dilated"}
+"""Operations whose rules know cuts that recur; for all others parts along such an axis are one."""
+
 DATAFLOW_RULES: dict[str, Callable[[WalkState, Any, list[BlockedValue], list[Shape]], list[BlockedValue]]] = {
-    "reshape": _reshape_rule,
-    "squeeze": _reshape_rule,
+    "reshape": reshape_rule,
+    "squeeze": reshape_rule,
     "transpose": _transpose_rule,
     "broadcast_in_dim": _broadcast_rule,
     "slice": _slice_rule,

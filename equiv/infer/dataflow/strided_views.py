@@ -145,6 +145,16 @@ def slice_view(view: StridedView, axis: int, start: int, stop: int) -> StridedVi
     return StridedView(axes, view.start + start // inner * digits[0].stride, view.loop_digits)
 
 
+def slice_recurring_view(view: StridedView, axis: int, start: int, stop: int, period: int) -> StridedView | None:
+    """Slice an axis in every `period` indices of it; None where the view cannot be split so."""
+    split = split_axis(view.axes[axis], (axis_length(view.axes[axis]) // period, period))
+    inner = None if split is None else slice_view(StridedView((split[1],), view.start), 0, start, stop)
+    if split is None or inner is None:
+        return None
+    axes = (*view.axes[:axis], merge_digits((*split[0], *inner.axes[0])), *view.axes[axis + 1 :])
+    return StridedView(axes, inner.start, view.loop_digits)
+
+
 def loop_body_view(view: StridedView) -> StridedView:
     """The slice that a loop over the first axis sees in one iteration."""
     return StridedView(view.axes[1:], view.start, (*view.loop_digits, *view.axes[0]))

@@ -1,7 +1,7 @@
 """Walk a jaxpr: enter calls and loops, and record every use of a leaf."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from equiv.infer.dataflow import loops
 from equiv.infer.dataflow.blocks import (
+    AxisCuts,
     BlockedValue,
     Cuts,
     GroupCuts,
@@ -23,7 +24,7 @@ from equiv.infer.dataflow.blocks import (
 )
 from equiv.infer.dataflow.leaf_uses import CONSTANT_PART, LeafOperand, LeafUses, ValuePart
 from equiv.infer.dataflow.primitives import apply_primitive
-from equiv.infer.dataflow.strided_views import Shape, whole_leaf_view
+from equiv.infer.dataflow.strided_views import Shape, merge_digits, whole_leaf_view
 from equiv.programs.jaxpr import Interpreter, read_scan, read_while
 from equiv.programs.program import Program
 
@@ -34,10 +35,12 @@ class LeafBlock:
 
     Attributes:
         leaf: its index among the program's inputs.
-        bounds: (start, stop) on every axis.
+        shape: of the whole leaf; an axis whose cuts recur is two: how often they do, and the period.
+        bounds: (start, stop) on every axis of that shape.
     """
 
     leaf: int
+    shape: Shape
     bounds: tuple[tuple[int, int], ...]
 
     @property
@@ -56,6 +59,7 @@ class Dataflow:
         uses: every use.
         output_uses: for each output the uses directly before it, as a bit set.
         wanted_cuts: leaf and axis to the indices where the program cuts it.
+        recurring_cuts: leaf and axis to cuts that recur, see `WalkState.recurring_cuts`.
         loop_lengths: leaf to the length of the loop or `vmap` that slices it on its first axis.
         group_cuts: leaf and axis to the groups of a convolution along it.
         equations: see `WalkState.equations`.
@@ -66,12 +70,13 @@ class Dataflow:
     uses: LeafUses
     output_uses: tuple[int, ...]
     wanted_cuts: Mapping[tuple[int, int], Cuts]
+    recurring_cuts: Mapping[tuple[int, int], Mapping[tuple[int, int], Cuts]]
     loop_lengths: Mapping[int, int]
     group_cuts: Mapping[tuple[int, int], GroupCuts]
     equations: tuple[WalkedEquation, ...]
 
 
-def walk_program(program: Program, leaves: frozenset[int], cuts: Mapping[int, tuple[Cuts, ...]]) -> Dataflow:
+def walk_program(program: Program, leaves: frozenset[int], cuts: Mapping[int, tuple[AxisCuts, ...]]) -> Dataflow:
     """Walk a program.
 
     Args:
@@ -93,7 +98,7 @@ def walk_program(program: Program, leaves: frozenset[int], cuts: Mapping[int, tu
             number = entries.index(name.path)
             use = state.uses.record(len(blocks) + number, "input", None)
             entry, shape = -1 - number, tuple(aval.shape)
-            origins = tuple(frozenset([(entry, axis, Fraction(1), Fraction(0))]) for axis in range(len(shape)))
+            origins = tuple(frozenset([(entry, axis, Fraction(1), Fraction(0), 0)]) for axis in range(len(shape)))
             values[place] = single_part(shape, ValuePart(use, is_activation=True), origins)
         elif place not in leaves:
             values[place] = single_part(tuple(aval.shape), CONSTANT_PART)
@@ -102,28 +107,42 @@ def walk_program(program: Program, leaves: frozenset[int], cuts: Mapping[int, tu
     state.uses.path = ("output",)
     ends = tuple(_output_uses(state, number, value) for number, value in enumerate(outs))
     wanted = {key: tuple(sorted(places)) for key, places in state.wanted_cuts.items()}
+    recurring = {
+        key: {turn: tuple(sorted(places)) for turn, places in found.items()}
+        for key, found in state.recurring_cuts.items()
+    }
     return Dataflow(
         tuple(blocks),
         tuple(entries),
         state.uses,
         ends,
         wanted,
+        recurring,
         state.loop_lengths,
         state.group_cuts,
         tuple(state.equations),
     )
 
 
-def _leaf_value(leaf: int, shape: Shape, cuts: tuple[Cuts, ...] | None, blocks: list[LeafBlock]) -> BlockedValue:
-    places = cuts or ((),) * len(shape)
+def _leaf_value(leaf: int, shape: Shape, cuts: tuple[AxisCuts, ...] | None, blocks: list[LeafBlock]) -> BlockedValue:
+    cuts = cuts or (AxisCuts(),) * len(shape)
+    # An axis whose cuts recur is two axes here: a part is a range of the second one.
+    grid = [(size // at.period, at.period) if at.period else (size,) for at, size in zip(cuts, shape, strict=True)]
+    flat = tuple(size for sizes in grid for size in sizes)
 
     def make(index: tuple[int, ...]) -> ValuePart:
-        bounds = tuple(part_spans(at, size)[part] for at, size, part in zip(places, shape, index, strict=True))
-        blocks.append(LeafBlock(leaf, bounds))
-        return ValuePart(leaves=(LeafOperand(len(blocks) - 1, whole_leaf_view(shape, bounds)),))
+        bounds: list[tuple[int, int]] = []
+        for at, sizes, part in zip(cuts, grid, index, strict=True):
+            bounds += [*((0, size) for size in sizes[:-1]), part_spans(at.places, sizes[-1])[part]]
+        blocks.append(LeafBlock(leaf, flat, tuple(bounds)))
+        view = whole_leaf_view(flat, bounds)
+        axes = iter(view.axes)
+        merged = tuple(merge_digits([digit for _ in sizes for digit in next(axes)]) for sizes in grid)
+        return ValuePart(leaves=(LeafOperand(len(blocks) - 1, replace(view, axes=merged)),))
 
-    origins = tuple(frozenset([(leaf, axis, Fraction(1), Fraction(0))]) for axis in range(len(shape)))
-    return BlockedValue(shape, make_cells(shape, places, make), places, origins)
+    places = tuple(at.places for at in cuts)
+    origins = tuple(frozenset([(leaf, axis, Fraction(1), Fraction(0), 0)]) for axis in range(len(shape)))
+    return BlockedValue(shape, make_cells(shape, places, make), places, origins, tuple(at.period for at in cuts))
 
 
 def _output_uses(state: WalkState, number: int, value: BlockedValue) -> int:

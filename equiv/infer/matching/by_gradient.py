@@ -194,7 +194,7 @@ def node_view(graph: PortGraph, node: int, array: np.ndarray, order: NodeOrder) 
     found = order(graph, node)
     # Without a view, or with one that sees only some of the elements, memory order is the best guess.
     if found is None:
-        return array[(*(slice(*ends) for ends in graph.blocks[node].bounds), ...)]
+        return array.reshape(graph.shape(node))[(*(slice(*ends) for ends in graph.blocks[node].bounds), ...)]
     return as_accessed(array, found)
 
 

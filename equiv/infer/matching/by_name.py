@@ -25,14 +25,56 @@ IGNORED_WORDS = {"", "ema", "params", "state", "batch", "stats", "module"}
 """Words that do not identify a leaf."""
 
 
-def name_words(key: NativeKey) -> frozenset[str]:
-    """The words and numbers of a leaf's path, in lower case; a repeated word is counted."""
-    found: dict[str, int] = {}
+PACKED_WORDS = {"qkv": "query key value", "kv": "key value", "qk": "query key", "kqv": "key query value"}
+"""Words for a leaf that packs several, in this order."""
+
+PART_WORDS = frozenset(("query", "key", "value", "gate", "up"))
+"""Words that, side by side in the name of a leaf, name its parts: `query_key_value`, `gate_up`."""
+
+
+Words = frozenset[str]
+
+
+def name_words(key: NativeKey, part: tuple[int, int] = (0, 1)) -> Words:
+    """The words and numbers of a leaf's path, in lower case; a repeated word is counted.
+
+    Args:
+        key: the leaf.
+        part: which part of it, and how many parts it has: the second of three of `qkv` is the key.
+    """
+    every: list[str] = []
     for match in re.finditer(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", key.path):
         word = WORD_SYNONYMS.get(match[0].lower(), match[0].lower())
+        every += PACKED_WORDS.get(word, word).split() if part[1] > 1 else [word]
+    found: dict[str, int] = {}
+    for word in _words_of_part(every, *part):
         if word not in IGNORED_WORDS:
             found[word] = found.get(word, 0) + 1
     return frozenset(f"{word}#{number}" for word, count in found.items() for number in range(count))
+
+
+def _words_of_part(words: list[str], part: int, count: int) -> list[str]:
+    """The words without those of the other parts, where neighbouring words name as many parts as there are."""
+    named = {place for place, word in enumerate(words) if word in PART_WORDS}
+    run = sorted(named)[-count:]
+    neighbours = len(run) == count > 1 and run == list(range(run[0], run[0] + count))
+    if not neighbours or run[0] - 1 in named:
+        return words
+    return [word for place, word in enumerate(words) if place not in run or place == run[part]]
+
+
+def _node_words(graph: PortGraph) -> dict[int, Words]:
+    """The words of every node, those of a part of a leaf where its name says them."""
+    parts: dict[NativeKey, list[int]] = {}
+    for node in range(len(graph.blocks)):
+        parts.setdefault(graph.key(node), []).append(node)
+    found: dict[int, Words] = {}
+    for key, nodes in parts.items():
+        sizes = {graph.blocks[node].size for node in nodes}
+        for part, node in enumerate(nodes):
+            # Parts of other sizes may be halves of one of these.
+            found[node] = name_words(key, (part, len(nodes)) if len(sizes) == 1 else (0, 1))
+    return found
 
 
 class NameMatcher:
@@ -40,7 +82,15 @@ class NameMatcher:
 
     def __init__(self, graphs: tuple[PortGraph, PortGraph]) -> None:
         self.graphs = graphs
-        self.words = tuple({node: name_words(graph.key(node)) for node in range(len(graph.blocks))} for graph in graphs)
+        self.words = tuple(map(_node_words, graphs))
+        self.parts = tuple(
+            {(graph.key(node), graph.blocks[node].bounds): some for node, some in words.items()}
+            for graph, words in zip(graphs, self.words, strict=True)
+        )
+
+    def words_of(self, side: int, key: NativeKey, bounds: tuple[tuple[int, int], ...]) -> Words:
+        """The words of a leaf of one side, or of a part of it where its name says them."""
+        return self.parts[side].get((key, bounds)) or name_words(key)
 
     def __call__(self, matching: Matching, ties: list[Tie]) -> list[Decision]:
         """Pair the best matching names within ties; if there are none, among the unpaired leaves of one size."""
@@ -131,13 +181,13 @@ def _first_uses(graph: PortGraph) -> dict[int, int]:
     return found
 
 
-def find_crossed_pairs(pairs: Sequence[tuple[NativeKey, NativeKey, object]]) -> tuple[tuple[int, int], ...]:
+def find_crossed_pairs(pairs: Sequence[tuple[Words, Words, object]]) -> tuple[tuple[int, int], ...]:
     """Find two pairs each whose names suggest the opposite pairing: distinguishing words are swapped.
 
     Args:
-        pairs: left leaf, right leaf, and their kind (size); only pairs of one kind are compared.
+        pairs: words of the left leaf and of the right one, and their kind (size); only pairs of one kind are compared.
     """
-    every = [(name_words(left), name_words(right)) for left, right, _ in pairs]
+    every = [(left, right) for left, right, _ in pairs]
     kinds = [kind for _, _, kind in pairs]
     known = [frozenset(word for pair in every for word in pair[side]) for side in (0, 1)]
     groups: dict[object, list[int]] = {}
@@ -151,7 +201,7 @@ def find_crossed_pairs(pairs: Sequence[tuple[NativeKey, NativeKey, object]]) -> 
     return tuple(found)
 
 
-def _names_cross(one: tuple[frozenset[str], frozenset[str]], two: tuple[frozenset[str], frozenset[str]]) -> bool:
+def _names_cross(one: tuple[Words, Words], two: tuple[Words, Words]) -> bool:
     """Whether `query` is to `key` on the left as `key` is to `query` on the right."""
     ours, others = one[0] - two[0], two[0] - one[0]
     theirs, rest = one[1] - two[1], two[1] - one[1]

@@ -213,7 +213,8 @@ class OutputTrial:
         }
         labels = {graph.key(node): label for node, label in enumerate(graph.use_graph.labels[: len(graph.blocks)])}
         for number, pair in enumerate(self.pairs):
-            block = arrays[pair.left][(*(slice(*ends) for ends in pair.bounds[0]), ...)]  # a scalar has no axis
+            whole = arrays[pair.left].reshape(pair.shapes[0])
+            block = whole[(*(slice(*ends) for ends in pair.bounds[0]), ...)]  # a scalar has no axis
             drawn = draw_content(("pair", number), (block.size, *labels[pair.left][1:]))
             block[...] = (drawn - pair.shift).reshape(block.shape)
             if number in even:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from equiv.backends.base import Port
 from equiv.core.leaves import NativeKey
+from equiv.infer.dataflow.strided_views import Shape
 from equiv.infer.matching.match import Evidence
 from equiv.infer.matching.relations import ElementMap
 
@@ -17,7 +18,8 @@ class LeafPair:
     Attributes:
         left: native leaf of the left port.
         right: native leaf of the right port.
-        bounds: the part of each leaf, (start, stop) on every axis.
+        shapes: of each whole leaf; an axis whose parts recur is two: how often they do, and the period.
+        bounds: the part of each leaf, (start, stop) on every axis of that shape.
         element_map: which element is which; None where the uses in the programs do not determine it.
         shift: number to add to the left leaf's values, because a program adds it as a literal.
         evidence: how the pair was found.
@@ -27,6 +29,7 @@ class LeafPair:
 
     left: NativeKey
     right: NativeKey
+    shapes: tuple[Shape, Shape]
     bounds: tuple[Bounds, Bounds]
     element_map: ElementMap | None
     shift: float

@@ -59,11 +59,18 @@ def propose(ports: tuple[Port, Port], request: PortSpec, batch: Mapping[str, np.
         graphs, sorted(pairs, key=lambda pair: (order.get(pair.left, len(order)), pair.bounds[0]))
     )
     pairs, undecided = order_axes((parts, graphs), pairs, batch, _common_use)
-    sizes = [(pair.left, pair.right, _bounds_size(pair.bounds[0])) for pair in pairs]
+    named = [
+        (
+            by_name.words_of(0, pair.left, pair.bounds[0]),
+            by_name.words_of(1, pair.right, pair.bounds[1]),
+            _bounds_size(pair.bounds[0]),
+        )
+        for pair in pairs
+    ]
     notes = [*filter(None, (by_gradient.reason, undecided)), *_output_notes(graphs)]
     # Names are compared after the matching, and change nothing in it.
     return Proposal(
-        ports, tuple(pairs), tuple(_unpaired_leaves(pairs, graphs)), find_crossed_pairs(sizes), tuple(notes)
+        ports, tuple(pairs), tuple(_unpaired_leaves(pairs, graphs)), find_crossed_pairs(named), tuple(notes)
     )
 
 
@@ -103,6 +110,7 @@ def _make_pairs(graphs: tuple[PortGraph, PortGraph], matching: Matching) -> list
             LeafPair(
                 graphs[0].key(one),
                 graphs[1].key(two),
+                (graphs[0].shape(one), graphs[1].shape(two)),
                 (graphs[0].blocks[one].bounds, graphs[1].blocks[two].bounds),
                 element_map(*forms),
                 _integer_shift(ours, theirs),
@@ -156,7 +164,7 @@ def _merge_whole_leaves(graphs: tuple[PortGraph, PortGraph], pairs: list[LeafPai
         same = full and known is not None and all(part is not None and is_part_of(known, part) for part in parts)
         if len(some) > 1 and same and len({pair.shift for pair in some}) == 1:
             bounds = tuple(tuple((0, size) for size in shape) for shape in shapes)
-            some = [replace(some[0], bounds=(bounds[0], bounds[1]), element_map=known)]
+            some = [replace(some[0], shapes=shapes, bounds=(bounds[0], bounds[1]), element_map=known)]
         found += some
     return found
 

@@ -6,23 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import combinations, product
 from typing import Any
 
-from equiv.infer.dataflow.blocks import Cuts, part_spans
+from equiv.infer.dataflow.blocks import AxisCuts, Cuts, part_sizes, part_spans
 from equiv.infer.dataflow.port_graph import LeafCuts, PortGraph
 from equiv.infer.matching.colour_refinement import AnchoredGraph, Palette, refine_colours
 
-SLICED, LOOPED, GROUPED = 0, 1, 2
-"""What cuts a leaf: slices; the iterations of a loop; the groups of a convolution, its kernel first, then the rest."""
+NESTED, RECURRING, SLICED, LOOPED, GROUPED = -2, -1, 0, 1, 2
+"""What cuts a leaf: slices of such parts; slices of the columns of each head; slices; the iterations of a loop; the
+groups of a convolution, its kernel first, then the rest."""
 
-WantedCut = tuple[int, Cuts, int]
-"""An axis, the indices where a program cuts it, and what does so, such as `SLICED`."""
-
-WantedCuts = Mapping[int, tuple[WantedCut, ...]]
-"""Live leaf to its cuts. Of several of one axis the first that is chosen counts: the coarser ones follow."""
+WantedCuts = Mapping[int, Mapping[int, Sequence[tuple[AxisCuts, int]]]]
+"""Live leaf to axis to where its program cuts it, and what does so, such as `SLICED`."""
 
 LeafKinds = Mapping[tuple[Any, ...], int]
 """Label, shape and cuts of leaves to how many there are."""
 
-CutGroup = tuple[int, tuple[Any, ...], int, Cuts, int]
+CutGroup = tuple[int, tuple[Any, ...], int, AxisCuts, int]
 """Side, size and dtype of leaves, an axis, its cuts, and what cuts it: either all or none of these leaves are cut."""
 
 MAX_EXHAUSTIVE_GROUPS, MAX_TRIED_CHOICES = 12, 8
@@ -73,26 +71,28 @@ def _size_label(graph: PortGraph, node: int) -> tuple[Any, ...]:
 def _count_stacks(graph: PortGraph, wanted: WantedCuts) -> Counter[tuple[Any, ...]]:
     """How many leaves of a size and dtype a loop cuts in its iterations."""
     return Counter(
-        _size_label(graph, node) for node, cuts in wanted.items() if any(what == LOOPED for _, _, what in cuts)
+        _size_label(graph, node)
+        for node, axes in wanted.items()
+        if any(way == LOOPED for ways in axes.values() for _, way in ways)
     )
 
 
 def _wanted_cuts(graph: PortGraph, others: Mapping[tuple[Any, ...], int]) -> WantedCuts:
     """What a program cuts; `others`: how many leaves of each size and dtype the other port has."""
-    found: dict[int, tuple[WantedCut, ...]] = {}
+    found: dict[int, dict[int, Sequence[tuple[AxisCuts, int]]]] = {}
     for node in graph.use_graph.live:
-        leaf, cuts = graph.blocks[node].leaf, list[WantedCut]()
-        length = graph.dataflow.loop_lengths.get(leaf)
+        leaf, axes = graph.blocks[node].leaf, dict[int, Sequence[tuple[AxisCuts, int]]]()
         for axis, size in enumerate(graph.shape(node)):
-            if axis == 0 and length:
-                cuts.append((axis, tuple(range(1, length)), LOOPED))
-            elif places := graph.dataflow.wanted_cuts.get((leaf, axis)):
-                label = _size_label(graph, node)
-                cuts.append((axis, places, SLICED))
-                cuts += [(axis, some, SLICED) for some in _coarser_cuts(places, size, label, others)]
+            if places := graph.dataflow.wanted_cuts.get((leaf, axis)):
+                coarser = _coarser_cuts(places, size, _size_label(graph, node), others)
+                axes[axis] = [(AxisCuts(some), SLICED) for some in (places, *coarser)]
             elif grouped := graph.dataflow.group_cuts.get((leaf, axis)):
-                cuts.append((axis, grouped.places, GROUPED + grouped.distance))
-        found[node] = tuple(cuts)
+                axes[axis] = [(AxisCuts(grouped.places), GROUPED + grouped.distance)]
+            elif recurring := graph.dataflow.recurring_cuts.get((leaf, axis)):
+                axes[axis] = _recurring_cuts(recurring)
+        if length := graph.dataflow.loop_lengths.get(leaf):
+            axes[0] = [(AxisCuts(tuple(range(1, length))), LOOPED)]
+        found[node] = axes
     return found
 
 
@@ -116,30 +116,57 @@ def _coarser_cuts(
             return
 
 
+def _recurring_cuts(known: Mapping[tuple[int, int], Cuts]) -> list[tuple[AxisCuts, int]]:
+    """The cuts of the longest period: of a whole period, then those of parts of it, as of halves for rotary positions.
+
+    Args:
+        known: period and the length of what is cut to the indices.
+    """
+    longest = max(period for period, _ in known)
+    lengths = sorted((length for period, length in known if period == longest), reverse=True)
+    return [
+        (AxisCuts(known[longest, length], longest), NESTED if place else RECURRING)
+        for place, length in enumerate(lengths)
+    ]
+
+
 def _cut_groups(graph: PortGraph, side: int, wanted: WantedCuts) -> set[CutGroup]:
-    return {(side, _size_label(graph, node), *cut) for node, cuts in wanted.items() for cut in cuts}
+    return {
+        (side, _size_label(graph, node), axis, cuts, what)
+        for node, axes in wanted.items()
+        for axis, ways in axes.items()
+        for cuts, what in ways
+    }
 
 
-def _plan_cuts(graph: PortGraph, side: int, wanted: WantedCuts, groups: Set[CutGroup]) -> dict[int, tuple[Cuts, ...]]:
+def _plan_cuts(
+    graph: PortGraph, side: int, wanted: WantedCuts, groups: Set[CutGroup]
+) -> dict[int, tuple[AxisCuts, ...]]:
     plan = {}
-    for node, cuts in wanted.items():
-        kept = _chosen_cuts(side, _size_label(graph, node), cuts, groups)
-        if kept:
-            plan[graph.blocks[node].leaf] = tuple(kept.get(axis, ()) for axis in range(len(graph.shape(node))))
+    for node, axes in wanted.items():
+        label = _size_label(graph, node)
+        kept = {
+            axis: _union([cuts for cuts, what in ways if (side, label, axis, cuts, what) in groups])
+            for axis, ways in axes.items()
+        }
+        if any(cuts.places for cuts in kept.values()):
+            plan[graph.blocks[node].leaf] = tuple(kept.get(axis, AxisCuts()) for axis in range(len(graph.shape(node))))
     return plan
 
 
-def _chosen_cuts(
-    side: int, label: tuple[Any, ...], cuts: Sequence[WantedCut], groups: Set[CutGroup]
-) -> dict[int, Cuts]:
-    """Axis to the indices where it is cut."""
-    # Backwards, so that the first of an axis stays: with a fine cut chosen, a coarser one changes nothing.
-    return {axis: places for axis, places, what in reversed(cuts) if (side, label, axis, places, what) in groups}
+def _union(some: Sequence[AxisCuts]) -> AxisCuts:
+    """Cuts of one period together."""
+    return (
+        AxisCuts(tuple(sorted({place for one in some for place in one.places})), some[0].period) if some else AxisCuts()
+    )
 
 
 def _count_kinds(graph: PortGraph, wanted: WantedCuts) -> LeafKinds:
     """How many leaves there are of each label, shape and way of being cut."""
-    return Counter((_size_label(graph, node), graph.shape(node), cuts) for node, cuts in wanted.items())
+    return Counter(
+        (_size_label(graph, node), graph.shape(node), tuple((axis, tuple(ways)) for axis, ways in axes.items()))
+        for node, axes in wanted.items()
+    )
 
 
 def _best_choices(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> list[frozenset[CutGroup]]:
@@ -150,10 +177,19 @@ def _best_choices(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> list[fro
     every = sorted(groups)
     # 2**12 choices take about a second; each further group doubles that.
     if len(every) > MAX_EXHAUSTIVE_GROUPS:
-        return [_greedy_choice(kinds, frozenset(every))]
+        # One at a time never removes the halves of heads that both programs cut.
+        ways = [_greedy_choice(kinds, frozenset(some)) for some in ([g for g in every if g[-1] != NESTED], every)]
+        return [min(ways, key=lambda some: _size_mismatch(kinds, some))]
     some = [frozenset(one) for number in range(len(every), -1, -1) for one in combinations(every, number)]
     mismatches = [_size_mismatch(kinds, one) for one in some]
-    return [one for one, size in zip(some, mismatches, strict=True) if size == min(mismatches)][:MAX_TRIED_CHOICES]
+    best = [one for one, size in zip(some, mismatches, strict=True) if size == min(mismatches)]
+    # Nothing puts parts of each head together again, so that as few leaves as possible are cut so.
+    fewest = min(map(_count_recurring, best))
+    return [one for one in best if _count_recurring(one) == fewest][:MAX_TRIED_CHOICES]
+
+
+def _count_recurring(groups: Set[CutGroup]) -> int:
+    return sum(what < SLICED for *_, what in groups)
 
 
 def _greedy_choice(kinds: Sequence[LeafKinds], groups: frozenset[CutGroup]) -> frozenset[CutGroup]:
@@ -170,9 +206,16 @@ def _size_mismatch(kinds: Sequence[LeafKinds], groups: Set[CutGroup]) -> int:
     """Number of elements in parts whose size occurs less often in the other port."""
     sizes: list[Counter[tuple[Any, ...]]] = [Counter(), Counter()]
     for side, some in enumerate(kinds):
-        for (label, shape, cuts), count in some.items():
-            cut = _chosen_cuts(side, label, cuts, groups)
-            lengths = [[b - a for a, b in part_spans(cut.get(axis, ()), size)] for axis, size in enumerate(shape)]
+        for (label, shape, axes), count in some.items():
+            cut = {
+                axis: _union([cuts for cuts, what in ways if (side, label, axis, cuts, what) in groups])
+                for axis, ways in axes
+            }
+            whole = AxisCuts()
+            lengths = [
+                part_sizes(cut.get(axis, whole).places, size, cut.get(axis, whole).period)
+                for axis, size in enumerate(shape)
+            ]
             for part in product(*lengths):
                 sizes[side][math.prod(part), label[1]] += count
     # A Counter's difference drops what is negative, so that both are needed.

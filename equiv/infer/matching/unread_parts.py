@@ -92,7 +92,8 @@ def pair_unread_parts(graphs: tuple[PortGraph, PortGraph], pairs: Sequence[LeafP
         siblings = [pair for pair in pairs if one.key == pair.left or two.key == pair.right]
         # The counterpart of a leaf that is not used at all is sought in train mode, as a whole.
         if siblings and not (one.whole and two.whole):
-            fresh = replace(siblings[0], left=one.key, right=two.key, bounds=(one.bounds, two.bounds))
+            parts = {"shapes": (one.shape, two.shape), "bounds": (one.bounds, two.bounds)}
+            fresh = replace(siblings[0], left=one.key, right=two.key, **parts)
             mapped = next(filter(None, (_map_by_rule(pair, one, two) for pair in siblings)), None)
             mapped = mapped or (_memory_order(one, two) if one.sizes == two.sizes else None)
             found.append(replace(fresh, element_map=mapped, evidence="order", interchange_group=0, operation=""))

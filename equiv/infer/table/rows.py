@@ -24,6 +24,7 @@ from equiv.infer.table.layout_search import canonical_layouts
 from equiv.infer.table.leaf_views import (
     add_shift_layout,
     canonical_view,
+    columns_index,
     leaf_bounds,
     packed_columns,
     part_index,
@@ -129,7 +130,7 @@ class RowFinder:
     def _column_choices(self, pair: LeafPair) -> Iterator[tuple[Columns | None, ...]]:
         """On each side, the columns that a row may be of; None: its kind splits the leaf itself, as packed gates."""
         for side, bounds in enumerate(pair.bounds):
-            found = packed_columns(bounds, self._shape(side, pair))
+            found = packed_columns(bounds, pair.shapes[side], self._shape(side, pair))
             yield (None,) if found is None else (found, None)
 
     def _row(
@@ -140,7 +141,7 @@ class RowFinder:
         pair: LeafPair,
         columns: Sequence[Columns | None],
     ) -> InferredRow | None:
-        items = tuple(stack_index(bounds, self._shape(side, pair)) for side, bounds in enumerate(pair.bounds))
+        items = tuple(map(stack_index, pair.bounds, pair.shapes))
         tables = []
         for side, scope in enumerate(scopes):
             keys = {self.libraries[side].native_key(one, scope) for one in natives[side]} & set(self.ports[side].leaves)
@@ -195,14 +196,17 @@ class RowFinder:
         shapes = self._shape(0, pair), self._shape(1, pair)
         text = " and ".join(
             f"{name} {_describe_part(key, b, s)}"
-            for name, key, b, s in zip(self.names, keys, pair.bounds, shapes, strict=True)
+            for name, key, b, s in zip(self.names, keys, pair.bounds, pair.shapes, strict=True)
         )
         collections = {port.collections[key] for port, key in zip(self.ports, keys, strict=True)}
         if len(collections) > 1:
             return f"{text}: a parameter in one port is state in the other"
         if pair.element_map is None:
             return f"{text}: no reshape, transpose or flip turns one into the other"
-        found = canonical_layouts(*within_parts(pair.element_map, shapes, pair.bounds))
+        indices = [part_index(*one) for one in zip(pair.bounds, pair.shapes, shapes, strict=True)]
+        if None in indices:
+            return f"{text}: no row of a layer table says that a leaf is such a part"
+        found = canonical_layouts(*within_parts(pair.element_map, pair, shapes))
         if found is None:
             return f"{text}: no layout of equiv.layouts converts one into the other"
         own = {
@@ -212,10 +216,8 @@ class RowFinder:
         }
         function = "parameter" if collections == {"params"} else "state"
         scopes = {
-            name: leaf_scope(key, library, function) + part_index(bounds, shape)
-            for name, key, library, bounds, shape in zip(
-                self.names, keys, self.libraries, pair.bounds, shapes, strict=True
-            )
+            name: f"{leaf_scope(key, library, function)}{index}"
+            for name, key, library, index in zip(self.names, keys, self.libraries, indices, strict=True)
         }
         layer = Layer("row", function, scopes, layouts=own)
         return InferredRow(
@@ -232,7 +234,9 @@ def _map_part(
         return list(map_port((layer,), replace(port, leaves=leaves), library).leaves)
     shapes = {key: struct.shape if item is None else (1, *struct.shape[1:]) for key, struct in leaves.items()}
     if columns is not None:
-        shapes = {key: (*shape[:-1], columns.stop - columns.start) for key, shape in shapes.items() if shape}
+        turns = {key: shape[-1] // columns.period if columns.period else 1 for key, shape in shapes.items() if shape}
+        width = columns.stop - columns.start
+        shapes = {key: (*shape[:-1], turns[key] * width) for key, shape in shapes.items() if shape}
     part = {key: jax.ShapeDtypeStruct(shape, leaves[key].dtype) for key, shape in shapes.items()}
     found = map_port((layer,), replace(port, leaves=part), library).leaves
     whole = {key: tuple(struct.shape) for key, struct in leaves.items()}
@@ -249,7 +253,7 @@ def leaf_scope(key: NativeKey, library: Library, function: str) -> str:
 def _indexed_scope(scope: str, item: int | None, columns: Columns | None) -> str:
     """A scope with the index in a stack, or a range of the last axis."""
     scope = scope if item is None else f"{scope}[{item}]"
-    return scope if columns is None else f"{scope}[..., {columns.start}:{columns.stop}]"
+    return scope if columns is None else scope + columns_index(columns)
 
 
 def _describe_part(key: NativeKey, bounds: Bounds, shape: tuple[int, ...]) -> str:

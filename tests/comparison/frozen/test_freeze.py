@@ -83,7 +83,7 @@ def test_names_of_another_prover_prove_nothing_and_numbers_decide():
     result = compare_with_frozen(loaded("custom_linear"), replace(bundle("custom_linear"), prover="another"))
     assert set(result.verdicts.values()) == {"same"}
     of_numbers = {grade for (_, check), grade in grades(result).items() if check in ("outputs", "gradients", "train")}
-    assert of_numbers == {"float64", "exact"}
+    assert of_numbers <= {"float64", "exact"}
 
 
 def test_the_frozen_library_need_not_be_installed(tmp_path):

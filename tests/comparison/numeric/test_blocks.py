@@ -54,6 +54,22 @@ def test_chunks_give_the_responses_of_the_whole(monkeypatch):
     assert parts.blocks == pytest.approx(whole.blocks)
 
 
+@pytest.mark.parametrize("runs", [1, 2, 7])
+def test_what_few_runs_move_is_no_more_than_all_allow(runs):
+    """With zeros, blocks of few elements and elements that seldom move, in every block and of every element."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        base = np.append(rng.normal(size=60) * 10.0 ** rng.integers(-6, 6, 60), np.zeros(4))
+        moved = [base + 1e-9 * rng.normal(size=64) ** 5 * (rng.random(64) < 0.3) for _ in range(8)]
+        few = blocks.BlockTally().add(base, moved[:runs]).observed
+        all_runs = blocks.BlockTally().add(base, moved[:runs]).add(base, moved[runs:]).responses
+        assert all_runs.blocks == pytest.approx(measure_blocks(base, moved).blocks)
+        assert few.exponents == all_runs.exponents
+        assert few.largest <= all_runs.largest
+        assert np.all(np.array(few.blocks) <= np.array(all_runs.blocks))
+        assert np.all(element_responses(few, base) <= element_responses(all_runs, base))
+
+
 SCALES = {
     "one scale": lambda rng, size: np.ones(size),
     "relative to the element": lambda rng, size: 10.0 ** rng.uniform(-6, 6, size),

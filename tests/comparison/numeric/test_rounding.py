@@ -7,7 +7,7 @@ import pytest
 from helpers import reference, workshop_of
 
 from equiv.comparison.numeric import rounding
-from equiv.comparison.numeric.held_outputs import run_in_step
+from equiv.comparison.numeric.held_outputs import drop_observed, run_in_step
 from equiv.comparison.numeric.rounding import UNBOUNDED, measure_parts, measure_responses
 from equiv.comparison.selfcheck.eager_port import measure_eager_noise, open_eager_port
 from equiv.core.budget import rounding_response
@@ -84,20 +84,21 @@ def test_few_runs_at_a_time_give_the_same_responses(monkeypatch):
     assert measure_parts(lambda probe: iter([Part(probe)]), given, PROBES[:1], False, 8) == found
 
 
-def test_streams_in_step_keep_no_part():
-    """`zip` keeps the last parts while it waits for the next ones."""
+@pytest.mark.parametrize("observed", [False, True])
+def test_streams_in_step_keep_no_part(observed):
+    """`zip` keeps the last parts while it waits for the next ones, as a generator expression does."""
     alive: list[weakref.ref[np.ndarray]] = []
 
     def stream():
         for _ in range(3):
-            assert not any(one() is not None for one in alive[:-1] if one is not alive[-1]), "of an earlier step"
+            assert not any(one() is not None for one in alive), "of an earlier step"
             array = np.zeros(2)
             alive.append(weakref.ref(array))
-            yield array
+            yield (array, {}) if observed else array
             del array
 
     steps = 0
-    for parts in run_in_step([stream()]):
+    for parts in run_in_step([drop_observed(stream()) if observed else stream()]):
         steps += 1
         del parts
     assert steps == 3

@@ -69,6 +69,9 @@ BAD = {
         packed(data=b"\xdf\xff\xff\xff\xff\xa1w\x01"),
         r"the file is truncated at byte 8",
     ),
-    "msgpack with a word": (packed(with_text), r"leaf 'params/linear/w' is 'a word', which is no array"),
+    "msgpack with a word": (
+        packed(with_text),
+        r"leaf 'params/linear/w' is a text, which is no array; haiku has",
+    ),
 }
 """What is wrong, to what makes the file in a folder and the message that it gives."""

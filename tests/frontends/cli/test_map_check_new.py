@@ -340,3 +340,16 @@ def test_batches_are_read_from_text_and_from_functions(folder):
     nothing = replace(case, batch=ImportedBatch(str(folder / "inferred_models.py:nothing")))
     with pytest.raises(EquivError, match=r"the batch is None. Return an array, or a dictionary of names to arrays."):
         resolve_batch(nothing)
+
+
+def test_a_sequence_is_calls_between_semicolons():
+    """A text of a call may hold one, too."""
+    calls = ("prefill(x[:, :8], ';'); decode(x[:, 8:9])", "__call__(x)")
+    sequences = BuilderArguments("m:a", "m:b", ("f32[2,9]",), sequences=calls).read_case().sequences
+    assert {name: one.texts for name, one in sequences.items()} == {
+        "sequence 1": ("prefill(x[:, :8], ';')", "decode(x[:, 8:9])"),
+        "sequence 2": ("__call__(x)",),
+    }
+    for wrong in ("__call__(x); 3+", "", "x; __call__(x)"):
+        with pytest.raises(EquivError, match=r"--sequence '.*': cannot be read"):
+            BuilderArguments("m:a", "m:b", ("f32[2,9]",), sequences=(wrong,)).read_case()
