@@ -143,8 +143,8 @@ def types(session: nox.Session) -> None:
     session.run("pyright", *session.posargs)
 
 
-OLD = (("0.4.35", "0.8.5", "0.0.12"), ("0.4.35", "0.10.2", "0.0.13"))
-"""jax, flax and haiku of environments that an old reference lives in."""
+OLD = (("0.4.35", "0.8.5", "0.0.12"), ("0.4.35", "0.10.2", "0.0.13"), ("0.7.2", "0.11.2", "0.0.15"))
+"""jax, flax and haiku of environments that an old reference lives in; NNX is read from flax 0.11 on."""
 
 
 @nox.session(name="old-reference", python=PYTHONS[0])

@@ -14,6 +14,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from equiv.backends.registry import all_libraries
+from equiv.core.releases import read_release
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -38,6 +41,14 @@ FAULTS = {
     "layers/rnn_lstm": Fault("nnx", "nnx.LSTMCell(3, 4", "nnx.LSTMCell(3, 4, gate_fn=nnx.hard_sigmoid"),
 }
 """Case to the fault that is planted in it."""
+
+
+def list_ports(python: str) -> tuple[str, ...]:
+    """The libraries whose models can be frozen in an environment."""
+    oldest = next(one.oldest for one in all_libraries() if one.name == "nnx")
+    command = [python, "-c", "from importlib import metadata; print(metadata.version('flax'))"]
+    installed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return ("haiku", "linen", *(("nnx",) if read_release(installed) >= read_release(oldest) else ()))
 
 
 def frozen(python: str, case: Path, port: str, bundle: Path) -> float:
@@ -73,7 +84,7 @@ def environment() -> dict[str, str]:
 
 def main(python: str, *names: str) -> int:
     """Run every case with every old port of it, and print what is wrong last."""
-    wrong = []
+    wrong, ports = [], list_ports(python)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name in names or FAULTS:
@@ -81,7 +92,7 @@ def main(python: str, *names: str) -> int:
             faulty = folder / case.name
             assert fault.old in case.read_text(), f"{name}: {fault.old!r} does not occur"
             faulty.write_text(case.read_text().replace(fault.old, fault.new))
-            for port in ("haiku", "linen"):
+            for port in ports:
                 bundle = folder / f"{case.stem}.{port}.equiv"
                 seconds = frozen(python, case, port, bundle)
                 print(f"{name}: {port} frozen in {seconds:.0f} s, {bundle.stat().st_size / 1e6:.3g} MB", flush=True)

@@ -89,8 +89,8 @@ def test_untested_releases_are_used_where_that_is_asked_for(old, monkeypatch):
 def test_an_old_nnx_is_refused_in_one_sentence(old):
     with pytest.raises(
         NotRun,
-        match=r"^new: models of nnx are read from flax 0\.12\.8 on, and flax 0\.8\.5 is installed, with which models "
-        r"of haiku and linen can be\. Give the model in one of these, or install 'flax>=0\.12\.8'\.$",
+        match=r"^new: models of nnx are read from flax 0\.11 on, and flax 0\.8\.5 is installed, with which models "
+        r"of haiku and linen can be\. Give the model in one of these, or install 'flax>=0\.11'\.$",
     ):
         load_backend("nnx", "new")
     assert load_backend("linen")

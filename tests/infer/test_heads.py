@@ -10,6 +10,7 @@ from flax import nnx
 from infer_ports import build, inferred, pure, tabled_outputs
 
 from equiv.core.leaves import NativeKey
+from equiv.infer.matching import splits
 from equiv.infer.matching.by_name import name_words
 from equiv.infer.table.rows import infer_rows
 
@@ -131,15 +132,17 @@ def test_groups_of_the_query_recur_with_their_key_and_value():
     np.testing.assert_allclose(*tabled_outputs(*ports, BATCH), atol=1e-5)
 
 
-@pytest.mark.parametrize("take", [by_index, by_split])
-def test_halves_of_heads_for_rotary_positions_stay_together(take):
-    """Both programs cut each head in halves, too: only the cuts that one leaf needs are made."""
+@pytest.mark.parametrize(("take", "exhaustive"), [(by_index, True), (by_split, True), (by_split, False)])
+def test_halves_of_heads_for_rotary_positions_stay_together(take, exhaustive, monkeypatch):
+    """Both programs cut each head in halves, too: only the cuts that one leaf needs are made, in a large model, too."""
+    if not exhaustive:
+        monkeypatch.setattr(splits, "MAX_EXHAUSTIVE_GROUPS", 0)
     ports = pure("haiku", apart(rotary), **shapes()), pure("nnx", packed(take, rotary), **one_leaf())
     assert scopes(*ports)["key"] == "qkv[..., 4:8 of 12]"
     np.testing.assert_allclose(*tabled_outputs(*ports, BATCH), atol=1e-5)
 
 
-def test_heads_that_alternate_and_parts_in_a_row_are_one_leaf():
+def test_two_orders_of_the_parts_of_a_leaf():
     """Both ports have one leaf, in two orders of its columns: a layout says which."""
     ports = pure("haiku", packed(side_by_side), **one_leaf()), pure("nnx", packed(by_index), **one_leaf())
     assert scopes(*ports) == {name: name for name in ("qkv", "qkv_bias", "out")}

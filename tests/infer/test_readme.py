@@ -9,6 +9,7 @@ import numpy as np
 from infer_ports import asked, build
 
 import equiv
+from equiv.infer.dataflow.blocks import AxisCuts
 from equiv.infer.dataflow.port_graph import read_port
 from equiv.infer.matching.by_gradient import GradientMatcher
 from equiv.infer.matching.colour_refinement import Palette, refine_colours
@@ -67,7 +68,7 @@ def test_the_uses_are_those_of_the_text():
     assert block("text", 0) == use_lines(graphs.whole[0])
     assert block("text", 1) == use_lines(graphs.whole[1])
     assert block("text", 2) == use_lines(graphs.parts[1])
-    assert graphs.cuts == ({}, {1: ((), (4, 8))})
+    assert graphs.cuts == ({}, {1: (AxisCuts(), AxisCuts((4, 8)))})
 
 
 def test_the_colours_and_distances_are_those_of_the_text():

@@ -152,7 +152,7 @@ def compile_alone(kind: str, factor: float, level: int = 0) -> tuple[bool, float
 
 
 @pytest.mark.slow
-def test_only_the_same_program_with_the_same_options_is_not_compiled_again():
+def test_only_the_same_program_and_options_compile_once():
     assert compile_alone("number", 2.0) == (True, 2.0)
     assert compile_alone("number", 2.0) == (False, 2.0)
     assert compile_alone("number", 2.0, level=1) == (True, 2.0)

@@ -22,6 +22,7 @@ from equiv.backends.base import (
     check_leaves,
 )
 from equiv.backends.calls import call_arguments, has_free_mode
+from equiv.backends.nnx import releases
 from equiv.backends.nnx.library import LIBRARY
 from equiv.backends.nnx.variables import (
     Constants,
@@ -87,7 +88,7 @@ def build(builder: Callable[..., Any], spec: PortSpec) -> Port:
             any(call.mode is None for call in spec.calls.values())
             and any(
                 hasattr(node, "deterministic") or hasattr(node, "use_running_average")
-                for _, node in nnx.iter_modules(abstract)
+                for _, node in releases.iter_modules(abstract)
             )
         ),
         apply=apply,
@@ -180,7 +181,7 @@ def _default_train_step(spec: PortSpec) -> tuple[Callable[..., Any], Callable[..
         def loss_of(model: nnx.Module) -> Any:
             return spec.loss(_call(model, method, call, tuple(flat[name] for name in names), True, key), flat)
 
-        loss, gradients = nnx.value_and_grad(loss_of, graph=True)(model)
+        loss, gradients = releases.value_and_grad(loss_of)(model)
         optimizer.update(model, gradients)
         return loss
 
@@ -218,7 +219,7 @@ def _nnx_programs(
         def loss_of(model: nnx.Module) -> Any:
             return spec.loss(forward(model, *(batch[name] for name in names)), batch)
 
-        return nnx.value_and_grad(loss_of, graph=True)(model)
+        return releases.value_and_grad(loss_of)(model)
 
     model = split.merge(native, split.constants())
     _set_mode(model, call.in_train_mode(True))
@@ -260,7 +261,7 @@ def _nnx_and_functional(program: str, function: Callable[..., Any], arguments: C
         copied = nnx.merge(graphdef, copy_arrays(state))
         variables = [node for _, node in nnx.iter_graph(copied) if isinstance(node, nnx.Variable)]
         call = merge(copied, copy_arrays(arrays)), copy_arrays(arguments[1])
-        return ProgramRun(jitted, call, mutated_arrays=lambda: [variable.get_raw_value() for variable in variables])
+        return ProgramRun(jitted, call, mutated_arrays=lambda: [releases.raw_value(variable) for variable in variables])
 
     def next_arguments(arguments: Call, outputs: Any) -> Call:
         return (arguments[0][0], outputs[1], *arguments[0][2:]), arguments[1]

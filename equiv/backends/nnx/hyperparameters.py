@@ -9,6 +9,7 @@ from flax import nnx
 from equiv.backends import hyperparameters as common
 from equiv.backends.base import Port, PortSpec, unpack_builder_result
 from equiv.backends.hyperparameters import Hyperparameter
+from equiv.backends.nnx import releases
 from equiv.backends.nnx.build import NAME, build
 
 
@@ -18,7 +19,7 @@ def hyperparameters(builder: Callable[..., Any], spec: PortSpec) -> tuple[Hyperp
     model = nnx.eval_shape(lambda: _unpack_model(port, builder(nnx.Rngs(0))))
     return common.unique_hyperparameters(
         one
-        for path, module in nnx.iter_modules(model)
+        for path, module in releases.iter_modules(model)
         for one in common.module_hyperparameters(_nnx_module_path(path), module, vars(module))
     )
 
@@ -36,7 +37,7 @@ def _build_with_hyperparameter(
     port: str, builder: Callable[..., Any], which: Hyperparameter, value: Any, rngs: nnx.Rngs
 ) -> Any:
     returned = builder(rngs)
-    for path, module in nnx.iter_modules(_unpack_model(port, returned)):
+    for path, module in releases.iter_modules(_unpack_model(port, returned)):
         if _nnx_module_path(path) == which.place:
             setattr(module, *common.attribute_override(which.name, partial(getattr, module), value))
             break

@@ -11,6 +11,7 @@ from flax import nnx
 from flax.core.meta import get_global_mesh
 
 from equiv.backends.base import BuilderResult, Leaves, path_words, unpack_builder_result
+from equiv.backends.nnx import releases
 from equiv.backends.nnx.constants import trace_constants
 from equiv.backends.sharding import is_within_own_mesh, make_annotation
 from equiv.core.annotation import Annotation
@@ -157,7 +158,7 @@ class NnxModel:
         def is_made(path: tuple[Any, ...], node: Any) -> bool:
             if not _is_variable(node) or path in known:
                 return False
-            return isinstance(node.get_raw_value(), tuple) or not isinstance(node, kept)
+            return isinstance(releases.raw_value(node), tuple) or not isinstance(node, kept)
 
         if made := [path for path, node in nnx.to_flat_state(nnx.state(module)) if is_made(path, node)]:
             self.made.update(".".join(map(str, path)) for path in made)
@@ -197,8 +198,8 @@ def plain_variables() -> Iterator[None]:
     leaves are placed as these names say. With `FLAX_HIJAX_VARIABLE=true`, reading and
     writing a variable are primitives, of which nothing here knows what they do.
     """
-    sharded = nnx.using_eager_sharding() and get_global_mesh() is not None and not is_within_own_mesh()
-    with nnx.use_eager_sharding(sharded), nnx.var_defaults(hijax=False, ref=False):
+    sharded = releases.shards_eagerly() and get_global_mesh() is not None and not is_within_own_mesh()
+    with releases.plain_variables(sharded):
         yield
 
 
@@ -218,13 +219,13 @@ def build_module(builder: Callable[..., Any], key: Any, port: str, count: Any = 
     with plain_variables():
         rngs = nnx.Rngs(key)
         if count is not None:
-            rngs.default.count.set_value(count)
+            releases.set_value(rngs.default.count, count)
         result = unpack_builder_result(port, builder(rngs), (nnx.Module,), "an nnx.Module")
     _prepare_module(result.model)
     for path, node in nnx.iter_graph(result.model):
-        if isinstance(node, nnx.Variable) and (node.hijax or node.ref):
+        if isinstance(node, nnx.Variable) and (option := releases.reference_option(node)):
             raise PortError(
-                f"{port}: {'.'.join(map(str, path))} is a variable with {'hijax' if node.hijax else 'ref'}=True.",
+                f"{port}: {'.'.join(map(str, path))} is a variable with {option}.",
                 fix="Make it without: its values are the same, and equiv then sees what is read and written.",
                 port=port,
             )
@@ -237,7 +238,7 @@ def _prepare_module(module: nnx.Module) -> None:
     They are data where nothing is traced, and a tracer is not (flax 0.12.8, `nnx/graphlib.py`, `is_node_leaf`).
     """
     nnx.pop(module, nnx.Intermediate)
-    for _, node in nnx.iter_modules(module):
+    for _, node in releases.iter_modules(module):
         for name, value in vars(node).items():
             if isinstance(value, jax.Array):
                 setattr(node, name, nnx.data(value))

@@ -267,7 +267,7 @@ def _own_runs(state: CaseState, contender: _Contender, differences: Sequence[Edg
     """Both ports, to be run with every operation moved on the probes of differences; a frozen reference has no runs."""
     probes = [one.edge.probe for one in differences]
     ours, theirs = (Side(one, probes, {}) for one in (state.compiled_reference, contender.compiled))
-    return OwnRuns((ours, theirs), run=run_port, stream=run_in_parts)
+    return OwnRuns((ours, theirs), stream=run_in_parts)
 
 
 def _judge_kinks(state: CaseState, contender: _Contender, edges: Sequence[EdgeProbe]) -> list[EdgeDifference]:

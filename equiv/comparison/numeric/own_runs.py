@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from equiv.comparison.numeric.own_rounding import FEW_NUDGES, OPERATION_NUDGES, Doubt, nudge_port
-from equiv.comparison.numeric.rounding import Parts, ProbeTally, run_in_parts, tally_runs
-from equiv.comparison.numeric.run_port import CompiledPort, run_on_probe
+from equiv.comparison.numeric.rounding import Parts, ProbeTally, StreamProbe, run_in_parts, tally_runs
+from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import Outputs, RoundingNoise, Sample
 from equiv.core.budget import Responses
 from equiv.core.output_name import OutputName, ProgramName
@@ -22,8 +22,6 @@ from equiv.programs.probes import Probe
 OwnRounding = tuple[RoundingNoise | None, RoundingNoise | None]
 """How far the reference and the candidate move; None: of that port nothing is known."""
 
-
-RunPort = Callable[[CompiledPort, Probe], Sample]
 
 StreamPort = Callable[[CompiledPort, Executable, Probe], Parts]
 
@@ -49,20 +47,18 @@ class _Moved:
     """Runs of some programs of one port with every operation moved, on one probe in one precision.
 
     Attributes:
-        port: that runs them.
+        run: runs them on a probe, part by part.
+        base: the parts of the run on the probe as it is: known, or run again where they are large.
         probe: the probe.
         in_float64: the precision.
-        stream: runs the port, part by part.
-        base: the outputs on the probe as it is.
         tally: what is known.
         runs: number of moved runs.
     """
 
-    port: CompiledPort
+    run: StreamProbe
+    base: Callable[[], Parts]
     probe: Probe
     in_float64: bool
-    stream: StreamPort
-    base: Outputs
     tally: ProbeTally
     runs: int = 0
 
@@ -72,11 +68,7 @@ class _Moved:
         Raises:
             PortError: an operation cannot be run alone.
         """
-        executable = self.port.float64 if self.in_float64 else self.port.native
-        assert executable is not None, "it has run"
-        seeds = range(self.runs + 1, most + 1)
-        run = partial(self.stream, self.port, executable)
-        tally_runs(self.tally, run, self.base, self.probe, seeds, self.in_float64)
+        tally_runs(self.tally, self.run, self.base, self.probe, range(self.runs + 1, most + 1), self.in_float64)
         self.runs = most
         return self.tally.responses if most >= OPERATION_NUDGES else self.tally.observed
 
@@ -88,7 +80,6 @@ class OwnRuns:
         self,
         sides: tuple[Side, Side],
         known: OwnRounding = (None, None),
-        run: RunPort = run_on_probe,
         stream: StreamPort = run_in_parts,
     ) -> None:
         """Begin.
@@ -96,10 +87,9 @@ class OwnRuns:
         Args:
             sides: the reference and the candidate.
             known: what is known already.
-            run: runs a port on a probe.
-            stream: runs one of its executables, part by part.
+            stream: runs one executable of a port, part by part.
         """
-        self.sides, self.known, self._run, self._stream = sides, known, run, stream
+        self.sides, self.known, self._stream = sides, known, stream
         self._moved: tuple[dict[Doubt, list[_Moved]], ...] = ({}, {})
         self._tried: dict[tuple[Doubt, ProgramName], int] = {}
 
@@ -142,11 +132,14 @@ class OwnRuns:
         side, other = self.sides[number], self.sides[1 - number].compiled
         port = nudge_port(compiled, names, other, doubt.in_float64)
         probe = next(one for one in side.probes if one.name == doubt.probe)
-        sample = self._run(port, probe)
-        base = sample.float64 if doubt.in_float64 else sample.native
-        assert base is not None, "only what has run in float64 is doubted there"
+        executable = port.float64 if doubt.in_float64 else port.native
+        assert executable is not None, "only what has run in float64 is doubted there"
+        run: StreamProbe = partial(self._stream, port, executable)
+        base: Callable[[], Parts] = partial(run, probe)
+        if executable.training is None:
+            base = partial(list[Outputs], list(base()))
         actual = side.samples[doubt.probe].native if doubt.probe in side.samples and not doubt.in_float64 else {}
-        return _Moved(port, probe, doubt.in_float64, self._stream, base, ProbeTally(actual))
+        return _Moved(run, base, probe, doubt.in_float64, ProbeTally(actual))
 
 
 def _add_known(

@@ -79,7 +79,7 @@ def measure_parts(
     for index, probe in enumerate(probes):
         seeds = [*((None,) if again and not index else ()), *range(1, nudges + 1)]
         tally = ProbeTally((actual or {}).get(probe.name, {}))
-        tally_runs(tally, run, base[probe.name], probe, seeds, in_float64)
+        tally_runs(tally, run, partial(list_parts, base[probe.name]), probe, seeds, in_float64)
         responses[probe.name] = tally.responses
     return responses
 
@@ -87,7 +87,7 @@ def measure_parts(
 def tally_runs(
     tally: "ProbeTally",
     run: StreamProbe,
-    base: Outputs,
+    base: Callable[[], Parts],
     probe: Probe,
     seeds: Sequence[int | None],
     in_float64: bool,
@@ -97,7 +97,7 @@ def tally_runs(
     Args:
         tally: what is known, which changes.
         run: runs the port part by part.
-        base: its outputs on the probe as it is.
+        base: gives the parts of its run on the probe as it is, each time it is called.
         probe: the probe.
         seeds: of the directions in which every input moves; None, which may come first, is the same run again.
         in_float64: as of `measure_responses`.
@@ -105,7 +105,7 @@ def tally_runs(
     for first in range(0, len(seeds), MOST_TOGETHER):
         together = seeds[first : first + MOST_TOGETHER]
         changed = (_run_moved(run, probe, seed, "float64" if in_float64 else None) for seed in together)
-        tally.add(run_in_step([list_parts(base), *changed]), again=together[0] is None)
+        tally.add(run_in_step([base(), *changed]), again=together[0] is None)
 
 
 def _run_moved(run: StreamProbe, probe: Probe, seed: int | None, dtype: str | None) -> Parts:
