@@ -211,7 +211,22 @@ def _map_leaf(layer: Layer, port: Port, key: NativeKey, name: str, native: Nativ
             port=port.name,
             leaf=full,
         )
-    return replace(leaf, spec=replace(leaf.spec, shape=native.layout.canonical_shape(leaf.block_shape)))
+    return replace(leaf, spec=replace(leaf.spec, shape=_canonical_shape(layer, port, leaf)))
+
+
+def _canonical_shape(layer: Layer, port: Port, leaf: MappedLeaf) -> tuple[int, ...]:
+    try:
+        return leaf.layout.canonical_shape(leaf.block_shape)
+    except IndexError as error:
+        # Such as one row of a transposed kernel: what is left of it has no second axis to swap.
+        scope = setting_for(layer.scopes, port.name, port.library)
+        raise CaseError(
+            f"{port.name}: row {layer.path} ({layer.kind}) says {scope!r}, "
+            f"but {leaf.key} has the shape {leaf.block_shape} there, and its layout ({leaf.layout}) needs more axes.",
+            fix="Fix the kind of the row, or its scope.",
+            port=port.name,
+            leaf=leaf.name,
+        ) from error
 
 
 def _check_part(layer: Layer, port: Port, key: NativeKey, part: packing.Columns | packing.Block, first: int) -> None:

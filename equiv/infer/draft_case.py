@@ -1,6 +1,7 @@
 """What becomes of an inferred layer table: a case, or the checks of a candidate where it lacks leaves."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ from equiv import case as public
 from equiv.core.case import Case
 from equiv.core.checks import CHECK_NAMES, INVARIANCE
 from equiv.core.grades import Grade
+from equiv.core.leaves import NativeKey
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
 from equiv.infer.matching.by_name import name_words
@@ -55,11 +57,22 @@ def check_without_run(inferred: InferredLayers) -> tuple[CheckResult, ...]:
 
 
 def _sizes_differ(inferred: InferredLayers) -> bool:
-    """Whether one port has more elements in unpaired leaves than all those of the other could be."""
+    """Whether one port has more elements without a pair than all those of the other could be."""
     sides = [[one for one in inferred.unpaired if one.side == side] for side in (0, 1)]
     every = [sum(_element_count(inferred, one) for one in some) for some in sides]
     live = [sum(_element_count(inferred, one) for one in some if not one.dead) for some in sides]
-    return live[0] > every[1] or live[1] > every[0]
+    # What is left of a leaf that is mapped in part may be a whole leaf of the other port.
+    room = [count + _rest_of_parts(inferred, side) for side, count in enumerate(every)]
+    return live[0] > room[1] or live[1] > room[0]
+
+
+def _rest_of_parts(inferred: InferredLayers, side: int) -> int:
+    """How many elements of the leaves with a pair are in no pair."""
+    pairs, leaves = inferred.proposal.pairs, inferred.proposal.ports[side].leaves
+    held = Counter[NativeKey]()
+    for pair in pairs:
+        held[(pair.left, pair.right)[side]] += math.prod(stop - start for start, stop in pair.bounds[side])
+    return sum(max(math.prod(leaves[key].shape) - count, 0) for key, count in held.items())
 
 
 def _element_count(inferred: InferredLayers, one: UnpairedLeaf) -> int:

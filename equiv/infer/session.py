@@ -11,7 +11,7 @@ from equiv.backends.registry import load_library
 from equiv.core.batch_spec import BatchTree
 from equiv.core.case import Case
 from equiv.core.leaves import LeafTable, NativeKey
-from equiv.core.method_call import Methods
+from equiv.core.method_call import LABELS, Methods
 from equiv.errors import CaseError, PortError
 from equiv.infer.builders import LocatedBuilder, port_names
 from equiv.infer.matching.proposal import Proposal, UnpairedLeaf
@@ -88,7 +88,8 @@ def infer_layers(
     except PortError as error:
         fix = "Set the batch with --input or --batch, and each method's arguments with --method."
         why = f"{error.problem} It was called as {_describe_calls(request)}."
-        raise PortError(why, fix=f"{error.fix} {fix}".strip(), port=error.port, leaf=error.leaf) from error
+        fix = " ".join(filter(None, (error.fix, fix, _labels_left_out(request))))
+        raise PortError(why, fix=fix, port=error.port, leaf=error.leaf) from error
     found, problems = infer_rows(proposal)
     problems = (*problems, *_uncovered_parts(ports, found, proposal))
     # Dead leaves that a row holds, as Haiku's counter of a batch norm, are part of their
@@ -141,6 +142,17 @@ def _describe_calls(request: PortSpec) -> str:
     inputs = [name for call in request.methods.values() for name in call.inputs]
     given = [f"{name} {one.dtype}{list(one.shape)}" for name, one in request.batch.items() if name in inputs]
     return f"{' and '.join(calls)} with {', '.join(given)}"
+
+
+def _labels_left_out(request: PortSpec) -> str:
+    """What to do if the model takes an input that is left out of its calls for its name."""
+    passed = {name for call in request.methods.values() for name in call.inputs}
+    left = [name for name in request.batch if name in LABELS and name not in passed]
+    if not left:
+        return ""
+    which, are, them = ("labels", "are", "them") if len(left) > 1 else ("a label", "is", "it")
+    call = f"--method '__call__({', '.join(request.batch)})'"
+    return f"{' and '.join(left)} {are} taken for {which} and not passed; if the model takes {them}: {call}."
 
 
 def _build_port(name: str, located: LocatedBuilder, case: Case, request: PortSpec) -> Port:

@@ -6,12 +6,13 @@ import jax
 import numpy as np
 import pytest
 from helpers import CASES, loaded
+from infer_ports import pure
 
 from equiv.backends import registry
 from equiv.backends.base import Port
 from equiv.backends.leaf_table import map_port, to_canonical_variables, to_native_leaves
 from equiv.core.case import Layer
-from equiv.core.layers import batch_norm, linear, module, parameter, state
+from equiv.core.layers import batch_norm, conv_transpose, linear, module, parameter, state
 from equiv.core.leaves import NativeKey
 from equiv.errors import CaseError, PortError
 from equiv.programs.built_case import build_case
@@ -141,6 +142,14 @@ def test_an_uncovered_leaf_is_an_error_naming_it_with_shape():
 def test_of_many_uncovered_leaves_the_first_three_are_named():
     with pytest.raises(CaseError, match=r"covers a/w .*, b/w .*, c/w .*float32\[1\], \.\.\. \(5 of 7 leaves\)"):
         mapped(linear("a", linen="dense"), **DENSE, **{f"{name}_w": (1,) for name in "abcde"})
+
+
+def test_a_layout_that_needs_more_axes_is_an_error():
+    """One row of a kernel has no two axes to swap, as a transposed convolution does: no IndexError of ours."""
+    port = pure("haiku", lambda p, x: x, **{"up/w": (1, 8)})
+    said = r"row a \(conv_transpose\) says 'up\[0\]', but up/w \(params\) has the shape \(8,\) there, .* more axes"
+    with pytest.raises(CaseError, match=said):
+        map_port((conv_transpose("a", haiku="up[0]"),), port, registry.load_library("haiku"))
 
 
 def test_a_leaf_covered_by_two_rows_is_an_error():

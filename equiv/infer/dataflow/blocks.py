@@ -154,6 +154,13 @@ class WalkState:
             distance = 1 + max(cuts.distance for cuts, _, _ in known)
             self.request_group_cuts(origins, [int(place) for place in places if place.denominator == 1], distance)
 
+    def spread_copies(self, origins: Origins, length: int) -> None:
+        """Take all leaves along one axis for stacks where one of them is: a bias added to a stack's result."""
+        stacks = [leaf for leaf, *place in origins if leaf >= 0 and place == [0, 1, 0, 0]]
+        if any(self.loop_lengths.get(leaf) == length for leaf in stacks):
+            for leaf in stacks:
+                self.loop_lengths.setdefault(leaf, length)
+
 
 def leaf_places(origins: Origins, places: Iterable[int]) -> Iterator[tuple[int, int, int]]:
     """Leaf, axis and index of each cut of a value's axis."""
@@ -224,6 +231,19 @@ def _merge_along_axis(state: WalkState, cells: np.ndarray, axis: int, total: boo
     for index in np.ndindex(found.shape):
         found[index] = merge_parts(state.uses, list(moved[index]), total)
     return np.expand_dims(found, axis)
+
+
+def coarsen_cuts(state: WalkState, value: BlockedValue, axis: int, kept: Cuts) -> BlockedValue:
+    """Merge the parts along an axis that no kept cut separates."""
+    if set(value.cuts[axis]) <= set(kept):
+        return value
+    spans = part_spans(value.cuts[axis], value.shape[axis])
+    pieces = []
+    for start, stop in part_spans(tuple(cut for cut in value.cuts[axis] if cut in kept), value.shape[axis]):
+        inside = [place for place, (first, _) in enumerate(spans) if start <= first < stop]
+        pieces.append(_merge_along_axis(state, value.cells.take(inside, axis=axis), axis, total=False))
+    cuts = replace_item(value.cuts, axis, tuple(cut for cut in value.cuts[axis] if cut in kept))
+    return BlockedValue(value.shape, np.concatenate(pieces, axis=axis), cuts, value.origins, value.periods)
 
 
 def refine_cuts(value: BlockedValue, axis: int, cuts: Cuts, period: int = 0) -> BlockedValue:

@@ -11,12 +11,12 @@ from equiv.infer.dataflow.blocks import (
     Cuts,
     WalkState,
     align_cuts,
+    coarsen_cuts,
     make_cells,
     merge_cuts,
     part_spans,
     port_independent_order,
     refine_cuts,
-    single_part,
     value_parts,
 )
 from equiv.infer.dataflow.leaf_uses import ValuePart, combine_contraction, combine_unknown, merge_parts
@@ -95,14 +95,15 @@ def _note_copies(state: WalkState, ins: Sequence[BlockedValue], batch: Sequence[
 def _merge_unmatched_cuts(
     state: WalkState, ins: Sequence[BlockedValue], sums: Sequence[tuple[int, int]]
 ) -> list[BlockedValue]:
-    """Activations, uncut along a contracted axis where the leaves of the other operand are whole."""
+    """Activations, cut along a contracted axis only where the leaves of the other operand are."""
     found = list(ins)
     for side in (0, 1):
         # A leaf that is whole here is one node and is used once. With
         # the activation in parts it would be used once for each.
         if not any(part.is_activation for part in value_parts(ins[side])):
-            whole = [pair[1 - side] for pair in sums if not ins[side].cuts[pair[side]]]
-            found[1 - side] = merge_cuts(state, found[1 - side], whole)
+            for pair in sums:
+                kept = ins[side].cuts[pair[side]]
+                found[1 - side] = coarsen_cuts(state, found[1 - side], pair[1 - side], kept)
     return found
 
 
@@ -186,21 +187,45 @@ def _convolve_by_group(state: WalkState, eqn: Any, ins: list[BlockedValue], shap
 
 def gather_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
     """A lookup by an activation is a contraction; by constant indices it keeps the operand's position."""
-    table, *places = (merge_cuts(state, value, range(len(value.shape))) for value in ins)
+    places = [merge_cuts(state, value, range(len(value.shape))) for value in ins[1:]]
     index = merge_parts(state.uses, [part for value in places for part in value_parts(value)], total=False)
-    row = value_parts(table)[0]
+    # `packed[senders]` has the columns of `packed`: what is split after the lookup is split before it.
+    whole = _whole_axes(eqn, ins[0].shape, shapes[0])
+    looked_up = [axis for axis in range(len(ins[0].shape)) if axis not in whole]
+    table = merge_cuts(state, ins[0], [*looked_up, *ins[0].recurring_axes])
+    into = {result: axis for axis, result in whole.items()}
+    cuts = tuple(table.cuts[into[axis]] if axis in into else () for axis in range(len(shapes[0])))
+    origins = tuple(table.origins[into[axis]] if axis in into else NOWHERE for axis in range(len(shapes[0])))
+
+    def make(at: tuple[int, ...]) -> ValuePart:
+        row = table.cells[tuple(at[whole[axis]] if axis in whole else 0 for axis in range(len(table.shape)))]
+        return _look_up(state, eqn, row, index, at)
+
+    return [BlockedValue(shapes[0], make_cells(shapes[0], cuts, make), cuts, origins)]
+
+
+def _whole_axes(eqn: Any, table: Shape, result: Shape) -> dict[int, int]:
+    """Axes of a looked up table of which every lookup takes all elements, and where they are in the result."""
+    if eqn.primitive.name == "dynamic_slice":
+        return {axis: axis for axis, size in enumerate(table) if size == result[axis]}
+    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    dropped = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    kept = [axis for axis in range(len(table)) if axis not in dropped]
+    pairs = zip(kept, numbers.offset_dims, strict=True)
+    return {axis: place for axis, place in pairs if sizes[axis] == table[axis]}
+
+
+def _look_up(state: WalkState, eqn: Any, row: ValuePart, index: ValuePart, cell: tuple[int, ...]) -> ValuePart:
+    """A part of what is looked up in a table: in one part of its rows."""
     # `one_hot(i) @ table` is the same function, and ports write
     # either. So the indexed axis counts as the contracted one.
     if eqn.primitive.name == "gather" and index.is_activation and row.leaves and not row.is_activation:
         collapsed_axes = eqn.params["dimension_numbers"].collapsed_slice_dims
-        return [single_part(shapes[0], combine_contraction(state.uses, index, row, ((), collapsed_axes)))]
-    if row.is_activation and not index.is_activation and not index.leaves:
-        return [single_part(shapes[0], row)]
-    if row.leaves and not row.is_activation and not index.is_activation and not index.leaves:
+        return combine_contraction(state.uses, index, row, ((), collapsed_axes), cell)
+    constant = not index.is_activation and not index.leaves
+    if constant and row.is_activation:
+        return row
+    if constant and row.leaves:
         # `table[arange(8)]` has the elements of `table[:8]`; only their order is not known.
-        leaves = tuple(held._replace(view=None) for held in row.leaves)
-        return [single_part(shapes[0], ValuePart(leaves=leaves, shift=row.shift))]
-    return [
-        single_part(shape, combine_unknown(state.uses, [part for value in ins for part in value_parts(value)]))
-        for shape in shapes
-    ]
+        return ValuePart(leaves=tuple(held._replace(view=None) for held in row.leaves), shift=row.shift)
+    return combine_unknown(state.uses, [row, index], cell)

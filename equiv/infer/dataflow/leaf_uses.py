@@ -259,6 +259,7 @@ def combine_contraction(
         firsts: for each operand the axes that come first in a leaf's access pattern.
         cell: which part of the result it belongs to.
     """
+    one, two = _start_of_recurrence(one), _start_of_recurrence(two)
     if one.is_activation and two.is_activation:
         return ValuePart(uses.close_group(one) | uses.close_group(two), is_activation=True)
     if not one.is_activation and not two.is_activation:
@@ -271,6 +272,13 @@ def combine_contraction(
     taken = uses.record_leaves(fixed.leaves, CONTRACT, cell, fixed.shift, first)
     uses.add_predecessors(taken, uses.close_group(activation))
     return ValuePart(taken, is_activation=True)
+
+
+def _start_of_recurrence(part: ValuePart) -> ValuePart:
+    """Zeros as an activation that depends on nothing; other parts unchanged."""
+    # The state before the first step. A scan carries it as an activation, so that
+    # in a loop of Python, too, the kernel that it meets is contracted and not added.
+    return ValuePart(is_activation=True) if part.number == 0.0 and not part.leaves else part
 
 
 def merge_parts(uses: LeafUses, parts: list[ValuePart], total: bool) -> ValuePart:

@@ -66,9 +66,11 @@ def _elementwise_rule(state: WalkState, name: str, ins: list[BlockedValue], shap
         places = sorted({cut for value in along for cut in value.cuts[axis]})
         cuts = (*cuts, tuple(places))
         origins = (*origins, NOWHERE.union(*(value.origins[axis] for value in along)))
-    if state.group_cuts:
-        for along_axis in origins:
+    for along_axis, size in zip(origins, shape, strict=True):
+        if state.group_cuts:
             state.spread_group_cuts(along_axis)
+        if state.loop_lengths:
+            state.spread_copies(along_axis, size)
     for axis, places in enumerate(cuts):
         full = [
             refine_cuts(value, axis, places, periods[axis]) if value.shape[axis] == shape[axis] else value
@@ -115,7 +117,10 @@ def _transpose_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes:
 
 
 def _broadcast_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
-    value, shape, places = ins[0], shapes[0], tuple(map(int, eqn.params["broadcast_dimensions"]))
+    return [_broadcast_value(ins[0], shapes[0], tuple(map(int, eqn.params["broadcast_dimensions"])))]
+
+
+def _broadcast_value(value: BlockedValue, shape: Shape, places: Sequence[int]) -> BlockedValue:
     kept = {place: axis for axis, place in enumerate(places) if value.shape[axis] == shape[place]}
     cuts = tuple(value.cuts[kept[axis]] if axis in kept else () for axis in range(len(shape)))
     origins = tuple(value.origins[kept[axis]] if axis in kept else NOWHERE for axis in range(len(shape)))
@@ -126,7 +131,23 @@ def _broadcast_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes:
         at = tuple(index[place] if place in kept else 0 for place in places)
         return map_part_views(value.cells[at], lambda view: broadcast_view(view, sizes, places))
 
-    return [BlockedValue(shape, make_cells(shape, cuts, make), cuts, origins, periods)]
+    return BlockedValue(shape, make_cells(shape, cuts, make), cuts, origins, periods)
+
+
+def _product_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
+    """`dot_general`; without a sum it is a product: `einsum("bld,dn->bldn", x, a)` is `x[..., None] * a`."""
+    (summed, _), batch = eqn.params["dimension_numbers"]
+    if summed:
+        return dot_general_rule(state, eqn, ins, shapes)
+    ins = [merge_cuts(state, value, value.recurring_axes) for value in ins]
+    first, found = len(batch[0]), list[BlockedValue]()
+    for value, together in zip(ins, batch, strict=True):
+        free = [axis for axis in range(len(value.shape)) if axis not in together]
+        places = [*range(len(together)), *range(first, first + len(free))]
+        found.append(_broadcast_value(transpose_value(value, [*together, *free]), shapes[0], places))
+        # The result has the axes of both, then the free ones of the first operand, then those of the second.
+        first += len(free)
+    return [_elementwise_rule(state, "mul", found, shapes[0])]
 
 
 def _slice_rule(state: WalkState, eqn: Any, ins: list[BlockedValue], shapes: list[Shape]) -> list[BlockedValue]:
@@ -205,7 +226,7 @@ DATAFLOW_RULES: dict[str, Callable[[WalkState, Any, list[BlockedValue], list[Sha
     "unstack": _unstack_rule,
     "rev": _rev_rule,
     "concatenate": _concatenate_rule,
-    "dot_general": dot_general_rule,
+    "dot_general": _product_rule,
     "conv_general_dilated": convolution_rule,
     "gather": gather_rule,
     "dynamic_slice": gather_rule,

@@ -167,7 +167,8 @@ class _DataflowWalk(Interpreter[BlockedValue]):
         return single_part((), ValuePart(number=float(atom.val)))
 
     def constant(self, array: Any) -> BlockedValue:
-        return single_part(tuple(np.shape(array)), CONSTANT_PART)
+        zeros = jnp.issubdtype(array.dtype, jnp.number) and not np.any(array)
+        return single_part(tuple(np.shape(array)), ValuePart(number=0.0) if zeros else CONSTANT_PART)
 
     def step(self, eqn: Any, ins: list[BlockedValue]) -> Sequence[BlockedValue]:
         self.state.uses.path = self.path

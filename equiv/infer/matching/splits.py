@@ -2,11 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import combinations, product
 from typing import Any
 
-from equiv.infer.dataflow.blocks import AxisCuts, Cuts, part_sizes
+from equiv.infer.dataflow.blocks import AxisCuts, Cuts, part_sizes, part_spans
 from equiv.infer.dataflow.port_graph import LeafCuts, PortGraph
 from equiv.infer.matching.colour_refinement import AnchoredGraph, Palette, refine_colours
 
@@ -26,6 +26,9 @@ CutGroup = tuple[int, tuple[Any, ...], int, AxisCuts, int]
 MAX_EXHAUSTIVE_GROUPS, MAX_TRIED_CHOICES = 12, 8
 """Largest number of groups for exhaustive search, and of equally good choices that are all tried."""
 
+MAX_COARSENED_CUTS = 8
+"""Largest number of cuts of one axis of which some are tried without the others."""
+
 
 def find_cuts(graphs: tuple[PortGraph, PortGraph]) -> tuple[LeafCuts, LeafCuts]:
     """Find the cuts of both ports' leaves that give the same parts.
@@ -33,8 +36,8 @@ def find_cuts(graphs: tuple[PortGraph, PortGraph]) -> tuple[LeafCuts, LeafCuts]:
     A leaf is cut where its own program splits it, if the other port has no leaf of this size; and if both
     programs split leaves of one size, because the order of the parts may differ.
     """
-    wanted = (_wanted_cuts(graphs[0]), _wanted_cuts(graphs[1]))
     sizes = [Counter(_size_label(graph, node) for node in graph.use_graph.live) for graph in graphs]
+    wanted = (_wanted_cuts(graphs[0], sizes[1]), _wanted_cuts(graphs[1], sizes[0]))
     odd = {label for label in {*sizes[0], *sizes[1]} if sizes[0][label] != sizes[1][label]}
     found = [_cut_groups(graph, side, wanted[side]) for side, graph in enumerate(graphs)]
     # Wherever each program splits them: a part may be elsewhere in the other port, or on another axis.
@@ -74,13 +77,15 @@ def _count_stacks(graph: PortGraph, wanted: WantedCuts) -> Counter[tuple[Any, ..
     )
 
 
-def _wanted_cuts(graph: PortGraph) -> WantedCuts:
+def _wanted_cuts(graph: PortGraph, others: Mapping[tuple[Any, ...], int]) -> WantedCuts:
+    """What a program cuts; `others`: how many leaves of each size and dtype the other port has."""
     found: dict[int, dict[int, Sequence[tuple[AxisCuts, int]]]] = {}
     for node in graph.use_graph.live:
         leaf, axes = graph.blocks[node].leaf, dict[int, Sequence[tuple[AxisCuts, int]]]()
-        for axis in range(len(graph.shape(node))):
+        for axis, size in enumerate(graph.shape(node)):
             if places := graph.dataflow.wanted_cuts.get((leaf, axis)):
-                axes[axis] = [(AxisCuts(places), SLICED)]
+                coarser = _coarser_cuts(places, size, _size_label(graph, node), others)
+                axes[axis] = [(AxisCuts(some), SLICED) for some in (places, *coarser)]
             elif grouped := graph.dataflow.group_cuts.get((leaf, axis)):
                 axes[axis] = [(AxisCuts(grouped.places), GROUPED + grouped.distance)]
             elif recurring := graph.dataflow.recurring_cuts.get((leaf, axis)):
@@ -89,6 +94,26 @@ def _wanted_cuts(graph: PortGraph) -> WantedCuts:
             axes[0] = [(AxisCuts(tuple(range(1, length))), LOOPED)]
         found[node] = axes
     return found
+
+
+def _coarser_cuts(
+    places: Cuts, size: int, label: tuple[Any, ...], others: Mapping[tuple[Any, ...], int]
+) -> Iterator[Cuts]:
+    """The most of several cuts that leave parts of the sizes of whole leaves of the other port."""
+    # `concatenate([h, x, sin(x)]) @ kernel` cuts its rows for x and for sin(x), which
+    # the other port may keep in one array: then it has one kernel for both, and one for h.
+    whole, kind = label
+    if others.get(label) or len(places) > MAX_COARSENED_CUTS:
+        return
+    for number in range(len(places) - 1, 0, -1):
+        fits = [
+            some
+            for some in combinations(places, number)
+            if all((whole // size * (stop - start), kind) in others for start, stop in part_spans(some, size))
+        ]
+        if fits:
+            yield fits[0]
+            return
 
 
 def _recurring_cuts(known: Mapping[tuple[int, int], Cuts]) -> list[tuple[AxisCuts, int]]:
