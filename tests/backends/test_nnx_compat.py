@@ -95,11 +95,13 @@ def verdict(one, two):
     return str(case.verdicts[case.candidates[0]])
 
 
-@pytest.mark.parametrize("port", [Recomputed, Compiled, Merged, Scanned])
+@pytest.mark.quick(2)
+@pytest.mark.parametrize("port", [Scanned, Merged, Recomputed, Compiled])
 def test_a_model_with_functions_of_compat_is_the_same(port):
     assert verdict(lambda rngs: Plain(rngs), lambda rngs: port(rngs)) == "same"
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("port", [NotUpdated, ScannedWithAnotherRate])
 def test_faults_in_functions_of_compat_are_found(port):
     assert verdict(lambda rngs: Plain(rngs), lambda rngs: port(rngs)) == "different"
@@ -148,6 +150,7 @@ def split_step(rngs):
     return model, train_step, lambda model: nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("step", [compat_step, split_step])
 def test_a_train_step_with_functions_of_compat_is_the_same(step):
     assert verdict(plain_step, step) == "same"
