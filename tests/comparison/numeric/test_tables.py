@@ -53,7 +53,7 @@ def test_where_the_other_port_has_none_there_is_none() -> None:
     assert match_table(rounded(SINE), []) is None
 
 
-def test_a_table_of_more_positions_is_matched_where_both_have_numbers() -> None:
+def test_a_longer_table_is_matched_where_both_have_numbers() -> None:
     """The other port computes the first three positions alone; the numbers of the others stay."""
     tables = [computed(SINE[:3]), computed(COSINE[:3])]
     assert match_table(rounded(SINE), tables) is None

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from plugin_project import CASE, outcomes, pytest_in, python_in, write_case
 
-from equiv.core.checks import CHECK_NAMES
+from equiv.core.checks import CHECK_NAMES, INVARIANCE
 from equiv.core.results import RunResult
 from equiv.core.results_json import read_results
 
@@ -69,18 +69,18 @@ def test_an_item_ends_as_its_check_does(ran):
     assert ended.pop("broken-load") == "ERROR"
     assert ended.pop("test_own") == "PASSED"
     by_case = {kind: {name: ended.get(f"{kind}-nnx-{name}") for name in CHECK_NAMES} for kind in ALL[:-1]}
-    nothing = dict.fromkeys(
-        ("randomness", "state", "sharding", "compiled")
-    )  # skipped; the last by the suite's settings
+    # Skipped; the last by the suite's settings.
+    nothing = dict.fromkeys(("randomness", "state", "invariance", "sharding", "compiled"))
     assert by_case["same"] == by_case["counted"] == by_case["two"] == dict.fromkeys(APPLY, "PASSED") | nothing
     assert by_case["different"] == dict.fromkeys(APPLY, "FAILED") | {"structure": "PASSED"} | nothing
-    for kind in ("missing", "raising", "unlike", "unusable"):
-        assert by_case[kind] == dict.fromkeys(CHECK_NAMES, "FAILED"), kind
+    asked = dict.fromkeys(CHECK_NAMES, "FAILED") | {INVARIANCE: None}  # which no case here declares
+    assert by_case["missing"] == by_case["raising"] == by_case["unlike"] == asked
+    assert by_case["unusable"] == dict.fromkeys(CHECK_NAMES, "FAILED")  # what it declares is not known
 
 
 def test_a_check_that_does_not_apply_is_skipped_with_reason(ran):
     (line,) = [line for line in ran.stdout.splitlines() if line.startswith("SKIPPED")]
-    assert line.startswith("SKIPPED [16] ")
+    assert line.startswith("SKIPPED [24] ")
     assert line.endswith(": does not apply")
 
 
@@ -118,7 +118,7 @@ def test_the_place_of_a_mismatch_comes_before_both_values(stored, junit):
 
 def test_a_summary_line_is_one_line_of_the_terminal(summary):
     failed = [line for line in summary if line.startswith(("FAILED", "ERROR"))]
-    assert len(failed) == 3 + 5 * len(CHECK_NAMES) + 1
+    assert len(failed) == 3 + 4 * (len(CHECK_NAMES) - 1) + len(CHECK_NAMES) + 1
     assert all(len(line) <= 80 for line in failed)
 
 
