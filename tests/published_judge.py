@@ -245,10 +245,14 @@ def compile_call(port: Port, method: str, train: bool) -> Callable[..., Any]:
 
 
 def vary(leaves: Leaves) -> Leaves:
-    """Initial values, moved upwards at random, so that zeros and ones differ and variances stay positive."""
+    """Initial values, moved at random, so that zeros and ones differ.
+
+    Vectors move upwards, so that variances stay positive. Kernels move both ways: where all their elements are
+    positive, logits are so large that a softmax has one weight, whatever else a mask lets through.
+    """
     numbers = np.random.default_rng(3)
     return {
-        key: leaf + 0.3 * numbers.random(leaf.shape).astype(leaf.dtype)
+        key: leaf + 0.3 * (numbers.random(leaf.shape) - 0.5 * (leaf.ndim > 1)).astype(leaf.dtype)
         if jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact)
         else leaf
         for key, leaf in leaves.items()
