@@ -17,7 +17,7 @@ from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.programs.content import is_key
 from equiv.programs.jaxpr import Interpreter, find_dead_values, inner_jaxprs, read_scan, read_while
 from equiv.programs.numpy_rules import MOVE_RULES, REDUCTION_RULES
-from equiv.programs.primitives import CALLS, NUMPY_FUNCTIONS
+from equiv.programs.primitives import CALLS, NUMPY_FUNCTIONS, PLACEMENTS
 
 MOST_COMPILED = 64
 """Number of equations with a body that are kept compiled."""
@@ -63,6 +63,8 @@ class EagerEvaluation(Interpreter[Any]):
     def equation(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         """The results of an operation, from numpy where it rounds as XLA does."""
         name = eqn.primitive.name
+        if name in PLACEMENTS:
+            return ins  # jax takes one only on the mesh that the port was traced on
         if any(map(is_key, ins)):
             return self._bind(eqn, ins)
         if name in NUMPY_FUNCTIONS and (name != "div" or "float" in str(eqn.outvars[0].aval.dtype)):

@@ -39,6 +39,10 @@ IDENTITIES = _names("""
 """Identities. Programs are differentiated before they are numbered, so `stop_gradient` has had its effect already."""
 
 
+PLACEMENTS = _names("layout_constraint reshard sharding_constraint")
+"""The identities that say where an array is: its numbers are the same on every mesh."""
+
+
 VIEWS = _names("broadcast_in_dim reshape squeeze transpose")
 """The same elements in another shape, order of axes, or repeated."""
 

@@ -87,3 +87,13 @@ def test_an_equation_with_a_body_is_compiled_once():
         np.testing.assert_allclose(eager, np.tanh(X) * 2, rtol=1e-6)
     after = compile_equation.cache_info()
     assert (after.misses - before.misses, after.hits - before.hits) == (1, 2)
+
+
+def test_where_an_array_is_changes_no_number():
+    """Outside of its mesh jax refuses a constraint that a port was traced with."""
+    mesh = jax.sharding.AbstractMesh((1,), ("rows",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
+    program = jax.make_jaxpr(lambda x: jax.lax.with_sharding_constraint(x * 2, rows) + 1)(X)
+    assert "sharding_constraint" in str(program)
+    (eager,) = evaluate_eagerly(program, [X])
+    assert np.array_equal(eager, X * 2 + 1)

@@ -13,6 +13,7 @@ import numpy as np
 from jax.core import ShapedArray
 
 from equiv.core.grades import IN_RANGE
+from equiv.programs.jaxpr import open_jaxpr
 from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.conditions import REORDERED_SUMS
 from equiv.programs.prover.lookups import plain_index
@@ -122,6 +123,8 @@ def number_gather(algebra: Algebra, eqn: Any, ins: Sequence[TermView], mask: Num
 
 def number_scatter_add(algebra: Algebra, eqn: Any, ins: Sequence[TermView], mask: NumberMask) -> TermView | None:
     """Number `operand.at[index].add(updates)`, the derivative of a gather; None where no rule fits."""
+    if not _adds(eqn.params["update_jaxpr"]):
+        return None
     operand, index, updates = ins
     known = read_rows(algebra, eqn, operand, index, updates.shape)
     if known is None or REORDERED_SUMS not in algebra.rules or "float" not in operand.dtype:
@@ -146,6 +149,14 @@ def number_scatter_add(algebra: Algebra, eqn: Any, ins: Sequence[TermView], mask
         made = _between_zeros(algebra.pieces, made, axis, place, operand.shape[axis])
     total = algebra.sum(0.0, [(operand, 1.0), (made, 1.0)], operand.shape, operand.dtype)
     return algebra.record(total, *needed)
+
+
+def _adds(body: Any) -> bool:
+    """Whether a `scatter-add` adds an update to an element: what is computed is its body, whatever its name is."""
+    jaxpr, _ = open_jaxpr(body)
+    return [eqn.primitive.name for eqn in jaxpr.eqns] == ["add"] and (
+        jaxpr.eqns[0].invars == jaxpr.invars and jaxpr.eqns[0].outvars == jaxpr.outvars
+    )
 
 
 def _sum_of_rows(

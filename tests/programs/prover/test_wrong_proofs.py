@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 from named import by_text, make_program
+from programs.prover.numbered import ALL, names
 
 from equiv.programs import prover
 from equiv.programs.prover.algebra import Algebra
@@ -118,3 +119,24 @@ def test_the_readme_says_what_prevents_each() -> None:
     assert [pair for pair, _ in table] == list(DIFFERENT)
     code = "".join(path.read_text() for path in folder.glob("*.py"))
     assert [place for _, place in table if f"def {place}(" not in code] == []
+
+
+def scattered(body):
+    """A `scatter-add` that combines with this function; jax itself makes none but `add`."""
+
+    def run(x, rows):
+        added = jax.make_jaxpr(lambda x, rows: x.at[jnp.arange(3)].add(rows))(x, rows)
+        (eqn,) = [eqn for eqn in added.eqns if eqn.primitive.name == "scatter-add"]
+        other = jax.make_jaxpr(body)(jnp.float32(0), jnp.float32(0)).jaxpr
+        index = jnp.arange(3)[:, None]
+        return eqn.primitive.bind(x, index, rows, **{**eqn.params, "update_jaxpr": other})
+
+    return run
+
+
+@pytest.mark.parametrize("body", [lambda a, b: a - b, lambda a, b: a + a, lambda a, b: a + 2 * b])
+def test_a_scatter_does_what_its_body_says(body):
+    """A mutant of a body was given the name of the sum."""
+    plain, wrong = (names(scattered(one), (3, 3), (3, 3), rules=ALL) for one in (jnp.add, body))
+    assert plain == names(lambda x, rows: x + rows, (3, 3), (3, 3), rules=ALL)
+    assert wrong != plain
