@@ -12,7 +12,7 @@ from equiv.comparison.checks import CHECKS
 from equiv.comparison.observation import Comparison, InvarianceRun, RoundingNoise
 from equiv.comparison.stages import check_structure, describe_side, open_case
 from equiv.comparison.state import CaseState, Stage, advance
-from equiv.core.batch_parts import PartedCall, find_parts, title_of
+from equiv.core.batch_parts import PartedCall, find_parts, rows_of, title_of
 from equiv.core.case import BatchInvariance, Case, Layer, Padding, setting_for
 from equiv.core.checks import INVARIANCE
 from equiv.core.layer_kinds import ONLY
@@ -77,7 +77,7 @@ def _compare_with_itself(
         _refuse_draws(found, name)
     except EquivError as error:
         return InvarianceRun(name, title, problem=str(error).replace(alone, name))
-    return _read_run(name, title, found, alone)
+    return replace(_read_run(name, title, found, alone), tried=rows_of(parts))
 
 
 def _read_run(name: str, title: str, found: CaseState, alone: str) -> InvarianceRun:

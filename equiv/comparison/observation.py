@@ -194,12 +194,14 @@ class InvarianceRun:
         title: what was compared, in words.
         findings: of every part: in the batch as the reference, alone as the candidate.
         problem: why it could not be compared; empty: it could.
+        tried: which rows were called alone, in words.
     """
 
     port: str
     title: str
     findings: tuple[Finding, ...] = ()
     problem: str = ""
+    tried: str = ""
 
 
 def find_known_differences(case: Case, left: LeafTable, right: LeafTable) -> dict[str, KnownDifference]:

@@ -116,6 +116,12 @@ def title_of(invariance: BatchInvariance | Padding, method: str) -> str:
     return f"{method} {alone}"
 
 
+def rows_of(parts: Sequence[BatchPart]) -> str:
+    """Which rows of the batch the parts are, in words: the others are not called."""
+    numbers = ", ".join(str(row) for row in sorted(part.row for part in parts))
+    return f"rows {numbers} of {parts[0].rows}, counted from 0, were called alone"
+
+
 def find_parts(
     invariance: BatchInvariance | Padding, entries: Mapping[str, BatchEntry], inputs: Sequence[str]
 ) -> tuple[BatchPart, ...]:

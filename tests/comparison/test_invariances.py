@@ -79,6 +79,9 @@ def test_rows_without_padding_are_compared_in_each_port():
     assert judged(result) == {"nnx": "same"}
     places = [one.place for one in invariance(result).findings]
     assert places == [f"{port}: __call__ without the padding of mask: row 0" for port in ("old", "nnx")]
+    assert all(
+        "rows 0, 1, 2 of 3, counted from 0, were called alone" in one.note for one in invariance(result).findings
+    )
 
 
 @pytest.mark.parametrize(("fault", "declared"), [("mask", Padding("mask")), ("axis", BatchInvariance())])

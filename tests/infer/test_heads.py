@@ -63,7 +63,7 @@ def packed(take, change=lambda q, k, v: attend(q, k, v)):
     return lambda p, x: change(*take(x @ p["qkv"] + p["qkv_bias"])) @ p["out"]
 
 
-def apart(change=lambda q, k, v: attend(q, k, v)):
+def three_leaves(change=lambda q, k, v: attend(q, k, v)):
     """A port with three."""
 
     def run(p, x):
@@ -111,7 +111,7 @@ def scopes(left, right):
 )
 def test_heads_that_alternate_fall_into_query_key_and_value(take, left, right):
     """However the program takes them from the product, with their biases."""
-    ports = pure(left, apart(), **shapes()), pure(right, packed(take), **one_leaf())
+    ports = pure(left, three_leaves(), **shapes()), pure(right, packed(take), **one_leaf())
     length, period = (1, 3) if take is last else (4, 12)
     known = scopes(*ports)
     for place, name in enumerate(("query", "key", "value")):
@@ -124,7 +124,7 @@ def test_heads_that_alternate_fall_into_query_key_and_value(take, left, right):
 
 def test_groups_of_the_query_recur_with_their_key_and_value():
     """Two heads of the query, one of the key and one of the value, again and again."""
-    ports = pure("haiku", apart(), **shapes(2 * WIDTH)), pure("nnx", packed(grouped), **one_leaf(2 * WIDTH))
+    ports = pure("haiku", three_leaves(), **shapes(2 * WIDTH)), pure("nnx", packed(grouped), **one_leaf(2 * WIDTH))
     known = scopes(*ports)
     assert [known[name] for name in ("query", "key", "value")] == [
         f"qkv[..., {columns} of 16]" for columns in ("0:8", "8:12", "12:16")
@@ -137,7 +137,7 @@ def test_halves_of_heads_for_rotary_positions_stay_together(take, exhaustive, mo
     """Both programs cut each head in halves, too: only the cuts that one leaf needs are made, in a large model, too."""
     if not exhaustive:
         monkeypatch.setattr(splits, "MAX_EXHAUSTIVE_GROUPS", 0)
-    ports = pure("haiku", apart(rotary), **shapes()), pure("nnx", packed(take, rotary), **one_leaf())
+    ports = pure("haiku", three_leaves(rotary), **shapes()), pure("nnx", packed(take, rotary), **one_leaf())
     assert scopes(*ports)["key"] == "qkv[..., 4:8 of 12]"
     np.testing.assert_allclose(*tabled_outputs(*ports, BATCH), atol=1e-5)
 
@@ -158,7 +158,7 @@ def test_a_stack_of_packed_layers_has_rows_for_each_part():
 
     def unrolled(p, x):
         for layer in range(2):
-            x = x + apart()({name: p[f"{layer}/{name}"] for name in shapes()}, x)
+            x = x + three_leaves()({name: p[f"{layer}/{name}"] for name in shapes()}, x)
         return x
 
     own = {f"{layer}/{name}": shape for layer in range(2) for name, shape in shapes(out=(WIDTH, 6)).items()}
@@ -180,7 +180,7 @@ def test_heads_with_channels_first_are_parts_of_a_convolution():
         return jnp.einsum("bts,bcs->bct", weights, v).reshape(2, WIDTH, 5).transpose(0, 2, 1) @ p["out"]
 
     port = pure("nnx", convolved, **{**one_leaf(), "qkv": (1, 6, 3 * WIDTH)})
-    left = pure("haiku", apart(), **shapes())
+    left = pure("haiku", three_leaves(), **shapes())
     assert scopes(left, port)["value"] == "qkv[..., 8:12 of 12]"
     np.testing.assert_allclose(*tabled_outputs(left, port, BATCH), atol=1e-5)
 
@@ -199,7 +199,7 @@ FAULTS = {
 def test_a_fault_in_a_packed_port_is_not_mapped_away(fault):
     """A table is found, as names say which part is which, and under it the outputs differ; or there is none."""
     right = rotary if fault is FAULTS["rotary positions of the value"] else attend
-    left, port = pure("haiku", apart(right), **shapes()), pure("nnx", packed(by_index, fault), **one_leaf())
+    left, port = pure("haiku", three_leaves(right), **shapes()), pure("nnx", packed(by_index, fault), **one_leaf())
     proposal = inferred(left, port, BATCH)
     rows, problems = infer_rows(proposal)
     assert rows
@@ -210,7 +210,7 @@ def test_a_fault_in_a_packed_port_is_not_mapped_away(fault):
 
 def test_key_and_value_exchanged_in_a_packed_leaf_are_reported():
     """The function is that of another order of its columns, which its name contradicts."""
-    left = pure("haiku", apart(), **shapes())
+    left = pure("haiku", three_leaves(), **shapes())
     proposal = inferred(left, pure("nnx", packed(by_index, lambda q, k, v: attend(q, v, k)), **one_leaf()), BATCH)
     crossed = {frozenset(proposal.pairs[at].left.path for at in pair) for pair in proposal.name_conflicts}
     assert crossed == {frozenset(("key", "value")), frozenset(("key_bias", "value_bias"))}
@@ -222,7 +222,7 @@ def two_layers(packs, final):
     def run(p, x):
         for layer in range(2):
             own = {name.split("/")[1]: leaf for name, leaf in p.items() if name.startswith(f"{layer}/")}
-            x = x + (packed(by_index) if packs else apart())(own, x)
+            x = x + (packed(by_index) if packs else three_leaves())(own, x)
         return final(x @ p["head"]) @ p["score"]
 
     leaves = (one_leaf() if packs else shapes()) | {"out": (WIDTH, 6)}
@@ -245,7 +245,7 @@ def test_parts_of_heads_on_rows_have_no_row():
     """A kernel that is stored out first: nothing in a table says so, and the pair is named."""
     swapped = {**one_leaf(), "qkv": (24, 6)}
     port = pure("nnx", lambda p, x: packed(by_index)({**p, "qkv": p["qkv"].T}, x), **swapped)
-    _, problems = infer_rows(inferred(pure("haiku", apart(), **shapes()), port, BATCH))
+    _, problems = infer_rows(inferred(pure("haiku", three_leaves(), **shapes()), port, BATCH))
     assert len(problems) == 3
     assert all("no row of a layer table says that a leaf is such a part" in problem for problem in problems)
 
@@ -256,7 +256,7 @@ class Packed(nn.Module):
         return nn.Dense(3, name="out")(attend(*by_split(nn.Dense(3 * WIDTH, name="query_key_value")(x))))
 
 
-class Apart(nnx.Module):
+class ThreeLeaves(nnx.Module):
     def __init__(self, rngs):
         self.q, self.k, self.v = (nnx.Linear(6, WIDTH, rngs=rngs) for _ in range(3))
         self.out = nnx.Linear(WIDTH, 3, rngs=rngs)
@@ -265,7 +265,7 @@ class Apart(nnx.Module):
         return self.out(attend(*(layer(x).reshape(*x.shape[:2], HEADS, SIZE) for layer in (self.q, self.k, self.v))))
 
 
-def alike():
+def haiku_layers():
     """Packed as the one in Linen, in Haiku."""
 
     def forward(x):
@@ -276,7 +276,11 @@ def alike():
 
 def test_layers_of_libraries_are_rows_of_linear_layers():
     """Kernel and bias of a part are one row; two packed layers of the same order are one layer."""
-    linen, nnx_port, haiku = build("linen", Packed, BATCH), build("nnx", Apart, BATCH), build("haiku", alike, BATCH)
+    linen, nnx_port, haiku = (
+        build("linen", Packed, BATCH),
+        build("nnx", ThreeLeaves, BATCH),
+        build("haiku", haiku_layers, BATCH),
+    )
     assert scopes(nnx_port, linen) == {
         "q": "query_key_value[..., 0:4 of 12]",
         "k": "query_key_value[..., 4:8 of 12]",

@@ -34,7 +34,7 @@ def _judge(runs: Sequence[InvarianceRun]) -> Iterator[Finding]:
         assert worst.output is not None, "these are outputs"
         named = replace(worst, place=f"{place}: {worst.output.path}", reference="", candidate="", output=None)
         if worst.grade != "refuted":
-            yield named
+            yield replace(named, note="; ".join(filter(None, (named.note, run.tried))))
             continue
         at = f" at {list(worst.index)}" if worst.index else ""
         note = f"in the batch it computes {worst.reference}, alone {worst.candidate}{at}"

@@ -167,10 +167,8 @@ def _match_constant(constant: Constant, tables: Sequence[ComputedTable]) -> np.n
     value, unknown = constant.value, constant.unknown
     if value.size == 1:
         return None
-    whole = match_table(value, tables, unknown)
-    if whole is not None or np.unique(value[unknown > 0]).size <= MOST_UNKNOWNS:
-        return whole
-    return match_table(value, tables, unknown, partly=True)
+    too_many = np.unique(value[unknown > 0]).size > MOST_UNKNOWNS
+    return match_table(value, tables, unknown, partly=too_many)
 
 
 def _readable_port(
