@@ -11,7 +11,8 @@ import jax
 from equiv.backends.build import call_user_code
 from equiv.comparison.checks import CHECKS
 from equiv.comparison.numeric.difference import worst_finding
-from equiv.comparison.numeric.own_rounding import GENEROUS, OPERATION_NUDGES
+from equiv.comparison.numeric.own_rounding import GENEROUS, OPERATION_NUDGES, Doubt
+from equiv.comparison.numeric.own_runs import OwnRuns, Side
 from equiv.comparison.numeric.rounding import output_depths
 from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs, describe_port
 from equiv.comparison.numeric.user_outputs import (
@@ -30,9 +31,7 @@ from equiv.comparison.observation import (
     RoundingNoise,
     UserRun,
 )
-from equiv.comparison.stages import measure_operations
 from equiv.comparison.state import CaseState, Reference
-from equiv.core.budget import Responses
 from equiv.core.case import Case
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding
@@ -50,10 +49,6 @@ COMPILED = "compiled"
 
 CLEARLY = GENEROUS
 """How many times farther the program run operation by operation is from the wrong one of two runs."""
-
-
-FEW_NUDGES = 2
-"""Number of runs with every result moved that are tried before all: what they explain needs no more of them."""
 
 ASKED = "EQUIV_COMPILED"
 """Environment variable; with `0` nothing is asked of the compiler, for suites of many small cases; with `1` ports of
@@ -231,25 +226,18 @@ def measure_user_rounding(
     """
     runs = tuple(port.run())
     found, native = port.compare(runs), replace(port.compiled, float64=None)  # what users run is not in float64
-    tried: dict[str, int] = {}
-    known: Mapping[str, Mapping[OutputName, Responses]] = {}
-    while waiting := [probe for probe in port.probes if _doubts(found, probe.name, tried)]:
-        tried |= {probe.name: FEW_NUDGES if probe.name not in tried else OPERATION_NUDGES for probe in waiting}
-        try:
-            for probe in waiting:
-                own = measure_operations(native, [probe], off, port.compiled, nudges=tried[probe.name])
-                known = {**known, **own.native}
-                port = replace(port, rounding=replace(port.rounding, own=replace(own, native=known)))
-        except EquivError:
-            break  # the budget stays that of its inputs
+    own = OwnRuns((Side(native, port.probes, {}), Side(native, (), {})))  # it is compared with itself
+    while own.measure(_find_doubts(found, off)):
+        port = replace(port, rounding=replace(port.rounding, own=own.known[0]))
         found = port.compare(runs)
     return port, runs, found
 
 
-def _doubts(found: Mapping[OutputName, Finding], probe: str, tried: Mapping[str, int]) -> bool:
-    """Whether an output is off on a probe, and more can be tried to explain it."""
-    is_off = any(one.probe == probe and one.grade == "refuted" for one in found.values())
-    return is_off and tried.get(probe, 0) < OPERATION_NUDGES
+def _find_doubts(
+    found: Mapping[OutputName, Finding], off: frozenset[ProgramName]
+) -> dict[Doubt, frozenset[ProgramName]]:
+    """The probes on which an output is off, and the programs that are."""
+    return {Doubt(one.probe, in_float64=False): off for one in found.values() if one.grade == "refuted"}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from equiv.comparison.explain.updates import add_optimizer_difference
 from equiv.comparison.numeric.constant_readings import doubted_constants, read_constants
 from equiv.comparison.numeric.difference_map import add_spreads, worst_findings
 from equiv.comparison.numeric.fold import fetch_outputs, fold_comparison, fold_own_rounding
-from equiv.comparison.numeric.own_rounding import OPERATION_NUDGES, doubted_programs, find_doubts, nudge_port
+from equiv.comparison.numeric.own_rounding import doubted_programs, find_doubts
 from equiv.comparison.numeric.own_runs import OwnRuns, Side
 from equiv.comparison.numeric.rounding import measure_noise
 from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs, compile_port, describe_port, run_on_probe
@@ -48,7 +48,6 @@ from equiv.errors import CaseError, EquivError, NotRun
 from equiv.programs.built_case import build_case, share_train_step
 from equiv.programs.exercise import Observed, merge_observed
 from equiv.programs.other_sizes import trace_other_sizes
-from equiv.programs.probes import Probe
 from equiv.programs.traced_port import trace_port
 
 
@@ -314,32 +313,6 @@ def _check_with_constants_read(
 def _run_checks(state: CaseState, comparison: Comparison) -> list[CheckResult]:
     results = (CHECKS[check].run(comparison) for check in state.wanted)
     return [result for result in results if result is not None]
-
-
-def measure_operations(
-    compiled: CompiledPort,
-    probes: Sequence[Probe],
-    names: frozenset[ProgramName],
-    other: CompiledPort | None = None,
-    actual: Mapping[str, Sample] | None = None,
-    nudges: int = OPERATION_NUDGES,
-) -> RoundingNoise:
-    """Measure how far a port moves when every operation of some of its programs moves by one ulp.
-
-    Args:
-        compiled: the port.
-        probes: on which it runs.
-        names: of the programs.
-        other: the port that it is compared with; None: it is frozen.
-        actual: its outputs as it is, where one that an ulp takes out of the numbers has a response without a bound.
-        nudges: number of runs with every result moved.
-
-    Raises:
-        PortError: an operation cannot be run alone.
-    """
-    nudged = nudge_port(compiled, names, other)
-    given = {probe.name: run_on_probe(nudged, probe) for probe in probes}
-    return measure_noise(nudged, given, probes, nudges, actual, again=False)
 
 
 def _without_step_draws(observed: PortOutputs) -> PortOutputs:

@@ -32,7 +32,7 @@ class Side:
 
     Attributes:
         compiled: the port; None: it is frozen.
-        probes: on which it runs.
+        probes: on which it runs; none: it is only what the other one is compared with.
         samples: probe name to its outputs as it is, where one that an ulp takes out of the numbers has a response
             without a bound.
     """
@@ -115,7 +115,7 @@ class OwnRuns:
     ) -> RoundingNoise | None:
         """What is known of one port after more runs; where its operations cannot be run, what was known before."""
         known, compiled = self.known[number], self.sides[number].compiled
-        if compiled is None:
+        if compiled is None or not self.sides[number].probes:
             return known
         started = self._moved[number].setdefault(doubt, [])
         try:

@@ -10,9 +10,10 @@ from trained_ports import case_of, linen_port
 from equiv.comparison.numeric.difference import FEW_RUNS_MARGIN, limit_budget
 from equiv.comparison.numeric.own_rounding import FEW_NUDGES, OPERATION_NUDGES, Doubt, nudge_port
 from equiv.comparison.numeric.own_runs import OwnRuns, Side
+from equiv.comparison.numeric.rounding import measure_noise
 from equiv.comparison.numeric.run_port import CompiledPort, run_on_probe
 from equiv.comparison.observation import Comparison
-from equiv.comparison.stages import measure_operations, open_case, run_reference, start_compiling, trace_ports
+from equiv.comparison.stages import open_case, run_reference, start_compiling, trace_ports
 from equiv.comparison.state import CaseState, advance
 from equiv.core.output_name import STEP, trained_leaf
 from equiv.programs.probes import Probe
@@ -78,7 +79,9 @@ def test_runs_are_made_of_what_is_in_doubt_alone(observed: CaseState, in_float64
     assert not every.few
     found_all = (every.float64 if in_float64 else every.native)["1"]
     assert all(found["1"][name].largest <= one.largest for name, one in found_all.items())
-    at_once = measure_operations(compiled, probes[1:2], frozenset([STEP]), compiled)
+    nudged = nudge_port(compiled, frozenset([STEP]), compiled)
+    given = {"1": run_on_probe(nudged, probes[1])}
+    at_once = measure_noise(nudged, given, probes[1:2], OPERATION_NUDGES, again=False)
     assert found_all == (at_once.float64 if in_float64 else at_once.native)["1"]
     assert not runs.measure(doubts)
     assert runs.measure({Doubt("0", in_float64): frozenset([STEP])})
