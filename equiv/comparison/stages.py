@@ -11,10 +11,10 @@ from equiv.comparison.checks import CHECKS
 from equiv.comparison.explain.divergence import add_divergence
 from equiv.comparison.explain.locate import add_first_differences
 from equiv.comparison.explain.updates import add_optimizer_difference
-from equiv.comparison.numeric.constant_readings import doubted_constants, read_constants
+from equiv.comparison.numeric.constant_readings import ReadAgain, doubted_constants, read_constants
 from equiv.comparison.numeric.difference_map import add_spreads, worst_findings
 from equiv.comparison.numeric.fold import fetch_outputs, fold_comparison, fold_own_rounding
-from equiv.comparison.numeric.own_rounding import doubted_programs, find_doubts
+from equiv.comparison.numeric.own_rounding import differs_in_float64, doubted_programs, find_doubts
 from equiv.comparison.numeric.own_runs import OwnRuns, Side
 from equiv.comparison.numeric.rounding import measure_noise
 from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs, compile_port, describe_port, run_on_probe
@@ -205,20 +205,22 @@ def _merge_samples(samples: Mapping[str, Sample]) -> Observed:
 
 def check_candidates(state: CaseState) -> CaseState:
     """Wait for every candidate, run it, and make every check after structure."""
-    checks, exercised = state.checks, dict(state.exercised)
+    checks, exercised, readings = state.checks, dict(state.exercised), dict[str, ReadAgain]()
     for candidate in state.candidates:
         if candidate not in state.compiling:
             continue  # it could not be lowered, and its checks say so
         state.progress(f"compiling {candidate}")
         try:
-            found, exercised[candidate] = _check_candidate(state, state.compiling[candidate]())
+            found, exercised[candidate], read = _check_candidate(state, state.compiling[candidate]())
             checks += tuple(found)
+            readings |= {} if read is None else {candidate: read}
         except EquivError as error:
             checks += failed_checks(candidate, error)
-    return replace(state, checks=checks, exercised=exercised)
+    return replace(state, checks=checks, exercised=exercised, readings=readings)
 
 
-def _check_candidate(state: CaseState, candidate: CompiledPort) -> tuple[list[CheckResult], Observed]:
+def _check_candidate(state: CaseState, candidate: CompiledPort) -> tuple[list[CheckResult], Observed, ReadAgain | None]:
+    """Run a candidate: its checks, what it exercised, and how constants are read otherwise for these."""
     reference, case, name = state.observed, state.built_case.case, candidate.traced.port.name
     assert reference is not None, "run_reference comes before"
     given = reference.observed.samples
@@ -239,15 +241,14 @@ def _check_candidate(state: CaseState, candidate: CompiledPort) -> tuple[list[Ch
         state.proofs.get(name, {}),
         find_idle_slots(state, name),
     )
-    comparison, results = _check_with_own_rounding(state, candidate, fold_comparison(comparison))
-    comparison, results = _check_with_constants_read(state, candidate, comparison, results)
+    comparison, results, read = _check_with_readings(state, candidate, fold_comparison(comparison))
     results = name_tables(results, (state.compiled_reference, candidate))
     if state.compiled_reference is None and (
         doubted_programs(comparison, results) or doubted_constants(comparison, results)
     ):
         results = name_frozen_limit(results)
     comparison = _fetch_shown(comparison, results)
-    return [add_spreads(comparison, result) for result in results], _merge_samples(samples)
+    return [add_spreads(comparison, result) for result in results], _merge_samples(samples), read
 
 
 def _fetch_shown(comparison: Comparison, results: Sequence[CheckResult]) -> Comparison:
@@ -261,11 +262,25 @@ def _fetch_shown(comparison: Comparison, results: Sequence[CheckResult]) -> Comp
     return replace(comparison, reference=reference, candidate=candidate)
 
 
-def _check_with_own_rounding(
+def _check_with_readings(
     state: CaseState, candidate: CompiledPort, comparison: Comparison
+) -> tuple[Comparison, list[CheckResult], ReadAgain | None]:
+    """Make every check, with what ports round and their constants read otherwise, where that explains differences."""
+    results = _run_checks(state, comparison)
+    if differs_in_float64(comparison, results):
+        # No rounding explains that, and what a port's operations round costs a hundred runs: constants are read first.
+        changed, again, read = _check_with_constants_read(state, candidate, comparison, results)
+        if read is not None and all(one.grade not in ("refuted", "error") for one in again):
+            return changed, again, read
+    comparison, results = _check_with_own_rounding(state, candidate, comparison, results)
+    return _check_with_constants_read(state, candidate, comparison, results)
+
+
+def _check_with_own_rounding(
+    state: CaseState, candidate: CompiledPort, comparison: Comparison, results: list[CheckResult] | None = None
 ) -> tuple[Comparison, list[CheckResult]]:
     """Make every check, and once more with what the ports' operations round, where that could explain a difference."""
-    results = _run_checks(state, comparison)
+    results = _run_checks(state, comparison) if results is None else results
     names = doubted_programs(comparison, results)
     if names:
         state.progress(f"measuring what {' and '.join(comparison.names)} round")
@@ -290,11 +305,11 @@ def _own_runs(state: CaseState, candidate: CompiledPort, comparison: Comparison)
 
 def _check_with_constants_read(
     state: CaseState, candidate: CompiledPort, comparison: Comparison, results: list[CheckResult]
-) -> tuple[Comparison, list[CheckResult]]:
+) -> tuple[Comparison, list[CheckResult], ReadAgain | None]:
     """Make every check once more with constants read otherwise, where these could explain all that is refuted."""
     names = doubted_constants(comparison, results)
     if not names:
-        return comparison, results
+        return comparison, results, None
     state.progress(f"reading the constants of {' and '.join(comparison.names)}")
     assert state.observed is not None, "run_reference comes before"
     sides = (comparison.reference, comparison.candidate)
@@ -303,11 +318,11 @@ def _check_with_constants_read(
     try:
         read = read_constants(comparison, results, names, ports, (probes[0], probes[1]))
         if read is None:
-            return comparison, results
+            return comparison, results, None
         changed, again = _check_with_own_rounding(state, candidate, replace(read.comparison, folded={}))
     except EquivError:
-        return comparison, results  # such as an operation that cannot be evaluated alone
-    return changed, add_readings(results, again, read.note)
+        return comparison, results, None  # such as an operation that cannot be evaluated alone
+    return changed, add_readings(results, again, read.note), read.again
 
 
 def _run_checks(state: CaseState, comparison: Comparison) -> list[CheckResult]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from equiv.comparison.numeric.constant_readings import ReadAgain
 from equiv.comparison.numeric.probe_set import PROBE_SEEDS
 from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.observation import PortOutputs, ReferenceEdges, RoundingNoise
@@ -74,6 +75,7 @@ class CaseState:
         edges: the probes beyond ordinary values that candidates were tried on.
         edge_ports: the ports that were run on these.
         edges_refused: why the reference could not be run on any.
+        readings: candidate to how constants of both ports are read in float64, where it takes that to be equal.
         annotated: port to how many of its leaves have names of axes.
         unexplained: names of axes of which nothing says what they are on a mesh, so that they are not compared.
         meshes: what was run on the meshes of the case.
@@ -105,6 +107,7 @@ class CaseState:
     edges: tuple[Probe, ...] = ()
     edge_ports: tuple[str, ...] = ()
     edges_refused: str = ""
+    readings: Mapping[str, ReadAgain] = field(default_factory=dict)
     annotated: Mapping[str, int] = field(default_factory=dict)
     unexplained: frozenset[str] = frozenset()
     meshes: tuple[MeshTried, ...] = ()

@@ -163,7 +163,11 @@ def _compare(state: CaseState, contender: _Contender, run: EdgeRun, given: Sampl
     assert state.observed is not None, "run_reference comes before"
     name = run.edge.probe.name
     ours = replace(state.observed.observed, samples={name: run.sample})
-    return Comparison(state.built_case.case, ours, collect_outputs(contender.compiled, {name: given}), run.noise)
+    theirs = collect_outputs(contender.compiled, {name: given})
+    comparison = Comparison(state.built_case.case, ours, theirs, run.noise)
+    # Where constants were read otherwise on ordinary values, those of the ports as they are differ on all others, too.
+    read = state.readings.get(theirs.table.port)
+    return comparison if read is None else read(comparison, run.edge.probe)
 
 
 def _contender(state: CaseState, name: str) -> _Contender | None:

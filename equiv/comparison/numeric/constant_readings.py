@@ -7,8 +7,9 @@ lead from these to them, and other numbers are moved by at most one last digit, 
 Outputs then have to agree within the budgets that they have anyway.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -18,7 +19,7 @@ from equiv.comparison.numeric.budgets import find_responses, output_budgets
 from equiv.comparison.numeric.held_outputs import largest_value, output_dtype
 from equiv.comparison.numeric.last_digits import fit_amounts
 from equiv.comparison.numeric.own_rounding import find_lost
-from equiv.comparison.numeric.read_port import Ports, readable_ports
+from equiv.comparison.numeric.read_port import Ports, ReadPort, readable_ports
 from equiv.comparison.observation import Comparison, Outputs, PortOutputs
 from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.budget import rounding_growth, rounding_response
@@ -72,6 +73,10 @@ AllOutputs = tuple[Mapping[str, Outputs], Mapping[str, Outputs]]
 """Probe to outputs in float64, of the reference and of the candidate."""
 
 
+ReadAgain = Callable[[Comparison, Probe], Comparison]
+"""Gives a comparison on another probe the outputs in float64 of ports that read constants so."""
+
+
 @dataclass(frozen=True)
 class ReadConstants:
     """A comparison with some constants read otherwise.
@@ -79,10 +84,12 @@ class ReadConstants:
     Attributes:
         comparison: with the outputs in float64 of ports that read them so.
         note: which constants are read as what.
+        again: reads them so on another probe.
     """
 
     comparison: Comparison
     note: str
+    again: ReadAgain
 
 
 def read_constants(
@@ -140,7 +147,30 @@ def read_constants(
     )
     rounded = " and ".join(sorted(dtypes))
     note = f"the same where constants that a port rounds to {rounded} are read to more digits: {_list_readings(texts)}"
-    return ReadConstants(replace(comparison, reference=reference, candidate=candidate), note)
+    again = partial(_read_on_probe, sides, fit.amounts[place], converted)
+    return ReadConstants(replace(comparison, reference=reference, candidate=candidate), note, again)
+
+
+def _read_on_probe(
+    sides: tuple[ReadPort, ReadPort], amounts: np.ndarray, converted: set[str], comparison: Comparison, probe: Probe
+) -> Comparison:
+    """Run both ports on one more probe, with the amounts of the unknowns of both, the reference's first."""
+    known = [{probe.name: side.samples[probe.name].float64} for side in (comparison.reference, comparison.candidate)]
+    if any(one[probe.name] is None for one in known):
+        return comparison
+    first = len(sides[0].unknowns)
+    one, other = (replace(side, probes=(probe,)) for side in sides)
+    ours = one.run(amounts[:first], _copy(known[0]), {}, converted)
+    theirs = other.run(amounts[first:], _copy(known[1]), ours, converted)
+    return replace(
+        comparison,
+        reference=_with_float64(comparison.reference, ours),
+        candidate=_with_float64(comparison.candidate, theirs),
+    )
+
+
+def _copy(known: Mapping[str, Outputs | None]) -> Mapping[str, Outputs]:
+    return {name: outputs or {} for name, outputs in known.items()}
 
 
 def _list_readings(texts: Sequence[str]) -> str:

@@ -68,7 +68,8 @@ def fold_own_rounding(comparison: Comparison) -> Comparison:
             proved = is_proved_in_real_numbers(comparison, output, probe, output)
             in_float64 = float64 is not None and finding.precision == "float64"
             moved = float64.moved if float64 is not None and in_float64 else native.moved
-            most = inf if proved else (float64 or native).largest
+            is_zero = float64 is not None and float64.largest <= float64.zero  # in theory; see `compare_arrays`
+            most = inf if proved or is_zero else (float64 or native).largest
             most = limit_budget(comparison, probe, output, in_float64, most)
             settled = settle_by_own_rounding(comparison, refuted[probe, output], finding, most, moved)
             again[probe, output] = _named(settled, probe, output)

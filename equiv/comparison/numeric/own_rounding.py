@@ -45,6 +45,12 @@ def doubted_programs(comparison: Comparison, checks: Iterable[CheckResult]) -> f
     return frozenset[ProgramName]().union(*found)
 
 
+def differs_in_float64(comparison: Comparison, checks: Iterable[CheckResult]) -> bool:
+    """Whether an output differs in float64 by more than the rounding of any port could explain."""
+    refuted = (finding for check in checks for finding in check.findings if _is_refuted(finding))
+    return any(one.precision == "float64" and not _could_be_rounding(comparison, one) for one in refuted)
+
+
 def find_doubts(checks: Iterable[CheckResult], names: frozenset[ProgramName]) -> dict[Doubt, frozenset[ProgramName]]:
     """Find the runs in which an output of some programs is refuted by its difference, and its programs."""
     found: dict[Doubt, frozenset[ProgramName]] = {}

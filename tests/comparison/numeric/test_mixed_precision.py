@@ -1,0 +1,67 @@
+"""Attention in bfloat16: libraries round at other places, and what is zero in theory is nothing but rounding."""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import jmp
+from flax import nnx
+
+from equiv import compare
+
+BATCH = {"x": "float32[2,5,16]"}
+
+
+def in_haiku():
+    """NumPy rounds the square root of the size to bfloat16."""
+
+    class Model(hk.Module):
+        def __call__(self, x):
+            return hk.MultiHeadAttention(2, 8, w_init=hk.initializers.VarianceScaling(), name="attention")(x, x, x)
+
+    def run(x):
+        half = jmp.get_policy("params=float32,compute=bfloat16,output=float32")
+        with hk.mixed_precision.push_policy(Model, half):
+            return Model()(x)
+
+    return hk.transform(run)
+
+
+@jax.custom_vjp
+def pushed(bias):
+    """The identity, whose gradient has a small constant in it."""
+    return bias
+
+
+pushed.defvjp(lambda bias: (bias, None), lambda _, g: (g + 1e-4,))
+
+
+class InNNX(nnx.Module):
+    """It divides by the root in float32."""
+
+    def __init__(self, rngs):
+        self.attention = nnx.MultiHeadAttention(2, 16, dtype=jnp.bfloat16, decode=False, rngs=rngs)
+
+    def __call__(self, x):
+        return self.attention(x.astype(jnp.bfloat16)).astype(jnp.float32)
+
+
+class PushedBias(InNNX):
+    """The gradient of the bias of the keys, which is zero in theory, is not."""
+
+    def __call__(self, x):
+        bias = self.attention.key.bias
+        bias.set_value(pushed(bias[...]))
+        return super().__call__(x)
+
+
+def test_attention_in_bfloat16_is_the_same_in_all_checks():
+    run = compare(in_haiku, InNNX, batch=BATCH)
+    assert run.verdict == "same", run.headline
+
+
+def test_a_gradient_that_is_zero_in_theory_is_compared():
+    run = compare(InNNX, PushedBias, batch=BATCH, checks=("outputs", "gradients"))
+    assert run.verdict == "different"
+    refuted = [one.place for check in run.cases[0].checks for one in check.findings if one.grade == "refuted"]
+    assert refuted
+    assert all("gradient attention/key/bias" in place for place in refuted)
