@@ -18,7 +18,7 @@ from equiv.programs.jaxpr import count_equations
 from equiv.programs.keep_casts import has_casts
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.algebra import Algebra
-from equiv.programs.prover.conditions import CONDITIONS
+from equiv.programs.prover.conditions import CONDITIONS, drop_idle
 from equiv.programs.prover.dependencies import Dependencies, input_dependencies
 from equiv.programs.prover.far_slices import slice_otherwise
 from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Form, Precision, Proof, Proofs
@@ -77,6 +77,8 @@ class NumberedPort:
         if self.frozen:
             rules &= self.applied.get((form, program), NO_REWRITES)
             return self.known.get((form, rules, program), {}).get(output)
+        flat = drop_idle(rules - CLOSED_SUMS)
+        rules = rules & CLOSED_SUMS | flat if flat else flat  # a sum is closed in another one, in normal form
         if (form, rules, program) not in self.known:
             self.known[form, rules, program] = self._number(program, form, rules)
         return self.known[form, rules, program].get(output)
@@ -305,10 +307,15 @@ def _find_rewrites(
     before: tuple[frozenset[str], ...],
 ) -> frozenset[str] | None:
     """The rewrites that a proof needs, of those that may be used; None: there is no proof with all of them."""
-    if rules and right.is_large(pair[1].program):  # what other outputs needed is tried first: one numbering less
-        for known in before:
-            if _are_equal(left, right, pair, form, known | rules & CLOSED_SUMS):
-                return known
+
+    def enough(tried: frozenset[str]) -> bool:
+        return _are_equal(left, right, pair, form, tried | rules & CLOSED_SUMS)
+
+    # What other outputs needed is tried first: under all rewrites a numbering takes longest.
+    large = right.is_large(pair[1].program)
+    for known in before if rules else ():
+        if enough(known) and (large or not any(enough(known - {rule}) for rule in known)):
+            return known
     if not _are_equal(left, right, pair, form, rules):
         return None
     return _minimal_rewrites(left, right, pair, form, rules & CLOSED_SUMS, before) if rules else NO_REWRITES
@@ -336,17 +343,13 @@ def _minimal_rewrites(
     def enough(rules: frozenset[str]) -> bool:
         return _are_equal(left, right, pair, form, rules | closed)
 
-    large = right.is_large(pair[1].program)
-    for rules in () if large else before:
-        if enough(rules) and not any(enough(rules - {rule}) for rule in rules):
-            return rules
     sides = zip((left, right), pair, strict=True)
     # Only a rewrite that applied in one of the two programs can be needed.
     needed = frozenset[str]().union(
         *(side.applied[side.resolve(output.program, form), output.program] for side, output in sides)
     )
     # A derivative often needs one more than what is derived.
-    for rules, rule in product(before, sorted(needed)) if large else ():
+    for rules, rule in product(before, sorted(needed)) if right.is_large(pair[1].program) else ():
         if rule not in rules and enough(rules | {rule}):
             return rules | {rule}
     for rule in sorted(needed):
