@@ -22,7 +22,8 @@ Arrays = dict[str, np.ndarray]
 def record_array(arrays: Arrays, eqn: Any, ins: Sequence[TermView], result: TermView) -> None:
     """Record the array of an equation's result, if the arrays of all operands are known and numpy computes the same."""
     # Almost always an operand has no known array, which is seen first.
-    if result.dtype not in KNOWN_DTYPES or any([one.constant is None and one.term not in arrays for one in ins]):
+    unknown = [one for one in ins if one.constant is None and one.term not in arrays]
+    if unknown or result.dtype not in KNOWN_DTYPES:
         return
     aval = eqn.outvars[0].aval
     if result.constant is not None or result.term in arrays:

@@ -117,4 +117,3 @@ def test_one_output_is_numbered_once_where_rewrites_are_idle():
     output = output_named("eval __call__: output")
     assert side.name(output, Form("native"), frozenset((LINEAR,)) | CLOSED_SUMS) == side.plain_name(output)
     assert {rules for _, rules, _ in side.known} == {frozenset()}
-
