@@ -316,40 +316,27 @@ def _find_rewrites(
     for known in before if rules else ():
         if enough(known) and (large or not any(enough(known - {rule}) for rule in known)):
             return known
-    if not _are_equal(left, right, pair, form, rules):
+    if not enough(rules):
         return None
-    return _minimal_rewrites(left, right, pair, form, rules & CLOSED_SUMS, before) if rules else NO_REWRITES
+    # Only a rewrite that applied in one of the two programs can be needed.
+    sides = zip((left, right), pair, strict=True) if rules else ()
+    applied = [side.applied[side.resolve(output.program, form), output.program] for side, output in sides]
+    return _minimal_rewrites(enough, NO_REWRITES.union(*applied), before if large else ())
 
 
 def _minimal_rewrites(
-    left: NumberedPort,
-    right: NumberedPort,
-    pair: OutputPair,
-    form: Form,
-    closed: frozenset[str],
-    before: Iterable[frozenset[str]],
+    enough: Callable[[frozenset[str]], bool], applied: frozenset[str], before: Iterable[frozenset[str]]
 ) -> frozenset[str]:
     """A minimal set of rewrites for a proof: none can be removed. Of a large program, where a try takes long, few are.
 
     Args:
-        left: the reference.
-        right: the candidate.
-        pair: the two outputs.
-        form: in which both are numbered.
-        closed: `CLOSED_SUMS`, or nothing where every sum is flat.
-        before: minimal sets of other pairs, which are likely to suffice.
+        enough: whether a proof needs no more than these.
+        applied: those that a proof can need.
+        before: of a large program the minimal sets of other pairs, which are likely to suffice with one more.
     """
-
-    def enough(rules: frozenset[str]) -> bool:
-        return _are_equal(left, right, pair, form, rules | closed)
-
-    sides = zip((left, right), pair, strict=True)
-    # Only a rewrite that applied in one of the two programs can be needed.
-    needed = frozenset[str]().union(
-        *(side.applied[side.resolve(output.program, form), output.program] for side, output in sides)
-    )
+    needed = applied
     # A derivative often needs one more than what is derived.
-    for rules, rule in product(before, sorted(needed)) if right.is_large(pair[1].program) else ():
+    for rules, rule in product(before, sorted(needed)):
         if rule not in rules and enough(rules | {rule}):
             return rules | {rule}
     for rule in sorted(needed):
