@@ -104,6 +104,16 @@ def test_a_rewrite_without_what_it_is_written_as_changes_no_name(seed):
             assert names(drop_idle(others)) == names(others)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_names_need_no_rewrite_but_those_that_applied(seed):
+    """The search for what a proof needs begins with them."""
+    program = random_program(100 + seed, 12, ALL_STEPS)
+    algebra = Algebra(ALL)
+    found = number_program(program, Numbering(algebra))
+    again = number_program(program, Numbering(Algebra(frozenset(algebra.applied))))
+    assert {output: one.name for output, one in found.items()} == {output: one.name for output, one in again.items()}
+
+
 def test_a_rewrite_that_could_be_written_is_never_left_out():
     for rule, needed in WRITTEN_AS.items():
         for other in needed:
