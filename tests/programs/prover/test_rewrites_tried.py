@@ -90,7 +90,7 @@ def test_factors_that_cancel_in_a_product_are_moved_and_named(functions):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_rewrite_without_what_it_is_written_as_changes_no_name(seed):
+def test_a_rewrite_that_cannot_be_written_changes_no_name(seed):
     """Its numbering is that without it, and is not done: of programs in which it does something otherwise."""
     program = random_program(seed, 20, ALL_STEPS)
 
