@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import is_
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -102,20 +103,23 @@ def read_state() -> LibraryState:
     modules = [module for name in names if (module := sys.modules.get(name)) is not None]
     owners: dict[Any, Mapping[str, Any]] = {module: dict(vars(module)) for module in modules}
     for module in modules:
-        for one in list(vars(module).values()):
-            if inspect.isclass(one):
-                owners[one] = dict(vars(one))
+        owners |= {one: dict(vars(one)) for one in list(vars(module).values()) if isinstance(one, type)}
     return LibraryState(tuple(owners.items()), dict(jax.config.values), dict(os.environ))
 
 
 def find_patches(before: LibraryState) -> tuple[Patch, ...]:
     """Find what has changed since a state was read; what is only added replaces nothing."""
-    found = [
-        Patch(owner, name, value, vars(owner).get(name))
-        for owner, attributes in before.functions
-        for name, value in attributes.items()
-        if callable(value) and vars(owner).get(name) is not value and vars(owner).get(name) is not None
-    ]
+    found: list[Patch] = []
+    for owner, attributes in before.functions:
+        current = vars(owner)
+        # Almost always nothing has changed, which this sees without a step of Python for each attribute.
+        if all(map(is_, map(current.get, attributes), attributes.values())):
+            continue
+        found += [
+            Patch(owner, name, value, current[name])
+            for name, value in attributes.items()
+            if current.get(name) is not value and current.get(name) is not None and callable(value)
+        ]
     now = jax.config.values
     found += [
         Patch(jax.config, name, value, now[name])

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from functools import cache
 from importlib import metadata
 from types import ModuleType
 
@@ -15,7 +16,13 @@ HYPERPARAMETERS_MODULE = "hyperparameters"
 
 def backend_names() -> tuple[str, ...]:
     """The names of all backends: the subfolders of this package."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(backends.__path__) if module.ispkg))
+    return _find_backends(tuple(backends.__path__))
+
+
+@cache
+def _find_backends(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """The packages in these folders; cached, as every build asks for all of them."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(folders) if module.ispkg))
 
 
 def all_libraries() -> tuple[Library, ...]:

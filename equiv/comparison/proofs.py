@@ -58,12 +58,11 @@ def prover_side(traced: TracedPort) -> ProverSide:
     return ProverSide(numbered, traced.fresh)
 
 
-def prove_all(left: ProverSide, candidates: Mapping[str, TracedPort]) -> dict[str, Proofs]:
+def prove_all(left: ProverSide, candidates: Mapping[str, ProverSide]) -> dict[str, Proofs]:
     """Prove every candidate against the reference."""
-    sides = {name: prover_side(traced) for name, traced in candidates.items()}
     return {
         name: prove(left.numbered, right.numbered, equal_fresh_state(left.fresh, right.fresh))
-        for name, right in sides.items()
+        for name, right in candidates.items()
     }
 
 

@@ -136,10 +136,11 @@ def prove_ports(state: CaseState) -> CaseState:
     """Prove outputs of every candidate equal to the reference's; what has no proof is run in float64 too."""
     state.progress("proving")
     left = state.prover_side or prover_side(state.traced[state.reference])
-    proofs = prove_all(left, {name: state.traced[name] for name in state.candidates})
+    sides = {name: prover_side(state.traced[name]) for name in state.candidates}
+    proofs = prove_all(left, sides)
     needed = needed_in_float64(left.numbered.table, left.numbered.programs, proofs)
     every = {state.reference: frozenset[ProgramName]().union(*needed.values())}
-    return replace(state, prover_side=left, proofs=proofs, in_float64=every | needed)
+    return replace(state, prover_side=left, candidate_sides=sides, proofs=proofs, in_float64=every | needed)
 
 
 def start_compiling(state: CaseState) -> CaseState:
@@ -180,8 +181,8 @@ def trace_sizes(state: CaseState) -> CaseState:
 
 def break_proofs(state: CaseState) -> CaseState:
     """Change one equation of every proved program, which must break its proof."""
-    traced = {name: state.traced[name] for name in state.candidates}
-    return replace(state, trials=(*state.trials, *mutate_proofs(traced, state.proofs)))
+    sides = {name: state.candidate_sides[name] for name in state.candidates}
+    return replace(state, trials=(*state.trials, *mutate_proofs(sides, state.proofs)))
 
 
 def run_reference(state: CaseState) -> CaseState:
@@ -345,7 +346,7 @@ def explain_differences(state: CaseState) -> CaseState:
         found = [check for check in state.checks if check.candidate == candidate and check.check != STRUCTURE]
         right = state.traced[candidate]
         try:
-            located = add_first_differences(found, left, right)
+            located = add_first_differences(found, left, right, state.proofs.get(candidate, {}))
             explained = add_optimizer_difference(located, left, right, probe, steps)
             checks += add_divergence(explained, left, right, probe, steps)
         except EquivError as error:

@@ -58,6 +58,7 @@ class CaseState:
         zero_gradients: leaves whose gradient is zero in theory: what is left of it is rounding.
         traced: port to its programs.
         prover_side: what candidates are proved against.
+        candidate_sides: candidate to what was proved of it, with the names that proofs have given.
         proofs: candidate to its proofs.
         in_float64: port to the programs that are also run in float64; a port that is missing runs all.
         compiling: port to a function that waits for its compilation.
@@ -90,6 +91,7 @@ class CaseState:
     zero_gradients: frozenset[str] = frozenset()
     traced: Mapping[str, TracedPort] = field(default_factory=dict)
     prover_side: ProverSide | None = None
+    candidate_sides: Mapping[str, ProverSide] = field(default_factory=dict)
     proofs: Mapping[str, Proofs] = field(default_factory=dict)
     in_float64: Mapping[str, frozenset[ProgramName]] = field(default_factory=dict)
     compiling: Mapping[str, Callable[[], CompiledPort]] = field(default_factory=dict)

@@ -56,7 +56,8 @@ def find_idle_slots(state: CaseState, candidate: str) -> dict[OutputName, str]:
     """Find the idle slots of a traced candidate and its reference; see `idle_slots`."""
     if state.prover_side is None:
         return {}
-    return idle_slots(state.prover_side.numbered, prover_side(state.traced[candidate]).numbered)
+    side = state.candidate_sides.get(candidate) or prover_side(state.traced[candidate])
+    return idle_slots(state.prover_side.numbered, side.numbered)
 
 
 def idle_slots(left: NumberedPort, right: NumberedPort) -> dict[OutputName, str]:

@@ -55,11 +55,11 @@ class Interpreter(Generic[Value]):
         jaxpr, consts = open_jaxpr(closed)
         values: dict[Any, Value] = dict(zip(jaxpr.constvars, map(self.constant, consts), strict=True))
         values.update(zip(jaxpr.invars, inputs, strict=True))
-        outer, literal, step = self.path, self.literal, self.step
+        outer, literal, step, known = self.path, self.literal, self.step, core.Literal
         dead = self.dead_values(jaxpr)
         for index, eqn in enumerate(jaxpr.eqns):
             self.path = (*path, index)
-            ins = [literal(atom) if isinstance(atom, core.Literal) else values[atom] for atom in eqn.invars]
+            ins = [literal(atom) if isinstance(atom, known) else values[atom] for atom in eqn.invars]
             values.update(zip(eqn.outvars, step(eqn, ins), strict=True))
             for var in dead[index] if dead else ():
                 del values[var]

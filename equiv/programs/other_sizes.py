@@ -5,8 +5,9 @@ another one beyond: that shows in the jaxpr alone.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from jax.extend import core
 from equiv.core.output_name import ProgramName
 from equiv.core.scope import OtherSizes
 from equiv.programs.jaxpr import count_equations, inner_jaxprs, locate_equation, open_jaxpr
+from equiv.programs.program import Program
 from equiv.programs.trace import Tracer, trace_forward
 
 SIZE_STEPS = (128, 64)
@@ -40,13 +42,14 @@ def trace_other_sizes(tracer: Tracer, known: Sequence[Any]) -> Iterator[OtherSiz
     large = sum(count_equations(program.jaxpr) for program in known) > MOST_EQUATIONS
     for axis, size in _list_axes(tracer.request.batch):
         sizes, places = (size + SIZE_STEPS[0],), list[str]()
+        trace = _trace_sized(tracer, axis, size)
         if large:
             yield OtherSizes(port, axis, size, sizes, "too large")
             continue
         try:
-            if places := list(_compare_calls(tracer, axis, (size, *sizes))):
+            if places := list(_compare_calls(tracer, trace, (size, *sizes))):
                 sizes = tuple(sorted(size + more for more in SIZE_STEPS))
-                places = list(_compare_calls(tracer, axis, (size, *sizes)))
+                places = list(_compare_calls(tracer, trace, (size, *sizes)))
         except Exception:  # noqa: BLE001 - whatever a model raises, it is not made for other sizes
             # The features of a layer are an axis, too: only of the batch it is worth saying.
             if axis == 0:
@@ -66,14 +69,31 @@ def _list_axes(batch: Batch) -> Iterator[tuple[int, int]]:
         yield 1, second
 
 
-def _compare_calls(tracer: Tracer, axis: int, sizes: Sequence[int]) -> Iterator[str]:
+TraceSized = Callable[[ProgramName, int], Program]
+"""The call of this name with this size."""
+
+
+def _trace_sized(tracer: Tracer, axis: int, own: int) -> TraceSized:
+    """Trace calls with sizes of an axis: each once, and with the size of the case not again."""
+    tracers: dict[int, Tracer] = {}
+
+    @cache
+    def trace(name: ProgramName, size: int) -> Program:
+        if size == own:
+            return trace_forward(tracer, name)
+        if size not in tracers:
+            tracers[size] = _with_size(tracer, axis, own, size)
+        return trace_forward.__wrapped__(tracers[size], name)
+
+    return trace
+
+
+def _compare_calls(tracer: Tracer, trace: TraceSized, sizes: Sequence[int]) -> Iterator[str]:
     """Yield the places at which calls with other sizes are other programs; the first size is that of the case."""
-    sized = [_with_size(tracer, axis, sizes[0], other) for other in sizes[1:]]
     for method in tracer.request.methods:
         for mode in tracer.modes():
             name = ProgramName(mode, method)
-            traced = [trace_forward(tracer, name), *(trace_forward.__wrapped__(one, name) for one in sized)]
-            yield from _Comparison(sizes).compare([program.jaxpr for program in traced], ())
+            yield from _Comparison(sizes).compare([trace(name, size).jaxpr for size in sizes], ())
 
 
 def _with_size(tracer: Tracer, axis: int, before: int, after: int) -> Tracer:

@@ -46,7 +46,7 @@ def certify(loaded, candidate):
     """The certificate of one candidate of a case."""
     state = trace_ports(replace(check_structure(open_case(loaded.case)), candidates=(candidate,)))
     sides = [prover_side(state.traced[name]) for name in (state.reference, candidate)]
-    proofs = prove_all(sides[0], {candidate: state.traced[candidate]})[candidate]
+    proofs = prove_all(sides[0], {candidate: sides[1]})[candidate]
     return certify_ports(*(side.numbered for side in sides), proofs, describe_fresh(*sides))
 
 

@@ -4,18 +4,28 @@ from dataclasses import replace
 
 from equiv.core.first_difference import FirstDifference
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
-from equiv.core.results import CheckResult
+from equiv.core.results import CheckResult, Finding
 from equiv.programs.prover.first_difference import find_first_differences
+from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Proofs
 from equiv.programs.prover.prove import all_programs, mirrored_inputs
 from equiv.programs.traced_port import TracedPort
 from equiv.programs.transform import select_outputs
 
 
-def add_first_differences(checks: list[CheckResult], reference: TracedPort, candidate: TracedPort) -> list[CheckResult]:
-    """Add the first different equations of both ports to every finding without proof.
+def add_first_differences(
+    checks: list[CheckResult], reference: TracedPort, candidate: TracedPort, proofs: Proofs | None = None
+) -> list[CheckResult]:
+    """Add the first different equations of both ports to every finding by numbers.
 
     For the first `MAX_PLACES` outputs of a program, only equations that the output depends on are compared; for the
     others, the whole program.
+
+    Args:
+        checks: of the candidate.
+        reference: the reference, traced.
+        candidate: the candidate, traced.
+        proofs: what is proved: of an output that both programs compute alike, and that numbers do not refute, as where
+            it was compiled otherwise, none is looked for.
     """
     known: dict[tuple[ProgramName, OutputName | None], tuple[FirstDifference, ...]] = {}
 
@@ -33,7 +43,9 @@ def add_first_differences(checks: list[CheckResult], reference: TracedPort, cand
     results = []
     for check in checks:
         findings = [
-            replace(item, first_differences=difference_of(item.output)) if item.grade in UNPROVED_GRADES else item
+            replace(item, first_differences=difference_of(item.output))
+            if item.grade in UNPROVED_GRADES and not _is_settled(item, proofs or {})
+            else item
             for item in check.findings
         ]
         results.append(replace(check, findings=tuple(findings)))
@@ -45,6 +57,13 @@ MAX_PLACES = 8
 
 UNPROVED_GRADES = ("refuted", "float64", "rounding", "exact")
 """Grades by numbers; bit for bit on every probe (`exact`) is no proof either."""
+
+
+def _is_settled(item: Finding, proofs: Proofs) -> bool:
+    """Whether both programs are proved to be the same as they are traced, which the numbers agree with."""
+    proof = None if item.output is None else proofs.get((item.output, item.output, False))
+    lifted = {FLOAT64_CONSTANTS, FLOAT64_CASTS}
+    return proof is not None and item.grade != "refuted" and lifted.isdisjoint(proof.rewrites)
 
 
 def _first_differences_of(

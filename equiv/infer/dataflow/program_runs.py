@@ -10,7 +10,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from equiv.compat import enable_x64
-from equiv.programs.eager import evaluate_eagerly
+from equiv.infer.dataflow.quick_evaluation import evaluate_quickly
 from equiv.programs.keep_casts import float_dtypes
 from equiv.programs.program import Program
 from equiv.programs.transform import DrawReplay, as_float64
@@ -53,7 +53,7 @@ def run_gradients(
 
     with enable_x64(half):
         # Op by op: compiling the whole gradient would take longer than everything else.
-        found = evaluate_eagerly(jax.make_jaxpr(jax.grad(projected))(moved), moved)
+        found = evaluate_quickly(jax.make_jaxpr(jax.grad(projected))(moved), moved)
     return dict(zip(places, found, strict=True))
 
 
@@ -61,7 +61,7 @@ def run_outputs(program: Program, arrays: LeafArrays, batch: Mapping[str, np.nda
     """The outputs that are no whole numbers, as float64 or complex128; arguments as of `run_gradients`."""
     given, half = _input_arrays(program, arrays, batch), _is_half(program)
     with enable_x64(half):
-        run = _run_in_float64(program, *given) if half else evaluate_eagerly(program.jaxpr, given)
+        run = _run_in_float64(program, *given) if half else evaluate_quickly(program.jaxpr, given)
         floats = [np.asarray(out) for out in run if np.issubdtype(out.dtype, np.inexact)]
     return [one.astype("complex128" if np.iscomplexobj(one) else "float64") for one in floats]
 

@@ -38,3 +38,15 @@ CONDITIONS = {
     POSITIVE: "max(0, v) = v, v > 0 for v = mean(x**2) - mean(x)**2: x is not constant along the summed axes",
 }
 """Rewrite to the condition under which it holds."""
+
+WRITTEN_AS = {
+    LINEAR: frozenset((REORDERED_PRODUCTS, REORDERED_SUMS)),
+    MASKS: frozenset((REORDERED_PRODUCTS,)),
+    PARTS: frozenset((REORDERED_SUMS,)),
+}
+"""Rewrite to those of which it needs one: it is written as a product or a sum in normal form."""
+
+
+def drop_idle(rules: frozenset[str]) -> frozenset[str]:
+    """Leave out the rewrites that nothing can be written with, as what they need is left out, too."""
+    return frozenset(rule for rule in rules if rule not in WRITTEN_AS or not rules.isdisjoint(WRITTEN_AS[rule]))

@@ -21,8 +21,12 @@ Arrays = dict[str, np.ndarray]
 
 def record_array(arrays: Arrays, eqn: Any, ins: Sequence[TermView], result: TermView) -> None:
     """Record the array of an equation's result, if the arrays of all operands are known and numpy computes the same."""
+    # Almost always an operand has no known array, which is seen first.
+    unknown = [one for one in ins if one.constant is None and one.term not in arrays]
+    if unknown or result.dtype not in KNOWN_DTYPES:
+        return
     aval = eqn.outvars[0].aval
-    if result.constant is not None or result.term in arrays or result.dtype not in KNOWN_DTYPES:
+    if result.constant is not None or result.term in arrays:
         return
     if aval.size > MOST_ELEMENTS or not all(isinstance(axis, int | None) for axis in result.axes):
         return

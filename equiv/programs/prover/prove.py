@@ -17,6 +17,7 @@ from equiv.programs.jaxpr import count_equations
 from equiv.programs.keep_casts import has_casts
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.algebra import Algebra
+from equiv.programs.prover.conditions import drop_idle
 from equiv.programs.prover.dependencies import Dependencies, input_dependencies
 from equiv.programs.prover.far_slices import slice_otherwise
 from equiv.programs.prover.proof import Form, Proof, Proofs
@@ -71,6 +72,8 @@ class NumberedPort:
         if self.frozen:
             rules &= self.applied.get((form, program), NO_REWRITES)
             return self.known.get((form, rules, program), {}).get(output)
+        flat = drop_idle(rules - CLOSED_SUMS)
+        rules = rules & CLOSED_SUMS | flat if flat else flat  # a sum is closed in another one, in normal form
         if (form, rules, program) not in self.known:
             self.known[form, rules, program] = self._number(program, form, rules)
         return self.known[form, rules, program].get(output)
@@ -296,48 +299,36 @@ def _find_rewrites(
     before: tuple[frozenset[str], ...],
 ) -> frozenset[str] | None:
     """The rewrites that a proof needs, of those that may be used; None: there is no proof with all of them."""
-    if rules and right.is_large(pair[1].program):  # what other outputs needed is tried first: one numbering less
-        for known in before:
-            if _are_equal(left, right, pair, form, known | rules & CLOSED_SUMS):
-                return known
-    if not _are_equal(left, right, pair, form, rules):
+
+    def enough(tried: frozenset[str]) -> bool:
+        return _are_equal(left, right, pair, form, tried | rules & CLOSED_SUMS)
+
+    # What other outputs needed is tried first: under all rewrites a numbering takes longest.
+    large = right.is_large(pair[1].program)
+    for known in before if rules else ():
+        if enough(known) and (large or not any(enough(known - {rule}) for rule in known)):
+            return known
+    if not enough(rules):
         return None
-    return _minimal_rewrites(left, right, pair, form, rules & CLOSED_SUMS, before) if rules else NO_REWRITES
+    # Only a rewrite that applied in one of the two programs can be needed.
+    sides = zip((left, right), pair, strict=True) if rules else ()
+    applied = [side.applied[side.resolve(output.program, form), output.program] for side, output in sides]
+    return _minimal_rewrites(enough, NO_REWRITES.union(*applied), before if large else ())
 
 
 def _minimal_rewrites(
-    left: NumberedPort,
-    right: NumberedPort,
-    pair: OutputPair,
-    form: Form,
-    closed: frozenset[str],
-    before: Iterable[frozenset[str]],
+    enough: Callable[[frozenset[str]], bool], applied: frozenset[str], before: Iterable[frozenset[str]]
 ) -> frozenset[str]:
     """A minimal set of rewrites for a proof: none can be removed. Of a large program, where a try takes long, few are.
 
     Args:
-        left: the reference.
-        right: the candidate.
-        pair: the two outputs.
-        form: in which both are numbered.
-        closed: `CLOSED_SUMS`, or nothing where every sum is flat.
-        before: minimal sets of other pairs, which are likely to suffice.
+        enough: whether a proof needs no more than these.
+        applied: those that a proof can need.
+        before: of a large program the minimal sets of other pairs, which are likely to suffice with one more.
     """
-
-    def enough(rules: frozenset[str]) -> bool:
-        return _are_equal(left, right, pair, form, rules | closed)
-
-    large = right.is_large(pair[1].program)
-    for rules in () if large else before:
-        if enough(rules) and not any(enough(rules - {rule}) for rule in rules):
-            return rules
-    sides = zip((left, right), pair, strict=True)
-    # Only a rewrite that applied in one of the two programs can be needed.
-    needed = frozenset[str]().union(
-        *(side.applied[side.resolve(output.program, form), output.program] for side, output in sides)
-    )
+    needed = applied
     # A derivative often needs one more than what is derived.
-    for rules, rule in product(before, sorted(needed)) if large else ():
+    for rules, rule in product(before, sorted(needed)):
         if rule not in rules and enough(rules | {rule}):
             return rules | {rule}
     for rule in sorted(needed):

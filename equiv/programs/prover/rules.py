@@ -182,7 +182,7 @@ def rewrite_contraction(
     # Only constants move: a factor that varies along the contracted axis has to stay.
     (one, left), (other, right) = (algebra.unit(value) for value in ins)
     result = dot((left, right))
-    if result is None or one * other == 1:
+    if result is None or one == other == 1:
         return result
     product = algebra.product(one * other, [(result, 1.0)], tuple(aval.shape), dtype_name(aval.dtype))
     return algebra.record(product, LINEAR, REORDERED_PRODUCTS)

@@ -145,14 +145,14 @@ def apply_elementwise(
     # Where operands do not commute, their place is part of what they are.
     marks = list(tags) or ([""] * len(operands) if commutes else list(range(len(operands))))
     views = [value.axes if value.shape else (None,) * rank for value in operands]
-    axes = [axis for axis in range(rank) if any(view[axis] is not None for view in views)]
+    columns = list(zip(*views, strict=True))
+    axes = [axis for axis, column in enumerate(columns) if column.count(None) < len(column)]
 
     # Sorted, so that the order in which operands are written does not decide the order of axes.
     # Axes of equal signature keep the program's order: at worst an equality is missed.
     def signature(axis: int) -> list[bytes]:
-        return sorted(
-            encode(value.term, mark, view[axis]) for value, view, mark in zip(operands, views, marks, strict=True)
-        )
+        given = zip(operands, columns[axis], marks, strict=True)
+        return sorted([encode(value.term, mark, own) for value, own, mark in given])
 
     # The order of the result's axes is a view: (a + b).T and a.T + b.T are one term.
     if len(axes) > 1:
@@ -161,9 +161,10 @@ def apply_elementwise(
         digest(value.term, value.dtype, [view[axis] for axis in axes], mark)
         for value, view, mark in zip(operands, views, marks, strict=True)
     ]
-    term = digest("elementwise", operation, sorted(names) if commutes else names, dtype_name(dtype))
+    own_dtype = dtype_name(dtype)
+    term = digest("elementwise", operation, sorted(names) if commutes else names, own_dtype)
     place = {axis: index for index, axis in enumerate(axes)}
-    return TermView(term, tuple(place.get(axis) for axis in range(rank)), tuple(shape), dtype_name(dtype))
+    return TermView(term, tuple(map(place.get, range(rank))), tuple(shape), own_dtype)
 
 
 def is_infinite(value: TermView) -> bool:

@@ -27,7 +27,7 @@ def differences_at_fault(name, candidate, place, *replacements):
     assert not built_case.problems
     left, right = trace_port(built_case, "haiku"), trace_port(built_case, candidate)
     output = output_named(place)
-    assert (output, output, False) not in prove_all(prover_side(left), {candidate: right})[candidate]
+    assert (output, output, False) not in prove_all(prover_side(left), {candidate: prover_side(right)})[candidate]
     findings = tuple(Finding(place, grade, output=output) for grade in ("refuted", "exact", "proved"))
     (check,) = add_first_differences([CheckResult("outputs", candidate, "refuted", "", findings)], left, right)
     refuted, exact, proved = check.findings

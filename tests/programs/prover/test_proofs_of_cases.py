@@ -20,7 +20,7 @@ def suite(name):
     built_case = build_case(helpers.loaded(name).case)
     assert not built_case.problems
     reference, *candidates = (trace_port(built_case, backend) for backend in built_case.case.models)
-    return reference, prove_all(prover_side(reference), {one.port.name: one for one in candidates})
+    return reference, prove_all(prover_side(reference), {one.port.name: prover_side(one) for one in candidates})
 
 
 def wanted_places(reference):
@@ -74,6 +74,6 @@ def test_linen_and_nnx_are_one_program_in_every_case(name):
     known = tuple(one for one in case.known_differences if one.backend in models)
     built_case = build_case(dataclasses.replace(case, models=models, known_differences=known))
     left, right = (trace_port(built_case, backend) for backend in models)
-    proofs = prove_all(prover_side(left), {"nnx": right})["nnx"]
+    proofs = prove_all(prover_side(left), {"nnx": prover_side(right)})["nnx"]
     assert wanted_places(left) <= {place for place, _, cold in proofs if not cold}
     assert set(proofs.values()) == {Proof("proved")}
