@@ -41,7 +41,7 @@ KEPT = list(
 )
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("transform", "form"), KEPT)
 def test_state_kept_elsewhere_is_the_same(transform, form):
     """Every kind of optimizer, every form but those with an average."""
@@ -51,6 +51,7 @@ def test_state_kept_elsewhere_is_the_same(transform, form):
     assert check_of(result).remarks == ()
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("form", [form for form in FORMS if "average" in form])
 @pytest.mark.parametrize("first", ["kept", "without"])
 def test_an_average_that_one_port_keeps_is_told(form, first):
@@ -63,6 +64,7 @@ def test_an_average_that_one_port_keeps_is_told(form, first):
     assert "(2), on which nothing depends that nnx has too: it is not compared" in remark
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("library", ["nnx", "haiku"])
 def test_an_average_in_a_train_state_is_not_compared(library):
     """Whose parameters would otherwise be taken for those of the model, or the other way round."""
@@ -106,7 +108,7 @@ CHANGED = {
 }
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("transform", CHANGED)
 def test_another_optimizer_is_told_as_such(transform):
     """The planted faults of pairing by role: what the other port lacks and its parameters depend on is a difference.
@@ -128,7 +130,7 @@ def spread_loss(outputs):
     return outputs.var() + outputs.mean() ** 2
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("transform", ["another momentum", "another rate", "another kind of momentum", "decay", "adam"])
 def test_gradients_without_a_proof_are_measured(transform):
     momentum = optax.sgd(0.1, momentum=0.9)
@@ -168,7 +170,7 @@ OTHER_GRADIENTS = {
 }
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("change", OTHER_GRADIENTS)
 def test_other_gradients_are_not_the_optimizers_fault(change):
     tx = optax.sgd(0.1, momentum=0.9)
@@ -180,7 +182,7 @@ def test_other_gradients_are_not_the_optimizers_fault(change):
 ONE_SIDED = [(library, first) for library in PORTS for first in (True, False)]
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("library", "first"), ONE_SIDED)
 def test_a_step_that_only_one_port_has_is_not_compared(library, first):
     """In every library, as the reference and as the candidate: never a difference, never a silent pass."""
