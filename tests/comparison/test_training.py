@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax
 import optax
 import pytest
+from helpers import just
 from trained_ports import FORMS, PORTS, averaged_port, case_of, haiku_port, linen_port, loaded_case, loss, nnx_port
 
 from equiv.comparison.explain.updates import MEASURED_NOTE, PROVED_NOTE
@@ -18,6 +19,12 @@ from equiv.core.results import CaseResult, CheckResult
 def judged(prove_only: bool = False, **models) -> CaseResult:
     """Run a case of these ports; the first is the reference."""
     return run_case(loaded_case(**models), options=RunOptions(prove_only=prove_only))
+
+
+def trained(**models) -> CaseResult:
+    """Compare the training of these ports alone."""
+    loaded = loaded_case(**models)
+    return run_case(replace(loaded, case=replace(loaded.case, checks=just("train"))))
 
 
 def check_of(result: CaseResult, name: str = "train") -> CheckResult:
@@ -46,7 +53,7 @@ KEPT = list(
 def test_state_kept_elsewhere_is_the_same(transform, form):
     """Every kind of optimizer, every form but those with an average."""
     tx = TRANSFORMS[transform]
-    result = judged(linen=linen_port(tx(), FORMS[form]), nnx=nnx_port(tx()))
+    result = trained(linen=linen_port(tx(), FORMS[form]), nnx=nnx_port(tx()))
     assert result.verdicts == {"nnx": "same"}
     assert check_of(result).remarks == ()
 
@@ -57,7 +64,7 @@ def test_state_kept_elsewhere_is_the_same(transform, form):
 def test_an_average_that_one_port_keeps_is_told(form, first):
     """It follows training and changes nothing, whichever port has it."""
     models = {"haiku": haiku_port(optax.adam(0.1), FORMS[form]), "nnx": nnx_port(optax.adam(0.1))}
-    result = judged(**(models if first == "kept" else dict(reversed(models.items()))))
+    result = trained(**(models if first == "kept" else dict(reversed(models.items()))))
     assert set(result.verdicts.values()) == {"same"}
     (remark,) = check_of(result).remarks
     assert remark.startswith("only haiku keeps opt_state")
@@ -69,7 +76,7 @@ def test_an_average_that_one_port_keeps_is_told(form, first):
 def test_an_average_in_a_train_state_is_not_compared(library):
     """Whose parameters would otherwise be taken for those of the model, or the other way round."""
     tx = optax.adam(0.1)
-    result = judged(linen=averaged_port(tx), **{library: PORTS[library](tx)})
+    result = trained(linen=averaged_port(tx), **{library: PORTS[library](tx)})
     assert result.verdicts == {library: "same"}
     (remark,) = check_of(result).remarks
     assert remark.startswith("only linen keeps opt_state/average (2), on which nothing depends")
@@ -78,12 +85,12 @@ def test_an_average_in_a_train_state_is_not_compared(library):
 def test_an_average_that_both_ports_keep_is_compared():
     """In a train state here, beside the optimizer's state there; one that is averaged otherwise is a difference."""
     ours, theirs = averaged_port(optax.adam(0.1)), haiku_port(optax.adam(0.1), FORMS["beside an average"])
-    result = judged(linen=ours, haiku=theirs)
+    result = trained(linen=ours, haiku=theirs)
     assert result.verdicts == {"haiku": "same"}
     assert {"fc/bias", "fc/kernel"} == {
         finding.output.leaf for finding in check_of(result).findings if finding.output.path == "opt_state/average/"
     }
-    other = judged(linen=averaged_port(optax.adam(0.1), decay=0.8), haiku=theirs)
+    other = trained(linen=averaged_port(optax.adam(0.1), decay=0.8), haiku=theirs)
     refuted = {finding.output.path for finding in check_of(other).findings if finding.grade == "refuted"}
     assert refuted == {"opt_state/average/"}
 
