@@ -20,6 +20,8 @@ PARALLEL = ("-n", "auto", "--dist", "loadfile")  # a file to a process: its test
 PYTHONS = nox.project.python_versions(PROJECT)
 REPORTS = Path("reports")
 
+PLANTED, HONEST = (f"tests/comparison/test_{name}.py" for name in ("planted_faults", "honest_variants"))
+
 NEWEST = "newest"
 PAIRS = ((NEWEST, NEWEST), ("0.9", NEWEST), (NEWEST, "0.11"), ("0.8", "0.11"), (NEWEST, "0.10"), ("0.7", "0.10"))
 """jax and flax. Older flax is beside the newest jax, and beside the last one that it still imports on."""
@@ -59,11 +61,20 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Planted faults, which every check must notice; tests marked `slow`; right variants on many seeds."""
+    """Planted faults, which every check must notice, and right variants on many seeds."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "-m", "", "tests/comparison/test_planted_faults.py", *session.posargs)
-    session.run("python", "-m", "pytest", "-m", "slow", "--deselect", "tests/comparison/test_planted_faults.py")
-    session.run("python", "-m", "pytest", "tests/comparison/test_honest_variants.py", env={"EQUIV_SEEDS": "20"})
+    session.run("python", "-m", "pytest", "-m", "", PLANTED, *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "", HONEST, *session.posargs, env={"EQUIV_SEEDS": "20"})
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Tests that are marked `slow` and in no session of their own; comparisons for one check, with every check."""
+    install(session, "test", "browser")
+    elsewhere = (f"--ignore={path}" for path in (PLANTED, HONEST, "tests/running"))
+    session.run("python", "-m", "pytest", "-m", "slow", *elsewhere, *(session.posargs or PARALLEL))
+    whole = ("tests/backends", "tests/comparison")
+    session.run("python", "-m", "pytest", *whole, *(session.posargs or PARALLEL), env={"EQUIV_EVERY_CHECK": "1"})
 
 
 @nox.session

@@ -1,5 +1,6 @@
 """Settings of the whole test suite."""
 
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -9,23 +10,37 @@ from pathlib import Path
 import jax
 import pytest
 
-CACHE = pytest.StashKey[Path]()
+FOLDER = "EQUIV_TESTS_COMPILED"
+"""Environment variable: the folder with what the processes of one test run have compiled."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep what is compiled: many tests compare one reference with ports that differ in a line, and compile it again.
 
-    Each process has a folder of its own, since jax (0.10.2, `lru_cache.py`) writes its files in place.
+    All processes of a run share the folder: the workers of pytest-xdist, and what tests start. jax (0.10.2,
+    `lru_cache.py`) writes its files in place, so one that another process has not written to its end cannot be
+    decompressed; jax compiles then.
     """
-    config.stash[CACHE] = Path(tempfile.mkdtemp(prefix="equiv-compiled-"))
-    jax.config.update("jax_compilation_cache_dir", str(config.stash[CACHE]))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if not hasattr(config, "workerinput"):
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="equiv-compiled-")
+    for name, value in list_cache_settings().items():
+        jax.config.update(name.lower(), value)
+
+
+def list_cache_settings() -> dict[str, str | int]:
+    """The settings with which jax keeps all that it compiles."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": os.environ[FOLDER],
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": 0,
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": -1,
+        "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",  # their folder would be part of every key
+    }
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove it."""
-    shutil.rmtree(config.stash[CACHE], ignore_errors=True)
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(FOLDER), ignore_errors=True)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is `slow`
@@ -52,6 +67,8 @@ def the_compiler_is_not_asked() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", folder)
         patch.setenv("EQUIV_COMPILED", "0")
+        for name, value in list_cache_settings().items():
+            patch.setenv(name, str(value))
         patch.setenv("EQUIV_ISOLATE", "0")  # a process of its own for every case would import jax once more
         yield
 

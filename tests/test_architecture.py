@@ -20,13 +20,30 @@ HOMES = {"haiku": ("equiv/backends/haiku/",), "flax": ("equiv/backends/linen/", 
 
 
 def relative(path):
-    """The path below the project's folder, as the id of a parametrized test."""
+    """The path below the project's folder."""
     return path.relative_to(ROOT).as_posix()
 
 
-every_source = pytest.mark.parametrize("path", SOURCES, ids=relative)
-every_test_file = pytest.mark.parametrize("path", TESTS, ids=relative)
-every_file = pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=relative)
+def of_every(paths):
+    """Make one test of a check of one file: it names every file that fails. A test for each took a minute to report."""
+
+    def decorate(check):
+        def test():
+            failed = {}
+            for path in paths:
+                try:
+                    check(path)
+                except AssertionError as error:
+                    failed[relative(path)] = str(error)
+            assert failed == {}
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return decorate
+
+
+every_source, every_test_file, every_file = of_every(SOURCES), of_every(TESTS), of_every([*SOURCES, *TESTS])
 
 
 def nodes(path, *kinds):

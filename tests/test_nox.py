@@ -61,8 +61,8 @@ def stored(folder: Path, session: str) -> dict:
 
 def test_every_session_is_listed_and_only_cpu_is_default(project):
     lines = [line.split() for line in nox_in(project, "--list").stdout.splitlines() if line.startswith(("* ", "- "))]
-    wanted = "parity-cpu parity-cuda parity-tpu parity-fake8 matrix tests faults drills zoo search certificates share"
-    wanted += " frontier mixtures published bench report lint types minimums old-reference"
+    wanted = "parity-cpu parity-cuda parity-tpu parity-fake8 matrix tests faults slow drills zoo search certificates"
+    wanted += " share frontier mixtures published bench report lint types minimums old-reference"
     assert {line[1].partition("(")[0] for line in lines} == {*wanted.split(), "matrix-report"}
     assert [line[1] for line in lines if line[0] == "*"] == ["parity-cpu"]
 
@@ -120,13 +120,18 @@ def test_a_google_network_card_is_no_tpu(sessions, tmp_path):
     assert sessions.tpus(tmp_path / "nowhere") == 0
 
 
-def test_eight_devices_are_there_and_fewer_are_a_failure(project):
+def test_eight_devices_are_there(project):
     case = str(project / "cases" / "sharded.py")
     done = nox_in(project, "-s", "parity-fake8", "--", case)
     assert done.returncode == 0, done.stderr
     found = stored(project, "parity-fake8")
     assert found["environment"]["devices"] == "8"
     assert found["cases"][0]["scope"]["meshes"][0]["sharded"] == {"linen": 2, "nnx": 2}
+
+
+@pytest.mark.slow
+def test_fewer_than_eight_devices_are_a_failure(project):
+    case = str(project / "cases" / "sharded.py")
     source = (project / "noxfile.py").read_text()
     (project / "noxfile_four.py").write_text(source.replace("device_count=8", "device_count=4"))
     done = nox_in(project, "-f", "noxfile_four.py", "-s", "parity-fake8", "--", case)
@@ -134,6 +139,7 @@ def test_eight_devices_are_there_and_fewer_are_a_failure(project):
     assert "parity-fake8: 4 devices, wanted 8." in done.stderr
 
 
+@pytest.mark.slow
 def test_eight_devices_of_which_nothing_is_sharded_are_a_failure(project):
     done = nox_in(project, "-s", "parity-fake8", "--", str(project / "cases" / "same.py"))
     assert done.returncode == 1
@@ -147,6 +153,7 @@ def test_a_run_that_is_not_same_fails_the_default_session(project):
     assert "Session parity-cpu failed" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_matrix_pair_leaves_results_and_the_report_compares(project):
     done = nox_in(project, "-s", "matrix(jax-0.7-flax-0.10)", "--", "cases/different.py")
     assert done.returncode == 0, done.stderr

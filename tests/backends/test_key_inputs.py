@@ -5,12 +5,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from helpers import just
 
 import equiv
 from equiv.core.batch_spec import parse_batch
 from equiv.errors import CaseError
 
 BATCH = {"x": "float32[3,4]", "key": "key[]"}
+DRAWS = just("outputs", "randomness")
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +67,7 @@ def test_a_key_is_an_input_and_its_draws_are_proved():
     ids=["folded", "split", "constant", "uniform"],
 )
 def test_another_use_of_the_key_is_different(other):
-    assert compared(linen(), of_nnx(other))[0] == "different"
+    assert compared(linen(), of_nnx(other), checks=DRAWS)[0] == "different"
 
 
 def test_keys_of_each_row_are_drawn_from_in_a_vmap():
@@ -76,8 +78,9 @@ def test_keys_of_each_row_are_drawn_from_in_a_vmap():
         return x + jnp.stack([jax.random.normal(key, (4,)) for key in keys])
 
     batch = {"x": "float32[3,4]", "key": "key<fry>[3]"}
-    assert compared(linen(rows), of_nnx(loop), batch)[0] == "same"
-    assert compared(linen(rows), of_nnx(lambda keys, x: loop(keys[::-1], x)), batch)[0] == "different"
+    assert compared(linen(rows), of_nnx(loop), batch, checks=DRAWS)[0] == "same"
+    wrong = of_nnx(lambda keys, x: loop(keys[::-1], x))
+    assert compared(linen(rows), wrong, batch, checks=DRAWS)[0] == "different"
 
 
 def test_the_values_of_a_key_can_be_kept():
@@ -86,8 +89,8 @@ def test_the_values_of_a_key_can_be_kept():
     def own(_, x):
         return noise(jax.random.key(7), x)
 
-    assert compared(linen(), of_nnx(own), kept)[0] == "same"
-    assert compared(linen(), of_nnx(own))[0] == "different"
+    assert compared(linen(), of_nnx(own), kept, checks=DRAWS)[0] == "same"
+    assert compared(linen(), of_nnx(own), checks=DRAWS)[0] == "different"
 
 
 def test_a_key_is_written_as_jax_prints_it():

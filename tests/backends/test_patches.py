@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax import nnx
+from helpers import just
 
 import equiv
 from equiv.backends.patches import find_patches, isolate_import, patches_of, read_state, with_own_patches
@@ -21,6 +22,7 @@ from equiv.errors import CaseError
 from equiv.layers import linear
 
 BATCH = {"x": "float32[4,8]"}
+OUTPUTS = just("outputs")
 ROWS = (linear("d", linen="d", nnx="d"),)
 
 
@@ -75,7 +77,7 @@ def other_environment(rngs):
 
 
 def changes(builder, layers=ROWS):
-    run = equiv.compare(honest, builder, batch=BATCH, layers=layers)
+    run = equiv.compare(honest, builder, batch=BATCH, layers=layers, checks=OUTPUTS)
     return run.verdict, run.cases[0].scope.patched
 
 
@@ -111,7 +113,7 @@ def test_an_honest_port_changes_nothing():
 
 def test_a_patching_reference_does_not_reach_its_candidate():
     """The other way round: the reference is the one that replaces."""
-    run = equiv.compare(relu_as_gelu, honest, batch=BATCH, names=("nnx", "linen"), layers=ROWS)
+    run = equiv.compare(relu_as_gelu, honest, batch=BATCH, names=("nnx", "linen"), layers=ROWS, checks=OUTPUTS)
     assert run.verdict == "different"
     assert run.cases[0].scope.patched == {"nnx": ("jax.nn.gelu",)}
 
@@ -123,7 +125,7 @@ def test_a_module_that_patches_on_import_is_isolated(tmp_path: Path):
         "class Model(nnx.Module):\n    def __init__(self, rngs):\n        self.d = nnx.Linear(8, 3, rngs=rngs)\n\n"
         "    def __call__(self, x):\n        return jax.nn.gelu(self.d(x))\n"
     )
-    run = equiv.compare(honest, f"{tmp_path / 'patching_port.py'}:Model", batch=BATCH)
+    run = equiv.compare(honest, f"{tmp_path / 'patching_port.py'}:Model", batch=BATCH, checks=OUTPUTS)
     sys.modules.pop("patching_port")
     assert run.verdict == "different"
     assert run.cases[0].scope.patched == {"nnx": ("jax.nn.gelu",)}
@@ -148,8 +150,8 @@ def nnx(rngs):
 
 
 CASE = Case("none", {"linen": linen, "nnx": nnx}, {"x": "float32[4,8]"},
-            (linear("d", linen="layers_0", nnx="layers.0"),), steps=1)
-'''
+            (linear("d", linen="layers_0", nnx="layers.0"),), steps=1, checks=CHECKS)
+'''.replace("CHECKS", repr(OUTPUTS))
 
 
 def test_a_case_file_that_patches_does_not_reach_the_next(tmp_path: Path):

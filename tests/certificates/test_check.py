@@ -81,6 +81,7 @@ def test_every_rule_is_needed_for_two_small_ports():
     assert {step[0] for step in steps} == {*RULES, "scan", "while", "cond"} - {"centred"}
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("case", "proved"), [("counter", 21), ("rnn_scan", 21), ("train_state_dropout", 70)])
 def test_everything_proved_of_a_case_is_certified(case, proved):
     """Of all cases: `tests/tamper_run.py`."""

@@ -11,7 +11,7 @@ FEW = (
 )
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("cheat", [one for one in all_cheats() if one.name in FEW], ids=lambda one: one.name)
 def test_a_cheat_is_caught_or_its_limit_said(cheat: Cheat):
     assert is_caught(cheat, *judge(cheat))

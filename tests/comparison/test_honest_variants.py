@@ -333,8 +333,13 @@ def products(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path.with_suffix(""))
 
 
-@pytest.mark.quick(10)
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+QUICK = ("as_it_stands", "sum_from_the_right", "matmul_as_einsum", "bias_before_a_reshape", "square_for_a_power")
+"""The variants that are always tried; the others are `slow`."""
+
+EVERY = [pytest.param(one, marks=() if one.name in QUICK else pytest.mark.slow, id=one.name) for one in VARIANTS]
+
+
+@pytest.mark.parametrize("variant", EVERY)
 def test_honest_variant_is_refused_by_no_check(variant: Variant, products: str) -> None:
     """No check refuses it, on any seed, and all of them ran."""
     case, candidate = variant.target.split("/")

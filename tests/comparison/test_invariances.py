@@ -84,6 +84,7 @@ def test_rows_without_padding_are_compared_in_each_port():
     )
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("fault", "declared"), [("mask", Padding("mask")), ("axis", BatchInvariance())])
 def test_a_fault_of_both_ports_is_found_by_rows_alone(fault, declared):
     result = judge(dict.fromkeys(("old", "new"), lambda: Linen(fault)), (declared,))

@@ -80,9 +80,9 @@ CASE = Case(
 
 
 @cache
-def judged(carry: str, shape: str = "pass") -> CaseResult:
+def judged(carry: str, shape: str = "pass", checks: tuple[str, ...] | None = None) -> CaseResult:
     case = helpers.case_from(SOURCE.replace("CARRY", carry).replace("SHAPE", shape), "one_step")
-    return run_case(LoadedCase("one_step", "One step.", case))
+    return run_case(LoadedCase("one_step", "One step.", replace(case, checks=checks)))
 
 
 def is_detected(result: CaseResult, leaf: str) -> bool:
@@ -106,7 +106,7 @@ def test_a_one_step_sequence_that_hides_recurrence_is_lengthened():
 
 
 def test_a_wrong_recurrence_that_one_step_hides_is_refuted():
-    result = judged("0.5 * carry")
+    result = judged("0.5 * carry", checks=helpers.just("outputs"))
     assert result.verdicts == {"nnx": "different"}
     places = [
         finding.place

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import just
 
 from equiv.case import Case
 from equiv.comparison.pipeline import run_case
@@ -22,6 +23,9 @@ class Lookup(nn.Module):
         return jnp.take(table, words, axis=0, mode=self.mode, fill_value=0.0)
 
 
+TABLE = (parameter("table", clip="table", fill="table"),)
+
+
 class LastLookup(nn.Module):
     """Rows of a table of ten, those of the sums of the words so far."""
 
@@ -38,7 +42,7 @@ def test_the_largest_numbers_of_an_input_are_tried(bound, verdict):
     """Sums of four words go beyond nine only where nearly all of them are three: on no ordinary probe."""
     models = {mode: lambda mode=mode: LastLookup(mode) for mode in ("clip", "fill")}
     rows = (parameter("table", clip="l/table", fill="l/table"),)
-    case = Case("none", models, {"words": f"int32[4,4]:{bound}"}, rows)
+    case = Case("none", models, {"words": f"int32[4,4]:{bound}"}, rows, checks=just("outputs"))
     assert run_case(LoadedCase("lookups", "A lookup.", case)).verdicts["fill"] == verdict
 
 
@@ -60,7 +64,13 @@ class Attends(nn.Module):
 def test_a_row_of_padding_alone_is_tried(fill, verdict):
     """There one mask gives equal weights, and the other no numbers."""
     models = {"old": lambda: Attends(-1e20), "new": lambda: Attends(fill)}
-    case = Case("none", models, {"words": "int32[2,3]:100"}, (parameter("table", old="table", new="table"),), steps=1)
+    case = Case(
+        "none",
+        models,
+        {"words": "int32[2,3]:100"},
+        (parameter("table", old="table", new="table"),),
+        checks=just("outputs"),
+    )
     assert run_case(LoadedCase("attends", "A mask.", case)).verdicts["new"] == verdict
 
 
@@ -68,7 +78,7 @@ def test_a_row_of_padding_alone_is_tried(fill, verdict):
 @pytest.mark.parametrize(("bound", "verdict"), [(10, "same"), (20, "different")])
 def test_a_mode_counts_only_out_of_range(bound, verdict):
     models = {mode: lambda mode=mode: Lookup(mode) for mode in ("clip", "fill")}
-    case = Case("none", models, {"words": f"int32[6]:{bound}"}, (parameter("table", clip="table", fill="table"),))
+    case = Case("none", models, {"words": f"int32[6]:{bound}"}, TABLE, checks=just("outputs"))
     result = run_case(LoadedCase("lookups", "A lookup.", case))
     assert result.verdicts["fill"] == verdict
     named = {name for check in result.checks for item in check.findings for name in item.rewrites}

@@ -10,6 +10,7 @@ import optax
 import pytest
 from flax import nnx
 from flax.training.train_state import TrainState
+from helpers import just
 
 import equiv
 from equiv.comparison.frozen.freeze import freeze_reference
@@ -121,7 +122,7 @@ def later_grades(case):
 EQUAL = {"proved", "proved modulo", "exact", "float64", "rounding"}
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("left", "right", "note"),
     [
@@ -152,7 +153,7 @@ def test_the_value_is_told_where_both_are_the_same(left, right, note):
 
 
 def test_values_of_two_leaves_are_found_together():
-    case = found(lambda: Linen(gain=True), lambda rngs: Nnx(rngs, bias=False))
+    case = found(lambda: Linen(gain=True), lambda rngs: Nnx(rngs, bias=False), checks=just("outputs"))
     assert set(structure_notes(case)) == {"nnx has no counterpart of it; same where d/bias is 0 and gain is 1"}
     assert [(one.leaf, one.value) for one in scope_of(case).held] == [("d/bias", "0"), ("gain", "1")]
 
@@ -161,7 +162,7 @@ def test_a_condition_is_that_of_one_candidate_alone():
     """A third port has the leaf too, and is the same whatever it is."""
     layers = (linear("d", old="d", new="d", nnx="d"), linear("out", old="out", new="out", nnx="out"))
     models = {"old": lambda: Linen(), "new": lambda: Linen(), "nnx": lambda rngs: Nnx(rngs, bias=False)}
-    case = run_case(LoadedCase("three", "", Case("", models, BATCH, layers)))
+    case = run_case(LoadedCase("three", "", Case("", models, BATCH, layers, checks=just("outputs"))))
     assert case.verdicts == {"new": "same", "nnx": "different"}
     assert verdict_words(case, "new") == "same"
     assert structure_notes(case) == ["nnx has no counterpart of it; same where it is 0"]
@@ -183,7 +184,7 @@ def test_a_leaf_that_is_needed_has_no_such_value():
         def __call__(self, x):
             return self.out(jax.nn.relu(self.d(x)) * self.gain * 3)
 
-    (note,) = structure_notes(found(lambda: Linen(), lambda rngs: Needed(rngs)))
+    (note,) = structure_notes(found(lambda: Linen(), lambda rngs: Needed(rngs), checks=just("outputs")))
     assert note.startswith("linen has no counterpart of it; not the same at any value tried (0.5, 0, 1); closest where")
 
 
@@ -215,17 +216,18 @@ def test_an_accepted_leaf_is_a_condition_of_the_verdict():
 
 
 def test_an_accepted_leaf_hides_no_other_fault():
-    case = accepted(lambda rngs: Nnx(rngs, bias=False, between="gelu"))
+    case = accepted(lambda rngs: Nnx(rngs, bias=False, between="gelu"), checks=just("outputs"))
     assert case.verdicts == {"nnx": "different"}
     assert later_grades(case)["outputs"] == "refuted"
 
 
 def test_an_accepted_value_that_is_wrong_differs():
-    assert accepted(lambda rngs: Nnx(rngs, bias=False), 0.5).verdicts == {"nnx": "different"}
+    case = accepted(lambda rngs: Nnx(rngs, bias=False), 0.5, checks=just("outputs"))
+    assert case.verdicts == {"nnx": "different"}
 
 
 def test_what_the_library_initialises_a_leaf_to_is_a_value():
-    case = accepted(lambda rngs: Nnx(rngs, bias=False), "initial")
+    case = accepted(lambda rngs: Nnx(rngs, bias=False), "initial", checks=just("outputs"))
     assert case.verdicts == {"nnx": "same"}
     assert [one.value for one in scope_of(case).held] == ["0"]
 
@@ -297,10 +299,11 @@ def stepped_nnx(rate):
     return build
 
 
-@pytest.mark.parametrize(("rate", "verdict"), [(0.1, "same"), (0.2, "different")])
+@pytest.mark.quick(1)
+@pytest.mark.parametrize(("rate", "verdict"), [(0.2, "different"), (0.1, "same")])
 def test_train_steps_of_users_start_at_the_value(rate, verdict):
     """Of every step: so a rate that differs is found, though the leaf that one port has would be trained."""
-    case = accepted(stepped_nnx(rate), left=stepped_linen)
+    case = accepted(stepped_nnx(rate), left=stepped_linen, checks=just("outputs", "train"))
     assert case.verdicts == {"nnx": verdict}
     assert later_grades(case)["outputs"] in EQUAL
     assert (later_grades(case)["train"] == "refuted") == (verdict == "different")
@@ -319,7 +322,7 @@ def test_widths_that_differ_are_told_side_by_side():
             self.d, self.out = nnx.Linear(6, 4, rngs=rngs), nnx.Linear(4, 3, rngs=rngs)
             self.between = "relu"
 
-    case = found(lambda: Linen(), lambda rngs: Narrow(rngs))
+    case = found(lambda: Linen(), lambda rngs: Narrow(rngs), checks=just("outputs"))
     assert case.verdicts == {"nnx": "different"}
     (check,) = [one for one in case.checks if one.check == "structure"]
     assert {(one.reference, one.candidate) for one in check.findings} == {

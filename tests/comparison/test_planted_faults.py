@@ -70,6 +70,7 @@ def test_fault_is_found_by_its_check_at_its_place(planted: Fault) -> None:
     assert not set(planted.clean) & set(found.refused), found.refused
 
 
+@pytest.mark.slow  # as are the faults in them
 @pytest.mark.parametrize("name", OWN_CASES)
 def test_own_case_without_a_fault_is_the_same(name: str) -> None:
     """What the faults in cases of `OWN_CASES` show is the fault, not the case."""

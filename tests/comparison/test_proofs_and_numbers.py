@@ -83,6 +83,7 @@ def test_a_proof_of_the_warm_run_excludes_the_cold_one():
     assert compared(PROOF, grade="exact", probe="cold").grade == "exact"
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("equations", [0, 4000])
 def test_a_wrong_proof_of_a_whole_port_is_noticed(monkeypatch, equations):
     """Where all is proved, the run that follows is compiled, or operation by operation where the programs are large."""

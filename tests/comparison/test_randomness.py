@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import just
 
 import equiv
 from equiv.comparison.frozen.freeze import freeze_reference
@@ -13,6 +14,7 @@ from equiv.layers import linear
 
 ROWS = (linear("l", left="l", right="l"),)
 FIXED = jax.random.key(42)
+DRAWS = just("randomness", "outputs")
 
 
 def port(function):
@@ -41,10 +43,10 @@ def linen(call, **others):
     return build
 
 
-def compared(left, right, methods=None):
+def compared(left, right, methods=None, checks=None):
     """The case's result for two builders."""
-    names = ("left", "right")
-    result = equiv.compare(left, right, batch={"x": "float32[5,3]"}, layers=ROWS, methods=methods, names=names)
+    given = {"layers": ROWS, "methods": methods, "names": ("left", "right"), "checks": checks}
+    result = equiv.compare(left, right, batch={"x": "float32[5,3]"}, **given)
     return result.cases[0]
 
 
@@ -138,18 +140,18 @@ DIFFERENT = {
 """Pairs of functions that are different models."""
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", SAME)
 def test_the_same_randomness_is_the_same(name):
-    case = compared(*map(port, SAME[name]))
+    case = compared(*map(port, SAME[name]), checks=DRAWS)
     assert case.verdicts == {"right": "same"}
     assert [one.grade for one in case.checks if one.check == "outputs"] == ["proved"]
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_other_randomness_is_different(name):
-    assert compared(*map(port, DIFFERENT[name])).verdicts == {"right": "different"}
+    assert compared(*map(port, DIFFERENT[name]), checks=DRAWS).verdicts == {"right": "different"}
 
 
 @pytest.mark.parametrize(("left", "right"), [(reuse, no_reuse), (no_reuse, reuse)], ids=["reference", "candidate"])
@@ -184,7 +186,7 @@ METHODS = {"__call__": ("x",), "encode": ("x",)}
     ids=["fixed-key", "key-twice"],
 )
 def test_eval_mode_alone_is_judged(left, right):
-    assert compared(left, right).verdicts == {"right": "different"}
+    assert compared(left, right, checks=DRAWS).verdicts == {"right": "different"}
 
 
 @pytest.mark.quick(1)
@@ -193,7 +195,7 @@ def test_eval_mode_alone_is_judged(left, right):
 )
 def test_a_second_method_alone_is_judged(left, right):
     builders = (linen(plain, encode=drawn(one)) for one in (left, right))
-    assert compared(*builders, METHODS).verdicts == {"right": "different"}
+    assert compared(*builders, METHODS, DRAWS).verdicts == {"right": "different"}
 
 
 @pytest.mark.quick(1)

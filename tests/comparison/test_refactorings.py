@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from helpers import just
 
 from equiv.case import Case, Deviation, zero_debias
 from equiv.comparison.pipeline import run_case
@@ -93,12 +94,13 @@ NNX = (layer_norm("norm", old="norm", new="pre"), linear("dense", old="dense", n
 HAIKU = (layer_norm("norm", haiku="norm"), linear("dense", haiku="dense"))
 
 
-def refactored(models, layers):
+def refactored(models, layers, checks=None):
     """The result of a case with these models."""
-    case = Case(guide="none", models=models, batch={"x": "float32[4,7]"}, layers=layers)
+    case = Case(guide="none", models=models, batch={"x": "float32[4,7]"}, layers=layers, checks=checks)
     return run_case(LoadedCase("refactored", "", case))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("old", "new", "layers"),
     [
@@ -124,7 +126,7 @@ def test_a_refactoring_is_the_same_model(old, new, layers):
 )
 def test_a_fault_in_a_refactoring_is_found(old, new, layers, check, place):
     """An activation that is left out, another epsilon, a scale that is no longer trained."""
-    result = refactored({"old": old, "new": new}, layers)
+    result = refactored({"old": old, "new": new}, layers, just("outputs", "gradients"))
     assert result.verdicts == {"new": "different"}
     refuted = [
         item.place for one in result.checks if one.check == check for item in one.findings if item.grade == "refuted"
@@ -151,7 +153,7 @@ def test_three_ports_of_two_libraries():
         return hk.transform(forward)
 
     models = {"old": Written, "new": lambda: Looped(last=False), "port": port}
-    result = refactored(models, rows)
+    result = refactored(models, rows, just("outputs"))
     assert result.verdicts == {"new": "different", "port": "same"}
     vote = describe_side(result, *next(iter(failed_findings(result, "new"))))
     assert vote.startswith("old and port agree here and only new differs: look at new.")
@@ -178,10 +180,11 @@ class Plain(nn.Module):
 AVERAGING = (linear("dense", haiku="dense", linen="dense"), batch_norm("norm", haiku="norm", linen="norm"))
 
 
-def averaged(models, port="haiku"):
+def averaged(models, port="haiku", checks=None):
     """The result of a case whose `port` differs by the known difference of its averages."""
     known = tuple(replace(one, backend=port) for one in zero_debias("norm", decay=0.9))
-    case = Case(guide="none", models=models, batch={"x": "float32[4,7]"}, layers=AVERAGING, known_differences=known)
+    given = {"layers": AVERAGING, "known_differences": known, "checks": checks}
+    case = Case(guide="none", models=models, batch={"x": "float32[4,7]"}, **given)
     return run_case(LoadedCase("averaged", "", case))
 
 
@@ -213,7 +216,7 @@ def test_a_known_difference_that_both_have_is_none(models, expected):
 
 def test_averages_of_two_ports_with_another_decay_differ():
     """The known difference of their library excuses nothing between them, and their own leaves are compared too."""
-    result = averaged({"old": averaging, "new": lambda: averaging(0.8)})
+    result = averaged({"old": averaging, "new": lambda: averaging(0.8)}, checks=just("train"))
     assert result.verdicts == {"new": "different"}
     assert {name for name, grade in train_grades(result, "new").items() if grade == "refuted"} == {
         f"norm/{leaf}" for leaf in ("mean", "mean.hidden", "var", "var.hidden")
@@ -222,8 +225,9 @@ def test_averages_of_two_ports_with_another_decay_differ():
 
 def test_a_known_difference_of_one_port_is_its_own():
     """Keyed by one of two ports of Haiku it is checked between them, where it is no longer needed: stale."""
-    assert averaged({"old": averaging, "linen": Plain}, port="old").verdicts == {"linen": "same"}
-    result = averaged({"old": averaging, "new": averaging}, port="old")
+    given = {"port": "old", "checks": just("train")}
+    assert averaged({"old": averaging, "linen": Plain}, **given).verdicts == {"linen": "same"}
+    result = averaged({"old": averaging, "new": averaging}, **given)
     assert result.verdicts == {"new": "different"}
 
 
@@ -242,6 +246,7 @@ def test_a_layout_is_given_port_by_port():
             models={"old": first, "new": last},
             batch={"x": "float32[2,3,5,5]"},
             layers=(conv("conv", channels_first=channels_first, haiku="conv"),),
+            checks=just("outputs"),
         )
         return run_case(LoadedCase("layout", "", case))
 
@@ -254,4 +259,5 @@ def test_a_deviation_of_a_library_is_one_of_its_ports():
     rows = [Deviation(library, "a", "b", "c", "d") for library in ("linen", "haiku")]
     models = {"old": Written, "new": Looped}
     case = Case(guide="none", models=models, batch={"x": "float32[4,7]"}, layers=LINEN, deviations=tuple(rows))
-    assert [one.backend for one in run_case(LoadedCase("errata", "", case)).deviations] == ["old", "new", "haiku"]
+    found = run_case(LoadedCase("errata", "", replace(case, checks=just("outputs")))).deviations
+    assert [one.backend for one in found] == ["old", "new", "haiku"]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from helpers import just
 
 import equiv
 from equiv.backends.build import build_port, port_spec
@@ -107,6 +108,7 @@ def by_step(length):
 
 STEPS = by_step(LENGTH)
 PREFILL = ("__call__(tokens[:, :2])", "__call__(tokens[:, 2:])")
+FORWARD = ("outputs", "state")
 MODELS = {"haiku": haiku, "linen": Linen, "nnx": Nnx}
 
 
@@ -115,8 +117,9 @@ def not_compiled(monkeypatch):
     monkeypatch.setenv("EQUIV_COMPILED", "0")
 
 
-def judge(sequence, **models):
-    case = Case("", models, {"tokens": f"int32[2,{LENGTH}]:{WORDS}"}, LAYERS, sequences={"decode": sequence})
+def judge(sequence, checks=None, **models):
+    batch = {"tokens": f"int32[2,{LENGTH}]:{WORDS}"}
+    case = Case("", models, batch, LAYERS, sequences={"decode": sequence}, checks=checks)
     return run_case(LoadedCase("decoder", "", case))
 
 
@@ -131,7 +134,7 @@ def test_steps_with_a_cache_agree_in_three_libraries():
 
 def test_tokens_at_once_agree_with_steps():
     calls = {"haiku": ("__call__(tokens)",), "linen": STEPS, "nnx": PREFILL}
-    result = judge(CallSequence(calls, join=1), **MODELS)
+    result = judge(CallSequence(calls, join=1), just("outputs"), **MODELS)
     assert {name: str(one) for name, one in result.verdicts.items()} == {"linen": "same", "nnx": "same"}
 
 
@@ -160,7 +163,7 @@ def refuted(result):
     ],
 )
 def test_a_fault_of_the_cache_is_found_at_its_step(faulty, first):
-    result = judge(CallSequence(STEPS), haiku=haiku, new=faulty)
+    result = judge(CallSequence(STEPS), just("outputs"), haiku=haiku, new=faulty)
     assert str(result.verdicts["new"]) == "different"
     assert next(place for place in refuted(result) if "decode: output" in place) == first
 
@@ -201,14 +204,15 @@ def attention_case(**changed):
 
 
 def test_a_cache_is_as_long_as_what_initialises_it():
-    result = run_case(LoadedCase("attention", "", attention_case()))
+    result = run_case(LoadedCase("attention", "", attention_case(checks=just(*FORWARD))))
     assert result.verdicts == {"nnx": "same"}
     shapes = {one.leaf: one.shape for one in result.leaves}
     assert shapes["cached_key"] == (2, LENGTH, 2, 2)
 
 
 def test_a_table_with_a_scalar_of_state_is_inferred():
-    (case,) = equiv.compare(LinenAttention, lambda rngs: NnxAttention(rngs, 1), batch={"x": "float32[2,1,4]"}).cases
+    given = {"batch": {"x": "float32[2,1,4]"}, "checks": just(*FORWARD)}
+    (case,) = equiv.compare(LinenAttention, lambda rngs: NnxAttention(rngs, 1), **given).cases
     assert case.verdicts == {"nnx": "same"}
 
 

@@ -281,6 +281,7 @@ def judge_tiny():
     return judge(4, methods=("squares",), **TINY)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("guilty", ["algsimp", "while-loop-simplifier"])
 def test_a_planted_fault_of_the_compiler_is_found_alone(monkeypatch, guilty):
     texts, lower = [], as_users.lower_user_calls

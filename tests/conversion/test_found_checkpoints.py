@@ -25,7 +25,8 @@ def plain_params():
     return nn.meta.unbox(boxed_params())
 
 
-@pytest.mark.parametrize("save", [h.save_orbax, h.save_msgpack])
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("save", [h.save_msgpack, h.save_orbax])
 def test_boxes_with_axis_names_are_no_part_of_a_path(save, tmp_path) -> None:
     """A train state that was saved with them: parameters and moments have `value` below each kernel."""
     state = TrainState.create(apply_fn=lambda: None, params=boxed_params(), tx=models.adam())

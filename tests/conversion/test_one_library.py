@@ -59,6 +59,7 @@ def test_weights_and_moments_go_to_their_new_names(tmp_path):
         assert np.array_equal(found["opt_state/0/mu/out/bias"], carry["opt_state"][0].mu["layers_2"]["bias"])
 
 
+@pytest.mark.slow
 def test_a_new_model_that_differs_is_refused(tmp_path):
     """Another activation: the leaves fit, the outputs do not."""
     with pytest.raises(ConversionMismatch, match="output"):

@@ -114,7 +114,7 @@ def stayed(learned):
 
 @pytest.fixture(scope="module")
 def files(learned, tmp_path_factory):
-    """A pickle, as scripts for Haiku write it, then msgpack, orbax and npz, each from the one before and verified."""
+    """A pickle, as scripts for Haiku write it, then msgpack, verified, orbax and npz, each from the one before."""
     folder = tmp_path_factory.mktemp("files")
     params, state = learned
     (folder / "old.pkl").write_bytes(pickle.dumps({"params": params, "opt_state": state}))
@@ -122,10 +122,11 @@ def files(learned, tmp_path_factory):
     loaded = LoadedCase("words", "", CASE)
     for old, target, new in hops:
         manifest = convert_checkpoint(
-            ConversionRequest(folder / old, loaded, target, folder / new, allow_pickle=True, verify=True)
+            ConversionRequest(folder / old, loaded, target, folder / new, allow_pickle=True, verify=target == "linen")
         )
         assert manifest is not None
-        assert manifest.verified.startswith("same: outputs exact, gradients exact")
+        if target == "linen":
+            assert manifest.verified.startswith("same: outputs exact, gradients exact")
     return folder
 
 

@@ -103,7 +103,7 @@ def bits(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return np.frombuffer(np.random.default_rng(0).bytes(count), kind).reshape(shape)
 
 
-@pytest.mark.quick(10)
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_port_loads_what_another_gives_bit_for_bit(name):
     """And all share names, shapes and dtypes; of the forget gate's bias, what a shift loses."""
@@ -132,7 +132,7 @@ def proved(name: str) -> tuple[CheckResult, ...]:
     return advance(state, PROVE_ONLY).checks
 
 
-@pytest.mark.quick(8)
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", sorted(set(NAMES) - BY_NUMBERS))
 def test_most_layers_are_proved_the_same_for_every_input(name):
     """A proof needs no numbers, no precision and no probe: outputs, gradients, state and train step."""

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import helpers
 import numpy as np
@@ -17,6 +18,7 @@ from equiv.infer.table.case_writer import case_text
 from equiv.layers import linear
 
 BATCH = {"x": "float32[4,5]"}
+OUTPUTS = helpers.just("outputs")
 ROWS = (linear("hidden", linen="hidden", nnx="hidden"), linear("out", linen="out", nnx="out"))
 
 
@@ -59,15 +61,21 @@ def test_the_functions_are_public_beside_their_packages():
     assert all(callable(getattr(equiv, name)) for name in ("compare", "run", "infer_layers", "freeze", "convert"))
 
 
+@cache
+def inferred():
+    """The two models, compared without a layer table."""
+    return equiv.compare(linen, nnx, batch=BATCH)
+
+
 def test_two_models_are_compared_without_a_layer_table():
-    run = equiv.compare(linen, nnx, batch=BATCH)
+    run = inferred()
     assert run.verdict == "same"
     assert {row.leaf for row in run.cases[0].leaves} == {"hidden/kernel", "hidden/bias", "out/kernel", "out/bias"}
 
 
 def test_an_inferred_table_gives_a_given_ones_grades():
     given = equiv.compare(linen, nnx, batch=BATCH, layers=ROWS)
-    assert grades(given) == grades(equiv.compare(linen, nnx, batch=BATCH))
+    assert grades(given) == grades(inferred())
 
 
 @pytest.mark.slow
@@ -79,7 +87,7 @@ def test_a_fault_is_found_with_either_table():
 
 
 def test_names_of_two_models_of_one_library_are_free():
-    run = equiv.compare(linen, doubled, batch=BATCH, names=("old", "new"))
+    run = equiv.compare(linen, doubled, batch=BATCH, names=("old", "new"), checks=OUTPUTS)
     assert (run.cases[0].reference, run.cases[0].candidates, run.verdict) == ("old", ("new",), "different")
 
 
@@ -114,7 +122,7 @@ def test_a_drafted_case_is_the_one_that_is_written(tmp_path):
 
 
 def test_the_users_own_builder_is_the_source_of_its_port():
-    (case,) = equiv.compare(linen, nnx, batch=BATCH).cases
+    (case,) = inferred().cases
     assert case.sources["linen"].text.startswith("def linen(scale=1):")
     assert case.sources["nnx"].file.endswith("tests/frontends/test_functions.py")
 
@@ -133,7 +141,7 @@ def test_models_without_the_same_leaves_are_compared_all_the_same():
 
         return Model()
 
-    run = equiv.compare(linen, with_gain, batch=BATCH)
+    run = equiv.compare(linen, with_gain, batch=BATCH, checks=OUTPUTS)
     assert run.verdict == "different"
     assert [check.check for check in run.cases[0].checks if check.grade == "refuted"] == ["structure"]
     told = "leaf gain: linen none, nnx float32[3]: linen has no counterpart of it; same where it is 1"
@@ -203,12 +211,12 @@ def test_a_partial_of_a_class_is_a_builder():
         def __call__(self, x):
             return self.out(nnx_library.relu(self.hidden(x)))
 
-    assert equiv.compare(linen, partial(Model, 6), batch=BATCH).verdict == "same"
+    assert equiv.compare(linen, partial(Model, 6), batch=BATCH, checks=OUTPUTS).verdict == "same"
 
 
 def test_an_instance_is_taken_with_and_without_a_table():
     for layers in (None, ROWS):
-        assert equiv.compare(linen(), nnx, batch=BATCH, layers=layers).verdict == "same"
+        assert equiv.compare(linen(), nnx, batch=BATCH, layers=layers, checks=OUTPUTS).verdict == "same"
 
 
 def test_a_missing_library_is_named_as_such():

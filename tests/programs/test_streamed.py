@@ -18,8 +18,9 @@ from equiv.programs.streamed import evaluate_one_by_one, stream_each_output
 X = np.linspace(0.3, 1.9, 6, dtype="float32")
 
 
-@pytest.mark.parametrize("name", ["dropout", "batch_norm", "rnn_scan"])
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("float64", [False, True], ids=["native", "float64"])
+@pytest.mark.parametrize("name", ["rnn_scan", "dropout", "batch_norm"])
 def test_outputs_one_by_one_are_those_of_a_whole_run(name, float64):
     """In float64 too, where the inputs of the whole run are widened before it."""
     port = helpers.compiled_reference(name)

@@ -10,7 +10,7 @@ from equiv.comparison.pipeline import RunOptions, run_case
 from equiv.core.case_files import LoadedCase
 from equiv.core.results import CaseResult
 
-NAMES = ("mlp", "custom_linear", "counter")
+NAMES = ("counter", "custom_linear", "mlp")
 
 
 @cache

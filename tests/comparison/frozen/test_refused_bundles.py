@@ -149,18 +149,19 @@ SENSELESS = (
 
 @pytest.mark.parametrize("what", SENSELESS)
 def test_a_senseless_bundle_is_refused(what):
-    changed, message = senseless(bundle("mlp"))[what]
+    changed, message = senseless(bundle("counter"))[what]
     with pytest.raises(EquivError, match=f"^here: .*{message}.*Freeze the reference again with equiv freeze"):
         refuse_senseless(changed, "here")
 
 
 def test_run_refuses_a_bundle_that_would_accept_anything(tmp_path):
-    (tmp_path / "it").write_bytes(encode_bundle(with_noise(bundle("mlp"), largest=1e300)))
-    ran = CliRunner().invoke(main, ["run", str(CASES / "mlp.py"), "--against", str(tmp_path / "it")])
+    (tmp_path / "it").write_bytes(encode_bundle(with_noise(bundle("counter"), largest=1e300)))
+    ran = CliRunner().invoke(main, ["run", str(CASES / "counter.py"), "--against", str(tmp_path / "it")])
     assert "is said to move by 1e+300" in ran.stderr
     assert ran.exit_code == 2
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bundle_of_freeze_makes_sense(name):
     refuse_senseless(bundle(name), name)

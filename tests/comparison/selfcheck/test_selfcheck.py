@@ -40,6 +40,7 @@ def test_the_catalogue_has_forty_kinds_with_name_and_bug() -> None:
     assert len({fault.kind for fault in FAULTS}) == len(FAULTS) >= 40
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_planted_fault_is_noticed_or_has_a_reason(name: str) -> None:
     """None is hidden by the budget."""

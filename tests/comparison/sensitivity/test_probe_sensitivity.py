@@ -311,7 +311,8 @@ def test_a_large_port_is_read_in_float64(monkeypatch):
     assert undetected("3e8 + x @ w * (a * b)") == [("a", "b")]
 
 
-@pytest.mark.parametrize("name", ["dropout", "batch_norm", "rnn_scan"])
+@pytest.mark.quick(2)
+@pytest.mark.parametrize("name", ["dropout", "counter", "batch_norm", "rnn_scan"])
 def test_draws_and_state_of_a_large_port_are_those(name, monkeypatch):
     port, reference = helpers.compiled_reference(name), helpers.reference(name)
     monkeypatch.setattr(probe_sensitivity, "COMPILED_EQUATIONS", 0)
@@ -338,6 +339,7 @@ def is_noticed(state: CaseState, change: LeafChange) -> bool:
     return compare_change(base, change, [run_executable(compiled.native, change.apply(probe))]).noticed
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", ["counter", "custom_linear", "stateful_linear", "rnn_scan", "loop_over_layers"])
 def test_every_leaf_and_swap_of_a_real_case_is_noticed(name):
     reference = helpers.reference(name)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
+from helpers import just
 
 import equiv
 from equiv.backends.batches import resolve_batch
@@ -130,6 +131,10 @@ def places(folder):
     return str(folder / "inferred_models.py:old"), str(folder / "inferred_models.py:new")
 
 
+ALONE = ("--checks", "outputs") if just("outputs") else ()
+"""For a comparison that is about outputs."""
+
+
 def run(*arguments):
     result = CliRunner().invoke(main, list(map(str, arguments)), env={"NO_COLOR": "1", "COLUMNS": "200"})
     return result.exit_code, result.stdout, result.stderr
@@ -171,7 +176,7 @@ def test_map_writes_a_case_that_runs(mapped, folder):
 
 def test_check_gives_the_exit_code_of_a_run(folder, places):
     """Another activation: the map holds, the ports differ, and the inferred table is named as a possible reason."""
-    code, out, _ = run("check", places[0], folder / "inferred_models.py:wrong", "--input", "x=float32[3,5]")
+    code, out, _ = run("check", places[0], folder / "inferred_models.py:wrong", "--input", "x=float32[3,5]", *ALONE)
     assert code == 1
     assert out.startswith("✗ Not the same: 1 of 1 comparison")
     assert out.rstrip().endswith(
@@ -182,7 +187,7 @@ def test_check_gives_the_exit_code_of_a_run(folder, places):
 def test_check_names_a_leaf_without_counterpart(folder, places):
     """A forgotten bias of a known layer: the case is run, and its structure names the leaf; no doubt about the map."""
     port = folder / "inferred_models.py:forgetful"
-    code, out, _ = run("check", places[0], port, "--input", "float32[3,5]")
+    code, out, _ = run("check", places[0], port, "--input", "float32[3,5]", *ALONE)
     assert code == 1
     assert next(line for line in out.splitlines() if line[0] == "✗").endswith(
         "First: inferred-nnx, structure, leaf middle/bias: haiku float32[6], nnx none: "
@@ -197,7 +202,7 @@ def test_check_names_a_leaf_without_counterpart(folder, places):
 def test_check_names_a_leaf_that_no_row_can_have(folder, places):
     """A parameter that the other port lacks: the ports are different, and it is told where they are the same."""
     arguments = (folder / "inferred_models.py:scaled", places[1], "--input", "float32[3,5]")
-    code, out, _ = run("check", *arguments, "--json", "--reports", folder / "out")
+    code, out, _ = run("check", *arguments, *ALONE, "--json", "--reports", folder / "out")
     result = json.loads(out)
     assert code == 1
     assert result["headline"].endswith(

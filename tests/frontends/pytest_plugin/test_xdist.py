@@ -50,6 +50,7 @@ def test_the_results_of_all_workers_are_one_run(two):
     assert "results: two.json" in done.stdout
 
 
+@pytest.mark.slow
 def test_loadfile_keeps_the_items_of_a_case_in_one_worker(two):
     done, _ = two
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("[gw") and "%]" in line]
@@ -65,6 +66,7 @@ def test_the_items_of_a_case_are_one_group_for_loadgroup(pytester):
     assert [item.get_closest_marker("xdist_group").args for item in items] == [("equiv-below/same",)] * len(CHECK_NAMES)
 
 
+@pytest.mark.slow
 def test_failures_of_a_worker_look_as_they_do_without(project, two):
     done, _ = two
     failed = {name for name, word in outcomes(done.stdout).items() if word == "FAILED"}

@@ -36,7 +36,7 @@ def differences_at_fault(name, candidate, place, *replacements):
     return {one.port: one for one in refuted.first_differences}
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("candidate", ["linen", "nnx"])
 @pytest.mark.parametrize(
     ("name", "place", "new", "primitive"),

@@ -32,8 +32,9 @@ def wanted_places(reference):
     return {output for output in outputs if output.leaf not in own}
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("candidate", ["linen", "nnx"])
-@pytest.mark.parametrize("name", ["auto_encoder", "counter", "custom_linear", "rnn_scan", "stateful_linear"])
+@pytest.mark.parametrize("name", ["counter", "custom_linear", "rnn_scan", "auto_encoder", "stateful_linear"])
 def test_cases_that_are_one_program_are_proved_without_rewrites(name, candidate):
     reference, proofs = suite(name)
     found = {place for place, _, cold in proofs[candidate] if not cold}
@@ -42,6 +43,7 @@ def test_cases_that_are_one_program_are_proved_without_rewrites(name, candidate)
     assert needed_in_float64(reference.table, reference.programs, proofs)[candidate] == frozenset()
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("candidate", ["linen", "nnx"])
 @pytest.mark.parametrize("name", ["dropout", "scan_over_layers", "train_state_dropout"])
 def test_dropout_is_proved_modulo_its_mask(name, candidate):
@@ -66,7 +68,7 @@ def test_of_batch_norm_all_but_haikus_averages_is_proved(candidate):
 NAMES = sorted(path.stem for path in helpers.CASES.glob("*.py"))
 
 
-@pytest.mark.quick(8)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_linen_and_nnx_are_one_program_in_every_case(name):
     case = helpers.loaded(name).case

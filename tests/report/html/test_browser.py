@@ -131,7 +131,13 @@ def test_the_policy_forbids_styles_of_anybody_else(visit: Any):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "opened"), [("light", True), ("dark", False), pytest.param("dark", True, marks=pytest.mark.slow)]
+    ("scheme", "opened"),
+    [
+        ("light", False),
+        ("dark", False),
+        pytest.param("light", True, marks=pytest.mark.slow),
+        pytest.param("dark", True, marks=pytest.mark.slow),
+    ],
 )
 def test_the_accessibility_checker_finds_nothing(visit: Any, scheme: str, opened: bool):
     """All rules of axe-core, with every case and every table open; in the dark those that depend on it."""

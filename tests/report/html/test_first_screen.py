@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from helpers import just
 
 from equiv.core.results import RunResult
 from equiv.core.results_json import read_results
@@ -69,8 +70,9 @@ CASE = Case(
         linear("b", haiku="second", linen="second", nnx="second"),
     ),
     steps=1,
+    checks=CHECKS,
 )
-'''
+'''.replace("CHECKS", repr(just("outputs", "gradients")))
 
 FIRST, EPS = "x = self.first(x)", "1e-3"
 LINES = SOURCE.splitlines()
