@@ -1,0 +1,108 @@
+"""Causes: leaves, layers or blocks in each other's place, and a leaf taken for another."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from equiv.comparison.explain.alignment import AlignedSide
+from equiv.comparison.explain.causes.trial import Scene, Trial, always, leaf_of, near_operations
+from equiv.comparison.explain.recording import Changes, Operation
+from equiv.core.output_name import InputName
+
+MOST_BEFORE = 400
+"""Operations before a value among which the leaves that it depends on are looked for."""
+
+
+def other_leaves(scene: Scene) -> Iterator[Trial]:
+    """Yield the leaves that only the candidate takes near the divergence, exchanged with those of the reference."""
+    ours = _leaves(scene.left, scene.pair.reference)
+    theirs = _leaves(scene.right, scene.pair.candidate)
+    shapes = _shapes(scene)
+    for mine in theirs:
+        for other in ours:
+            if mine == other or shapes.get(mine) is None or shapes.get(mine) != shapes.get(other):
+                continue
+            for words, pairs in _wider_exchanges(mine, other, shapes):
+                yield Trial(f"{words} exchanged", always(_exchange(pairs)), 1, scene.pair.candidate)
+            both = _exchange([(mine, other)])
+            yield Trial(f"`{mine}` and `{other}` exchanged", always(both), 2, scene.pair.candidate)
+            text = f"`{other}` in place of `{mine}`"
+            yield Trial(text, always(Changes(inputs=((mine, other),))), 3, scene.pair.candidate)
+
+
+def other_groups(scene: Scene) -> Iterator[Trial]:
+    """Yield all leaves behind an operand exchanged with those behind the value that the reference gives its operation.
+
+    As of gates: each has its own leaves, and the candidate applies the function of one to what is another.
+    """
+    mine, shapes = scene.pair.candidate, _shapes(scene)
+    if mine is None or mine.kind:
+        return
+    for other in scene.left.frontier:
+        if other.primitive != mine.primitive or other.kind:
+            continue
+        for own, value in zip(mine.ins, other.ins, strict=False):
+            for wanted in scene.left.matches[value]:
+                one, two = (_leaves_before(scene.right, number) for number in (own, wanted))
+                first, second = (_sorted(found, shapes) for found in (one - two, two - one))
+                if own != wanted and first and [shapes[n] for n in first] == [shapes[n] for n in second]:
+                    words = f"{_listed(first)} and {_listed(second)}"
+                    pairs = list(zip(first, second, strict=True))
+                    yield Trial(f"{words} exchanged", always(_exchange(pairs)), 1, mine)
+
+
+def _shapes(scene: Scene) -> dict[InputName, tuple[int, ...]]:
+    record = scene.right.recording
+    return {name: record.shapes[value] for value, name in record.inputs.items() if name.kind == "leaf"}
+
+
+def _exchange(pairs: Sequence[tuple[InputName, InputName]]) -> Changes:
+    return Changes(inputs=tuple(way for one, other in pairs for way in ((one, other), (other, one))))
+
+
+def _listed(names: Sequence[InputName]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _sorted(names: set[InputName], shapes: dict[InputName, tuple[int, ...]]) -> list[InputName]:
+    return sorted(names, key=lambda name: (shapes[name], name))
+
+
+def _wider_exchanges(
+    one: InputName, other: InputName, shapes: dict[InputName, tuple[int, ...]]
+) -> Iterator[tuple[str, list[tuple[InputName, InputName]]]]:
+    """Yield the layers or blocks in which two leaves are, down from the first part in which their names differ."""
+    parts = [re.split(r"([./])", name.leaf) for name in (one, other)]
+    if len(parts[0]) != len(parts[1]):
+        return
+    differ = [at for at, (left, right) in enumerate(zip(*parts, strict=True)) if left != right]
+    if len(differ) != 1 or differ[0] == len(parts[0]) - 1:
+        return
+    first, second = ("".join(names[: differ[0] + 1]) for names in parts)
+    pairs = []
+    for name, shape in shapes.items():
+        if name.leaf.startswith((f"{first}.", f"{first}/")):
+            twin = InputName("leaf", leaf=second + name.leaf[len(first) :])
+            if shapes.get(twin) != shape:
+                return
+            pairs.append((name, twin))
+    yield f"`{first}` and `{second}`", pairs
+
+
+def _leaves(side: AlignedSide, operation: Operation | None) -> list[InputName]:
+    found = (leaf_of(side, value) for one in near_operations(side, operation) for value in one.ins)
+    return list(dict.fromkeys(name for name in found if name is not None))
+
+
+def _leaves_before(side: AlignedSide, value: int) -> set[InputName]:
+    """The leaves that a value depends on, as far as they are near."""
+    record, todo, seen, found = side.recording, [value], {value}, set[InputName]()
+    while todo and len(seen) < MOST_BEFORE:
+        one = todo.pop(0)
+        name, maker = record.inputs.get(one), record.maker_of(one)
+        if name is not None and name.kind == "leaf":
+            found.add(name)
+        for operand in () if maker is None else maker.ins:
+            if operand not in seen:
+                seen.add(operand)
+                todo.append(operand)
+    return found
