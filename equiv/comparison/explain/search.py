@@ -25,7 +25,7 @@ MAX_TRIALS = 64
 MAX_WORK = 100_000
 """Most operations that are run for all of these, but for the likeliest causes."""
 
-MAX_FORCED = 16
+MAX_FORCED = 6
 """Most pairs of values that are tried to be forced where no cause explains a divergence."""
 
 MAX_SAME = 3
@@ -37,8 +37,14 @@ MAX_PARTIAL = (3, 2, 1)
 NEARLY_ALL = 0.05
 """A cause that leaves no more than this part of the error is one, though the rest is not explained."""
 
+MAX_LOOKED = 8
+"""Most causes that leave an error for which it is looked whether the chains begin elsewhere then."""
+
 MENDED = 0.9
-"""A change that leaves more of the error than this part explains nothing."""
+"""Causes that leave more of the error than this part are looked at in their own order."""
+
+WORSE = 1.25
+"""A change that leaves more than this part of the error explains nothing."""
 
 FAILURES = (
     TypeError, ValueError, IndexError, KeyError, NotImplementedError, AssertionError, ArithmeticError, EquivError
@@ -137,13 +143,21 @@ def find_divergences(runs: ProgramRuns) -> SearchResult:
     if first is None:
         return SearchResult()
     found, left = _follow(search, first, lambda _: Changes(), 1.0, 0)
-    if left > 0:  # what is left may have the same cause: only what leaves next to nothing is a cause
-        found = [one if one.left is not None else _without_doubtful(one) for one in found]
+    doubtful = left > 0 or any(one.left is not None for one in found)
+    loose = [cause for one in found for cause in one.causes if not cause.trial.in_place]
+    several = len(found) > 1 and len({cause.trial.text for cause in loose}) > 1
+    if doubtful or several:
+        found = [_without_doubtful(one, doubtful) for one in found]
     return SearchResult(tuple(sorted(found, key=lambda one: -one.drop)), first)
 
 
-def _without_doubtful(one: FoundDivergence) -> FoundDivergence:
-    return replace(one, causes=tuple(cause for cause in one.causes if cause.left <= NEARLY_ALL))
+def _without_doubtful(one: FoundDivergence, forced: bool) -> FoundDivergence:
+    """Leave out causes that explain only part, or only with others.
+
+    A value that was forced hides what comes before it, and what is left of an error may have the same cause.
+    """
+    kept = (cause for cause in one.causes if cause.within or not forced or cause.left <= NEARLY_ALL)
+    return replace(one, causes=tuple(cause for cause in kept if cause.trial.in_place))
 
 
 def _follow(
@@ -164,12 +178,18 @@ def _follow(
         texts = {result.trial.text: result for result in reversed(within)}
         return [FoundDivergence(scene, tuple(reversed(texts.values())), None, error)], 0.0
     best: tuple[list[FoundDivergence], float] | None = None
-    partial_results = sorted((one for one in results if one[1].left < MENDED), key=lambda pair: pair[1].left)
-    for scene, result in partial_results[: MAX_PARTIAL[min(depth, len(MAX_PARTIAL) - 1)]]:
+    usable = [one for one in results if one[1].left <= WORSE]
+    # Of two faults one may account for nearly all of the error: what matters is that nothing begins there any more.
+    partial_results = sorted(usable, key=lambda pair: (min(pair[1].left, MENDED), pair[1].trial.rank))
+    after_each = 0
+    for scene, result in partial_results[:MAX_LOOKED]:
+        if after_each >= MAX_PARTIAL[min(depth, len(MAX_PARTIAL) - 1)]:
+            break
         together = _join(changes, result.trial.changes)
         after = _align(search, together)
         if after is not None and not _is_shared_in(after, scene):
             continue
+        after_each += 1
         remaining = result.left * error
         one = FoundDivergence(scene, (result,), None, error - remaining)
         rest = ([], 0.0) if after is None else _follow(search, after, together, remaining, depth + 1)
@@ -241,7 +261,7 @@ def _try_causes(
         if len(seen) >= most or len(within) >= MAX_SAME or (within and trial.rank > min(within)):
             break  # what is less likely is not tried any more
         made = trial.changes(0)
-        key = f"{trial.text} {[tuple(map(id, one.place)) for one in (*made.edits, *made.loops)]}"
+        key = f"{trial.text} {trial.variant} {[tuple(map(id, one.place)) for one in (*made.edits, *made.loops)]}"
         if key in seen:
             continue
         seen.add(key)
@@ -281,12 +301,12 @@ def _is_shared_in(after: Alignment, scene: Scene) -> bool:
 def _force(
     search: Search, scenes: Sequence[Scene], changes: ChangesOf, error: float
 ) -> tuple[Scene, ChangesOf, float] | None:
-    """Replace a result of the candidate by the reference's: the pair that leaves least; None: none leaves less."""
-    best, tried = None, 0
+    """Replace the first result of the candidate by the reference's after which the chains do not begin there."""
+    tried = 0
     for scene in scenes:
         for ours, theirs in _alike_results(scene):
             if tried >= MAX_FORCED:
-                break
+                return None
             tried += 1
             together = _join(changes, partial(_forced, scene, ours, theirs))
             try:
@@ -294,11 +314,12 @@ def _force(
                     search.judge.left(record_program(search.runs.candidate, pair[1], together(at), prints=False), at)
                     for at, pair in enumerate(search.runs.inputs)
                 ) / max(error, 1e-300)
+                after = _align(search, together) if left <= WORSE else scene.alignment
             except FAILURES:
                 continue
-            if left < MENDED and (best is None or left < best[2] * 0.99):
-                best = scene, together, left
-    return best
+            if after is None or _is_shared_in(after, scene):
+                return scene, together, 0.0 if after is None else left
+    return None
 
 
 def _alike_results(scene: Scene) -> Iterator[tuple[Operation, Operation]]:

@@ -32,9 +32,7 @@ def describe_tried_causes(found: Sequence[Divergence]) -> tuple[str, ...]:
 
 def describe_place(one: Divergence) -> str:
     """Describe where a divergence is: its layer, and the operation and line of each port."""
-    layer = _layer(one)
-    at = f"in `{layer}`" if layer else f"in {one.program}"
-    return f"{at}: {'; '.join(map(_describe_site, one.sites))}"
+    return f"{_layer_words(one) or f'in {one.program}'}: {'; '.join(map(_describe_site, one.sites))}"
 
 
 def _describe_divergence(one: Divergence, number: int) -> Iterator[str]:
@@ -50,8 +48,8 @@ def _describe_divergence(one: Divergence, number: int) -> Iterator[str]:
 
 
 def _cause_sentence(one: Divergence, cause: TriedCause) -> str:
-    layer = _layer(one)
-    at = f" in `{layer}`" if layer and f"`{layer}" not in cause.text else ""
+    layers = {site.layer for site in one.sites if site.layer}
+    at = f" {_layer_words(one)}" if layers and not any(f"`{layer}" in cause.text for layer in layers) else ""
     return f"with {cause.text}{at}: {'same' if cause.within else _left_words(cause.left)}"
 
 
@@ -63,8 +61,12 @@ def _explains_all(found: Sequence[Divergence]) -> bool:
     return any(cause.within for one in found for cause in one.causes) or any(one.left == 0 for one in found)
 
 
-def _layer(one: Divergence) -> str:
-    return next((site.layer for site in reversed(one.sites) if site.layer), "")
+def _layer_words(one: Divergence) -> str:
+    """In which layer; in which of each port, where they are not the same."""
+    layers = {site.port: site.layer for site in one.sites if site.layer}
+    if len(set(layers.values())) <= 1:
+        return "".join(f"in `{layer}`" for layer in list(layers.values())[:1])
+    return f"in {', '.join(f'`{layer}` ({port})' for port, layer in layers.items())}"
 
 
 def _describe_site(site: FirstDifference) -> str:

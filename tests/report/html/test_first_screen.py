@@ -95,7 +95,7 @@ FAULTS = {
         FIRST,
         "x = self.second(x)",
         [
-            "Tried cause with .*a/kernel .*b/kernel .*: same",
+            "Tried cause with `?a`? in place of `?b`? there: same",
             rf"Where in .*dot_general with batch/x, a/kernel .*b/kernel .*swapped\.py:{line(FIRST)}",
         ],
     ),

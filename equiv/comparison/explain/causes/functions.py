@@ -93,7 +93,7 @@ def other_functions(scene: Scene) -> Iterator[Trial]:
                 rank_of = 1 if ours else 6
                 yield Trial(f"{other} in place of {name}", _replaced(scene, source, end, function), rank_of, end)
         if not ours:
-            yield Trial(f"no {name}", _replaced(scene, source, end, lambda x: x), 3, end)
+            yield Trial(f"no {name}", _replaced(scene, source, end, lambda x: x), 3, end, in_place=False)
     if not theirs and scene.pair.candidate is not None:
         yield from _left_out(scene, ours)
 
@@ -108,7 +108,7 @@ def _left_out(scene: Scene, ours: list[tuple[int, Operation, str]]) -> Iterator[
         readers = [one for one in scene.right.frontier if twin in one.ins]
         if function is not None and readers:
             changes = Changes(tuple(Edit(one.place, partial(_change_operands, function, one, twin)) for one in readers))
-            yield Trial(f"{name}, which {scene.names[1]} leaves out", always(changes), 2, readers[0])
+            yield Trial(f"{name}, which {scene.names[1]} leaves out", always(changes), 2, readers[0], in_place=False)
 
 
 def _change_operands(

@@ -1,11 +1,13 @@
 """Causes: leaves, layers or blocks in each other's place, and a leaf taken for another."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from equiv.comparison.explain.alignment import AlignedSide
 from equiv.comparison.explain.causes.trial import Scene, Trial, always, leaf_of, near_operations
-from equiv.comparison.explain.recording import Changes, Operation
+from equiv.comparison.explain.recording import Changes, Edit, Operation, RecordingEvaluation
 from equiv.core.output_name import InputName
 
 MOST_BEFORE = 400
@@ -21,12 +23,15 @@ def other_leaves(scene: Scene) -> Iterator[Trial]:
         for other in ours:
             if mine == other or shapes.get(mine) is None or shapes.get(mine) != shapes.get(other):
                 continue
-            for words, pairs in _wider_exchanges(mine, other, shapes):
-                yield Trial(f"{words} exchanged", always(_exchange(pairs)), 1, scene.pair.candidate)
-            both = _exchange([(mine, other)])
+            single = [(mine, other)]
+            for first, second, pairs in (*_wider_exchanges(mine, other, shapes), (str(mine), str(other), single)):
+                text = f"`{second}` in place of `{first}` there"
+                yield Trial(text, always(_use_others(scene, dict(pairs))), 1, scene.pair.candidate)
+                if pairs is not single:
+                    text = f"`{first}` and `{second}` exchanged"
+                    yield Trial(text, always(_exchange(pairs)), 1, scene.pair.candidate)
+            both = _exchange(single)
             yield Trial(f"`{mine}` and `{other}` exchanged", always(both), 2, scene.pair.candidate)
-            text = f"`{other}` in place of `{mine}`"
-            yield Trial(text, always(Changes(inputs=((mine, other),))), 3, scene.pair.candidate)
 
 
 def other_groups(scene: Scene) -> Iterator[Trial]:
@@ -50,6 +55,43 @@ def other_groups(scene: Scene) -> Iterator[Trial]:
                     yield Trial(f"{words} exchanged", always(_exchange(pairs)), 1, mine)
 
 
+def _use_others(scene: Scene, others: Mapping[InputName, InputName]) -> Changes:
+    """The changes that use other leaves in the candidate's operations near the divergence, and nowhere else."""
+    edits = []
+    for operation in near_operations(scene.right, scene.pair.candidate):
+        used = {index: leaf_of(scene.right, value) for index, value in enumerate(operation.ins)}
+        wanted = {index: others[leaf] for index, leaf in used.items() if leaf is not None and leaf in others}
+        if wanted and not operation.kind:
+            ways = {index: _views_of(scene.right, operation.ins[index]) for index in wanted}
+            edits.append(Edit(operation.place, partial(_with_leaves, wanted, ways)))
+    return Changes(tuple(edits))
+
+
+def _views_of(side: AlignedSide, value: int) -> list[Operation]:
+    """The operations that make a value of a leaf, in order."""
+    found = []
+    while (maker := side.recording.maker_of(value)) is not None:
+        found.append(maker)
+        value = maker.ins[0]
+    return found[::-1]
+
+
+def _with_leaves(
+    wanted: Mapping[int, InputName],
+    ways: Mapping[int, Sequence[Operation]],
+    evaluation: RecordingEvaluation,
+    eqn: Any,
+    ins: list[Any],
+) -> Sequence[Any]:
+    given = list(ins)
+    for index, name in wanted.items():
+        array = evaluation.given[name]
+        for view in ways[index]:
+            (array,) = evaluation.compute(view.eqn, [array])
+        given[index] = array
+    return evaluation.compute(eqn, given)
+
+
 def _shapes(scene: Scene) -> dict[InputName, tuple[int, ...]]:
     record = scene.right.recording
     return {name: record.shapes[value] for value, name in record.inputs.items() if name.kind == "leaf"}
@@ -69,7 +111,7 @@ def _sorted(names: set[InputName], shapes: dict[InputName, tuple[int, ...]]) -> 
 
 def _wider_exchanges(
     one: InputName, other: InputName, shapes: dict[InputName, tuple[int, ...]]
-) -> Iterator[tuple[str, list[tuple[InputName, InputName]]]]:
+) -> Iterator[tuple[str, str, list[tuple[InputName, InputName]]]]:
     """Yield the layers or blocks in which two leaves are, down from the first part in which their names differ."""
     parts = [re.split(r"([./])", name.leaf) for name in (one, other)]
     if len(parts[0]) != len(parts[1]):
@@ -85,7 +127,7 @@ def _wider_exchanges(
             if shapes.get(twin) != shape:
                 return
             pairs.append((name, twin))
-    yield f"`{first}` and `{second}`", pairs
+    yield first, second, pairs
 
 
 def _leaves(side: AlignedSide, operation: Operation | None) -> list[InputName]:

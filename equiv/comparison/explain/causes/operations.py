@@ -35,7 +35,7 @@ def extra_operation(scene: Scene) -> Iterator[Trial]:
         if shapes[value] == shapes[operation.outs[0]] and scene.right.recording.moving[value]:
             rest = [one for place, one in enumerate(operation.ins) if place != index]
             text = f"no {_noun(scene, True, operation, rest)}"
-            yield Trial(text, always(edit_at(operation, partial(_pass_operand, index))), 3, operation)
+            yield Trial(text, always(edit_at(operation, partial(_pass_operand, index))), 3, operation, index, False)
 
 
 def _pass_operand(index: int, evaluation: RecordingEvaluation, eqn: Any, ins: list[Any]) -> Sequence[Any]:
@@ -74,7 +74,7 @@ def missing_operation(scene: Scene) -> Iterator[Trial]:
         for rank, places in ((2, _readers(scene, twin)), (3, _makers(scene, twin))):
             if places:
                 change = partial(_with_operation, scene, operation, index, sources, places, twin)
-                yield Trial(text, change, rank, places[0])
+                yield Trial(text, change, rank, places[0], in_place=False)
 
 
 Source = tuple[int | None, int]
@@ -200,7 +200,8 @@ def _transposed_squares(scene: Scene, theirs: Operation) -> Iterator[Trial]:
 def _orders(rank: int) -> Iterator[tuple[str, Any]]:
     for order in itertools.permutations(range(rank)):
         if order != tuple(range(rank)):
-            yield f"with its axes in the order {order}", partial(np.transpose, axes=order)
+            words = "transposed" if rank == 2 else f"with its axes in the order {order}"
+            yield words, partial(np.transpose, axes=order)
     for count in range(1, rank + 1):
         for axes in itertools.combinations(range(rank), count):
             yield (

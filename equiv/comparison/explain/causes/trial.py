@@ -24,12 +24,17 @@ class Trial:
         changes: number of the probe to the changes of the candidate's program.
         rank: causes of a smaller rank come first where several explain the same.
         site: the operation of the candidate that is changed.
+        variant: which of several changes with this text.
+        in_place: whether something stands in the place of something else of its kind. An operation that is added or
+            left out explains less by itself: with others of them it makes anything of anything.
     """
 
     text: str
     changes: Callable[[int], Changes]
     rank: int
     site: Operation | None = None
+    variant: int = 0
+    in_place: bool = True
 
 
 @dataclass(frozen=True, eq=False)
