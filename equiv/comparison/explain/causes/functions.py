@@ -101,7 +101,7 @@ def other_functions(scene: Scene) -> Iterator[Trial]:
 def _left_out(scene: Scene, ours: list[tuple[int, Operation, str]]) -> Iterator[Trial]:
     """Yield a function of the reference applied to a shared value, which the candidate uses as it is."""
     for source, _, name in ours:
-        twin = scene.twin_of(source)
+        twin = next(iter(scene.twins_of(source)), None)
         if twin is None:
             continue
         function = functions_of(len(scene.right.recording.shapes[twin])).get(name)

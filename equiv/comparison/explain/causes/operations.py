@@ -64,7 +64,7 @@ def missing_operation(scene: Scene) -> Iterator[Trial]:
     for index, value in enumerate(operation.ins):
         if shapes[value] != shapes[operation.outs[0]] or not record.moving[value]:
             continue
-        twin = scene.twin_of(value)
+        twin = next(iter(scene.twins_of(value)), None)
         others = [_source(scene, one) for place, one in enumerate(operation.ins) if place != index]
         if twin is None or any(one is None for one in others):
             continue
@@ -83,7 +83,7 @@ Source = tuple[int | None, int]
 
 def _source(scene: Scene, value: int) -> Source | None:
     record = scene.left.recording
-    twin = scene.twin_of(value) if record.moving[value] else None
+    twin = next(iter(scene.twins_of(value)), None) if record.moving[value] else None
     if twin is not None:
         return twin, value
     return (None, value) if not record.moving[value] or leaf_of(scene.left, value) is not None else None

@@ -78,13 +78,15 @@ class Scene:
         """The candidate's."""
         return self.alignment.candidate
 
-    def twin_of(self, value: int) -> int | None:
-        """A value of the candidate with the elements of one of the reference in the same order; None: it has none."""
+    def twins_of(self, value: int) -> tuple[int, ...]:
+        """The values of the candidate with the elements of one of the reference in the same order.
+
+        Those that are read where the candidate's chains begin come first.
+        """
         array = self.ours[0].get(value)
-        for other in self.left.matches[value]:
-            if array is not None and is_close(array, self.theirs[0].get(other)):
-                return other
-        return None
+        found = [other for other in self.left.matches[value] if is_close(array, self.theirs[0].get(other))]
+        read = {operand for operation in self.right.frontier for operand in operation.ins}
+        return tuple(sorted(found, key=lambda other: other not in read))
 
 
 NEAR = 14
