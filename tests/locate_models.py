@@ -249,7 +249,7 @@ FAULTS = (
     in_block("scale", "scores = scores * (WIDTH // HEADS) ** -0.5", "scores = scores * WIDTH ** -0.5", "q k v out",
              "factor 0.5 in place of 0.353"),
     in_block("no scale", "scores = scores * (WIDTH // HEADS) ** -0.5", "scores = scores * 1.0", "q k v out",
-             "factor 0.5 in place of 1"),
+             "mul with 0.5 that nnx leaves out"),
     in_block("softmax axis", "axis=-1)", "axis=-2)", "q k v out",
              "softmax over axis 3 in place of softmax over axis 2"),
     in_block("mask value", "scores, -1e9)", "scores, -1.0)", "q k v out", "mask -1e\\+09 in place of -1"),

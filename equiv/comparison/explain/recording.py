@@ -10,6 +10,7 @@ import numpy as np
 
 from equiv.comparison.explain.fingerprints import take_fingerprint
 from equiv.core.output_name import InputName, OutputName
+from equiv.errors import EquivError
 from equiv.programs.content import is_key
 from equiv.programs.eager import EagerEvaluation
 from equiv.programs.jaxpr import ScanLoop, find_dead_values, read_scan, read_while
@@ -21,6 +22,10 @@ Place = tuple[Any, ...]
 
 SLICE, STACK = "slice", "stack"
 """What a loop does besides its body: it takes one slice, and stacks what the iterations give."""
+
+
+MOST_OPERATIONS = 200_000
+"""Operations of a run, each iteration of a loop counted, above which a program is not recorded."""
 
 
 class Recorded(NamedTuple):
@@ -250,6 +255,8 @@ class RecordingEvaluation(EagerEvaluation):
 
     def record(self, eqn: Any, kind: str, ins: Sequence[Recorded], outs: Sequence[Any]) -> list[Recorded]:
         """Record an operation: its results with their numbers."""
+        if len(self.recording.operations) >= MOST_OPERATIONS:
+            raise EquivError(f"more than {MOST_OPERATIONS:,} operations with those of every iteration", fix="")
         moving = any(self.recording.moving[value.number] for value in ins)
         made = [self.add(out, moving) for out in outs]
         operation = Operation(
