@@ -1,4 +1,4 @@
-"""Where and why, scored: faults of porters in two models, located and explained: `python tests/locate_run.py [NAME ..]`.
+"""Where and why, scored: faults of porters in two models, located and explained: `tests/locate_run.py [NAME ..]`.
 
 Each fault of `locate_models.py` is planted in the NNX builder; both programs are run in float64 on the probes of a run,
 operation by operation, as a refuted run does. Nothing is compiled, so the verdict itself is not what is scored. Judged

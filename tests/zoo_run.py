@@ -2,8 +2,9 @@
 
 Every pair of a reference and a candidate is run with an inferred layer table, which must have the rows that the case
 has. The table says for each pair and check the grade; wall time over the floor, which is to trace, compile and run each
-distinct program of both ports once, and the same of processor time, which other work on the machine changes less; and
-peak memory over that of one train step of the reference, compiled and run as its user does. Every measurement is a
+distinct program of both ports once, those that their users call among them; the same of processor time, which other
+work on the machine changes less; processor time over that of equiv's own programs alone; and peak memory over that of
+one train step of the reference, compiled and run as its user does. Every measurement is a
 process of its own, one after the other, so that none shares what another has compiled. With `--prove-only` nothing is
 run, and nothing is divided. Exit code 0: every pair is the same, and every inferred table is that of
 the case.
@@ -73,23 +74,13 @@ def rows_of(layers: Any, ports: Any) -> set[tuple[str, ...]]:
     return {(row.kind, *(row.scopes[port] for port in ports)) for row in layers}
 
 
-def run_floor(name: str, candidate: str) -> dict[str, Any]:
-    """Trace, compile and run each distinct program of a pair once, one executable for each port."""
-    from equiv.backends.build import build_port, port_spec
-    from equiv.programs.compiled import lower_programs, run_executable
-    from equiv.programs.probes import make_probe
-    from equiv.programs.trace import Tracer
-    from equiv.programs.traced_port import trace_programs
+def run_floor(name: str, candidate: str, users: bool) -> dict[str, Any]:
+    """Trace, compile and run each distinct program of a pair once; `users`: those that their users call, too."""
+    from program_floor import run_programs
 
     case = of_pair(name, candidate)[0].case
     started, spent = time.perf_counter(), time.process_time()
-    request, entries = port_spec(case)
-    ports = [build_port(case, port, request) for port in case.models]
-    has_modes = any(built.port.has_modes for built in ports)
-    probe = make_probe("0", 1, ports[0].table, entries, case.steps)
-    for built in ports:
-        programs, _ = trace_programs(Tracer(built.port, built.table, request, False, has_modes))
-        run_executable(lower_programs(programs, built.table, case.steps, probe)(), probe)
+    run_programs(case, users)
     return {"wall": time.perf_counter() - started, "processor": time.process_time() - spent}
 
 
@@ -108,7 +99,8 @@ def run_step(name: str, candidate: str) -> dict[str, Any]:
 PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "run": lambda name, port: run_pair(name, port, False),
     "prove": lambda name, port: run_pair(name, port, True),
-    "floor": run_floor,
+    "floor": lambda name, port: run_floor(name, port, True),
+    "own": lambda name, port: run_floor(name, port, False),
     "step": run_step,
 }
 """What is measured, each in a process of its own."""
@@ -129,10 +121,11 @@ def rows(name: str, prove_only: bool) -> Iterator[dict[str, Any]]:
     for candidate in candidates:
         row = {"model": name, "candidate": candidate, **measure("prove" if prove_only else "run", name, candidate)}
         if not prove_only and "wall" in row:
-            floor, step = measure("floor", name, candidate), measure("step", name, candidate)
+            floor, own, step = (measure(part, name, candidate) for part in ("floor", "own", "step"))
             row |= {"floor": floor.get("wall"), "floor processor": floor.get("processor")}
-            row |= {"step peak": step.get("peak")}
-            row["problem"] = "; ".join(filter(None, (row["problem"], floor.get("problem"), step.get("problem"))))
+            row |= {"own processor": own.get("processor"), "step peak": step.get("peak")}
+            problems = (row["problem"], *(one.get("problem") for one in (floor, own, step)))
+            row["problem"] = "; ".join(filter(None, problems))
         yield row
 
 
@@ -140,7 +133,7 @@ def markdown(found: list[dict[str, Any]]) -> str:
     """The table of all rows."""
     from equiv.core.checks import CHECK_NAMES
 
-    costs = ["wall / floor", "processor / floor", "memory / step"]
+    costs = ["wall / floor", "processor / floor", "processor / own programs", "memory / step"]
     heads = ["model", "candidate", "verdict", *CHECK_NAMES, "rows inferred", *costs]
     lines = ["# Zoo", "", f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for row in found:
@@ -149,7 +142,8 @@ def markdown(found: list[dict[str, Any]]) -> str:
         ratios = [
             ratio(row.get(above), row.get(below), unit)
             for above, below, unit in (
-                ("wall", "floor", "s"), ("processor", "floor processor", "s"), ("peak", "step peak", "MiB"),
+                ("wall", "floor", "s"), ("processor", "floor processor", "s"),
+                ("processor", "own processor", "s"), ("peak", "step peak", "MiB"),
             )
         ]  # fmt: skip
         cells = [row["model"], row["candidate"], row.get("verdict", "error"), *grades, table, *ratios]

@@ -33,6 +33,12 @@ SUFFIX = "-cache"
 MOST_BYTES = 2**26
 """Of one installation; what was added first is removed first."""
 
+PREFIX = "equiv-compiled-"
+"""Of the folder of one process."""
+
+LEFT_OVER = 86400.0
+"""Seconds after which the folder of a process that was killed is removed."""
+
 MOST_DAYS = 30
 """After which the folder of an installation that was not used is removed."""
 
@@ -104,8 +110,9 @@ def _describe_processor() -> str:
 def _copy_kept(folder: Path) -> Path | None:
     """Copy what still has its digest, the newest first, up to the limit, and remove the rest; None: a disk is full."""
     own, left = None, MOST_BYTES
+    _remove_left_over()
     try:
-        own = Path(tempfile.mkdtemp(prefix="equiv-compiled-"))
+        own = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         for path in sorted(folder.iterdir(), key=_time_added, reverse=True):
             name, _, wanted = path.name.rpartition(".")
             data = _read(path)
@@ -119,6 +126,22 @@ def _copy_kept(folder: Path) -> Path | None:
             shutil.rmtree(own, ignore_errors=True)
         return None
     return own
+
+
+def _remove_left_over() -> None:
+    """Remove the folders of processes that were killed; those of other users cannot be removed, and stay."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        process = path.name.removeprefix(PREFIX).partition("-")[0]
+        if time.time() - _time_added(path) > LEFT_OVER and not (process.isdigit() and _is_running(int(process))):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
 
 
 def _read(path: Path) -> bytes:

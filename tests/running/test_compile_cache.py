@@ -1,5 +1,6 @@
 """Compiled programs are kept for what is compiled again, and nothing else is ever taken for it."""
 
+import os
 import subprocess
 import sys
 import zlib
@@ -38,6 +39,22 @@ def test_the_next_process_gets_what_was_compiled():
     assert compile_in("jit_a-1", zlib.compress(b"one")) == []
     assert compile_in("jit_b-2", zlib.compress(b"two")) == ["jit_a-1-cache"]
     assert compile_in("jit_b-2", zlib.compress(b"two")) == ["jit_a-1-cache", "jit_b-2-cache"]
+
+
+def test_folders_of_killed_processes_are_removed(tmp_path, monkeypatch):
+    """After a day, unless the process still runs."""
+    monkeypatch.setattr(compile_cache.tempfile, "gettempdir", lambda: str(tmp_path))
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    names = (f"{killed.pid}-a", f"{killed.pid}-b", f"{os.getpid()}-c")
+    old, fresh, running = (tmp_path / f"equiv-compiled-{one}" for one in names)
+    for folder in (old, fresh, running):
+        folder.mkdir()
+        (folder / "jit_a-cache").write_bytes(b"")
+    for folder in (old, running):
+        os.utime(folder, (0, 0))
+    compile_in("jit_a-1", zlib.compress(b"one"))
+    assert (old.exists(), fresh.exists(), running.exists()) == (False, True, True)
 
 
 @pytest.mark.parametrize("change", ["byte", "length", "name"])

@@ -93,15 +93,14 @@ class NameMatcher:
         return self.parts[side].get((key, bounds)) or name_words(key)
 
     def __call__(self, matching: Matching, ties: list[Tie]) -> list[Decision]:
-        """Pair the best matching names within ties; if there are none, among the unpaired leaves of one size."""
+        """Pair the best matching names within ties."""
+        pairs = tuple(pair for tie in ties for pair in self.best(tie))
+        return [Decision(pairs, "name")] if pairs else []
+
+    def anywhere(self, matching: Matching, _: list[Tie]) -> list[Decision]:
+        """Pair the best matching names among the unpaired leaves of one size: the programs differ where they are."""
         sizes = tuple({node: hash(side.labels[node][:2]) for node in side.live} for side in matching.use_graphs)
-        for some in (ties, group_by_colour(matching, (sizes[0], sizes[1]))):
-            pairs = tuple(pair for tie in some for pair in self.best(tie))
-            if pairs:
-                # Leaves of one size that differ in place are tried last:
-                # there the programs differ, and only names are left.
-                return [Decision(pairs, "name")]
-        return []
+        return self(matching, group_by_colour(matching, (sizes[0], sizes[1])))
 
     def best(self, tie: Tie) -> list[tuple[int, int]]:
         """The pairs of a tie that are mutually most similar, by the Jaccard index of their words."""
@@ -126,7 +125,25 @@ class OrderMatcher:
     def __init__(self, graphs: tuple[PortGraph, PortGraph], by_name: NameMatcher) -> None:
         self.graphs, self.by_name = graphs, by_name
 
-    def __call__(self, matching: Matching, _: list[Tie]) -> list[Decision]:
+    def __call__(self, matching: Matching, ties: list[Tie]) -> list[Decision]:
+        """Pair the parts of one leaf that are in one tie with those of another, or with whole leaves, in order.
+
+        The order of parts is that of the memory, the order of whole leaves that in which the program uses them first.
+        """
+        pairs: list[tuple[int, int]] = []
+        for tie in ties:
+            keys = [[graph.key(node) for node in nodes] for graph, nodes in zip(self.graphs, tie, strict=True)]
+            one_leaf = [len(set(some)) == 1 for some in keys]
+            whole = [len(set(some)) == len(some) for some in keys]
+            if len(tie[0]) == len(tie[1]) > 1 and any(one_leaf) and all(map(max, one_leaf, whole)):
+                pairs += zip(*(self._in_order(side, tie[side], one_leaf[side]) for side in (0, 1)), strict=True)
+        return [Decision(tuple(pairs), "sequence")] if pairs else []
+
+    def _in_order(self, side: int, nodes: Sequence[int], parts: bool) -> list[int]:
+        graph = self.graphs[side]
+        return sorted(nodes, key=(lambda node: graph.blocks[node].bounds) if parts else _first_uses(graph).__getitem__)
+
+    def anywhere(self, matching: Matching, _: list[Tie]) -> list[Decision]:
         """Pair the unpaired parts of leaves that have as many of the same sizes, with leaves paired by name."""
         kinds: dict[object, tuple[dict[NativeKey, list[int]], dict[NativeKey, list[int]]]] = {}
         for side, (graph, nodes) in enumerate(zip(self.graphs, matching.unpaired(), strict=True)):

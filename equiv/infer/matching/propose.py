@@ -49,7 +49,9 @@ def propose(ports: tuple[Port, Port], request: PortSpec, batch: Mapping[str, np.
     by_size = GradientMatcher(parts, batch, by_name.best, order_of_size)
     # One port applies a layer before a lookup and the other one after it: places differ, and gradients do not.
     by_value = within_sizes(GradientMatcher(parts, batch, by_name.best, margin=inf))
-    deciders = (by_gradient, by_size, pair_by_shape, by_value, by_name, OrderMatcher(parts, by_name))
+    by_order = OrderMatcher(parts, by_name)
+    said = (by_name, by_order, by_name.anywhere, by_order.anywhere)
+    deciders = (by_gradient, by_size, pair_by_shape, by_value, *said)
     matching = match_leaves((parts[0].use_graph, parts[1].use_graph), deciders)
     pairs = _add_unread_parts(parts, (first, second), request, _make_pairs(parts, matching))
     pairs = _add_dead_pairs(graphs, request, pairs)
@@ -205,7 +207,8 @@ def _add_dead_pairs(graphs: tuple[PortGraph, PortGraph], request: PortSpec, pair
     nodes = tuple({graph.key(node): node for node in range(len(graph.blocks))} for graph in later)
     # No leaf is cut here. Of the parts of a leaf one pair is enough, as these leaves are only neighbours to go by.
     known = {nodes[0][pair.left]: nodes[1][pair.right] for pair in pairs}
-    matching = match_leaves((later[0].use_graph, later[1].use_graph), (pair_by_shape, NameMatcher(later)), known)
+    by_name = NameMatcher(later)
+    matching = match_leaves((later[0].use_graph, later[1].use_graph), (pair_by_shape, by_name, by_name.anywhere), known)
     matching.add(_pair_overwritten(later, matching))
     fresh = [
         pair for pair in _make_pairs(later, matching) if pair.left in graphs[0].dead and pair.right in graphs[1].dead

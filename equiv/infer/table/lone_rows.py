@@ -21,9 +21,11 @@ def lone_rows(
         outside: the leaves that no row holds.
         problems: pairs that no row can express.
     """
-    sides = {one.side for one in proposal.unpaired if not one.dead} | {one.side for one in outside}
-    # Unpaired leaves on both sides may be each other's, and so may those of a pair that no row expresses.
-    if len(sides) != 1 or problems or proposal.notes:
+    # Unpaired leaves on both sides may be each other's, and so may those of a pair that no row expresses. A leaf that
+    # one port does not use, as of a layer that it forgets to call, is no counterpart: no value of it does what one does
+    # on which outputs depend.
+    used = {one.side for one in proposal.unpaired if not one.dead}
+    if len(used or {one.side for one in outside}) != 1 or problems or proposal.notes:
         return ()
     taken = {row.layer.path for row in rows}
     found: list[InferredRow] = []
