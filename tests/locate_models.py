@@ -268,7 +268,7 @@ FAULTS = (
                 ("blocks.0.norm1", "blocks.1.norm1"), "`blocks.[01]` (and|in place of) `blocks.[01]`"),
     SourceFault("positions", "decoder", "places = jnp.arange(words.shape[1])",
                 "places = jnp.arange(words.shape[1]) + 1",
-                ("places", "words"), "no add with 1", line="self.places(places)"),
+                ("places", "words"), "no add with 1", line="+ 1"),
     in_recurrent("carry", "start = jnp.zeros(", "start = jnp.ones(", "gate fresh back blocks.3.norm",
                  "initial carry of 0 in place of 1"),
     in_recurrent("direction", "jax.lax.scan(self.step, start, x)", "jax.lax.scan(self.step, start, x, reverse=True)",

@@ -126,8 +126,18 @@ FAULTS = {
         "`b` and `a` exchanged",
     ),
     "a leaf used twice": (model, lambda p: model(p | {"a.w": p["b.w"]}), "`a.w` in place of `b.w` there"),
+    "another layer called again": (
+        lambda p: jnp.tanh(p["batch/x"] @ p["a.w"]) * (p["batch/x"] @ p["b.w"]),
+        lambda p: jnp.tanh(p["batch/x"] @ p["a.w"]) * (p["batch/x"] @ p["a.w"]),
+        "`b` in place of `a` there",
+    ),
     "carry": (scanned, lambda p: scanned(p, 1.0), "an initial carry of 0 in place of 1"),
     "direction": (scanned, lambda p: scanned(p, reverse=True), "the loop over 4 steps in the other direction"),
+    "position": (
+        lambda p: model(p | {"batch/x": p["batch/x"] * jnp.arange(6.0)}),
+        lambda p: model(p | {"batch/x": p["batch/x"] * (jnp.arange(6.0) + 1)}),
+        "no add with 1",
+    ),
     "scale": (model, lambda p: model(p | {"batch/x": p["batch/x"] * 0.5}), "no mul with 0.5"),
 }
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from equiv.comparison.explain.causes.constants import other_constants
 from equiv.comparison.explain.causes.functions import other_functions
-from equiv.comparison.explain.causes.leaves import other_groups, other_leaves
+from equiv.comparison.explain.causes.leaves import other_calls, other_groups, other_leaves
 from equiv.comparison.explain.causes.loops import other_carries, other_direction, other_filling
 from equiv.comparison.explain.causes.operations import (
     extra_operation,
@@ -20,6 +20,7 @@ TRIED_CAUSES: tuple[Callable[[Scene], Iterator[Trial]], ...] = (
     other_filling,
     other_functions,
     other_groups,
+    other_calls,
     other_leaves,
     other_order,
     other_parameters,

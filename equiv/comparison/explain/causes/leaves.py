@@ -5,10 +5,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from equiv.comparison.explain.alignment import AlignedSide
-from equiv.comparison.explain.causes.trial import Scene, Trial, always, leaf_of, near_operations
+from equiv.comparison.explain.causes.trial import (
+    Scene,
+    Trial,
+    always,
+    edit_operand,
+    fit,
+    leaf_of,
+    near_operations,
+)
 from equiv.comparison.explain.recording import Changes, Edit, Operation, RecordingEvaluation
 from equiv.core.output_name import InputName
+from equiv.programs.primitives import CONTRACTIONS
 
 MOST_BEFORE = 400
 """Operations before a value among which the leaves that it depends on are looked for."""
@@ -32,6 +43,59 @@ def other_leaves(scene: Scene) -> Iterator[Trial]:
                     yield Trial(text, always(_exchange(pairs)), 1, scene.pair.candidate)
             both = _exchange(single)
             yield Trial(f"`{mine}` and `{other}` exchanged", always(both), 2, scene.pair.candidate)
+
+
+def other_calls(scene: Scene) -> Iterator[Trial]:
+    """Yield the result of a layer that the reference calls, where the candidate calls another one again."""
+    mine = scene.pair.candidate
+    if mine is None or mine.kind:
+        return
+    for other in near_operations(scene.left, scene.pair.reference):
+        if other.primitive != mine.primitive or len(other.ins) != len(mine.ins):
+            continue
+        same = [own in scene.left.matches[value] for own, value in zip(mine.ins, other.ins, strict=True)]
+        for index, (own, value) in enumerate(zip(mine.ins, other.ins, strict=True)):
+            wanted, called = _call_before(scene.left, value), _call_before(scene.right, own)
+            if not any(same) or wanted is None or called is None or value not in scene.left.lost:
+                continue
+            alike = scene.left.recording.shapes[value] == scene.right.recording.shapes[own]
+            if alike and wanted[0] != called[0] and called[1] in scene.left.matches[wanted[1]]:
+                text = f"`{_layer_of(wanted[0])}` in place of `{_layer_of(called[0])}` there"
+                yield Trial(text, partial(_with_result, scene, mine, index, value), 1, mine, index)
+
+
+def _call_before(side: AlignedSide, value: int) -> tuple[InputName, int] | None:
+    """The kernel of the layer that gives a value, and what the layer is given; None: no layer is near."""
+    record = side.recording
+    for _ in range(STEPS_OF_A_LAYER):
+        maker = record.maker_of(value)
+        if maker is None or not maker.ins:
+            return None
+        leaves = {one: leaf for one in maker.ins if (leaf := leaf_of(side, one)) is not None}
+        given = [one for one in maker.ins if one not in leaves and record.moving[one]]
+        if not given:
+            return None
+        kernels = [leaf for one, leaf in leaves.items() if maker.primitive in CONTRACTIONS]
+        if kernels:
+            return kernels[0], given[0]
+        value = given[0]
+    return None
+
+
+STEPS_OF_A_LAYER = 8
+"""Operations between the product with a kernel and what a layer returns, as a bias and other shapes."""
+
+
+def _layer_of(leaf: InputName) -> str:
+    return re.split(r"[./](?=[^./]*$)", leaf.leaf)[0]
+
+
+def _with_result(scene: Scene, operation: Operation, index: int, value: int, probe: int) -> Changes:
+    return edit_operand(operation, index, partial(_instead, scene.ours[probe][value]))
+
+
+def _instead(wanted: np.ndarray, array: np.ndarray) -> np.ndarray:
+    return fit(wanted, array)
 
 
 def other_groups(scene: Scene) -> Iterator[Trial]:

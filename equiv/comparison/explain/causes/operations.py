@@ -32,10 +32,12 @@ def extra_operation(scene: Scene) -> Iterator[Trial]:
         return
     shapes = scene.right.recording.shapes
     for index, value in enumerate(operation.ins):
-        if shapes[value] == shapes[operation.outs[0]] and scene.right.recording.moving[value]:
+        record = scene.right.recording
+        if shapes[value] == shapes[operation.outs[0]] and value not in record.numbers:
             rest = [one for place, one in enumerate(operation.ins) if place != index]
             text = f"no {_noun(scene, True, operation, rest)}"
-            yield Trial(text, always(edit_at(operation, partial(_pass_operand, index))), 3, operation, index, False)
+            rank = 3 if record.moving[value] else 2
+            yield Trial(text, always(edit_at(operation, partial(_pass_operand, index))), rank, operation, index, False)
 
 
 def _pass_operand(index: int, evaluation: RecordingEvaluation, eqn: Any, ins: list[Any]) -> Sequence[Any]:
@@ -71,7 +73,7 @@ def missing_operation(scene: Scene) -> Iterator[Trial]:
         rest = [one for place, one in enumerate(operation.ins) if place != index]
         text = f"the {_noun(scene, False, operation, rest)} that {scene.names[1]} leaves out"
         sources = [source for source in others if source is not None]
-        for rank, places in ((2, _readers(scene, twin)), (3, _makers(scene, twin))):
+        for rank, places in ((3, _readers(scene, twin)), (4, _makers(scene, twin))):
             if places:
                 change = partial(_with_operation, scene, operation, index, sources, places, twin)
                 yield Trial(text, change, rank, places[0], in_place=False)
