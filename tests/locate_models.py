@@ -273,7 +273,7 @@ FAULTS = (
                  "initial carry of 0 in place of 1"),
     in_recurrent("direction", "jax.lax.scan(self.step, start, x)", "jax.lax.scan(self.step, start, x, reverse=True)",
                  "gate fresh back", "other direction"),
-    in_recurrent("forget bias", "sigmoid(z + 1.0)", "sigmoid(z + 0.0)", "gate", "1 in place of 0"),
+    in_recurrent("forget bias", "sigmoid(z + 1.0)", "sigmoid(z + 0.0)", "gate", "add with 1 that nnx leaves out"),
     in_recurrent("no forget bias", "sigmoid(z + 1.0)", "sigmoid(z)", "gate", "add with 1 .*leaves out"),
     in_recurrent("gate swapped", "h = z * h + (1 - z) * new", "h = (1 - z) * h + z * new", "gate fresh back", "z|sub",
                  held_out=True),

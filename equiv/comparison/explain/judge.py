@@ -90,7 +90,10 @@ class Judge:
     def ratio(self, run: Recording, probe: int, name: OutputName) -> float:
         """The largest error / budget of an output."""
         one, other = (widen_array(side.results[name]) for side in (self.ours[probe], run))
-        return float(np.max(over_budget(finite_difference(one, other), self.budgets[probe][name]), initial=0.0))
+        difference = finite_difference(one, other)
+        # A number beside NaN differs by NaN, which is above no budget: it is as far off as can be.
+        difference = np.where(np.isnan(difference), np.inf, difference)
+        return float(np.max(over_budget(difference, self.budgets[probe][name]), initial=0.0))
 
     def is_within(self, run: Recording, probe: int) -> bool:
         """Whether every shared output is within its budget."""

@@ -9,7 +9,8 @@ import pytest
 from named import input_named, make_program
 
 from equiv.comparison.explain.divergence import list_values
-from equiv.comparison.explain.judge import ProgramRuns
+from equiv.comparison.explain.judge import Judge, ProgramRuns
+from equiv.comparison.explain.recording import record_program
 from equiv.comparison.explain.search import SearchResult, align_programs, find_divergences
 from equiv.compat import enable_x64
 
@@ -99,6 +100,11 @@ FAULTS = {
         other(bend=lambda x: jax.nn.softmax(x, 0)),
         "softmax over axis 1 in place of softmax over axis 0",
     ),
+    "logarithm left out": (
+        other(bend=lambda x: jax.nn.log_softmax(x, -1)),
+        other(bend=lambda x: jax.nn.softmax(x, -1)),
+        "log_softmax over axis 1 in place of softmax over axis 1",
+    ),
     "residual left out": (
         model,
         lambda p: jnp.tanh(norm(p["batch/x"] @ p["a.w"] + p["a.b"])) @ p["b.w"] + p["b.b"],
@@ -177,6 +183,28 @@ def test_no_cause_is_made_up_for_another_function():
     found = search(model, other(bend=lambda x: jnp.sinh(x) * jnp.cos(3 * x))).divergences
     assert found
     assert all(not one.causes for one in found)
+
+
+def test_nan_is_no_explanation():
+    """A change that makes NaN of everything is beyond every budget: roots of negative numbers."""
+    runs = runs_of(model, other(eps=1e-5))
+    with enable_x64(True):
+        programs = runs.reference, runs_of(model, lambda p: jnp.sqrt(-1 - jnp.abs(model(p)))).candidate
+        ours, broken = (record_program(program, runs.inputs[0][0], prints=False) for program in programs)
+        before = record_program(runs.candidate, runs.inputs[0][1], prints=False)
+        judge = Judge(runs, [ours], [ours], [before])
+        assert np.isnan(broken.results[runs.refuted[0]]).all()
+        assert not judge.is_within(broken, 0)
+        assert judge.is_within(ours, 0)
+
+
+def test_a_norm_moved_behind_a_residual_is_no_other_function():
+    """It is no root in place of a square, though that would make NaN of all."""
+    found = tried(
+        lambda p: norm(p["batch/x"] + jnp.tanh(p["batch/x"] @ p["a.w"])) @ p["b.w"],
+        lambda p: (p["batch/x"] + norm(jnp.tanh(p["batch/x"] @ p["a.w"]))) @ p["b.w"],
+    )
+    assert not any("sqrt" in text or "square" in text for text in found)
 
 
 def test_a_mask_does_not_drown_what_is_before_it():

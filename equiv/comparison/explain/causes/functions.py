@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from equiv.comparison.explain.alignment import AlignedSide
-from equiv.comparison.explain.causes.trial import Scene, Trial, always, fit, is_close, near_operations
+from equiv.comparison.explain.causes.trial import Scene, Trial, always, fit, is_close, near_operations, sources_near
 from equiv.comparison.explain.recording import Changes, Edit, Operation, RecordingEvaluation
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -127,7 +127,7 @@ def _applied(
     """Yield a shared value, the operation behind it that gives a known function of it, and its name."""
     if operation is None:
         return
-    for source in dict.fromkeys(operation.ins):
+    for source in sources_near(side, operation):
         given = arrays.get(source)
         if given is None or given.dtype.kind != "f" or given.size < 2 or not side.recording.moving[source]:
             continue

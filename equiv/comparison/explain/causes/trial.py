@@ -98,6 +98,22 @@ def near_operations(side: AlignedSide, operation: Operation | None) -> tuple[Ope
     return () if operation is None else side.later(operation, NEAR)
 
 
+BEFORE = 8
+"""Shared values before a divergence of which functions are looked for: one has steps that the other has, too."""
+
+
+def sources_near(side: AlignedSide, operation: Operation) -> tuple[int, ...]:
+    """The operands of an operation, then the values that these are made of, as far as they depend on an input."""
+    record = side.recording
+    found = list(dict.fromkeys(value for value in operation.ins if record.moving[value]))
+    for value in found:
+        maker = record.maker_of(value)
+        if len(found) >= BEFORE:
+            break
+        found += [one for one in (() if maker is None else maker.ins) if record.moving[one] and one not in found]
+    return tuple(found[:BEFORE])
+
+
 def near_values(alignment: Alignment, pair: Pair) -> tuple[frozenset[int], frozenset[int]]:
     """The values around a divergence whose arrays causes look at, of the reference and of the candidate."""
     sides = (alignment.reference, pair.reference), (alignment.candidate, pair.candidate)
@@ -105,6 +121,8 @@ def near_values(alignment: Alignment, pair: Pair) -> tuple[frozenset[int], froze
         {value for operation in near_operations(side, one) for value in (*operation.ins, *operation.outs)}
         for side, one in sides
     ]
+    for number, (side, one) in enumerate(sides):
+        near[number] |= set(() if one is None else sources_near(side, one))
     for number, (side, _) in enumerate(sides):
         near[1 - number] |= {other for value in list(near[number]) for other in side.matches[value]}
     return frozenset(near[0]), frozenset(near[1])
