@@ -260,7 +260,7 @@ FAULTS = (
              held_out=True),
     in_block("norm left out", "y = self.norm2(x)", "y = x", "norm2 up", "norm", held_out=True),
     in_block("mask off by one", "jnp.tri(q.shape[1], dtype=bool)", "jnp.tri(q.shape[1], k=1, dtype=bool)", "q k v out",
-             "tri|iota|offset|constant", held_out=True),
+             "tri|iota|offset|constant|no add with 1", held_out=True),
     in_block("tanh", "y = jax.nn.gelu(y)", "y = jnp.tanh(y)", "up down", r"gelu .* in place of tanh", held_out=True),
     in_block("factor after", "y = self.out(y)", "y = 0.5 * self.out(y)", "out", "no mul with 0.5", held_out=True),
     SourceFault("blocks exchanged", "decoder", "for block in self.blocks:",

@@ -41,10 +41,10 @@ def join_runs(runs: Sequence[Recording], nudged: Sequence[Recording]) -> SideRun
         nudged: on each probe with every input moved by an ulp.
     """
     first = runs[0]
-    alike = [pair for pair in zip(runs, nudged, strict=True) if pair[0].shapes == first.shapes]
+    similar = [pair for pair in zip(runs, nudged, strict=True) if pair[0].shapes == first.shapes]
     sizes = [int(np.prod(shape)) for shape in first.shapes]
-    prints = join_fingerprints([run.prints for run, _ in alike], [moved.prints for _, moved in alike], sizes)
-    return SideRuns(tuple(run for run, _ in alike), prints)
+    prints = join_fingerprints([run.prints for run, _ in similar], [moved.prints for _, moved in similar], sizes)
+    return SideRuns(tuple(run for run, _ in similar), prints)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +113,11 @@ class Alignment:
     def distance(self, value: int) -> float | None:
         """How far the nearest value of the candidate is from one of the reference, over what rounding allows."""
         ours, theirs = self.prints
-        alike = np.flatnonzero(theirs.sizes == ours.sizes[value])
+        similar = np.flatnonzero(theirs.sizes == ours.sizes[value])
         with np.errstate(invalid="ignore"):
-            apart = np.abs(theirs.prints[alike] - ours.prints[value])
-            apart = apart / (theirs.allowed[alike] + ours.allowed[value])
-        known = apart[~np.isnan(apart).any(axis=1)]
+            distance = np.abs(theirs.prints[similar] - ours.prints[value])
+            distance = distance / (theirs.allowed[similar] + ours.allowed[value])
+        known = distance[~np.isnan(distance).any(axis=1)]
         return float(known.max(axis=1).min()) if len(known) else None
 
 

@@ -141,7 +141,7 @@ def _is_rounded(side: AlignedSide, operation: Operation, out: int) -> bool:
     """Whether a value is computed with rounding: floats of more than one element."""
     shape = side.recording.shapes[out]
     primitive = operation.primitive
-    return not operation.kind and primitive not in EXACT and np.prod(shape) > 1
+    return not operation.kind and primitive not in EXACT and bool(np.prod(shape) > 1)
 
 
 def list_values(alignment: Alignment) -> tuple[Intermediate, ...]:

@@ -106,7 +106,7 @@ def match_fingerprints(left: Fingerprints, right: Fingerprints, most: int = 8) -
     Args:
         left: of one program.
         right: of the other.
-        most: number of values that are given; of many alike, as zeros, the first.
+        most: number of values that are given; of many similar, as zeros, the first.
     """
     found: list[tuple[int, ...]] = [()] * len(left.sizes)
     for size in np.intersect1d(left.sizes, right.sizes):

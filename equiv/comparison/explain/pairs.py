@@ -22,12 +22,12 @@ def _best_counterpart(alignment: Alignment, operation: Operation, ours: tuple[Op
 
 
 def _likeness(alignment: Alignment, ours: Operation, theirs: Operation) -> tuple[int, bool, float]:
-    """How alike two operations are: operands that are the same values, the primitive, the part of the program."""
+    """How close two operations are: operands that are the same values, the primitive, the part of the program."""
     left, right = alignment.reference, alignment.candidate
     taken = {value for operand in theirs.ins if right.recording.moving[operand] for value in right.matches[operand]}
     common = sum(value in taken for value in ours.ins)
-    apart = abs(_position(left.recording, ours) - _position(right.recording, theirs))
-    return common, ours.primitive == theirs.primitive, -apart
+    distance = abs(_position(left.recording, ours) - _position(right.recording, theirs))
+    return common, ours.primitive == theirs.primitive, -distance
 
 
 def _position(recording: Recording, operation: Operation) -> float:

@@ -329,8 +329,8 @@ def _alike_results(scene: Scene) -> Iterator[tuple[Operation, Operation]]:
     theirs = near_operations(scene.right, scene.pair.candidate)
     pairs = [(i + j, one, other) for i, one in enumerate(ours) for j, other in enumerate(theirs)]
     for _, one, other in sorted(pairs, key=lambda pair: pair[0]):
-        alike = shapes[0][one.outs[0]] == shapes[1][other.outs[0]] and one.primitive == other.primitive
-        if alike and not one.turn and not other.turn and not one.kind and not other.kind:
+        similar = shapes[0][one.outs[0]] == shapes[1][other.outs[0]] and one.primitive == other.primitive
+        if similar and not one.turn and not other.turn and not one.kind and not other.kind:
             yield one, other
 
 

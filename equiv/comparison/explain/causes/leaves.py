@@ -58,8 +58,8 @@ def other_calls(scene: Scene) -> Iterator[Trial]:
             wanted, called = _call_before(scene.left, value), _call_before(scene.right, own)
             if not any(same) or wanted is None or called is None or value not in scene.left.lost:
                 continue
-            alike = scene.left.recording.shapes[value] == scene.right.recording.shapes[own]
-            if alike and wanted[0] != called[0] and called[1] in scene.left.matches[wanted[1]]:
+            similar = scene.left.recording.shapes[value] == scene.right.recording.shapes[own]
+            if similar and wanted[0] != called[0] and called[1] in scene.left.matches[wanted[1]]:
                 text = f"`{_layer_of(wanted[0])}` in place of `{_layer_of(called[0])}` there"
                 yield Trial(text, partial(_with_result, scene, mine, index, value), 1, mine, index)
 

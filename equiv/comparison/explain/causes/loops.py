@@ -53,12 +53,12 @@ def _initial_numbers(scene: Scene, shape: Sequence[int]) -> list[float]:
     """The numbers that fill initial carries of the reference, of the same number of elements first."""
     record = scene.left.recording
     size = int(np.prod(shape))
-    alike = [
+    similar = [
         record.numbers[value]
         for value in record.starts
         if value in record.numbers and np.prod(record.shapes[value]) == size
     ]
-    return list(dict.fromkeys((*alike, 0.0)))
+    return list(dict.fromkeys((*similar, 0.0)))
 
 
 def other_direction(scene: Scene) -> Iterator[Trial]:
