@@ -10,7 +10,7 @@ from equiv.core.grades import INPUT_CONDITIONS
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.errors import EquivError
-from equiv.programs.keep_casts import keep_casts
+from equiv.programs.keep_casts import keep_casts, leave_casts_out
 from equiv.programs.probes import NamedArrays
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.proof import Proofs
@@ -45,8 +45,16 @@ def prover_side(traced: TracedPort) -> ProverSide:
         except EquivError:
             return None  # the proof then names the rewrite of leaving casts out
 
+    def lift_rounded(program: ProgramName) -> Program | None:
+        own = next((part for part in all_programs(traced.programs) if part.name == program), None)
+        try:
+            with enable_x64(True):
+                return None if own is None else leave_casts_out(own)
+        except EquivError:
+            return None  # the proof is not made
+
     bounds = traced.tracer.request.bounds
-    numbered = NumberedPort(traced.programs, traced.table, lift, lift_with_casts, bounds=bounds)
+    numbered = NumberedPort(traced.programs, traced.table, lift, lift_with_casts, lift_rounded, bounds=bounds)
     return ProverSide(numbered, traced.fresh)
 
 

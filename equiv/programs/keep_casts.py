@@ -72,9 +72,21 @@ def widen(program: Program) -> Program:
     return _widen(program, ())
 
 
-def _widen(program: Program, exact: Sequence[float]) -> Program:
+def leave_casts_out(program: Program) -> Program:
+    """Make a program's floats float64, without its casts, and with every number exactly as the port has rounded it.
+
+    What is computed from numbers alone is computed in the port's own dtypes, as a compiler does. Call it inside
+    `jax.enable_x64(True)`; errors as of `keep_casts`.
+    """
+    structs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in program.jaxpr.in_avals]
+    computed = jax.make_jaxpr(lambda *arrays: _ComputedNumbers().run(program.jaxpr, arrays))(*structs)
+    return _widen(replace(program, jaxpr=computed), None)
+
+
+def _widen(program: Program, exact: Sequence[float] | None) -> Program:
     def run(*arrays: Any) -> list[Any]:
-        return _KeptCasts(exact).run(program.jaxpr, arrays)
+        evaluation = _NoCasts(()) if exact is None else _KeptCasts(exact)
+        return evaluation.run(program.jaxpr, arrays)
 
     structs = [
         jax.ShapeDtypeStruct(aval.shape, DOUBLE_DTYPES.get(_dtype(aval), aval.dtype)) for aval in program.jaxpr.in_avals
@@ -128,7 +140,33 @@ class _KeptCasts(Reevaluation):
         # A constant is a number, whatever its dtype.
         if name not in CASTING or not any(isinstance(one, Tracer) for one in ins):
             return outs
-        return [_mark_cast(value, eqn, var) for value, var in zip(outs, eqn.outvars, strict=True)]
+        return [self.mark(value, eqn, var) for value, var in zip(outs, eqn.outvars, strict=True)]
+
+    def mark(self, value: Any, eqn: Any, var: Any) -> Any:
+        """Say that a value was cast."""
+        return _mark_cast(value, eqn, var)
+
+
+class _NoCasts(_KeptCasts):
+    """Evaluation under the current trace in float64, without casts, with numbers as they are."""
+
+    def constant(self, array: Any) -> Any:
+        return as_float64(array)
+
+    def mark(self, value: Any, eqn: Any, var: Any) -> Any:
+        return value
+
+
+class _ComputedNumbers(Reevaluation):
+    """Evaluation under the current trace in which an operation on numbers alone is computed, in its own dtype."""
+
+    def equation(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        atoms = (*eqn.invars, *eqn.outvars)
+        numbers = all(not getattr(atom.aval, "shape", (1,)) and "float" in _dtype(atom.aval) for atom in atoms)
+        if not ins or not numbers or any(isinstance(one, Tracer) for one in ins) or inner_jaxprs(eqn):
+            return super().equation(eqn, ins)
+        with jax.ensure_compile_time_eval():
+            return [np.asarray(value) for value in bind_equation(eqn, ins)]
 
 
 def _check_no_casts_inside(eqn: Any) -> None:

@@ -12,7 +12,7 @@ from jax import lax
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import InputName, OutputName, ProgramName
 from equiv.errors import PortError
-from equiv.programs.keep_casts import float_dtypes, has_casts, keep_casts
+from equiv.programs.keep_casts import float_dtypes, has_casts, keep_casts, leave_casts_out
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Proof
 from equiv.programs.prover.prove import NumberedPort, prove
@@ -40,9 +40,12 @@ def port(function: Function, dtype: str) -> NumberedPort:
         with jax.enable_x64(True):
             return keep_casts(own, lifted)
 
-    return NumberedPort(
-        Programs("some", False, (own,), None, None), LeafTable("some", (), "some"), lambda _: lifted, kept
-    )
+    def rounded(_: ProgramName) -> Program:
+        with jax.enable_x64(True):
+            return leave_casts_out(own)
+
+    programs = Programs("some", False, (own,), None, None)
+    return NumberedPort(programs, LeafTable("some", (), "some"), lambda _: lifted, kept, rounded)
 
 
 def proof(one: Function, other: Function, dtype: str = "float16") -> Proof | None:
@@ -169,3 +172,51 @@ def test_casts_inside_of_an_operation_are_not_kept() -> None:
 
     with pytest.raises(PortError, match="casts inside of custom_linear_solve cannot be kept"):
         port(solve, "float32").kept_program(NAME)
+
+
+def divided_before(number: Callable[[], Any]) -> Function:
+    """x in float16, divided and then looked at."""
+    return lambda x: jnp.cos(x.astype(HALF) / number()).astype(x.dtype)
+
+
+def divided_after(number: Callable[[], Any]) -> Function:
+    """The same with another cast on the way."""
+    return lambda x: jnp.cos((x.astype(HALF) / number()).astype(x.dtype))
+
+
+COMPUTED = lambda: jnp.sqrt(8.0).astype(HALF)  # noqa: E731
+"""Of which a float64 trace has all digits."""
+
+
+def test_numbers_rounded_alike_are_the_same_number() -> None:
+    """NumPy rounds the square root before it is traced, whatever the trace."""
+    known = np.asarray(np.sqrt(8.0), HALF)
+    assert named(divided_before(COMPUTED), divided_after(lambda: known), "float32") == (FLOAT64_CASTS,)
+
+
+@pytest.mark.parametrize("number", [2.83, np.nextafter(np.float16(8**0.5), np.float16(3))])
+def test_numbers_rounded_to_others_are_not(number: float) -> None:
+    known = np.asarray(number, HALF)
+    assert named(divided_before(COMPUTED), divided_after(lambda: known), "float32") is None
+
+
+def test_a_number_that_one_port_rounds_is_not() -> None:
+    """One divides by 2.828 in float16, the other one by 2.828427 in float32."""
+    known = np.asarray(np.sqrt(8.0), HALF)
+
+    def other(x: Any) -> Any:
+        return jnp.cos((x.astype(HALF).astype(FULL) / jnp.sqrt(8.0)).astype(HALF)).astype(x.dtype)
+
+    assert named(divided_after(lambda: known), other, "float32") is None
+
+
+def test_numbers_in_loops_and_branches_are_computed() -> None:
+    known = np.asarray(np.sqrt(8.0), HALF)
+
+    def looped(cast_after: bool, number: Callable[[], Any]) -> Function:
+        def row(x: Any) -> Any:
+            return (divided_after if cast_after else divided_before)(number)(x)
+
+        return lambda x: lax.scan(lambda s, one: (s + lax.cond(s[0] > 0, row, jnp.sin, one), s), x[0], x)[1]
+
+    assert named(looped(False, COMPUTED), looped(True, lambda: known), "float32") == (FLOAT64_CASTS,)

@@ -21,8 +21,10 @@ FLOAT64_CONSTANTS = "constants as in float64"
 FLOAT64_CASTS = "casts as in float64"
 """The rewrite of leaving casts out, as float64 traces do: in float16 `x * x` is infinite from 256 on."""
 
-Precision = Literal["native", "kept", "float64"]
-"""In which form programs are numbered: as traced; in float64 with their casts kept; in float64 without casts."""
+Precision = Literal["native", "kept", "float64", "rounded"]
+"""In which form programs are numbered: as traced; in float64 with their casts kept; in float64 without casts; without
+casts too, with every number as it was traced: of `sqrt(8)` in bfloat16 a float64 trace has another number than a port
+that holds it as an array of numpy."""
 
 
 @dataclass(frozen=True)

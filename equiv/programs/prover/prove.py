@@ -1,9 +1,8 @@
 """Proofs that outputs of two ports are equal for every input, not only on probes.
 
 Both ports' programs are numbered (`value_numbering.py`); outputs of equal name are the same computation. Outputs that
-stay unequal are tried under the named rewrites (`conditions.py`), in the ports' own precision and then in float64,
-where constants are not rounded yet: first with the ports' casts, then without. Only the rewrites that a proof needs are
-reported.
+stay unequal are tried under the named rewrites (`conditions.py`), in the ports' own precision and then in the others
+(`statements.py`). Only the rewrites that a proof needs are reported.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,19 +17,12 @@ from equiv.programs.jaxpr import count_equations
 from equiv.programs.keep_casts import has_casts
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.algebra import Algebra
-from equiv.programs.prover.conditions import CONDITIONS
 from equiv.programs.prover.dependencies import Dependencies, input_dependencies
 from equiv.programs.prover.far_slices import slice_otherwise
-from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Form, Precision, Proof, Proofs
+from equiv.programs.prover.proof import Form, Proof, Proofs
+from equiv.programs.prover.statements import ALL_REWRITES, CLOSED_SUMS, NO_REWRITES, STATEMENTS
 from equiv.programs.prover.unrolling import differing_loops
 from equiv.programs.prover.value_numbering import Numbering, number_program
-
-ALL_REWRITES = frozenset(CONDITIONS)
-
-NO_REWRITES: frozenset[str] = frozenset()
-
-CLOSED_SUMS = frozenset(("long sums are closed",))
-"""Beside rewrites: `Algebra.closes`. It proves less, and takes as long as there are equations, not as their square."""
 
 OutputPair = tuple[OutputName, OutputName]
 """An output of the reference and one of the candidate."""
@@ -49,6 +41,7 @@ class NumberedPort:
         table: its leaf table.
         float64_program: gives a program in float64 by name, without casts; None where there is none.
         kept_program: gives one with its casts by name; None where it has none, or they cannot be kept.
+        rounded_program: gives one without casts, whose numbers are as the port rounds them; None where there is none.
         known: form, rewrites and program to the names of its outputs.
         applied: form and program to the rewrites that applied in it.
         needs: program to output to the inputs that it can depend on.
@@ -62,6 +55,7 @@ class NumberedPort:
     table: LeafTable
     float64_program: Callable[[ProgramName], Program | None]
     kept_program: Callable[[ProgramName], Program | None] = lambda _: None
+    rounded_program: Callable[[ProgramName], Program | None] = lambda _: None
     known: dict[tuple[Form, frozenset[str], ProgramName], dict[OutputName, str]] = field(default_factory=dict)
     applied: dict[tuple[Form, ProgramName], set[str]] = field(default_factory=dict)
     needs: dict[ProgramName, Dependencies] = field(default_factory=dict)
@@ -120,7 +114,12 @@ class NumberedPort:
 
     def _number(self, program: ProgramName, form: Form, rules: frozenset[str]) -> dict[OutputName, str]:
         precision = form.precision
-        find = {"native": self._own_program, "kept": self.kept_program, "float64": self.float64_program}
+        find = {
+            "native": self._own_program,
+            "kept": self.kept_program,
+            "float64": self.float64_program,
+            "rounded": self.rounded_program,
+        }
         algebra = Algebra(rules - CLOSED_SUMS, closes=rules >= CLOSED_SUMS, far_slices=form.far_slices)
         part = find[precision](program)
         numbering = Numbering(algebra, unrolled=form.unrolled)
@@ -225,6 +224,8 @@ def prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, 
         sets: dict[frozenset[str], None] = {}
         for pair in [pair for pair in pairs if pair not in found and attempt < len(forms[pair])]:
             form = replace(forms[pair][attempt], precision=precision)
+            if precision == "rounded" and not any(map(NumberedPort.has_casts, (left, right), pair_programs(pair))):
+                continue  # without casts it is the port's own precision
             # Outputs of the same names without rewrites, as of one call in two modes, have one proof.
             names = tuple(side.plain_name(output) for side, output in zip((left, right), pair, strict=True))
             if precision == "native" and names in written:
@@ -262,21 +263,6 @@ def _in_train_mode(left: NumberedPort, right: NumberedPort, pair: OutputPair) ->
     return None if ours is None or theirs is None else (pair[0].of(ours), pair[1].of(theirs))
 
 
-LIFTED: tuple[tuple[Precision, tuple[str, ...]], ...] = (
-    ("native", ()),
-    ("kept", (FLOAT64_CONSTANTS,)),
-    ("float64", (FLOAT64_CONSTANTS, FLOAT64_CASTS)),
-)
-"""Precision, and the rewrites that it is itself."""
-
-STATEMENTS: tuple[tuple[Precision, frozenset[str], tuple[str, ...]], ...] = (
-    ("native", NO_REWRITES, ()),
-    *((precision, rules, also) for precision, also in LIFTED for rules in (ALL_REWRITES | CLOSED_SUMS, ALL_REWRITES)),
-)
-"""Precision, rewrites, and the rewrites that the precision itself is: from the strongest statement to the weakest. Of
-equal statements the one that is quickly tried comes first."""
-
-
 def output_pairs(left: NumberedPort, right: NumberedPort) -> list[OutputPair]:
     """Pair the reference's outputs with the candidate's; a reference-only leaf is paired with the leaf it mirrors."""
     theirs = {output for part in all_programs(right.programs) for output in part.outputs}
@@ -289,6 +275,11 @@ def output_pairs(left: NumberedPort, right: NumberedPort) -> list[OutputPair]:
             if other in theirs:
                 pairs.append((output, other))
     return pairs
+
+
+def pair_programs(pair: OutputPair) -> tuple[ProgramName, ProgramName]:
+    """The programs that compute the outputs of a pair."""
+    return pair[0].program, pair[1].program
 
 
 def _are_equal(left: NumberedPort, right: NumberedPort, pair: OutputPair, form: Form, rules: frozenset[str]) -> bool:
