@@ -115,6 +115,13 @@ def zoo(session: nox.Session) -> None:
 
 
 @nox.session
+def locate(session: nox.Session) -> None:
+    """Faults of porters in two models: is the layer, the line and the cause named? Parts of their names select."""
+    install(session, "test")
+    session.run("python", "tests/locate_run.py", *session.posargs)
+
+
+@nox.session
 def mixtures(session: nox.Session) -> None:
     """All 64 mixtures of Linen and NNX in a model of six layers, in both directions, and faults in a sample of them."""
     install(session, "test")

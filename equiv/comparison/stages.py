@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from equiv.comparison.checks import CHECKS
-from equiv.comparison.explain.divergence import add_divergence
+from equiv.comparison.explain.divergence import add_divergences
 from equiv.comparison.explain.locate import add_first_differences
 from equiv.comparison.explain.updates import add_optimizer_difference
 from equiv.comparison.numeric.constant_readings import ReadAgain, doubted_constants, read_constants
@@ -341,14 +341,14 @@ def explain_differences(state: CaseState) -> CaseState:
     """Add the first different equations and values of both ports to what is not proved."""
     checks = [check for check in state.checks if check.candidate not in state.candidates or check.check == STRUCTURE]
     assert state.observed is not None, "run_reference comes before"
-    left, probe, steps = state.traced[state.reference], state.observed.probes[0], state.built_case.case.steps
+    left, probes, steps = state.traced[state.reference], state.observed.probes, state.built_case.case.steps
     for candidate in state.candidates:
         found = [check for check in state.checks if check.candidate == candidate and check.check != STRUCTURE]
         right = state.traced[candidate]
         try:
             located = add_first_differences(found, left, right, state.proofs.get(candidate, {}))
-            explained = add_optimizer_difference(located, left, right, probe, steps)
-            checks += add_divergence(explained, left, right, probe, steps)
+            explained = add_optimizer_difference(located, left, right, probes[0], steps)
+            checks += add_divergences(explained, left, right, probes, steps)
         except EquivError as error:
             checks += failed_checks(candidate, error)
     return replace(state, checks=tuple(checks))

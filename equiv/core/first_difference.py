@@ -50,6 +50,9 @@ class FirstDifference:
         location: the line with the operation, often inside a library; None if unknown.
         call_site: the user's line that calls into the library; None where `location` is the user's own, or if unknown.
         name_stack: modules and transforms around the equation, such as `transpose(jvp(Model))/Dense_0`.
+        layer: canonical path of the layer whose leaves are used next to it; empty if unknown.
+        module: path of that layer in this port's library, else the module that is in the name stack.
+        turn: in which iteration of the loops around it, outermost first, counted from 0.
     """
 
     port: str
@@ -59,6 +62,9 @@ class FirstDifference:
     location: SourceLine | None = None
     call_site: SourceLine | None = None
     name_stack: str = ""
+    layer: str = ""
+    module: str = ""
+    turn: tuple[int, ...] = ()
 
     @property
     def user_line(self) -> SourceLine | None:

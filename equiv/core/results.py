@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from equiv.core.divergence import Divergence
 from equiv.core.first_difference import FirstDifference, SourceLine
 from equiv.core.grades import Grade, Verdict
 from equiv.core.output_name import OutputName
@@ -166,11 +167,13 @@ class Finding:
         depth: length of the longest chain of rounded operations.
         factor: the case's `budget_factor`, by which its derived budgets are multiplied.
         rewrites: those that the proof needs; of a refuted native run, those modulo which both are the same function.
-        first_differences: if there is no proof, the first different equation of each port that has one.
+        first_differences: if there is no proof, the first different equation of each port that has one; of a refuted
+            finding the operations where the values part, as far as these are known.
         spread: how the difference is distributed over the elements; for the worst few findings of a check.
         output: the output that `place` names; None for a leaf, a path or a property.
         structure: canonical name of the leaf whose shape, dtype and collection are compared; empty for all else.
         miscompiled: where the compiler is wrong and not the port.
+        divergences: of the worst refuted finding of a check: where values part, and which causes were tried.
     """
 
     place: str
@@ -194,6 +197,7 @@ class Finding:
     output: OutputName | None = None
     structure: str = ""
     miscompiled: Miscompilation | None = None
+    divergences: tuple[Divergence, ...] = ()
 
     @property
     def leaf(self) -> str:

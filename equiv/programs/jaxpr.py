@@ -257,11 +257,41 @@ def locate_equation(path: Sequence[Any]) -> tuple[SourceLine | None, SourceLine 
 
 
 def _user_line(eqn: Any) -> SourceLine | None:
-    """The line of the user's code from which an equation's library code was called; None if there is none."""
-    frames = summarize(eqn.source_info, num_frames=100).splitlines()
-    own = [frame for frame in frames if not frame.startswith(LIBRARY_PATHS)]
+    """The innermost line of the user's code that an equation comes from, or was called from; None if there is none."""
+    own = _user_frames(eqn)
     return SourceLine.parse(_shorten_paths(own[-1])) if own else None
 
+
+def has_user_line(eqn: Any) -> bool:
+    """Whether an equation comes from a line of the user's code, or was called from one."""
+    return bool(_user_frames(eqn))
+
+
+def _user_frames(eqn: Any) -> tuple[str, ...]:
+    """The frames of the user's code, the innermost last."""
+    traceback = eqn.source_info.traceback
+    if traceback is None:
+        return ()
+    if traceback not in _FRAMES:
+        frames = summarize(eqn.source_info, num_frames=100).splitlines()
+        if len(_FRAMES) >= MOST_FRAMES:
+            _FRAMES.clear()
+        _FRAMES[traceback] = tuple(frame for frame in frames if not frame.startswith(LIBRARY_PATHS))
+    return _FRAMES[traceback]
+
+
+_FRAMES: dict[Any, tuple[str, ...]] = {}
+
+MOST_FRAMES = 10_000
+"""Number of tracebacks whose frames are kept: equations of one line share one."""
+
+
+def is_own_equation(eqn: Any) -> bool:
+    """Whether an equation was written by equiv itself, as the layout of a leaf is."""
+    return summarize(eqn.source_info, num_frames=1).startswith(OWN_PATH)
+
+
+OWN_PATH = f"{Path(__file__).parent.parent}/"
 
 INSTALL_PATHS = sysconfig.get_paths()
 
@@ -269,7 +299,7 @@ LIBRARY_PATHS = (
     INSTALL_PATHS["stdlib"],
     INSTALL_PATHS["purelib"],
     INSTALL_PATHS["platlib"],
-    str(Path(__file__).parent.parent),
+    OWN_PATH,
     "<",
     "unknown",
 )

@@ -21,7 +21,7 @@ from equiv.core.output_name import InputName, OutputName, draw_input
 from equiv.errors import PortError
 from equiv.programs.dead_carries import remove_dead
 from equiv.programs.draws import DrawSite, Path, count_draws, find_draws
-from equiv.programs.jaxpr import Interpreter, inner_jaxprs, open_jaxpr, read_scan, read_while
+from equiv.programs.jaxpr import Interpreter, has_user_line, inner_jaxprs, open_jaxpr, read_scan, read_while
 from equiv.programs.primitives import ELEMENTWISE, MOVES, RANDOM_BITS, RANDOMNESS, VIEWS
 from equiv.programs.program import Draw, Program
 
@@ -198,7 +198,9 @@ class DrawReplay(Interpreter[Any]):
     def step(self, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         """Evaluate one equation of any kind, under its own source line."""
         info = eqn.source_info
-        with user_context(info.traceback, name_stack=current_name_stack() + info.name_stack):  # keeps file and line
+        # What jax compiled for itself, as relu, has no line of the user's: there that of the call is kept.
+        line = next((one for one in (eqn, *reversed(self.calls)) if has_user_line(one)), eqn).source_info.traceback
+        with user_context(line, name_stack=current_name_stack() + info.name_stack):  # keeps file and line
             outs = super().step(eqn, ins)
         return list(map(as_float64, outs)) if self.float64 else outs
 

@@ -6,6 +6,7 @@ from equiv.core.budget import BUDGET_LEVEL, BUDGET_RISK, rounding_growth
 from equiv.core.checks import CHECK_NAMES
 from equiv.core.output_name import TRAINING
 from equiv.core.results import CaseResult, CheckResult, Finding, ProbeTrial, TrialKind
+from equiv.report.findings.divergences import describe_divergences
 
 GRADE_SIGNS = {
     "proved": "✓",
@@ -81,7 +82,9 @@ def describe_finding(finding: Finding, reference: str, candidate: str) -> list[s
     lines = [finding.note] if finding.note else []
     if finding.rewrites:
         lines.append(f"proved the same function modulo {', '.join(finding.rewrites)}")
-    if finding.first_differences:
+    if finding.divergences:
+        lines += describe_divergences(finding)
+    elif finding.first_differences:
         lines.append(f"first different: {'; '.join(map(str, finding.first_differences))}")
     index = list(finding.index)
     if index and finding.output is not None and finding.output.program == TRAINING:

@@ -14,7 +14,7 @@ from equiv.case import Case, Deviation, zero_debias
 from equiv.comparison.pipeline import run_case
 from equiv.core.case_files import LoadedCase
 from equiv.layers import batch_norm, conv, layer_norm, linear
-from equiv.report.findings.likely_causes import describe_side, failed_findings
+from equiv.report.findings.possible_causes import describe_side, failed_findings
 
 
 class Written(nn.Module):

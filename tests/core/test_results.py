@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from equiv.core.divergence import Divergence, TriedCause
 from equiv.core.first_difference import FirstDifference, SourceLine
 from equiv.core.grades import EQUAL_GRADES, GRADE_PRIORITY, REFUSAL_GRADES, Grade, Verdict
+from equiv.core.output_name import ProgramName
 from equiv.core.results import (
     RESULTS_SCHEMA_VERSION,
     BuilderSource,
@@ -44,6 +46,17 @@ def some(strategy):
 
 
 LINE = st.builds(SourceLine, TEXT, SIZE, SIZE, TEXT)
+SITE = st.builds(FirstDifference, TEXT, TEXT, some(TEXT), some(TEXT), st.none() | LINE, st.none() | LINE, TEXT)
+DIVERGENCE = st.builds(
+    Divergence,
+    st.builds(ProgramName, st.sampled_from(["call", "eval", "step"]), TEXT),
+    some(SITE),
+    some(st.builds(TriedCause, TEXT, REAL, st.booleans())),
+    SIZE,
+    TEXT,
+    TEXT,
+    st.none() | REAL,
+)
 FINDING = st.builds(
     Finding,
     place=TEXT,
@@ -61,9 +74,8 @@ FINDING = st.builds(
     response=NUMBER,
     depth=st.none() | SIZE,
     rewrites=some(TEXT),
-    first_differences=some(
-        st.builds(FirstDifference, TEXT, TEXT, some(TEXT), some(TEXT), st.none() | LINE, st.none() | LINE, TEXT)
-    ),
+    first_differences=some(SITE),
+    divergences=some(DIVERGENCE),
     spread=st.none() | st.builds(Spread, some(REAL), some(SIZE), some(TEXT), some(SIZE), some(REAL), TEXT),
 )
 CHECK = st.builds(

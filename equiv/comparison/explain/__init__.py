@@ -1,1 +1,1 @@
-"""Where a refuted candidate first differs: in its equations, and in the values that they compute."""
+"""Where a refuted candidate first differs: in its equations and in its values; and which causes were tried."""

@@ -1,193 +1,192 @@
-"""Find where a refuted candidate diverges from the reference: the first value that it does not compute too."""
+"""Find where a refuted candidate parts from the reference by the values that both compute, and try causes there."""
 
-import math
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from equiv.comparison.numeric.blocks import element_responses, finite_difference, measure_blocks
-from equiv.comparison.numeric.budgets import limit_finite, over_budget
+from equiv.comparison.explain.alignment import AlignedSide, Alignment
+from equiv.comparison.explain.inputs import nudged_inputs, program_inputs
+from equiv.comparison.explain.judge import ProgramRuns
+from equiv.comparison.explain.recording import Operation
+from equiv.comparison.explain.search import FoundDivergence, find_divergences
+from equiv.comparison.explain.sites import describe_sites, worst_values
+from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS
 from equiv.compat import enable_x64
-from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.budget import rounding_growth
-from equiv.core.first_difference import is_backward, strip_transforms
-from equiv.core.output_name import InputName, ProgramName
-from equiv.core.results import CheckResult, Intermediate
+from equiv.core.divergence import Divergence, TriedCause
+from equiv.core.first_difference import FirstDifference, is_backward, strip_transforms
+from equiv.core.headline import severity
+from equiv.core.leaves import LeafTable
+from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
+from equiv.core.results import CheckResult, Finding, Intermediate
 from equiv.errors import EquivError
-from equiv.programs.compiled import probe_inputs
-from equiv.programs.content import is_key
-from equiv.programs.eager import evaluate_eagerly
-from equiv.programs.jaxpr import locate_equation
-from equiv.programs.joined_programs import part_inputs
+from equiv.programs.jaxpr import count_equations, locate_equation
 from equiv.programs.primitives import EXACT
-from equiv.programs.probes import Probe, perturb_by_ulp, widen_array
-from equiv.programs.program import Program
+from equiv.programs.probes import Probe
 from equiv.programs.traced_port import TracedPort, trace_program_float64
 
 MAX_VALUES = 400
-"""Most values of a program that are compared: the first ones, where the divergence begins."""
+"""Most values of a program that are listed: those around the divergence."""
 
-LARGEST_RATIO = sys.float_info.max
-"""Stands for an infinite ratio, which JSON lacks: NaN in one value only, or an error where there is no budget."""
-
-InputArrays = Mapping[InputName, Any]
+MAX_EQUATIONS = 40_000
+"""Most equations of a program that is run operation by operation some dozens of times."""
 
 
 @dataclass(frozen=True)
-class ComputedValue:
-    """A computed value, its equation after the calls around it, and the indices of the values that it depends on."""
+class Explanation:
+    """Where and why one program differs.
 
-    place: tuple[Any, ...]
-    array: np.ndarray
-    parents: frozenset[int]
-
-
-def walk_values(
-    reference: Program,
-    candidate: Program,
-    inputs: tuple[InputArrays, InputArrays],
-    nudged: Sequence[InputArrays],
-    whole: bool = False,
-) -> tuple[Intermediate, ...]:
-    """List the reference's values in order, each with the error of the candidate's nearest value over its budget.
-
-    Call it inside `jax.enable_x64(True)` where the programs are float64.
-
-    Args:
-        reference: the reference's program.
-        candidate: the candidate's, of the same name.
-        inputs: what each is run on.
-        nudged: the reference's inputs moved by one ulp, several times.
-        whole: list all values, not only the first ones.
+    Attributes:
+        program: which one.
+        divergences: the one that accounts for most first.
+        values: those that the reference computes, around the first divergence.
     """
-    values = _computed_values(reference, inputs[0])
-    moved = [_computed_values(reference, one) for one in nudged]
-    others: dict[tuple[Any, ...], list[np.ndarray]] = {}
-    for other in _computed_values(candidate, inputs[1]):
-        others.setdefault(_size_and_dtype(other.array), []).append(other.array)
-    ratios, floors = list[float | None](), list[float]()
-    for index, value in enumerate(values):
-        array = value.array
-        growth = rounding_growth(index + 1)
-        responses = element_responses(measure_blocks(array, [other[index].array for other in moved]), array)
-        budgets = limit_finite(growth, responses)
-        nearest = min(
-            (_worst_ratio(array, other, budgets) for other in others.get(_size_and_dtype(array), ())), default=None
-        )
-        ratios.append(nearest)
-        floors.append(1 / growth if budgets.any() else 0.0)
-    lost = _stays_over_budget(values, [ratio is None or ratio > 1 for ratio in ratios])
-    rows = zip(values, ratios, floors, lost, strict=True)
-    return tuple(_make_intermediate(value.place, ratio, floor, gone) for value, ratio, floor, gone in rows)[
-        : None if whole else MAX_VALUES
-    ]
+
+    program: ProgramName
+    divergences: tuple[Divergence, ...]
+    values: tuple[Intermediate, ...]
 
 
-def _stays_over_budget(values: Sequence[ComputedValue], over: Sequence[bool]) -> list[bool]:
-    """Mark values over their budget from which no value within its budget is computed: the difference stays."""
-    met_again = [False] * len(values)
-    for index in reversed(range(len(values))):
-        for parent in values[index].parents:
-            met_again[parent] |= met_again[index] or not over[index]
-    return [off and not again for off, again in zip(over, met_again, strict=True)]
-
-
-def _computed_values(program: Program, inputs: InputArrays) -> list[ComputedValue]:
-    """List the values that are computed with rounding: floats of more than one element."""
-    found: list[ComputedValue] = []
-    made: dict[int, frozenset[int]] = {}
-    kept: list[Any] = []  # a number of an object is its own only as long as it lives
-
-    def seen(place: tuple[Any, ...], ins: Sequence[Any], outs: Sequence[Any]) -> None:
-        parents = frozenset[int]().union(*(made.get(id(value), frozenset()) for value in ins))
-        kept.extend(outs)
-        for out in outs:
-            if is_key(out):  # an array cannot show its numbers
-                made[id(out)] = parents
-                continue
-            array = np.asarray(out)
-            rounded = place[-1].primitive.name not in EXACT and str(array.dtype) in INEXACT_DTYPES and array.size > 1
-            made[id(out)] = frozenset([len(found)]) if rounded else parents
-            if rounded:
-                found.append(ComputedValue(place, array, parents))
-
-    evaluate_eagerly(program.jaxpr, [inputs[name] for name in program.inputs], seen)
-    return found
-
-
-def _size_and_dtype(array: np.ndarray) -> tuple[Any, ...]:
-    """What two values must share to be compared: number of elements, in any shape, and dtype."""
-    return array.size, str(array.dtype)
-
-
-def _worst_ratio(one: np.ndarray, other: np.ndarray, budgets: np.ndarray) -> float:
-    difference = finite_difference(widen_array(one.ravel()), widen_array(other.ravel()))
-    ratio = float(np.max(over_budget(difference, budgets.ravel())))
-    return ratio if math.isfinite(ratio) else LARGEST_RATIO
-
-
-def _make_intermediate(place: tuple[Any, ...], ratio: float | None, floor: float, lost: bool) -> Intermediate:
-    _, user_line, stack = locate_equation(place)
-    primitive, module = place[-1].primitive.name, strip_transforms(stack)
-    return Intermediate(primitive, ratio, floor, lost, module, is_backward(stack), user_line)
-
-
-DIVERGENCE_NUDGES = 2
-"""Number of runs with every input moved by an ulp."""
-
-
-def add_divergence(
-    checks: list[CheckResult], left: TracedPort, right: TracedPort, probe: Probe, steps: int
+def add_divergences(
+    checks: list[CheckResult], left: TracedPort, right: TracedPort, probes: Sequence[Probe], steps: int
 ) -> list[CheckResult]:
-    """Add the values of the simplest refuted program, in order, to the check that refuted it.
+    """Add to refuted checks where the simplest refuted program differs, and which causes were tried.
+
+    Nothing is computed where nothing is refuted.
 
     Args:
         checks: of one candidate.
         left: the reference.
         right: the candidate.
-        probe: the inputs of both.
-        steps: number of train steps that the probe has batches for.
+        probes: the inputs of both.
+        steps: number of train steps that the probes have batches for.
     """
-    found = list(_refuted_programs(checks, left, right))
-    if not found:
+    refuted = list(_refuted_outputs(checks, left, right))
+    if not refuted:
         return checks
-    name, first = min(found, key=lambda pair: pair[0].complexity)
-    with enable_x64(True):
-        try:
-            pair = trace_program_float64(left, name), trace_program_float64(right, name)
-            points = _walk_programs(pair, (left, right), probe, steps)
-        except EquivError:
-            return checks  # the note of its grade says why there is no float64 run
-    return [replace(check, intermediates=points) if check is first else check for check in checks]
+    name = min((output.program for output in refuted), key=lambda one: one.complexity)
+    outputs = tuple(dict.fromkeys(output for output in refuted if output.program == name))
+    found = _explain_program(name, outputs, left, right, _choose_probes(probes), steps)
+    return checks if found is None else [_add_to_check(check, found) for check in checks]
 
 
-def _refuted_programs(
-    checks: list[CheckResult], left: TracedPort, right: TracedPort
-) -> Iterator[tuple[ProgramName, CheckResult]]:
+def _choose_probes(probes: Sequence[Probe]) -> list[Probe]:
+    """Two probes that differ in every value, where there are two."""
+    return [one for one in probes if one.name not in (FRESH_STATE, LARGE_INPUTS)][:2] or list(probes[:1])
+
+
+def _refuted_outputs(checks: list[CheckResult], left: TracedPort, right: TracedPort) -> Iterator[OutputName]:
+    """Yield the refuted outputs of programs that both ports have; a train step for all of training."""
     shared = {part.name for part in left.programs.parts} & {part.name for part in right.programs.parts}
+    if left.programs.step is not None and right.programs.step is not None:
+        shared.add(STEP)
     for check in checks:
         for finding in check.findings:
             output = finding.output if finding.grade == "refuted" and finding.error else None
-            if output is not None and not output.after_training and output.program in shared:
-                yield output.program, check
+            if output is None or output.after_training:
+                continue
+            output = output.of(STEP) if output.program == TRAINING else output
+            if output.program in shared:
+                yield output
 
 
-def _walk_programs(
-    pair: tuple[Program, Program], ports: tuple[TracedPort, TracedPort], probe: Probe, steps: int
-) -> Any:
-    reference, candidate = pair
-    inputs = tuple(_program_inputs(program, port, probe, steps) for program, port in zip(pair, ports, strict=True))
-    moved = [
-        _program_inputs(reference, ports[0], perturb_by_ulp(probe, seed, "float64"), steps)
-        for seed in range(1, DIVERGENCE_NUDGES + 1)
+def _explain_program(
+    name: ProgramName,
+    outputs: tuple[OutputName, ...],
+    left: TracedPort,
+    right: TracedPort,
+    probes: Sequence[Probe],
+    steps: int,
+) -> Explanation | None:
+    """Explain why a program differs; None: it cannot be run in float64, or does not differ there on these probes."""
+    with enable_x64(True):
+        try:
+            pair = trace_program_float64(left, name), trace_program_float64(right, name)
+            if max(count_equations(one.jaxpr) for one in pair) > MAX_EQUATIONS:
+                return None
+            inputs = [program_inputs(pair, (left, right), probe, steps) for probe in probes]
+            nudged = [nudged_inputs(pair, (left, right), probe, steps) for probe in probes]
+        except EquivError:
+            return None  # the note of its grade says why there is no float64 run
+        runs = ProgramRuns(pair[0], pair[1], (left.port.name, right.port.name), inputs, nudged, outputs)
+        try:
+            found = find_divergences(runs)
+        except Exception:  # noqa: BLE001 - an operation that cannot be run alone must not cost the verdict
+            return None
+    if found.alignment is None or not found.divergences:
+        return None
+    tables = left.table, right.table
+    divergences = tuple(_make_divergence(name, one, tables) for one in found.divergences)
+    return Explanation(name, divergences, list_values(found.alignment))
+
+
+def _make_divergence(name: ProgramName, found: FoundDivergence, tables: tuple[LeafTable, LeafTable]) -> Divergence:
+    scene = found.scene
+    values = worst_values(scene)
+    causes = tuple(TriedCause(one.trial.text, round(one.left, 6), one.within) for one in found.causes)
+    return Divergence(
+        name, describe_sites(scene, tables), causes, _count_equal(scene.left, scene.pair.reference), *values, found.left
+    )
+
+
+def _count_equal(side: AlignedSide, operation: Operation | None) -> int:
+    """Number of computed values before an operation that the other program has too."""
+    record = side.recording
+    last = len(record.operations) if operation is None else record.maker[operation.outs[0]]
+    return sum(side.shared[out] for one in record.operations[:last] for out in one.outs if _is_rounded(side, one, out))
+
+
+def _is_rounded(side: AlignedSide, operation: Operation, out: int) -> bool:
+    """Whether a value is computed with rounding: floats of more than one element."""
+    shape = side.recording.shapes[out]
+    primitive = operation.primitive
+    return not operation.kind and primitive not in EXACT and bool(np.prod(shape) > 1)
+
+
+def list_values(alignment: Alignment) -> tuple[Intermediate, ...]:
+    """List the values that the reference computes, in order, around the first that the candidate lacks for good."""
+    side = alignment.reference
+    rows = [
+        (operation, out)
+        for operation in side.recording.operations
+        for out in operation.outs
+        if _is_rounded(side, operation, out)
     ]
-    return walk_values(reference, candidate, (inputs[0], inputs[1]), moved)
+    first = next((index for index, (_, out) in enumerate(rows) if out in side.lost), 0)
+    start = max(0, min(first - MAX_VALUES // 2, len(rows) - MAX_VALUES))
+    return tuple(
+        _make_intermediate(side, operation, out, alignment.distance(out))
+        for operation, out in rows[start : start + MAX_VALUES]
+    )
 
 
-def _program_inputs(program: Program, port: TracedPort, probe: Probe, steps: int) -> InputArrays:
-    """Give the inputs of one forward or gradient program on a probe, in float64."""
-    programs = replace(port.programs, float64=True, parts=(program,), begin=None, step=None)
-    return part_inputs(program, probe_inputs(programs, port.table, steps, probe))
+def _make_intermediate(side: AlignedSide, operation: Operation, out: int, ratio: float | None) -> Intermediate:
+    place = operation.place
+    _, user_line, stack = locate_equation(place)
+    floor = 1 / rounding_growth(out + 1)
+    return Intermediate(
+        place[-1].primitive.name, ratio, floor, out in side.lost, strip_transforms(stack), is_backward(stack), user_line
+    )
+
+
+def _add_to_check(check: CheckResult, found: Explanation) -> CheckResult:
+    """Add to the worst refuted finding of a check where the program differs that it is about, or follows from."""
+    refuted = [one for one in check.findings if one.grade == "refuted" and one.error is not None]
+    if not refuted:
+        return check
+    worst = max(refuted, key=severity)
+    sites = found.divergences[0].sites
+    findings = tuple(_add_to_finding(one, found, sites, one is worst) for one in check.findings)
+    own = any(one.output is not None and _program_of(one.output) == found.program for one in refuted)
+    return replace(check, findings=findings, intermediates=found.values if own else ())
+
+
+def _add_to_finding(finding: Finding, found: Explanation, sites: tuple[FirstDifference, ...], worst: bool) -> Finding:
+    if finding.grade != "refuted" or finding.error is None:
+        return finding
+    return replace(finding, first_differences=sites, divergences=found.divergences if worst else ())
+
+
+def _program_of(output: OutputName) -> ProgramName:
+    return STEP if output.program == TRAINING else output.program

@@ -1,24 +1,19 @@
 """Whether a difference in training is the optimizer's: the gradients of both train steps are equal, the updates not."""
 
-import zlib
 from collections.abc import Set
 from dataclasses import replace
 
-import numpy as np
-
-from equiv.comparison.explain.divergence import DIVERGENCE_NUDGES, InputArrays, walk_values
+from equiv.comparison.explain.alignment import AlignedSide
+from equiv.comparison.explain.inputs import nudged_inputs, program_inputs
+from equiv.comparison.explain.judge import ProgramRuns
+from equiv.comparison.explain.search import align_programs
 from equiv.compat import enable_x64
-from equiv.core.batch_spec import INEXACT_DTYPES
-from equiv.core.output_name import BEGIN, STEP, TRAINING, OutputName
+from equiv.core.first_difference import is_backward
+from equiv.core.output_name import STEP, TRAINING, OutputName
 from equiv.core.results import CheckResult, Finding
 from equiv.errors import EquivError
-from equiv.programs.compiled import probe_inputs
-from equiv.programs.counters import find_counters
-from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.jaxpr import count_equations
-from equiv.programs.joined_programs import part_inputs
-from equiv.programs.probes import Probe, perturb_by_ulp
-from equiv.programs.program import Program
+from equiv.programs.probes import Probe
 from equiv.programs.prover.first_difference import find_other_updates
 from equiv.programs.prover.prove import mirrored_inputs
 from equiv.programs.traced_port import TracedPort, trace_program_float64
@@ -28,8 +23,8 @@ PROVED_NOTE = "the gradients of the train step are proved the same, its updates 
 MEASURED_NOTE = "the gradients of the train step agree in float64, its updates do not: the optimizers differ"
 
 
-MAX_EQUATIONS = 4000
-"""Most equations of a train step whose values are compared: each with every other value of its size."""
+MAX_EQUATIONS = 20_000
+"""Most equations of a train step whose values are compared."""
 
 
 def add_optimizer_difference(
@@ -45,7 +40,8 @@ def add_optimizer_difference(
         steps: number of train steps that the probe has batches for.
     """
     params = frozenset(reference.table.names("params"))
-    refuted = {item.output for check in checks for item in check.findings if _is_refuted_update(item, params)}
+    found = (item for check in checks for item in check.findings if _is_refuted_update(item, params))
+    refuted = {item.output for item in found if item.output is not None}
     programs = [side.programs.step for side in (reference, candidate)]
     if not refuted or programs[0] is None or programs[1] is None:
         return checks
@@ -53,7 +49,7 @@ def add_optimizer_difference(
     others = {name.of(TRAINING) for name in proved}
     if refuted & others:
         return [_blame_optimizer(check, refuted & others, PROVED_NOTE) for check in checks]
-    if _agree_up_to_the_update(reference, candidate, probe, steps):
+    if _agree_up_to_the_update(reference, candidate, refuted, probe, steps):
         return [_blame_optimizer(check, refuted, MEASURED_NOTE) for check in checks]
     return checks
 
@@ -66,54 +62,33 @@ def _is_refuted_update(finding: Finding, params: Set[str]) -> bool:
     return output.kind == "optimizer" or (output.kind == "leaf" and output.leaf in params)
 
 
-def _blame_optimizer(check: CheckResult, blamed: Set[OutputName | None], note: str) -> CheckResult:
+def _blame_optimizer(check: CheckResult, blamed: Set[OutputName], note: str) -> CheckResult:
     if not any(item.output in blamed for item in check.findings):
         return check
     findings = tuple(replace(item, note=note) if item.output in blamed else item for item in check.findings)
     return replace(check, findings=findings, remarks=(*check.remarks, note))
 
 
-def _agree_up_to_the_update(left: TracedPort, right: TracedPort, probe: Probe, steps: int) -> bool:
-    """Whether a train step computes every value of the backward pass in both ports, and then other ones."""
+def _agree_up_to_the_update(
+    left: TracedPort, right: TracedPort, refuted: Set[OutputName], probe: Probe, steps: int
+) -> bool:
+    """Whether no chain of differing values leads from an update back into the backward pass of either port."""
+    ports = left, right
     with enable_x64(True):
         try:
             pair = trace_program_float64(left, STEP), trace_program_float64(right, STEP)
             if max(count_equations(step.jaxpr) for step in pair) > MAX_EQUATIONS:
                 return False
-            inputs = _step_inputs(left, pair[0], probe, steps), _step_inputs(right, pair[1], probe, steps)
-            moved = [
-                _step_inputs(left, pair[0], perturb_by_ulp(probe, seed, "float64"), steps)
-                for seed in range(1, DIVERGENCE_NUDGES + 1)
-            ]
-            points = walk_values(pair[0], pair[1], inputs, moved, whole=True)
+            inputs, nudged = (function(pair, ports, probe, steps) for function in (program_inputs, nudged_inputs))
+            names = left.port.name, right.port.name
+            outputs = tuple(name.of(STEP) for name in refuted)
+            found = align_programs(ProgramRuns(*pair, names, [inputs], [nudged], outputs))
         except EquivError:
             return False  # the note of its grade says why there is no float64 run
-    backward = [point.lost for point in points if point.backward]
-    return bool(backward) and not any(backward) and any(point.lost for point in points)
+    return found is not None and all(_updates_alone(side) for side in (found.reference, found.candidate))
 
 
-def _step_inputs(port: TracedPort, step: Program, probe: Probe, steps: int) -> InputArrays:
-    """The inputs of a train step on a probe, in float64, with a state of the optimizer that is not zero.
-
-    At first it is, so that two momenta, for one, make the same first step. Of a round of steps it is the last, in which
-    parameters are updated.
-    """
-    begin = trace_program_float64(port, BEGIN)
-    programs = replace(port.programs, float64=True, parts=(), begin=begin, step=step)
-    inputs = probe_inputs(programs, port.table, steps, probe)
-    inputs["draws"] = {name: [bits[0] for bits in drawn] for name, drawn in inputs["draws"].items()}
-    given = part_inputs(step, inputs)
-    carried = evaluate_eagerly(begin.jaxpr, [given[name] for name in begin.inputs])
-    named = zip(begin.outputs, carried, strict=True)
-    filled = {name.as_input: _fill_slot(name, array) for name, array in named if name.as_input is not None}
-    counters = find_counters(programs)
-    last = {} if counters is None else counters.after((counters.round - 1,))
-    return given | filled | {name: counts[0] for name, counts in last.items()}
-
-
-def _fill_slot(name: OutputName, array: np.ndarray) -> np.ndarray:
-    """The same positive numbers for the same slot of both ports; anything else as it is."""
-    if name.kind != "optimizer" or not name.leaf or str(array.dtype) not in INEXACT_DTYPES:
-        return array
-    rng = np.random.default_rng(zlib.crc32(str(name).encode()))
-    return rng.uniform(0.3, 2.0, array.shape).astype(array.dtype)
+def _updates_alone(side: AlignedSide) -> bool:
+    """Whether a program has a backward pass, and no value of it differs for good."""
+    backward = [one for one in side.recording.operations if is_backward(str(one.eqn.source_info.name_stack))]
+    return bool(backward) and all(side.lost.isdisjoint(one.outs) for one in backward)

@@ -1,1 +1,1 @@
-"""What the findings of a case mean: likely causes, and the source lines that they point at."""
+"""What the findings of a case mean: where and why they differ, and the source lines that they point at."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from equiv.core.first_difference import FirstDifference, SourceLine
 from equiv.core.results import CaseResult, Finding, LeafResult
+from equiv.report.findings.divergences import find_case_divergences
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,11 @@ def difference_sites(case: CaseResult, finding: Finding, candidate: str) -> tupl
     if len(found) != 2:
         return ()
     line = found[0].user_line
-    if line and (line.short, found[0].backward) in _temporary_differences(case, candidate):
+    if (
+        line
+        and not find_case_divergences(case, candidate)
+        and (line.short, found[0].backward) in _temporary_differences(case, candidate)
+    ):
         return ()
     layers = [layer_of_equation(case, equation) for equation in found]
     layer = next(filter(None, layers), "")
@@ -78,7 +83,9 @@ def is_same_file(traced: str, given: str) -> bool:
 
 
 def layer_of_equation(case: CaseResult, equation: FirstDifference) -> str:
-    """Return the layer whose module path ends the equation's, else the only layer whose leaves it reads."""
+    """Return the layer of an equation: its own, the one in its module path, or the only one whose leaves it reads."""
+    if equation.layer:
+        return equation.layer
     modules = f"/{equation.module_path}"
     inside = [leaf.leaf for leaf in case.leaves if modules.endswith(f"/{_leaf_module(leaf, equation.port)}")]
     taken = [leaf.leaf for leaf in case.leaves if leaf.leaf in equation.operands]

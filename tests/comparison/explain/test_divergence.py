@@ -1,106 +1,249 @@
-"""The way through two programs: it parts where a fault was planted, and not where one goes another way to the same."""
+"""Where two programs part by their values, which causes are tried there, and what no cause may be made of."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from named import make_program
+import pytest
+from named import input_named, make_program
 
-from equiv.comparison.explain.divergence import walk_values
-from equiv.core.output_name import leaf_input
-from equiv.core.results import Intermediate
+from equiv.comparison.explain.divergence import list_values
+from equiv.comparison.explain.judge import Judge, ProgramRuns
+from equiv.comparison.explain.recording import record_program
+from equiv.comparison.explain.search import SearchResult, align_programs, find_divergences
+from equiv.compat import enable_x64
 
-GIVEN = {
-    leaf_input("x"): np.random.default_rng(0).normal(size=(6, 8)).astype("float32"),
-    leaf_input("w"): np.eye(8, dtype="float32") + 0.25,
+RNG = np.random.default_rng(0)
+SHAPES = {"a.w": (6, 6), "b.w": (6, 6), "a.b": (6,), "b.b": (6,), "batch/x": (4, 6)}
+
+
+def given(seed: int, nudge: float = 0.0) -> dict:
+    """Inputs of one probe; moved by an ulp, up and down."""
+    rng = np.random.default_rng(seed)
+    arrays = {name: rng.normal(0.2, 0.8, shape) for name, shape in SHAPES.items()}
+    signs = {name: 2 * rng.integers(0, 2, shape) - 1 for name, shape in SHAPES.items()}
+    return {input_named(name): array * (1 + nudge * signs[name]) for name, array in arrays.items()}
+
+
+def runs_of(left: Callable, right: Callable) -> ProgramRuns:
+    """Two functions of a dict of inputs, in float64."""
+    with enable_x64(True):
+        programs = [
+            make_program(
+                "f",
+                jax.make_jaxpr(lambda *arrays, function=function: function(dict(zip(SHAPES, arrays, strict=True))))(
+                    *(jax.ShapeDtypeStruct(shape, "float64") for shape in SHAPES.values())
+                ),
+                tuple(SHAPES),
+                ("output",),
+            )
+            for function in (left, right)
+        ]
+    inputs, nudged = ([(given(seed, nudge),) * 2 for seed in (1, 2)] for nudge in (0.0, 2.2e-16))
+    return ProgramRuns(*programs, ("haiku", "nnx"), inputs, nudged, programs[0].outputs)
+
+
+def search(left: Callable, right: Callable) -> SearchResult:
+    """What is found of two functions."""
+    runs = runs_of(left, right)
+    with enable_x64(True):
+        return find_divergences(runs)
+
+
+def tried(left: Callable, right: Callable) -> list[str]:
+    """The causes that make both the same, and those that leave an error."""
+    found = search(left, right).divergences
+    return [cause.trial.text + ("" if cause.within else " (part)") for one in found for cause in one.causes]
+
+
+def norm(x: jax.Array, eps: float = 1e-3, fast: bool = False) -> jax.Array:
+    """Normalised over the last axis; fast: by the mean of squares."""
+    mean = x.mean(-1, keepdims=True)
+    variance = (x * x).mean(-1, keepdims=True) - mean**2 if fast else ((x - mean) ** 2).mean(-1, keepdims=True)
+    return (x - mean) * jax.lax.rsqrt(variance + eps)
+
+
+def model(p: dict, eps: float = 1e-3, bend: Callable = jnp.tanh, fast: bool = False) -> jax.Array:
+    """Dense, norm, bent, beside a residual, dense."""
+    y = bend(norm(p["batch/x"] @ p["a.w"] + p["a.b"], eps, fast))
+    return (p["batch/x"] + y) @ p["b.w"] + p["b.b"]
+
+
+def scanned(p: dict, start: float = 0.0, reverse: bool = False) -> jax.Array:
+    """A loop over the rows of x."""
+
+    def step(carry: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
+        carry = jnp.tanh(row @ p["a.w"] + carry @ p["b.w"])
+        return carry, carry
+
+    return jax.lax.scan(step, jnp.full(6, start), p["batch/x"], reverse=reverse)[1]
+
+
+def other(**changed: object) -> Callable:
+    """The model with something else in it."""
+    return lambda p: model(p, **changed)
+
+
+FAULTS = {
+    "epsilon": (model, other(eps=1e-5), "epsilon 0.001 in place of 1e-05"),
+    "epsilon beside a harmless variance": (model, other(eps=1e-5, fast=True), "epsilon 0.001 in place of 1e-05"),
+    "activation": (model, other(bend=jax.nn.relu), "tanh in place of relu"),
+    "form of an activation": (
+        other(bend=lambda x: jax.nn.gelu(x, approximate=False)),
+        other(bend=jax.nn.gelu),
+        "gelu in place of gelu (tanh approximation)",
+    ),
+    "activation left out": (model, other(bend=lambda x: x), "tanh, which nnx leaves out"),
+    "axis": (
+        other(bend=lambda x: jax.nn.softmax(x, -1)),
+        other(bend=lambda x: jax.nn.softmax(x, 0)),
+        "softmax over axis 1 in place of softmax over axis 0",
+    ),
+    "logarithm left out": (
+        other(bend=lambda x: jax.nn.log_softmax(x, -1)),
+        other(bend=lambda x: jax.nn.softmax(x, -1)),
+        "log_softmax over axis 1 in place of softmax over axis 1",
+    ),
+    "residual left out": (
+        model,
+        lambda p: jnp.tanh(norm(p["batch/x"] @ p["a.w"] + p["a.b"])) @ p["b.w"] + p["b.b"],
+        "the residual sum that nnx leaves out",
+    ),
+    "residual too many": (
+        lambda p: jnp.tanh(norm(p["batch/x"] @ p["a.w"] + p["a.b"])) @ p["b.w"] + p["b.b"],
+        model,
+        "no residual sum",
+    ),
+    "bias left out": (
+        model,
+        lambda p: (p["batch/x"] + jnp.tanh(norm(p["batch/x"] @ p["a.w"] + p["a.b"]))) @ p["b.w"],
+        "the sum with `b.b` that nnx leaves out",
+    ),
+    "transposed": (model, lambda p: model(p | {"a.w": p["a.w"].T}), "`a.w` transposed"),
+    "flipped": (
+        lambda p: model(p | {"a.w": p["a.w"][::-1]}),
+        model,
+        "`a.w` flipped along axis 0",
+    ),
+    "leaves exchanged": (
+        model,
+        lambda p: model(p | {"a.w": p["b.w"], "b.w": p["a.w"], "a.b": p["b.b"], "b.b": p["a.b"]}),
+        "`b` and `a` exchanged",
+    ),
+    "a leaf used twice": (model, lambda p: model(p | {"a.w": p["b.w"]}), "`a.w` in place of `b.w` there"),
+    "another layer called again": (
+        lambda p: jnp.tanh(p["batch/x"] @ p["a.w"]) * (p["batch/x"] @ p["b.w"]),
+        lambda p: jnp.tanh(p["batch/x"] @ p["a.w"]) * (p["batch/x"] @ p["a.w"]),
+        "`b` in place of `a` there",
+    ),
+    "carry": (scanned, lambda p: scanned(p, 1.0), "an initial carry of 0 in place of 1"),
+    "direction": (scanned, lambda p: scanned(p, reverse=True), "the loop over 4 steps in the other direction"),
+    "position": (
+        lambda p: model(p | {"batch/x": p["batch/x"] * jnp.arange(6.0)}),
+        lambda p: model(p | {"batch/x": p["batch/x"] * (jnp.arange(6.0) + 1)}),
+        "no add with 1",
+    ),
+    "scale": (model, lambda p: model(p | {"batch/x": p["batch/x"] * 0.5}), "no mul with 0.5"),
 }
 
 
-def way(left: Callable, right: Callable) -> tuple[Intermediate, ...]:
-    """Two functions of x and w, walked in float32."""
-    programs = [
-        make_program("f", jax.make_jaxpr(function)(*GIVEN.values()), ("x", "w"), ("output",))
-        for function in (left, right)
-    ]
-    nudged = [{name: array * np.float32(1 + sign * 1.2e-7) for name, array in GIVEN.items()} for sign in (-1, 1)]
-    return walk_values(programs[0], programs[1], (GIVEN, GIVEN), nudged)
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_cause_of_each_kind_is_tried(kind: str):
+    """And is among the first three that make both the same."""
+    left, right, wanted = FAULTS[kind]
+    assert wanted in tried(left, right)[:3]
 
 
-def lost(left: Callable, right: Callable) -> list[str]:
-    """The operations whose values are lost."""
-    return [point.name for point in way(left, right) if point.lost]
+@pytest.mark.parametrize("kind", FAULTS)
+def test_what_is_tried_on_equal_programs_is_nothing(kind: str):
+    """A program beside itself has no divergence, nor values that differ."""
+    left, _, _ = FAULTS[kind]
+    found = search(left, left)
+    assert (found.divergences, found.alignment) == ((), None)
 
 
-def norm(x: jax.Array, w: jax.Array, eps: float = 1e-3) -> jax.Array:
-    """Linear, normalised, bent."""
-    y = x @ w
-    mean = y.mean(0)
-    inverse = jax.lax.rsqrt(((y - mean) ** 2).mean(0) + eps)
-    return jnp.tanh((y - mean) * inverse)
+def test_a_harmless_way_is_no_divergence():
+    """Another form of the variance is met again before the fault: neither place nor cause."""
+    (one,) = search(model, other(eps=1e-5, fast=True)).divergences
+    assert (one.scene.pair.reference.primitive, one.scene.pair.candidate.primitive) == ("add", "add")
 
 
-def test_two_equal_programs_lose_nothing():
-    """Every value is there, bit for bit."""
-    points = way(norm, norm)
-    assert [point.name for point in points][:1] == ["dot_general"]
-    assert {(point.ratio, point.lost) for point in points} == {(0.0, False)}
-    assert all(0 < point.floor < 1 for point in points)
+def test_two_faults_are_both_found():
+    """Each cause leaves an error, both together none."""
+    found = tried(model, lambda p: model(p, eps=1e-5, bend=jax.nn.relu))
+    assert {text.removesuffix(" (part)") for text in found} >= {
+        "epsilon 0.001 in place of 1e-05",
+        "tanh in place of relu",
+    }
 
 
-def test_another_constant_is_lost_from_where_it_is_added():
-    """Values that do not depend on it are not."""
-    points = way(norm, lambda x, w: norm(x, w, 1e-1))
-    names = [point.name for point in points]
+def test_no_cause_is_made_up_for_another_function():
+    """What none of the known changes explains has a place, and no cause."""
+    found = search(model, other(bend=lambda x: jnp.sinh(x) * jnp.cos(3 * x))).divergences
+    assert found
+    assert all(not one.causes for one in found)
+
+
+def test_nan_is_no_explanation():
+    """A change that makes NaN of everything is beyond every budget: roots of negative numbers."""
+    runs = runs_of(model, other(eps=1e-5))
+    with enable_x64(True):
+        programs = runs.reference, runs_of(model, lambda p: jnp.sqrt(-1 - jnp.abs(model(p)))).candidate
+        ours, broken = (record_program(program, runs.inputs[0][0], prints=False) for program in programs)
+        before = record_program(runs.candidate, runs.inputs[0][1], prints=False)
+        judge = Judge(runs, [ours], [ours], [before])
+        assert np.isnan(broken.results[runs.refuted[0]]).all()
+        assert not judge.is_within(broken, 0)
+        assert judge.is_within(ours, 0)
+
+
+def test_a_norm_moved_behind_a_residual_is_no_other_function():
+    """It is no root in place of a square, though that would make NaN of all."""
+    found = tried(
+        lambda p: norm(p["batch/x"] + jnp.tanh(p["batch/x"] @ p["a.w"])) @ p["b.w"],
+        lambda p: (p["batch/x"] + norm(jnp.tanh(p["batch/x"] @ p["a.w"]))) @ p["b.w"],
+    )
+    assert not any("sqrt" in text or "square" in text for text in found)
+
+
+def test_a_mask_does_not_drown_what_is_before_it():
+    """A huge number in an array hides no difference of the others."""
+
+    def masked(p: dict, scale: float = 1.0) -> jax.Array:
+        scores = scale * (p["batch/x"] @ p["a.w"])
+        return jax.nn.softmax(jnp.where(jnp.tri(4, 6) > 0, scores, -1e9)) @ p["b.w"]
+
+    (one,) = search(masked, lambda p: masked(p, 0.5)).divergences[:1]
+    assert one.scene.pair.candidate.primitive == "mul"
+
+
+def test_values_are_listed_around_the_divergence(monkeypatch: pytest.MonkeyPatch):
+    """Those that differ for good are marked; a limit cuts what is far from them."""
+    runs = runs_of(model, other(eps=1e-5))
+    with enable_x64(True):
+        alignment = align_programs(runs)
+    points = list_values(alignment)
     first = next(index for index, point in enumerate(points) if point.lost)
-    assert names[first] == "add"
-    assert [point.name for point in points if point.lost] == ["add", "rsqrt", "mul", "tanh"]
+    assert points[first].primitive == "add"
     assert points[first].location.file == "tests/comparison/explain/test_divergence.py"
+    assert all(point.ratio <= 1 for point in points[:first])
+    assert all(point.ratio > 1 for point in points if point.lost)
+    monkeypatch.setattr("equiv.comparison.explain.divergence.MAX_VALUES", 4)
+    assert any(point.lost for point in list_values(alignment))
+    assert len(list_values(alignment)) == 4
 
 
-def test_another_way_to_the_same_is_not_lost():
-    """A value that the candidate does not have, but of which both make the same."""
-
-    def other(x: jax.Array, w: jax.Array) -> jax.Array:
-        return jnp.tanh(((2 * x) @ w) * 0.5)
-
-    points = way(lambda x, w: jnp.tanh(x @ w), other)
-    assert [point.lost for point in points] == [False, False]
-    back = way(other, lambda x, w: jnp.tanh(x @ w))
-    assert [(point.name, point.ratio > 1, point.lost) for point in back] == [
-        ("mul", True, False),
-        ("dot_general", True, False),
-        ("mul", False, False),
-        ("tanh", False, False),
-    ]
-
-
-def test_what_parts_only_at_the_end_is_placed_there():
-    """Everything before is equal."""
-    assert [point.lost for point in way(norm, lambda x, w: norm(x, w) * 1.5)][-2:] == [False, False]
-    assert [point.lost for point in way(lambda x, w: norm(x, w) * 1.5, norm)][-2:] == [False, True]
-
-
-def test_a_detached_gradient_is_lost_on_the_way_back():
+def test_a_detached_gradient_parts_on_the_way_back():
     """In the forward pass everything is equal."""
 
-    def loss(x: jax.Array, w: jax.Array, stop: Callable = lambda value: value) -> jax.Array:
-        return (jnp.tanh(stop(x @ w)) @ w).sum()
+    def loss(p: dict, stop: Callable = lambda value: value) -> jax.Array:
+        return (jnp.tanh(stop(p["batch/x"] @ p["a.w"])) @ p["b.w"]).sum()
 
-    left = jax.grad(loss, argnums=1)
-    right = jax.grad(lambda x, w: loss(x, w, jax.lax.stop_gradient), argnums=1)
-    points = way(left, right)
-    assert [point.lost for point in points][:2] == [False, False]
+    left = jax.grad(loss)
+    right = jax.grad(lambda p: loss(p, jax.lax.stop_gradient))
+    runs = runs_of(lambda p: left(p)["a.w"], lambda p: right(p)["a.w"])
+    with enable_x64(True):
+        points = list_values(align_programs(runs))
+    assert not points[0].lost
     assert any(point.lost and "in the backward pass" in point.name for point in points)
-
-
-def test_values_of_another_size_are_no_values_of_the_candidate():
-    """And have no ratio."""
-    points = way(lambda x, w: x @ w, lambda x, w: (x[:2] @ w).sum(0))
-    assert [(point.ratio, point.lost) for point in points] == [(None, True)]
-
-
-def test_a_long_program_is_described_up_to_a_limit(monkeypatch):
-    """The first values: there it begins to differ."""
-    monkeypatch.setattr("equiv.comparison.explain.divergence.MAX_VALUES", 3)
-    assert len(way(norm, norm)) == 3

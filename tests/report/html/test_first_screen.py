@@ -88,20 +88,23 @@ FAULTS = {
     "eps": (
         EPS,
         "1e-5",
-        [rf"different constants in add: 0\.001 in haiku, 1e-05 in nnx; cases/eps\.py:{line(EPS)}", "x = x \\* jax"],
+        [
+            r"Tried cause with epsilon 0\.001 in place of 1e-05 in `?b`?\s?: same",
+            rf"Where in .*haiku add with 0\.001 .*nnx add with 1e-05 .*cases/eps\.py:{line(EPS)}",
+        ],
     ),
     "swapped": (
         FIRST,
         "x = self.second(x)",
         [
-            "different leaves at the same place: dot_general takes a/kernel in haiku, b/kernel in nnx",
-            rf"swapped\.py:{line(FIRST)}",
+            "Tried cause with `?a`? in place of `?b`? there: same",
+            rf"Where in .*dot_general with batch/x, a/kernel .*b/kernel .*swapped\.py:{line(FIRST)}",
         ],
     ),
     "dropped": (
         "self.second = nnx.Linear(4, 4, ",
         "self.second = nnx.Linear(4, 4, use_bias=False, ",
-        [r"Likely cause leaf b/bias: nnx has no counterpart of it; same where it is 0"],
+        [r"Possible cause leaf b/bias: nnx has no counterpart of it; same where it is 0"],
     ),
     "detached": (
         FIRST,

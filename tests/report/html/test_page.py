@@ -105,7 +105,7 @@ def test_the_first_screen_says_where_which_side_and_why():
         "First divergence batch_norm-nnx , outputs, at eval __call__: output: haiku -13.38, nnx -13.36 at [1, 2], 4e+0",
         "Likely wrong haiku and linen agree here and only nnx differs: look at nnx.",
         "the formulas differ, not only the rounding",
-        "Likely cause different constants in add: 1e-05 in haiku, 0.001 in nnx",
+        "Possible cause different constants in add: 1e-05 in haiku, 0.001 in nnx",
         "x = self.batchnorm(x)",
         "Along the network the first 2 of 3 intermediate values are equal; they differ from add in "
         "model/block/batch_norm (cases",

@@ -7,9 +7,16 @@ from dataclasses import dataclass
 from equiv.core.checks import COMPARING_CHECKS
 from equiv.core.grades import EQUAL_GRADES, Verdict
 from equiv.core.headline import describe_miscompilations, severity, summarise_run, verdict_reason, verdict_words
-from equiv.core.results import CheckResult, Finding
+from equiv.core.results import CaseResult, CheckResult, Finding
 from equiv.report.cells import VERDICT_SIGNS, format_ratio
-from equiv.report.findings.likely_causes import describe_first_lost_value, describe_side, failed_findings, likely_causes
+from equiv.report.findings.divergences import describe_place, find_case_divergences
+from equiv.report.findings.possible_causes import (
+    describe_first_lost_value,
+    describe_side,
+    failed_findings,
+    possible_causes,
+    tried_causes,
+)
 from equiv.report.html.anchors import anchor
 from equiv.report.remarks import describe_remarks
 from equiv.report.runs.merge import MergedCase, MergedRuns, platform_of
@@ -128,7 +135,7 @@ def _reason_fact(term: str, entry: MergedCase, candidate: str) -> Fact:
 
 
 def _divergence_facts(entry: MergedCase, candidate: str) -> Iterator[Fact]:
-    """Yield where a candidate first differs, which port is likely wrong, the likely cause, and what is still equal."""
+    """Yield where a candidate first differs, which port is likely wrong, the causes, and what is still equal."""
     case = entry.case
     found = failed_findings(case, candidate)
     if not found:
@@ -138,14 +145,27 @@ def _divergence_facts(entry: MergedCase, candidate: str) -> Iterator[Fact]:
     text = _divergence_text(case.reference, check, finding)
     yield Fact("First divergence", text, anchor(entry, candidate), f"{case.name}-{candidate}")
     yield Fact("Likely wrong", describe_side(case, check, finding))
-    for number, cause in enumerate(likely_causes(case, candidate)):
-        yield Fact("" if number else "Likely cause", cause)
-    if words := describe_first_lost_value(case, candidate):
-        yield Fact("Along the network", words)
+    yield from _cause_facts(case, candidate)
     if words := _still_equal(entry, candidate, check):
         yield Fact("Still equal", words)
     if (verdict := verdict_words(case, candidate)) != "different":
         yield Fact("Verdict", verdict)
+
+
+def _cause_facts(case: CaseResult, candidate: str) -> Iterator[Fact]:
+    """Yield where the values part, and the causes: those that were tried, else those that are possible."""
+    places = map(describe_place, find_case_divergences(case, candidate)[:MAX_PLACES])
+    tried = tried_causes(case, candidate)
+    possible = () if tried else possible_causes(case, candidate)
+    for term, texts in (("Where", places), ("Tried cause", tried), ("Possible cause", possible)):
+        for number, text in enumerate(texts):
+            yield Fact("" if number else term, text)
+    if words := describe_first_lost_value(case, candidate):
+        yield Fact("Along the network", words)
+
+
+MAX_PLACES = 3
+"""Most places that are listed for one candidate."""
 
 
 def _divergence_text(reference: str, check: CheckResult, finding: Finding) -> str:

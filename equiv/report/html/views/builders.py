@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from equiv.core.results import BuilderSource, CaseResult, CheckResult, DeviationResult
-from equiv.report.findings.likely_causes import failed_findings
+from equiv.report.findings.possible_causes import failed_findings
 from equiv.report.findings.source_lines import difference_sites, is_same_file
 from equiv.report.html.views.code import CodeLine, align_builders
 

@@ -10,7 +10,7 @@ from equiv.core.results import TrialKind
 from equiv.core.scope import group_by_port
 from equiv.core.selfcheck_results import OUTCOME_SIGNS, OUTCOMES, FaultMatrix, MutantResult
 from equiv.report.cells import VERDICT_SIGNS, count_trials, count_unrun, describe_conditions
-from equiv.report.findings.likely_causes import describe_side, failed_findings, likely_causes
+from equiv.report.findings.possible_causes import describe_side, failed_findings, possible_causes, tried_causes
 from equiv.report.html.anchors import anchor
 from equiv.report.html.plots.case_plots import case_plots
 from equiv.report.html.plots.charts import Plot
@@ -35,7 +35,7 @@ class CandidateView:
         verdict: sign and words.
         reason: why the verdict is not `same`; empty where it is, or where divergences show it.
         side: which port is likely wrong.
-        causes: the likely causes.
+        causes: those that were tried, else possible ones.
         divergences: where the programs diverge and the places that show it, most informative first.
     """
 
@@ -157,7 +157,7 @@ def _candidate_view(entry: MergedCase, name: str) -> CandidateView:
         verdict=f"{VERDICT_SIGNS[verdict]} {verdict_words(case, name)}",
         reason="" if verdict == "same" or found else verdict_reason(case, name),
         side=describe_side(case, *first) if first else "",
-        causes=likely_causes(case, name),
+        causes=tried_causes(case, name) or possible_causes(case, name),
         divergences=found,
     )
 

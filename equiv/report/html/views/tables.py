@@ -8,7 +8,7 @@ from equiv.core.headline import severity
 from equiv.core.results import CaseResult, CheckResult, Finding, LeafResult
 from equiv.core.verdict import check_grade
 from equiv.report.cells import GRADE_SIGNS, describe_finding, format_ratio
-from equiv.report.findings.likely_causes import failed_findings
+from equiv.report.findings.possible_causes import failed_findings
 from equiv.report.findings.source_lines import DifferenceSite, SiteKey, difference_sites, site_key
 from equiv.report.html.views.overview import grade_state
 

@@ -8,7 +8,12 @@ from pages import PARTED_PORTS, measured, parted, real
 
 from equiv.core.first_difference import FirstDifference, SourceLine
 from equiv.core.results import CaseResult, CheckResult, Finding, Intermediate, Spread
-from equiv.report.findings.likely_causes import describe_first_lost_value, describe_side, failed_findings, likely_causes
+from equiv.report.findings.possible_causes import (
+    describe_first_lost_value,
+    describe_side,
+    failed_findings,
+    possible_causes,
+)
 from equiv.report.findings.source_lines import difference_sites
 
 PARTS = real("batch_norm", Random(0))
@@ -99,7 +104,7 @@ def test_one_port_alone_is_no_place_where_both_part():
 )
 def test_a_cause_is_read_from_what_was_found(check: str, finding: Finding, cause: str):
     """Each of them is what the fault of its name leaves behind."""
-    (told, *_) = likely_causes(with_finding(check, finding), "nnx")
+    (told, *_) = possible_causes(with_finding(check, finding), "nnx")
     assert told.startswith(cause)
 
 
@@ -107,7 +112,7 @@ def test_places_of_one_cause_are_grouped():
     """The first few by name."""
     findings = tuple(refuted(f"gradient f: gradient a{number}", "all zero") for number in range(6))
     check = CheckResult("gradients", "nnx", "refuted", "", findings)
-    (told,) = likely_causes(replace(PARTS, checks=(check,)), "nnx")
+    (told,) = possible_causes(replace(PARTS, checks=(check,)), "nnx")
     assert told.startswith("no gradient reaches a0, a1, a2 and 3 more in nnx (0 everywhere): ")
 
 
@@ -115,15 +120,15 @@ def test_a_brace_in_a_line_of_code_stays_one():
     """The sentences are templates."""
     at = SourceLine("a.py", 1), SourceLine("{x}.py", 3)
     pair = FirstDifference("haiku", "add", (), ("1",), *at), FirstDifference("nnx", "add", (), ("2",), *at)
-    (told,) = likely_causes(with_finding("outputs", refuted("eval f: output", "", *pair)), "nnx")
+    (told,) = possible_causes(with_finding("outputs", refuted("eval f: output", "", *pair)), "nnx")
     assert told.endswith("; {x}.py:3")
 
 
 def test_without_evidence_no_cause_is_named():
     """Two equations that differ in nothing that is known say nothing."""
     pair = FirstDifference("haiku", "mul"), FirstDifference("nnx", "mul")
-    assert likely_causes(with_finding("outputs", refuted("eval f: output", "", *pair)), "nnx") == ()
-    assert likely_causes(PARTS, "nnx") == ()
+    assert possible_causes(with_finding("outputs", refuted("eval f: output", "", *pair)), "nnx") == ()
+    assert possible_causes(PARTS, "nnx") == ()
 
 
 def test_the_other_candidate_votes():

@@ -1,8 +1,11 @@
-"""Why a candidate differs: which port is likely wrong, and the likely cause, both derived from the findings alone."""
+"""Why a candidate differs: which port is likely wrong, and the causes, all derived from the findings alone."""
+
+from dataclasses import replace
 
 from equiv.core.first_difference import FirstDifference
 from equiv.core.headline import follows_training, severity
 from equiv.core.results import CaseResult, CheckResult, Finding
+from equiv.report.findings.divergences import describe_tried_causes, find_case_divergences
 from equiv.report.findings.source_lines import DifferenceSite, difference_sites
 
 FAILED_GRADES = ("refuted", "error")
@@ -96,14 +99,24 @@ def describe_first_lost_value(case: CaseResult, candidate: str) -> str:
     return ""
 
 
-def likely_causes(case: CaseResult, candidate: str) -> tuple[str, ...]:
-    """Return likely causes, the strongest first, each with the places that show it."""
+def possible_causes(case: CaseResult, candidate: str) -> tuple[str, ...]:
+    """Return causes that were not tried, the strongest first, each with the places that show it.
+
+    Where the values show the place, what the first different equations look like says nothing more.
+    """
+    by_value = bool(find_case_divergences(case, candidate))
     hints: dict[str, list[str]] = {}
     for check, finding in failed_findings(case, candidate):
-        sentence, about = _likely_cause(case, check, finding)
+        shown = replace(finding, first_differences=()) if by_value else finding
+        sentence, about = _possible_cause(case, check, shown)
         if sentence:
             hints.setdefault(sentence, []).append(about)
     return tuple(sentence.format(join_words(_shorten_places(about))) for sentence, about in hints.items())[:MAX_CAUSES]
+
+
+def tried_causes(case: CaseResult, candidate: str) -> tuple[str, ...]:
+    """Return the causes that were tried and explain a difference, the best first."""
+    return describe_tried_causes(find_case_divergences(case, candidate))[:MAX_CAUSES]
 
 
 MAX_CAUSES, MAX_PLACES_PER_CAUSE = 3, 4
@@ -119,7 +132,7 @@ def _shorten_places(about: list[str]) -> tuple[str, ...]:
     )
 
 
-def _likely_cause(case: CaseResult, check: CheckResult, finding: Finding) -> tuple[str, str]:
+def _possible_cause(case: CaseResult, check: CheckResult, finding: Finding) -> tuple[str, str]:
     """Return a sentence with `{}` for the place, and the place; places with the same cause share the sentence."""
     place, who = finding.place, check.candidate
     if check.check == "structure" or finding.grade == "error" or finding.error is None:

@@ -1,0 +1,31 @@
+"""Causes of a divergence that are tried: each is made as a change of the candidate's program, which is run again."""
+
+from collections.abc import Callable, Iterator
+
+from equiv.comparison.explain.causes.constants import other_constants
+from equiv.comparison.explain.causes.functions import other_functions
+from equiv.comparison.explain.causes.leaves import other_calls, other_groups, other_leaves
+from equiv.comparison.explain.causes.loops import other_carries, other_direction, other_filling
+from equiv.comparison.explain.causes.operations import (
+    extra_operation,
+    missing_operation,
+    other_order,
+    other_parameters,
+)
+from equiv.comparison.explain.causes.trial import Scene, Trial
+
+TRIED_CAUSES: tuple[Callable[[Scene], Iterator[Trial]], ...] = (
+    other_constants,
+    other_carries,
+    other_filling,
+    other_functions,
+    other_groups,
+    other_calls,
+    other_leaves,
+    other_order,
+    other_parameters,
+    other_direction,
+    missing_operation,
+    extra_operation,
+)
+"""Kinds of cause, each a function of what is around a divergence to changes that could explain it."""

@@ -1,0 +1,163 @@
+"""Causes: another activation, a softmax over another axis, one left out, or one too many."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from equiv.comparison.explain.alignment import AlignedSide
+from equiv.comparison.explain.causes.trial import Scene, Trial, always, fit, is_close, near_operations, sources_near
+from equiv.comparison.explain.recording import Changes, Edit, Operation, RecordingEvaluation
+
+Function = Callable[[np.ndarray], np.ndarray]
+
+_erf = np.vectorize(math.erf, otypes=[float])
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + _erf(x / math.sqrt(2)))
+
+
+def _gelu_tanh(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def _elu(x: np.ndarray) -> np.ndarray:
+    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+
+
+def _softmax(axis: int, x: np.ndarray) -> np.ndarray:
+    found = np.exp(x - x.max(axis=axis, keepdims=True))
+    return found / found.sum(axis=axis, keepdims=True)
+
+
+def _log_softmax(axis: int, x: np.ndarray) -> np.ndarray:
+    moved = x - x.max(axis=axis, keepdims=True)
+    return moved - np.log(np.exp(moved).sum(axis=axis, keepdims=True))
+
+
+FUNCTIONS: Mapping[str, Function] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+    "sigmoid": _sigmoid,
+    "silu": lambda x: x * _sigmoid(x),
+    "gelu": _gelu,
+    "gelu (tanh approximation)": _gelu_tanh,
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "leaky_relu(0.2)": lambda x: np.where(x > 0, x, 0.2 * x),
+    "elu": _elu,
+    "selu": lambda x: 1.0507009873554804934193349852946 * np.where(
+        x > 0, x, 1.6732632423543772848170429916717 * np.expm1(np.minimum(x, 0))
+    ),
+    "softplus": lambda x: np.logaddexp(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "hard_tanh": lambda x: np.clip(x, -1, 1),
+    "abs": np.abs,
+    "exp": np.exp,
+    "negation": lambda x: -x,
+    "square": np.square,
+    "sqrt": np.sqrt,
+}  # fmt: skip
+"""Functions that models apply to every element, by the names that libraries give them."""
+
+
+def functions_of(rank: int) -> dict[str, Function]:
+    """The known functions of an array with so many axes."""
+    over = {
+        f"{name} over axis {axis}": partial(function, axis)
+        for name, function in (("softmax", _softmax), ("log_softmax", _log_softmax))
+        for axis in range(rank)
+    }
+    return {**FUNCTIONS, **over}
+
+
+def other_functions(scene: Scene) -> Iterator[Trial]:
+    """Yield the known functions that the reference computes of a shared value, in place of what the candidate does."""
+    ours = list(_applied(scene.left, scene.pair.reference, scene.ours[0]))
+    theirs = list(_applied(scene.right, scene.pair.candidate, scene.theirs[0]))
+    wanted = dict.fromkeys(name for _, _, name in ours) or dict.fromkeys(
+        name for value, _, _ in theirs for name in functions_of(len(scene.right.recording.shapes[value]))
+    )
+    for source, end, name in theirs:
+        rank = len(scene.right.recording.shapes[source])
+        for other in wanted:
+            function = functions_of(rank).get(other)
+            if function is not None and other != name:
+                # Not seen in the reference, it is only one of many: what is tried first is what was seen.
+                rank_of = 1 if ours else 6
+                yield Trial(f"{other} in place of {name}", _replaced(scene, source, end, function), rank_of, end)
+        if not ours:
+            yield Trial(f"no {name}", _replaced(scene, source, end, lambda x: x), 3, end, in_place=False)
+    if not theirs and scene.pair.candidate is not None:
+        yield from _left_out(scene, ours)
+
+
+def _left_out(scene: Scene, ours: list[tuple[int, Operation, str]]) -> Iterator[Trial]:
+    """Yield a function of the reference applied to a shared value, which the candidate uses as it is."""
+    for source, _, name in ours:
+        twin = next(iter(scene.twins_of(source)), None)
+        if twin is None:
+            continue
+        function = functions_of(len(scene.right.recording.shapes[twin])).get(name)
+        readers = [one for one in scene.right.frontier if twin in one.ins]
+        if function is not None and readers:
+            changes = Changes(tuple(Edit(one.place, partial(_change_operands, function, one, twin)) for one in readers))
+            yield Trial(f"{name}, which {scene.names[1]} leaves out", always(changes), 2, readers[0], in_place=False)
+
+
+def _change_operands(
+    function: Function, operation: Operation, value: int, evaluation: RecordingEvaluation, eqn: Any, ins: list[Any]
+) -> Any:
+    given = [
+        fit(function(np.asarray(array)), array) if number == value else array
+        for number, array in zip(operation.ins, ins, strict=True)
+    ]
+    return evaluation.compute(eqn, given)
+
+
+def _applied(
+    side: AlignedSide, operation: Operation | None, arrays: Mapping[int, np.ndarray]
+) -> Iterator[tuple[int, Operation, str]]:
+    """Yield a shared value, the operation behind it that gives a known function of it, and its name."""
+    if operation is None:
+        return
+    for source in sources_near(side, operation):
+        given = arrays.get(source)
+        if given is None or given.dtype.kind != "f" or given.size < 2 or not side.recording.moving[source]:
+            continue
+        with np.errstate(all="ignore"):
+            known = {name: function(given) for name, function in functions_of(given.ndim).items()}
+        for later in reversed(near_operations(side, operation)):
+            made = arrays.get(later.outs[0])
+            if made is None or made.shape != given.shape:
+                continue
+            name = next((one for one, array in known.items() if is_close(array, made)), None)
+            if name is not None:
+                yield source, later, name
+                return
+
+
+def _replaced(scene: Scene, source: int, end: Operation, function: Function) -> Callable[[int], Changes]:
+    """The changes that give the function of a shared value where the candidate has another function of it."""
+    maker = scene.right.recording.maker_of(source)
+    place = end.ins.index(source) if source in end.ins else None
+
+    def changed(evaluation: RecordingEvaluation, eqn: Any, ins: list[Any]) -> Any:
+        if place is not None:
+            given = ins[place]
+        elif maker is not None:
+            given = evaluation.stash[maker.place][maker.outs.index(source)]
+        else:
+            given = evaluation.given[scene.right.recording.inputs[source]]
+        outs = list(evaluation.compute(eqn, ins))
+        outs[0] = fit(function(np.asarray(given)), outs[0])
+        return outs
+
+    used = frozenset() if maker is None or place is not None else frozenset([maker.place])
+    return always(Changes((Edit(end.place, changed),), used=used))

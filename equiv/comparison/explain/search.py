@@ -1,0 +1,355 @@
+"""Find where two programs part, one divergence after the other, and try causes on the candidate's program."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from equiv.comparison.explain.alignment import Alignment, SideRuns, align_runs, join_runs
+from equiv.comparison.explain.causes import TRIED_CAUSES
+from equiv.comparison.explain.causes.trial import Scene, Trial, edit_at, fit, near_operations, near_values
+from equiv.comparison.explain.judge import Judge, ProgramRuns
+from equiv.comparison.explain.pairs import pair_frontiers
+from equiv.comparison.explain.recording import Changes, Operation, RecordingEvaluation, record_program
+from equiv.errors import EquivError
+
+MAX_ROUNDS = 6
+"""Most divergences that are looked for in one program, one after the other."""
+
+MAX_PAIRS = 8
+"""Most operations at which chains begin that are looked at together."""
+
+MAX_TRIALS = 64
+"""Most causes that are tried at one divergence."""
+
+MAX_WORK = 100_000
+"""Most operations that are run for all of these, but for the likeliest causes."""
+
+MAX_SECONDS = 120.0
+"""Seconds of processor time after which no more causes are tried, however large a program is: the verdict is known."""
+
+MAX_FORCED = 6
+"""Most pairs of values that are tried to be forced where no cause explains a divergence."""
+
+MAX_SAME = 3
+"""Most causes that are listed where several explain the same."""
+
+MAX_PARTIAL = (3, 2, 1)
+"""Most causes that leave an error, after each of which the search goes on: first divergence, second, later ones."""
+
+NEARLY_ALL = 0.05
+"""A cause that leaves no more than this part of the error is one, though the rest is not explained."""
+
+MAX_LOOKED = 8
+"""Most causes that leave an error for which it is looked whether the chains begin elsewhere then."""
+
+MENDED = 0.9
+"""Causes that leave more of the error than this part are looked at in their own order."""
+
+WORSE = 1.25
+"""A change that leaves more than this part of the error explains nothing."""
+
+FAILURES = (
+    TypeError, ValueError, IndexError, KeyError, NotImplementedError, AssertionError, ArithmeticError, EquivError
+)  # fmt: skip
+"""What a change that does not fit a program raises."""
+
+ChangesOf = Callable[[int], Changes]
+"""Number of a probe to the changes of the candidate's program on it."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrialResult:
+    """A cause that was tried.
+
+    Attributes:
+        trial: the cause.
+        left: the part of the error that it leaves, of what there was before.
+        within: whether every output is within its budget then.
+    """
+
+    trial: Trial
+    left: float
+    within: bool
+
+
+@dataclass(frozen=True, eq=False)
+class FoundDivergence:
+    """One divergence that was found.
+
+    Attributes:
+        scene: where the programs part, and what is around it.
+        causes: that were tried and explain it, the best first.
+        left: what forcing the reference's value there leaves of the error; None: not tried, or not possible.
+        drop: the part of the candidate's whole error that it accounts for, as far as known.
+    """
+
+    scene: Scene
+    causes: tuple[TrialResult, ...]
+    left: float | None
+    drop: float
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """What was found in one program.
+
+    Attributes:
+        divergences: the one that accounts for most first.
+        alignment: of the programs as they are; None: they do not differ on these probes.
+    """
+
+    divergences: tuple[FoundDivergence, ...] = ()
+    alignment: Alignment | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What does not change while divergences of a program are looked for.
+
+    Attributes:
+        runs: the programs and what they are run on.
+        judge: judges the outputs of a changed candidate.
+        reference: the runs of the reference.
+        ends: processor time at which it ends with what is known.
+    """
+
+    runs: ProgramRuns
+    judge: Judge
+    reference: SideRuns
+    ends: float
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more may be tried."""
+        return time.process_time() > self.ends
+
+
+def align_programs(runs: ProgramRuns) -> Alignment | None:
+    """Align two programs by their values; None: they do not differ on these probes. As of `find_divergences`."""
+    search = _start_search(runs)
+    return None if search is None else _align(search, lambda _: Changes())
+
+
+def _start_search(runs: ProgramRuns) -> Search | None:
+    """Run both programs; None: no refuted output is over its budget in these runs."""
+    ends = time.process_time() + MAX_SECONDS
+    ours = [record_program(runs.reference, pair[0]) for pair in runs.inputs]
+    moved = [record_program(runs.reference, pair[0]) for pair in runs.nudged]
+    before = [record_program(runs.candidate, pair[1], prints=False) for pair in runs.inputs]
+    judge = Judge(runs, ours, moved, before)
+    return Search(runs, judge, join_runs(ours, moved), ends) if judge.refuted else None
+
+
+def find_divergences(runs: ProgramRuns) -> SearchResult:
+    """Find the divergences of two programs, with causes tried; call it inside `jax.enable_x64(True)`.
+
+    Args:
+        runs: the programs and what they are run on.
+    """
+    search = _start_search(runs)
+    if search is None:
+        return SearchResult()
+    first = _align(search, lambda _: Changes())
+    if first is None:
+        return SearchResult()
+    found, left = _follow(search, first, lambda _: Changes(), 1.0, 0)
+    doubtful = left > 0 or any(one.left is not None for one in found)
+    loose = [cause for one in found for cause in one.causes if not cause.trial.in_place]
+    several = len(found) > 1 and len({cause.trial.text for cause in loose}) > 1
+    if doubtful or several:
+        found = [_without_doubtful(one, doubtful) for one in found]
+    return SearchResult(tuple(sorted(found, key=lambda one: -one.drop)), first)
+
+
+def _without_doubtful(one: FoundDivergence, forced: bool) -> FoundDivergence:
+    """Leave out causes that explain only part, or only with others.
+
+    A value that was forced hides what comes before it, and what is left of an error may have the same cause.
+    """
+    kept = (cause for cause in one.causes if cause.within or not forced or cause.left <= NEARLY_ALL)
+    return replace(one, causes=tuple(cause for cause in kept if cause.trial.in_place))
+
+
+def _follow(
+    search: Search, alignment: Alignment, changes: ChangesOf, error: float, depth: int
+) -> tuple[list[FoundDivergence], float]:
+    """Find one divergence after the other: of the causes that leave an error, those after which the rest is explained.
+
+    Returns:
+        The divergences, and the part of the error that they leave.
+    """
+    scenes = _make_scenes(search, alignment, changes) if depth < MAX_ROUNDS and not search.is_over else []
+    if not scenes:
+        return [], error
+    results = _try_causes(search, scenes, changes, error)
+    within = [result for _, result in results if result.within]
+    if within:
+        scene = next(scene for scene, result in results if result is within[0])
+        texts = {result.trial.text: result for result in reversed(within)}
+        return [FoundDivergence(scene, tuple(reversed(texts.values())), None, error)], 0.0
+    best: tuple[list[FoundDivergence], float] | None = None
+    usable = [one for one in results if one[1].left <= WORSE]
+    # Of two faults one may account for nearly all of the error: what matters is that nothing begins there any more.
+    partial_results = sorted(usable, key=lambda pair: (min(pair[1].left, MENDED), pair[1].trial.rank))
+    after_each = 0
+    for scene, result in partial_results[:MAX_LOOKED]:
+        if search.is_over or after_each >= MAX_PARTIAL[min(depth, len(MAX_PARTIAL) - 1)]:
+            break
+        together = _join(changes, result.trial.changes)
+        after = _align(search, together)
+        if after is not None and not _is_shared_in(after, scene):
+            continue
+        after_each += 1
+        remaining = result.left * error
+        one = FoundDivergence(scene, (result,), None, error - remaining)
+        rest = ([], 0.0) if after is None else _follow(search, after, together, remaining, depth + 1)
+        if best is None or rest[1] < best[1]:
+            best = [one, *rest[0]], rest[1]
+        if not best[1]:
+            return best
+    forced = _follow_forced(search, scenes, changes, error, depth)
+    return min((one for one in (best, forced) if one is not None), key=lambda one: one[1])
+
+
+def _follow_forced(
+    search: Search, scenes: Sequence[Scene], changes: ChangesOf, error: float, depth: int
+) -> tuple[list[FoundDivergence], float]:
+    """Go on after a divergence without a cause, with the reference's value in place of the candidate's."""
+    forced = _force(search, scenes, changes, error)
+    if forced is None:
+        return [FoundDivergence(scenes[0], (), None, 0.0)], error
+    scene, together, left = forced
+    one = FoundDivergence(scene, (), left, error * (1 - left))
+    after = _align(search, together)
+    if after is None:
+        return [one], 0.0
+    rest = _follow(search, after, together, error * left, depth + 1)
+    return [one, *rest[0]], rest[1]
+
+
+def _align(search: Search, changes: ChangesOf) -> Alignment | None:
+    """Align the reference with the changed candidate; None: every output is within its budget."""
+    theirs = [record_program(search.runs.candidate, pair[1], changes(at)) for at, pair in enumerate(search.runs.inputs)]
+    refuted = tuple(
+        name
+        for name in search.judge.refuted
+        if any(search.judge.ratio(run, at, name) > 1 for at, run in enumerate(theirs))
+    )
+    if not refuted:
+        return None
+    moved = [record_program(search.runs.candidate, pair[1], changes(at)) for at, pair in enumerate(search.runs.nudged)]
+    return align_runs(search.reference, join_runs(theirs, moved), refuted)
+
+
+def _join(changes: ChangesOf, more: ChangesOf) -> ChangesOf:
+    return lambda probe: changes(probe).join(more(probe))
+
+
+def _make_scenes(search: Search, alignment: Alignment, changes: ChangesOf) -> list[Scene]:
+    """The places where both programs part, with the arrays around them."""
+    pairs = pair_frontiers(alignment)[:MAX_PAIRS]
+    near = [near_values(alignment, pair) for pair in pairs]
+    kept = [frozenset[int]().union(*(sides[number] for sides in near)) for number in (0, 1)]
+    ours, theirs = [], []
+    for at, (left, right) in enumerate(search.runs.inputs):
+        ours.append(record_program(search.runs.reference, left, prints=False, keep=kept[0]).kept)
+        theirs.append(record_program(search.runs.candidate, right, changes(at), prints=False, keep=kept[1]).kept)
+    return [Scene(alignment, pair, ours, theirs, search.runs.names) for pair in pairs]
+
+
+def _try_causes(
+    search: Search, scenes: Sequence[Scene], changes: ChangesOf, error: float
+) -> list[tuple[Scene, TrialResult]]:
+    """Try the causes of some places, the likeliest first, until some explain everything."""
+    trials = [(scene, trial) for scene in scenes for kind in TRIED_CAUSES for trial in _collect(kind, scene)]
+    trials.sort(key=lambda pair: pair[1].rank)
+    found: list[tuple[Scene, TrialResult]] = []
+    seen: set[str] = set()
+    most = min(MAX_TRIALS, max(8, MAX_WORK // max(1, len(scenes[0].right.recording.operations))))
+    for scene, trial in trials:
+        within = [one.trial.rank for _, one in found if one.within]
+        if search.is_over or len(seen) >= most or len(within) >= MAX_SAME or (within and trial.rank > min(within)):
+            break  # what is less likely is not tried any more
+        made = trial.changes(0)
+        key = f"{trial.text} {trial.variant} {[tuple(map(id, one.place)) for one in (*made.edits, *made.loops)]}"
+        if key in seen:
+            continue
+        seen.add(key)
+        if (result := _try_cause(search, trial, changes, error)) is not None:
+            found.append((scene, result))
+    return found
+
+
+def _collect(kind: Callable[[Scene], Iterator[Trial]], scene: Scene) -> list[Trial]:
+    try:
+        return list(kind(scene))
+    except FAILURES:
+        return []
+
+
+def _try_cause(search: Search, trial: Trial, changes: ChangesOf, error: float) -> TrialResult | None:
+    """Run the candidate with a change: on the first probe, and where it explains all, on the others."""
+    together = _join(changes, trial.changes)
+    left = 0.0
+    for at, (_, inputs) in enumerate(search.runs.inputs):
+        try:
+            run = record_program(search.runs.candidate, inputs, together(at), prints=False)
+        except FAILURES:
+            return None  # the change does not fit there
+        left = max(left, search.judge.left(run, at) / max(error, 1e-300))
+        if not search.judge.is_within(run, at):
+            return TrialResult(trial, left, False)
+    return TrialResult(trial, 0.0, True)
+
+
+def _is_shared_in(after: Alignment, scene: Scene) -> bool:
+    """Whether the chains that began at a place do not begin there any more: those left are other divergences."""
+    frontier = {operation.key for operation in after.reference.frontier}
+    return scene.pair.reference is not None and scene.pair.reference.key not in frontier
+
+
+def _force(
+    search: Search, scenes: Sequence[Scene], changes: ChangesOf, error: float
+) -> tuple[Scene, ChangesOf, float] | None:
+    """Replace the first result of the candidate by the reference's after which the chains do not begin there."""
+    tried = 0
+    for scene in scenes:
+        for ours, theirs in _alike_results(scene):
+            if search.is_over or tried >= MAX_FORCED:
+                return None
+            tried += 1
+            together = _join(changes, partial(_forced, scene, ours, theirs))
+            try:
+                left = max(
+                    search.judge.left(record_program(search.runs.candidate, pair[1], together(at), prints=False), at)
+                    for at, pair in enumerate(search.runs.inputs)
+                ) / max(error, 1e-300)
+                after = _align(search, together) if left <= WORSE else scene.alignment
+            except FAILURES:
+                continue
+            if after is None or _is_shared_in(after, scene):
+                return scene, together, 0.0 if after is None else left
+    return None
+
+
+def _alike_results(scene: Scene) -> Iterator[tuple[Operation, Operation]]:
+    """Yield operations near a divergence that give arrays of one shape, outside of loops, the first ones first."""
+    shapes = scene.left.recording.shapes, scene.right.recording.shapes
+    ours = near_operations(scene.left, scene.pair.reference)
+    theirs = near_operations(scene.right, scene.pair.candidate)
+    pairs = [(i + j, one, other) for i, one in enumerate(ours) for j, other in enumerate(theirs)]
+    for _, one, other in sorted(pairs, key=lambda pair: pair[0]):
+        similar = shapes[0][one.outs[0]] == shapes[1][other.outs[0]] and one.primitive == other.primitive
+        if similar and not one.turn and not other.turn and not one.kind and not other.kind:
+            yield one, other
+
+
+def _forced(scene: Scene, ours: Operation, theirs: Operation, probe: int) -> Changes:
+    def changed(evaluation: RecordingEvaluation, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+        outs = list(evaluation.compute(eqn, ins))
+        outs[0] = fit(scene.ours[probe][ours.outs[0]], outs[0])
+        return outs
+
+    return edit_at(theirs, changed)
