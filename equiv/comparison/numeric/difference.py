@@ -183,6 +183,8 @@ def compare_arrays(
 
 def _is_zero_in_theory(comparison: Comparison, probe: str, output: OutputName, float64: ArrayPair) -> bool:
     """Whether a gradient is noise next to that of the whole model in float64, as that of a key's bias in attention."""
+    if output.kind != "gradient":
+        return False
     zero = output_budgets(comparison, probe, output, float64, in_float64=True).zero
     return max(map(largest_finite, float64)) <= zero
 

@@ -120,12 +120,23 @@ def other_groups(scene: Scene) -> Iterator[Trial]:
 
 
 def _use_others(scene: Scene, others: Mapping[InputName, InputName]) -> Changes:
-    """The changes that use other leaves in the candidate's operations near the divergence, and nowhere else."""
-    edits = []
-    for operation in near_operations(scene.right, scene.pair.candidate):
+    """The changes that use other leaves in the candidate's operations near the divergence, and nowhere else.
+
+    Of each leaf the nearest use: a layer that is called again may be near, too.
+    """
+    edits, taken = [], set[InputName]()
+    made, middle = scene.right.recording.maker, scene.pair.candidate
+    at = 0 if middle is None else made[middle.outs[0]]
+    near = near_operations(scene.right, middle)
+    for operation in sorted(near, key=lambda one: abs(made[one.outs[0]] - at)):
         used = {index: leaf_of(scene.right, value) for index, value in enumerate(operation.ins)}
-        wanted = {index: others[leaf] for index, leaf in used.items() if leaf is not None and leaf in others}
+        wanted = {
+            index: others[leaf]
+            for index, leaf in used.items()
+            if leaf is not None and leaf in others and leaf not in taken
+        }
         if wanted and not operation.kind:
+            taken |= {leaf for index, leaf in used.items() if leaf is not None and index in wanted}
             ways = {index: _views_of(scene.right, operation.ins[index]) for index in wanted}
             edits.append(Edit(operation.place, partial(_with_leaves, wanted, ways)))
     return Changes(tuple(edits))
