@@ -35,7 +35,8 @@ class CandidateView:
         verdict: sign and words.
         reason: why the verdict is not `same`; empty where it is, or where divergences show it.
         side: which port is likely wrong.
-        causes: those that were tried, else possible ones.
+        tried: causes that were tried.
+        possible: others, where none was.
         divergences: where the programs diverge and the places that show it, most informative first.
     """
 
@@ -45,7 +46,8 @@ class CandidateView:
     verdict: str
     reason: str
     side: str
-    causes: tuple[str, ...]
+    tried: tuple[str, ...]
+    possible: tuple[str, ...]
     divergences: tuple[Divergence, ...]
 
 
@@ -150,6 +152,7 @@ def _candidate_view(entry: MergedCase, name: str) -> CandidateView:
     case = entry.case
     verdict, found = case.verdicts[name], divergences(case, name)
     first = next(iter(failed_findings(case, name)), None)
+    tried = tried_causes(case, name)
     return CandidateView(
         name=name,
         anchor=anchor(entry, name),
@@ -157,7 +160,8 @@ def _candidate_view(entry: MergedCase, name: str) -> CandidateView:
         verdict=f"{VERDICT_SIGNS[verdict]} {verdict_words(case, name)}",
         reason="" if verdict == "same" or found else verdict_reason(case, name),
         side=describe_side(case, *first) if first else "",
-        causes=tried_causes(case, name) or possible_causes(case, name),
+        tried=tried,
+        possible=() if tried else possible_causes(case, name),
         divergences=found,
     )
 
