@@ -139,7 +139,6 @@ def test_fewer_than_eight_devices_are_a_failure(project):
     assert "parity-fake8: 4 devices, wanted 8." in done.stderr
 
 
-@pytest.mark.slow
 def test_eight_devices_of_which_nothing_is_sharded_are_a_failure(project):
     done = nox_in(project, "-s", "parity-fake8", "--", str(project / "cases" / "same.py"))
     assert done.returncode == 1

@@ -114,7 +114,6 @@ def test_two_ways_to_compute_one_function_are_the_same(name: str, order: int) ->
     assert result.verdicts == {"nnx": "same"}
 
 
-@pytest.mark.slow  # of outputs that only rounding explains; `test_fold.py` has others
 @pytest.mark.parametrize("theirs", [ONE_PASS, f"({ONE_PASS}) * 4 / 3"])
 def test_outputs_too_large_for_arrays_have_the_same_findings(theirs, monkeypatch) -> None:
     """With what the ports round, and the same reason; a wrong factor is found in them."""

@@ -78,7 +78,7 @@ def shown(finding: Finding) -> tuple[Any, ...]:
 @pytest.mark.parametrize(
     ("name", "fetched"),
     [
-        pytest.param("rounded otherwise", 0, marks=pytest.mark.slow),
+        ("rounded otherwise", 0),
         pytest.param("rounded otherwise", fold.FETCHED, marks=pytest.mark.slow),
         ("another factor", 0),
         pytest.param("another factor", fold.FETCHED, marks=pytest.mark.slow),
