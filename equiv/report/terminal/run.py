@@ -25,6 +25,7 @@ from equiv.report.cells import (
     describe_finding,
     shown_checks,
 )
+from equiv.report.findings.divergences import describe_place, describe_tried_causes, find_case_divergences
 from equiv.report.remarks import describe_remarks
 from equiv.report.scopes import describe_scopes
 from equiv.report.terminal.initial_values import describe_initial_values
@@ -53,6 +54,8 @@ def print_run(result: RunResult, console: Console, explain: bool = False) -> Non
     for wrong in result.known_miscompilations:
         say(f"[yellow]![/] {escape(wrong)}")
     say(f"[{VERDICT_COLOURS[result.verdict]} bold]{VERDICT_SIGNS[result.verdict]} {escape(result.headline)}[/]")
+    for line in _place_lines(result):
+        say(line)
     say(f"[dim]{escape(device_and_versions(result))}[/]")
     if compared := [case for case in result.cases if case.candidates]:
         _print_check_table(compared, console)
@@ -78,6 +81,19 @@ def print_run(result: RunResult, console: Console, explain: bool = False) -> Non
         say(f"[{VERDICT_COLOURS[verdict]}]{VERDICT_SIGNS[verdict]}[/] {escape(verdict_reason(case, who))}")
     for line in _budget_lines(result) if explain else _first_finding_lines(result):
         say(line)
+
+
+def _place_lines(result: RunResult) -> Iterator[str]:
+    """Yield where the first candidate that differs parts from the reference, and the first cause that explains it."""
+    found = headline_finding(result.cases, ("refuted",))
+    if found is None or headline_finding(result.cases, ("error",)):
+        return
+    case, check, _ = found
+    places = find_case_divergences(case, check.candidate)
+    for one in places[:1]:
+        yield f"  [bold]where[/] {escape(describe_place(one))}"
+    for cause in describe_tried_causes(places)[:1]:
+        yield f"  [bold]tried[/] {escape(cause)}"
 
 
 def device_and_versions(result: RunResult) -> str:

@@ -2,15 +2,21 @@
 
 import html
 import re
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from helpers import just
+from rich.console import Console
 
+from equiv.core.headline import summarise_run
 from equiv.core.results import RunResult
 from equiv.core.results_json import read_results
 from equiv.frontends.cli.main import main
+from equiv.report.html.page import render_page
+from equiv.report.terminal.run import print_run
 
 SOURCE = '''"""Two linear layers with a norm between them."""
 
@@ -138,11 +144,6 @@ def result(reports: Path) -> RunResult:
 
 def first_screen(result: RunResult, name: str) -> str:
     """The words above the matrix on the page of one case."""
-    from dataclasses import replace
-
-    from equiv.core.headline import summarise_run
-    from equiv.report.html.page import render_page
-
     cases = tuple(case for case in result.cases if case.name == name)
     verdict, headline = summarise_run(cases)
     text = render_page([replace(result, cases=cases, verdict=verdict, headline=headline)])
@@ -184,3 +185,19 @@ def test_no_place_of_the_machine_is_in_the_results(reports: Path):
 def test_the_results_stay_small(reports: Path):
     """Sources, spreads and ways included: less than 150 kB a case that fails everywhere."""
     assert (reports / "results.json").stat().st_size < 150_000 * len(FAULTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"), [("eps", "with epsilon 0.001 in place of 1e-05"), ("swapped", "`a` in place")]
+)
+def test_the_terminal_says_place_and_cause_below_the_verdict(result: RunResult, name: str, cause: str):
+    cases = tuple(case for case in result.cases if case.name == name)
+    verdict, headline = summarise_run(cases)
+    file = StringIO()
+    print_run(replace(result, cases=cases, verdict=verdict, headline=headline), Console(file=file, width=100))
+    lines = file.getvalue().splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("✗ Not the same"))
+    assert lines[at + 1].startswith("  where ")
+    assert f"cases/{name}.py:" in lines[at + 1]
+    assert lines[at + 2].startswith("  tried ")
+    assert cause in lines[at + 2]
