@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -35,6 +36,7 @@ def prover_side(traced: TracedPort) -> ProverSide:
         except EquivError:
             return None  # the float64 run reports why
 
+    @cache
     def lift_with_casts(program: ProgramName) -> Program | None:
         own = next((part for part in all_programs(traced.programs) if part.name == program), None)
         if own is None or (lifted := lift(program)) is None:
@@ -45,6 +47,7 @@ def prover_side(traced: TracedPort) -> ProverSide:
         except EquivError:
             return None  # the proof then names the rewrite of leaving casts out
 
+    @cache
     def lift_rounded(program: ProgramName) -> Program | None:
         own = next((part for part in all_programs(traced.programs) if part.name == program), None)
         try:
