@@ -61,11 +61,11 @@ def name_tables(checks: Sequence[CheckResult], ports: Ports) -> list[CheckResult
     outputs = [one.output for check in checks for one in check.findings if one.grade == "refuted"]
     names = {STEP if one.program == TRAINING or one.after_training else one.program for one in outputs if one}
     found = find_table_difference(ports, frozenset(names)) if names else None
-    return list(checks) if found is None else _add_to_first(checks, found.text)
+    return list(checks) if found is None else add_to_first_refused(checks, found.text)
 
 
-def _add_to_first(checks: Sequence[CheckResult], remark: str) -> list[CheckResult]:
-    """Add a remark to the first refused check."""
+def add_to_first_refused(checks: Sequence[CheckResult], remark: str) -> list[CheckResult]:
+    """Add a remark to the first check with the grade `refuted`."""
     first = next((check for check in checks if check.grade == "refuted"), None)
     return [replace(check, remarks=(*check.remarks, remark)) if check is first else check for check in checks]
 
@@ -78,4 +78,4 @@ FROZEN_LIMIT = (
 
 def name_frozen_limit(checks: Sequence[CheckResult]) -> list[CheckResult]:
     """Say as a remark of the first refused check what could not be measured of a frozen reference."""
-    return _add_to_first(checks, FROZEN_LIMIT)
+    return add_to_first_refused(checks, FROZEN_LIMIT)

@@ -9,9 +9,10 @@ from equiv.comparison.explain.alignment import AlignedSide, Alignment
 from equiv.comparison.explain.inputs import nudged_inputs, program_inputs
 from equiv.comparison.explain.judge import ProgramRuns
 from equiv.comparison.explain.recording import Operation
-from equiv.comparison.explain.search import FoundDivergence, find_divergences
+from equiv.comparison.explain.search import MAX_SECONDS, FoundDivergence, find_divergences
 from equiv.comparison.explain.sites import describe_sites, worst_values
 from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS
+from equiv.comparison.readings import add_to_first_refused
 from equiv.compat import enable_x64
 from equiv.core.budget import rounding_growth
 from equiv.core.divergence import Divergence, TriedCause
@@ -20,7 +21,7 @@ from equiv.core.headline import severity
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding, Intermediate
-from equiv.errors import EquivError
+from equiv.errors import EquivError, error_summary
 from equiv.programs.jaxpr import count_equations, locate_equation
 from equiv.programs.primitives import EXACT
 from equiv.programs.probes import Probe
@@ -41,11 +42,20 @@ class Explanation:
         program: which one.
         divergences: the one that accounts for most first.
         values: those that the reference computes, around the first divergence.
+        ended: whether there was no time to try every cause.
     """
 
     program: ProgramName
     divergences: tuple[Divergence, ...]
     values: tuple[Intermediate, ...]
+    ended: bool = False
+
+
+ENDED = f"not every cause of the difference in {{}} was tried: that ends after {MAX_SECONDS:.0f} s of processor time"
+
+TOO_LARGE = f"where {{}} differs by its values was not looked for: it has {{}} equations, more than {MAX_EQUATIONS:,}"
+
+FAILED = "where {} differs by its values was not found: {}. Please report it; the verdict does not depend on it"
 
 
 def add_divergences(
@@ -68,7 +78,10 @@ def add_divergences(
     name = min((output.program for output in refuted), key=lambda one: one.complexity)
     outputs = tuple(dict.fromkeys(output for output in refuted if output.program == name))
     found = _explain_program(name, outputs, left, right, _choose_probes(probes), steps)
-    return checks if found is None else [_add_to_check(check, found) for check in checks]
+    if isinstance(found, str):
+        return add_to_first_refused(checks, found) if found else checks
+    explained = [_add_to_check(check, found) for check in checks]
+    return add_to_first_refused(explained, ENDED.format(name)) if found.ended else explained
 
 
 def _choose_probes(probes: Sequence[Probe]) -> list[Probe]:
@@ -98,27 +111,28 @@ def _explain_program(
     right: TracedPort,
     probes: Sequence[Probe],
     steps: int,
-) -> Explanation | None:
-    """Explain why a program differs; None: it cannot be run in float64, or does not differ there on these probes."""
+) -> Explanation | str:
+    """Explain why a program differs; else the reason why not, empty where it does not in float64 on these probes."""
     with enable_x64(True):
         try:
             pair = trace_program_float64(left, name), trace_program_float64(right, name)
-            if max(count_equations(one.jaxpr) for one in pair) > MAX_EQUATIONS:
-                return None
+            equations = max(count_equations(one.jaxpr) for one in pair)
+            if equations > MAX_EQUATIONS:
+                return TOO_LARGE.format(name, f"{equations:,}")
             inputs = [program_inputs(pair, (left, right), probe, steps) for probe in probes]
             nudged = [nudged_inputs(pair, (left, right), probe, steps) for probe in probes]
         except EquivError:
-            return None  # the note of its grade says why there is no float64 run
+            return ""  # the note of its grade says why there is no float64 run
         runs = ProgramRuns(pair[0], pair[1], (left.port.name, right.port.name), inputs, nudged, outputs)
         try:
             found = find_divergences(runs)
-        except Exception:  # noqa: BLE001 - an operation that cannot be run alone must not cost the verdict
-            return None
+        except Exception as error:  # noqa: BLE001 - an operation that cannot be run alone must not cost the verdict
+            return FAILED.format(name, error_summary(error))
     if found.alignment is None or not found.divergences:
-        return None
+        return ""
     tables = left.table, right.table
     divergences = tuple(_make_divergence(name, one, tables) for one in found.divergences)
-    return Explanation(name, divergences, list_values(found.alignment))
+    return Explanation(name, divergences, list_values(found.alignment), found.ended)
 
 
 def _make_divergence(name: ProgramName, found: FoundDivergence, tables: tuple[LeafTable, LeafTable]) -> Divergence:

@@ -24,8 +24,8 @@ def add_first_differences(
         checks: of the candidate.
         reference: the reference, traced.
         candidate: the candidate, traced.
-        proofs: what is proved: of an output that both programs compute alike, and that numbers do not refute, as where
-            it was compiled otherwise, none is looked for.
+        proofs: what is proved: of an output that both programs compute in the same way, and that numbers do not refute,
+            as where it was compiled otherwise, none is looked for.
     """
     known: dict[tuple[ProgramName, OutputName | None], tuple[FirstDifference, ...]] = {}
 

@@ -98,10 +98,12 @@ class SearchResult:
     Attributes:
         divergences: the one that accounts for most first.
         alignment: of the programs as they are; None: they do not differ on these probes.
+        ended: whether there was no time to try every cause.
     """
 
     divergences: tuple[FoundDivergence, ...] = ()
     alignment: Alignment | None = None
+    ended: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +162,7 @@ def find_divergences(runs: ProgramRuns) -> SearchResult:
     several = len(found) > 1 and len({cause.trial.text for cause in loose}) > 1
     if doubtful or several:
         found = [_without_doubtful(one, doubtful) for one in found]
-    return SearchResult(tuple(sorted(found, key=lambda one: -one.drop)), first)
+    return SearchResult(tuple(sorted(found, key=lambda one: -one.drop)), first, search.is_over)
 
 
 def _without_doubtful(one: FoundDivergence, forced: bool) -> FoundDivergence:

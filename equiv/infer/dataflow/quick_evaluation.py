@@ -1,7 +1,8 @@
 """Run a program in numpy where an inference takes gradients of it: a map is a guess that the comparison checks.
 
-Unlike `equiv.programs.eager`, what numpy rounds otherwise than XLA runs in numpy, too: both ports are run alike, and
-gradients count as equal to fewer digits than float32 has. Nothing is compiled for it, as jax does for each operation.
+Unlike `equiv.programs.eager`, what numpy rounds otherwise than XLA runs in numpy, too: both ports are run in the same
+way, and gradients count as equal to fewer digits than float32 has. Nothing is compiled for it, as jax does for each
+operation.
 """
 
 from collections.abc import Callable, Sequence

@@ -240,7 +240,7 @@ def worst_probes(result):
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("layers", ["ade", "abcdef"])
 def test_late_steps_small_gradients_and_large_ones_are_tried(layers):
-    """A layer without a fault is trained alike."""
+    """A layer without a fault is trained in the same way."""
     wrong = {name: LATE[name] for name in layers if name in LATE}
     found = worst_probes(trained({name: LATE[name][0] if name in LATE else "optax.sgd(0.1)" for name in layers}))
     assert set(found) == set(wrong)

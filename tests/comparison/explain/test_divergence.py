@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from named import input_named, make_program
 
+from equiv import compare
 from equiv.comparison.explain.divergence import list_values
 from equiv.comparison.explain.judge import Judge, ProgramRuns
 from equiv.comparison.explain.recording import record_program
@@ -247,3 +249,39 @@ def test_a_detached_gradient_parts_on_the_way_back():
         points = list_values(align_programs(runs))
     assert not points[0].lost
     assert any(point.lost and "in the backward pass" in point.name for point in points)
+
+
+def test_a_search_without_time_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("equiv.comparison.explain.search.MAX_SECONDS", -1.0)
+    assert search(model, lambda p: model(p, eps=1e-5)).ended
+    monkeypatch.setattr("equiv.comparison.explain.search.MAX_SECONDS", 120.0)
+    assert not search(model, lambda p: model(p, eps=1e-5)).ended
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("MAX_EQUATIONS", 1, "more than"), ("find_divergences", "raises", "was not found: ValueError: odd")],
+)
+def test_why_no_place_is_found_is_said(name: str, value: object, said: str, monkeypatch: pytest.MonkeyPatch):
+    """The verdict stays."""
+
+    def odd(_: object) -> SearchResult:
+        raise ValueError("odd")
+
+    monkeypatch.setattr(f"equiv.comparison.explain.divergence.{name}", odd if value == "raises" else value)
+    run = compare(Right, Wrong, batch={"x": "float32[3,4]"}, checks=("outputs",))
+    assert run.verdict == "different"
+    assert any(said in remark for check in run.cases[0].checks for remark in check.remarks)
+
+
+class Right(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.linear = nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nnx.tanh(self.linear(x))
+
+
+class Wrong(Right):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nnx.sigmoid(self.linear(x))

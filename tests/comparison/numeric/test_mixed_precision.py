@@ -4,6 +4,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import jmp
+import numpy as np
+import pytest
 from flax import nnx
 
 from equiv import compare
@@ -65,3 +67,37 @@ def test_a_gradient_that_is_zero_in_theory_is_compared():
     refuted = [one.place for check in run.cases[0].checks for one in check.findings if one.grade == "refuted"]
     assert refuted
     assert all("gradient attention/key/bias" in place for place in refuted)
+
+
+def rounded_root():
+    """A product, divided by a square root that NumPy has rounded to float32."""
+
+    @hk.transform
+    def run(x):
+        return hk.Linear(3, with_bias=False, w_init=hk.initializers.RandomNormal())(x) / np.float32(np.sqrt(8.0))
+
+    return run
+
+
+class Root(nnx.Module):
+    """The same with the root itself, and perhaps a limit."""
+
+    most = np.inf
+
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(16, 3, use_bias=False, rngs=rngs)
+
+    def __call__(self, x):
+        out = self.linear(x) / jnp.sqrt(8.0)
+        return out if np.isinf(self.most) else jnp.minimum(out, self.most)
+
+
+class LimitedRoot(Root):
+    most = 100.0
+
+
+@pytest.mark.parametrize(("port", "verdict"), [(Root, "same"), (LimitedRoot, "different")])
+def test_a_rare_fault_beside_a_rounded_constant_is_found(port, verdict):
+    """Only a probe made for the limit shows it, on which the constants are read otherwise, too."""
+    run = compare(rounded_root, port, batch={"x": "float32[5,16]"}, checks=("outputs",))
+    assert run.verdict == verdict, run.headline

@@ -104,24 +104,24 @@ def test_one_port_alone_is_no_place_where_both_part():
 )
 def test_a_cause_is_read_from_what_was_found(check: str, finding: Finding, cause: str):
     """Each of them is what the fault of its name leaves behind."""
-    (told, *_) = possible_causes(with_finding(check, finding), "nnx")
-    assert told.startswith(cause)
+    (said, *_) = possible_causes(with_finding(check, finding), "nnx")
+    assert said.startswith(cause)
 
 
 def test_places_of_one_cause_are_grouped():
     """The first few by name."""
     findings = tuple(refuted(f"gradient f: gradient a{number}", "all zero") for number in range(6))
     check = CheckResult("gradients", "nnx", "refuted", "", findings)
-    (told,) = possible_causes(replace(PARTS, checks=(check,)), "nnx")
-    assert told.startswith("no gradient reaches a0, a1, a2 and 3 more in nnx (0 everywhere): ")
+    (said,) = possible_causes(replace(PARTS, checks=(check,)), "nnx")
+    assert said.startswith("no gradient reaches a0, a1, a2 and 3 more in nnx (0 everywhere): ")
 
 
 def test_a_brace_in_a_line_of_code_stays_one():
     """The sentences are templates."""
     at = SourceLine("a.py", 1), SourceLine("{x}.py", 3)
     pair = FirstDifference("haiku", "add", (), ("1",), *at), FirstDifference("nnx", "add", (), ("2",), *at)
-    (told,) = possible_causes(with_finding("outputs", refuted("eval f: output", "", *pair)), "nnx")
-    assert told.endswith("; {x}.py:3")
+    (said,) = possible_causes(with_finding("outputs", refuted("eval f: output", "", *pair)), "nnx")
+    assert said.endswith("; {x}.py:3")
 
 
 def test_without_evidence_no_cause_is_named():
