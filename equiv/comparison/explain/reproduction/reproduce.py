@@ -1,0 +1,299 @@
+"""Make the smallest reproduction of where two programs differ: fewest operations, then smallest arrays."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from equiv.comparison.explain.judge import ProgramRuns
+from equiv.comparison.explain.recording import Changes
+from equiv.comparison.explain.reproduction.axes import Axis
+from equiv.comparison.explain.reproduction.joins import Join, align_again, find_join
+from equiv.comparison.explain.reproduction.script import FUNCTIONS, MOST_LINES, Draft, Functions
+from equiv.comparison.explain.reproduction.segments import FIX, Segments, cut_segments
+from equiv.comparison.explain.search import SearchResult
+from equiv.comparison.numeric.blocks import element_responses, finite_difference, measure_blocks
+from equiv.comparison.numeric.budgets import limit_finite
+from equiv.core.budget import rounding_growth
+from equiv.errors import EquivError
+
+NUDGES = 4
+"""Runs with every input moved by an ulp, up or down."""
+
+SHOWN_PART = 0.01
+"""The part of the difference, relative to the values, that is left at least where arrays are made smaller."""
+
+CODE_PART = 1e-8
+"""How far what the code computes may be from what the program does: their rounding differs, a wrong line shows."""
+
+SMALL = (1, 2)
+"""Sizes that an axis is cut to, the smallest that still shows the difference."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reproduction:
+    """A reproduction, as it is written.
+
+    Attributes:
+        functions: of both sides, as code.
+        given: name to what an array is, in words.
+        rounding: how far rounding moves the result.
+        names: of both ports.
+        operations: how many each side has.
+        values: of both sides where they are furthest apart.
+    """
+
+    functions: Functions
+    given: Mapping[str, str]
+    rounding: float
+    names: tuple[str, str]
+    operations: tuple[int, int]
+    values: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What functions return.
+
+    Attributes:
+        outs: of both sides.
+        rounding: how far rounding moves the result.
+        at: where they are furthest apart.
+        part: how far that is, over the largest value.
+    """
+
+    outs: tuple[np.ndarray, np.ndarray]
+    rounding: float
+    at: tuple[int, ...]
+    part: float
+
+
+def reproduce_difference(runs: ProgramRuns, found: SearchResult) -> Reproduction:
+    """Make the smallest reproduction of the first divergence; call it inside `jax.enable_x64(True)`.
+
+    Args:
+        runs: the programs, and what they are run on.
+        found: the divergences, with the causes that were tried: those of the others are taken away.
+
+    Raises:
+        EquivError: there is none that can be written; it says why.
+    """
+    problems: list[EquivError] = []
+    for background in _backgrounds(found):
+        for whole_loops in (False, True):
+            try:
+                return _reproduce(runs, background, whole_loops)
+            except EquivError as error:
+                problems.append(error)
+    raise problems[0]
+
+
+def _backgrounds(found: SearchResult) -> list[Callable[[int], Changes]]:
+    """The candidate as it is, and with the causes of all divergences but one; by the number of the probe."""
+    made: list[Callable[[int], Changes]] = [lambda _: Changes()]
+    for one in found.divergences if len(found.divergences) > 1 else ():
+        causes = [other.causes[0].trial.changes for other in found.divergences if other is not one and other.causes]
+
+        def together(probe: int, causes: Sequence[Callable[[int], Changes]] = tuple(causes)) -> Changes:
+            changes = Changes()
+            for cause in causes:
+                changes = changes.join(cause(probe))
+            return changes
+
+        made.append(together)
+    return made
+
+
+def _reproduce(runs: ProgramRuns, background: Callable[[int], Changes], whole_loops: bool) -> Reproduction:
+    aligned = align_again(runs, background, whole_loops)
+    if aligned is None:
+        raise EquivError(
+            "the difference is not there in float64 on the probes: it is one of rounding to fewer digits.", fix=FIX
+        )
+    join = find_join(aligned)
+    if join is None:
+        raise EquivError(
+            "no two values were found of which the reference's takes the difference away in the candidate's place.",
+            fix=FIX,
+        )
+    segments = cut_segments(aligned, join)
+    draft = Draft(segments, runs.names)
+    depth = max(len(segments.reference.operations), len(segments.candidate.operations))
+    cut: dict[Axis, Sequence[int]] = {}
+    functions = draft.write(cut)
+    shown = _show(functions, depth)
+    if shown is None or not _are_close(shown.outs, (aligned.keep(0, [join.reference]), aligned.keep(1, [join.candidate])), join):
+        raise EquivError("the code of the smallest part does not show the difference.", fix=FIX)
+    functions, shown = _cut_axes(draft, depth, functions, shown)
+    functions = _without_unused(functions)
+    given = {f"x{number}": one.text for number, one in enumerate(segments.given)}
+    values = tuple(float(np.real(side[shown.at])) for side in shown.outs)
+    return Reproduction(
+        functions,
+        {name: given.get(name, "constant") for name in functions.arrays},
+        shown.rounding,
+        runs.names,
+        (len(segments.reference.operations), len(segments.candidate.operations)),
+        (values[0], values[1]),
+    )
+
+
+def _are_close(outs: Sequence[np.ndarray], kept: Sequence[Mapping[int, np.ndarray]], join: Join) -> bool:
+    """Whether the code computes what the programs do."""
+    arrays = kept[0][join.reference], kept[1][join.candidate]
+    with np.errstate(all="ignore"):
+        return all(
+            np.allclose(out.ravel(), array.ravel(), rtol=CODE_PART, atol=CODE_PART, equal_nan=True)
+            for out, array in zip(outs, arrays, strict=True)
+        )
+
+
+def _without_unused(functions: Functions) -> Functions:
+    used = set(re.findall(r"\b[xc]\d+\b", functions.text))
+    return replace(functions, arrays={name: array for name, array in functions.arrays.items() if name in used})
+
+
+def _cut_axes(draft: Draft, depth: int, functions: Functions, shown: _Shown) -> tuple[Functions, _Shown]:
+    """Cut one class of axes after the other, as long as the code still shows the difference."""
+    cut: dict[Axis, Sequence[int]] = {}
+    result = draft.segments.reference
+    for axis in draft.axes.free():
+        place = [n for n in range(len(result.shapes[result.result])) if draft.axes.find((0, result.result, n)) == axis]
+        worst = shown.at[place[0]] if place and place[0] < len(shown.at) else 0
+        others = [n for n in range(draft.axes.sizes[axis]) if n != worst]
+        for size in (*SMALL, (draft.axes.sizes[axis] + 1) // 2):
+            if size >= draft.axes.sizes[axis]:
+                break
+            tried = {**cut, axis: sorted((worst, *others[: size - 1]))}
+            try:
+                written = draft.write(tried)
+            except EquivError:
+                break
+            after = _show(written, depth)
+            if after is not None and after.part >= SHOWN_PART * shown.part:
+                cut, functions, shown = tried, written, replace(after, part=shown.part)
+                break
+    return functions, shown
+
+
+def _show(functions: Functions, depth: int) -> _Shown | None:
+    """Run both functions; None: they fail, or what they return does not differ by more than rounding."""
+    ours, theirs = (make_function(functions.text, name) for name in FUNCTIONS)
+    given = dict(functions.arrays)
+    try:
+        outs = _run(ours, given, 0), _run(theirs, given, 0)
+        moved = [[_run(side, given, seed) for seed in range(1, NUDGES + 1)] for side in (ours, theirs)]
+    except Exception:  # noqa: BLE001 - code that does not run is not written
+        return None
+    if outs[0].shape != outs[1].shape or not outs[0].size:
+        return None
+    off = finite_difference(*outs)
+    off = np.where(np.isnan(off), np.inf, off)
+    at = tuple(int(n) for n in np.unravel_index(int(np.argmax(off)), off.shape))
+    rounding = max(
+        float(np.max(limit_finite(rounding_growth(depth), element_responses(measure_blocks(out, other), out))))
+        for out, other in zip(outs, moved, strict=True)
+    )
+    scale = max(float(np.max(np.abs(side[np.isfinite(side)]), initial=0.0)) for side in outs)
+    if not off[at] > rounding:
+        return None
+    return _Shown(outs, rounding, at, float(off[at] / scale) if scale and np.isfinite(off[at]) else 1.0)
+
+
+def make_function(text: str, name: str) -> Callable[..., Any]:
+    """Make a function of the code, called with a dict of all arrays."""
+    namespace: dict[str, Any] = {"jnp": jnp, "lax": lax, "data": {}}
+    exec(compile(text, "repro.py", "exec"), namespace)
+    function = namespace[name]
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+
+    def call(arrays: Mapping[str, Any]) -> Any:
+        namespace["data"].update(arrays)
+        return function(*(arrays[one] for one in names))
+
+    return call
+
+
+def _run(function: Callable[..., Any], arrays: Mapping[str, np.ndarray], seed: int) -> np.ndarray:
+    """Run a function; with a seed that is not 0 every float is moved by an ulp."""
+    rng = np.random.default_rng(seed)
+
+    def given(array: np.ndarray) -> Any:
+        if not seed or array.dtype.kind != "f":
+            return jnp.asarray(array)
+        signs = 2 * rng.integers(0, 2, array.shape) - 1
+        return jnp.asarray((array * (1 + np.finfo("float64").eps * signs)).astype(array.dtype))
+
+    return np.asarray(function({name: given(array) for name, array in arrays.items()}), "float64")
+
+
+def write_script(made: Reproduction, title: str, notes: Sequence[str], archive: str) -> str:
+    """Write the file that reproduces a difference.
+
+    Args:
+        made: what it shows.
+        title: its first line.
+        notes: lines about the place.
+        archive: name of the file with the arrays, beside it.
+
+    Raises:
+        EquivError: it has more than `MOST_LINES` lines.
+    """
+    arrays = made.functions.arrays
+    names = [name for name in arrays if name.startswith("x")]
+    lines = [
+        f'"""{_one_line(title)}',
+        "",
+        *(_one_line(note) for note in notes),
+        f'Needs jax and numpy. Exit code 1: {made.names[0]} and {made.names[1]} differ by more than rounding."""',
+        "",
+        *(["from pathlib import Path", ""] if arrays else []),
+        "import jax",
+        "import numpy as np",
+        *(["from jax import lax"] if "lax." in made.functions.text else []),
+        "from jax import numpy as jnp",
+        "",
+        'jax.config.update("jax_enable_x64", True)',
+    ]
+    if arrays:
+        lines += [f'data = {{k: jnp.asarray(v) for k, v in np.load(Path(__file__).with_name("{archive}")).items()}}']
+    for name in names:
+        array = arrays[name]
+        lines.append(f'{name} = data["{name}"]  # {array.dtype}{list(array.shape)}: {_one_line(made.given[name])}')
+    ours, theirs = (f"{name}({', '.join(_arguments(made.functions.text, name))})" for name in FUNCTIONS)
+    lines += [
+        "",
+        "",
+        *made.functions.text.splitlines(),
+        "",
+        "",
+        f"ROUNDING = {made.rounding:.2g}  # how far rounding moves the result: measured in float64, inputs moved by an ulp",
+        f"one, other = np.asarray({ours}), np.asarray({theirs})",
+        "off = np.where((one == other) | (one != one) & (other != other), 0.0, abs(one - other))",
+        "at = tuple(map(int, np.unravel_index(np.argmax(np.where(off != off, np.inf, off)), off.shape)))",
+        f'print(f"{made.names[0]} {{one[at]:.9g}}, {made.names[1]} {{other[at]:.9g}} at {{at}}: {{off[at]:.3g}} apart, '
+        'rounding {ROUNDING:.1g}")',
+        "differs = not off[at] <= ROUNDING",
+        'print("different" if differs else "same")',
+        "raise SystemExit(int(differs))",
+        "",
+    ]
+    if len(lines) - 1 > MOST_LINES:
+        raise EquivError(
+            f"the smallest reproduction that was found has {len(lines) - 1} lines, more than {MOST_LINES}.", fix=FIX
+        )
+    return "\n".join(lines)
+
+
+def _arguments(text: str, name: str) -> list[str]:
+    found = re.search(rf"def {name}\((.*?)\):", text)
+    return [one for one in (found[1] if found else "").split(", ") if one]
+
+
+def _one_line(text: str) -> str:
+    """A text for a comment or a docstring."""
+    return " ".join(text.split()).replace("\\", "/").replace('"""', "'''")
