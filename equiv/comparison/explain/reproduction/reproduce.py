@@ -1,7 +1,7 @@
 """Make the smallest reproduction of where two programs differ: fewest operations, then smallest arrays."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +13,9 @@ from equiv.comparison.explain.judge import ProgramRuns
 from equiv.comparison.explain.recording import Changes
 from equiv.comparison.explain.reproduction.axes import Axis
 from equiv.comparison.explain.reproduction.joins import Join, align_again, find_join
-from equiv.comparison.explain.reproduction.script import FUNCTIONS, MOST_LINES, Draft, Functions
+from equiv.comparison.explain.reproduction.script import FUNCTIONS, Draft, Functions
 from equiv.comparison.explain.reproduction.segments import FIX, Segments, cut_segments
-from equiv.comparison.explain.search import SearchResult
+from equiv.comparison.explain.search import find_divergences
 from equiv.comparison.numeric.blocks import element_responses, finite_difference, measure_blocks
 from equiv.comparison.numeric.budgets import limit_finite
 from equiv.core.budget import rounding_growth
@@ -72,18 +72,19 @@ class _Shown:
     part: float
 
 
-def reproduce_difference(runs: ProgramRuns, found: SearchResult) -> Reproduction:
-    """Make the smallest reproduction of the first divergence; call it inside `jax.enable_x64(True)`.
+def reproduce_difference(runs: ProgramRuns) -> Reproduction:
+    """Make the smallest reproduction of a divergence; call it inside `jax.enable_x64(True)`.
+
+    Where there are several, the tried causes of all others are taken away first.
 
     Args:
         runs: the programs, and what they are run on.
-        found: the divergences, with the causes that were tried: those of the others are taken away.
 
     Raises:
         EquivError: there is none that can be written; it says why.
     """
     problems: list[EquivError] = []
-    for background in _backgrounds(found):
+    for background in _iterate_backgrounds(runs):
         for whole_loops in (False, True):
             try:
                 return _reproduce(runs, background, whole_loops)
@@ -92,9 +93,10 @@ def reproduce_difference(runs: ProgramRuns, found: SearchResult) -> Reproduction
     raise problems[0]
 
 
-def _backgrounds(found: SearchResult) -> list[Callable[[int], Changes]]:
+def _iterate_backgrounds(runs: ProgramRuns) -> Iterator[Callable[[int], Changes]]:
     """The candidate as it is, and with the causes of all divergences but one; by the number of the probe."""
-    made: list[Callable[[int], Changes]] = [lambda _: Changes()]
+    yield lambda _: Changes()
+    found = find_divergences(runs)
     for one in found.divergences if len(found.divergences) > 1 else ():
         causes = [other.causes[0].trial.changes for other in found.divergences if other is not one and other.causes]
 
@@ -104,8 +106,7 @@ def _backgrounds(found: SearchResult) -> list[Callable[[int], Changes]]:
                 changes = changes.join(cause(probe))
             return changes
 
-        made.append(together)
-    return made
+        yield together
 
 
 def _reproduce(runs: ProgramRuns, background: Callable[[int], Changes], whole_loops: bool) -> Reproduction:
@@ -229,71 +230,3 @@ def _run(function: Callable[..., Any], arrays: Mapping[str, np.ndarray], seed: i
         return jnp.asarray((array * (1 + np.finfo("float64").eps * signs)).astype(array.dtype))
 
     return np.asarray(function({name: given(array) for name, array in arrays.items()}), "float64")
-
-
-def write_script(made: Reproduction, title: str, notes: Sequence[str], archive: str) -> str:
-    """Write the file that reproduces a difference.
-
-    Args:
-        made: what it shows.
-        title: its first line.
-        notes: lines about the place.
-        archive: name of the file with the arrays, beside it.
-
-    Raises:
-        EquivError: it has more than `MOST_LINES` lines.
-    """
-    arrays = made.functions.arrays
-    names = [name for name in arrays if name.startswith("x")]
-    lines = [
-        f'"""{_one_line(title)}',
-        "",
-        *(_one_line(note) for note in notes),
-        f'Needs jax and numpy. Exit code 1: {made.names[0]} and {made.names[1]} differ by more than rounding."""',
-        "",
-        *(["from pathlib import Path", ""] if arrays else []),
-        "import jax",
-        "import numpy as np",
-        *(["from jax import lax"] if "lax." in made.functions.text else []),
-        "from jax import numpy as jnp",
-        "",
-        'jax.config.update("jax_enable_x64", True)',
-    ]
-    if arrays:
-        lines += [f'data = {{k: jnp.asarray(v) for k, v in np.load(Path(__file__).with_name("{archive}")).items()}}']
-    for name in names:
-        array = arrays[name]
-        lines.append(f'{name} = data["{name}"]  # {array.dtype}{list(array.shape)}: {_one_line(made.given[name])}')
-    ours, theirs = (f"{name}({', '.join(_arguments(made.functions.text, name))})" for name in FUNCTIONS)
-    lines += [
-        "",
-        "",
-        *made.functions.text.splitlines(),
-        "",
-        "",
-        f"ROUNDING = {made.rounding:.2g}  # how far rounding moves the result: measured in float64, inputs moved by an ulp",
-        f"one, other = np.asarray({ours}), np.asarray({theirs})",
-        "off = np.where((one == other) | (one != one) & (other != other), 0.0, abs(one - other))",
-        "at = tuple(map(int, np.unravel_index(np.argmax(np.where(off != off, np.inf, off)), off.shape)))",
-        f'print(f"{made.names[0]} {{one[at]:.9g}}, {made.names[1]} {{other[at]:.9g}} at {{at}}: {{off[at]:.3g}} apart, '
-        'rounding {ROUNDING:.1g}")',
-        "differs = not off[at] <= ROUNDING",
-        'print("different" if differs else "same")',
-        "raise SystemExit(int(differs))",
-        "",
-    ]
-    if len(lines) - 1 > MOST_LINES:
-        raise EquivError(
-            f"the smallest reproduction that was found has {len(lines) - 1} lines, more than {MOST_LINES}.", fix=FIX
-        )
-    return "\n".join(lines)
-
-
-def _arguments(text: str, name: str) -> list[str]:
-    found = re.search(rf"def {name}\((.*?)\):", text)
-    return [one for one in (found[1] if found else "").split(", ") if one]
-
-
-def _one_line(text: str) -> str:
-    """A text for a comment or a docstring."""
-    return " ".join(text.split()).replace("\\", "/").replace('"""', "'''")

@@ -15,12 +15,6 @@ from equiv.programs.jaxpr import locate_equation
 GIVEN = 2
 """The side of arrays that both sides are given."""
 
-MOST_LINES = 60
-"""Lines of a reproduction."""
-
-MOST_COLUMNS = 120
-"""Columns of a line, as far as a comment can be left out."""
-
 
 @dataclass(frozen=True, eq=False)
 class Functions:

@@ -1,0 +1,185 @@
+"""Where a case differs, all of it: every divergence of every refuted program; and the smallest reproduction of one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from equiv.backends.environment import refuse_several_processes
+from equiv.backends.sharding import within_case
+from equiv.comparison.default_rate import lower_default_rate
+from equiv.comparison.explain.divergence import Explanation, explain_programs, group_refuted, make_runs
+from equiv.comparison.explain.locate import add_first_differences
+from equiv.comparison.explain.reproduction.reproduce import Reproduction, reproduce_difference
+from equiv.comparison.explain.updates import add_optimizer_difference
+from equiv.comparison.stages import (
+    check_candidates,
+    check_structure,
+    open_case,
+    prove_ports,
+    run_reference,
+    start_compiling,
+    trace_ports,
+)
+from equiv.comparison.state import STRUCTURE, CaseState, ReportStage, advance
+from equiv.compat import enable_x64
+from equiv.core.case_files import LoadedCase
+from equiv.core.grades import Verdict
+from equiv.core.headline import severity
+from equiv.core.located import LocatedCandidate, LocatedCase, LocatedProgram
+from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
+from equiv.core.results import CheckResult, Finding
+from equiv.core.verdict import verdict_of
+from equiv.errors import EquivError
+
+COMPILE = (trace_ports, prove_ports, start_compiling, run_reference)
+
+LOCATE = (*COMPILE, partial(lower_default_rate, stages=COMPILE), check_candidates)
+"""From the structure to what is refuted: probes beyond ordinary values, and what users run, are left out."""
+
+
+@dataclass(frozen=True)
+class ReproducedDifference:
+    """The smallest reproduction of where a candidate differs.
+
+    Attributes:
+        located: where it does: the one program.
+        candidate: the candidate.
+        reference: the reference.
+        made: the reproduction.
+    """
+
+    located: LocatedProgram
+    candidate: str
+    reference: str
+    made: Reproduction
+
+
+def compare_programs(loaded: LoadedCase, progress: ReportStage) -> CaseState:
+    """Compare what is needed to know which programs of a case differ.
+
+    Args:
+        loaded: the case.
+        progress: called with a text for every stage.
+
+    Raises:
+        EquivError: the case, or its reference, cannot be used.
+    """
+    refuse_several_processes()
+    with within_case(loaded):
+        state = check_structure(open_case(loaded.case, progress))
+        return advance(state, LOCATE if state.candidates else ())
+
+
+def locate_case(loaded: LoadedCase, progress: ReportStage = lambda _: None) -> LocatedCase:
+    """Find every divergence of every refuted program of a case; arguments and errors as of `compare_programs`."""
+    state = compare_programs(loaded, progress)
+    with within_case(loaded):
+        return LocatedCase(
+            loaded.name, state.reference, tuple(locate_candidate(state, name) for name in _every_candidate(state))
+        )
+
+
+def _every_candidate(state: CaseState) -> Sequence[str]:
+    return [name for name in state.built_case.case.models if name != state.reference]
+
+
+def locate_candidate(state: CaseState, candidate: str) -> LocatedCandidate:
+    """Find every divergence of every refuted program of a candidate.
+
+    Args:
+        state: the case, its candidates checked.
+        candidate: which one.
+    """
+    checks = [check for check in state.checks if check.candidate == candidate]
+    verdict = verdict_of(tuple(checks))
+    other = next((one for one in checks if one.check == STRUCTURE and one.grade in ("refuted", "error", "not run")), None)
+    broken = other or next((one for one in checks if one.grade == "error"), None)
+    if candidate not in state.candidates or verdict == "same":
+        return LocatedCandidate(candidate, verdict, broken.summary if broken else "", (), ())
+    state.progress(f"locating differences of {candidate}")
+    left, right = state.traced[state.reference], state.traced[candidate]
+    found = [check for check in checks if check.check != STRUCTURE]
+    located = add_first_differences(found, left, right, state.proofs.get(candidate, {}))
+    assert state.observed is not None, "its candidates are checked"
+    probes, steps = state.observed.probes, state.built_case.case.steps
+    located = add_optimizer_difference(located, left, right, probes[0], steps)
+    refuted = group_refuted(located, left, right)
+    programs = tuple(
+        _make_located(name, refuted[name], located, explained)
+        for name, explained in explain_programs(refuted, left, right, probes, steps)
+    )
+    remarks = tuple(dict.fromkeys(remark for check in located for remark in check.remarks))
+    return LocatedCandidate(candidate, verdict, broken.summary if broken else "", remarks, programs)
+
+
+def _make_located(
+    name: ProgramName, outputs: Sequence[OutputName], checks: Sequence[CheckResult], explained: Explanation | str
+) -> LocatedProgram:
+    findings = [one for check in checks for one in check.findings if _is_of(one, name)]
+    worst = max(findings, key=severity, default=None)
+    if isinstance(explained, str):
+        remark = explained or "in float64 it does not differ on these probes: the difference is one of fewer digits"
+        return LocatedProgram(name, worst, len(outputs), (), remark)
+    remark = "there was no time to try every cause" if explained.ended else ""
+    return LocatedProgram(name, worst, len(outputs), explained.divergences, remark)
+
+
+def _is_of(finding: Finding, name: ProgramName) -> bool:
+    output = finding.output
+    if output is None or finding.grade != "refuted" or finding.error is None or output.after_training:
+        return False
+    return (STEP if output.program == TRAINING else output.program) == name
+
+
+def reproduce_case(
+    loaded: LoadedCase, candidate: str = "", progress: ReportStage = lambda _: None
+) -> ReproducedDifference | Mapping[str, Verdict]:
+    """Make the smallest reproduction of where a case differs; else the verdict of every candidate, where none does.
+
+    Args:
+        loaded: the case.
+        candidate: the one to look at; empty: the first that differs.
+        progress: called with a text for every stage.
+
+    Raises:
+        EquivError: the case cannot be used, has no such candidate, or what differs cannot be written as code.
+    """
+    state = compare_programs(loaded, progress)
+    names = [name for name in _every_candidate(state) if candidate in ("", name)]
+    if not names:
+        known = ", ".join(_every_candidate(state))
+        raise EquivError(f"{loaded.name} has no candidate {candidate!r}; it has {known}.", fix="Fix --candidate.")
+    verdicts = {name: verdict_of(tuple(one for one in state.checks if one.candidate == name)) for name in names}
+    chosen = next((name for name in names if verdicts[name] == "different"), None)
+    if chosen is None:
+        return verdicts
+    with within_case(loaded):
+        return _reproduce_candidate(state, chosen)
+
+
+def _reproduce_candidate(state: CaseState, candidate: str) -> ReproducedDifference:
+    located = locate_candidate(state, candidate)
+    if not located.programs:
+        why = located.reason or "; ".join(located.remarks) or "nothing that is run differs"
+        raise EquivError(f"{candidate}: no program of it can be cut down: {why}.", fix="Call equiv locate.")
+    left, right = state.traced[state.reference], state.traced[candidate]
+    assert state.observed is not None, "its candidates are checked"
+    refuted = group_refuted([one for one in state.checks if one.candidate == candidate], left, right)
+    problems: list[EquivError] = []
+    for program in located.programs:
+        state.progress(f"making {program.program} smaller")
+        with enable_x64(True):
+            try:
+                runs = make_runs(
+                    program.program,
+                    refuted[program.program],
+                    left,
+                    right,
+                    state.observed.probes,
+                    state.built_case.case.steps,
+                )
+                return ReproducedDifference(program, candidate, state.reference, reproduce_difference(runs))
+            except EquivError as error:
+                problems.append(error)
+    first = problems[0]
+    raise EquivError(f"{candidate}, {located.programs[0].program}: {first.problem}", fix=first.fix)
