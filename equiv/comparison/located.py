@@ -92,7 +92,9 @@ def locate_candidate(state: CaseState, candidate: str) -> LocatedCandidate:
     """
     checks = [check for check in state.checks if check.candidate == candidate]
     verdict = verdict_of(tuple(checks))
-    other = next((one for one in checks if one.check == STRUCTURE and one.grade in ("refuted", "error", "not run")), None)
+    other = next(
+        (one for one in checks if one.check == STRUCTURE and one.grade in ("refuted", "error", "not run")), None
+    )
     broken = other or next((one for one in checks if one.grade == "error"), None)
     if candidate not in state.candidates or verdict == "same":
         return LocatedCandidate(candidate, verdict, broken.summary if broken else "", (), ())
@@ -178,7 +180,9 @@ def _reproduce_candidate(state: CaseState, candidate: str) -> ReproducedDifferen
                     state.observed.probes,
                     state.built_case.case.steps,
                 )
-                return ReproducedDifference(program, candidate, state.reference, reproduce_difference(runs))
+                return ReproducedDifference(
+                    program, candidate, state.reference, reproduce_difference(runs, len(program.divergences) > 1)
+                )
             except EquivError as error:
                 problems.append(error)
     first = problems[0]

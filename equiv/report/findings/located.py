@@ -6,7 +6,9 @@ from equiv.core.divergence import Divergence
 from equiv.core.located import LocatedCandidate, LocatedCase, LocatedProgram
 from equiv.report.findings.divergences import describe_divergence, explains_all
 
-LEFT_OUT = "edge probes, a longer batch, invariances, sharding and what users run are not looked at: equiv run does that"
+LEFT_OUT = (
+    "edge probes, a longer batch, invariances, sharding and what users run are not looked at: equiv run does that"
+)
 
 
 def describe_located(case: LocatedCase) -> list[str]:

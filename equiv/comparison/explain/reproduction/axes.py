@@ -134,9 +134,7 @@ class AxisClasses:
                     if (number, axis) not in known and size > 1:
                         self.freeze((*array, axis))
 
-    def _tie_contracted(
-        self, params: Mapping[str, Any], ins: Sequence[tuple[Array, Shape]]
-    ) -> set[tuple[int, int]]:
+    def _tie_contracted(self, params: Mapping[str, Any], ins: Sequence[tuple[Array, Shape]]) -> set[tuple[int, int]]:
         (left_sum, right_sum), (left_batch, right_batch) = params["dimension_numbers"]
         pairs = list(zip((*left_sum, *left_batch), (*right_sum, *right_batch), strict=True))
         for one, other in pairs:
@@ -162,12 +160,7 @@ def _kept_axes(
     """The axes of operands that are axes of results with as many elements."""
     shapes, out = [shape for _, shape in ins], outs[0][1]
     if primitive in ELEMENTWISE or primitive in IDENTITIES or primitive in CUMULATIVE or primitive in ("rev", "sort"):
-        return [
-            (number, [(axis, axis) for axis in range(len(out))], place)
-            for number, shape in enumerate(shapes)
-            for place in range(len(outs))
-            if shape == out == outs[place][1]
-        ]
+        return _same_axes(shapes, outs)  # an axis of one element is repeated
     if primitive in REDUCTIONS or primitive in ARG_REDUCTIONS:
         kept = [axis for axis in range(len(shapes[0])) if axis not in params["axes"]]
         return [(0, [(axis, at) for at, axis in enumerate(kept)], 0)]
@@ -181,15 +174,12 @@ def _kept_axes(
     if primitive in ("reshape", "squeeze"):
         return [(0, _aligned_axes(shapes[0], out), 0)]
     if primitive in WINDOWED and "window_dimensions" in params:
-        whole = [axis for axis, size in enumerate(params["window_dimensions"]) if size == 1 and shapes[0][axis] == out[axis]]
+        whole = [
+            axis for axis, size in enumerate(params["window_dimensions"]) if size == 1 and shapes[0][axis] == out[axis]
+        ]
         return [(0, [(axis, axis) for axis in whole], 0)]
     if primitive in ("slice", "pad", "concatenate", "split", "dynamic_slice"):
-        return [
-            (number, [(axis, axis) for axis, size in enumerate(shape) if size == other[axis]], place)
-            for number, shape in enumerate(shapes)
-            for place, (_, other) in enumerate(outs)
-            if len(shape) == len(other)
-        ]
+        return _same_axes(shapes, outs)
     if primitive == "dot_general":
         return _kept_of_dot(params, shapes)
     if primitive == "conv_general_dilated" and params["batch_group_count"] == 1:
@@ -199,6 +189,16 @@ def _kept_axes(
         grouped = params["feature_group_count"] != 1
         return kept if grouped else [*kept, (1, [(int(numbers.rhs_spec[0]), out_feature)], 0)]
     return []
+
+
+def _same_axes(shapes: Sequence[Shape], outs: Sequence[tuple[Array, Shape]]) -> list[Kept]:
+    """Axes at one place with as many elements."""
+    return [
+        (number, [(axis, axis) for axis, size in enumerate(shape) if size == other[axis]], place)
+        for number, shape in enumerate(shapes)
+        for place, (_, other) in enumerate(outs)
+        if len(shape) == len(other)
+    ]
 
 
 def _kept_of_dot(params: Mapping[str, Any], shapes: Sequence[Shape]) -> list[Kept]:

@@ -26,6 +26,11 @@ class WrittenValue:
     filled: str = ""
 
     @property
+    def array(self) -> str:
+        """An expression that has the methods of an array: a number has none."""
+        return self.text if self.shape or not self.filled else f"jnp.asarray({self.text})"
+
+    @property
     def is_float(self) -> bool:
         """Whether its dtype is one of floats."""
         return "float" in self.dtype
@@ -125,13 +130,13 @@ INFIX = {
 PLAIN = {
     name: f"jnp.{name}"
     for name in (
-        "abs", "ceil", "cbrt", "cos", "cosh", "exp", "exp2", "expm1", "floor", "imag", "log", "log1p", "nextafter", "real",
-        "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh",
+        "abs", "ceil", "cbrt", "cos", "cosh", "exp", "exp2", "expm1", "floor", "imag", "log", "log1p", "nextafter",
+        "real", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh",
     )
 } | {
     "acos": "jnp.arccos", "acosh": "jnp.arccosh", "asin": "jnp.arcsin", "asinh": "jnp.arcsinh", "atan": "jnp.arctan",
     "atan2": "jnp.arctan2", "atanh": "jnp.arctanh", "conj": "jnp.conj", "is_finite": "jnp.isfinite",
-    "max": "jnp.maximum", "min": "jnp.minimum", "neg": "-", "not": "~", "pow": "jnp.power",
+    "max": "jnp.maximum", "min": "jnp.minimum", "pow": "jnp.power",
 }  # fmt: skip
 """Functions of elements that take numbers beside arrays."""
 
@@ -291,6 +296,8 @@ def _write_round(params: Mapping[str, Any], ins: Sequence[WrittenValue], _: Sequ
 
 
 WRITERS: dict[str, Writer] = {
+    "neg": lambda params, ins, outs: f"-{ins[0].text}",
+    "not": lambda params, ins, outs: f"~{ins[0].text}",
     "div": _write_div,
     "select_n": _write_select,
     "broadcast_in_dim": _write_broadcast,
@@ -307,13 +314,13 @@ WRITERS: dict[str, Writer] = {
     "reduce_window_sum": lambda params, ins, outs: _write_window(params, ins, "0.0", "add"),
     "reduce_window_max": lambda params, ins, outs: _write_window(params, ins, "-jnp.inf", "max"),
     "reduce_window_min": lambda params, ins, outs: _write_window(params, ins, "jnp.inf", "min"),
-    "integer_pow": lambda params, ins, outs: f"{ins[0].text}**{params['y']}",
+    "integer_pow": lambda params, ins, outs: f"{ins[0].array}**{params['y']}",
     "clamp": lambda params, ins, outs: f"jnp.clip({', '.join(ins[at].text for at in (1, 0, 2))})",
-    "convert_element_type": lambda params, ins, outs: f'{ins[0].text}.astype("{outs[0].dtype}")',
+    "convert_element_type": lambda params, ins, outs: f'{ins[0].array}.astype("{outs[0].dtype}")',
     "reduce_precision": lambda params, ins, outs: (
         f"lax.reduce_precision({ins[0].text}, {params['exponent_bits']}, {params['mantissa_bits']})"
     ),
-    "reshape": lambda params, ins, outs: f"{ins[0].text}.reshape({outs[0].shape})",
+    "reshape": lambda params, ins, outs: f"{ins[0].array}.reshape({outs[0].shape})",
     "squeeze": lambda params, ins, outs: f"{ins[0].text}.squeeze({_ints(params['dimensions'])})",
     "rev": lambda params, ins, outs: f"jnp.flip({ins[0].text}, {_ints(params['dimensions'])})",
     "concatenate": lambda params, ins, outs: (

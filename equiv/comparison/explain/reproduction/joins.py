@@ -156,9 +156,7 @@ def _replace_result(operation: Operation, index: int, arrays: Mapping[Turn, np.n
     return edit_at(operation, changed)
 
 
-def align_again(
-    runs: ProgramRuns, background: Callable[[int], Changes], whole_loops: bool
-) -> Aligned | None:
+def align_again(runs: ProgramRuns, background: Callable[[int], Changes], whole_loops: bool) -> Aligned | None:
     """Run both programs and align them; None: they do not differ on these probes.
 
     Args:

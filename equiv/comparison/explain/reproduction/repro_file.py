@@ -1,6 +1,7 @@
 """The text of `repro.py`: the functions of both sides, what they are given, and what is printed."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -33,7 +34,7 @@ def write_script(made: Reproduction, title: str, notes: Sequence[str] = (), arch
     lines = [
         f'"""{_one_line(title)}',
         "",
-        *(_one_line(note) for note in notes),
+        *(line for note in notes for line in textwrap.wrap(_one_line(note), MOST_COLUMNS) or [""]),
         f'Needs jax and numpy. Exit code 1: {made.names[0]} and {made.names[1]} differ by more than rounding."""',
         "",
         *(["from pathlib import Path", ""] if arrays else []),
@@ -56,7 +57,7 @@ def write_script(made: Reproduction, title: str, notes: Sequence[str] = (), arch
         *made.functions.text.splitlines(),
         "",
         "",
-        f"ROUNDING = {made.rounding:.2g}  # how far rounding moves the result: measured in float64, inputs moved by an ulp",
+        f"ROUNDING = {made.rounding:.2g}  # how far rounding moves the result, measured with inputs moved by an ulp",
         f"one, other = np.asarray({ours}), np.asarray({theirs})",
         "off = np.where((one == other) | (one != one) & (other != other), 0.0, abs(one - other))",
         "at = tuple(map(int, np.unravel_index(np.argmax(np.where(off != off, np.inf, off)), off.shape)))",
@@ -94,19 +95,26 @@ def shorten_lines(text: str) -> str:
         text: functions with one operation in a line.
     """
     lines = text.splitlines()
-    for number, line in enumerate(lines):
-        made = re.fullmatch(r"( +)(v\d+) = (.*?)(  # .*)?", line)
-        if made is None or line.endswith(":"):
-            continue
-        end = next((at for at in range(number, len(lines)) if lines[at].strip().startswith("return")), len(lines) - 1)
-        readers = [at for at in range(number + 1, end + 1) if re.search(rf"\b{made[2]}\b", lines[at])]
-        if len(readers) != 1 or len(re.findall(rf"\b{made[2]}\b", lines[readers[0]])) != 1:
-            continue
-        reader = lines[readers[0]]
-        code, _, comment = reader.partition("  # ")
-        simple = re.fullmatch(r"[\w.]+(\([^()]*\))?", made[3])
-        put = re.sub(rf"\b{made[2]}\b", lambda _: made[3] if simple else f"({made[3]})", code, count=1)
-        if len(put) <= MOST_COLUMNS and not reader.startswith(f"{made[1]} "):
-            said = comment or (made[4] or "").removeprefix("  # ")
-            lines[readers[0]], lines[number] = f"{put}  # {said}" if said else put, ""
-    return "\n".join(line for number, line in enumerate(lines) if line or text.splitlines()[number] == "")
+    gone = {number for number in range(len(lines)) if _move_line(lines, number)}
+    return "\n".join(line for number, line in enumerate(lines) if number not in gone)
+
+
+def _move_line(lines: list[str], number: int) -> bool:
+    """Write a line into the only one that reads its result; whether it could be."""
+    made = re.fullmatch(r"( +)(v\d+) = (.*?)(?:  # (.*))?", lines[number])
+    if made is None:
+        return False
+    indent, name, code, comment = made.groups()
+    read = re.compile(rf"\b{name}\b")
+    end = next((at for at in range(number, len(lines)) if lines[at].startswith("    return")), len(lines) - 1)
+    readers = [at for at in range(number + 1, end + 1) if read.search(lines[at])]
+    if len(readers) != 1 or len(read.findall(lines[readers[0]])) != 1 or lines[readers[0]].startswith(f"{indent} "):
+        return False
+    before, _, said = lines[readers[0]].partition("  # ")
+    simple = re.fullmatch(r"[\w.]+(\([^()]*\))?", code)
+    start, after = read.split(before)
+    put = f"{start}{code if simple else f'({code})'}{after}"
+    if len(put) > MOST_COLUMNS:
+        return False
+    lines[readers[0]] = f"{put}  # {said or comment}" if said or comment else put
+    return True

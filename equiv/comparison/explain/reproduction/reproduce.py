@@ -14,12 +14,13 @@ from equiv.comparison.explain.recording import Changes
 from equiv.comparison.explain.reproduction.axes import Axis
 from equiv.comparison.explain.reproduction.joins import Join, align_again, find_join
 from equiv.comparison.explain.reproduction.script import FUNCTIONS, Draft, Functions
-from equiv.comparison.explain.reproduction.segments import FIX, Segments, cut_segments
+from equiv.comparison.explain.reproduction.segments import FIX, Segment, cut_segments
 from equiv.comparison.explain.search import find_divergences
 from equiv.comparison.numeric.blocks import element_responses, finite_difference, measure_blocks
 from equiv.comparison.numeric.budgets import limit_finite
 from equiv.core.budget import rounding_growth
 from equiv.errors import EquivError
+from equiv.programs.primitives import IDENTITIES
 
 NUDGES = 4
 """Runs with every input moved by an ulp, up or down."""
@@ -72,19 +73,18 @@ class _Shown:
     part: float
 
 
-def reproduce_difference(runs: ProgramRuns) -> Reproduction:
+def reproduce_difference(runs: ProgramRuns, several: bool = False) -> Reproduction:
     """Make the smallest reproduction of a divergence; call it inside `jax.enable_x64(True)`.
-
-    Where there are several, the tried causes of all others are taken away first.
 
     Args:
         runs: the programs, and what they are run on.
+        several: whether there are several: then the tried causes of all others are taken away first.
 
     Raises:
         EquivError: there is none that can be written; it says why.
     """
     problems: list[EquivError] = []
-    for background in _iterate_backgrounds(runs):
+    for background in _iterate_backgrounds(runs, several):
         for whole_loops in (False, True):
             try:
                 return _reproduce(runs, background, whole_loops)
@@ -93,9 +93,10 @@ def reproduce_difference(runs: ProgramRuns) -> Reproduction:
     raise problems[0]
 
 
-def _iterate_backgrounds(runs: ProgramRuns) -> Iterator[Callable[[int], Changes]]:
-    """The candidate as it is, and with the causes of all divergences but one; by the number of the probe."""
-    yield lambda _: Changes()
+def _iterate_backgrounds(runs: ProgramRuns, several: bool) -> Iterator[Callable[[int], Changes]]:
+    """Yield no changes of the candidate, and the causes of all divergences but one; by the number of the probe."""
+    if not several:
+        yield lambda _: Changes()
     found = find_divergences(runs)
     for one in found.divergences if len(found.divergences) > 1 else ():
         causes = [other.causes[0].trial.changes for other in found.divergences if other is not one and other.causes]
@@ -107,6 +108,8 @@ def _iterate_backgrounds(runs: ProgramRuns) -> Iterator[Callable[[int], Changes]
             return changes
 
         yield together
+    if several:
+        yield lambda _: Changes()
 
 
 def _reproduce(runs: ProgramRuns, background: Callable[[int], Changes], whole_loops: bool) -> Reproduction:
@@ -127,7 +130,9 @@ def _reproduce(runs: ProgramRuns, background: Callable[[int], Changes], whole_lo
     cut: dict[Axis, Sequence[int]] = {}
     functions = draft.write(cut)
     shown = _show(functions, depth)
-    if shown is None or not _are_close(shown.outs, (aligned.keep(0, [join.reference]), aligned.keep(1, [join.candidate])), join):
+    if shown is None or not _are_close(
+        shown.outs, (aligned.keep(0, [join.reference]), aligned.keep(1, [join.candidate])), join
+    ):
         raise EquivError("the code of the smallest part does not show the difference.", fix=FIX)
     functions, shown = _cut_axes(draft, depth, functions, shown)
     functions = _without_unused(functions)
@@ -138,9 +143,13 @@ def _reproduce(runs: ProgramRuns, background: Callable[[int], Changes], whole_lo
         {name: given.get(name, "constant") for name in functions.arrays},
         shown.rounding,
         runs.names,
-        (len(segments.reference.operations), len(segments.candidate.operations)),
+        (_count(segments.reference), _count(segments.candidate)),
         (values[0], values[1]),
     )
+
+
+def _count(segment: Segment) -> int:
+    return sum(one.primitive not in IDENTITIES for one in segment.operations)
 
 
 def _are_close(outs: Sequence[np.ndarray], kept: Sequence[Mapping[int, np.ndarray]], join: Join) -> bool:

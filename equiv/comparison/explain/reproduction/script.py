@@ -62,7 +62,8 @@ class Draft:
     def _relate(self, side: int, segment: Segment, operation: Operation) -> None:
         ins = [((side, value), segment.shapes[value]) for value in operation.ins]
         outs = [
-            ((side, value), result.shape) for value, result in zip(operation.outs, _results(segment, operation), strict=True)
+            ((side, value), result.shape)
+            for value, result in zip(operation.outs, _results(segment, operation), strict=True)
         ]
         name = LOOP_SLICE if operation.kind == SLICE else operation.kind or operation.primitive
         self.axes.relate(name, operation.eqn.params, ins, outs)
@@ -122,7 +123,9 @@ class Draft:
             written.update(zip(operation.outs, made, strict=True))
         names = sorted({f"x{number}" for number in segment.given.values()}, key=lambda name: int(name[1:]))
         head = f"def {FUNCTIONS[side]}({', '.join(names)}):  # {self.names[side]}"
-        shape = shape_of((0, self.segments.reference.result), self.segments.reference.shapes[self.segments.reference.result])
+        shape = shape_of(
+            (0, self.segments.reference.result), self.segments.reference.shapes[self.segments.reference.result]
+        )
         result = written[segment.result]
         text = result.text if result.shape == shape else f"{result.text}.reshape({shape})"
         return [head, *writer.lines, f"    return {text}"]

@@ -1,4 +1,4 @@
-"""The operations of both sides between values that both programs have and the first that should be the same and are not."""
+"""The operations of both sides from values that both programs have to the first that should be the same."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

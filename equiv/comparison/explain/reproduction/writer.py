@@ -1,8 +1,7 @@
 """Operations as lines of a function: calls are opened, loops are functions of their own within it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,10 @@ class CodeWriter(Interpreter[WrittenValue]):
         self._indent = "    "
         self._names = 0
         self._functions = 0
+
+    def given(self, name: str, shape: tuple[int, ...], dtype: str) -> WrittenValue:
+        """What the code is given by a name."""
+        return WrittenValue(name, shape, dtype)
 
     def literal(self, atom: Any) -> WrittenValue:
         """A literal as a number."""
@@ -82,7 +85,11 @@ class CodeWriter(Interpreter[WrittenValue]):
         self._functions += 1
         name = f"step{self._functions}"
         body_ins = loop.body.jaxpr.invars[loop.constants :] if hasattr(loop.body, "jaxpr") else loop.body.invars
-        names = [f"{letter}{self._functions}_{n}" for letter, group in (("h", carry), ("s", scanned)) for n in range(len(group))]
+        names = [
+            f"{letter}{self._functions}_{n}"
+            for letter, group in (("h", carry), ("s", scanned))
+            for n in range(len(group))
+        ]
         inner = [
             WrittenValue(text, tuple(var.aval.shape), str(var.aval.dtype))
             for text, var in zip(names, body_ins, strict=True)
