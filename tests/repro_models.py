@@ -1,6 +1,15 @@
 """A small model in Haiku and NNX, as source, with faults, and what is guilty in each reproduction."""
 
 from dataclasses import dataclass
+from functools import cache
+
+from helpers import case_from
+
+from equiv.comparison.explain.divergence import make_runs
+from equiv.comparison.explain.reproduction.reproduce import Reproduction, reproduce_difference
+from equiv.comparison.numeric.probe_set import make_probes
+from equiv.comparison.stages import check_structure, open_case, trace_ports
+from equiv.compat import enable_x64
 
 SOURCE = '''
 """A small model."""
@@ -115,7 +124,7 @@ SMALL_FAULTS = (
     SmallFault("transposed kernel", "self.back.kernel[...]", "self.back.kernel[...].T", ((".T", ""),)),
     SmallFault("wrong constant", "return x * 1.5", "return x * 1.25", (("1.25", "1.5"),)),
     SmallFault("missing residual", "x = x + y\n            y = self.up(x)", "x = y\n            y = self.up(x)",
-               (("return x", "return x0 + x"),)),
+               (("return x0", "return x0 + x1"),)),
 )  # fmt: skip
 
 
@@ -136,3 +145,14 @@ def mend_script(text: str, fault: SmallFault) -> str:
         assert wrong in body, f"{fault.name}: {wrong!r} is not in the candidate's function:\n{body}"
         body = body.replace(wrong, right)
     return f"{before}{name}{body}{end}{rest}"
+
+
+@cache
+def reproduce_fault(fault: SmallFault) -> Reproduction:
+    """The reproduction of a fault in the small model."""
+    state = trace_ports(check_structure(open_case(case_from(small_source(fault), "small"))))
+    left, right = (state.traced[name] for name in ("haiku", "nnx"))
+    program = min(left.programs.parts, key=lambda part: part.name.complexity)
+    with enable_x64(True):
+        runs = make_runs(program.name, program.outputs, left, right, make_probes(state.built_case, left.table), 1)
+        return reproduce_difference(runs)

@@ -153,6 +153,9 @@ def reproduce_case(
         raise EquivError(f"{loaded.name} has no candidate {candidate!r}; it has {known}.", fix="Fix --candidate.")
     verdicts = {name: verdict_of(tuple(one for one in state.checks if one.candidate == name)) for name in names}
     chosen = next((name for name in names if verdicts[name] == "different"), None)
+    broken = [one for one in state.checks if one.candidate in names and one.grade == "error"]
+    if chosen is None and broken:
+        raise EquivError(broken[0].summary)
     if chosen is None:
         return verdicts
     with within_case(loaded):
@@ -163,7 +166,7 @@ def _reproduce_candidate(state: CaseState, candidate: str) -> ReproducedDifferen
     located = locate_candidate(state, candidate)
     if not located.programs:
         why = located.reason or "; ".join(located.remarks) or "nothing that is run differs"
-        raise EquivError(f"{candidate}: no program of it can be cut down: {why}.", fix="Call equiv locate.")
+        raise EquivError(f"{candidate}: no program of it can be cut down: {why.removesuffix('.')}.")
     left, right = state.traced[state.reference], state.traced[candidate]
     assert state.observed is not None, "its candidates are checked"
     refuted = group_refuted([one for one in state.checks if one.candidate == candidate], left, right)

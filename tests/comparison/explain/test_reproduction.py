@@ -3,24 +3,19 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import case_from
 from jax import lax
-from repro_models import SMALL_FAULTS, SmallFault, mend_script, small_source
+from repro_models import SMALL_FAULTS, SmallFault, mend_script, reproduce_fault
 from small_functions import model, runs_of
 
-from equiv.comparison.explain.divergence import make_runs
 from equiv.comparison.explain.reproduction.repro_file import MOST_LINES, shorten_lines, write_script
 from equiv.comparison.explain.reproduction.reproduce import Reproduction, make_function, reproduce_difference
 from equiv.comparison.explain.reproduction.writer import CodeWriter
-from equiv.comparison.numeric.probe_set import make_probes
-from equiv.comparison.stages import check_structure, open_case, trace_ports
 from equiv.compat import enable_x64
 from equiv.errors import EquivError
 
@@ -45,17 +40,6 @@ def run_alone(path: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-@cache
-def reproduced(fault: SmallFault) -> Reproduction:
-    """The reproduction of a fault in the small model."""
-    state = trace_ports(check_structure(open_case(case_from(small_source(fault), "small"))))
-    left, right = (state.traced[name] for name in ("haiku", "nnx"))
-    program = min(left.programs.parts, key=lambda part: part.name.complexity)
-    with enable_x64(True):
-        runs = make_runs(program.name, program.outputs, left, right, make_probes(state.built_case, left.table), 1)
-        return reproduce_difference(runs)
-
-
 def write_files(made: Reproduction, folder: Path, change: Callable[[str], str] = str) -> Path:
     """Write both files of a reproduction, the code changed."""
     np.savez(folder / "repro.npz", allow_pickle=False, **made.functions.arrays)
@@ -67,7 +51,7 @@ def write_files(made: Reproduction, folder: Path, change: Callable[[str], str] =
 @pytest.mark.quick(2)
 @pytest.mark.parametrize("fault", SMALL_FAULTS, ids=lambda fault: fault.name)
 def test_a_reproduction_shows_the_fault_alone(fault: SmallFault, tmp_path: Path):
-    path = write_files(reproduced(fault), tmp_path)
+    path = write_files(reproduce_fault(fault), tmp_path)
     assert len(path.read_text().splitlines()) <= MOST_LINES
     code, said = run_alone(path)
     assert (code, said.splitlines()[-1]) == (1, "different")
@@ -77,13 +61,13 @@ def test_a_reproduction_shows_the_fault_alone(fault: SmallFault, tmp_path: Path)
 @pytest.mark.quick(2)
 @pytest.mark.parametrize("fault", SMALL_FAULTS, ids=lambda fault: fault.name)
 def test_a_reproduction_without_the_guilty_operation_is_the_same(fault: SmallFault, tmp_path: Path):
-    code, said = run_alone(write_files(reproduced(fault), tmp_path, lambda text: mend_script(text, fault)))
+    code, said = run_alone(write_files(reproduce_fault(fault), tmp_path, lambda text: mend_script(text, fault)))
     assert (code, said.splitlines()[-1]) == (0, "same")
 
 
 @pytest.mark.parametrize("fault", SMALL_FAULTS, ids=lambda fault: fault.name)
 def test_a_reproduction_has_few_operations_and_small_arrays(fault: SmallFault):
-    made = reproduced(fault)
+    made = reproduce_fault(fault)
     assert max(made.operations) <= 8
     assert max(array.size for array in made.functions.arrays.values()) <= 25
 
