@@ -356,7 +356,7 @@ def statements(run: dict[str, Any]) -> dict[str, Statement]:
 def bench(session: nox.Session) -> None:
     """Timings; alone on the machine, or they say nothing."""
     install(session, "bench")
-    for script in ("run", "many", "growth", "plugin", "page", "infer", "convert", "timing", "moves"):
+    for script in ("run", "many", "growth", "plugin", "page", "infer", "convert", "timing", "moves", "explain"):
         session.run("python", f"tests/benchmarks/bench_{script}.py")
     session.run("equiv", "bench")
 

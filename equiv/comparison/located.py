@@ -151,7 +151,9 @@ def reproduce_case(
     if not names:
         known = ", ".join(_every_candidate(state))
         raise EquivError(f"{loaded.name} has no candidate {candidate!r}; it has {known}.", fix="Fix --candidate.")
-    verdicts = {name: verdict_of(tuple(one for one in state.checks if one.candidate == name)) for name in names}
+    verdicts: dict[str, Verdict] = {
+        name: verdict_of(tuple(one for one in state.checks if one.candidate == name)) for name in names
+    }
     chosen = next((name for name in names if verdicts[name] == "different"), None)
     broken = [one for one in state.checks if one.candidate in names and one.grade == "error"]
     if chosen is None and broken:

@@ -30,4 +30,4 @@ def verdict_exit_code(verdict: Verdict) -> int:
 def worst_exit_code(verdicts: Sequence[Verdict]) -> int:
     """The exit code of several candidates: of an error first, then of a difference; of none, that of `inconclusive`."""
     order: tuple[Verdict, ...] = ("error", "different", "inconclusive", "same")
-    return verdict_exit_code(min(verdicts, key=order.index, default="inconclusive"))
+    return next((verdict_exit_code(one) for one in order if one in verdicts), verdict_exit_code("inconclusive"))

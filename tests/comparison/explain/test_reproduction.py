@@ -83,6 +83,41 @@ def test_of_two_faults_one_is_reproduced():
     assert max(made.operations) == 1
 
 
+def largest(p: dict, more: float = 0.0) -> jax.Array:
+    """The largest product of each row; where there is more, its transpose is made on another way."""
+    y = p["batch/x"] @ p["a.w"]
+    y = (p["a.w"].T @ p["batch/x"].T).T if more else y
+    return y.max(1) + more + p["a.b"][:4]
+
+
+def test_arrays_made_of_each_other_are_cut_together():
+    """What one side is given and the other computes stays equal: without what is guilty both are the same."""
+    with enable_x64(True):
+        made = reproduce_difference(runs_of(largest, lambda p: largest(p, more=0.1)))
+        text = made.functions.text.replace("+ 0.1", "+ 0.0")
+        ours, theirs = (make_function(text, name)(made.functions.arrays) for name in ("reference", "candidate"))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_a_reversed_loop_is_shown_as_a_whole():
+    def scan(p: dict, reverse: bool = False) -> jax.Array:
+        def step(carry: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
+            carry = jnp.tanh(row @ p["a.w"] + carry @ p["b.w"])
+            return carry, carry
+
+        return lax.scan(step, jnp.zeros(6), p["batch/x"], reverse=reverse)[1]
+
+    with enable_x64(True):
+        made = reproduce_difference(runs_of(scan, lambda p: scan(p, reverse=True)))
+        text = made.functions.text
+        assert text.count("lax.scan(") == 2
+        ours, theirs = (
+            make_function(text.replace(", reverse=True", ""), name)(made.functions.arrays)
+            for name in ("reference", "candidate")
+        )
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
 def test_a_key_is_said_in_words():
     def draws(p: dict) -> jax.Array:
         bits = jax.random.uniform(jax.random.key(3), (4, 6), dtype="float64")

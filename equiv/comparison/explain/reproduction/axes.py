@@ -1,6 +1,6 @@
 """Which axes of the arrays of a reproduction have one size, so that all of them can be cut together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from equiv.programs.primitives import ARG_REDUCTIONS, CUMULATIVE, ELEMENTWISE, IDENTITIES, REDUCTIONS, WINDOWED
@@ -32,6 +32,8 @@ class AxisClasses:
         self.sizes: dict[Axis, int] = {}
         self._parents: dict[Axis, Axis] = {}
         self._frozen: set[Axis] = set()
+        self._summed: set[Axis] = set()
+        self._reduced: set[Axis] = set()
 
     def add(self, array: Array, shape: Shape) -> None:
         """Add the axes of an array."""
@@ -65,6 +67,19 @@ class AxisClasses:
         found = {self.find(axis) for axis in self.sizes}
         free = [axis for axis in found if axis not in self._frozen and self.sizes[axis] > 1]
         return sorted(free, key=lambda axis: (-self.sizes[axis], axis))
+
+    def freeze_reduced(self) -> None:
+        """Never cut an axis that an operation reduces: of an array that was made of another one that would be wrong."""
+        for axis in (*self._summed, *self._reduced):
+            self.freeze(axis)
+
+    def freeze_means(self, numbers: Collection[float]) -> None:
+        """Never cut an axis that products sum over where its size, or one less, stands in the code as a number."""
+        for axis in self._summed:
+            size = self.sizes[axis]
+            least = [size, *([size - 1] if size > 2 else [])]
+            if any(one in numbers or 1 / one in numbers for one in least):
+                self.freeze(axis)
 
     def shape_of(self, array: Array, shape: Shape, cut: Mapping[Axis, int]) -> Shape:
         """The shape of an array where some classes have another size."""
@@ -126,6 +141,7 @@ class AxisClasses:
             known_ins |= self._tie_channels(params, ins)
         if primitive in KEPT_REDUCTIONS or primitive in ARG_REDUCTIONS:
             known_ins |= {(0, int(axis)) for axis in params["axes"]}
+            self._reduced.update((*ins[0][0], int(axis)) for axis in params["axes"])
         if primitive in ("broadcast_in_dim", "iota"):
             known_outs |= {(0, axis) for axis in range(len(outs[0][1]))}
         for sides, known in ((ins, known_ins), (outs, known_outs)):
@@ -139,6 +155,7 @@ class AxisClasses:
         pairs = list(zip((*left_sum, *left_batch), (*right_sum, *right_batch), strict=True))
         for one, other in pairs:
             self.tie((*ins[0][0], int(one)), (*ins[1][0], int(other)))
+        self._summed.update((*ins[0][0], int(one)) for one in left_sum)
         return {(0, int(one)) for one, _ in pairs} | {(1, int(other)) for _, other in pairs}
 
     def _tie_channels(self, params: Mapping[str, Any], ins: Sequence[tuple[Array, Shape]]) -> set[tuple[int, int]]:
@@ -147,6 +164,7 @@ class AxisClasses:
         numbers = params["dimension_numbers"]
         one, other = int(numbers.lhs_spec[1]), int(numbers.rhs_spec[1])
         self.tie((*ins[0][0], one), (*ins[1][0], other))
+        self._summed.add((*ins[0][0], one))
         return {(0, one), (1, other)}
 
 

@@ -58,6 +58,9 @@ class Draft:
         ends = self.segments.reference, self.segments.candidate
         results = [((side, one.result), one.shapes[one.result]) for side, one in enumerate(ends)]
         self.axes.tie_arrays(results[0], results[1])
+        if self.segments.related:
+            self.axes.freeze_reduced()
+        self.axes.freeze_means({float(array.flat[0]) for one in ends for array in one.numbers.values() if array.size})
 
     def _relate(self, side: int, segment: Segment, operation: Operation) -> None:
         ins = [((side, value), segment.shapes[value]) for value in operation.ins]
@@ -157,4 +160,5 @@ def _results(segment: Segment, operation: Operation) -> list[Result]:
 
 def _line_of(operation: Operation) -> str:
     line, user_line, _ = locate_equation(operation.place)
-    return (user_line or line).short if user_line or line else ""
+    shown = user_line or line
+    return shown.short if shown else ""

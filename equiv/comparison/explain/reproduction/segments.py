@@ -63,11 +63,13 @@ class Segments:
         reference: the reference's.
         candidate: the candidate's.
         given: the arrays that they are given.
+        related: whether one of these arrays was made of another.
     """
 
     reference: Segment
     candidate: Segment
     given: tuple[GivenArray, ...]
+    related: bool
 
 
 def cut_segments(aligned: Aligned, join: Join) -> Segments:
@@ -83,7 +85,7 @@ def cut_segments(aligned: Aligned, join: Join) -> Segments:
     cutter = _Cutter(aligned)
     ours = cutter.cut(0, join.reference)
     theirs = cutter.cut(1, join.candidate)
-    return Segments(ours, theirs, tuple(cutter.given))
+    return Segments(ours, theirs, tuple(cutter.given), cutter.is_related())
 
 
 @dataclass
@@ -130,6 +132,22 @@ class _Cutter:
             {value: str(array.dtype) for value, array in arrays.items()},
             {one: _slice_number(side, one) for one in operations if one.kind == SLICE},
         )
+
+    def is_related(self) -> bool:
+        """Whether one of the arrays that are given was made of another."""
+        record = self.aligned.alignment.reference.recording
+        places = {name: value for value, name in record.inputs.items()}
+        given = {places.get(key, -1) if isinstance(key, InputName) else key[1] for key in self._numbers}
+        left, seen = list(given), set[int]()
+        while left:
+            operation = record.maker_of(left.pop())
+            for value in () if operation is None else operation.ins:
+                if value in given:
+                    return True
+                if value not in seen:
+                    seen.add(value)
+                    left.append(value)
+        return False
 
     def _array(self, side: int, value: int) -> np.ndarray:
         """The array of a value; those around it are fetched with it."""
@@ -200,7 +218,8 @@ def _describe(side: AlignedSide, value: int) -> str:
         return "constant"
     turn = f", iteration {'.'.join(map(str, operation.turn))}" if operation.turn else ""
     line, user_line, _ = locate_equation(operation.place)
-    at = f" at {(user_line or line).short}" if user_line or line else ""
+    shown = user_line or line
+    at = f" at {shown.short}" if shown else ""
     return f"result of {operation.primitive}{at}{turn}"
 
 
