@@ -83,18 +83,22 @@ def test_of_two_faults_one_is_reproduced():
     assert max(made.operations) == 1
 
 
-def largest(p: dict, more: float = 0.0) -> jax.Array:
-    """The largest product of each row; where there is more, its transpose is made on another way."""
-    y = p["batch/x"] @ p["a.w"]
-    y = (p["a.w"].T @ p["batch/x"].T).T if more else y
-    return y.max(1) + more + p["a.b"][:4]
+def bent(p: dict) -> jax.Array:
+    return jnp.tanh(p["batch/x"] @ p["a.w"]) @ p["b.w"]
+
+
+def bent_otherwise(p: dict) -> jax.Array:
+    """The same from the transposed product, with a fault in that."""
+    product = p["a.w"].T @ p["batch/x"].T + 0.1
+    return jnp.tanh(product.T) @ p["b.w"]
 
 
 def test_arrays_made_of_each_other_are_cut_together():
     """What one side is given and the other computes stays equal: without what is guilty both are the same."""
     with enable_x64(True):
-        made = reproduce_difference(runs_of(largest, lambda p: largest(p, more=0.1)))
+        made = reproduce_difference(runs_of(bent, bent_otherwise))
         text = made.functions.text.replace("+ 0.1", "+ 0.0")
+        assert text.count("@") == 1
         ours, theirs = (make_function(text, name)(made.functions.arrays) for name in ("reference", "candidate"))
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 

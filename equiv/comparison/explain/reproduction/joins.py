@@ -13,10 +13,10 @@ from equiv.comparison.explain.causes.trial import edit_at, fit
 from equiv.comparison.explain.judge import InputArrays, Judge, ProgramRuns
 from equiv.comparison.explain.pairs import pair_frontiers
 from equiv.comparison.explain.recording import Changes, Operation, Recording, RecordingEvaluation, record_program
-from equiv.comparison.explain.search import FAILURES
 from equiv.comparison.numeric.blocks import finite_difference
 from equiv.comparison.numeric.budgets import over_budget
 from equiv.core.batch_spec import INEXACT_DTYPES
+from equiv.errors import EquivError
 from equiv.programs.probes import widen_array
 
 MOST_LATER = 60
@@ -28,6 +28,9 @@ MOST_JOINS = 160
 MOST_SECONDS = 60.0
 """Seconds of processor time after which no more are."""
 
+
+MISFITS = (TypeError, ValueError, IndexError, KeyError, NotImplementedError, ArithmeticError, EquivError)
+"""What a value that does not fit in another's place raises."""
 
 Turn = tuple[int, ...] | None
 """The iterations of the loops around a value; None: there are none."""
@@ -201,7 +204,7 @@ def find_join(aligned: Aligned) -> Join | None:
             try:
                 if aligned.is_join(join, kept):
                     return join
-            except FAILURES:
+            except MISFITS:
                 continue
     return None
 
