@@ -1,6 +1,6 @@
 """Where a case differs, all of it: every divergence of every refuted program; and the smallest reproduction of one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -96,22 +96,33 @@ def locate_candidate(state: CaseState, candidate: str) -> LocatedCandidate:
         (one for one in checks if one.check == STRUCTURE and one.grade in ("refuted", "error", "not run")), None
     )
     broken = other or next((one for one in checks if one.grade == "error"), None)
+    reason = broken.summary if broken else ""
     if candidate not in state.candidates or verdict == "same":
-        return LocatedCandidate(candidate, verdict, broken.summary if broken else "", (), ())
-    state.progress(f"locating differences of {candidate}")
-    left, right = state.traced[state.reference], state.traced[candidate]
-    found = [check for check in checks if check.check != STRUCTURE]
-    located = add_first_differences(found, left, right, state.proofs.get(candidate, {}))
-    assert state.observed is not None, "its candidates are checked"
-    probes, steps = state.observed.probes, state.built_case.case.steps
-    located = add_optimizer_difference(located, left, right, probes[0], steps)
-    refuted = group_refuted(located, left, right)
-    programs = tuple(
-        _make_located(name, refuted[name], located, explained)
-        for name, explained in explain_programs(refuted, left, right, probes, steps)
-    )
+        return LocatedCandidate(candidate, verdict, reason, (), ())
+    located = _name_differences(state, candidate)
+    programs = tuple(_iterate_located(state, candidate, located))
     remarks = tuple(dict.fromkeys(remark for check in located for remark in check.remarks))
-    return LocatedCandidate(candidate, verdict, broken.summary if broken else "", remarks, programs)
+    return LocatedCandidate(candidate, verdict, reason, remarks, programs)
+
+
+def _name_differences(state: CaseState, candidate: str) -> list[CheckResult]:
+    """The checks of a candidate, with the first different equations, and whether the optimizers differ."""
+    assert state.observed is not None, "its candidates are checked"
+    left, right = state.traced[state.reference], state.traced[candidate]
+    found = [check for check in state.checks if check.candidate == candidate and check.check != STRUCTURE]
+    located = add_first_differences(found, left, right, state.proofs.get(candidate, {}))
+    return add_optimizer_difference(located, left, right, state.observed.probes[0], state.built_case.case.steps)
+
+
+def _iterate_located(state: CaseState, candidate: str, checks: list[CheckResult]) -> Iterator[LocatedProgram]:
+    """Yield where each refuted program differs, the simplest first; each is looked for when it is asked for."""
+    assert state.observed is not None, "its candidates are checked"
+    left, right = state.traced[state.reference], state.traced[candidate]
+    refuted = group_refuted(checks, left, right)
+    state.progress(f"locating differences of {candidate}")
+    explained = explain_programs(refuted, left, right, state.observed.probes, state.built_case.case.steps)
+    for name, found in explained:
+        yield _make_located(name, refuted[name], checks, found)
 
 
 def _make_located(
@@ -165,30 +176,25 @@ def reproduce_case(
 
 
 def _reproduce_candidate(state: CaseState, candidate: str) -> ReproducedDifference:
-    located = locate_candidate(state, candidate)
-    if not located.programs:
-        why = located.reason or "; ".join(located.remarks) or "nothing that is run differs"
-        raise EquivError(f"{candidate}: no program of it can be cut down: {why.removesuffix('.')}.")
-    left, right = state.traced[state.reference], state.traced[candidate]
+    if candidate not in state.candidates:
+        why = locate_candidate(state, candidate).reason.removesuffix(".")
+        raise EquivError(f"{candidate}: no program of it can be cut down: {why}.")
     assert state.observed is not None, "its candidates are checked"
-    refuted = group_refuted([one for one in state.checks if one.candidate == candidate], left, right)
+    left, right = state.traced[state.reference], state.traced[candidate]
+    probes, steps = state.observed.probes, state.built_case.case.steps
+    checks = _name_differences(state, candidate)
+    refuted = group_refuted(checks, left, right)
     problems: list[EquivError] = []
-    for program in located.programs:
-        state.progress(f"making {program.program} smaller")
+    for program in _iterate_located(state, candidate, checks):
+        name, several = program.program, len(program.divergences) > 1
+        state.progress(f"making {name} smaller")
         with enable_x64(True):
             try:
-                runs = make_runs(
-                    program.program,
-                    refuted[program.program],
-                    left,
-                    right,
-                    state.observed.probes,
-                    state.built_case.case.steps,
-                )
-                return ReproducedDifference(
-                    program, candidate, state.reference, reproduce_difference(runs, len(program.divergences) > 1)
-                )
+                runs = make_runs(name, refuted[name], left, right, probes, steps)
+                made = reproduce_difference(runs, several)
+                return ReproducedDifference(program, candidate, state.reference, made)
             except EquivError as error:
-                problems.append(error)
-    first = problems[0]
-    raise EquivError(f"{candidate}, {located.programs[0].program}: {first.problem}", fix=first.fix)
+                problems.append(EquivError(f"{candidate}, {name}: {error.problem}", fix=error.fix))
+    if problems:
+        raise problems[0]
+    raise EquivError(f"{candidate}: no program of it is refuted by its values.", fix="Call equiv locate.")

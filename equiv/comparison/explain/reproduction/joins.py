@@ -25,10 +25,6 @@ MOST_LATER = 60
 MOST_JOINS = 160
 """Most pairs of values that are tried."""
 
-MOST_SECONDS = 60.0
-"""Seconds of processor time after which no more are."""
-
-
 MISFITS = (TypeError, ValueError, IndexError, KeyError, NotImplementedError, ArithmeticError, EquivError)
 """What a value that does not fit in another's place raises."""
 
@@ -185,9 +181,13 @@ def align_again(runs: ProgramRuns, background: Callable[[int], Changes], whole_l
     return Aligned(runs, judge, align_runs(*sides, judge.refuted), background, whole_loops)
 
 
-def find_join(aligned: Aligned) -> Join | None:
-    """Find the values after the fewest operations that should be the same; None: none were found."""
-    ends = time.process_time() + MOST_SECONDS
+def find_join(aligned: Aligned, ends: float) -> Join | None:
+    """Find the values after the fewest operations that should be the same; None: none were found.
+
+    Args:
+        aligned: the programs.
+        ends: processor time after which no more are tried.
+    """
     tried = set[Join]()
     for pair in pair_frontiers(aligned.alignment):
         joins = list(_iterate_joins(aligned.alignment, pair.reference, pair.candidate))[:MOST_JOINS]

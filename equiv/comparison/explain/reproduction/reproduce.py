@@ -1,6 +1,7 @@
 """Make the smallest reproduction of where two programs differ: fewest operations, then smallest arrays."""
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,11 @@ from equiv.comparison.numeric.blocks import element_responses, finite_difference
 from equiv.comparison.numeric.budgets import limit_finite
 from equiv.core.budget import rounding_growth
 from equiv.errors import EquivError
+from equiv.programs.jaxpr import visit_equations
 from equiv.programs.primitives import IDENTITIES
+
+MOST_SECONDS = 120.0
+"""Seconds of processor time after which no more is tried."""
 
 NUDGES = 4
 """Runs with every input moved by an ulp, up or down."""
@@ -84,10 +89,14 @@ def reproduce_difference(runs: ProgramRuns, several: bool = False) -> Reproducti
         EquivError: there is none that can be written; it says why.
     """
     problems: list[EquivError] = []
+    loops = any(eqn.primitive.name == "scan" for _, eqn in visit_equations(runs.candidate.jaxpr))
+    ends = time.process_time() + MOST_SECONDS
     for background in _iterate_backgrounds(runs, several):
-        for whole_loops in (False, True):
+        for whole_loops in (False, True) if loops else (False,):
+            if problems and time.process_time() > ends:
+                raise problems[0]
             try:
-                return _reproduce(runs, background, whole_loops)
+                return _reproduce(runs, background, whole_loops, ends)
             except EquivError as error:
                 problems.append(error)
     raise problems[0]
@@ -112,13 +121,13 @@ def _iterate_backgrounds(runs: ProgramRuns, several: bool) -> Iterator[Callable[
         yield lambda _: Changes()
 
 
-def _reproduce(runs: ProgramRuns, background: Callable[[int], Changes], whole_loops: bool) -> Reproduction:
+def _reproduce(runs: ProgramRuns, background: Callable[[int], Changes], whole_loops: bool, ends: float) -> Reproduction:
     aligned = align_again(runs, background, whole_loops)
     if aligned is None:
         raise EquivError(
             "the difference is not there in float64 on the probes: it is one of rounding to fewer digits.", fix=FIX
         )
-    join = find_join(aligned)
+    join = find_join(aligned, ends)
     if join is None:
         raise EquivError(
             "no two values were found of which the reference's takes the difference away in the candidate's place.",
