@@ -36,6 +36,7 @@ from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError
 from equiv.frontends.arguments import check_path, say_nothing
 from equiv.infer.builders import locate_builder
+from equiv.infer.describe import with_names_caveat
 from equiv.infer.draft_case import check_without_run, draft_case
 from equiv.infer.session import InferredLayers
 from equiv.infer.session import infer_layers as infer_between
@@ -173,7 +174,7 @@ def compare_through(found: InferredLayers, loaded: LoadedCase, progress: ReportS
             loaded.name, loaded.lesson, loaded.case.guide, left, (right,), {right: verdict_of(checks)}, checks
         )
         return make_run_result([replace(result, seconds=round(found.seconds, 3))], started, found.seconds)
-    result = run_case(load_inferred(found, loaded), progress)
+    result = with_names_caveat(run_case(load_inferred(found, loaded), progress), found)
     seconds = round(time.perf_counter() - clock, 3)
     return make_run_result([replace(result, seconds=seconds)], started, seconds)
 
