@@ -122,6 +122,17 @@ def locate(session: nox.Session) -> None:
 
 
 @nox.session
+def repros(session: nox.Session) -> None:
+    """Ten reproductions, each run where only jax and numpy are installed; parts of the names of faults select."""
+    install(session, "test")
+    folder = Path(session.create_tmp()) / "alone"
+    session.run("python", "-m", "venv", "--clear", str(folder))
+    python = str(folder / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "-q", "jax", "numpy", external=True)
+    session.run("python", "tests/repros_run.py", python, *session.posargs)
+
+
+@nox.session
 def mixtures(session: nox.Session) -> None:
     """All 64 mixtures of Linen and NNX in a model of six layers, in both directions, and faults in a sample of them."""
     install(session, "test")
@@ -345,7 +356,7 @@ def statements(run: dict[str, Any]) -> dict[str, Statement]:
 def bench(session: nox.Session) -> None:
     """Timings; alone on the machine, or they say nothing."""
     install(session, "bench")
-    for script in ("run", "many", "growth", "plugin", "page", "infer", "convert", "timing", "moves"):
+    for script in ("run", "many", "growth", "plugin", "page", "infer", "convert", "timing", "moves", "explain"):
         session.run("python", f"tests/benchmarks/bench_{script}.py")
     session.run("equiv", "bench")
 

@@ -62,7 +62,7 @@ def stored(folder: Path, session: str) -> dict:
 def test_every_session_is_listed_and_only_cpu_is_default(project):
     lines = [line.split() for line in nox_in(project, "--list").stdout.splitlines() if line.startswith(("* ", "- "))]
     wanted = "parity-cpu parity-cuda parity-tpu parity-fake8 matrix tests faults slow drills zoo search certificates"
-    wanted += " share frontier locate mixtures published bench report lint types minimums old-reference"
+    wanted += " share frontier locate repros mixtures published bench report lint types minimums old-reference"
     assert {line[1].partition("(")[0] for line in lines} == {*wanted.split(), "matrix-report"}
     assert [line[1] for line in lines if line[0] == "*"] == ["parity-cpu"]
 

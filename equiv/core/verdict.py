@@ -1,5 +1,7 @@
 """From findings to the grade of a check, from checks to a verdict, from a verdict to an exit code."""
 
+from collections.abc import Sequence
+
 from equiv.core.grades import EQUAL_GRADES, GRADE_PRIORITY, Grade, Verdict
 from equiv.core.results import CheckResult, Finding
 
@@ -23,3 +25,9 @@ def verdict_of(checks: tuple[CheckResult, ...]) -> Verdict:
 def verdict_exit_code(verdict: Verdict) -> int:
     """The exit code, as that of `diff`: 0 same, 1 different, 2 error; and 3 inconclusive."""
     return {"same": 0, "different": 1, "error": 2, "inconclusive": 3}[verdict]
+
+
+def worst_exit_code(verdicts: Sequence[Verdict]) -> int:
+    """The exit code of several candidates: of an error first, then of a difference; of none, that of `inconclusive`."""
+    order: tuple[Verdict, ...] = ("error", "different", "inconclusive", "same")
+    return next((verdict_exit_code(one) for one in order if one in verdicts), verdict_exit_code("inconclusive"))

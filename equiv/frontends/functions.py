@@ -174,11 +174,20 @@ def compare_through(found: InferredLayers, loaded: LoadedCase, progress: ReportS
             loaded.name, loaded.lesson, loaded.case.guide, left, (right,), {right: verdict_of(checks)}, checks
         )
         return make_run_result([replace(result, seconds=round(found.seconds, 3))], started, found.seconds)
-    defined = {name: one.defined for name, one in zip(found.draft.names, found.draft.builders, strict=True)}
-    drafted = replace(loaded, case=draft_case(found.draft, loaded.case), sources=builder_sources(defined))
-    result = with_names_caveat(run_case(drafted, progress), found)
+    result = with_names_caveat(run_case(load_inferred(found, loaded), progress), found)
     seconds = round(time.perf_counter() - clock, 3)
     return make_run_result([replace(result, seconds=seconds)], started, seconds)
+
+
+def load_inferred(found: InferredLayers, loaded: LoadedCase) -> LoadedCase:
+    """The case of two models and their inferred layer table, which has every leaf.
+
+    Args:
+        found: the layer table.
+        loaded: the case, all but models and layers.
+    """
+    defined = {name: one.defined for name, one in zip(found.draft.names, found.draft.builders, strict=True)}
+    return replace(loaded, case=draft_case(found.draft, loaded.case), sources=builder_sources(defined))
 
 
 def _port_names(left: Builder, right: Builder) -> tuple[str, str]:
@@ -237,7 +246,7 @@ def freeze(
     Raises:
         EquivError: it is no case, has no such model, the model cannot be run, or the file cannot be written.
     """
-    frozen = freeze_reference(_load_one_case(check_path("path", path), 1), progress, port)
+    frozen = freeze_reference(load_one_case(check_path("path", path), 1), progress, port)
     refuse_senseless(frozen, str(path), "Train it for fewer steps, or with a lower rate: see optimizer= of Case.")
     write_file(check_path("output", output), encode_bundle(frozen), "Give another file with -o.")
     return frozen
@@ -289,7 +298,7 @@ def convert(
     check_releases()
     request = ConversionRequest(
         check_path("checkpoint", checkpoint),
-        _load_one_case(check_path("case", case)),
+        load_one_case(check_path("case", case)),
         to,
         check_path("output", output),
         origin=origin,
@@ -303,7 +312,16 @@ def convert(
     return convert_checkpoint(request, progress, planned, dry_run)
 
 
-def _load_one_case(path: Path, least_models: int = 2) -> LoadedCase:
+def load_one_case(path: Path, least_models: int = 2) -> LoadedCase:
+    """Load the case of a file.
+
+    Args:
+        path: the file.
+        least_models: how many models it needs.
+
+    Raises:
+        EquivError: there is not exactly one, or it cannot be used.
+    """
     files = find_case_files((path,))
     if len(files) != 1:
         raise EquivError(f"{path}: holds {len(files)} cases, wanted one.", fix="Give a case file.")

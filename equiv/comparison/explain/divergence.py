@@ -1,6 +1,6 @@
 """Find where a refuted candidate parts from the reference by the values that both compute, and try causes there."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -204,3 +204,71 @@ def _add_to_finding(finding: Finding, found: Explanation, sites: tuple[FirstDiff
 
 def _program_of(output: OutputName) -> ProgramName:
     return STEP if output.program == TRAINING else output.program
+
+
+def group_refuted(
+    checks: list[CheckResult], left: TracedPort, right: TracedPort
+) -> dict[ProgramName, tuple[OutputName, ...]]:
+    """The programs that are refuted by their values, with their refuted outputs, the simplest program first.
+
+    Args:
+        checks: of one candidate.
+        left: the reference.
+        right: the candidate.
+    """
+    found: dict[ProgramName, dict[OutputName, None]] = {}
+    for output in _refuted_outputs(checks, left, right):
+        found.setdefault(output.program, {})[output] = None
+    return {name: tuple(found[name]) for name in sorted(found, key=lambda one: one.complexity)}
+
+
+def explain_programs(
+    refuted: Mapping[ProgramName, tuple[OutputName, ...]],
+    left: TracedPort,
+    right: TracedPort,
+    probes: Sequence[Probe],
+    steps: int,
+) -> Iterator[tuple[ProgramName, Explanation | str]]:
+    """Yield why each refuted program differs; else the reason why not, empty where it does not in float64.
+
+    Args:
+        refuted: the programs, with their refuted outputs.
+        left: the reference.
+        right: the candidate.
+        probes: the inputs of both.
+        steps: number of train steps that the probes have batches for.
+    """
+    for name, outputs in refuted.items():
+        yield name, _explain_program(name, outputs, left, right, _choose_probes(probes), steps)
+
+
+def make_runs(
+    name: ProgramName,
+    outputs: tuple[OutputName, ...],
+    left: TracedPort,
+    right: TracedPort,
+    probes: Sequence[Probe],
+    steps: int,
+) -> ProgramRuns:
+    """Make what both programs of a name are run on in float64; call it inside `jax.enable_x64(True)`.
+
+    Args:
+        name: of the program.
+        outputs: those that are refuted.
+        left: the reference.
+        right: the candidate.
+        probes: the inputs of both.
+        steps: number of train steps that the probes have batches for.
+
+    Raises:
+        EquivError: a program cannot be traced in float64, or is too large to be run operation by operation.
+    """
+    pair = trace_program_float64(left, name), trace_program_float64(right, name)
+    equations = max(count_equations(one.jaxpr) for one in pair)
+    if equations > MAX_EQUATIONS:
+        raise EquivError(f"{TOO_LARGE.format(name, f'{equations:,}')}.", fix="Give a smaller model.")
+    inputs, nudged = (
+        [function(pair, (left, right), probe, steps) for probe in _choose_probes(probes)]
+        for function in (program_inputs, nudged_inputs)
+    )
+    return ProgramRuns(*pair, (left.port.name, right.port.name), inputs, nudged, outputs)

@@ -170,6 +170,7 @@ def record_program(
     changes: Changes | None = None,
     prints: bool = True,
     keep: frozenset[int] = frozenset(),
+    whole_loops: bool = False,
 ) -> Recording:
     """Run a program operation by operation and record it; call it inside `jax.enable_x64(True)` for a float64 program.
 
@@ -179,9 +180,10 @@ def record_program(
         changes: of the program.
         prints: whether to take fingerprints; a trial needs none.
         keep: values whose arrays are kept; all others are dropped as soon as nothing reads them.
+        whole_loops: whether a `scan` is one operation.
     """
     changes, recording = changes or Changes(), Recording()
-    evaluation = RecordingEvaluation(recording, changes, prints, keep)
+    evaluation = RecordingEvaluation(recording, changes, prints, keep, whole_loops)
     given = changes.apply_to_inputs({name: inputs[name] for name in program.inputs})
     evaluation.given = given
     values = [evaluation.add(given[name], True) for name in program.inputs]
@@ -205,8 +207,11 @@ class RecordingEvaluation(EagerEvaluation):
         given: the inputs of the program.
     """
 
-    def __init__(self, recording: Recording, changes: Changes, prints: bool, keep: frozenset[int]) -> None:
+    def __init__(
+        self, recording: Recording, changes: Changes, prints: bool, keep: frozenset[int], whole_loops: bool = False
+    ) -> None:
         self.recording, self.changes, self.prints, self.keep = recording, changes, prints, keep
+        self.whole_loops = whole_loops
         self.stash: dict[Place, Sequence[Any]] = {}
         self.given: Mapping[InputName, Any] = {}
         self.turn: tuple[int, ...] = ()
@@ -271,7 +276,9 @@ class RecordingEvaluation(EagerEvaluation):
         return made
 
     def scan(self, eqn: Any, ins: list[Recorded]) -> Sequence[Recorded]:
-        """A `scan`, iteration by iteration, each with operations of its own."""
+        """A `scan`, iteration by iteration, each with operations of its own, unless loops are one operation."""
+        if self.whole_loops:
+            return self.equation(eqn, ins)
         loop, place = read_scan(eqn), (*self.calls, eqn)
         reverse = loop.reverse
         for edit in (edit for edit in self.changes.loops if edit.place == place):

@@ -71,6 +71,12 @@ class BuilderArguments:
 
 def builder_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the arguments that all three commands take."""
+    function = model_options(function)
+    return click.argument("left", metavar="LEFT")(click.argument("right", metavar="RIGHT")(function))
+
+
+def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how two models are called."""
     for decorate in (
         click.option(
             "--method",
@@ -99,8 +105,6 @@ def builder_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Add an input: 'f32[8,784]', 'tokens=int32[8,16]:1000' with an upper bound. Without names they are "
             "taken in the order of the model's arguments.",
         ),
-        click.argument("right", metavar="RIGHT"),
-        click.argument("left", metavar="LEFT"),
     ):
         function = decorate(function)
     return function

@@ -8,6 +8,7 @@ from equiv.frontends.cli.convert import convert_command
 from equiv.frontends.cli.diff import diff_command
 from equiv.frontends.cli.freeze import freeze_command
 from equiv.frontends.cli.list import list_command
+from equiv.frontends.cli.locate import locate_command, minimise_command
 from equiv.frontends.cli.map import map_command
 from equiv.frontends.cli.new import new_command
 from equiv.frontends.cli.report import report_command
@@ -25,6 +26,8 @@ def main() -> None:
 for command in (
     run_command,
     check_command,
+    locate_command,
+    minimise_command,
     map_command,
     new_command,
     list_command,

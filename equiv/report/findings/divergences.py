@@ -10,8 +10,8 @@ from equiv.core.results import CaseResult, Finding
 def describe_divergences(finding: Finding) -> list[str]:
     """Describe where a refuted finding's program differs: both places, both values, and what was tried."""
     found = finding.divergences
-    lines = [line for number, one in enumerate(found) for line in _describe_divergence(one, number)]
-    if len(found) > 1 and _explains_all(found):
+    lines = [line for number, one in enumerate(found) for line in describe_divergence(one, number)]
+    if len(found) > 1 and explains_all(found):
         lines.append("with all of these together: same")
     return lines
 
@@ -35,7 +35,13 @@ def describe_place(one: Divergence) -> str:
     return f"{_layer_words(one) or f'in {one.program}'}: {'; '.join(map(_describe_site, one.sites))}"
 
 
-def _describe_divergence(one: Divergence, number: int) -> Iterator[str]:
+def describe_divergence(one: Divergence, number: int) -> Iterator[str]:
+    """Yield where a program differs, in sentences.
+
+    Args:
+        one: the divergence.
+        number: how many come before it.
+    """
     yield f"{'also differs' if number else 'first differs'} {describe_place(one)}"
     if one.reference and one.candidate and len(one.sites) == 2:
         yield f"there {one.sites[0].port} {one.reference}, {one.sites[1].port} {one.candidate}"
@@ -57,7 +63,8 @@ def _left_words(left: float) -> str:
     return f"{left:.2g} of the error is left" if left else "same"
 
 
-def _explains_all(found: Sequence[Divergence]) -> bool:
+def explains_all(found: Sequence[Divergence]) -> bool:
+    """Whether nothing differs any more, once all of these are taken away."""
     return any(cause.within for one in found for cause in one.causes) or any(one.left == 0 for one in found)
 
 

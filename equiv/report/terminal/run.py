@@ -54,7 +54,7 @@ def print_run(result: RunResult, console: Console, explain: bool = False) -> Non
     for wrong in result.known_miscompilations:
         say(f"[yellow]![/] {escape(wrong)}")
     say(f"[{VERDICT_COLOURS[result.verdict]} bold]{VERDICT_SIGNS[result.verdict]} {escape(result.headline)}[/]")
-    for line in _place_lines(result):
+    for line in _first_place_lines(result):
         say(line)
     say(f"[dim]{escape(device_and_versions(result))}[/]")
     if compared := [case for case in result.cases if case.candidates]:
@@ -79,17 +79,37 @@ def print_run(result: RunResult, console: Console, explain: bool = False) -> Non
     for case, who in not_same if len(not_same) > 1 else ():
         verdict = case.verdicts[who]
         say(f"[{VERDICT_COLOURS[verdict]}]{VERDICT_SIGNS[verdict]}[/] {escape(verdict_reason(case, who))}")
+        for line in _place_lines(case, who) if (case, who) != _first_refuted(result) else ():
+            say(line)
     for line in _budget_lines(result) if explain else _first_finding_lines(result):
         say(line)
 
 
-def _place_lines(result: RunResult) -> Iterator[str]:
-    """Yield where the first candidate that differs parts from the reference, and the first cause that explains it."""
+def _first_place_lines(result: RunResult) -> Iterator[str]:
+    """Yield where the first candidate that differs parts from the reference, and what shows more of it."""
+    found = _first_refuted(result)
+    if found is None:
+        return
+    lines = list(_place_lines(*found))
+    yield from lines
+    if lines:
+        yield f"  [bold]next[/]  [dim]{NEXT}[/]"
+
+
+NEXT = "equiv locate prints every place, equiv minimise writes a repro.py that needs jax and numpy alone"
+
+
+def _first_refuted(result: RunResult) -> tuple[CaseResult, str] | None:
+    """The case and candidate whose place is said below the verdict."""
     found = headline_finding(result.cases, ("refuted",))
     if found is None or headline_finding(result.cases, ("error",)):
-        return
-    case, check, _ = found
-    places = find_case_divergences(case, check.candidate)
+        return None
+    return found[0], found[1].candidate
+
+
+def _place_lines(case: CaseResult, candidate: str) -> Iterator[str]:
+    """Yield where a candidate parts from the reference, and the first cause that explains it."""
+    places = find_case_divergences(case, candidate)
     for one in places[:1]:
         yield f"  [bold]where[/] {escape(describe_place(one))}"
     for cause in describe_tried_causes(places)[:1]:

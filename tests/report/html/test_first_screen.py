@@ -15,6 +15,7 @@ from equiv.core.headline import summarise_run
 from equiv.core.results import RunResult
 from equiv.core.results_json import read_results
 from equiv.frontends.cli.main import main
+from equiv.report.findings.divergences import find_case_divergences
 from equiv.report.html.page import render_page
 from equiv.report.terminal.run import print_run
 
@@ -201,3 +202,13 @@ def test_the_terminal_says_place_and_cause_below_the_verdict(result: RunResult, 
     assert f"cases/{name}.py:" in lines[at + 1]
     assert lines[at + 2].startswith("  tried ")
     assert cause in lines[at + 2]
+
+
+def test_the_terminal_says_the_place_of_every_candidate(result: RunResult):
+    file = StringIO()
+    print_run(result, Console(file=file, width=100))
+    lines = file.getvalue().splitlines()
+    located = [one for one in result.cases for who in one.candidates if find_case_divergences(one, who)]
+    assert len(located) > 1
+    assert sum(line.startswith("  where ") for line in lines) == len(located)
+    assert sum(line.startswith("  next  equiv locate") for line in lines) == 1
