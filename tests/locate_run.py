@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 from helpers import case_from
 from locate.faults import IMAGES, OPTIMIZER, RESIDUAL, WORDS, FaultPair, SourceFault
-from locate.faults_of_blocks import BLOCKS
+from locate.faults_of_blocks import BLOCKS, HIDDEN
 from locate.pairs import PAIRS
 from locate.planting import plant_faults, right_lines
 
@@ -219,7 +219,7 @@ def main() -> int:
 
 
 def _all_faults() -> Iterator[tuple[str, tuple[SourceFault, ...], str, bool]]:
-    singles = (*BLOCKS, *RESIDUAL, *IMAGES, *WORDS)
+    singles = (*BLOCKS, *HIDDEN, *RESIDUAL, *IMAGES, *WORDS)
     yield from (("single", (one,), one.name, one.held_out) for one in singles)
     by_name = {one.name: one for one in singles}
     pairs = (FaultPair(tuple(by_name[name] for name in names), held) for names, held in PAIRS)

@@ -76,3 +76,50 @@ BLOCKS = (
                  "`back` in place of `fresh`", twin="back(h)"),
 )  # fmt: skip
 """Each is one edit; a further one needs nothing else."""
+
+
+def _decoder(name: str, old: str, new: str, layers: str, cause: str, **more: Any) -> SourceFault:
+    """A held-out fault in the language model."""
+    return fault(f"*decoder.{name}", old, new, layers, cause, **more)
+
+
+HIDDEN = (
+    _decoder("haiku epsilon", 'eps=1e-5, name="norm")', 'eps=1e-6, name="norm")', "norm",
+             "epsilon 1e-05 in place of 1e-06", twin="self.norm(x)"),
+    _decoder("haiku relu", "y = jax.nn.gelu(hk.Linear", "y = jax.nn.relu(hk.Linear", "blocks.0.up blocks.0.down",
+             r"gelu \(tanh approximation\) in place of relu", twin="jax.nn.gelu"),
+    _decoder("haiku k for q", "q, k, v = (hk.Linear(WIDTH, name=f\"b{n}_{name}\")(y) for name in \"qkv\")",
+             "k, q, v = (hk.Linear(WIDTH, name=f\"b{n}_{name}\")(y) for name in \"qkv\")", "blocks.0.q blocks.0.k",
+             "`blocks.[0-9].[qk].*(exchanged|in place of `blocks.[0-9].[qk])", line="k, q, v|attend(q",
+             twin="self.q|self.k|jnp.einsum(\"bqhd"),
+    _decoder("haiku no last norm", 'x = hk.LayerNorm(-1, True, True, eps=1e-5, name="norm")(x)',
+             'hk.LayerNorm(-1, True, True, eps=1e-5, name="norm")(x)', "norm head", "norm", line='name="head"',
+             twin="self.norm(x)|self.head(x)"),
+    _decoder("haiku scaled words", 'name="words")(words)', 'name="words")(words) * WIDTH ** 0.5', "words places",
+             "no mul with 2.8", twin="self.words(words)"),
+    _decoder("nnx k transposed", '"bqhd,bkhd->bhqk", q, k)\n            scores = scores *',
+             '"bkhd,bqhd->bhqk", q, k)\n            scores = scores *', "blocks.1.q blocks.1.k",
+             "`blocks.1.[qk]` (and|in place of) `blocks.1.[qk]`|transposed", kind="Block",
+             line="einsum|jnp.where|softmax", twin="einsum|jnp.where|softmax"),
+    _decoder("nnx detached", "x = x + y\n            y = self.norm2(x)", "x = x + jax.lax.stop_gradient(y)\n            y = self.norm2(x)",
+             "blocks.1.out blocks.1.norm2 blocks.1.v", "`?stop_gradient`?", kind="Block", line="stop_gradient", twin="_out"),
+    _decoder("nnx values of keys", "return jnp.einsum(\"bhqk,bkhd->bqhd\", weights, v)",
+             "return jnp.einsum(\"bhqk,bkhd->bqhd\", weights, k)", "blocks.1.v blocks.1.k",
+             "`blocks.1.v` in place of `blocks.1.k`", kind="Block", twin="weights, v)"),
+    fault("*recurrent.haiku squared", "y = jax.nn.relu(y)", "y = jax.nn.relu(y) ** 2",
+          "blocks.0.up blocks.0.down", "no (integer_pow|square)", twin="jax.nn.relu(y)"),
+    fault("*recurrent.haiku forget bias", "gate(row) + 1.0", "gate(row) + 2.0", "gate", "1 in place of 2",
+          twin="z + 1.0"),
+    fault("*recurrent.haiku last of all", "x.swapaxes(0, 1).mean(axis=1)", "x.swapaxes(0, 1)[:, -1]",
+          "head gate fresh back", "mean|sum|last", twin="mean(axis=1)"),
+    fault("*recurrent.haiku detached", "new = jnp.tanh(fresh(row) + back(h))",
+          "new = jnp.tanh(fresh(row) + back(jax.lax.stop_gradient(h)))", "gate fresh back", "`?stop_gradient`?",
+          twin="jnp.tanh(new)|self.back(h)"),
+    fault("*recurrent.nnx rows", "self.gate(row)", "self.gate(h)", "gate", "operand|row|`", line="self.gate(h)|z + 1.0",
+          twin="gate(row)"),
+    fault("*recurrent.nnx no norm", "return self.norm(x + y)", "return x + y", "blocks.2.norm blocks.3.up blocks.3.norm",
+          "norm", kind="Block", twin="_norm"),
+    fault("*recurrent.nnx half", "return self.norm(x + y)", "return self.norm(x + 0.5 * y)", "blocks.2.norm blocks.2.down",
+          "no mul with 0.5", kind="Block", twin="_norm"),
+)  # fmt: skip
+"""Held out."""
