@@ -105,7 +105,8 @@ def find_divergences_of(source: str, model: str, port: str) -> tuple[tuple[Diver
 def make_checks(left: TracedPort, right: TracedPort, probe: Probe, steps: int) -> list[CheckResult]:
     """Checks with everything refuted that differs in a float64 run on one probe."""
     findings = [
-        Finding(str(name), "refuted", 1.0, 0.1, 10.0, output=name) for name in differing_outputs(left, right, probe, steps)
+        Finding(str(name), "refuted", 1.0, 0.1, 10.0, output=name)
+        for name in differing_outputs(left, right, probe, steps)
     ]
     checks: dict[str, list[Finding]] = {}
     for one in findings:

@@ -7,12 +7,14 @@ from equiv.layers import embed, layer_norm, linear
 
 DEPTH, WIDTH, HEADS, WORDS, LENGTH = 3, 8, 2, 11, 8
 
+
 def attend(q, k, v):
     q, k, v = (part.reshape(*part.shape[:2], HEADS, WIDTH // HEADS) for part in (q, k, v))
     scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (WIDTH // HEADS) ** -0.5
     scores = jnp.where(jnp.tri(q.shape[1], dtype=bool), scores, -1e9)
     weights = jax.nn.softmax(scores, axis=-1)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(*q.shape[:2], WIDTH)
+
 
 def haiku():
     import haiku as hk
@@ -31,6 +33,7 @@ def haiku():
         return hk.Linear(WORDS, name="head")(x)
 
     return hk.without_apply_rng(hk.transform(forward))
+
 
 def nnx(rngs):
     from flax import nnx
@@ -86,6 +89,7 @@ def nnx(rngs):
 
     return Model(rngs)
 
+
 KINDS = {"norm1": layer_norm, "norm2": layer_norm} | dict.fromkeys(["q", "k", "v", "out", "up", "down"], linear)
 CASE = Case(
     guide="none",
@@ -94,8 +98,11 @@ CASE = Case(
     layers=(
         embed("words", haiku="words", nnx="words"),
         embed("places", haiku="places", nnx="places"),
-        *(kind(f"blocks.{n}.{name}", haiku=f"b{n}_{name}", nnx=f"blocks.{n}.{name}")
-          for n in range(DEPTH) for name, kind in KINDS.items()),
+        *(
+            kind(f"blocks.{n}.{name}", haiku=f"b{n}_{name}", nnx=f"blocks.{n}.{name}")
+            for n in range(DEPTH)
+            for name, kind in KINDS.items()
+        ),
         layer_norm("norm", haiku="norm", nnx="norm"),
         linear("head", haiku="head", nnx="head"),
     ),

@@ -63,10 +63,10 @@ def in_step(name: str, old: str, new: str, cause: str, **more: Any) -> SourceFau
     return fault(name, old, new, OPTIMIZER, cause, **{"line": "tx.update", "twin": "tx.update"} | more)
 
 
-MEAN = "hk.set_state(\"mean\", 0.9 * old_mean + 0.1 * mean)"
+MEAN = 'hk.set_state("mean", 0.9 * old_mean + 0.1 * mean)'
 DECAY = "optax.add_decayed_weights(1e-2, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)),"
 ADAM = "optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),"
-RELU = "y = jax.nn.relu(y)\n            y = hk.Conv2D(WIDTH, 3, with_bias=False, name=\"conv2\")(y)"
+RELU = 'y = jax.nn.relu(y)\n            y = hk.Conv2D(WIDTH, 3, with_bias=False, name="conv2")(y)'
 
 RESIDUAL = (
     in_norm("residual.haiku epsilon", "var + 1e-5", "var + 1e-3", "epsilon 1e-05 in place of 0.001", twin='name="norm1"'),

@@ -7,6 +7,7 @@ from equiv.layers import layer_norm, linear
 
 DEPTH, WIDTH = 4, 6
 
+
 def haiku():
     import haiku as hk
 
@@ -30,6 +31,7 @@ def haiku():
         return jax.nn.log_softmax(hk.Linear(5, name="head")(x), axis=-1)
 
     return hk.without_apply_rng(hk.transform(forward))
+
 
 def nnx(rngs):
     from flax import nnx
@@ -74,13 +76,17 @@ def nnx(rngs):
 
     return Model(rngs)
 
+
 CASE = Case(
     guide="none",
     models={"haiku": haiku, "nnx": nnx},
     batch={"x": "float32[3,7,6]"},
     layers=(
-        *(kind(f"blocks.{n}.{name}", haiku=f"b{n}_{name}", nnx=f"blocks.{n}.{name}")
-          for n in range(DEPTH) for name, kind in {"up": linear, "down": linear, "norm": layer_norm}.items()),
+        *(
+            kind(f"blocks.{n}.{name}", haiku=f"b{n}_{name}", nnx=f"blocks.{n}.{name}")
+            for n in range(DEPTH)
+            for name, kind in {"up": linear, "down": linear, "norm": layer_norm}.items()
+        ),
         *(linear(name, haiku=name, nnx=name) for name in ("gate", "fresh", "back", "head")),
     ),
     steps=1,

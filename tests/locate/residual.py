@@ -172,7 +172,12 @@ CASE = Case(
         conv_row("stem", "stem"),
         *norm_rows("norm", "norm"),
         *(conv_row(f"blocks.{n}.{name}", f"b{n}/{name}") for n in range(DEPTH) for name in ("conv1", "conv2")),
-        *(row for n in range(DEPTH) for name in ("norm1", "norm2") for row in norm_rows(f"blocks.{n}.{name}", f"b{n}/{name}")),
+        *(
+            row
+            for n in range(DEPTH)
+            for name in ("norm1", "norm2")
+            for row in norm_rows(f"blocks.{n}.{name}", f"b{n}/{name}")
+        ),
         linear("head", haiku="head", linen="head"),
     ),
     steps=2,

@@ -141,7 +141,11 @@ CASE = Case(
     loss=loss,
     layers=(
         embed("words", linen="words", nnx="words"),
-        *(linear(f"cells.{n}.{name}", linen=f"cell{n}/{name}", nnx=f"cells.{n}.{name}") for n in range(2) for name in GATES),
+        *(
+            linear(f"cells.{n}.{name}", linen=f"cell{n}/{name}", nnx=f"cells.{n}.{name}")
+            for n in range(2)
+            for name in GATES
+        ),
         layer_norm("norm", linen="norm", nnx="norm"),
         linear("head", linen="head", nnx="head"),
     ),

@@ -194,7 +194,7 @@ def _follow(
     best: tuple[list[FoundDivergence], float] | None = None
     usable = [one for one in results if one[1].left <= WORSE]
     # Of two faults one may account for nearly all of the error: what matters is that nothing begins there any more.
-    partial_results = sorted(usable, key=lambda pair: (min(pair[1].left, MENDED), pair[1].trial.rank))
+    partial_results = sorted(usable, key=lambda pair: (min(pair[1].left, MENDED), pair[1].trial.order))
     after_each = 0
     for scene, result in partial_results[:MAX_LOOKED]:
         if search.is_over or after_each >= MAX_PARTIAL[min(depth, len(MAX_PARTIAL) - 1)]:
@@ -266,13 +266,13 @@ def _try_causes(
 ) -> list[tuple[Scene, TrialResult]]:
     """Try the causes of some places, the likeliest first, until some explain everything."""
     trials = [(scene, trial) for scene in scenes for kind in TRIED_CAUSES for trial in _collect(kind, scene)]
-    trials.sort(key=lambda pair: pair[1].rank)
+    trials.sort(key=lambda pair: pair[1].order)
     found: list[tuple[Scene, TrialResult]] = []
     seen: set[str] = set()
     most = min(MAX_TRIALS, max(8, MAX_WORK // max(1, len(scenes[0].right.recording.operations))))
     for scene, trial in trials:
-        within = [one.trial.rank for _, one in found if one.within]
-        if search.is_over or len(seen) >= most or len(within) >= MAX_SAME or (within and trial.rank > min(within)):
+        within = [one.trial.order for _, one in found if one.within]
+        if search.is_over or len(seen) >= most or len(within) >= MAX_SAME or (within and trial.order > min(within)):
             break  # what is less likely is not tried any more
         made = trial.changes(0)
         key = f"{trial.text} {trial.variant} {[tuple(map(id, one.place)) for one in (*made.edits, *made.loops)]}"

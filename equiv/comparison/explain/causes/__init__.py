@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from equiv.comparison.explain.causes.constants import other_constants
+from equiv.comparison.explain.causes.constants import other_constants, other_settings
 from equiv.comparison.explain.causes.functions import other_functions
 from equiv.comparison.explain.causes.leaves import other_calls, other_groups, other_leaves
 from equiv.comparison.explain.causes.loops import other_carries, other_direction, other_filling
@@ -16,6 +16,7 @@ from equiv.comparison.explain.causes.trial import Scene, Trial
 
 TRIED_CAUSES: tuple[Callable[[Scene], Iterator[Trial]], ...] = (
     other_constants,
+    other_settings,
     other_carries,
     other_filling,
     other_functions,

@@ -1,12 +1,15 @@
 """Causes: another constant, such as an epsilon, a scale, a rate or the value behind a mask."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from equiv.comparison.explain.alignment import AlignedSide
 from equiv.comparison.explain.causes.trial import (
+    Rank,
     Scene,
     Trial,
     always,
@@ -14,7 +17,8 @@ from equiv.comparison.explain.causes.trial import (
     near_operations,
     scalar_operands,
 )
-from equiv.comparison.explain.recording import Operation
+from equiv.comparison.explain.constant_uses import ConstantUse
+from equiv.comparison.explain.recording import Changes, Edit, Operation, RecordingEvaluation
 from equiv.programs.primitives import ADDITIONS, COMPARISONS
 
 ROOTS = frozenset(["sqrt", "rsqrt", "pow", "div", "log", "integer_pow", "cbrt"])
@@ -31,12 +35,34 @@ FAMILIES = (
 )  # fmt: skip
 """Operations that take the same kind of constant."""
 
+SETTINGS = {
+    "tree_update_moment_per_elem_norm": "b2",
+    "tree_update_moment": "b1",
+    "update_moment_per_elem_norm": "b2",
+    "update_moment": "b1",
+    "clip_by_global_norm": "the clipping norm",
+    "clip": "the clipping limit",
+    "add_decayed_weights": "the weight decay",
+    "scale_by_learning_rate": "the learning rate",
+    "scale": "the factor",
+    "smooth_labels": "the smoothing",
+    "exponential_decay": "the learning rate",
+    "cosine_decay_schedule": "the learning rate",
+    "linear_schedule": "the learning rate",
+    "polynomial_schedule": "the learning rate",
+}
+"""Functions of optax to what their constants are."""
+
 
 def other_constants(scene: Scene) -> Iterator[Trial]:
-    """Yield every constant near the divergence replaced by each one that only the reference has."""
+    """Yield every constant near the divergence replaced by each one that only the reference has.
+
+    It is replaced there, and everywhere where the same line gives it; with a share, `1 - it` is, too.
+    """
     ours = _constants(scene.left, near_operations(scene.left, scene.pair.reference))
     theirs = _constants(scene.right, near_operations(scene.right, scene.pair.candidate))
     known = {number for _, _, number in theirs}
+    wanted_too = {number for _, _, number in ours}
     seen: set[tuple[object, ...]] = set()
     for operation, index, number in theirs:
         for other, _, wanted in ours:
@@ -46,12 +72,134 @@ def other_constants(scene: Scene) -> Iterator[Trial]:
             if operation.primitive != other.primitive and {operation.primitive, other.primitive} == {"mul", "div"}:
                 continue
             seen.add(key)
-            noun = _noun(scene.right, operation, number)
-            fresh = wanted not in known
+            noun = name_constant(scene.right, operation, number)
+            rank = Rank.CONSTANT if wanted not in known and number not in wanted_too else Rank.SHARED_CONSTANT
             text = f"{noun} {wanted:.6g} in place of {number:.6g}"
-            yield Trial(
-                text, always(edit_operand(operation, index, partial(_fill, wanted))), 1 + 3 * (not fresh), operation
-            )
+            yield Trial(text, always(edit_operand(operation, index, partial(_fill, wanted))), rank, operation)
+            if rank == Rank.CONSTANT:
+                yield from _everywhere(scene, operation, number, wanted, noun)
+
+
+def _everywhere(scene: Scene, operation: Operation, number: float, wanted: float, noun: str) -> Iterator[Trial]:
+    """Yield a constant replaced at all operations of the module, of the line, and of the library's line."""
+    uses = scene.right.constants
+    own = next((use for use in uses if use.operation.key == operation.key), None)
+    if own is None:
+        return
+    seen: set[frozenset[object]] = set()
+    for mapping, words in _mappings(operation, number, wanted, noun):
+        for width, alike in enumerate((_is_of_module, _is_of_line, _is_of_library_line)):
+            chosen = [use for use in uses if alike(own, use) and _mapped(mapping, use.number) is not None]
+            key = frozenset(use.operation.key for use in chosen)
+            if len(key) < 2 or key in seen:
+                continue
+            seen.add(key)
+            text = f"{words} at {len(key)} places"
+            rank = Rank.CONSTANTS if len(mapping) == 1 else Rank.SHARES
+            yield Trial(text, always(replace_constants(chosen, mapping)), rank, operation, width, places=len(key))
+
+
+def _mappings(
+    operation: Operation, number: float, wanted: float, noun: str
+) -> Iterator[tuple[dict[float, float], str]]:
+    """Yield what replaces what: the constant alone; with what is left of 1, where it is a share."""
+    yield {number: wanted}, f"{noun} {wanted:.6g} in place of {number:.6g}"
+    if operation.primitive == "mul" and 0 < number < 1 and 0 < wanted < 1:
+        for asked in dict.fromkeys((wanted, 1 - wanted)):
+            pair = {number: asked, 1 - number: 1 - asked}
+            before = max(number, 1 - number)
+            yield pair, f"the share {pair[_near(pair, before)]:.6g} in place of {before:.6g}"
+
+
+def _near(mapping: Mapping[float, float], number: float) -> float:
+    return min(mapping, key=lambda one: abs(one - number))
+
+
+def _mapped(mapping: Mapping[float, float], number: float) -> float | None:
+    return next((new for old, new in mapping.items() if math.isclose(old, number, rel_tol=1e-9)), None)
+
+
+def _is_of_module(own: ConstantUse, other: ConstantUse) -> bool:
+    return own.module == other.module and own.file == other.file
+
+
+def _is_of_line(own: ConstantUse, other: ConstantUse) -> bool:
+    return (own.user_line, own.file) == (other.user_line, other.file)
+
+
+def _is_of_library_line(own: ConstantUse, other: ConstantUse) -> bool:
+    return own.line == other.line and own.operation.primitive == other.operation.primitive
+
+
+def replace_constants(uses: Sequence[ConstantUse], mapping: Mapping[float, float]) -> Changes:
+    """The changes that replace constants at all of these operations."""
+    by_place: dict[tuple[Any, ...], list[ConstantUse]] = {}
+    for use in uses:
+        by_place.setdefault(use.operation.key, []).append(use)
+    edits = []
+    for own in by_place.values():
+        numbers = {use.index: _mapped(mapping, use.number) for use in own}
+        edits.append(Edit(own[0].operation.place, partial(_with_numbers, numbers)))
+    return Changes(tuple(edits))
+
+
+def _with_numbers(
+    numbers: Mapping[int, float | None], evaluation: RecordingEvaluation, eqn: Any, ins: list[Any]
+) -> Sequence[Any]:
+    given = list(ins)
+    for index, number in numbers.items():
+        if number is not None:
+            given[index] = np.full_like(np.asarray(ins[index]), number)
+    return evaluation.compute(eqn, given)
+
+
+def other_settings(scene: Scene) -> Iterator[Trial]:
+    """Yield what a line of a library has as its constant in the reference, in place of what it has in the candidate.
+
+    As of an optimizer, whose lines are those of both ports. Constants that follow from each other, as `b2` and
+    `1 - b2`, are replaced together.
+    """
+    ours, theirs = (_settings(side) for side in (scene.left, scene.right))
+    groups: dict[tuple[float, float], list[ConstantUse]] = {}
+    mappings: dict[tuple[float, float], dict[float, float]] = {}
+    for key, uses in theirs.items():
+        before, after = ({use.number for use in side} for side in (uses, ours.get(key, [])))
+        if len(before) != 1 or len(after) != 1 or before == after:
+            continue
+        (number,), (wanted,) = before, after
+        group = _representative(number, wanted)
+        groups.setdefault(group, []).extend(uses)
+        mappings.setdefault(group, {})[number] = wanted
+    for (wanted, number), uses in groups.items():
+        noun, function = _setting(scene.right, uses)
+        text = f"{noun} {wanted:.6g} in place of {number:.6g}{f' in `{function}`' if function else ''}"
+        places = len({use.operation.key for use in uses})
+        change = always(replace_constants(uses, mappings[wanted, number]))
+        yield Trial(text, change, Rank.CONSTANT, uses[0].operation, places=places)
+
+
+def _settings(side: AlignedSide) -> dict[tuple[object, ...], list[ConstantUse]]:
+    """Constants by the library's line and the place among the operands; those of the user's own lines are none."""
+    found: dict[tuple[object, ...], list[ConstantUse]] = {}
+    for use in side.constants:
+        if use.is_of_library:
+            found.setdefault((use.line, use.operation.primitive, use.index), []).append(use)
+    return found
+
+
+def _representative(number: float, wanted: float) -> tuple[float, float]:
+    """The same for what follows from each other: wanted, then what it replaces."""
+    ways = [(wanted, number), (1 - wanted, 1 - number), (-wanted, -number)]
+    return max(((round(a, 12), round(b, 12)) for a, b in ways), key=lambda way: (way[1] < 1, way[1]))
+
+
+def _setting(side: AlignedSide, uses: Sequence[ConstantUse]) -> tuple[str, str]:
+    """What a constant is, and the function of the library that has it."""
+    for use in uses:
+        if noun := SETTINGS.get(use.function):
+            return noun, use.function
+    first = uses[0]
+    return name_constant(side, first.operation, first.number), first.function
 
 
 def _fill(number: float, array: np.ndarray) -> np.ndarray:
@@ -71,7 +219,7 @@ def _are_related(one: str, other: str) -> bool:
     return one == other or any(one in family and other in family for family in FAMILIES)
 
 
-def _noun(side: AlignedSide, operation: Operation, number: float) -> str:
+def name_constant(side: AlignedSide, operation: Operation, number: float) -> str:
     """What a constant is called by those who write it."""
     name = operation.primitive
     after = {other.primitive for out in operation.outs for other in side.readers.get(out, ())}

@@ -9,6 +9,7 @@ import numpy as np
 
 from equiv.comparison.explain.alignment import AlignedSide
 from equiv.comparison.explain.causes.trial import (
+    Rank,
     Scene,
     Trial,
     always,
@@ -37,12 +38,12 @@ def other_leaves(scene: Scene) -> Iterator[Trial]:
             single = [(mine, other)]
             for first, second, pairs in (*_wider_exchanges(mine, other, shapes), (str(mine), str(other), single)):
                 text = f"`{second}` in place of `{first}` there"
-                yield Trial(text, always(_use_others(scene, dict(pairs))), 1, scene.pair.candidate)
+                yield Trial(text, always(_use_others(scene, dict(pairs))), Rank.NAMES, scene.pair.candidate)
                 if pairs is not single:
                     text = f"`{first}` and `{second}` exchanged"
-                    yield Trial(text, always(_exchange(pairs)), 1, scene.pair.candidate)
+                    yield Trial(text, always(_exchange(pairs)), Rank.NAMES, scene.pair.candidate)
             both = _exchange(single)
-            yield Trial(f"`{mine}` and `{other}` exchanged", always(both), 2, scene.pair.candidate)
+            yield Trial(f"`{mine}` and `{other}` exchanged", always(both), Rank.NAMES, scene.pair.candidate, places=2)
 
 
 def other_calls(scene: Scene) -> Iterator[Trial]:
@@ -61,7 +62,7 @@ def other_calls(scene: Scene) -> Iterator[Trial]:
             similar = scene.left.recording.shapes[value] == scene.right.recording.shapes[own]
             if similar and wanted[0] != called[0] and called[1] in scene.left.matches[wanted[1]]:
                 text = f"`{_layer_of(wanted[0])}` in place of `{_layer_of(called[0])}` there"
-                yield Trial(text, partial(_with_result, scene, mine, index, value), 1, mine, index)
+                yield Trial(text, partial(_with_result, scene, mine, index, value), Rank.NAMES, mine, index)
 
 
 def _call_before(side: AlignedSide, value: int) -> tuple[InputName, int] | None:
@@ -116,7 +117,7 @@ def other_groups(scene: Scene) -> Iterator[Trial]:
                 if own != wanted and first and [shapes[n] for n in first] == [shapes[n] for n in second]:
                     words = f"{_listed(first)} and {_listed(second)}"
                     pairs = list(zip(first, second, strict=True))
-                    yield Trial(f"{words} exchanged", always(_exchange(pairs)), 1, mine)
+                    yield Trial(f"{words} exchanged", always(_exchange(pairs)), Rank.NAMES, mine)
 
 
 def _use_others(scene: Scene, others: Mapping[InputName, InputName]) -> Changes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equiv.comparison.explain.causes.trial import Scene, Trial, always, edit_at, fit
+from equiv.comparison.explain.causes.trial import Rank, Scene, Trial, always, edit_at, fit
 from equiv.comparison.explain.recording import Changes, LoopEdit, Operation, Place, Recording
 from equiv.programs.jaxpr import read_scan
 
@@ -26,7 +26,7 @@ def other_carries(scene: Scene) -> Iterator[Trial]:
                     before = "other values" if own is None else f"{own:.6g}"
                     text = f"an initial carry of {number:.6g} in place of {before}"
                     edit = LoopEdit(place, partial(_start_with, loop.constants + index, number))
-                    yield Trial(text, always(Changes(loops=(edit,))), 1, scene.pair.candidate)
+                    yield Trial(text, always(Changes(loops=(edit,))), Rank.START, scene.pair.candidate)
 
 
 def _start_with(index: int, number: float, ins: list[Any]) -> list[Any]:
@@ -67,7 +67,7 @@ def other_direction(scene: Scene) -> Iterator[Trial]:
         if read_scan(place[-1]).length > 1:
             edit = LoopEdit(place, list, reverse=True)
             text = f"the loop over {read_scan(place[-1]).length} steps in the other direction"
-            yield Trial(text, always(Changes(loops=(edit,))), 2, scene.pair.candidate)
+            yield Trial(text, always(Changes(loops=(edit,))), Rank.PARAMETER, scene.pair.candidate)
 
 
 def other_filling(scene: Scene) -> Iterator[Trial]:
@@ -85,7 +85,7 @@ def other_filling(scene: Scene) -> Iterator[Trial]:
             noun = "an initial carry" if carried else "a constant array"
             before = "" if own is None else f" in place of {own:.6g}"
             change: Callable[..., Any] = partial(_filled, number)
-            yield Trial(f"{noun} of {number:.6g}{before}", always(edit_at(operation, change)), 1, operation)
+            yield Trial(f"{noun} of {number:.6g}{before}", always(edit_at(operation, change)), Rank.START, operation)
 
 
 def _filled(number: float, evaluation: Any, eqn: Any, ins: list[Any]) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from equiv.comparison.explain.causes.trial import (
+    Rank,
     Scene,
     Trial,
     always,
@@ -36,7 +37,11 @@ def extra_operation(scene: Scene) -> Iterator[Trial]:
         if shapes[value] == shapes[operation.outs[0]] and value not in record.numbers:
             rest = [one for place, one in enumerate(operation.ins) if place != index]
             text = f"no {_noun(scene, True, operation, rest)}"
-            rank = 3 if record.moving[value] else 2
+            rank = (
+                Rank.LEFT_OUT
+                if not rest or (record.moving[rest[0]] and leaf_of(scene.right, rest[0]) is None)
+                else Rank.EXTRA
+            )
             yield Trial(text, always(edit_at(operation, partial(_pass_operand, index))), rank, operation, index, False)
 
 
@@ -73,7 +78,7 @@ def missing_operation(scene: Scene) -> Iterator[Trial]:
         rest = [one for place, one in enumerate(operation.ins) if place != index]
         text = f"the {_noun(scene, False, operation, rest)} that {scene.names[1]} leaves out"
         sources = [source for source in others if source is not None]
-        for rank, places in ((3, _readers(scene, twin)), (4, _makers(scene, twin))):
+        for rank, places in ((Rank.LEFT_OUT, _readers(scene, twin)), (Rank.REBUILT, _makers(scene, twin))):
             if places:
                 change = partial(_with_operation, scene, operation, index, sources, places, twin)
                 yield Trial(text, change, rank, places[0], in_place=False)
@@ -161,7 +166,12 @@ def other_parameters(scene: Scene) -> Iterator[Trial]:
     shown = {key: value for key, value in params.items() if key not in UNSAID}
     if shown:
         words = ", ".join(f"{key} {value} in place of {theirs.eqn.params[key]}" for key, value in shown.items())
-        yield Trial(f"{theirs.primitive} with {words}", always(edit_at(theirs, partial(_rebind, params))), 2, theirs)
+        yield Trial(
+            f"{theirs.primitive} with {words}",
+            always(edit_at(theirs, partial(_rebind, params))),
+            Rank.PARAMETER,
+            theirs,
+        )
 
 
 UNSAID = frozenset(["sharding", "out_sharding", "precision", "preferred_element_type", "name"])
@@ -186,7 +196,7 @@ def other_order(scene: Scene) -> Iterator[Trial]:
         for words, change in _orders(given.ndim):
             made = change(given)
             if made.shape == given.shape and is_close(made, wanted):
-                yield Trial(f"{what} {words}", always(edit_operand(theirs, index, change)), 1, theirs)
+                yield Trial(f"{what} {words}", always(edit_operand(theirs, index, change)), Rank.LAYOUT, theirs)
     yield from _transposed_squares(scene, theirs)
 
 
@@ -196,7 +206,7 @@ def _transposed_squares(scene: Scene, theirs: Operation) -> Iterator[Trial]:
         leaf, shape = leaf_of(scene.right, value), scene.right.recording.shapes[value]
         if leaf is not None and len(shape) >= 2 and shape[-1] == shape[-2]:
             change = partial(np.swapaxes, axis1=-1, axis2=-2)
-            yield Trial(f"`{leaf}` transposed", always(edit_operand(theirs, index, change)), 2, theirs)
+            yield Trial(f"`{leaf}` transposed", always(edit_operand(theirs, index, change)), Rank.GUESS, theirs)
 
 
 def _orders(rank: int) -> Iterator[tuple[str, Any]]:
