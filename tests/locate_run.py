@@ -32,6 +32,7 @@ from equiv.comparison.numeric.probe_set import make_probes
 from equiv.comparison.stages import check_structure, open_case, trace_ports
 from equiv.compat import enable_x64
 from equiv.core.divergence import Divergence
+from equiv.core.first_difference import OPTIMIZER as THE_OPTIMIZER
 from equiv.core.output_name import BEGIN, STEP, TRAINING, OutputName
 from equiv.core.results import CheckResult, Finding
 from equiv.programs.eager import evaluate_eagerly
@@ -42,7 +43,7 @@ from equiv.report.findings.divergences import describe_divergences
 SHOWN = 3
 """Causes that are judged."""
 
-CLEAR = 1e-7
+CLEAR = 1e-10
 """A relative difference in float64 above which an output counts as refuted."""
 
 
@@ -132,7 +133,7 @@ def differing_outputs(left: TracedPort, right: TracedPort, probe: Probe, steps: 
                     yield output.of(TRAINING) if name in (STEP, BEGIN) else output
 
 
-def _run(program, inputs):  # noqa: ANN001, ANN202
+def _run(program, inputs):
     return evaluate_eagerly(program.jaxpr, [inputs[name] for name in program.inputs])
 
 
@@ -173,7 +174,7 @@ def _is_right(text: str, faults: Sequence[SourceFault]) -> bool:
 
 def _has_layer(one: Divergence, fault: SourceFault) -> bool:
     layers = {site.layer for site in one.sites}
-    if OPTIMIZER in fault.layers and one.program == STEP and layers == {OPTIMIZER}:
+    if OPTIMIZER in fault.layers and one.program == STEP and layers == {THE_OPTIMIZER}:
         return True
     return not layers.isdisjoint(fault.layers)
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+
 from equiv.case import Case
 from equiv.layers import embed, layer_norm, linear
 

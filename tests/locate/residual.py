@@ -82,7 +82,6 @@ def haiku():
 def linen():
     import flax.linen as nn
     import jax
-    import jax.numpy as jnp
     import optax
 
     def norm(training, name):

@@ -6,11 +6,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from equiv.comparison.explain.alignment import AlignedSide, Alignment
+from equiv.comparison.explain.gradients import HeldCause, find_held
 from equiv.comparison.explain.inputs import nudged_inputs, program_inputs
 from equiv.comparison.explain.judge import ProgramRuns
 from equiv.comparison.explain.recording import Operation
-from equiv.comparison.explain.search import MAX_SECONDS, FoundDivergence, find_divergences
-from equiv.comparison.explain.sites import describe_sites, worst_values
+from equiv.comparison.explain.search import (
+    MAX_SECONDS,
+    FoundDivergence,
+    Search,
+    SearchResult,
+    align_candidate,
+    find_divergences,
+    start_search,
+)
+from equiv.comparison.explain.sites import describe_site, describe_sites, worst_values
 from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS
 from equiv.comparison.readings import add_to_first_refused
 from equiv.compat import enable_x64
@@ -125,7 +134,10 @@ def _explain_program(
             return ""  # the note of its grade says why there is no float64 run
         runs = ProgramRuns(pair[0], pair[1], (left.port.name, right.port.name), inputs, nudged, outputs)
         try:
-            found = find_divergences(runs)
+            search = start_search(runs)
+            if search is not None and name.is_gradient and (held := find_held(search, name, (left, right))):
+                return _explain_held(name, held, search, (left, right))
+            found = SearchResult() if search is None else find_divergences(runs, search)
         except Exception as error:  # noqa: BLE001 - an operation that cannot be run alone must not cost the verdict
             return FAILED.format(name, error_summary(error))
     if found.alignment is None or not found.divergences:
@@ -135,12 +147,34 @@ def _explain_program(
     return Explanation(name, divergences, list_values(found.alignment), found.ended)
 
 
+def _explain_held(
+    name: ProgramName, held: HeldCause, search: Search, ports: tuple[TracedPort, TracedPort]
+) -> Explanation:
+    """The explanation that is what one port holds fixed in its loss."""
+    losses = held.alignment.reference, held.alignment.candidate
+    operations = held.trial.ours, held.trial.theirs
+    sites = tuple(
+        describe_site(port.port.name, side, operation, port.table)
+        for port, side, operation in zip(ports, losses, operations, strict=True)
+        if operation is not None
+    )
+    equal = _count_equal(losses[0], held.trial.ours)
+    one = Divergence(name, sites, (TriedCause(held.trial.text, 0.0, True),), equal)
+    alignment = align_candidate(search)
+    return Explanation(name, (one,), () if alignment is None else list_values(alignment))
+
+
 def _make_divergence(name: ProgramName, found: FoundDivergence, tables: tuple[LeafTable, LeafTable]) -> Divergence:
     scene = found.scene
     values = worst_values(scene)
     causes = tuple(TriedCause(one.trial.text, round(one.left, 6), one.within) for one in found.causes)
     return Divergence(
-        name, describe_sites(scene, tables), causes, _count_equal(scene.left, scene.pair.reference), *values, found.left
+        name,
+        describe_sites(scene, tables, name == STEP),
+        causes,
+        _count_equal(scene.left, scene.pair.reference),
+        *values,
+        found.left,
     )
 
 

@@ -13,6 +13,7 @@ from equiv.comparison.explain.judge import Judge, ProgramRuns
 from equiv.comparison.explain.pairs import pair_frontiers
 from equiv.comparison.explain.recording import Changes, Operation, RecordingEvaluation, record_program
 from equiv.errors import EquivError
+from equiv.programs.program import Program
 
 MAX_ROUNDS = 6
 """Most divergences that are looked for in one program, one after the other."""
@@ -26,7 +27,7 @@ MAX_TRIALS = 64
 MAX_WORK = 100_000
 """Most operations that are run for all of these, but for the likeliest causes."""
 
-MAX_SECONDS = 120.0
+MAX_SECONDS = 40.0
 """Seconds of processor time after which no more causes are tried, however large a program is: the verdict is known."""
 
 MAX_FORCED = 6
@@ -130,11 +131,16 @@ class Search:
 
 def align_programs(runs: ProgramRuns) -> Alignment | None:
     """Align two programs by their values; None: they do not differ on these probes. As of `find_divergences`."""
-    search = _start_search(runs)
-    return None if search is None else _align(search, lambda _: Changes())
+    search = start_search(runs)
+    return None if search is None else align_candidate(search)
 
 
-def _start_search(runs: ProgramRuns) -> Search | None:
+def align_candidate(search: Search) -> Alignment | None:
+    """Align the reference with the candidate as it is."""
+    return _align(search, lambda _: Changes())
+
+
+def start_search(runs: ProgramRuns) -> Search | None:
     """Run both programs; None: no refuted output is over its budget in these runs."""
     ends = time.process_time() + MAX_SECONDS
     ours = [record_program(runs.reference, pair[0]) for pair in runs.inputs]
@@ -144,13 +150,22 @@ def _start_search(runs: ProgramRuns) -> Search | None:
     return Search(runs, judge, join_runs(ours, moved), ends) if judge.refuted else None
 
 
-def find_divergences(runs: ProgramRuns) -> SearchResult:
+def is_within_after(search: Search, candidate: Program) -> bool:
+    """Whether another program in place of the candidate's has every output within its budget."""
+    return all(
+        search.judge.is_within(record_program(candidate, pair[1], prints=False), at)
+        for at, pair in enumerate(search.runs.inputs)
+    )
+
+
+def find_divergences(runs: ProgramRuns, search: Search | None = None) -> SearchResult:
     """Find the divergences of two programs, with causes tried; call it inside `jax.enable_x64(True)`.
 
     Args:
         runs: the programs and what they are run on.
+        search: what `start_search` returned for them, where that was called before.
     """
-    search = _start_search(runs)
+    search = search or start_search(runs)
     if search is None:
         return SearchResult()
     first = _align(search, lambda _: Changes())

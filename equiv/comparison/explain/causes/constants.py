@@ -170,12 +170,24 @@ def other_settings(scene: Scene) -> Iterator[Trial]:
         group = _representative(number, wanted)
         groups.setdefault(group, []).extend(uses)
         mappings.setdefault(group, {})[number] = wanted
-    for (wanted, number), uses in groups.items():
-        noun, function = _setting(scene.right, uses)
-        text = f"{noun} {wanted:.6g} in place of {number:.6g}{f' in `{function}`' if function else ''}"
-        places = len({use.operation.key for use in uses})
-        change = always(replace_constants(uses, mappings[wanted, number]))
-        yield Trial(text, change, Rank.CONSTANT, uses[0].operation, places=places)
+    for group, uses in groups.items():
+        yield _make_setting(scene.right, uses, mappings[group])
+    functions: dict[tuple[str, object], list[ConstantUse]] = {}
+    for use in (use for uses in groups.values() for use in uses):
+        functions.setdefault((use.function, use.user_line), []).append(use)
+    for (function, _), uses in functions.items():
+        merged = {number: new for mapping in mappings.values() for number, new in mapping.items()}
+        own = {use.number: merged[use.number] for use in uses}
+        if function and len({_representative(number, new) for number, new in own.items()}) > 1:
+            yield _make_setting(scene.right, uses, own)
+
+
+def _make_setting(side: AlignedSide, uses: Sequence[ConstantUse], mapping: Mapping[float, float]) -> Trial:
+    noun, function = _setting(side, uses)
+    first = max(mapping, key=abs)
+    text = f"{noun} {mapping[first]:.6g} in place of {first:.6g}{f' in `{function}`' if function else ''}"
+    places = len({use.operation.key for use in uses})
+    return Trial(text, always(replace_constants(uses, mapping)), Rank.CONSTANT, uses[0].operation, places=places)
 
 
 def _settings(side: AlignedSide) -> dict[tuple[object, ...], list[ConstantUse]]:
