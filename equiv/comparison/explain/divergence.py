@@ -166,11 +166,12 @@ def _explain_held(
 
 def _make_divergence(name: ProgramName, found: FoundDivergence, tables: tuple[LeafTable, LeafTable]) -> Divergence:
     scene = found.scene
-    values = worst_values(scene)
+    shown = found.causes[0].trial.shown if found.causes else None
+    values = worst_values(scene) if shown is None else ("", "")
     causes = tuple(TriedCause(one.trial.text, round(one.left, 6), one.within) for one in found.causes)
     return Divergence(
         name,
-        describe_sites(scene, tables, name == STEP),
+        describe_sites(scene, tables, name == STEP, shown),
         causes,
         _count_equal(scene.left, scene.pair.reference),
         *values,

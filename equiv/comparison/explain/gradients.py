@@ -14,11 +14,11 @@ from equiv.comparison.explain.judge import ProgramRuns
 from equiv.comparison.explain.recording import Operation, record_program
 from equiv.comparison.explain.search import Search, is_within_after
 from equiv.core.output_name import InputName, OutputName, ProgramName
-from equiv.programs.transform import make_draws_inputs
 from equiv.programs.program import Program
 from equiv.programs.reevaluation import Reevaluation
 from equiv.programs.trace import NamedInputs, NamedOutputs, differentiated_loss, name_gradient, trace_function
 from equiv.programs.traced_port import TracedPort
+from equiv.programs.transform import make_draws_inputs
 
 HOLD = "stop_gradient"
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from equiv.comparison.explain.alignment import AlignedSide
-from equiv.comparison.explain.causes.trial import Scene, leaf_of, scalar_operands
+from equiv.comparison.explain.causes.trial import Pair, Scene, leaf_of, scalar_operands
 from equiv.comparison.explain.recording import Operation
 from equiv.core.first_difference import OPTIMIZER, FirstDifference, SourceLine, strip_transforms
 from equiv.core.leaves import LeafTable
@@ -30,7 +30,7 @@ def is_update(side: AlignedSide, operation: Operation) -> bool:
 
 
 def describe_sites(
-    scene: Scene, tables: tuple[LeafTable, LeafTable], updates: bool = False
+    scene: Scene, tables: tuple[LeafTable, LeafTable], updates: bool = False, shown: Pair | None = None
 ) -> tuple[FirstDifference, ...]:
     """Describe where two programs part: the reference's operation, then the candidate's.
 
@@ -38,8 +38,12 @@ def describe_sites(
         scene: the divergence.
         tables: the leaf tables of both ports.
         updates: whether the program is a train step.
+        shown: the operations that are shown in place of those at which the chains begin.
     """
-    sides = (scene.left, scene.pair.reference), (scene.right, scene.pair.candidate)
+    reference, candidate = (scene.pair.reference, scene.pair.candidate)
+    if shown is not None:
+        reference, candidate = shown.reference or reference, shown.candidate or candidate
+    sides = (scene.left, reference), (scene.right, candidate)
     return tuple(
         describe_site(name, side, operation, table, updates)
         for name, (side, operation), table in zip(scene.names, sides, tables, strict=True)

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 
 from equiv.comparison.explain.causes.constants import other_constants, other_settings
 from equiv.comparison.explain.causes.functions import other_functions
-from equiv.comparison.explain.causes.leaves import other_calls, other_groups, other_leaves
+from equiv.comparison.explain.causes.leaves import other_calls, other_groups, other_leaves, other_roles
 from equiv.comparison.explain.causes.loops import other_carries, other_direction, other_filling
+from equiv.comparison.explain.causes.operands import other_operands
 from equiv.comparison.explain.causes.operations import (
     extra_operation,
     missing_operation,
@@ -21,8 +22,10 @@ TRIED_CAUSES: tuple[Callable[[Scene], Iterator[Trial]], ...] = (
     other_filling,
     other_functions,
     other_groups,
+    other_roles,
     other_calls,
     other_leaves,
+    other_operands,
     other_order,
     other_parameters,
     other_direction,

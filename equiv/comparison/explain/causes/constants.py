@@ -14,6 +14,7 @@ from equiv.comparison.explain.causes.trial import (
     Trial,
     always,
     edit_operand,
+    leaf_of,
     near_operations,
     scalar_operands,
 )
@@ -87,7 +88,9 @@ def _everywhere(scene: Scene, operation: Operation, number: float, wanted: float
     if own is None:
         return
     seen: set[frozenset[object]] = set()
-    for mapping, words in _mappings(operation, number, wanted, noun):
+    keeps = any(leaf_of(scene.right, value) is not None for value in operation.ins)
+    share = SETTINGS.get(own.function) or ("the momentum" if keeps else "the share")
+    for mapping, words in _mappings(operation, number, wanted, noun, share):
         for width, alike in enumerate((_is_of_module, _is_of_line, _is_of_library_line)):
             chosen = [use for use in uses if alike(own, use) and _mapped(mapping, use.number) is not None]
             key = frozenset(use.operation.key for use in chosen)
@@ -100,7 +103,7 @@ def _everywhere(scene: Scene, operation: Operation, number: float, wanted: float
 
 
 def _mappings(
-    operation: Operation, number: float, wanted: float, noun: str
+    operation: Operation, number: float, wanted: float, noun: str, share: str
 ) -> Iterator[tuple[dict[float, float], str]]:
     """Yield what replaces what: the constant alone; with what is left of 1, where it is a share."""
     yield {number: wanted}, f"{noun} {wanted:.6g} in place of {number:.6g}"
@@ -108,7 +111,7 @@ def _mappings(
         for asked in dict.fromkeys((wanted, 1 - wanted)):
             pair = {number: asked, 1 - number: 1 - asked}
             before = max(number, 1 - number)
-            yield pair, f"the share {pair[_near(pair, before)]:.6g} in place of {before:.6g}"
+            yield pair, f"{share} {pair[_near(pair, before)]:.6g} in place of {before:.6g}"
 
 
 def _near(mapping: Mapping[float, float], number: float) -> float:

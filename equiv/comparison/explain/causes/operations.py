@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from equiv.comparison.explain.causes.trial import (
+    Pair,
     Rank,
     Scene,
     Trial,
@@ -20,6 +21,7 @@ from equiv.comparison.explain.causes.trial import (
 )
 from equiv.comparison.explain.recording import Changes, Edit, Operation, RecordingEvaluation
 from equiv.compat import bind_equation
+from equiv.programs.jaxpr import locate_equation
 from equiv.programs.primitives import ADDITIONS
 
 LARGEST_ORDER = 4
@@ -81,7 +83,20 @@ def missing_operation(scene: Scene) -> Iterator[Trial]:
         for rank, places in ((Rank.LEFT_OUT, _readers(scene, twin)), (Rank.REBUILT, _makers(scene, twin))):
             if places:
                 change = partial(_with_operation, scene, operation, index, sources, places, twin)
-                yield Trial(text, change, rank, places[0], in_place=False)
+                shown = Pair(operation, _shown_without(scene, value, twin, operation) or places[0])
+                yield Trial(text, change, rank, places[0], in_place=False, shown=shown)
+
+
+def _shown_without(scene: Scene, value: int, twin: int, operation: Operation) -> Operation | None:
+    """Where the candidate leaves an operation out: where its operand is made, if the reference's has one line with it.
+
+    As of a mean, whose division is left out of a sum; else where that operand is read instead.
+    """
+    ours, theirs = scene.left.recording.maker_of(value), scene.right.recording.maker_of(twin)
+    if ours is None or theirs is None or theirs.kind:
+        return None
+    lines = [locate_equation(one.place)[1] for one in (ours, operation)]
+    return theirs if lines[0] is not None and lines[1] is not None and lines[0].short == lines[1].short else None
 
 
 Source = tuple[int | None, int]

@@ -35,6 +35,19 @@ class Rank(IntEnum):
 
 
 @dataclass(frozen=True, eq=False)
+class Pair:
+    """Where two programs part: an operation of each side, of which a result differs and the operands do not.
+
+    Attributes:
+        reference: the reference's; None: it has no counterpart.
+        candidate: the candidate's; None likewise.
+    """
+
+    reference: Operation | None
+    candidate: Operation | None
+
+
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One cause that can be tried.
 
@@ -47,6 +60,7 @@ class Trial:
         in_place: whether something stands in the place of something else of its kind. An operation that is added or
             left out explains less by itself: with others of them it makes anything of anything.
         places: number of operations that are changed; where fewer explain the same, those are the cause.
+        shown: the operations that are shown as its place, where these are not those at which the chains begin.
     """
 
     text: str
@@ -56,24 +70,12 @@ class Trial:
     variant: int = 0
     in_place: bool = True
     places: int = 1
+    shown: Pair | None = None
 
     @property
     def order(self) -> tuple[int, int]:
         """What sorts causes that explain the same: how usual, then at how many places."""
         return self.rank, self.places
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """Where two programs part: an operation of each side, of which a result differs and the operands do not.
-
-    Attributes:
-        reference: the reference's; None: it has no counterpart.
-        candidate: the candidate's; None likewise.
-    """
-
-    reference: Operation | None
-    candidate: Operation | None
 
 
 @dataclass(frozen=True, eq=False)
