@@ -290,7 +290,7 @@ def _try_causes(
         if search.is_over or len(seen) >= most or len(within) >= MAX_SAME or (within and trial.order > min(within)):
             break  # what is less likely is not tried any more
         made = trial.changes(0)
-        key = f"{trial.text} {trial.variant} {[tuple(map(id, one.place)) for one in (*made.edits, *made.loops)]}"
+        key = f"{trial.text} {trial.variant} {[tuple(map(id, one.place)) for one in (*made.edits, *made.loops)]}{made.outputs and made.outputs[0][0]}"
         if key in seen:
             continue
         seen.add(key)

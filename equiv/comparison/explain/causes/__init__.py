@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from equiv.comparison.explain.causes.chains import other_chains
 from equiv.comparison.explain.causes.constants import other_constants, other_settings
 from equiv.comparison.explain.causes.functions import other_functions
 from equiv.comparison.explain.causes.leaves import other_calls, other_groups, other_leaves, other_roles
@@ -31,5 +32,6 @@ TRIED_CAUSES: tuple[Callable[[Scene], Iterator[Trial]], ...] = (
     other_direction,
     missing_operation,
     extra_operation,
+    other_chains,
 )
 """Kinds of cause, each a function of what is around a divergence to changes that could explain it."""

@@ -102,7 +102,7 @@ def other_functions(scene: Scene) -> Iterator[Trial]:
                 rank = Rank.FUNCTION if ours else Rank.GUESS
                 yield Trial(f"{other} in place of {name}", _replaced(scene, source, end, function), rank, end)
         if not ours:
-            yield Trial(f"no {name}", _replaced(scene, source, end, lambda x: x), Rank.LEFT_OUT, end, in_place=False)
+            yield Trial(f"no {name}", _replaced(scene, source, end, lambda x: x), Rank.FUNCTION, end, in_place=False)
     if not theirs and scene.pair.candidate is not None:
         yield from _left_out(scene, ours)
 

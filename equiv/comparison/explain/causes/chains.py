@@ -1,0 +1,205 @@
+"""Causes: several operations that one side leaves out or has too many, as a norm, or the update of a running average."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from equiv.comparison.explain.alignment import AlignedSide
+from equiv.comparison.explain.causes.trial import Pair, Rank, Scene, Trial, always, edit_at, fit, leaf_of
+from equiv.comparison.explain.recording import Changes, Operation, RecordingEvaluation
+from equiv.core.output_name import OutputName
+from equiv.programs.jaxpr import locate_equation
+
+FAR = 60
+"""Operations after a divergence among which the two sides meet again."""
+
+LONGEST = 40
+"""Most operations that are taken for one step that is left out."""
+
+Make = Callable[[RecordingEvaluation], Any]
+
+
+def other_chains(scene: Scene) -> Iterator[Trial]:
+    """Yield what the reference computes of shared values where the candidate uses one as it is, and the reverse."""
+    mine = scene.pair.candidate
+    if mine is not None and not mine.kind:
+        yield from _left_out(scene, mine)
+        yield from _too_many(scene, mine)
+    yield from _outputs(scene)
+
+
+def _left_out(scene: Scene, mine: Operation) -> Iterator[Trial]:
+    """Yield a step that the candidate leaves out: its operation takes a shared value, the reference's what it makes."""
+    if scene.pair.reference is None:
+        return
+    for other in scene.left.later(scene.pair.reference, FAR):
+        index = _only_difference(scene, other, mine)
+        if index is None or other.ins[index] not in scene.left.lost:
+            continue
+        steps = _steps_to(scene, other.ins[index])
+        if steps:
+            text = f"{_words(scene.left, steps)}, which {scene.names[1]} leaves out"
+            make = partial(_rebuild, scene, other.ins[index])
+            change = edit_at(mine, partial(_with_made, index, make))
+            used = _used_places(scene, steps)
+            changes = always(Changes(change.edits, used=used))
+            yield Trial(text, changes, Rank.LEFT_OUT, mine, in_place=False, shown=Pair(steps[0], mine))
+        return
+
+
+def _too_many(scene: Scene, mine: Operation) -> Iterator[Trial]:
+    """Yield a step that the candidate has too many: the reference's operation takes the shared value as it is."""
+    for other in scene.left.frontier:
+        for later in scene.right.later(mine, FAR)[1:]:
+            index = _only_difference(scene, other, later)
+            if index is None or later.ins[index] not in scene.right.lost or later.kind:
+                continue
+            value = next((one for one in scene.left.matches[other.ins[index]] if _is_readable(scene, one, later)), None)
+            if value is None:
+                continue
+            steps = [one for one in scene.right.later(mine, FAR) if _makes(scene.right, one, later.ins[index])]
+            if 1 < len(steps) <= LONGEST:
+                change = edit_at(later, partial(_with_made, index, partial(_read, scene, value)))
+                changes = always(Changes(change.edits, used=_places(scene.right, [value])))
+                text = f"no {_words(scene.right, steps).removeprefix('the ')}"
+                yield Trial(text, changes, Rank.LEFT_OUT, later, in_place=False, shown=Pair(other, steps[0]))
+            return
+
+
+def _outputs(scene: Scene) -> Iterator[Trial]:
+    """Yield outputs that are a value as it was before a step, and those that are one after a step too many."""
+    left, right = scene.left.recording, scene.right.recording
+    for name in scene.alignment.refuted:
+        ours, theirs = left.outputs.get(name), right.outputs.get(name)
+        if ours is None or theirs is None:
+            continue
+        if theirs not in scene.right.lost:
+            steps = _steps_to(scene, ours)
+            if steps:
+                text = f"the update of `{name.leaf}`" if name.leaf else _words(scene.left, steps)
+                shown = Pair(steps[-1], right.maker_of(theirs))
+                make = partial(_rebuild, scene, ours)
+                yield _output_trial(
+                    f"{text}, which {scene.names[1]} leaves out", name, make, _used_places(scene, steps), shown
+                )
+        elif matched := [one for one in scene.left.matches[ours] if one in right.maker]:
+            maker = right.maker_of(theirs)
+            what = f"only one update of `{name.leaf}`" if name.leaf else "fewer operations at the end"
+            make = partial(_read, scene, matched[0])
+            shown = Pair(left.maker_of(ours), maker)
+            yield _output_trial(what, name, make, _places(scene.right, matched[:1]), shown)
+
+
+def _output_trial(text: str, name: OutputName, make: Make, used: frozenset[Any], shown: Pair) -> Trial:
+    changes = always(Changes(used=used, outputs=((name, make),)))
+    return Trial(text, changes, Rank.LEFT_OUT, shown.candidate, in_place=False, shown=shown)
+
+
+def _only_difference(scene: Scene, ours: Operation, theirs: Operation) -> int | None:
+    """The index of the only operand that is another value; None: there is no such, or the operations differ."""
+    if ours.primitive != theirs.primitive or len(ours.ins) != len(theirs.ins) or ours.kind or len(ours.ins) < 2:
+        return None
+    shapes = scene.left.recording.shapes, scene.right.recording.shapes
+    others = [
+        index
+        for index, (one, other) in enumerate(zip(ours.ins, theirs.ins, strict=True))
+        if other not in scene.left.matches[one]
+    ]
+    if len(others) != 1 or shapes[0][ours.ins[others[0]]] != shapes[1][theirs.ins[others[0]]]:
+        return None
+    return others[0]
+
+
+def _steps_to(scene: Scene, value: int) -> list[Operation]:
+    """The operations that make a value of the reference from what the candidate computes too; empty: too many."""
+    record, found, todo = scene.left.recording, dict[int, Operation](), [value]
+    while todo:
+        maker = record.maker_of(todo.pop())
+        if maker is None or id(maker) in found:
+            continue
+        if maker.kind or len(found) >= LONGEST:
+            return []
+        found[id(maker)] = maker
+        todo += [one for one in maker.ins if not _twin(scene, one)]
+    return sorted(found.values(), key=lambda one: record.maker[one.outs[0]])
+
+
+def _twin(scene: Scene, value: int) -> tuple[int, ...]:
+    """The values of the candidate that are one of the reference, in its shape."""
+    left, right = scene.left.recording, scene.right.recording
+    if not left.moving[value]:
+        return ()
+    return tuple(one for one in scene.left.matches[value] if right.shapes[one] == left.shapes[value])
+
+
+def _rebuild(scene: Scene, value: int, evaluation: RecordingEvaluation) -> Any:
+    """A value of the reference, computed by its operations from the candidate's values."""
+    record = scene.left.recording
+    maker = record.maker_of(value)
+    if value in record.inputs:
+        return evaluation.given[record.inputs[value]]
+    if maker is None:
+        return np.full(record.shapes[value], record.numbers[value])
+    ins = []
+    for one, atom in zip(maker.ins, maker.eqn.invars, strict=True):
+        twins = _twin(scene, one)
+        array = _read(scene, twins[0], evaluation) if twins else _rebuild(scene, one, evaluation)
+        ins.append(fit(array, np.empty(atom.aval.shape, atom.aval.dtype)))
+    return evaluation.compute(maker.eqn, ins)[maker.outs.index(value)]
+
+
+def _read(scene: Scene, value: int, evaluation: RecordingEvaluation) -> Any:
+    record = scene.right.recording
+    maker = record.maker_of(value)
+    if maker is None:
+        return evaluation.given[record.inputs[value]]
+    return evaluation.stash[maker.place][maker.outs.index(value)]
+
+
+def _with_made(index: int, make: Make, evaluation: RecordingEvaluation, eqn: Any, ins: list[Any]) -> Sequence[Any]:
+    given = list(ins)
+    given[index] = fit(make(evaluation), ins[index])
+    return evaluation.compute(eqn, given)
+
+
+def _used_places(scene: Scene, steps: Sequence[Operation]) -> frozenset[Any]:
+    values = [twins[0] for one in steps for value in one.ins if (twins := _twin(scene, value))]
+    return _places(scene.right, values)
+
+
+def _places(side: AlignedSide, values: Sequence[int]) -> frozenset[Any]:
+    makers = (side.recording.maker_of(value) for value in values)
+    return frozenset(maker.place for maker in makers if maker is not None)
+
+
+def _is_readable(scene: Scene, value: int, before: Operation) -> bool:
+    record = scene.right.recording
+    maker = record.maker_of(value)
+    if maker is None:
+        return value in record.inputs
+    return not maker.kind and maker.turn == before.turn and record.maker[maker.outs[0]] < record.maker[before.outs[0]]
+
+
+def _makes(side: AlignedSide, operation: Operation, value: int) -> bool:
+    """Whether a value depends on an operation, as far as it is near."""
+    todo, seen = [value], set[int]()
+    while todo and len(seen) < FAR:
+        maker = side.recording.maker_of(todo.pop())
+        if maker is operation:
+            return True
+        if maker is not None and id(maker) not in seen:
+            seen.add(id(maker))
+            todo += [one for one in maker.ins if one in side.lost]
+    return False
+
+
+def _words(side: AlignedSide, steps: Sequence[Operation]) -> str:
+    """Steps in words: the layer whose leaves they use, else how many they are and on which line."""
+    leaves = (leaf_of(side, value) for one in steps for value in one.ins)
+    layers = dict.fromkeys(name.leaf.rpartition("/")[0] or name.leaf for name in leaves if name is not None)
+    if len(layers) == 1:
+        return f"`{next(iter(layers))}`"
+    line = locate_equation(steps[0].place)[1]
+    return f"the {len(steps)} operations{f' from line {line.line} on' if line else ''}"
