@@ -143,7 +143,7 @@ def _explain_program(
     if found.alignment is None or not found.divergences:
         return ""
     tables = left.table, right.table
-    divergences = tuple(_make_divergence(name, one, tables) for one in found.divergences)
+    divergences = _drop_repeated([_make_divergence(name, one, tables) for one in found.divergences])
     return Explanation(name, divergences, list_values(found.alignment), found.ended)
 
 
@@ -162,6 +162,15 @@ def _explain_held(
     one = Divergence(name, sites, (TriedCause(held.trial.text, 0.0, True),), equal)
     alignment = align_candidate(search)
     return Explanation(name, (one,), () if alignment is None else list_values(alignment))
+
+
+def _drop_repeated(found: Sequence[Divergence]) -> tuple[Divergence, ...]:
+    """Leave out divergences without a cause on the lines of one before, as of every leaf in an optimizer."""
+    kept: dict[object, Divergence] = {}
+    for number, one in enumerate(found):
+        lines = tuple((site.primitive, site.layer, str(site.location), str(site.user_line)) for site in one.sites)
+        kept.setdefault(lines if not one.causes else number, one)
+    return tuple(kept.values())
 
 
 def _make_divergence(name: ProgramName, found: FoundDivergence, tables: tuple[LeafTable, LeafTable]) -> Divergence:

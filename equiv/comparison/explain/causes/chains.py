@@ -1,6 +1,7 @@
 """Causes: several operations that one side leaves out or has too many, as a norm, or the update of a running average."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from equiv.comparison.explain.alignment import AlignedSide
 from equiv.comparison.explain.causes.trial import Pair, Rank, Scene, Trial, always, edit_at, fit, leaf_of
-from equiv.comparison.explain.recording import Changes, Operation, RecordingEvaluation
+from equiv.comparison.explain.recording import Changes, Edit, Operation, RecordingEvaluation
 from equiv.core.output_name import OutputName
 from equiv.programs.jaxpr import locate_equation
 
@@ -50,22 +51,78 @@ def _left_out(scene: Scene, mine: Operation) -> Iterator[Trial]:
 
 
 def _too_many(scene: Scene, mine: Operation) -> Iterator[Trial]:
-    """Yield a step that the candidate has too many: the reference's operation takes the shared value as it is."""
-    for other in scene.left.frontier:
-        for later in scene.right.later(mine, FAR)[1:]:
-            index = _only_difference(scene, other, later)
-            if index is None or later.ins[index] not in scene.right.lost or later.kind:
-                continue
-            value = next((one for one in scene.left.matches[other.ins[index]] if _is_readable(scene, one, later)), None)
-            if value is None:
-                continue
-            steps = [one for one in scene.right.later(mine, FAR) if _makes(scene.right, one, later.ins[index])]
-            if 1 < len(steps) <= LONGEST:
-                change = edit_at(later, partial(_with_made, index, partial(_read, scene, value)))
-                changes = always(Changes(change.edits, used=_places(scene.right, [value])))
-                text = f"no {_words(scene.right, steps).removeprefix('the ')}"
-                yield Trial(text, changes, Rank.LEFT_OUT, later, in_place=False, shown=Pair(other, steps[0]))
-            return
+    """Yield a step that the candidate has too many, the reference's operation takes the shared value as it is.
+
+    Where the same is found at several operations of one line, as for every leaf in an optimizer: all of them too.
+    """
+    found = [one for other in scene.left.frontier[:MOST_TOGETHER] if (one := _extra_steps(scene, other)) is not None]
+    own = [one for one in found if one.steps[0] is mine or mine in one.steps]
+    for first in own[:1]:
+        yield _without_steps(scene, [first])
+        alike = [one for one in found if _line(one.steps[0]) == _line(first.steps[0])]
+        if len(alike) > 1:
+            yield _without_steps(scene, alike)
+
+
+MOST_TOGETHER = 200
+"""Most operations of the reference at which steps that the candidate has too many are looked for together."""
+
+
+@dataclass(frozen=True, eq=False)
+class _ExtraSteps:
+    """Steps of the candidate between a shared value and an operation that takes that value in the reference."""
+
+    ours: Operation
+    reader: Operation
+    index: int
+    value: int
+    steps: list[Operation]
+
+
+def _extra_steps(scene: Scene, ours: Operation) -> _ExtraSteps | None:
+    record, line = scene.right.recording, _line(ours)
+    for reader in record.operations:
+        if reader.primitive != ours.primitive or scene.right.lost.isdisjoint(reader.outs) or reader.kind:
+            continue
+        index = _only_difference(scene, ours, reader, unary=_line(reader) == line)
+        if index is None or reader.ins[index] not in scene.right.lost:
+            continue
+        value = next((one for one in scene.left.matches[ours.ins[index]] if _is_readable(scene, one, reader)), None)
+        steps = [] if value is None else _lost_steps(scene.right, reader.ins[index])
+        if value is not None and steps:
+            return _ExtraSteps(ours, reader, index, value, steps)
+    return None
+
+
+def _without_steps(scene: Scene, found: Sequence[_ExtraSteps]) -> Trial:
+    edits = tuple(
+        Edit(one.reader.place, partial(_with_made, one.index, partial(_read, scene, one.value))) for one in found
+    )
+    changes = always(Changes(edits, used=_places(scene.right, [one.value for one in found])))
+    first = found[0]
+    words = _words(scene.right, first.steps).removeprefix("the ")
+    text = f"no {words}{f' at {len(found)} places' if len(found) > 1 else ''}"
+    shown = Pair(first.ours, first.steps[0])
+    return Trial(text, changes, Rank.LEFT_OUT, first.reader, in_place=False, places=len(found), shown=shown)
+
+
+def _lost_steps(side: AlignedSide, value: int) -> list[Operation]:
+    """The operations that differ and that a value is made by; empty: too many, or a loop among them."""
+    found, todo = dict[int, Operation](), [value]
+    while todo:
+        one = todo.pop()
+        maker = side.recording.maker_of(one)
+        if maker is None or one not in side.lost or id(maker) in found:
+            continue
+        if maker.kind or len(found) >= LONGEST:
+            return []
+        found[id(maker)] = maker
+        todo += maker.ins
+    return sorted(found.values(), key=lambda one: side.recording.maker[one.outs[0]])
+
+
+def _line(operation: Operation) -> str:
+    return str(locate_equation(operation.place)[0])
 
 
 def _outputs(scene: Scene) -> Iterator[Trial]:
@@ -97,9 +154,14 @@ def _output_trial(text: str, name: OutputName, make: Make, used: frozenset[Any],
     return Trial(text, changes, Rank.LEFT_OUT, shown.candidate, in_place=False, shown=shown)
 
 
-def _only_difference(scene: Scene, ours: Operation, theirs: Operation) -> int | None:
+def _only_difference(scene: Scene, ours: Operation, theirs: Operation, unary: bool = False) -> int | None:
     """The index of the only operand that is another value; None: there is no such, or the operations differ."""
-    if ours.primitive != theirs.primitive or len(ours.ins) != len(theirs.ins) or ours.kind or len(ours.ins) < 2:
+    if (
+        ours.primitive != theirs.primitive
+        or len(ours.ins) != len(theirs.ins)
+        or ours.kind
+        or (len(ours.ins) < 2 and not unary)
+    ):
         return None
     shapes = scene.left.recording.shapes, scene.right.recording.shapes
     others = [
@@ -182,24 +244,22 @@ def _is_readable(scene: Scene, value: int, before: Operation) -> bool:
     return not maker.kind and maker.turn == before.turn and record.maker[maker.outs[0]] < record.maker[before.outs[0]]
 
 
-def _makes(side: AlignedSide, operation: Operation, value: int) -> bool:
-    """Whether a value depends on an operation, as far as it is near."""
-    todo, seen = [value], set[int]()
-    while todo and len(seen) < FAR:
-        maker = side.recording.maker_of(todo.pop())
-        if maker is operation:
-            return True
-        if maker is not None and id(maker) not in seen:
-            seen.add(id(maker))
-            todo += [one for one in maker.ins if one in side.lost]
-    return False
-
-
 def _words(side: AlignedSide, steps: Sequence[Operation]) -> str:
     """Steps in words: the layer whose leaves they use, else how many they are and on which line."""
     leaves = (leaf_of(side, value) for one in steps for value in one.ins)
     layers = dict.fromkeys(name.leaf.rpartition("/")[0] or name.leaf for name in leaves if name is not None)
     if len(layers) == 1:
         return f"`{next(iter(layers))}`"
+    if len(steps) <= NAMED:
+        return "the " + ", ".join(_step_words(side, one) for one in steps)
     line = locate_equation(steps[0].place)[1]
     return f"the {len(steps)} operations{f' from line {line.line} on' if line else ''}"
+
+
+NAMED = 3
+"""Most steps that are named one by one."""
+
+
+def _step_words(side: AlignedSide, operation: Operation) -> str:
+    number = next((side.recording.numbers[one] for one in operation.ins if one in side.recording.numbers), None)
+    return operation.primitive if number is None else f"{operation.primitive} with {number:.6g}"

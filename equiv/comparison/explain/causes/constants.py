@@ -1,7 +1,7 @@
 """Causes: another constant, such as an epsilon, a scale, a rate or the value behind a mask."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from equiv.comparison.explain.alignment import AlignedSide
 from equiv.comparison.explain.causes.trial import (
+    Pair,
     Rank,
     Scene,
     Trial,
@@ -62,23 +63,52 @@ def other_constants(scene: Scene) -> Iterator[Trial]:
     """
     ours = _constants(scene.left, near_operations(scene.left, scene.pair.reference))
     theirs = _constants(scene.right, near_operations(scene.right, scene.pair.candidate))
-    known = {number for _, _, number in theirs}
-    wanted_too = {number for _, _, number in ours}
+    known = {float(f"{number:.9g}") for _, _, number in theirs}
+    wanted_too = {float(f"{number:.9g}") for _, _, number in ours}
     seen: set[tuple[object, ...]] = set()
     for operation, index, number in theirs:
         for other, _, wanted in ours:
             key = (operation.key, index, wanted)
-            if wanted == number or key in seen or not _are_related(operation.primitive, other.primitive):
+            if (
+                math.isclose(wanted, number, rel_tol=1e-9)
+                or key in seen
+                or not _are_related(operation.primitive, other.primitive)
+            ):
                 continue
             if operation.primitive != other.primitive and {operation.primitive, other.primitive} == {"mul", "div"}:
                 continue
             seen.add(key)
             noun = name_constant(scene.right, operation, number)
-            rank = Rank.CONSTANT if wanted not in known and number not in wanted_too else Rank.SHARED_CONSTANT
+            rank = Rank.CONSTANT if _is_new(wanted, known) and _is_new(number, wanted_too) else Rank.SHARED_CONSTANT
             text = f"{noun} {wanted:.6g} in place of {number:.6g}"
             yield Trial(text, always(edit_operand(operation, index, partial(_fill, wanted))), rank, operation)
             if rank == Rank.CONSTANT:
                 yield from _everywhere(scene, operation, number, wanted, noun)
+    yield from _other_counts(scene, theirs)
+
+
+def _other_counts(scene: Scene, theirs: Sequence[tuple[Operation, int, float]]) -> Iterator[Trial]:
+    """Yield the divisor of a sum as the number of what is summed, or one less: a biased or an unbiased variance."""
+    record = scene.right.recording
+    for operation, index, number in theirs:
+        if operation.primitive != "div" or index != 1:
+            continue
+        summed = record.maker_of(operation.ins[0])
+        while summed is not None and summed.primitive in ("broadcast_in_dim", "reshape"):
+            summed = record.maker_of(summed.ins[0])
+        if summed is None or summed.primitive != "reduce_sum":
+            continue
+        count = math.prod(record.shapes[summed.ins[0]]) // max(1, math.prod(record.shapes[summed.outs[0]]))
+        wanted = count - 1 if math.isclose(number, count) else count
+        kind = "biased" if wanted == count else "unbiased"
+        text = f"the divisor {wanted} in place of {number:.6g}, {kind}"
+        change = always(edit_operand(operation, index, partial(_fill, wanted)))
+        if wanted > 0 and math.isclose(number, wanted, abs_tol=1.5):
+            yield Trial(text, change, Rank.FUNCTION, operation, shown=Pair(scene.pair.reference, operation))
+
+
+def _is_new(number: float, known: Set[float]) -> bool:
+    return float(f"{number:.9g}") not in known
 
 
 def _everywhere(scene: Scene, operation: Operation, number: float, wanted: float, noun: str) -> Iterator[Trial]:
@@ -167,9 +197,11 @@ def other_settings(scene: Scene) -> Iterator[Trial]:
     mappings: dict[tuple[float, float], dict[float, float]] = {}
     for key, uses in theirs.items():
         before, after = ({use.number for use in side} for side in (uses, ours.get(key, [])))
-        if len(before) != 1 or len(after) != 1 or before == after:
+        if len(before) != 1 or len(after) != 1:
             continue
         (number,), (wanted,) = before, after
+        if math.isclose(number, wanted, rel_tol=1e-9):
+            continue
         group = _representative(number, wanted)
         groups.setdefault(group, []).extend(uses)
         mappings.setdefault(group, {})[number] = wanted
