@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from equiv.comparison.explain.alignment import Alignment, SideRuns, align_runs, join_runs
 from equiv.comparison.explain.judge import ProgramRuns
 from equiv.comparison.explain.recording import Operation, record_program
 from equiv.comparison.explain.search import Search, is_within_after
 from equiv.core.output_name import InputName, OutputName, ProgramName
+from equiv.programs.draws import count_draws
 from equiv.programs.program import Program
 from equiv.programs.reevaluation import Reevaluation
 from equiv.programs.trace import NamedInputs, NamedOutputs, differentiated_loss, name_gradient, trace_function
@@ -88,7 +90,19 @@ def _trace_loss(port: TracedPort, name: ProgramName) -> Program:
     def run(inputs: NamedInputs) -> NamedOutputs:
         return {OutputName(name, "loss"): loss.run(inputs, {one: inputs[one] for one in loss.wanted})}
 
-    return make_draws_inputs(trace_function(name, run, loss.specs), True)
+    program = trace_function(name, run, loss.specs)
+    random = {one: spec for one, spec in loss.specs.items() if one.is_random}
+    if count_draws(program.jaxpr) or any(
+        jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key) for one in random.values()
+    ):
+        return make_draws_inputs(program, True)
+
+    # Nothing is drawn, and calls with rules of their own have to stay what they are.
+    def run_without_keys(inputs: NamedInputs) -> NamedOutputs:
+        return run({**inputs, **{one: jnp.zeros(spec.shape, spec.dtype) for one, spec in random.items()}})
+
+    rest = {one: spec for one, spec in loss.specs.items() if one not in random}
+    return trace_function(name, run_without_keys, rest)
 
 
 def _align_losses(runs: ProgramRuns, losses: Sequence[Program]) -> Alignment:

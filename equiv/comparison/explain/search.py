@@ -8,10 +8,11 @@ from typing import Any
 
 from equiv.comparison.explain.alignment import Alignment, SideRuns, align_runs, join_runs
 from equiv.comparison.explain.causes import TRIED_CAUSES
-from equiv.comparison.explain.causes.trial import Scene, Trial, edit_at, fit, near_operations, near_values
+from equiv.comparison.explain.causes.trial import Pair, Scene, Trial, edit_at, fit, near_operations, near_values
 from equiv.comparison.explain.judge import Judge, ProgramRuns
 from equiv.comparison.explain.pairs import pair_frontiers
 from equiv.comparison.explain.recording import Changes, Operation, RecordingEvaluation, record_program
+from equiv.core.first_difference import is_backward
 from equiv.errors import EquivError
 from equiv.programs.program import Program
 
@@ -177,7 +178,25 @@ def find_divergences(runs: ProgramRuns, search: Search | None = None) -> SearchR
     several = len(found) > 1 and len({cause.trial.text for cause in loose}) > 1
     if doubtful or several:
         found = [_without_doubtful(one, doubtful) for one in found]
-    return SearchResult(tuple(sorted(found, key=lambda one: -one.drop)), first, search.is_over)
+    return SearchResult(tuple(_sort_divergences(found)), first, search.is_over)
+
+
+def _sort_divergences(found: Sequence[FoundDivergence]) -> list[FoundDivergence]:
+    """Those that account for most first; of one change at several places, the first place of the program."""
+    drops: dict[object, float] = {}
+    keys = [one.causes[0].trial.text if one.causes else number for number, one in enumerate(found)]
+    for key, one in zip(keys, found, strict=True):
+        drops[key] = max(one.drop, drops.get(key, -1.0))
+    places = [_place_of(one) for one in found]
+    order = sorted(range(len(found)), key=lambda at: (-drops[keys[at]], places[at]))
+    return [found[at] for at in order]
+
+
+def _place_of(one: FoundDivergence) -> int:
+    """Where in the candidate's program a divergence is."""
+    operation = one.scene.pair.candidate
+    made = one.scene.right.recording.maker
+    return 0 if operation is None or not operation.outs else made.get(operation.outs[0], 0)
 
 
 def _without_doubtful(one: FoundDivergence, forced: bool) -> FoundDivergence:
@@ -266,7 +285,7 @@ def _join(changes: ChangesOf, more: ChangesOf) -> ChangesOf:
 
 def _make_scenes(search: Search, alignment: Alignment, changes: ChangesOf) -> list[Scene]:
     """The places where both programs part, with the arrays around them."""
-    pairs = pair_frontiers(alignment)[:MAX_PAIRS]
+    pairs = sorted(pair_frontiers(alignment), key=lambda pair: _is_aside(alignment, pair))[:MAX_PAIRS]
     near = [near_values(alignment, pair) for pair in pairs]
     kept = [frozenset[int]().union(*(sides[number] for sides in near)) for number in (0, 1)]
     ours, theirs = [], []
@@ -274,6 +293,14 @@ def _make_scenes(search: Search, alignment: Alignment, changes: ChangesOf) -> li
         ours.append(record_program(search.runs.reference, left, prints=False, keep=kept[0]).kept)
         theirs.append(record_program(search.runs.candidate, right, changes(at), prints=False, keep=kept[1]).kept)
     return [Scene(alignment, pair, ours, theirs, search.runs.names) for pair in pairs]
+
+
+def _is_aside(alignment: Alignment, pair: Pair) -> bool:
+    """Whether a place is in the forward pass of a gradient whose loss agrees: what differs there is another way."""
+    name = alignment.refuted[0].program
+    if pair.candidate is None or not name.is_gradient or any(one.kind == "loss" for one in alignment.refuted):
+        return False
+    return not is_backward(str(pair.candidate.eqn.source_info.name_stack))
 
 
 def _try_causes(
@@ -313,10 +340,11 @@ def _try_cause(search: Search, trial: Trial, changes: ChangesOf, error: float) -
     for at, (_, inputs) in enumerate(search.runs.inputs):
         try:
             run = record_program(search.runs.candidate, inputs, together(at), prints=False)
+            left = max(left, search.judge.left(run, at) / max(error, 1e-300))
+            within = search.judge.is_within(run, at)
         except FAILURES:
             return None  # the change does not fit there
-        left = max(left, search.judge.left(run, at) / max(error, 1e-300))
-        if not search.judge.is_within(run, at):
+        if not within:
             return TrialResult(trial, left, False)
     return TrialResult(trial, 0.0, True)
 

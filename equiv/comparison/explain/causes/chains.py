@@ -141,7 +141,7 @@ def _outputs(scene: Scene) -> Iterator[Trial]:
                 yield _output_trial(
                     f"{text}, which {scene.names[1]} leaves out", name, make, _used_places(scene, steps), shown
                 )
-        elif matched := [one for one in scene.left.matches[ours] if one in right.maker]:
+        elif matched := [one for one in _twin(scene, ours) if one in right.maker]:
             maker = right.maker_of(theirs)
             what = f"only one update of `{name.leaf}`" if name.leaf else "fewer operations at the end"
             make = partial(_read, scene, matched[0])

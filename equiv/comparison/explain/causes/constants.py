@@ -37,6 +37,9 @@ FAMILIES = (
 )  # fmt: skip
 """Operations that take the same kind of constant."""
 
+LIMITS = frozenset(["max", "min", "clamp"])
+"""What an array is clipped by."""
+
 SETTINGS = {
     "tree_update_moment_per_elem_norm": "b2",
     "tree_update_moment": "b1",
@@ -137,6 +140,9 @@ def _mappings(
 ) -> Iterator[tuple[dict[float, float], str]]:
     """Yield what replaces what: the constant alone; with what is left of 1, where it is a share."""
     yield {number: wanted}, f"{noun} {wanted:.6g} in place of {number:.6g}"
+    if operation.primitive in LIMITS and number and wanted:
+        size = math.copysign(wanted, number)
+        yield {number: size, -number: -size}, f"the limits {abs(wanted):.6g} in place of {abs(number):.6g}"
     if operation.primitive == "mul" and 0 < number < 1 and 0 < wanted < 1:
         for asked in dict.fromkeys((wanted, 1 - wanted)):
             pair = {number: asked, 1 - number: 1 - asked}

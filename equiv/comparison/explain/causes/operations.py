@@ -212,7 +212,32 @@ def other_order(scene: Scene) -> Iterator[Trial]:
             made = change(given)
             if made.shape == given.shape and is_close(made, wanted):
                 yield Trial(f"{what} {words}", always(edit_operand(theirs, index, change)), Rank.LAYOUT, theirs)
+        yield from _other_places(scene, value, given, wanted, what)
     yield from _transposed_squares(scene, theirs)
+
+
+def _other_places(scene: Scene, value: int, given: np.ndarray, wanted: np.ndarray, what: str) -> Iterator[Trial]:
+    """Yield a value of the candidate with the elements of one axis in the order that the reference has."""
+    maker = scene.right.recording.maker_of(value)
+    if maker is None or maker.kind or given.shape != wanted.shape or given.dtype.kind != "f":
+        return
+    for axis, size in enumerate(given.shape):
+        mine, others = (np.moveaxis(one, axis, 0).reshape(size, -1) for one in (given, wanted))
+        firsts = [np.flatnonzero((np.abs(mine - row) <= 1e-9 * np.abs(row).max()).all(axis=1)) for row in others]
+        if size < 2 or not all(len(found) == 1 for found in firsts):
+            continue
+        order = np.array([int(found[0]) for found in firsts])
+        text = f"{what} with axis {axis} in the order that {scene.names[0]} has"
+        change = always(edit_at(maker, partial(_take_result, maker.outs.index(value), order, axis)))
+        yield Trial(text, change, Rank.LAYOUT, maker)
+
+
+def _take_result(
+    place: int, order: np.ndarray, axis: int, evaluation: RecordingEvaluation, eqn: Any, ins: list[Any]
+) -> Sequence[Any]:
+    outs = list(evaluation.compute(eqn, ins))
+    outs[place] = np.take(np.asarray(outs[place]), order, axis=axis)
+    return outs
 
 
 def _transposed_squares(scene: Scene, theirs: Operation) -> Iterator[Trial]:
