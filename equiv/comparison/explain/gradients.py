@@ -20,6 +20,7 @@ from equiv.programs.program import Program
 from equiv.programs.reevaluation import Reevaluation
 from equiv.programs.trace import NamedInputs, NamedOutputs, differentiated_loss, name_gradient, trace_function
 from equiv.programs.traced_port import TracedPort
+from equiv.programs.train_step import is_typed_key, key_kind
 from equiv.programs.transform import make_draws_inputs
 
 HOLD = "stop_gradient"
@@ -92,17 +93,22 @@ def _trace_loss(port: TracedPort, name: ProgramName) -> Program:
 
     program = trace_function(name, run, loss.specs)
     random = {one: spec for one, spec in loss.specs.items() if one.is_random}
-    if count_draws(program.jaxpr) or any(
-        jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key) for one in random.values()
-    ):
+    if count_draws(program.jaxpr):
         return make_draws_inputs(program, True)
 
     # Nothing is drawn, and calls with rules of their own have to stay what they are.
     def run_without_keys(inputs: NamedInputs) -> NamedOutputs:
-        return run({**inputs, **{one: jnp.zeros(spec.shape, spec.dtype) for one, spec in random.items()}})
+        return run({**inputs, **{one: _unused_key(spec) for one, spec in random.items()}})
 
     rest = {one: spec for one, spec in loss.specs.items() if one not in random}
     return trace_function(name, run_without_keys, rest)
+
+
+def _unused_key(spec: Any) -> Any:
+    """An array in place of a key, or of random state, that nothing draws with."""
+    if is_typed_key(spec):
+        return jnp.broadcast_to(jax.random.key(0, impl=key_kind(spec)), spec.shape)
+    return jnp.zeros(spec.shape, spec.dtype)
 
 
 def _align_losses(runs: ProgramRuns, losses: Sequence[Program]) -> Alignment:

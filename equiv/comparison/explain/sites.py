@@ -1,6 +1,7 @@
 """The two operations at which programs part, in the user's words: layer, line, operands and constants."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def is_update(side: AlignedSide, operation: Operation) -> bool:
             if "jvp(" in str(other.eqn.source_info.name_stack):
                 return False
             reached.update(other.outs)
-    return True
+    return bool(operation.outs)
 
 
 def describe_sites(
@@ -43,12 +44,27 @@ def describe_sites(
     reference, candidate = (scene.pair.reference, scene.pair.candidate)
     if shown is not None:
         reference, candidate = shown.reference or reference, shown.candidate or candidate
-    sides = (scene.left, reference), (scene.right, candidate)
+    sides = (scene.left, reference, scene.pair.reference), (scene.right, candidate, scene.pair.candidate)
     return tuple(
-        describe_site(name, side, operation, table, updates)
-        for name, (side, operation), table in zip(scene.names, sides, tables, strict=True)
+        _describe_beside(name, side, (operation, beside), table, updates)
+        for name, (side, operation, beside), table in zip(scene.names, sides, tables, strict=True)
         if operation is not None
     )
+
+
+def _describe_beside(
+    port: str,
+    side: AlignedSide,
+    operations: tuple[Operation, Operation | None],
+    table: LeafTable,
+    updates: bool,
+) -> FirstDifference:
+    """Describe an operation; one without leaves near it, as a whole loop, is in the layer of the other."""
+    found = describe_site(port, side, operations[0], table, updates)
+    if found.layer or operations[1] is None:
+        return found
+    beside = describe_site(port, side, operations[1], table, updates)
+    return replace(found, layer=beside.layer, module=beside.module)
 
 
 def describe_site(

@@ -225,8 +225,11 @@ def other_settings(scene: Scene) -> Iterator[Trial]:
 
 def _make_setting(side: AlignedSide, uses: Sequence[ConstantUse], mapping: Mapping[float, float]) -> Trial:
     noun, function = _setting(side, uses)
-    first = max(mapping, key=abs)
-    text = f"{noun} {mapping[first]:.6g} in place of {first:.6g}{f' in `{function}`' if function else ''}"
+    before = max(mapping, key=abs)
+    after = mapping[before]
+    if function == "scale" and before < 0 and after < 0:
+        noun, before, after = "the learning rate", -before, -after
+    text = f"{noun} {after:.6g} in place of {before:.6g}{f' in `{function}`' if function else ''}"
     places = len({use.operation.key for use in uses})
     return Trial(text, always(replace_constants(uses, mapping)), Rank.CONSTANT, uses[0].operation, places=places)
 

@@ -38,28 +38,28 @@ def other_leaves(scene: Scene) -> Iterator[Trial]:
         for other in ours:
             if mine == other or shapes.get(mine) is None or shapes.get(mine) != shapes.get(other):
                 continue
-            single = [(mine, other)]
-            shown = Pair(
-                _user_of(scene.left, other, near_operations(scene.left, scene.pair.reference)),
-                _user_of(scene.right, mine, near_operations(scene.right, scene.pair.candidate)),
-            )
-            for first, second, pairs in (*_wider_exchanges(mine, other, shapes), (str(mine), str(other), single)):
-                text = f"`{second}` in place of `{first}` there"
-                yield Trial(
-                    text, always(_use_others(scene, dict(pairs))), Rank.NAMES, scene.pair.candidate, shown=shown
-                )
-                if pairs is not single:
-                    text = f"`{first}` and `{second}` exchanged"
-                    yield Trial(text, always(_exchange(pairs)), Rank.NAMES, scene.pair.candidate, shown=shown)
-            both = _exchange(single)
-            yield Trial(
-                f"`{mine}` and `{other}` exchanged",
-                always(both),
-                Rank.NAMES,
-                scene.pair.candidate,
-                places=2,
-                shown=shown,
-            )
+            # Where both sides use both, the names say that neither is taken for the other.
+            rank = Rank.NAMES if mine not in ours or other not in theirs else Rank.GUESS
+            yield from _exchanges(scene, mine, other, shapes, rank)
+
+
+def _exchanges(
+    scene: Scene, mine: InputName, other: InputName, shapes: dict[InputName, tuple[int, ...]], rank: Rank
+) -> Iterator[Trial]:
+    """Yield one leaf in place of another, and the layers or blocks that they are in, there and everywhere."""
+    single, site = [(mine, other)], scene.pair.candidate
+    shown = Pair(
+        _user_of(scene.left, other, near_operations(scene.left, scene.pair.reference)),
+        _user_of(scene.right, mine, near_operations(scene.right, site)),
+    )
+    for first, second, pairs in (*_wider_exchanges(mine, other, shapes), (str(mine), str(other), single)):
+        text = f"`{second}` in place of `{first}` there"
+        yield Trial(text, always(_use_others(scene, dict(pairs))), rank, site, shown=shown)
+        if pairs is not single:
+            text = f"`{first}` and `{second}` exchanged"
+            yield Trial(text, always(_exchange(pairs)), rank, site, shown=shown)
+    text = f"`{mine}` and `{other}` exchanged"
+    yield Trial(text, always(_exchange(single)), rank, site, places=2, shown=shown)
 
 
 def other_calls(scene: Scene) -> Iterator[Trial]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equiv.comparison.explain.causes.trial import Rank, Scene, Trial, always, edit_at, fit
+from equiv.comparison.explain.causes.trial import Pair, Rank, Scene, Trial, always, edit_at, fit
 from equiv.comparison.explain.recording import Changes, LoopEdit, Operation, Place, Recording
 from equiv.programs.jaxpr import read_scan
 
@@ -67,7 +67,16 @@ def other_direction(scene: Scene) -> Iterator[Trial]:
         if read_scan(place[-1]).length > 1:
             edit = LoopEdit(place, list, reverse=True)
             text = f"the loop over {read_scan(place[-1]).length} steps in the other direction"
-            yield Trial(text, always(Changes(loops=(edit,))), Rank.PARAMETER, scene.pair.candidate)
+            shown = Pair(_loop_around(scene.pair.reference), Operation(place, "", (), (), ()))
+            yield Trial(text, always(Changes(loops=(edit,))), Rank.PARAMETER, scene.pair.candidate, shown=shown)
+
+
+def _loop_around(operation: Operation | None) -> Operation | None:
+    """The outermost loop around an operation, as one operation."""
+    loops = [] if operation is None else [one for one in operation.place[:-1] if one.primitive.name == "scan"]
+    if operation is None or not loops:
+        return None
+    return Operation(operation.place[: operation.place.index(loops[0]) + 1], "", (), (), ())
 
 
 def other_filling(scene: Scene) -> Iterator[Trial]:
