@@ -54,7 +54,7 @@ BLOCKS = (
                  "gate fresh back", "other direction", twin="hk.scan|(row)"),
     in_recurrent("forget bias", "sigmoid(z + 1.0)", "sigmoid(z + 0.0)", "gate", "add with 1 that nnx leaves out", twin="gate(row)"),
     in_recurrent("no forget bias", "sigmoid(z + 1.0)", "sigmoid(z)", "gate", "add with 1 .*leaves out", line="sigmoid(z)|self.gate(row)", twin="gate(row)"),
-    in_recurrent("gate swapped", "h = z * h + (1 - z) * new", "h = (1 - z) * h + z * new", "gate fresh back", "z|sub"),
+    in_recurrent("gate swapped", "h = z * h + (1 - z) * new", "h = (1 - z) * h + z * new", "gate fresh back", "z|sub|difference|logistic"),
     in_recurrent("relu in the loop", "new = jnp.tanh(new)", "new = jax.nn.relu(new)", "fresh back",
                  "tanh in place of relu", twin="jnp.tanh"),
     in_recurrent("eps", "self.norm = nnx.LayerNorm(WIDTH, epsilon=1e-6",

@@ -13,19 +13,20 @@ from equiv.comparison.explain.recording import Operation
 from equiv.comparison.explain.search import (
     MAX_SECONDS,
     FoundDivergence,
-    Search,
     SearchResult,
     align_candidate,
     find_divergences,
     start_search,
 )
+from equiv.comparison.explain.settings import find_settings
 from equiv.comparison.explain.sites import describe_site, describe_sites, worst_values
+from equiv.comparison.explain.trying import Search
 from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS
 from equiv.comparison.readings import add_to_first_refused
 from equiv.compat import enable_x64
 from equiv.core.budget import rounding_growth
 from equiv.core.divergence import Divergence, TriedCause
-from equiv.core.first_difference import FirstDifference, is_backward, strip_transforms
+from equiv.core.first_difference import OPTIMIZER, FirstDifference, is_backward, strip_transforms
 from equiv.core.headline import severity
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
@@ -89,8 +90,29 @@ def add_divergences(
     found = _explain_program(name, outputs, left, right, _choose_probes(probes), steps)
     if isinstance(found, str):
         return add_to_first_refused(checks, found) if found else checks
+    steps_refuted = tuple(dict.fromkeys(output for output in refuted if output.program == STEP))
+    if steps_refuted and name != STEP:
+        more = _explain_settings(steps_refuted, left, right, _choose_probes(probes), steps)
+        found = replace(found, divergences=(*found.divergences, *more))
     explained = [_add_to_check(check, found) for check in checks]
     return add_to_first_refused(explained, ENDED.format(name)) if found.ended else explained
+
+
+def _explain_settings(
+    outputs: tuple[OutputName, ...], left: TracedPort, right: TracedPort, probes: Sequence[Probe], steps: int
+) -> tuple[Divergence, ...]:
+    """What differs in the optimizers besides; the train step is run only where their constants differ."""
+    pair = left.programs.step, right.programs.step
+    settings = [] if None in pair else find_settings(pair, (left.port.name, right.port.name))
+    if not settings:
+        return ()
+    found = _explain_program(STEP, outputs, left, right, probes, steps)
+    known = () if isinstance(found, str) else found.divergences
+    own = [one for one in known if one.causes and all(site.layer == OPTIMIZER for site in one.sites)]
+    lines = {str(site.location) for one in own for site in one.sites}
+    rest = [sites for sites in settings if not lines & {str(site.location) for site in sites}]
+    # Where the gradients differ too, a change of the optimizer alone makes nothing the same.
+    return (*own, *(Divergence(STEP, sites) for sites in ([] if own else rest)))
 
 
 def _choose_probes(probes: Sequence[Probe]) -> list[Probe]:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from equiv.comparison.explain.alignment import Alignment, SideRuns, align_runs, join_runs
 from equiv.comparison.explain.judge import ProgramRuns
 from equiv.comparison.explain.recording import Operation, record_program
-from equiv.comparison.explain.search import Search, is_within_after
+from equiv.comparison.explain.search import is_within_after
+from equiv.comparison.explain.trying import Search
 from equiv.core.output_name import InputName, OutputName, ProgramName
 from equiv.programs.draws import count_draws
 from equiv.programs.program import Program

@@ -195,7 +195,7 @@ def record_program(
     with np.errstate(all="ignore"):
         found = evaluation.run(program.jaxpr, values)
         made = {name: evaluation.add(make(evaluation), True) for name, make in changes.outputs}
-    found = [made.get(name, value) for name, value in zip(program.outputs, found, strict=True)]
+    found = [made[name] if name in made else value for name, value in zip(program.outputs, found, strict=True)]
     recording.outputs.update((name, value.number) for name, value in zip(program.outputs, found, strict=True))
     recording.results.update(
         (name, np.asarray(value.array))

@@ -1,19 +1,18 @@
 """Find where two programs part, one divergence after the other, and try causes on the candidate's program."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from equiv.comparison.explain.alignment import Alignment, SideRuns, align_runs, join_runs
-from equiv.comparison.explain.causes import TRIED_CAUSES
-from equiv.comparison.explain.causes.trial import Pair, Scene, Trial, edit_at, fit, near_operations, near_values
+from equiv.comparison.explain.alignment import Alignment, align_runs, join_runs
+from equiv.comparison.explain.causes.trial import Pair, Scene, edit_at, fit, near_operations, near_values
 from equiv.comparison.explain.judge import Judge, ProgramRuns
 from equiv.comparison.explain.pairs import pair_frontiers
 from equiv.comparison.explain.recording import Changes, Operation, RecordingEvaluation, record_program
+from equiv.comparison.explain.trying import FAILURES, ChangesOf, Search, TrialResult, join_changes, try_causes
 from equiv.core.first_difference import is_backward
-from equiv.errors import EquivError
 from equiv.programs.program import Program
 
 MAX_ROUNDS = 6
@@ -22,20 +21,11 @@ MAX_ROUNDS = 6
 MAX_PAIRS = 8
 """Most operations at which chains begin that are looked at together."""
 
-MAX_TRIALS = 64
-"""Most causes that are tried at one divergence."""
-
-MAX_WORK = 100_000
-"""Most operations that are run for all of these, but for the likeliest causes."""
-
 MAX_SECONDS = 40.0
 """Seconds of processor time after which no more causes are tried, however large a program is: the verdict is known."""
 
 MAX_FORCED = 6
 """Most pairs of values that are tried to be forced where no cause explains a divergence."""
-
-MAX_SAME = 3
-"""Most causes that are listed where several explain the same."""
 
 MAX_PARTIAL = (3, 2, 1)
 """Most causes that leave an error, after each of which the search goes on: first divergence, second, later ones."""
@@ -51,29 +41,6 @@ MENDED = 0.9
 
 WORSE = 1.25
 """A change that leaves more than this part of the error explains nothing."""
-
-FAILURES = (
-    TypeError, ValueError, IndexError, KeyError, NotImplementedError, AssertionError, ArithmeticError, EquivError
-)  # fmt: skip
-"""What a change that does not fit a program raises."""
-
-ChangesOf = Callable[[int], Changes]
-"""Number of a probe to the changes of the candidate's program on it."""
-
-
-@dataclass(frozen=True, eq=False)
-class TrialResult:
-    """A cause that was tried.
-
-    Attributes:
-        trial: the cause.
-        left: the part of the error that it leaves, of what there was before.
-        within: whether every output is within its budget then.
-    """
-
-    trial: Trial
-    left: float
-    within: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,28 +73,6 @@ class SearchResult:
     divergences: tuple[FoundDivergence, ...] = ()
     alignment: Alignment | None = None
     ended: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Search:
-    """What does not change while divergences of a program are looked for.
-
-    Attributes:
-        runs: the programs and what they are run on.
-        judge: judges the outputs of a changed candidate.
-        reference: the runs of the reference.
-        ends: processor time at which it ends with what is known.
-    """
-
-    runs: ProgramRuns
-    judge: Judge
-    reference: SideRuns
-    ends: float
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no more may be tried."""
-        return time.process_time() > self.ends
 
 
 def align_programs(runs: ProgramRuns) -> Alignment | None:
@@ -219,7 +164,7 @@ def _follow(
     scenes = _make_scenes(search, alignment, changes) if depth < MAX_ROUNDS and not search.is_over else []
     if not scenes:
         return [], error
-    results = _try_causes(search, scenes, changes, error)
+    results = try_causes(search, scenes, changes, error)
     within = [result for _, result in results if result.within]
     if within:
         scene = next(scene for scene, result in results if result is within[0])
@@ -233,7 +178,7 @@ def _follow(
     for scene, result in partial_results[:MAX_LOOKED]:
         if search.is_over or after_each >= MAX_PARTIAL[min(depth, len(MAX_PARTIAL) - 1)]:
             break
-        together = _join(changes, result.trial.changes)
+        together = join_changes(changes, result.trial.changes)
         after = _align(search, together)
         if after is not None and not _is_shared_in(after, scene):
             continue
@@ -279,10 +224,6 @@ def _align(search: Search, changes: ChangesOf) -> Alignment | None:
     return align_runs(search.reference, join_runs(theirs, moved), refuted)
 
 
-def _join(changes: ChangesOf, more: ChangesOf) -> ChangesOf:
-    return lambda probe: changes(probe).join(more(probe))
-
-
 def _make_scenes(search: Search, alignment: Alignment, changes: ChangesOf) -> list[Scene]:
     """The places where both programs part, with the arrays around them."""
     pairs = sorted(pair_frontiers(alignment), key=lambda pair: _is_aside(alignment, pair))[:MAX_PAIRS]
@@ -303,52 +244,6 @@ def _is_aside(alignment: Alignment, pair: Pair) -> bool:
     return not is_backward(str(pair.candidate.eqn.source_info.name_stack))
 
 
-def _try_causes(
-    search: Search, scenes: Sequence[Scene], changes: ChangesOf, error: float
-) -> list[tuple[Scene, TrialResult]]:
-    """Try the causes of some places, the likeliest first, until some explain everything."""
-    trials = [(scene, trial) for scene in scenes for kind in TRIED_CAUSES for trial in _collect(kind, scene)]
-    trials.sort(key=lambda pair: pair[1].order)
-    found: list[tuple[Scene, TrialResult]] = []
-    seen: set[str] = set()
-    most = min(MAX_TRIALS, max(8, MAX_WORK // max(1, len(scenes[0].right.recording.operations))))
-    for scene, trial in trials:
-        within = [one.trial.order for _, one in found if one.within]
-        if search.is_over or len(seen) >= most or len(within) >= MAX_SAME or (within and trial.order > min(within)):
-            break  # what is less likely is not tried any more
-        made = trial.changes(0)
-        key = f"{trial.text} {trial.variant} {[tuple(map(id, one.place)) for one in (*made.edits, *made.loops)]}{made.outputs and made.outputs[0][0]}"
-        if key in seen:
-            continue
-        seen.add(key)
-        if (result := _try_cause(search, trial, changes, error)) is not None:
-            found.append((scene, result))
-    return found
-
-
-def _collect(kind: Callable[[Scene], Iterator[Trial]], scene: Scene) -> list[Trial]:
-    try:
-        return list(kind(scene))
-    except FAILURES:
-        return []
-
-
-def _try_cause(search: Search, trial: Trial, changes: ChangesOf, error: float) -> TrialResult | None:
-    """Run the candidate with a change: on the first probe, and where it explains all, on the others."""
-    together = _join(changes, trial.changes)
-    left = 0.0
-    for at, (_, inputs) in enumerate(search.runs.inputs):
-        try:
-            run = record_program(search.runs.candidate, inputs, together(at), prints=False)
-            left = max(left, search.judge.left(run, at) / max(error, 1e-300))
-            within = search.judge.is_within(run, at)
-        except FAILURES:
-            return None  # the change does not fit there
-        if not within:
-            return TrialResult(trial, left, False)
-    return TrialResult(trial, 0.0, True)
-
-
 def _is_shared_in(after: Alignment, scene: Scene) -> bool:
     """Whether the chains that began at a place do not begin there any more: those left are other divergences."""
     frontier = {operation.key for operation in after.reference.frontier}
@@ -365,7 +260,7 @@ def _force(
             if search.is_over or tried >= MAX_FORCED:
                 return None
             tried += 1
-            together = _join(changes, partial(_forced, scene, ours, theirs))
+            together = join_changes(changes, partial(_forced, scene, ours, theirs))
             try:
                 left = max(
                     search.judge.left(record_program(search.runs.candidate, pair[1], together(at), prints=False), at)

@@ -6,86 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from explained_programs import model, norm, other, runs_of, scanned, search, tried
 from flax import nnx
-from named import input_named, make_program
 
 from equiv import compare
 from equiv.comparison.explain.divergence import list_values
-from equiv.comparison.explain.judge import Judge, ProgramRuns
+from equiv.comparison.explain.judge import Judge
 from equiv.comparison.explain.recording import record_program
-from equiv.comparison.explain.search import SearchResult, align_programs, find_divergences
+from equiv.comparison.explain.search import SearchResult, align_programs
 from equiv.compat import enable_x64
-
-RNG = np.random.default_rng(0)
-SHAPES = {"a.w": (6, 6), "b.w": (6, 6), "a.b": (6,), "b.b": (6,), "batch/x": (4, 6)}
-
-
-def given(seed: int, nudge: float = 0.0) -> dict:
-    """Inputs of one probe; moved by an ulp, up and down."""
-    rng = np.random.default_rng(seed)
-    arrays = {name: rng.normal(0.2, 0.8, shape) for name, shape in SHAPES.items()}
-    signs = {name: 2 * rng.integers(0, 2, shape) - 1 for name, shape in SHAPES.items()}
-    return {input_named(name): array * (1 + nudge * signs[name]) for name, array in arrays.items()}
-
-
-def runs_of(left: Callable, right: Callable) -> ProgramRuns:
-    """Two functions of a dict of inputs, in float64."""
-    with enable_x64(True):
-        programs = [
-            make_program(
-                "f",
-                jax.make_jaxpr(lambda *arrays, function=function: function(dict(zip(SHAPES, arrays, strict=True))))(
-                    *(jax.ShapeDtypeStruct(shape, "float64") for shape in SHAPES.values())
-                ),
-                tuple(SHAPES),
-                ("output",),
-            )
-            for function in (left, right)
-        ]
-    inputs, nudged = ([(given(seed, nudge),) * 2 for seed in (1, 2)] for nudge in (0.0, 2.2e-16))
-    return ProgramRuns(*programs, ("haiku", "nnx"), inputs, nudged, programs[0].outputs)
-
-
-def search(left: Callable, right: Callable) -> SearchResult:
-    """What is found of two functions."""
-    runs = runs_of(left, right)
-    with enable_x64(True):
-        return find_divergences(runs)
-
-
-def tried(left: Callable, right: Callable) -> list[str]:
-    """The causes that make both the same, and those that leave an error."""
-    found = search(left, right).divergences
-    return [cause.trial.text + ("" if cause.within else " (part)") for one in found for cause in one.causes]
-
-
-def norm(x: jax.Array, eps: float = 1e-3, fast: bool = False) -> jax.Array:
-    """Normalised over the last axis; fast: by the mean of squares."""
-    mean = x.mean(-1, keepdims=True)
-    variance = (x * x).mean(-1, keepdims=True) - mean**2 if fast else ((x - mean) ** 2).mean(-1, keepdims=True)
-    return (x - mean) * jax.lax.rsqrt(variance + eps)
-
-
-def model(p: dict, eps: float = 1e-3, bend: Callable = jnp.tanh, fast: bool = False) -> jax.Array:
-    """Dense, norm, bent, beside a residual, dense."""
-    y = bend(norm(p["batch/x"] @ p["a.w"] + p["a.b"], eps, fast))
-    return (p["batch/x"] + y) @ p["b.w"] + p["b.b"]
-
-
-def scanned(p: dict, start: float = 0.0, reverse: bool = False) -> jax.Array:
-    """A loop over the rows of x."""
-
-    def step(carry: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
-        carry = jnp.tanh(row @ p["a.w"] + carry @ p["b.w"])
-        return carry, carry
-
-    return jax.lax.scan(step, jnp.full(6, start), p["batch/x"], reverse=reverse)[1]
-
-
-def other(**changed: object) -> Callable:
-    """The model with something else in it."""
-    return lambda p: model(p, **changed)
-
 
 FAULTS = {
     "epsilon": (model, other(eps=1e-5), "epsilon 0.001 in place of 1e-05"),
@@ -228,7 +157,7 @@ def test_values_are_listed_around_the_divergence(monkeypatch: pytest.MonkeyPatch
     points = list_values(alignment)
     first = next(index for index, point in enumerate(points) if point.lost)
     assert points[first].primitive == "add"
-    assert points[first].location.file == "tests/comparison/explain/test_divergence.py"
+    assert points[first].location.file == "tests/explained_programs.py"
     assert all(point.ratio <= 1 for point in points[:first])
     assert all(point.ratio > 1 for point in points if point.lost)
     monkeypatch.setattr("equiv.comparison.explain.divergence.MAX_VALUES", 4)
@@ -265,7 +194,7 @@ def test_a_search_without_time_says_so(monkeypatch: pytest.MonkeyPatch):
 def test_why_no_place_is_found_is_said(name: str, value: object, said: str, monkeypatch: pytest.MonkeyPatch):
     """The verdict stays."""
 
-    def odd(_: object) -> SearchResult:
+    def odd(*_: object) -> SearchResult:
         raise ValueError("odd")
 
     monkeypatch.setattr(f"equiv.comparison.explain.divergence.{name}", odd if value == "raises" else value)

@@ -1,4 +1,4 @@
-"""Causes: several operations that one side leaves out or has too many, as a norm, or the update of a running average."""
+"""Causes: several operations that one side leaves out or has too many, as a norm, or the update of an average."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -64,8 +64,8 @@ def other_constants(scene: Scene) -> Iterator[Trial]:
 
     It is replaced there, and everywhere where the same line gives it; with a share, `1 - it` is, too.
     """
-    ours = _constants(scene.left, near_operations(scene.left, scene.pair.reference))
     theirs = _constants(scene.right, near_operations(scene.right, scene.pair.candidate))
+    ours = _constants(scene.left, near_operations(scene.left, scene.pair.reference)) + _wide_limits(scene, theirs)
     known = {float(f"{number:.9g}") for _, _, number in theirs}
     wanted_too = {float(f"{number:.9g}") for _, _, number in ours}
     seen: set[tuple[object, ...]] = set()
@@ -108,6 +108,16 @@ def _other_counts(scene: Scene, theirs: Sequence[tuple[Operation, int, float]]) 
         change = always(edit_operand(operation, index, partial(_fill, wanted)))
         if wanted > 0 and math.isclose(number, wanted, abs_tol=1.5):
             yield Trial(text, change, Rank.FUNCTION, operation, shown=Pair(scene.pair.reference, operation))
+
+
+def _wide_limits(scene: Scene, theirs: Sequence[tuple[Operation, int, float]]) -> list[tuple[Operation, int, float]]:
+    """The limits of the reference, near or not: where they are wide, what they clip is as it was before."""
+    kinds = {operation.primitive for operation, _, _ in theirs} & LIMITS
+    return [
+        (use.operation, use.index, use.number)
+        for use in scene.left.constants
+        if use.operation.primitive in kinds and np.isfinite(use.number)
+    ]
 
 
 def _is_new(number: float, known: Set[float]) -> bool:

@@ -148,7 +148,7 @@ def other_roles(scene: Scene) -> Iterator[Trial]:
             if own in theirs.ins and not is_close(scene.ours[0].get(value), scene.theirs[0].get(own)):
                 found = _products_before(scene, value, own)
                 if found is not None:
-                    yield from _exchange_behind(scene, *found.ins[:2], theirs)
+                    yield from _exchange_behind(scene, found.ins[0], found.ins[1], theirs)
 
 
 def _products_before(scene: Scene, value: int, own: int) -> Operation | None:
