@@ -15,7 +15,8 @@ class SourceFault:
         layers: canonical layers of which one has to be named first; of a train step alone, `OPTIMIZER`.
         cause: a pattern of a right tried cause.
         kind: the class of which one faulty copy is made; empty: the builder itself is changed.
-        line: a part of the faulty line to be named where that is not `new`, as the call of a layer that is made elsewhere.
+        line: a part of the faulty line to be named where that is not `new`,
+            as the call of a layer that is made elsewhere.
         twin: a part of the other builder's line to be named; empty: `old`, where that is in it.
         held_out: written before anything was tuned, and not looked at while it was.
     """
@@ -69,7 +70,8 @@ ADAM = "optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),"
 RELU = 'y = jax.nn.relu(y)\n            y = hk.Conv2D(WIDTH, 3, with_bias=False, name="conv2")(y)'
 
 RESIDUAL = (
-    in_norm("residual.haiku epsilon", "var + 1e-5", "var + 1e-3", "epsilon 1e-05 in place of 0.001", twin='name="norm1"'),
+    in_norm("residual.haiku epsilon", "var + 1e-5", "var + 1e-3", "epsilon 1e-05 in place of 0.001",
+        twin='name="norm1"'),
     in_norm("*residual.haiku momentum", "0.9 * old_mean + 0.1 * mean", "0.99 * old_mean + 0.01 * mean",
             "0.9 in place of 0.99|0.1 in place of 0.01", twin='name="norm1"'),
     in_norm("residual.haiku unbiased variance", "var = x.var(axis=(0, 1, 2))", "var = x.var(axis=(0, 1, 2), ddof=1)",
@@ -125,8 +127,10 @@ IMAGES = (
           "`(mean|spread).*` (and|in place of) `(mean|spread)", line="hk.Linear(CODE", twin="self."),
     fault("images.haiku sign of a rule", "(0.5 * g,)", "(-0.5 * g,)", "grow mean spread", "0.5 in place of -0.5",
           line="(-0.5 * g,)|damped(z)", twin="(0.5 * g,)|damped(z)"),
-    fault("*images.haiku detached", "z = damped(z)", "z = damped(jax.lax.stop_gradient(z))", "grow mean spread", DETACHED),
-    fault("images.nnx relu", "y = jax.nn.elu(y)\n            y = self.up1(y)", "y = jax.nn.relu(y)\n            y = self.up1(y)",
+    fault("*images.haiku detached", "z = damped(z)", "z = damped(jax.lax.stop_gradient(z))", "grow mean spread",
+          DETACHED),
+    fault("images.nnx relu", "y = jax.nn.elu(y)\n            y = self.up1(y)",
+          "y = jax.nn.relu(y)\n            y = self.up1(y)",
           "up0", "elu in place of relu", line="jax.nn.relu(y)", twin="jax.nn.elu(y)"),
     fault("*images.nnx no rule", "z = damped(z)", "z = 1.0 * z", "grow mean spread", "0.5|rule"),
     fault("images.nnx tanh", "return jax.nn.sigmoid(y)", "return jnp.tanh(y)", "last", "sigmoid in place of tanh"),
@@ -156,7 +160,8 @@ WORDS = (
     in_cell("words.linen tanh", "h = o * jnp.tanh(c)", "h = o * c", "xo ho xg hg xf hf xi hi", "tanh, which"),
     fault("*words.linen carry", "start = jnp.zeros(", "start = jnp.ones(",
           " ".join(f"cells.0.{gate}" for gate in ["xi", "hi", "xf", "hf", "xg", "hg", "xo", "ho"]) + " words",
-          "initial carry of 0 in place of 1|0 in place of 1", line="jnp.ones|loop(|(h)|f * c", twin="jnp.zeros|scan|(h)|f * c"),
+          "initial carry of 0 in place of 1|0 in place of 1", line="jnp.ones|loop(|(h)|f * c",
+              twin="jnp.zeros|scan|(h)|f * c"),
     fault("words.linen rows", "(x) + nn.Dense(WIDTH, name=\"hi\")(h)", "(x) + nn.Dense(WIDTH, name=\"hi\")(x)",
           "cells.1.hi", "h|carry|operand|`", kind="Cell", twin="self.hi(h)"),
     in_step("*words.linen summed loss", "return losses.mean()", "return losses.sum()", "div with 12|divisor|factor",
@@ -166,8 +171,10 @@ WORDS = (
           line="cell, (start|swapaxes|x = y|self.norm(x)", twin="x = x + y"),
     in_cell("*words.nnx gate of another", "self.xf(x) + self.hf(h)", "self.xf(x) + self.hi(h)", "hf hi",
             "`cells.1.hf` in place of `cells.1.hi`", twin='name="hf"'),
-    in_cell("words.nnx tanh of a gate", "i = jax.nn.sigmoid(i)", "i = jnp.tanh(i)", "xi hi", "sigmoid in place of tanh"),
-    fault("*words.nnx direction", "(start, start), x.swapaxes(0, 1))", "(start, start), x.swapaxes(0, 1), reverse=True)",
+    in_cell("words.nnx tanh of a gate", "i = jax.nn.sigmoid(i)", "i = jnp.tanh(i)", "xi hi",
+        "sigmoid in place of tanh"),
+    fault("*words.nnx direction", "(start, start), x.swapaxes(0, 1))",
+          "(start, start), x.swapaxes(0, 1), reverse=True)",
           " ".join(f"cells.0.{gate}" for gate in ["xi", "hi", "xf", "hf", "xg", "hg", "xo", "ho"]), "other direction",
           line="reverse=True|self.xi(x)|self.xf(x)|self.xg(x)|self.xo(x)", twin="loop(|name="),
     in_cell("words.nnx detached", "c = f * c + i * g", "c = f * jax.lax.stop_gradient(c) + i * g",

@@ -63,7 +63,7 @@ def nnx(rngs):
             sizes = (2, WIDTH, WIDTH, WIDTH)
             strides = (1, 2, 1, 2)
             self.convs = nnx.List(
-                [nnx.Conv(size, WIDTH, (3, 3), stride, rngs=rngs) for size, stride in zip(sizes, strides)]
+                [nnx.Conv(size, WIDTH, (3, 3), stride, rngs=rngs) for size, stride in zip(sizes, strides, strict=True)]
             )
             self.norms = nnx.List([nnx.GroupNorm(WIDTH, 2, epsilon=1e-6, rngs=rngs) for _ in sizes])
             self.mean = nnx.Linear(4 * WIDTH, CODE, rngs=rngs)
@@ -74,8 +74,8 @@ def nnx(rngs):
             self.last = nnx.Conv(WIDTH, 2, (3, 3), rngs=rngs)
 
         def encode(self, x):
-            for conv, norm in zip(self.convs, self.norms):
-                x = conv(x)
+            for layer, norm in zip(self.convs, self.norms, strict=True):
+                x = layer(x)
                 x = norm(x)
                 x = jax.nn.silu(x)
             x = x.reshape(x.shape[0], -1)

@@ -102,8 +102,9 @@ def _explain_settings(
     outputs: tuple[OutputName, ...], left: TracedPort, right: TracedPort, probes: Sequence[Probe], steps: int
 ) -> tuple[Divergence, ...]:
     """What differs in the optimizers besides; the train step is run only where their constants differ."""
-    pair = left.programs.step, right.programs.step
-    settings = [] if None in pair else find_settings(pair, (left.port.name, right.port.name))
+    ours, theirs = left.programs.step, right.programs.step
+    names = left.port.name, right.port.name
+    settings = [] if ours is None or theirs is None else find_settings((ours, theirs), names)
     if not settings:
         return ()
     found = _explain_program(STEP, outputs, left, right, probes, steps)

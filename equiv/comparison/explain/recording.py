@@ -194,8 +194,10 @@ def record_program(
     recording.inputs.update((value.number, name) for value, name in zip(values, program.inputs, strict=True))
     with np.errstate(all="ignore"):
         found = evaluation.run(program.jaxpr, values)
-        made = {name: evaluation.add(make(evaluation), True) for name, make in changes.outputs}
-    found = [made[name] if name in made else value for name, value in zip(program.outputs, found, strict=True)]
+        made: dict[OutputName, Recorded] = {
+            name: evaluation.add(make(evaluation), True) for name, make in changes.outputs
+        }
+    found = [made.get(name) or value for name, value in zip(program.outputs, found, strict=True)]
     recording.outputs.update((name, value.number) for name, value in zip(program.outputs, found, strict=True))
     recording.results.update(
         (name, np.asarray(value.array))

@@ -11,8 +11,10 @@ def describe_divergences(finding: Finding) -> list[str]:
     """Describe where a refuted finding's program differs: both places, both values, and what was tried."""
     found = finding.divergences
     lines = [line for number, one in enumerate(found) for line in _describe_divergence(one, number)]
-    if len(found) > 1 and _explains_all(found):
-        lines.append("with all of these together: same")
+    # Each program is explained by itself: what differs in another one was not tried together with these.
+    first = [one for one in found if one.program == found[0].program]
+    if len(first) > 1 and _explains_all(first):
+        lines.append(f"with {'all' if len(first) == len(found) else f'the first {len(first)}'} of these together: same")
     return lines
 
 
