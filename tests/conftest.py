@@ -1,5 +1,6 @@
 """Settings of the whole test suite."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import jax
 import pytest
+
+from equiv.running.worker import GC_THRESHOLDS
 
 FOLDER = "EQUIV_TESTS_COMPILED"
 """Environment variable: the folder with what the processes of one test run have compiled."""
@@ -21,6 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     `lru_cache.py`) writes its files in place, so one that another process has not written to its end cannot be
     decompressed; jax compiles then.
     """
+    gc.set_threshold(*GC_THRESHOLDS)  # as where users run cases
     if not hasattr(config, "workerinput"):
         os.environ[FOLDER] = tempfile.mkdtemp(prefix="equiv-compiled-")
     for name, value in list_cache_settings().items():

@@ -11,6 +11,7 @@ the case.
 """
 
 import argparse
+import gc
 import json
 import resource
 import subprocess
@@ -46,7 +47,9 @@ def run_pair(name: str, candidate: str, prove_only: bool) -> dict[str, Any]:
     from equiv import infer_layers
     from equiv.comparison.pipeline import RunOptions, run_case
     from equiv.infer.draft_case import draft_case
+    from equiv.running.worker import GC_THRESHOLDS
 
+    gc.set_threshold(*GC_THRESHOLDS)  # as where users run cases
     loaded, first = of_pair(name, candidate)
     case = loaded.case
     files = [f"{MODELS / name}.py:{port}" for port in case.models]

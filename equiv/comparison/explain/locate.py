@@ -6,7 +6,7 @@ from equiv.core.first_difference import FirstDifference
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.programs.prover.first_difference import find_first_differences
-from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Proofs
+from equiv.programs.prover.proof import Proofs
 from equiv.programs.prover.prove import all_programs, mirrored_inputs
 from equiv.programs.traced_port import TracedPort
 from equiv.programs.transform import select_outputs
@@ -24,8 +24,8 @@ def add_first_differences(
         checks: of the candidate.
         reference: the reference, traced.
         candidate: the candidate, traced.
-        proofs: what is proved: of an output that both programs compute in the same way, and that numbers do not refute,
-            as where it was compiled otherwise, none is looked for.
+        proofs: what is proved: of such an output that numbers do not refute, as one that was compiled otherwise, none
+            is looked for; the rewrites of its proof say how the ports differ.
     """
     known: dict[tuple[ProgramName, OutputName | None], tuple[FirstDifference, ...]] = {}
 
@@ -60,10 +60,8 @@ UNPROVED_GRADES = ("refuted", "float64", "rounding", "exact")
 
 
 def _is_settled(item: Finding, proofs: Proofs) -> bool:
-    """Whether both programs are proved to be the same as they are traced, which the numbers agree with."""
-    proof = None if item.output is None else proofs.get((item.output, item.output, False))
-    lifted = {FLOAT64_CONSTANTS, FLOAT64_CASTS}
-    return proof is not None and item.grade != "refuted" and lifted.isdisjoint(proof.rewrites)
+    """Whether both programs are proved to be the same, which the numbers agree with."""
+    return item.grade != "refuted" and (item.output, item.output, False) in proofs
 
 
 def _first_differences_of(

@@ -19,7 +19,7 @@ from equiv.comparison.observation import FRESH_STATE, RoundingNoise
 from equiv.comparison.sensitivity.first_order import LeafSlopes, measure_slopes, returned_leaves
 from equiv.comparison.sensitivity.moves import try_moves
 from equiv.comparison.sensitivity.separate_groups import group_by_shape
-from equiv.comparison.sensitivity.swaps import try_swaps
+from equiv.comparison.sensitivity.swaps import MOST_SWAPS, try_swaps
 from equiv.comparison.sensitivity.trial_runs import BaseRun, TrialRuns
 from equiv.comparison.state import Reference
 from equiv.compat import enable_x64
@@ -75,6 +75,7 @@ def measure_sensitivity(compiled: CompiledPort, reference: Reference, factor: fl
     runs = TrialRuns(bases, left=len(first.variables))
     moved = try_moves(runs, slopes, returned_leaves(compiled.native.programs))
     fresh = next((probe for probe in reference.probes if probe.name == FRESH_STATE), None)
+    runs.left = min(runs.left, MOST_SWAPS)
     started = None if fresh is None else next(_base_runs(compiled, reference, factor, fresh))
     swapped = try_swaps(runs, table, group_by_shape(table, first.variables), started, moved)
     return Sensitivity((*moved.trials, *swapped), slopes, runs.made)

@@ -18,7 +18,7 @@ from equiv.programs.prover.digits import (
     view_joined,
 )
 from equiv.programs.prover.joined import whole_view
-from equiv.programs.prover.parts import NEAR, Concatenation, Region
+from equiv.programs.prover.parts import Concatenation, Region
 from equiv.programs.prover.terms import TermView
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def _join_parts(pieces: Pieces, parts: Sequence[TermView]) -> TermView:
     if term not in pieces.joined:
         pieces.joined[term] = Concatenation(own)
         ways = [[pieces.distance(one, index) for one in own] for index in range(1, len(order))]
-        known = [[one for one in row if one is not None and one < NEAR] for row in ways]
-        pieces.near[term] = (0, *(min(row) + 1 if row else None for row in known))
+        known = [[one for one in row if one is not None] for row in ways]
+        pieces.near[term] = (0, *(max(row) if row else None for row in known))
     place = {index: number for number, index in enumerate(order)}
     size = sum(one.shape[0] for one in parts)
     return TermView(term, tuple(place.get(i) for i in range(rank)), (size, *parts[0].shape[1:]), parts[0].dtype)

@@ -7,8 +7,11 @@ from itertools import accumulate
 from equiv.programs.prover.digits import axis_digits
 from equiv.programs.prover.terms import TermView
 
-NEAR = 48
-"""Through how many operations a slice is computed from slices: an update of an optimizer has half as many."""
+NEAR = 8
+"""Through how many contractions a slice is computed from slices: a block of a transformer has six in a row."""
+
+DEEP = 48
+"""Through how many operations, one in the other, a slice is computed from slices where no concatenation is near."""
 
 Bounds = tuple[tuple[int, int], ...]
 """For every axis the first index of a slice, and the one after the last."""

@@ -28,7 +28,7 @@ from equiv.programs.prover.digits import (
     view_digits,
 )
 from equiv.programs.prover.joined import split_view, whole_view
-from equiv.programs.prover.parts import NEAR, Again, Computed, Concatenation, Region, identity_view, kept_axes
+from equiv.programs.prover.parts import DEEP, NEAR, Again, Computed, Concatenation, Region, identity_view, kept_axes
 from equiv.programs.prover.terms import TermView, new_term
 
 MANY = 256
@@ -45,7 +45,8 @@ class Pieces:
         joined: term to the values that it puts together.
         regions: term to what it is a slice of.
         computed: term to what it was computed from, where a slice of it may be computed.
-        near: term to how far the next concatenation is along each of its axes; None where there is none.
+        near: term to how many contractions away the concatenations along each of its axes are; None: there are none.
+        numbers: terms that are masks as numbers, of which every slice is that of the mask.
         sliced: term, axis, start and stop to that slice; None while it is being named.
         places: term and axis to where it can be cut.
         counts: term to how many of its slices were computed.
@@ -58,6 +59,7 @@ class Pieces:
     regions: dict[str, Region] = field(default_factory=dict)
     computed: dict[str, Computed] = field(default_factory=dict)
     near: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
+    numbers: set[str] = field(default_factory=set[str])
     sliced: dict[tuple[str, int, int, int], TermView | None] = field(default_factory=dict)
     places: dict[tuple[str, int], frozenset[int]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter[str])
@@ -126,8 +128,7 @@ class Pieces:
         return self.places[term, axis]
 
     def _find_places(self, term: str, axis: int) -> frozenset[int]:
-        near = self.near.get(term)
-        if near is None or near[axis] is None:
+        if not self._is_near(term, axis):
             return frozenset()
         joined = self.joined.get(term)
         if joined is not None and axis == 0:
@@ -147,20 +148,35 @@ class Pieces:
         operands: Sequence[TermView],
         places: Sequence[tuple[int | None, ...]],
         again: Again,
+        steps: int = 0,
     ) -> None:
-        """Record how a result was computed, see `Computed`, and how far the next concatenation is."""
-        if not (self.near or self.far) or result is None or has_digits(result):
+        """Record how a result was computed, see `Computed`, and how far concatenations are.
+
+        Args:
+            result: what was computed.
+            operands: from what.
+            places: see `Computed`.
+            again: see `Computed`.
+            steps: how many contractions that is. Nothing else counts: `m * x / c` and `select(m, x / c, 0)` are one
+                term, and a term that is near in one program has to be near in the other.
+        """
+        if result is None or has_digits(result) or result.term in self.computed or result.term in self.joined:
             return
-        if result.term in self.computed or result.term in self.joined:
+        is_mask = len(operands) == 1 and operands[0].dtype == "bool" != result.dtype and bool(result.axes)
+        if is_mask:
+            # `m * x` and `select(m, x, 0)` are one term, and so are their slices only if those of the mask are.
+            self.numbers.add(result.term)
+        if not (self.near or self.far or is_mask):
             return
-        if self.far and all(one.term != result.term for one in operands):
+        if (self.far or is_mask) and all(one.term != result.term for one in operands):
             self.computed[result.term] = Computed(result, tuple(operands), tuple(places), again)
         found: dict[int, int] = {}
         for axis, row in zip(result.axes, places, strict=True):
             ways = [self.distance(value, place) for value, place in zip(operands, row, strict=True)]
-            known = [one for one in ways if one is not None and one < NEAR]
+            known = [one for one in ways if one is not None]
             if known and axis is not None:
-                found[axis] = min(known) + 1
+                # The farthest counts: along a residual stream the first concatenation would be near for ever.
+                found[axis] = min(max(known) + steps, NEAR)
         if found:
             rank = sum(axis is not None for axis in result.axes)
             self.near[result.term] = tuple(found.get(axis) for axis in range(rank))
@@ -183,7 +199,7 @@ class Pieces:
         """Slice a term, given in its identity view, along one of its axes; the result has as many axes."""
         key = own.term, axis, start, stop
         far = own.term in self.computed and not self._is_near(own.term, axis)
-        if far and key not in self.sliced and self.depth > NEAR:
+        if far and key not in self.sliced and self.depth > DEEP:
             return self._region(own, axis, start, stop)  # not kept: asked for by itself it is computed
         if key not in self.sliced:
             self.sliced[key] = None
@@ -195,8 +211,8 @@ class Pieces:
 
     def _is_near(self, term: str, axis: int) -> bool:
         """Whether a concatenation along an axis of a term is near."""
-        known = self.near.get(term)
-        return known is not None and known[axis] is not None
+        known = (self.near.get(term) or {axis: None})[axis]
+        return known is not None and known < NEAR
 
     def _find_slice(self, own: TermView, axis: int, start: int, stop: int) -> TermView:
         joined = self.joined.get(own.term)
@@ -206,7 +222,8 @@ class Pieces:
             return self.concatenate([self.slice(one, 0, low, high) for one, low, high in cut if low < high], 0)
         if joined is not None:
             return self.concatenate([self.slice(one, axis, start, stop) for one in joined.values], 0)
-        if own.term in self.computed and (self._is_near(own.term, axis) or (self.far and self.counts[own.term] < MANY)):
+        cuts = self._is_near(own.term, axis) or own.term in self.numbers or (self.far and self.counts[own.term] < MANY)
+        if own.term in self.computed and cuts:
             self.counts[own.term] += 1
             found = self._compute_slice(own, axis, start, stop)
             if found is not None:

@@ -286,6 +286,10 @@ def pair_programs(pair: OutputPair) -> tuple[ProgramName, ProgramName]:
 
 
 def _are_equal(left: NumberedPort, right: NumberedPort, pair: OutputPair, form: Form, rules: frozenset[str]) -> bool:
+    casts = form.precision == "kept" and any(map(NumberedPort.has_casts, (left, right), pair_programs(pair)))
+    # Names with casts hold those without (`NumberedPort._number`), which are made much sooner.
+    if casts and not _are_equal(left, right, pair, replace(form, precision="float64"), rules):
+        return False
     one, other = left.name(pair[0], form, rules), right.name(pair[1], form, rules)
     return one is not None and one == other
 

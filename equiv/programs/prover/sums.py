@@ -46,7 +46,7 @@ def _number_dot(
         result = _number_products(algebra, ins, numbers, shape, dtype_name(dtype))
     if result is None:
         result = _number_whole_dot(algebra, params, dtype, ins, numbers, shape)
-    algebra.pieces.record(result, ins, contractions.result_places(ins, numbers), again)
+    algebra.pieces.record(result, ins, contractions.result_places(ins, numbers), again, steps=1)
     return result
 
 

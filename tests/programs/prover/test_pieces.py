@@ -44,6 +44,22 @@ def fused(order):
     return jax.grad(loss, (0, 1, 2, 3))
 
 
+def residual(drop, scales):
+    """The first row of what is put together, after a branch whose result is masked, and scaled in some steps."""
+
+    def function(x, y, k, z):
+        value, mask = join([x, y]), z > 0.5
+        branch = jnp.tanh(value) @ k
+        for scale in scales:
+            branch = branch * scale
+        return jnp.tanh(value + drop(mask, branch))[:1]
+
+    return function
+
+
+DROPPED = residual(lambda mask, x: jnp.where(mask, x / 0.5, 0), (2.0,))
+
+
 def padded(place):
     """The sum of three arrays, each in its place and zero elsewhere."""
     return lambda *parts: sum(
@@ -117,6 +133,11 @@ UNDER_REWRITES = {
         lambda x, y, k, v: x @ k + y @ v,
         (X, X, K, K),
     ),
+    "a mask that multiplies and many scales": (
+        DROPPED,
+        residual(lambda mask, x: mask * x / 0.5, (2.0,) * 31 + (0.5,) * 30),
+        (X, X, K, (6, 4)),
+    ),
     "an input without weight": (
         lambda x, y, k, v: join([x, jnp.zeros_like(y)], 1) @ join([k, v]),
         lambda x, y, k, v: x @ k,
@@ -159,6 +180,8 @@ DIFFERENT = {
         lambda x, y, k, v: x @ v + y @ k,
         (X, X, K, K),
     ),
+    "a mask that keeps the others": (DROPPED, residual(lambda m, x: ~m * x / 0.5, (2.0,)), (X, X, K, (6, 4))),
+    "a mask of the other rows": (DROPPED, residual(lambda m, x: m[::-1] * x / 0.5, (2.0,)), (X, X, K, (6, 4))),
     "gradients of kernels in another order": (fused((0, 1, 2)), fused((0, 2, 1)), (X, K, K, K)),
     "padded and added elsewhere": (padded((0, 2, 1)), lambda *parts: join(parts), (K, K, K)),
     "padded with one": (lambda x: jnp.pad(x, 1, constant_values=1), lambda x: jnp.pad(x, 1), (X,)),
