@@ -78,7 +78,7 @@ RESIDUAL = (
             "divisor 75 in place of 74|mul with 0.98|variance", twin='name="norm1"'),
     in_norm("*residual.haiku unbiased average", "0.1 * var)", "0.1 * var * 75 / 74)",
             "no (mul|div) with|variance", twin='name="norm1"'),
-    in_norm("residual.haiku update missing", MEAN, "pass", "update|set", line="old_mean = ", twin='name="norm1"'),
+    in_norm("residual.haiku update missing", MEAN, "pass", "update|set", line="old_mean", twin='name="norm1"'),
     in_norm("*residual.haiku update twice", MEAN,
             "hk.set_state(\"mean\", 0.9 * (0.9 * old_mean + 0.1 * mean) + 0.1 * mean)", "twice|once|no |leaves out",
             twin='name="norm1"'),

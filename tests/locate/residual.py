@@ -1,5 +1,9 @@
 """Residual network of 17 layers with running averages, trained by AdamW: Haiku with its own batch norm, and Linen."""
 
+import jax
+import jax.numpy as jnp
+import optax
+
 from equiv.case import Case
 from equiv.layers import linear, parameter, state
 
@@ -8,24 +12,18 @@ DEPTH, WIDTH, CLASSES = 3, 4, 5
 
 def haiku():
     import haiku as hk
-    import jax
-    import jax.numpy as jnp
-    import optax
 
     class Norm(hk.Module):
         def __call__(self, x, training):
-            scale = hk.get_parameter("scale", (WIDTH,), init=jnp.ones)
-            bias = hk.get_parameter("bias", (WIDTH,), init=jnp.zeros)
-            old_mean = hk.get_state("mean", (WIDTH,), init=jnp.zeros)
-            old_var = hk.get_state("var", (WIDTH,), init=jnp.ones)
+            scale, bias = (hk.get_parameter(leaf, (WIDTH,), init=jnp.ones) for leaf in ("scale", "bias"))
+            old_mean, old_var = (hk.get_state(leaf, (WIDTH,), init=jnp.ones) for leaf in ("mean", "var"))
             mean, var = old_mean, old_var
             if training:
                 mean = x.mean(axis=(0, 1, 2))
                 var = x.var(axis=(0, 1, 2))
                 hk.set_state("mean", 0.9 * old_mean + 0.1 * mean)
                 hk.set_state("var", 0.9 * old_var + 0.1 * var)
-            y = (x - mean) / jnp.sqrt(var + 1e-5)
-            return y * scale + bias
+            return (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
 
     class FaultyNorm(Norm):
         pass
@@ -46,8 +44,7 @@ def haiku():
         kind = FaultyNorm
 
     def forward(x, training):
-        x = hk.Conv2D(WIDTH, 3, with_bias=False, name="stem")(x)
-        x = Norm(name="norm")(x, training)
+        x = Norm(name="norm")(hk.Conv2D(WIDTH, 3, with_bias=False, name="stem")(x), training)
         for n, kind in enumerate((Block, Faulty, Block)):
             x = kind(name=f"b{n}")(x, training)
         x = x.mean(axis=(1, 2))
@@ -62,10 +59,6 @@ def haiku():
         optax.scale_by_learning_rate(schedule),
     )
 
-    def create(params):
-        return tx.init(params)
-
-    @jax.jit
     def train_step(params, state, opt_state, x, y):
         def loss_fn(params):
             logits, new_state = model.apply(params, state, None, x, training=True)
@@ -76,13 +69,11 @@ def haiku():
         updates, opt_state = tx.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), state, opt_state, loss
 
-    return model, train_step, create
+    return model, train_step, tx.init
 
 
 def linen():
     import flax.linen as nn
-    import jax
-    import optax
 
     def norm(training, name):
         return nn.BatchNorm(use_running_average=not training, momentum=0.9, epsilon=1e-5, name=name)
@@ -120,10 +111,6 @@ def linen():
         optax.scale_by_learning_rate(schedule),
     )
 
-    def create(params):
-        return tx.init(params)
-
-    @jax.jit
     def train_step(params, batch_stats, opt_state, x, y):
         def loss_fn(params):
             variables = {"params": params, "batch_stats": batch_stats}
@@ -135,13 +122,10 @@ def linen():
         updates, opt_state = tx.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), new_stats, opt_state, loss
 
-    return model, train_step, create
+    return model, train_step, tx.init
 
 
 def loss(outputs, batch):
-    import jax
-    import optax
-
     targets = optax.smooth_labels(jax.nn.one_hot(batch["y"], CLASSES), 0.1)
     return optax.softmax_cross_entropy(outputs, targets).mean()
 
