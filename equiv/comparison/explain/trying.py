@@ -1,6 +1,7 @@
 """Try the causes of some places on the candidate's program, the likeliest first, until some explain everything."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from equiv.errors import EquivError
 
 MAX_TRIALS = 64
 """Most causes that are tried at one divergence."""
+
+MAX_OF_RANK = 20
+"""Most of them of one rank: many alike leaves near a place must not keep all else from being tried."""
 
 MAX_WORK = 100_000
 """Most operations that are run for all of these, but for the likeliest causes."""
@@ -78,7 +82,7 @@ def try_causes(
     trials = [(scene, trial) for scene in scenes for kind in TRIED_CAUSES for trial in _collect(kind, scene)]
     trials.sort(key=lambda pair: pair[1].order)
     found: list[tuple[Scene, TrialResult]] = []
-    seen: set[str] = set()
+    seen, tried = set[str](), Counter[int]()
     most = min(MAX_TRIALS, max(8, MAX_WORK // max(1, len(scenes[0].right.recording.operations))))
     for scene, trial in trials:
         within = [one.trial.order for _, one in found if one.within]
@@ -88,9 +92,10 @@ def try_causes(
         places = [tuple(map(id, one.place)) for one in (*made.edits, *made.loops)]
         outputs = [str(name) for name, _ in made.outputs]
         key = f"{trial.text} {trial.variant} {places} {outputs}"
-        if key in seen:
+        if key in seen or tried[trial.rank] >= MAX_OF_RANK:
             continue
         seen.add(key)
+        tried[trial.rank] += 1
         if (result := _try_cause(search, trial, changes, error)) is not None:
             found.append((scene, result))
     return found

@@ -28,6 +28,7 @@ def other_chains(scene: Scene) -> Iterator[Trial]:
     if mine is not None and not mine.kind:
         yield from _left_out(scene, mine)
         yield from _too_many(scene, mine)
+        yield from _in_place(scene, mine)
     yield from _outputs(scene)
 
 
@@ -123,6 +124,35 @@ def _lost_steps(side: AlignedSide, value: int) -> list[Operation]:
 
 def _line(operation: Operation) -> str:
     return str(locate_equation(operation.place)[0])
+
+
+def _in_place(scene: Scene, mine: Operation) -> Iterator[Trial]:
+    """Yield a few steps of the reference in place of the few of the candidate that one operation reads in their stead.
+
+    As of a mean in place of a maximum.
+    """
+    if scene.pair.reference is None:
+        return
+    ours, theirs = scene.left.later(scene.pair.reference, NEAR_STEPS), scene.right.later(mine, NEAR_STEPS)
+    for reader in theirs[1:]:
+        for other in ours:
+            index = _only_difference(scene, other, reader)
+            if index is None or other.ins[index] not in scene.left.lost or reader.ins[index] not in scene.right.lost:
+                continue
+            steps, own = _steps_to(scene, other.ins[index]), _lost_steps(scene.right, reader.ins[index])
+            words = _words(scene.left, steps), _words(scene.right, own)
+            short = 0 < len(steps) <= NAMED and 0 < len(own) <= NAMED
+            if short and words[0] != words[1] and reader.turn == mine.turn:
+                text = f"{words[0]} in place of {words[1]}"
+                make = partial(_rebuild, scene, other.ins[index])
+                edit = edit_at(reader, partial(_with_made, index, make))
+                changes = always(Changes(edit.edits, used=_used_places(scene, steps)))
+                yield Trial(text, changes, Rank.REBUILT, reader, shown=Pair(steps[0], own[0]))
+            return
+
+
+NEAR_STEPS = 8
+"""Operations after a divergence among which a few steps are compared."""
 
 
 def _outputs(scene: Scene) -> Iterator[Trial]:
@@ -246,6 +276,8 @@ def _is_readable(scene: Scene, value: int, before: Operation) -> bool:
 
 def _words(side: AlignedSide, steps: Sequence[Operation]) -> str:
     """Steps in words: the layer whose leaves they use, else how many they are and on which line."""
+    if not steps:
+        return ""
     leaves = (leaf_of(side, value) for one in steps for value in one.ins)
     layers = dict.fromkeys(name.leaf.rpartition("/")[0] or name.leaf for name in leaves if name is not None)
     if len(layers) == 1:

@@ -21,6 +21,7 @@ from equiv.comparison.explain.causes.trial import (
 )
 from equiv.comparison.explain.constant_uses import ConstantUse
 from equiv.comparison.explain.recording import Changes, Edit, Operation, RecordingEvaluation
+from equiv.core.first_difference import is_backward
 from equiv.programs.primitives import ADDITIONS, COMPARISONS
 
 ROOTS = frozenset(["sqrt", "rsqrt", "pow", "div", "log", "integer_pow", "cbrt"])
@@ -245,10 +246,12 @@ def _make_setting(side: AlignedSide, uses: Sequence[ConstantUse], mapping: Mappi
 
 
 def _settings(side: AlignedSide) -> dict[tuple[object, ...], list[ConstantUse]]:
-    """Constants by the library's line and the place among the operands; those of the user's own lines are none."""
+    """Constants by the library's line and the place among the operands; none of the user's own lines, none of a
+    backward pass, which follow from the forward one.
+    """
     found: dict[tuple[object, ...], list[ConstantUse]] = {}
     for use in side.constants:
-        if use.is_of_library:
+        if use.is_of_library and not is_backward(str(use.operation.eqn.source_info.name_stack)):
             found.setdefault((use.line, use.operation.primitive, use.index), []).append(use)
     return found
 

@@ -254,6 +254,12 @@ def _orders(rank: int) -> Iterator[tuple[str, Any]]:
         if order != tuple(range(rank)):
             words = "transposed" if rank == 2 else f"with its axes in the order {order}"
             yield words, partial(np.transpose, axes=order)
+    if rank > 2:  # a transposed convolution as the gradient of one: another kernel in both ways
+        axes = tuple(range(rank - 2))
+        yield (
+            f"flipped along axes {', '.join(map(str, axes))} and with its last two axes exchanged",
+            lambda array: np.flip(np.swapaxes(array, -1, -2), axes),
+        )
     for count in range(1, rank + 1):
         for axes in itertools.combinations(range(rank), count):
             yield (
