@@ -17,6 +17,7 @@ from equiv.comparison.explain.search import is_within_after
 from equiv.comparison.explain.trying import Search
 from equiv.core.output_name import InputName, OutputName, ProgramName
 from equiv.programs.draws import count_draws
+from equiv.programs.jaxpr import visit_equations
 from equiv.programs.program import Program
 from equiv.programs.reevaluation import Reevaluation
 from equiv.programs.trace import NamedInputs, NamedOutputs, differentiated_loss, name_gradient, trace_function
@@ -28,6 +29,9 @@ HOLD = "stop_gradient"
 
 RULES = frozenset(["custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"])
 """Calls with a derivative of their own."""
+
+OWN_RULES = RULES - {"custom_jvp_call"}
+"""Those whose derivative is not that of their operations, as a rule: jax writes its own `relu` with the other kind."""
 
 MOST = 12
 """Most changes that are tried."""
@@ -94,7 +98,8 @@ def _trace_loss(port: TracedPort, name: ProgramName) -> Program:
 
     program = trace_function(name, run, loss.specs)
     random = {one: spec for one, spec in loss.specs.items() if one.is_random}
-    if count_draws(program.jaxpr):
+    own_rules = any(eqn.primitive.name in OWN_RULES for _, eqn in visit_equations(program.jaxpr))
+    if count_draws(program.jaxpr) or not own_rules:
         return make_draws_inputs(program, True)
 
     # Nothing is drawn, and calls with rules of their own have to stay what they are.

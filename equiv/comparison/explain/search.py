@@ -123,7 +123,15 @@ def find_divergences(runs: ProgramRuns, search: Search | None = None) -> SearchR
     several = len(found) > 1 and len({cause.trial.text for cause in loose}) > 1
     if doubtful or several:
         found = [_without_doubtful(one, doubtful) for one in found]
+    if any(name.kind in ("loss", "output") for name in search.judge.refuted):
+        found = [one for one in found if not _is_backward(one)] or [replace(one, causes=()) for one in found]
     return SearchResult(tuple(_sort_divergences(found)), first, search.is_over)
+
+
+def _is_backward(one: FoundDivergence) -> bool:
+    """Whether a place is in a backward pass: where the loss differs too, what differs there follows from it."""
+    operation = one.scene.pair.candidate or one.scene.pair.reference
+    return operation is not None and is_backward(str(operation.eqn.source_info.name_stack))
 
 
 def _sort_divergences(found: Sequence[FoundDivergence]) -> list[FoundDivergence]:

@@ -70,7 +70,7 @@ def other_constants(scene: Scene) -> Iterator[Trial]:
     known = {float(f"{number:.9g}") for _, _, number in theirs}
     wanted_too = {float(f"{number:.9g}") for _, _, number in ours}
     seen: set[tuple[object, ...]] = set()
-    for operation, index, number in theirs:
+    for operation, index, number in (one for one in theirs if not _follows(scene, one[0])):
         for other, _, wanted in ours:
             key = (operation.key, index, wanted)
             if (
@@ -109,6 +109,12 @@ def _other_counts(scene: Scene, theirs: Sequence[tuple[Operation, int, float]]) 
         change = always(edit_operand(operation, index, partial(_fill, wanted)))
         if wanted > 0 and math.isclose(number, wanted, abs_tol=1.5):
             yield Trial(text, change, Rank.FUNCTION, operation, shown=Pair(scene.pair.reference, operation))
+
+
+def _follows(scene: Scene, operation: Operation) -> bool:
+    """Whether a constant is of a backward pass whose loss differs, too: it follows from what differs there."""
+    forward = any(name.kind in ("loss", "output") for name in scene.alignment.refuted)
+    return forward and is_backward(str(operation.eqn.source_info.name_stack))
 
 
 def _wide_limits(scene: Scene, theirs: Sequence[tuple[Operation, int, float]]) -> list[tuple[Operation, int, float]]:
