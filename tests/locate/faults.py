@@ -164,7 +164,7 @@ WORDS = (
               twin="jnp.zeros|scan|(h)|f * c"),
     fault("words.linen rows", "(x) + nn.Dense(WIDTH, name=\"hi\")(h)", "(x) + nn.Dense(WIDTH, name=\"hi\")(x)",
           "cells.1.hi", "h|carry|operand|`", kind="Cell", twin="self.hi(h)"),
-    in_step("*words.linen summed loss", "return losses.mean()", "return losses.sum()", "div with 12|divisor|factor",
+    fault("*words.linen summed loss", "return losses.mean()", "return losses.sum()", "head optimizer", "div with 12|divisor|factor",
             line="losses.sum()", twin="losses.mean()"),
     in_step("words.linen b2", "b2=0.99", "b2=0.999", "b2.*0.99", twin="optimizer.update"),
     fault("words.nnx residual", "x = x + y", "x = y", "words cells.0.xi cells.1.xi norm", "residual sum",
