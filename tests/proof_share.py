@@ -22,7 +22,7 @@ from equiv.core.case import Case
 from equiv.core.output_name import STEP, TRAINING
 from equiv.core.results import Finding
 from equiv.programs.prover.first_difference import find_first_differences
-from equiv.programs.prover.prove import all_programs, mirrored_inputs
+from equiv.programs.prover.numbered_port import all_programs, mirrored_inputs
 
 
 def prove_ports_of(case: Case, ports: Sequence[str]) -> tuple[CaseState, float]:

@@ -12,7 +12,8 @@ from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey
 from equiv.programs.keep_casts import has_casts, keep_casts
 from equiv.programs.program import Programs
-from equiv.programs.prover.prove import NumberedPort, all_programs, prove
+from equiv.programs.prover.numbered_port import NumberedPort, all_programs
+from equiv.programs.prover.prove import prove
 from equiv.programs.transform import make_draws_inputs
 
 SHAPES = {"a": (3,), "b": (3,), "w": (3, 3), "d": (), "batch/x": (4, 3)}

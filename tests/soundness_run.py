@@ -39,7 +39,7 @@ from equiv.programs.primitives import EXACT
 from equiv.programs.program import Program
 from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.conditions import CONDITIONS, POSITIVE
-from equiv.programs.prover.prove import all_programs
+from equiv.programs.prover.numbered_port import all_programs
 from equiv.programs.prover.value_numbering import Numbering, number_program
 from equiv.programs.traced_port import trace_port
 

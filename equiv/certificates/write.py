@@ -20,8 +20,9 @@ from equiv.certificates.verify import SCHEMA_VERSION
 from equiv.core.output_name import TRAINING, InputName, ProgramName
 from equiv.errors import EquivError, error_summary
 from equiv.programs.program import Program
+from equiv.programs.prover.numbered_port import NumberedPort, all_programs, mirrored_inputs
 from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Precision, Proofs
-from equiv.programs.prover.prove import NumberedPort, OutputPair, all_programs, mirrored_inputs, prove_programs
+from equiv.programs.prover.prove import OutputPair, prove_programs
 
 Fresh = list[dict[str, str]]
 """Of the reference and of the candidate: state leaf to the digest of its initial value."""

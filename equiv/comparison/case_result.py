@@ -18,8 +18,8 @@ from equiv.core.verdict import verdict_of
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.exercise import list_unaimed, list_unexercised, list_untried_tails
 from equiv.programs.keep_casts import float_dtypes
+from equiv.programs.prover.numbered_port import all_programs
 from equiv.programs.prover.proof import FLOAT64_CASTS
-from equiv.programs.prover.prove import all_programs
 from equiv.programs.unread import list_unread
 
 

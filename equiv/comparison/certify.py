@@ -22,7 +22,8 @@ from equiv.comparison.state import CaseState
 from equiv.core.case_files import LoadedCase
 from equiv.core.output_name import ProgramName
 from equiv.errors import EquivError
-from equiv.programs.prover.prove import NumberedPort, mirrored_inputs, output_pairs
+from equiv.programs.prover.numbered_port import NumberedPort, mirrored_inputs
+from equiv.programs.prover.prove import output_pairs
 
 
 def certify_proofs(name: str, state: CaseState) -> Iterator[tuple[str, Certificate]]:

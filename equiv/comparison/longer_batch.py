@@ -55,11 +55,16 @@ def try_longer_batch(state: CaseState, stages: Sequence[Stage]) -> CaseState:
 
 
 def _unnoticed_changes(state: CaseState) -> tuple[LeafChange, ...]:
-    """The changes that are not noticed and that a longer batch may show: all such leaves at once, and swaps of two."""
+    """The changes that are not noticed and that a longer batch may show: all such leaves at once, and swaps of two.
+
+    Where all is proved, no swap of two leaves that are noticed is asked for: the proof knows which is which.
+    """
     zero = state.zero_gradients
     missed = [trial for trial in state.trials if not trial.detected and not zero.issuperset(trial.subject)]
     moved = tuple(trial.subject[0] for trial in missed if trial.kind == "moved")
-    swapped = (trial.subject[:2] for trial in missed if trial.kind == "swapped" and trial.ratio is not None)
+    is_proved = bool(state.proofs) and not any(state.in_float64.values())
+    tried = (trial for trial in missed if trial.kind == "swapped" and trial.ratio is not None)
+    swapped = (trial.subject[:2] for trial in tried if not is_proved)
     own = (LeafChange("moved", moved),) if moved else ()
     return (*own, *(LeafChange("swapped", pair) for pair in swapped))
 

@@ -14,8 +14,9 @@ from equiv.errors import EquivError
 from equiv.programs.keep_casts import keep_casts, leave_casts_out
 from equiv.programs.probes import NamedArrays
 from equiv.programs.program import Program, Programs
+from equiv.programs.prover.numbered_port import NumberedPort, all_programs
 from equiv.programs.prover.proof import Proofs
-from equiv.programs.prover.prove import NumberedPort, all_programs, prove
+from equiv.programs.prover.prove import prove
 from equiv.programs.traced_port import TracedPort, trace_program_float64
 
 

@@ -20,8 +20,8 @@ from equiv.core.output_name import TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import check_grade
 from equiv.programs.program import Programs
+from equiv.programs.prover.numbered_port import all_programs
 from equiv.programs.prover.proof import FLOAT64_CASTS, Proofs
-from equiv.programs.prover.prove import all_programs
 from equiv.programs.range_limits import narrow_ranges
 from equiv.programs.traced_port import TracedPort
 

@@ -17,7 +17,7 @@ from equiv.core.results import CheckResult, Finding
 from equiv.core.scope import RangeTried
 from equiv.core.verdict import check_grade
 from equiv.errors import EquivError
-from equiv.programs.prover.prove import all_programs
+from equiv.programs.prover.numbered_port import all_programs
 from equiv.programs.range_limits import FloatRange, narrow_ranges
 from equiv.programs.traced_port import TracedPort
 

@@ -14,7 +14,7 @@ from equiv.core.leaves import LeafTable
 from equiv.core.output_name import TRAINING, InputName, OutputName
 from equiv.core.results import Finding
 from equiv.programs.prover.dependencies import Dependencies
-from equiv.programs.prover.prove import NumberedPort
+from equiv.programs.prover.numbered_port import NumberedPort
 
 TrainStepKinds = tuple[TrainStepKind, TrainStepKind]
 """Whose train step the reference and the candidate are trained with."""

@@ -36,6 +36,7 @@ from equiv.core.verdict import verdict_of
 from equiv.errors import CaseError, EquivError
 from equiv.frontends.arguments import check_path, say_nothing
 from equiv.infer.builders import locate_builder
+from equiv.infer.describe import with_names_caveat
 from equiv.infer.draft_case import check_without_run, draft_case
 from equiv.infer.session import InferredLayers
 from equiv.infer.session import infer_layers as infer_between
@@ -175,7 +176,7 @@ def compare_through(found: InferredLayers, loaded: LoadedCase, progress: ReportS
         return make_run_result([replace(result, seconds=round(found.seconds, 3))], started, found.seconds)
     defined = {name: one.defined for name, one in zip(found.draft.names, found.draft.builders, strict=True)}
     drafted = replace(loaded, case=draft_case(found.draft, loaded.case), sources=builder_sources(defined))
-    result = run_case(drafted, progress)
+    result = with_names_caveat(run_case(drafted, progress), found)
     seconds = round(time.perf_counter() - clock, 3)
     return make_run_result([replace(result, seconds=seconds)], started, seconds)
 

@@ -16,6 +16,7 @@ from equiv.core.results import RunResult
 from equiv.frontends.arguments import say_nothing
 from equiv.frontends.functions import compare_through
 from equiv.infer.builders import locate_builder
+from equiv.infer.describe import with_names_caveat
 from equiv.infer.draft_case import draft_case
 from equiv.infer.other_python.interpreter import start_python
 from equiv.infer.session import InferredLayers
@@ -57,5 +58,6 @@ def compare_across(
     candidate = found.draft.names[1]
     sources = builder_sources({candidate: found.draft.builders[1].defined})
     result = run_case(replace(loaded, case=drafted, sources=sources), progress, RunOptions(against=frozen))
+    result = with_names_caveat(result, found)
     seconds = round(time.perf_counter() - clock, 3)
     return make_run_result([replace(result, seconds=seconds)], started, seconds), found

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from equiv.core.layer_kinds import ONLY
 from equiv.core.layouts import Identity
+from equiv.core.results import CaseResult
 from equiv.infer.matching.proposal import Bounds, LeafPair, Proposal
 from equiv.infer.session import InferredLayers
 from equiv.infer.table.layout_search import canonical_layouts
@@ -20,6 +22,9 @@ EVIDENCE_WORDS = {
     "sequence": "by order alone",
 }
 """How each kind of evidence is printed."""
+
+NAMED = 3
+"""Number of leaves that a caveat names."""
 
 WEAK_EVIDENCE = ("shape", "name", "sequence")
 """Kinds of evidence that neither position nor gradient supports."""
@@ -115,12 +120,10 @@ def inference_remarks(inferred: InferredLayers) -> list[str]:
     proposal = inferred.proposal
     names = [port.name for port in proposal.ports]
     lines = []
-    for one, two in proposal.name_conflicts:
-        pairs = proposal.pairs[one], proposal.pairs[two]
-        leaves = [[leaf_slice(pair, proposal, side).partition(" [")[0] for side in (0, 1)] for pair in pairs]
-        text = " and ".join(" is ".join(both) for both in leaves)
+    for numbers in proposal.name_conflicts:
+        texts = [_says_which(proposal.pairs[number], proposal) for number in numbers]
         lines.append(
-            f"Contradicts the names: {text}. The programs decide this pairing; "
+            f"Contradicts the names: {' and '.join(texts)}. The programs decide this pairing; "
             "check whether the names or the code is wrong."
         )
     groups: dict[int, list[LeafPair]] = {}
@@ -134,11 +137,40 @@ def inference_remarks(inferred: InferredLayers) -> list[str]:
         lines.append(f"Interchangeable, with their layers: {text} ({names[0]}). Any order gives the same function.")
     for pair in proposal.pairs:
         if pair.evidence in WEAK_EVIDENCE:
-            left, right = (leaf_slice(pair, proposal, side).partition(" [")[0] for side in (0, 1))
-            text = f"{left} is {right}"
+            text = _says_which(pair, proposal)
             lines.append(f"Known {EVIDENCE_WORDS[pair.evidence]}: {text}. Neither position nor gradient decides it.")
     lines += [f"Not mapped: {line}." for line in (*inferred.problems, *_unpaired_lines(inferred))]
     return lines + [f"Note: {note}." for note in proposal.notes]
+
+
+def _says_which(pair: LeafPair, proposal: Proposal) -> str:
+    """Which leaf is which: `layer_0/query/kernel is layer_0/key/kernel`."""
+    return " is ".join(leaf_slice(pair, proposal, side).partition(" [")[0] for side in (0, 1))
+
+
+def names_caveat(inferred: InferredLayers) -> str:
+    """A caveat for ports that are the same under a table that contradicts the names of leaves; empty where none does.
+
+    With the names, as a checkpoint is read by them, such a port is another model.
+    """
+    proposal = inferred.proposal
+    found = list(dict.fromkeys(number for numbers in proposal.name_conflicts for number in numbers))
+    if not found:
+        return ""
+    texts = [_says_which(proposal.pairs[number], proposal) for number in found[:NAMED]]
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    left, right = (port.name for port in proposal.ports)
+    return (
+        f"the leaves are paired against their names, of {left} and {right}: {', '.join(texts)}{more}; "
+        "weights that are loaded by name make another function of it"
+    )
+
+
+def with_names_caveat(result: CaseResult, inferred: InferredLayers) -> CaseResult:
+    """Add the caveat on names to the remarks of the check of the structure, which a run shows below its table."""
+    caveat = names_caveat(inferred)
+    first, *others = result.checks
+    return replace(result, checks=(replace(first, remarks=(*first.remarks, caveat)), *others)) if caveat else result
 
 
 def inference_caveat(inferred: InferredLayers) -> str:

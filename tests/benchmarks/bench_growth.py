@@ -25,7 +25,7 @@ from equiv.comparison.state import CaseState
 from equiv.core.case import Case
 from equiv.frontends.cli.base import GC_THRESHOLDS
 from equiv.programs.jaxpr import count_equations
-from equiv.programs.prover.prove import all_programs
+from equiv.programs.prover.numbered_port import all_programs
 from equiv.programs.traced_port import trace_port_float64
 
 PAGE = Path(__file__).parents[2] / "reports" / "growth.html"

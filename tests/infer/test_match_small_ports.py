@@ -171,6 +171,26 @@ def test_a_map_against_the_names_is_reported():
     assert {proposal.pairs[place].left.path for place in pair} == {"query", "key"}
 
 
+def in_order(*places):
+    """Three layers, one after another, with the parameters at these places."""
+
+    def call(p, x):
+        for place in places:
+            x = jnp.tanh(x @ p[f"layer_{place}"])
+        return x
+
+    return call
+
+
+@pytest.mark.parametrize(("order", "turned"), [((1, 2, 0), True), ((0, 1, 2), False), ((1, 2, 3), False)])
+def test_layers_turned_round_contradict_the_names(order, turned):
+    """Layers that one port counts from 1 do not: their names are not the same on both sides."""
+    one, other = ({f"layer_{at}": (8, 8) for at in sorted(places)} for places in ((0, 1, 2), order))
+    proposal = inferred(pure("haiku", in_order(0, 1, 2), **one), pure("nnx", in_order(*order), **other), X)
+    assert list(paths(proposal).values()) == [f"layer_{at}" for at in order]
+    assert [len(numbers) for numbers in proposal.name_conflicts] == ([3] if turned else [])
+
+
 def branches(p, x):
     return sum(jnp.tanh(x @ p[f"into{at}"] + p[f"bias{at}"]) @ p[f"out{at}"] for at in range(3))
 

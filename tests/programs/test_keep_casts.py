@@ -14,8 +14,9 @@ from equiv.core.output_name import InputName, OutputName, ProgramName
 from equiv.errors import PortError
 from equiv.programs.keep_casts import float_dtypes, has_casts, keep_casts, leave_casts_out
 from equiv.programs.program import Program, Programs
+from equiv.programs.prover.numbered_port import NumberedPort
 from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Proof
-from equiv.programs.prover.prove import NumberedPort, prove
+from equiv.programs.prover.prove import prove
 from equiv.programs.transform import make_draws_inputs
 
 Function = Callable[[Any], Any]

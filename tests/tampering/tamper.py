@@ -12,7 +12,7 @@ from equiv.errors import EquivError
 from equiv.programs.mutation.catalogue import FAULTS
 from equiv.programs.mutation.mutate import mutate_randomly
 from equiv.programs.mutation.random_edits import RANDOM_FAULTS
-from equiv.programs.prover.prove import mirrored_inputs
+from equiv.programs.prover.numbered_port import mirrored_inputs
 from tampering.certificates import learn, program_of
 from tampering.changes import TAMPERINGS, pick
 from tampering.oracle import judge

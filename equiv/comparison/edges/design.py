@@ -24,7 +24,7 @@ from equiv.core.leaves import LeafTable
 from equiv.programs.counters import counter_literals
 from equiv.programs.exercise import Observed, integer_literals
 from equiv.programs.probes import Probe
-from equiv.programs.prover.prove import all_programs
+from equiv.programs.prover.numbered_port import all_programs
 
 DRAW_TAILS = (0.0, 1.0)
 """The ends of what a draw can be."""

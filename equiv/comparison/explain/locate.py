@@ -6,8 +6,8 @@ from equiv.core.first_difference import FirstDifference
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
 from equiv.core.results import CheckResult, Finding
 from equiv.programs.prover.first_difference import find_first_differences
+from equiv.programs.prover.numbered_port import all_programs, mirrored_inputs
 from equiv.programs.prover.proof import Proofs
-from equiv.programs.prover.prove import all_programs, mirrored_inputs
 from equiv.programs.traced_port import TracedPort
 from equiv.programs.transform import select_outputs
 

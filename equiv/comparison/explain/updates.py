@@ -15,7 +15,7 @@ from equiv.errors import EquivError
 from equiv.programs.jaxpr import count_equations
 from equiv.programs.probes import Probe
 from equiv.programs.prover.first_difference import find_other_updates
-from equiv.programs.prover.prove import mirrored_inputs
+from equiv.programs.prover.numbered_port import mirrored_inputs
 from equiv.programs.traced_port import TracedPort, trace_program_float64
 
 PROVED_NOTE = "the gradients of the train step are proved the same, its updates are not: the optimizers differ"

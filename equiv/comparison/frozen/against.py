@@ -24,8 +24,8 @@ from equiv.programs.built_case import build_case, share_train_step
 from equiv.programs.probes import Probe
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.dependencies import Dependencies
+from equiv.programs.prover.numbered_port import NumberedPort
 from equiv.programs.prover.proof import Form
-from equiv.programs.prover.prove import NumberedPort
 from equiv.programs.prover.version import fingerprint
 from equiv.programs.table_bounds import bound_by_tables
 

@@ -23,8 +23,8 @@ from equiv.core.leaves import MappedLeaf
 from equiv.errors import CaseError
 from equiv.programs.probes import Probe
 from equiv.programs.program import Program
+from equiv.programs.prover.numbered_port import NumberedPort, all_programs
 from equiv.programs.prover.proof import Form, Precision
-from equiv.programs.prover.prove import NumberedPort, all_programs
 from equiv.programs.prover.statements import ALL_REWRITES
 from equiv.programs.prover.version import fingerprint
 

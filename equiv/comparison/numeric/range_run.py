@@ -17,7 +17,7 @@ from equiv.programs.compiled import FAST_COMPILE_OPTIONS, probe_inputs
 from equiv.programs.joined_programs import part_inputs
 from equiv.programs.probes import Probe
 from equiv.programs.program import Program, Programs
-from equiv.programs.prover.prove import all_programs
+from equiv.programs.prover.numbered_port import all_programs
 from equiv.programs.range_limits import WIDE, RangeSite, is_narrow, observe_ranges, range_sites
 from equiv.programs.traced_port import TracedPort
 from equiv.programs.transform import select_outputs

@@ -21,7 +21,7 @@ from equiv.programs.probes import perturb_by_ulp
 from equiv.programs.program import Program
 from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.conditions import CONDITIONS
-from equiv.programs.prover.prove import all_programs
+from equiv.programs.prover.numbered_port import all_programs
 from equiv.programs.prover.value_numbering import Numbering, number_program
 
 NOTHING_MOVES = "no output moves on any probe"

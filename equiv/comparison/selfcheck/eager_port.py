@@ -23,7 +23,7 @@ from equiv.programs.eager import evaluate_eagerly
 from equiv.programs.joined_programs import number_draws, part_inputs
 from equiv.programs.probes import NamedArrays, Probe, to_float64
 from equiv.programs.program import Program, Programs
-from equiv.programs.prover.prove import all_programs
+from equiv.programs.prover.numbered_port import all_programs
 from equiv.programs.traced_port import TracedPort, trace_port_float64
 
 StepOutputs = dict[tuple[ProgramName, int], Outputs]

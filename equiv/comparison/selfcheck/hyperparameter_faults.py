@@ -17,7 +17,7 @@ from equiv.errors import EquivError
 from equiv.programs.built_case import BuiltCase
 from equiv.programs.held_leaves import hold_leaves
 from equiv.programs.program import Program, Programs
-from equiv.programs.prover.prove import all_programs
+from equiv.programs.prover.numbered_port import all_programs
 from equiv.programs.traced_port import TracedPort, trace_port_float64, trace_programs
 
 MODEL_PLACE = "model"

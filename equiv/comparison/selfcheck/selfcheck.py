@@ -22,7 +22,7 @@ from equiv.programs.built_case import BuiltCase
 from equiv.programs.mutation.equations import iterate_equations
 from equiv.programs.mutation.mutate import FAULTS, Fault, Mutation, generate_mutants
 from equiv.programs.program import Program
-from equiv.programs.prover.prove import all_programs
+from equiv.programs.prover.numbered_port import all_programs
 
 MAX_SITES = 3
 """Most sites of one kind of fault in one program, tried until one is noticed; all tried are reported."""

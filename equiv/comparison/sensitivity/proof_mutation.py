@@ -8,8 +8,8 @@ from equiv.core.results import ProbeTrial
 from equiv.errors import EquivError
 from equiv.programs.mutation.mutate import mutate_randomly
 from equiv.programs.program import Program
+from equiv.programs.prover.numbered_port import NumberedPort, all_programs, mirrored_inputs
 from equiv.programs.prover.proof import Proofs
-from equiv.programs.prover.prove import NumberedPort, all_programs, mirrored_inputs
 from equiv.programs.prover.value_numbering import number_program
 
 MAX_MUTATIONS = 5

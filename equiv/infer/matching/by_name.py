@@ -1,7 +1,7 @@
 """Evidence from names: break remaining ties, and find pairs that contradict the names."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
 from equiv.core.leaves import NativeKey
@@ -198,12 +198,35 @@ def _first_uses(graph: PortGraph) -> dict[int, int]:
     return found
 
 
-def find_crossed_pairs(pairs: Sequence[tuple[Words, Words, object]]) -> tuple[tuple[int, int], ...]:
-    """Find two pairs each whose names suggest the opposite pairing: distinguishing words are swapped.
+def find_name_conflicts(pairs: Sequence[tuple[Words, Words, object]]) -> tuple[tuple[int, ...], ...]:
+    """Find pairs whose names suggest another pairing: two that are crossed, or some of the same names in turn.
 
     Args:
         pairs: words of the left leaf and of the right one, and their kind (size); only pairs of one kind are compared.
     """
+    return (*_find_crossed_pairs(pairs), *_find_turned_pairs(pairs))
+
+
+def _find_turned_pairs(pairs: Sequence[tuple[Words, Words, object]]) -> Iterator[tuple[int, ...]]:
+    """Yield three or more pairs that have the same names on both sides, each that of the next: 0 is 1, 1 is 2, 2 is 0.
+
+    Layers that one port counts from 0 and the other from 1 are none: their names are not the same.
+    """
+    left = {(ours, kind): number for number, (ours, _, kind) in enumerate(pairs)}
+    seen: set[int] = set()
+    for start in range(len(pairs)):
+        turn: list[int] = []
+        at: int | None = start
+        while at is not None and at not in seen:
+            seen.add(at)
+            turn.append(at)
+            at = left.get((pairs[at][1], pairs[at][2]))
+        if at == start and len(turn) > 2:
+            yield tuple(turn)
+
+
+def _find_crossed_pairs(pairs: Sequence[tuple[Words, Words, object]]) -> tuple[tuple[int, int], ...]:
+    """Find two pairs each whose names suggest the opposite pairing: distinguishing words are swapped."""
     every = [(left, right) for left, right, _ in pairs]
     kinds = [kind for _, _, kind in pairs]
     known = [frozenset(word for pair in every for word in pair[side]) for side in (0, 1)]

@@ -63,12 +63,12 @@ class Proposal:
         ports: both ports.
         pairs: in the order of the left program.
         unpaired: leaves without a pair.
-        name_conflicts: indices of two pairs each, whose names suggest the opposite pairing.
+        name_conflicts: indices of two or more pairs each, whose names suggest another pairing.
         notes: further messages for the user.
     """
 
     ports: tuple[Port, Port]
     pairs: tuple[LeafPair, ...]
     unpaired: tuple[UnpairedLeaf, ...]
-    name_conflicts: tuple[tuple[int, int], ...]
+    name_conflicts: tuple[tuple[int, ...], ...]
     notes: tuple[str, ...]

@@ -14,7 +14,7 @@ from equiv.infer.dataflow.strided_views import AccessPattern, access_pattern, wh
 from equiv.infer.dataflow.use_graph import Use
 from equiv.infer.matching.axis_orders import order_of_size
 from equiv.infer.matching.by_gradient import GradientMatcher
-from equiv.infer.matching.by_name import NameMatcher, OrderMatcher, find_crossed_pairs
+from equiv.infer.matching.by_name import NameMatcher, OrderMatcher, find_name_conflicts
 from equiv.infer.matching.by_output import order_axes
 from equiv.infer.matching.colour_refinement import Palette, refine_colours
 from equiv.infer.matching.match import Decision, Evidence, Matching, Tie, match_leaves, pair_by_shape, within_sizes
@@ -72,7 +72,7 @@ def propose(ports: tuple[Port, Port], request: PortSpec, batch: Mapping[str, np.
     notes = [*filter(None, (by_gradient.reason, undecided)), *_output_notes(graphs)]
     # Names are compared after the matching, and change nothing in it.
     return Proposal(
-        ports, tuple(pairs), tuple(_unpaired_leaves(pairs, graphs)), find_crossed_pairs(named), tuple(notes)
+        ports, tuple(pairs), tuple(_unpaired_leaves(pairs, graphs)), find_name_conflicts(named), tuple(notes)
     )
 
 

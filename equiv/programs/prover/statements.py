@@ -22,7 +22,9 @@ LIFTED: tuple[tuple[Precision, tuple[str, ...]], ...] = (
 )
 """Precision, and the rewrites that it is itself."""
 
-STATEMENTS: tuple[tuple[Precision, frozenset[str], tuple[str, ...]], ...] = (
+Statement = tuple[Precision, frozenset[str], tuple[str, ...]]
+
+STATEMENTS: tuple[Statement, ...] = (
     ("native", NO_REWRITES, ()),
     *((precision, rules, also) for precision, also in LIFTED for rules in (ALL_REWRITES | CLOSED_SUMS, ALL_REWRITES)),
 )

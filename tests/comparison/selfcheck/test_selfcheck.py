@@ -16,7 +16,7 @@ from equiv.core import results, results_json
 from equiv.core import selfcheck_results as kills
 from equiv.frontends.cli.main import main
 from equiv.programs.mutation.mutate import FAULTS, generate_mutants, mutate_randomly
-from equiv.programs.prover.prove import all_programs
+from equiv.programs.prover.numbered_port import all_programs
 from equiv.programs.traced_port import trace_port
 from equiv.report.terminal.run import print_run
 

@@ -59,7 +59,7 @@ def scaled():
     return hk.without_apply_rng(hk.transform(forward))
 
 
-def make(rngs, forgotten=False):
+def make(rngs, forgotten=False, exchanged=False):
     import jax
 
     class Model(nnx.Module):
@@ -71,7 +71,8 @@ def make(rngs, forgotten=False):
 
         def __call__(self, x):
             y = jax.nn.relu(self.first(x))
-            return self.last(jax.nn.tanh(self.other(y)) + self.middle(y))
+            one, two = (self.middle, self.other) if exchanged else (self.other, self.middle)
+            return self.last(jax.nn.tanh(one(y)) + two(y))
 
     return Model()
 
@@ -82,6 +83,10 @@ def new(rngs):
 
 def forgetful(rngs):
     return make(rngs, forgotten=True)
+
+
+def exchanged(rngs):
+    return make(rngs, exchanged=True)
 
 
 def wrong(rngs):
@@ -182,6 +187,18 @@ def test_check_gives_the_exit_code_of_a_run(folder, places):
     assert out.rstrip().endswith(
         "The layer table was inferred: a wrong row shows like this too. Look at it with equiv map."
     )
+
+
+def test_check_says_first_what_is_against_the_names(folder, places):
+    """Two layers exchanged in the code: the same function of other leaves, which no checkpoint read by names is."""
+    code, out, _ = run("check", places[0], folder / "inferred_models.py:exchanged", "--input", "x=float32[3,5]", *ALONE)
+    assert code == 0
+    above, _, _ = out.partition("findings: ")
+    line = next(line for line in above.splitlines() if line.startswith("structure: the leaves are paired against"))
+    assert "of haiku and nnx" in line
+    assert "middle/w is other.kernel" in line
+    assert "other/b is middle.bias" in line
+    assert line.endswith("and 1 more; weights that are loaded by name make another function of it")
 
 
 def test_check_names_a_leaf_without_counterpart(folder, places):

@@ -32,7 +32,7 @@ from equiv.programs.mutation.splice import NotApplicableError, apply_edit, repla
 from equiv.programs.program import Draw
 from equiv.programs.prover import loops
 from equiv.programs.prover import rules as rewrites
-from equiv.programs.prover.prove import all_programs
+from equiv.programs.prover.numbered_port import all_programs
 from equiv.programs.traced_port import trace_port
 
 NAMES = tuple(sorted(path.stem for path in CASES.glob("*.py")))

@@ -8,7 +8,8 @@ from equiv.core.leaves import LeafTable
 from equiv.programs.program import Programs
 from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.conditions import CONDITIONS
-from equiv.programs.prover.prove import NumberedPort, prove
+from equiv.programs.prover.numbered_port import NumberedPort
+from equiv.programs.prover.prove import prove
 from equiv.programs.prover.value_numbering import Numbering, number_program
 
 ALL = frozenset(CONDITIONS)

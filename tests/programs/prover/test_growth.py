@@ -10,8 +10,9 @@ from equiv.programs.program import Programs
 from equiv.programs.prover.algebra import LONG_SUM, Algebra, Sum
 from equiv.programs.prover.conditions import CONDITIONS, REORDERED_SUMS
 from equiv.programs.prover.dependencies import input_dependencies
+from equiv.programs.prover.numbered_port import NumberedPort
 from equiv.programs.prover.proof import Proof
-from equiv.programs.prover.prove import NumberedPort, prove_programs
+from equiv.programs.prover.prove import prove_programs
 from equiv.programs.prover.statements import CLOSED_SUMS
 from equiv.programs.prover.value_numbering import Numbering, number_program
 

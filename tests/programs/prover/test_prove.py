@@ -12,8 +12,9 @@ from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey
 from equiv.programs.program import Programs
 from equiv.programs.prover.conditions import REORDERED_PRODUCTS
 from equiv.programs.prover.dependencies import input_dependencies
+from equiv.programs.prover.numbered_port import NumberedPort, all_programs
 from equiv.programs.prover.proof import FLOAT64_CONSTANTS, Proof
-from equiv.programs.prover.prove import NumberedPort, all_programs, prove
+from equiv.programs.prover.prove import prove
 
 
 def leaf(name, collection="params", copies=None):

@@ -11,8 +11,9 @@ from equiv.core.output_name import ProgramName
 from equiv.programs.program import Programs
 from equiv.programs.prover.algebra import Algebra
 from equiv.programs.prover.conditions import LINEAR, REORDERED_PRODUCTS, WRITTEN_AS, drop_idle
+from equiv.programs.prover.numbered_port import NumberedPort
 from equiv.programs.prover.proof import Form
-from equiv.programs.prover.prove import NumberedPort, prove_programs
+from equiv.programs.prover.prove import prove_programs
 from equiv.programs.prover.statements import CLOSED_SUMS
 from equiv.programs.prover.value_numbering import Numbering, number_program
 
