@@ -116,9 +116,10 @@ def zoo(session: nox.Session) -> None:
 
 @nox.session
 def locate(session: nox.Session) -> None:
-    """Faults of porters in two models: is the layer, the line and the cause named? Parts of their names select."""
+    """Faults of porters in five models: are the layer, the lines and the cause named? Parts of their names select."""
     install(session, "test")
     session.run("python", "tests/locate_run.py", *session.posargs)
+    session.run("python", "tests/locate_run.py", "--held", *session.posargs)
 
 
 @nox.session

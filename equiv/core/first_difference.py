@@ -38,6 +38,10 @@ class SourceLine:
         return f"{self.short}{column}{f' ({self.function})' if self.function else ''}"
 
 
+OPTIMIZER = "the optimizer"
+"""In place of a layer: how a train step updates."""
+
+
 @dataclass(frozen=True)
 class FirstDifference:
     """The first equation of one port whose operands occur in both programs and whose result does not.
@@ -50,7 +54,7 @@ class FirstDifference:
         location: the line with the operation, often inside a library; None if unknown.
         call_site: the user's line that calls into the library; None where `location` is the user's own, or if unknown.
         name_stack: modules and transforms around the equation, such as `transpose(jvp(Model))/Dense_0`.
-        layer: canonical path of the layer whose leaves are used next to it; empty if unknown.
+        layer: canonical path of the layer whose leaves are used next to it, or `OPTIMIZER`; empty if unknown.
         module: path of that layer in this port's library, else the module that is in the name stack.
         turn: in which iteration of the loops around it, outermost first, counted from 0.
     """

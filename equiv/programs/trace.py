@@ -195,13 +195,13 @@ def trace_gradient(tracer: Tracer, program: ProgramName) -> Program:
         value, gradients = jax.value_and_grad(lambda one: loss.run(inputs, one))(wanted)
         return {
             OutputName(program, "loss"): value,
-            **{_gradient(program, name): one for name, one in gradients.items()},
+            **{name_gradient(program, name): one for name, one in gradients.items()},
         }
 
     return trace_function(program, run, loss.specs)
 
 
-def _gradient(program: ProgramName, name: InputName) -> OutputName:
+def name_gradient(program: ProgramName, name: InputName) -> OutputName:
     """The gradient with respect to a leaf, or to a batch entry, which has the whole name of the input as its path."""
     return OutputName(program, "gradient", "" if name.leaf else str(name), name.leaf)
 

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from equiv.comparison.explain.constant_uses import ConstantUse, find_constants
 from equiv.comparison.explain.fingerprints import Fingerprints, join_fingerprints, match_fingerprints
 from equiv.comparison.explain.recording import SLICE, STACK, Operation, Recording
 from equiv.core.output_name import OutputName
@@ -71,6 +72,11 @@ class AlignedSide:
             if not self.lost.isdisjoint(operation.outs) and self.lost.isdisjoint(operation.ins):
                 found.setdefault(operation.key, operation)
         return tuple(found.values())
+
+    @cached_property
+    def constants(self) -> tuple[ConstantUse, ...]:
+        """Every use of a number."""
+        return tuple(find_constants(self.recording))
 
     @cached_property
     def readers(self) -> Mapping[int, Sequence[Operation]]:

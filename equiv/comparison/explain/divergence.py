@@ -6,17 +6,27 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from equiv.comparison.explain.alignment import AlignedSide, Alignment
+from equiv.comparison.explain.gradients import HeldCause, find_held
 from equiv.comparison.explain.inputs import nudged_inputs, program_inputs
 from equiv.comparison.explain.judge import ProgramRuns
 from equiv.comparison.explain.recording import Operation
-from equiv.comparison.explain.search import MAX_SECONDS, FoundDivergence, find_divergences
-from equiv.comparison.explain.sites import describe_sites, worst_values
+from equiv.comparison.explain.search import (
+    MAX_SECONDS,
+    FoundDivergence,
+    SearchResult,
+    align_candidate,
+    find_divergences,
+    start_search,
+)
+from equiv.comparison.explain.settings import find_settings
+from equiv.comparison.explain.sites import describe_site, describe_sites, worst_values
+from equiv.comparison.explain.trying import Search
 from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS
 from equiv.comparison.readings import add_to_first_refused
 from equiv.compat import enable_x64
 from equiv.core.budget import rounding_growth
 from equiv.core.divergence import Divergence, TriedCause
-from equiv.core.first_difference import FirstDifference, is_backward, strip_transforms
+from equiv.core.first_difference import OPTIMIZER, FirstDifference, is_backward, strip_transforms
 from equiv.core.headline import severity
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
@@ -80,8 +90,30 @@ def add_divergences(
     found = _explain_program(name, outputs, left, right, _choose_probes(probes), steps)
     if isinstance(found, str):
         return add_to_first_refused(checks, found) if found else checks
+    steps_refuted = tuple(dict.fromkeys(output for output in refuted if output.program == STEP))
+    if steps_refuted and name != STEP:
+        more = _explain_settings(steps_refuted, left, right, _choose_probes(probes), steps)
+        found = replace(found, divergences=(*found.divergences, *more))
     explained = [_add_to_check(check, found) for check in checks]
     return add_to_first_refused(explained, ENDED.format(name)) if found.ended else explained
+
+
+def _explain_settings(
+    outputs: tuple[OutputName, ...], left: TracedPort, right: TracedPort, probes: Sequence[Probe], steps: int
+) -> tuple[Divergence, ...]:
+    """What differs in the optimizers besides; the train step is run only where their constants differ."""
+    ours, theirs = left.programs.step, right.programs.step
+    names = left.port.name, right.port.name
+    settings = [] if ours is None or theirs is None else find_settings((ours, theirs), names)
+    if not settings:
+        return ()
+    found = _explain_program(STEP, outputs, left, right, probes, steps)
+    known = () if isinstance(found, str) else found.divergences
+    own = [one for one in known if one.causes and all(site.layer == OPTIMIZER for site in one.sites)]
+    lines = {str(site.location) for one in own for site in one.sites}
+    rest = [sites for sites in settings if not lines & {str(site.location) for site in sites}]
+    # Where the gradients differ too, a change of the optimizer alone makes nothing the same.
+    return (*own, *(Divergence(STEP, sites) for sites in ([] if own else rest)))
 
 
 def _choose_probes(probes: Sequence[Probe]) -> list[Probe]:
@@ -125,22 +157,57 @@ def _explain_program(
             return ""  # the note of its grade says why there is no float64 run
         runs = ProgramRuns(pair[0], pair[1], (left.port.name, right.port.name), inputs, nudged, outputs)
         try:
-            found = find_divergences(runs)
+            search = start_search(runs)
+            if search is not None and name.is_gradient and (held := find_held(search, name, (left, right))):
+                return _explain_held(name, held, search, (left, right))
+            found = SearchResult() if search is None else find_divergences(runs, search)
         except Exception as error:  # noqa: BLE001 - an operation that cannot be run alone must not cost the verdict
             return FAILED.format(name, error_summary(error))
     if found.alignment is None or not found.divergences:
         return ""
     tables = left.table, right.table
-    divergences = tuple(_make_divergence(name, one, tables) for one in found.divergences)
+    divergences = _drop_repeated([_make_divergence(name, one, tables) for one in found.divergences])
     return Explanation(name, divergences, list_values(found.alignment), found.ended)
+
+
+def _explain_held(
+    name: ProgramName, held: HeldCause, search: Search, ports: tuple[TracedPort, TracedPort]
+) -> Explanation:
+    """The explanation that is what one port holds fixed in its loss."""
+    losses = held.alignment.reference, held.alignment.candidate
+    operations = held.trial.ours, held.trial.theirs
+    sites = tuple(
+        describe_site(port.port.name, side, operation, port.table)
+        for port, side, operation in zip(ports, losses, operations, strict=True)
+        if operation is not None
+    )
+    equal = _count_equal(losses[0], held.trial.ours)
+    one = Divergence(name, sites, (TriedCause(held.trial.text, 0.0, True),), equal)
+    alignment = align_candidate(search)
+    return Explanation(name, (one,), () if alignment is None else list_values(alignment))
+
+
+def _drop_repeated(found: Sequence[Divergence]) -> tuple[Divergence, ...]:
+    """Leave out divergences without a cause on the lines of one before, as of every leaf in an optimizer."""
+    kept: dict[object, Divergence] = {}
+    for number, one in enumerate(found):
+        lines = tuple((site.primitive, site.layer, str(site.location), str(site.user_line)) for site in one.sites)
+        kept.setdefault(lines if not one.causes else number, one)
+    return tuple(kept.values())
 
 
 def _make_divergence(name: ProgramName, found: FoundDivergence, tables: tuple[LeafTable, LeafTable]) -> Divergence:
     scene = found.scene
-    values = worst_values(scene)
+    shown = found.causes[0].trial.shown if found.causes else None
+    values = worst_values(scene) if shown is None else ("", "")
     causes = tuple(TriedCause(one.trial.text, round(one.left, 6), one.within) for one in found.causes)
     return Divergence(
-        name, describe_sites(scene, tables), causes, _count_equal(scene.left, scene.pair.reference), *values, found.left
+        name,
+        describe_sites(scene, tables, name == STEP, shown),
+        causes,
+        _count_equal(scene.left, scene.pair.reference),
+        *values,
+        found.left,
     )
 
 

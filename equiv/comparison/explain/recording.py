@@ -105,17 +105,23 @@ class Changes:
         loops: of loops.
         inputs: inputs that have the value of another input.
         used: places whose results edits read.
+        outputs: outputs that are made in another way, after all else.
     """
 
     edits: tuple[Edit, ...] = ()
     loops: tuple[LoopEdit, ...] = ()
     inputs: tuple[tuple[InputName, InputName], ...] = ()
     used: frozenset[Place] = frozenset()
+    outputs: "tuple[tuple[OutputName, Callable[[RecordingEvaluation], Any]], ...]" = ()
 
     def join(self, other: "Changes") -> "Changes":
         """Both."""
         return Changes(
-            self.edits + other.edits, self.loops + other.loops, self.inputs + other.inputs, self.used | other.used
+            self.edits + other.edits,
+            self.loops + other.loops,
+            self.inputs + other.inputs,
+            self.used | other.used,
+            self.outputs + other.outputs,
         )
 
     @cached_property
@@ -190,6 +196,10 @@ def record_program(
     recording.inputs.update((value.number, name) for value, name in zip(values, program.inputs, strict=True))
     with np.errstate(all="ignore"):
         found = evaluation.run(program.jaxpr, values)
+        made: dict[OutputName, Recorded] = {
+            name: evaluation.add(make(evaluation), True) for name, make in changes.outputs
+        }
+    found = [made.get(name) or value for name, value in zip(program.outputs, found, strict=True)]
     recording.outputs.update((name, value.number) for name, value in zip(program.outputs, found, strict=True))
     recording.results.update(
         (name, np.asarray(value.array))

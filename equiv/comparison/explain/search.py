@@ -1,18 +1,19 @@
 """Find where two programs part, one divergence after the other, and try causes on the candidate's program."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from equiv.comparison.explain.alignment import Alignment, SideRuns, align_runs, join_runs
-from equiv.comparison.explain.causes import TRIED_CAUSES
-from equiv.comparison.explain.causes.trial import Scene, Trial, edit_at, fit, near_operations, near_values
+from equiv.comparison.explain.alignment import Alignment, align_runs, join_runs
+from equiv.comparison.explain.causes.trial import Pair, Scene, edit_at, fit, near_operations, near_values
 from equiv.comparison.explain.judge import Judge, ProgramRuns
 from equiv.comparison.explain.pairs import pair_frontiers
 from equiv.comparison.explain.recording import Changes, Operation, RecordingEvaluation, record_program
-from equiv.errors import EquivError
+from equiv.comparison.explain.trying import FAILURES, ChangesOf, Search, TrialResult, join_changes, try_causes
+from equiv.core.first_difference import is_backward
+from equiv.programs.program import Program
 
 MAX_ROUNDS = 6
 """Most divergences that are looked for in one program, one after the other."""
@@ -20,20 +21,11 @@ MAX_ROUNDS = 6
 MAX_PAIRS = 8
 """Most operations at which chains begin that are looked at together."""
 
-MAX_TRIALS = 64
-"""Most causes that are tried at one divergence."""
-
-MAX_WORK = 100_000
-"""Most operations that are run for all of these, but for the likeliest causes."""
-
-MAX_SECONDS = 120.0
+MAX_SECONDS = 40.0
 """Seconds of processor time after which no more causes are tried, however large a program is: the verdict is known."""
 
 MAX_FORCED = 6
 """Most pairs of values that are tried to be forced where no cause explains a divergence."""
-
-MAX_SAME = 3
-"""Most causes that are listed where several explain the same."""
 
 MAX_PARTIAL = (3, 2, 1)
 """Most causes that leave an error, after each of which the search goes on: first divergence, second, later ones."""
@@ -49,29 +41,6 @@ MENDED = 0.9
 
 WORSE = 1.25
 """A change that leaves more than this part of the error explains nothing."""
-
-FAILURES = (
-    TypeError, ValueError, IndexError, KeyError, NotImplementedError, AssertionError, ArithmeticError, EquivError
-)  # fmt: skip
-"""What a change that does not fit a program raises."""
-
-ChangesOf = Callable[[int], Changes]
-"""Number of a probe to the changes of the candidate's program on it."""
-
-
-@dataclass(frozen=True, eq=False)
-class TrialResult:
-    """A cause that was tried.
-
-    Attributes:
-        trial: the cause.
-        left: the part of the error that it leaves, of what there was before.
-        within: whether every output is within its budget then.
-    """
-
-    trial: Trial
-    left: float
-    within: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,35 +75,18 @@ class SearchResult:
     ended: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class Search:
-    """What does not change while divergences of a program are looked for.
-
-    Attributes:
-        runs: the programs and what they are run on.
-        judge: judges the outputs of a changed candidate.
-        reference: the runs of the reference.
-        ends: processor time at which it ends with what is known.
-    """
-
-    runs: ProgramRuns
-    judge: Judge
-    reference: SideRuns
-    ends: float
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no more may be tried."""
-        return time.process_time() > self.ends
-
-
 def align_programs(runs: ProgramRuns) -> Alignment | None:
     """Align two programs by their values; None: they do not differ on these probes. As of `find_divergences`."""
-    search = _start_search(runs)
-    return None if search is None else _align(search, lambda _: Changes())
+    search = start_search(runs)
+    return None if search is None else align_candidate(search)
 
 
-def _start_search(runs: ProgramRuns) -> Search | None:
+def align_candidate(search: Search) -> Alignment | None:
+    """Align the reference with the candidate as it is."""
+    return _align(search, lambda _: Changes())
+
+
+def start_search(runs: ProgramRuns) -> Search | None:
     """Run both programs; None: no refuted output is over its budget in these runs."""
     ends = time.process_time() + MAX_SECONDS
     ours = [record_program(runs.reference, pair[0]) for pair in runs.inputs]
@@ -144,13 +96,22 @@ def _start_search(runs: ProgramRuns) -> Search | None:
     return Search(runs, judge, join_runs(ours, moved), ends) if judge.refuted else None
 
 
-def find_divergences(runs: ProgramRuns) -> SearchResult:
+def is_within_after(search: Search, candidate: Program) -> bool:
+    """Whether another program in place of the candidate's has every output within its budget."""
+    return all(
+        search.judge.is_within(record_program(candidate, pair[1], prints=False), at)
+        for at, pair in enumerate(search.runs.inputs)
+    )
+
+
+def find_divergences(runs: ProgramRuns, search: Search | None = None) -> SearchResult:
     """Find the divergences of two programs, with causes tried; call it inside `jax.enable_x64(True)`.
 
     Args:
         runs: the programs and what they are run on.
+        search: what `start_search` returned for them, where that was called before.
     """
-    search = _start_search(runs)
+    search = search or start_search(runs)
     if search is None:
         return SearchResult()
     first = _align(search, lambda _: Changes())
@@ -162,7 +123,33 @@ def find_divergences(runs: ProgramRuns) -> SearchResult:
     several = len(found) > 1 and len({cause.trial.text for cause in loose}) > 1
     if doubtful or several:
         found = [_without_doubtful(one, doubtful) for one in found]
-    return SearchResult(tuple(sorted(found, key=lambda one: -one.drop)), first, search.is_over)
+    if any(name.kind in ("loss", "output") for name in search.judge.refuted):
+        found = [one for one in found if not _is_backward(one)] or [replace(one, causes=()) for one in found]
+    return SearchResult(tuple(_sort_divergences(found)), first, search.is_over)
+
+
+def _is_backward(one: FoundDivergence) -> bool:
+    """Whether a place is in a backward pass: where the loss differs too, what differs there follows from it."""
+    operation = one.scene.pair.candidate or one.scene.pair.reference
+    return operation is not None and is_backward(str(operation.eqn.source_info.name_stack))
+
+
+def _sort_divergences(found: Sequence[FoundDivergence]) -> list[FoundDivergence]:
+    """Those that account for most first; of one change at several places, the first place of the program."""
+    drops: dict[object, float] = {}
+    keys = [one.causes[0].trial.text if one.causes else number for number, one in enumerate(found)]
+    for key, one in zip(keys, found, strict=True):
+        drops[key] = max(one.drop, drops.get(key, -1.0))
+    places = [_place_of(one) for one in found]
+    order = sorted(range(len(found)), key=lambda at: (-drops[keys[at]], places[at]))
+    return [found[at] for at in order]
+
+
+def _place_of(one: FoundDivergence) -> int:
+    """Where in the candidate's program a divergence is."""
+    operation = one.scene.pair.candidate
+    made = one.scene.right.recording.maker
+    return 0 if operation is None or not operation.outs else made.get(operation.outs[0], 0)
 
 
 def _without_doubtful(one: FoundDivergence, forced: bool) -> FoundDivergence:
@@ -185,7 +172,7 @@ def _follow(
     scenes = _make_scenes(search, alignment, changes) if depth < MAX_ROUNDS and not search.is_over else []
     if not scenes:
         return [], error
-    results = _try_causes(search, scenes, changes, error)
+    results = try_causes(search, scenes, changes, error)
     within = [result for _, result in results if result.within]
     if within:
         scene = next(scene for scene, result in results if result is within[0])
@@ -194,12 +181,12 @@ def _follow(
     best: tuple[list[FoundDivergence], float] | None = None
     usable = [one for one in results if one[1].left <= WORSE]
     # Of two faults one may account for nearly all of the error: what matters is that nothing begins there any more.
-    partial_results = sorted(usable, key=lambda pair: (min(pair[1].left, MENDED), pair[1].trial.rank))
+    partial_results = sorted(usable, key=lambda pair: (min(pair[1].left, MENDED), pair[1].trial.order))
     after_each = 0
     for scene, result in partial_results[:MAX_LOOKED]:
         if search.is_over or after_each >= MAX_PARTIAL[min(depth, len(MAX_PARTIAL) - 1)]:
             break
-        together = _join(changes, result.trial.changes)
+        together = join_changes(changes, result.trial.changes)
         after = _align(search, together)
         if after is not None and not _is_shared_in(after, scene):
             continue
@@ -245,13 +232,9 @@ def _align(search: Search, changes: ChangesOf) -> Alignment | None:
     return align_runs(search.reference, join_runs(theirs, moved), refuted)
 
 
-def _join(changes: ChangesOf, more: ChangesOf) -> ChangesOf:
-    return lambda probe: changes(probe).join(more(probe))
-
-
 def _make_scenes(search: Search, alignment: Alignment, changes: ChangesOf) -> list[Scene]:
     """The places where both programs part, with the arrays around them."""
-    pairs = pair_frontiers(alignment)[:MAX_PAIRS]
+    pairs = sorted(pair_frontiers(alignment), key=lambda pair: _is_aside(alignment, pair))[:MAX_PAIRS]
     near = [near_values(alignment, pair) for pair in pairs]
     kept = [frozenset[int]().union(*(sides[number] for sides in near)) for number in (0, 1)]
     ours, theirs = [], []
@@ -261,49 +244,12 @@ def _make_scenes(search: Search, alignment: Alignment, changes: ChangesOf) -> li
     return [Scene(alignment, pair, ours, theirs, search.runs.names) for pair in pairs]
 
 
-def _try_causes(
-    search: Search, scenes: Sequence[Scene], changes: ChangesOf, error: float
-) -> list[tuple[Scene, TrialResult]]:
-    """Try the causes of some places, the likeliest first, until some explain everything."""
-    trials = [(scene, trial) for scene in scenes for kind in TRIED_CAUSES for trial in _collect(kind, scene)]
-    trials.sort(key=lambda pair: pair[1].rank)
-    found: list[tuple[Scene, TrialResult]] = []
-    seen: set[str] = set()
-    most = min(MAX_TRIALS, max(8, MAX_WORK // max(1, len(scenes[0].right.recording.operations))))
-    for scene, trial in trials:
-        within = [one.trial.rank for _, one in found if one.within]
-        if search.is_over or len(seen) >= most or len(within) >= MAX_SAME or (within and trial.rank > min(within)):
-            break  # what is less likely is not tried any more
-        made = trial.changes(0)
-        key = f"{trial.text} {trial.variant} {[tuple(map(id, one.place)) for one in (*made.edits, *made.loops)]}"
-        if key in seen:
-            continue
-        seen.add(key)
-        if (result := _try_cause(search, trial, changes, error)) is not None:
-            found.append((scene, result))
-    return found
-
-
-def _collect(kind: Callable[[Scene], Iterator[Trial]], scene: Scene) -> list[Trial]:
-    try:
-        return list(kind(scene))
-    except FAILURES:
-        return []
-
-
-def _try_cause(search: Search, trial: Trial, changes: ChangesOf, error: float) -> TrialResult | None:
-    """Run the candidate with a change: on the first probe, and where it explains all, on the others."""
-    together = _join(changes, trial.changes)
-    left = 0.0
-    for at, (_, inputs) in enumerate(search.runs.inputs):
-        try:
-            run = record_program(search.runs.candidate, inputs, together(at), prints=False)
-        except FAILURES:
-            return None  # the change does not fit there
-        left = max(left, search.judge.left(run, at) / max(error, 1e-300))
-        if not search.judge.is_within(run, at):
-            return TrialResult(trial, left, False)
-    return TrialResult(trial, 0.0, True)
+def _is_aside(alignment: Alignment, pair: Pair) -> bool:
+    """Whether a place is in the forward pass of a gradient whose loss agrees: what differs there is another way."""
+    name = alignment.refuted[0].program
+    if pair.candidate is None or not name.is_gradient or any(one.kind == "loss" for one in alignment.refuted):
+        return False
+    return not is_backward(str(pair.candidate.eqn.source_info.name_stack))
 
 
 def _is_shared_in(after: Alignment, scene: Scene) -> bool:
@@ -322,7 +268,7 @@ def _force(
             if search.is_over or tried >= MAX_FORCED:
                 return None
             tried += 1
-            together = _join(changes, partial(_forced, scene, ours, theirs))
+            together = join_changes(changes, partial(_forced, scene, ours, theirs))
             try:
                 left = max(
                     search.judge.left(record_program(search.runs.candidate, pair[1], together(at), prints=False), at)

@@ -1,14 +1,15 @@
 """The two operations at which programs part, in the user's words: layer, line, operands and constants."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from equiv.comparison.explain.alignment import AlignedSide
-from equiv.comparison.explain.causes.trial import Scene, leaf_of, scalar_operands
+from equiv.comparison.explain.causes.trial import Pair, Scene, leaf_of, scalar_operands
 from equiv.comparison.explain.recording import Operation
-from equiv.core.first_difference import FirstDifference, SourceLine, strip_transforms
+from equiv.core.first_difference import OPTIMIZER, FirstDifference, SourceLine, strip_transforms
 from equiv.core.leaves import LeafTable
 from equiv.programs.jaxpr import locate_equation
 
@@ -16,28 +17,76 @@ FAR = 60
 """Operations before and after one among which the leaves of its layer are looked for."""
 
 
-def describe_sites(scene: Scene, tables: tuple[LeafTable, LeafTable]) -> tuple[FirstDifference, ...]:
+def is_update(side: AlignedSide, operation: Operation) -> bool:
+    """Whether an operation of a train step belongs to the update: nothing that is differentiated depends on it."""
+    if "jvp(" in str(operation.eqn.source_info.name_stack):
+        return False
+    reached = set(operation.outs)
+    for other in side.recording.operations[side.recording.maker[operation.outs[0]] + 1 :] if operation.outs else ():
+        if not reached.isdisjoint(other.ins):
+            if "jvp(" in str(other.eqn.source_info.name_stack):
+                return False
+            reached.update(other.outs)
+    return bool(operation.outs)
+
+
+def describe_sites(
+    scene: Scene, tables: tuple[LeafTable, LeafTable], updates: bool = False, shown: Pair | None = None
+) -> tuple[FirstDifference, ...]:
     """Describe where two programs part: the reference's operation, then the candidate's.
 
     Args:
         scene: the divergence.
         tables: the leaf tables of both ports.
+        updates: whether the program is a train step.
+        shown: the operations that are shown in place of those at which the chains begin.
     """
-    sides = (scene.left, scene.pair.reference), (scene.right, scene.pair.candidate)
+    reference, candidate = (scene.pair.reference, scene.pair.candidate)
+    if shown is not None:
+        reference, candidate = shown.reference or reference, shown.candidate or candidate
+    sides = (scene.left, reference, scene.pair.reference), (scene.right, candidate, scene.pair.candidate)
     return tuple(
-        _describe_site(name, side, operation, table)
-        for name, (side, operation), table in zip(scene.names, sides, tables, strict=True)
+        _describe_beside(name, side, (operation, beside), table, updates)
+        for name, (side, operation, beside), table in zip(scene.names, sides, tables, strict=True)
         if operation is not None
     )
 
 
-def _describe_site(port: str, side: AlignedSide, operation: Operation, table: LeafTable) -> FirstDifference:
+def _describe_beside(
+    port: str,
+    side: AlignedSide,
+    operations: tuple[Operation, Operation | None],
+    table: LeafTable,
+    updates: bool,
+) -> FirstDifference:
+    """Describe an operation; one without leaves near it, as a whole loop, is in the layer of the other."""
+    found = describe_site(port, side, operations[0], table, updates)
+    if found.layer or operations[1] is None:
+        return found
+    beside = describe_site(port, side, operations[1], table, updates)
+    return replace(found, layer=beside.layer, module=beside.module)
+
+
+def describe_site(
+    port: str, side: AlignedSide, operation: Operation, table: LeafTable, updates: bool = False
+) -> FirstDifference:
+    """Describe one operation.
+
+    Args:
+        port: whose it is.
+        side: its program.
+        operation: the operation.
+        table: the leaf table of the port.
+        updates: whether the program is a train step, in which the operation may belong to the optimizer.
+    """
     location, user_line, stack = locate_equation(operation.place)
     own = location and user_line and location.short == user_line.short
     leaves = [leaf_of(side, value) for value in operation.ins]
     names = [str(side.recording.inputs[value]) for value in operation.ins if value in side.recording.inputs]
     constants = [f"{number:.6g}" for _, number in scalar_operands(side, operation)]
-    layer, module = _layer_of(side, operation, user_line, table)
+    layer, module = (
+        (OPTIMIZER, "") if updates and is_update(side, operation) else _layer_of(side, operation, user_line, table)
+    )
     return FirstDifference(
         port,
         operation.primitive,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from equiv.core.divergence import Divergence, TriedCause
-from equiv.core.first_difference import FirstDifference
+from equiv.core.first_difference import OPTIMIZER, FirstDifference
 from equiv.core.results import CaseResult, Finding
 
 
@@ -11,8 +11,10 @@ def describe_divergences(finding: Finding) -> list[str]:
     """Describe where a refuted finding's program differs: both places, both values, and what was tried."""
     found = finding.divergences
     lines = [line for number, one in enumerate(found) for line in describe_divergence(one, number)]
-    if len(found) > 1 and explains_all(found):
-        lines.append("with all of these together: same")
+    # Each program is explained by itself: what differs in another one was not tried together with these.
+    first = [one for one in found if one.program == found[0].program]
+    if len(first) > 1 and explains_all(first):
+        lines.append(f"with {'all' if len(first) == len(found) else f'the first {len(first)}'} of these together: same")
     return lines
 
 
@@ -45,8 +47,8 @@ def describe_divergence(one: Divergence, number: int) -> Iterator[str]:
     yield f"{'also differs' if number else 'first differs'} {describe_place(one)}"
     if one.reference and one.candidate and len(one.sites) == 2:
         yield f"there {one.sites[0].port} {one.reference}, {one.sites[1].port} {one.candidate}"
-    for cause in one.causes:
-        yield f"tried: {_cause_sentence(one, cause)}"
+    for number, cause in enumerate(one.causes):
+        yield f"{'also explains it' if number else 'tried'}: {_cause_sentence(one, cause)}"
     if not one.causes:
         if one.left is not None:
             yield f"with {one.sites[0].port}'s value there: {_left_words(one.left)}"
@@ -72,8 +74,12 @@ def _layer_words(one: Divergence) -> str:
     """In which layer; in which of each port, where they are not the same."""
     layers = {site.port: site.layer for site in one.sites if site.layer}
     if len(set(layers.values())) <= 1:
-        return "".join(f"in `{layer}`" for layer in list(layers.values())[:1])
-    return f"in {', '.join(f'`{layer}` ({port})' for port, layer in layers.items())}"
+        return "".join(f"in {_quoted(layer)}" for layer in list(layers.values())[:1])
+    return f"in {', '.join(f'{_quoted(layer)} ({port})' for port, layer in layers.items())}"
+
+
+def _quoted(layer: str) -> str:
+    return layer if layer == OPTIMIZER else f"`{layer}`"
 
 
 def _describe_site(site: FirstDifference) -> str:

@@ -6,44 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from explained_programs import model, norm, other, runs_of, scanned, search, tried
 from flax import nnx
-from small_functions import model, norm, runs_of
 
 from equiv import compare
 from equiv.comparison.explain.divergence import list_values
 from equiv.comparison.explain.judge import Judge
 from equiv.comparison.explain.recording import record_program
-from equiv.comparison.explain.search import SearchResult, align_programs, find_divergences
+from equiv.comparison.explain.search import SearchResult, align_programs
 from equiv.compat import enable_x64
-
-
-def search(left: Callable, right: Callable) -> SearchResult:
-    """What is found of two functions."""
-    runs = runs_of(left, right)
-    with enable_x64(True):
-        return find_divergences(runs)
-
-
-def tried(left: Callable, right: Callable) -> list[str]:
-    """The causes that make both the same, and those that leave an error."""
-    found = search(left, right).divergences
-    return [cause.trial.text + ("" if cause.within else " (part)") for one in found for cause in one.causes]
-
-
-def scanned(p: dict, start: float = 0.0, reverse: bool = False) -> jax.Array:
-    """A loop over the rows of x."""
-
-    def step(carry: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
-        carry = jnp.tanh(row @ p["a.w"] + carry @ p["b.w"])
-        return carry, carry
-
-    return jax.lax.scan(step, jnp.full(6, start), p["batch/x"], reverse=reverse)[1]
-
-
-def other(**changed: object) -> Callable:
-    """The model with something else in it."""
-    return lambda p: model(p, **changed)
-
 
 FAULTS = {
     "epsilon": (model, other(eps=1e-5), "epsilon 0.001 in place of 1e-05"),
@@ -186,7 +157,7 @@ def test_values_are_listed_around_the_divergence(monkeypatch: pytest.MonkeyPatch
     points = list_values(alignment)
     first = next(index for index, point in enumerate(points) if point.lost)
     assert points[first].primitive == "add"
-    assert points[first].location.file == "tests/small_functions.py"
+    assert points[first].location.file == "tests/explained_programs.py"
     assert all(point.ratio <= 1 for point in points[:first])
     assert all(point.ratio > 1 for point in points if point.lost)
     monkeypatch.setattr("equiv.comparison.explain.divergence.MAX_VALUES", 4)
@@ -223,7 +194,7 @@ def test_a_search_without_time_says_so(monkeypatch: pytest.MonkeyPatch):
 def test_why_no_place_is_found_is_said(name: str, value: object, said: str, monkeypatch: pytest.MonkeyPatch):
     """The verdict stays."""
 
-    def odd(_: object) -> SearchResult:
+    def odd(*_: object) -> SearchResult:
         raise ValueError("odd")
 
     monkeypatch.setattr(f"equiv.comparison.explain.divergence.{name}", odd if value == "raises" else value)

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from explained_programs import model, runs_of
 from jax import lax
 from repro_models import SMALL_FAULTS, SmallFault, mend_script, reproduce_fault
-from small_functions import model, runs_of
 
 from equiv.comparison.explain.reproduction.repro_file import MOST_LINES, shorten_lines, write_script
 from equiv.comparison.explain.reproduction.reproduce import Reproduction, make_function, reproduce_difference

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from equiv.comparison.explain.alignment import AlignedSide
-from equiv.comparison.explain.causes.trial import Scene, Trial, always, fit, is_close, near_operations, sources_near
+from equiv.comparison.explain.causes.trial import (
+    Rank,
+    Scene,
+    Trial,
+    always,
+    fit,
+    is_close,
+    near_operations,
+    sources_near,
+)
 from equiv.comparison.explain.recording import Changes, Edit, Operation, RecordingEvaluation
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -90,10 +99,10 @@ def other_functions(scene: Scene) -> Iterator[Trial]:
             function = functions_of(rank).get(other)
             if function is not None and other != name:
                 # Not seen in the reference, it is only one of many: what is tried first is what was seen.
-                rank_of = 1 if ours else 6
-                yield Trial(f"{other} in place of {name}", _replaced(scene, source, end, function), rank_of, end)
+                rank = Rank.FUNCTION if ours else Rank.GUESS
+                yield Trial(f"{other} in place of {name}", _replaced(scene, source, end, function), rank, end)
         if not ours:
-            yield Trial(f"no {name}", _replaced(scene, source, end, lambda x: x), 3, end, in_place=False)
+            yield Trial(f"no {name}", _replaced(scene, source, end, lambda x: x), Rank.FUNCTION, end, in_place=False)
     if not theirs and scene.pair.candidate is not None:
         yield from _left_out(scene, ours)
 
@@ -108,7 +117,9 @@ def _left_out(scene: Scene, ours: list[tuple[int, Operation, str]]) -> Iterator[
         readers = [one for one in scene.right.frontier if twin in one.ins]
         if function is not None and readers:
             changes = Changes(tuple(Edit(one.place, partial(_change_operands, function, one, twin)) for one in readers))
-            yield Trial(f"{name}, which {scene.names[1]} leaves out", always(changes), 2, readers[0], in_place=False)
+            yield Trial(
+                f"{name}, which {scene.names[1]} leaves out", always(changes), Rank.FUNCTION, readers[0], in_place=False
+            )
 
 
 def _change_operands(

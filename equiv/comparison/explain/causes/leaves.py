@@ -9,11 +9,15 @@ import numpy as np
 
 from equiv.comparison.explain.alignment import AlignedSide
 from equiv.comparison.explain.causes.trial import (
+    LEAF_VIEWS,
+    Pair,
+    Rank,
     Scene,
     Trial,
     always,
     edit_operand,
     fit,
+    is_close,
     leaf_of,
     near_operations,
 )
@@ -34,15 +38,28 @@ def other_leaves(scene: Scene) -> Iterator[Trial]:
         for other in ours:
             if mine == other or shapes.get(mine) is None or shapes.get(mine) != shapes.get(other):
                 continue
-            single = [(mine, other)]
-            for first, second, pairs in (*_wider_exchanges(mine, other, shapes), (str(mine), str(other), single)):
-                text = f"`{second}` in place of `{first}` there"
-                yield Trial(text, always(_use_others(scene, dict(pairs))), 1, scene.pair.candidate)
-                if pairs is not single:
-                    text = f"`{first}` and `{second}` exchanged"
-                    yield Trial(text, always(_exchange(pairs)), 1, scene.pair.candidate)
-            both = _exchange(single)
-            yield Trial(f"`{mine}` and `{other}` exchanged", always(both), 2, scene.pair.candidate)
+            # Where both sides use both, the names say that neither is taken for the other.
+            rank = Rank.NAMES if mine not in ours or other not in theirs else Rank.GUESS
+            yield from _exchanges(scene, mine, other, shapes, rank)
+
+
+def _exchanges(
+    scene: Scene, mine: InputName, other: InputName, shapes: dict[InputName, tuple[int, ...]], rank: Rank
+) -> Iterator[Trial]:
+    """Yield one leaf in place of another, and the layers or blocks that they are in, there and everywhere."""
+    single, site = [(mine, other)], scene.pair.candidate
+    shown = Pair(
+        _user_of(scene.left, other, near_operations(scene.left, scene.pair.reference)),
+        _user_of(scene.right, mine, near_operations(scene.right, site)),
+    )
+    for first, second, pairs in (*_wider_exchanges(mine, other, shapes), (str(mine), str(other), single)):
+        text = f"`{second}` in place of `{first}` there"
+        yield Trial(text, always(_use_others(scene, dict(pairs))), rank, site, shown=shown)
+        if pairs is not single:
+            text = f"`{first}` and `{second}` exchanged"
+            yield Trial(text, always(_exchange(pairs)), rank, site, shown=shown)
+    text = f"`{mine}` and `{other}` exchanged"
+    yield Trial(text, always(_exchange(single)), rank, site, places=2, shown=shown)
 
 
 def other_calls(scene: Scene) -> Iterator[Trial]:
@@ -60,12 +77,15 @@ def other_calls(scene: Scene) -> Iterator[Trial]:
                 continue
             similar = scene.left.recording.shapes[value] == scene.right.recording.shapes[own]
             if similar and wanted[0] != called[0] and called[1] in scene.left.matches[wanted[1]]:
+                shown = Pair(wanted[2], called[2])
                 text = f"`{_layer_of(wanted[0])}` in place of `{_layer_of(called[0])}` there"
-                yield Trial(text, partial(_with_result, scene, mine, index, value), 1, mine, index)
+                yield Trial(
+                    text, partial(_with_result, scene, mine, index, value), Rank.NAMES, mine, index, shown=shown
+                )
 
 
-def _call_before(side: AlignedSide, value: int) -> tuple[InputName, int] | None:
-    """The kernel of the layer that gives a value, and what the layer is given; None: no layer is near."""
+def _call_before(side: AlignedSide, value: int) -> tuple[InputName, int, Operation] | None:
+    """The kernel of the layer that gives a value, what the layer is given, its product; None: no layer is near."""
     record = side.recording
     for _ in range(STEPS_OF_A_LAYER):
         maker = record.maker_of(value)
@@ -77,7 +97,7 @@ def _call_before(side: AlignedSide, value: int) -> tuple[InputName, int] | None:
             return None
         kernels = [leaf for one, leaf in leaves.items() if maker.primitive in CONTRACTIONS]
         if kernels:
-            return kernels[0], given[0]
+            return kernels[0], given[0], maker
         value = given[0]
     return None
 
@@ -103,7 +123,7 @@ def other_groups(scene: Scene) -> Iterator[Trial]:
 
     As of gates: each has its own leaves, and the candidate applies the function of one to what is another.
     """
-    mine, shapes = scene.pair.candidate, _shapes(scene)
+    mine = scene.pair.candidate
     if mine is None or mine.kind:
         return
     for other in scene.left.frontier:
@@ -111,12 +131,64 @@ def other_groups(scene: Scene) -> Iterator[Trial]:
             continue
         for own, value in zip(mine.ins, other.ins, strict=False):
             for wanted in scene.left.matches[value]:
-                one, two = (_leaves_before(scene.right, number) for number in (own, wanted))
-                first, second = (_sorted(found, shapes) for found in (one - two, two - one))
-                if own != wanted and first and [shapes[n] for n in first] == [shapes[n] for n in second]:
-                    words = f"{_listed(first)} and {_listed(second)}"
-                    pairs = list(zip(first, second, strict=True))
-                    yield Trial(f"{words} exchanged", always(_exchange(pairs)), 1, mine)
+                if own != wanted:
+                    yield from _exchange_behind(scene, own, wanted, mine)
+
+
+def other_roles(scene: Scene) -> Iterator[Trial]:
+    """Yield the leaves behind both operands of a product exchanged, where the reference has these in the other order.
+
+    As of queries and keys: the product has the same elements, transposed, and differs only where their order counts.
+    """
+    ours, theirs = scene.pair.reference, scene.pair.candidate
+    if ours is None or theirs is None or ours.kind or theirs.kind:
+        return
+    for value in ours.ins:
+        for own in scene.left.matches[value]:
+            if own in theirs.ins and not is_close(scene.ours[0].get(value), scene.theirs[0].get(own)):
+                found = _products_before(scene, value, own)
+                if found is not None:
+                    yield from _exchange_behind(scene, found.ins[0], found.ins[1], theirs)
+
+
+def _products_before(scene: Scene, value: int, own: int) -> Operation | None:
+    """The candidate's product behind a value, where the reference's takes the same two operands in the other order."""
+    for _ in range(STEPS_OF_A_LAYER):
+        one, other = scene.left.recording.maker_of(value), scene.right.recording.maker_of(own)
+        if one is None or other is None or one.primitive != other.primitive:
+            return None
+        moving = [
+            [number for number in operation.ins if side.recording.moving[number]]
+            for side, operation in ((scene.left, one), (scene.right, other))
+        ]
+        if len(moving[0]) == 2 == len(moving[1]) and one.primitive in CONTRACTIONS | {"mul"}:
+            straight = [b in scene.left.matches[a] for a, b in zip(one.ins, other.ins, strict=True)]
+            crossed = [b in scene.left.matches[a] for a, b in zip(one.ins, other.ins[::-1], strict=True)]
+            return other if all(crossed) and not any(straight) else None
+        if len(moving[0]) != 1 or len(moving[1]) != 1:
+            return None
+        (value,), (own,) = moving
+    return None
+
+
+def _exchange_behind(scene: Scene, own: int, wanted: int, site: Operation) -> Iterator[Trial]:
+    """Yield the leaves that one value of the candidate depends on exchanged with those of another."""
+    shapes = _shapes(scene)
+    one, two = (_leaves_before(scene.right, number) for number in (own, wanted))
+    first, second = (_sorted(found, shapes) for found in (one - two, two - one))
+    if first and [shapes[n] for n in first] == [shapes[n] for n in second]:
+        words = f"{_listed(first)} and {_listed(second)}"
+        pairs = list(zip(first, second, strict=True))
+        shown = Pair(_user_of(scene.left, second[0]), _user_of(scene.right, first[0]))
+        yield Trial(f"{words} exchanged", always(_exchange(pairs)), Rank.NAMES, site, shown=shown)
+
+
+def _user_of(side: AlignedSide, name: InputName, near: Sequence[Operation] = ()) -> Operation | None:
+    """The operation that takes a leaf: of those near, else the first in the program."""
+    for operation in (*near, *side.recording.operations):
+        if operation.primitive not in LEAF_VIEWS and any(leaf_of(side, value) == name for value in operation.ins):
+            return operation
+    return None
 
 
 def _use_others(scene: Scene, others: Mapping[InputName, InputName]) -> Changes:
@@ -177,6 +249,10 @@ def _exchange(pairs: Sequence[tuple[InputName, InputName]]) -> Changes:
 
 
 def _listed(names: Sequence[InputName]) -> str:
+    """Leaves in words: their layer, where all are of one."""
+    layers = {_layer_of(name) for name in names}
+    if len(layers) == 1 and len(names) > 1:
+        return f"`{layers.pop()}`"
     return ", ".join(f"`{name}`" for name in names)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equiv.comparison.explain.causes.trial import Scene, Trial, always, edit_at, fit
+from equiv.comparison.explain.causes.trial import Pair, Rank, Scene, Trial, always, edit_at, fit
 from equiv.comparison.explain.recording import Changes, LoopEdit, Operation, Place, Recording
 from equiv.programs.jaxpr import read_scan
 
@@ -26,7 +26,7 @@ def other_carries(scene: Scene) -> Iterator[Trial]:
                     before = "other values" if own is None else f"{own:.6g}"
                     text = f"an initial carry of {number:.6g} in place of {before}"
                     edit = LoopEdit(place, partial(_start_with, loop.constants + index, number))
-                    yield Trial(text, always(Changes(loops=(edit,))), 1, scene.pair.candidate)
+                    yield Trial(text, always(Changes(loops=(edit,))), Rank.START, scene.pair.candidate)
 
 
 def _start_with(index: int, number: float, ins: list[Any]) -> list[Any]:
@@ -67,7 +67,16 @@ def other_direction(scene: Scene) -> Iterator[Trial]:
         if read_scan(place[-1]).length > 1:
             edit = LoopEdit(place, list, reverse=True)
             text = f"the loop over {read_scan(place[-1]).length} steps in the other direction"
-            yield Trial(text, always(Changes(loops=(edit,))), 2, scene.pair.candidate)
+            shown = Pair(_loop_around(scene.pair.reference), Operation(place, "", (), (), ()))
+            yield Trial(text, always(Changes(loops=(edit,))), Rank.PARAMETER, scene.pair.candidate, shown=shown)
+
+
+def _loop_around(operation: Operation | None) -> Operation | None:
+    """The outermost loop around an operation, as one operation."""
+    loops = [] if operation is None else [one for one in operation.place[:-1] if one.primitive.name == "scan"]
+    if operation is None or not loops:
+        return None
+    return Operation(operation.place[: operation.place.index(loops[0]) + 1], "", (), (), ())
 
 
 def other_filling(scene: Scene) -> Iterator[Trial]:
@@ -85,7 +94,7 @@ def other_filling(scene: Scene) -> Iterator[Trial]:
             noun = "an initial carry" if carried else "a constant array"
             before = "" if own is None else f" in place of {own:.6g}"
             change: Callable[..., Any] = partial(_filled, number)
-            yield Trial(f"{noun} of {number:.6g}{before}", always(edit_at(operation, change)), 1, operation)
+            yield Trial(f"{noun} of {number:.6g}{before}", always(edit_at(operation, change)), Rank.START, operation)
 
 
 def _filled(number: float, evaluation: Any, eqn: Any, ins: list[Any]) -> list[Any]:

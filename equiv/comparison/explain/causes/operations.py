@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from equiv.comparison.explain.causes.trial import (
+    Pair,
+    Rank,
     Scene,
     Trial,
     always,
@@ -19,6 +21,7 @@ from equiv.comparison.explain.causes.trial import (
 )
 from equiv.comparison.explain.recording import Changes, Edit, Operation, RecordingEvaluation
 from equiv.compat import bind_equation
+from equiv.programs.jaxpr import locate_equation
 from equiv.programs.primitives import ADDITIONS
 
 LARGEST_ORDER = 4
@@ -36,7 +39,11 @@ def extra_operation(scene: Scene) -> Iterator[Trial]:
         if shapes[value] == shapes[operation.outs[0]] and value not in record.numbers:
             rest = [one for place, one in enumerate(operation.ins) if place != index]
             text = f"no {_noun(scene, True, operation, rest)}"
-            rank = 3 if record.moving[value] else 2
+            rank = (
+                Rank.LEFT_OUT
+                if not rest or (record.moving[rest[0]] and leaf_of(scene.right, rest[0]) is None)
+                else Rank.EXTRA
+            )
             yield Trial(text, always(edit_at(operation, partial(_pass_operand, index))), rank, operation, index, False)
 
 
@@ -73,10 +80,23 @@ def missing_operation(scene: Scene) -> Iterator[Trial]:
         rest = [one for place, one in enumerate(operation.ins) if place != index]
         text = f"the {_noun(scene, False, operation, rest)} that {scene.names[1]} leaves out"
         sources = [source for source in others if source is not None]
-        for rank, places in ((3, _readers(scene, twin)), (4, _makers(scene, twin))):
+        for rank, places in ((Rank.LEFT_OUT, _readers(scene, twin)), (Rank.REBUILT, _makers(scene, twin))):
             if places:
                 change = partial(_with_operation, scene, operation, index, sources, places, twin)
-                yield Trial(text, change, rank, places[0], in_place=False)
+                shown = Pair(operation, _shown_without(scene, value, twin, operation) or places[0])
+                yield Trial(text, change, rank, places[0], in_place=False, shown=shown)
+
+
+def _shown_without(scene: Scene, value: int, twin: int, operation: Operation) -> Operation | None:
+    """Where the candidate leaves an operation out: where its operand is made, if the reference's has one line with it.
+
+    As of a mean, whose division is left out of a sum; else where that operand is read instead.
+    """
+    ours, theirs = scene.left.recording.maker_of(value), scene.right.recording.maker_of(twin)
+    if ours is None or theirs is None or theirs.kind:
+        return None
+    lines = [locate_equation(one.place)[1] for one in (ours, operation)]
+    return theirs if lines[0] is not None and lines[1] is not None and lines[0].short == lines[1].short else None
 
 
 Source = tuple[int | None, int]
@@ -161,7 +181,12 @@ def other_parameters(scene: Scene) -> Iterator[Trial]:
     shown = {key: value for key, value in params.items() if key not in UNSAID}
     if shown:
         words = ", ".join(f"{key} {value} in place of {theirs.eqn.params[key]}" for key, value in shown.items())
-        yield Trial(f"{theirs.primitive} with {words}", always(edit_at(theirs, partial(_rebind, params))), 2, theirs)
+        yield Trial(
+            f"{theirs.primitive} with {words}",
+            always(edit_at(theirs, partial(_rebind, params))),
+            Rank.PARAMETER,
+            theirs,
+        )
 
 
 UNSAID = frozenset(["sharding", "out_sharding", "precision", "preferred_element_type", "name"])
@@ -186,8 +211,33 @@ def other_order(scene: Scene) -> Iterator[Trial]:
         for words, change in _orders(given.ndim):
             made = change(given)
             if made.shape == given.shape and is_close(made, wanted):
-                yield Trial(f"{what} {words}", always(edit_operand(theirs, index, change)), 1, theirs)
+                yield Trial(f"{what} {words}", always(edit_operand(theirs, index, change)), Rank.LAYOUT, theirs)
+        yield from _other_places(scene, value, given, wanted, what)
     yield from _transposed_squares(scene, theirs)
+
+
+def _other_places(scene: Scene, value: int, given: np.ndarray, wanted: np.ndarray, what: str) -> Iterator[Trial]:
+    """Yield a value of the candidate with the elements of one axis in the order that the reference has."""
+    maker = scene.right.recording.maker_of(value)
+    if maker is None or maker.kind or given.shape != wanted.shape or given.dtype.kind != "f":
+        return
+    for axis, size in enumerate(given.shape):
+        mine, others = (np.moveaxis(one, axis, 0).reshape(size, -1) for one in (given, wanted))
+        firsts = [np.flatnonzero((np.abs(mine - row) <= 1e-9 * np.abs(row).max()).all(axis=1)) for row in others]
+        if size < 2 or not all(len(found) == 1 for found in firsts):
+            continue
+        order = np.array([int(found[0]) for found in firsts])
+        text = f"{what} with axis {axis} in the order that {scene.names[0]} has"
+        change = always(edit_at(maker, partial(_take_result, maker.outs.index(value), order, axis)))
+        yield Trial(text, change, Rank.LAYOUT, maker)
+
+
+def _take_result(
+    place: int, order: np.ndarray, axis: int, evaluation: RecordingEvaluation, eqn: Any, ins: list[Any]
+) -> Sequence[Any]:
+    outs = list(evaluation.compute(eqn, ins))
+    outs[place] = np.take(np.asarray(outs[place]), order, axis=axis)
+    return outs
 
 
 def _transposed_squares(scene: Scene, theirs: Operation) -> Iterator[Trial]:
@@ -196,7 +246,7 @@ def _transposed_squares(scene: Scene, theirs: Operation) -> Iterator[Trial]:
         leaf, shape = leaf_of(scene.right, value), scene.right.recording.shapes[value]
         if leaf is not None and len(shape) >= 2 and shape[-1] == shape[-2]:
             change = partial(np.swapaxes, axis1=-1, axis2=-2)
-            yield Trial(f"`{leaf}` transposed", always(edit_operand(theirs, index, change)), 2, theirs)
+            yield Trial(f"`{leaf}` transposed", always(edit_operand(theirs, index, change)), Rank.GUESS, theirs)
 
 
 def _orders(rank: int) -> Iterator[tuple[str, Any]]:
@@ -204,6 +254,12 @@ def _orders(rank: int) -> Iterator[tuple[str, Any]]:
         if order != tuple(range(rank)):
             words = "transposed" if rank == 2 else f"with its axes in the order {order}"
             yield words, partial(np.transpose, axes=order)
+    if rank > 2:  # a transposed convolution as the gradient of one: another kernel in both ways
+        axes = tuple(range(rank - 2))
+        yield (
+            f"flipped along axes {', '.join(map(str, axes))} and with its last two axes exchanged",
+            lambda array: np.flip(np.swapaxes(array, -1, -2), axes),
+        )
     for count in range(1, rank + 1):
         for axes in itertools.combinations(range(rank), count):
             yield (

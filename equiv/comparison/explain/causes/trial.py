@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -15,26 +16,22 @@ CLOSE = 1e-9
 """Relative difference up to which an array is taken for another one: only of what is then tried."""
 
 
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """One cause that can be tried.
+class Rank(IntEnum):
+    """How usual and how small a change is: causes of a smaller rank come first where several explain the same."""
 
-    Attributes:
-        text: what is changed, in words.
-        changes: number of the probe to the changes of the candidate's program.
-        rank: causes of a smaller rank come first where several explain the same.
-        site: the operation of the candidate that is changed.
-        variant: which of several changes with this text.
-        in_place: whether something stands in the place of something else of its kind. An operation that is added or
-            left out explains less by itself: with others of them it makes anything of anything.
-    """
-
-    text: str
-    changes: Callable[[int], Changes]
-    rank: int
-    site: Operation | None = None
-    variant: int = 0
-    in_place: bool = True
+    CONSTANT = 1
+    CONSTANTS = 2  # one constant at several places
+    SHARES = 3  # a constant and what is left of 1
+    START = 4
+    NAMES = 5  # other leaves, layers or rows of the mapping
+    FUNCTION = 6
+    PARAMETER = 7  # an axis, a stride, a direction
+    EXTRA = 8  # an operation with a constant or a leaf too many
+    LAYOUT = 9
+    LEFT_OUT = 10
+    SHARED_CONSTANT = 11  # one that both programs have near
+    GUESS = 12
+    REBUILT = 13
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +45,37 @@ class Pair:
 
     reference: Operation | None
     candidate: Operation | None
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One cause that can be tried.
+
+    Attributes:
+        text: what is changed, in words.
+        changes: number of the probe to the changes of the candidate's program.
+        rank: how usual and how small the change is.
+        site: the operation of the candidate that is changed.
+        variant: which of several changes with this text.
+        in_place: whether something stands in the place of something else of its kind. An operation that is added or
+            left out explains less by itself: with others of them it makes anything of anything.
+        places: number of operations that are changed; where fewer explain the same, those are the cause.
+        shown: the operations that are shown as its place, where these are not those at which the chains begin.
+    """
+
+    text: str
+    changes: Callable[[int], Changes]
+    rank: Rank
+    site: Operation | None = None
+    variant: int = 0
+    in_place: bool = True
+    places: int = 1
+    shown: Pair | None = None
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What sorts causes that explain the same: how usual, then at how many places."""
+        return self.rank, self.places
 
 
 @dataclass(frozen=True, eq=False)

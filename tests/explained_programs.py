@@ -1,4 +1,4 @@
-"""Small functions that differ, and what they are run on, as of two ports."""
+"""Programs of two functions in float64, and what a search for causes finds of them: used by the tests of causes."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ import numpy as np
 from named import input_named, make_program
 
 from equiv.comparison.explain.judge import ProgramRuns
+from equiv.comparison.explain.search import SearchResult, find_divergences
 from equiv.compat import enable_x64
 
 RNG = np.random.default_rng(0)
@@ -40,6 +41,19 @@ def runs_of(left: Callable, right: Callable) -> ProgramRuns:
     return ProgramRuns(*programs, ("haiku", "nnx"), inputs, nudged, programs[0].outputs)
 
 
+def search(left: Callable, right: Callable) -> SearchResult:
+    """What is found of two functions."""
+    runs = runs_of(left, right)
+    with enable_x64(True):
+        return find_divergences(runs)
+
+
+def tried(left: Callable, right: Callable) -> list[str]:
+    """The causes that make both the same, and those that leave an error."""
+    found = search(left, right).divergences
+    return [cause.trial.text + ("" if cause.within else " (part)") for one in found for cause in one.causes]
+
+
 def norm(x: jax.Array, eps: float = 1e-3, fast: bool = False) -> jax.Array:
     """Normalised over the last axis; fast: by the mean of squares."""
     mean = x.mean(-1, keepdims=True)
@@ -51,3 +65,18 @@ def model(p: dict, eps: float = 1e-3, bend: Callable = jnp.tanh, fast: bool = Fa
     """Dense, norm, bent, beside a residual, dense."""
     y = bend(norm(p["batch/x"] @ p["a.w"] + p["a.b"], eps, fast))
     return (p["batch/x"] + y) @ p["b.w"] + p["b.b"]
+
+
+def scanned(p: dict, start: float = 0.0, reverse: bool = False) -> jax.Array:
+    """A loop over the rows of x."""
+
+    def step(carry: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
+        carry = jnp.tanh(row @ p["a.w"] + carry @ p["b.w"])
+        return carry, carry
+
+    return jax.lax.scan(step, jnp.full(6, start), p["batch/x"], reverse=reverse)[1]
+
+
+def other(**changed: object) -> Callable:
+    """The model with something else in it."""
+    return lambda p: model(p, **changed)

@@ -1,0 +1,1 @@
+"""Models of more than twelve layers, and the faults that porters make in them."""
