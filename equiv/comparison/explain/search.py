@@ -119,10 +119,14 @@ def find_divergences(runs: ProgramRuns, search: Search | None = None) -> SearchR
         return SearchResult()
     found, left = _follow(search, first, lambda _: Changes(), 1.0, 0)
     doubtful = left > 0 or any(one.left is not None for one in found)
-    loose = [cause for one in found for cause in one.causes if not cause.trial.in_place]
-    several = len(found) > 1 and len({cause.trial.text for cause in loose}) > 1
-    if doubtful or several:
+    loose = [{cause.trial.text for cause in one.causes if not cause.trial.in_place} for one in found]
+    loose = [texts for texts in loose if texts]
+    # The same change in every layer is one cause; several such changes together make anything of anything.
+    common = frozenset[str]().union(*loose[:1]).intersection(*loose)
+    if doubtful or (len(found) > 1 and loose and not common):
         found = [_without_doubtful(one, doubtful) for one in found]
+    elif len(found) > 1:
+        found = [_begin_with(one, common) for one in found]
     if any(name.kind in ("loss", "output") for name in search.judge.refuted):
         found = [one for one in found if not _is_backward(one)] or [replace(one, causes=()) for one in found]
     return SearchResult(tuple(_sort_divergences(found)), first, search.is_over)
@@ -150,6 +154,11 @@ def _place_of(one: FoundDivergence) -> int:
     operation = one.scene.pair.candidate
     made = one.scene.right.recording.maker
     return 0 if operation is None or not operation.outs else made.get(operation.outs[0], 0)
+
+
+def _begin_with(one: FoundDivergence, texts: frozenset[str]) -> FoundDivergence:
+    """Name the changes that explain the other places, too, before others."""
+    return replace(one, causes=tuple(sorted(one.causes, key=lambda cause: cause.trial.text not in texts)))
 
 
 def _without_doubtful(one: FoundDivergence, forced: bool) -> FoundDivergence:
@@ -181,7 +190,7 @@ def _follow(
     best: tuple[list[FoundDivergence], float] | None = None
     usable = [one for one in results if one[1].left <= WORSE]
     # Of two faults one may account for nearly all of the error: what matters is that nothing begins there any more.
-    partial_results = sorted(usable, key=lambda pair: (min(pair[1].left, MENDED), pair[1].trial.order))
+    partial_results = sorted(usable, key=lambda pair: (round(min(pair[1].left, MENDED), 6), pair[1].trial.order))
     after_each = 0
     for scene, result in partial_results[:MAX_LOOKED]:
         if search.is_over or after_each >= MAX_PARTIAL[min(depth, len(MAX_PARTIAL) - 1)]:

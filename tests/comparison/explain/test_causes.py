@@ -28,6 +28,39 @@ def stacked(p: dict, eps: float = 1e-3) -> jax.Array:
     return x
 
 
+def bent(p: dict, bend: Callable, last: Callable | None = None) -> jax.Array:
+    """Two layers, of which one line applies the same function; and a last one on a line of its own."""
+    x = p["batch/x"]
+    for leaf in ("a.w", "b.w"):
+        x = x + bend(x @ p[leaf])
+    return (last or bend)(x @ p["a.w"])
+
+
+def rough_gelu(x: jax.Array) -> jax.Array:
+    """Its approximation."""
+    return jax.nn.gelu(x)
+
+
+def exact_gelu(x: jax.Array) -> jax.Array:
+    """Itself."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def attended(
+    p: dict, bend: Callable = jnp.tanh, residual: bool = True, scale: float | None = 0.4, gain: float | None = None
+) -> jax.Array:
+    """Two layers of attention."""
+    x = p["batch/x"]
+    for leaf in ("a.w", "b.w"):
+        h = norm(x)
+        scores = h @ p[leaf] @ h.T
+        scores = scores if scale is None else scores * scale
+        y = bend(jax.nn.softmax(scores) @ h @ p["b.w"])
+        y = y if gain is None else y * gain
+        x = x + y if residual else y
+    return x
+
+
 def gated(p: dict, flipped: bool = False) -> jax.Array:
     """A mean weighted by a gate."""
     z = jax.nn.sigmoid(p["batch/x"] @ p["a.w"])
@@ -66,6 +99,43 @@ CASES = {
     "roles": (attend, lambda p: attend(p, swapped=True), "exchanged"),
     "places": (stacked, lambda p: stacked(p, 1e-5), "epsilon 0.001 in place of 1e-05 at 3 places"),
     "epsilon at one place": (model, other(eps=1e-5), "epsilon 0.001 in place of 1e-05"),
+    "an activation in every layer": (
+        lambda p: bent(p, rough_gelu, jnp.sin),
+        lambda p: bent(p, exact_gelu, jnp.sin),
+        "gelu (tanh approximation) in place of gelu at 2 places",
+    ),
+    "its exact form on several lines": (
+        lambda p: bent(p, exact_gelu),
+        lambda p: bent(p, rough_gelu),
+        "gelu in place of gelu (tanh approximation) at 3 places",
+    ),
+    "another activation in every layer": (
+        lambda p: bent(p, jax.nn.relu, jnp.sin),
+        lambda p: bent(p, jax.nn.silu, jnp.sin),
+        "relu in place of silu at 2 places",
+    ),
+    "an activation in one of several layers": (
+        lambda p: bent(p, jnp.tanh),
+        lambda p: bent(p, jnp.tanh, jax.nn.relu),
+        "tanh in place of relu",
+    ),
+    "an activation left out in every layer": (
+        attended,
+        lambda p: attended(p, bend=lambda x: x),
+        "tanh, which nnx leaves out",
+    ),
+    "a residual left out in every layer": (
+        attended,
+        lambda p: attended(p, residual=False),
+        "the residual sum that nnx leaves out",
+    ),
+    "a residual too many in every layer": (lambda p: attended(p, residual=False), attended, "no residual sum"),
+    "a scale left out in every layer": (
+        attended,
+        lambda p: attended(p, scale=None),
+        "the mul with 0.4 that nnx leaves out",
+    ),
+    "a scale too many in every layer": (attended, lambda p: attended(p, gain=2.0), "no mul with 2"),
     "gates": (gated, lambda p: gated(p, flipped=True), "in place of"),
     "residual": (skipped, lambda p: skipped(p, late=False), "the sum of line"),
     "step left out": (

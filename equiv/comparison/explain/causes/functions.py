@@ -1,14 +1,16 @@
 """Causes: another activation, a softmax over another axis, one left out, or one too many."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 
 from equiv.comparison.explain.alignment import AlignedSide
 from equiv.comparison.explain.causes.trial import (
+    NEAR,
     Rank,
     Scene,
     Trial,
@@ -19,6 +21,7 @@ from equiv.comparison.explain.causes.trial import (
     sources_near,
 )
 from equiv.comparison.explain.recording import Changes, Edit, Operation, RecordingEvaluation
+from equiv.programs.jaxpr import locate_equation
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -100,9 +103,12 @@ def other_functions(scene: Scene) -> Iterator[Trial]:
             if function is not None and other != name:
                 # Not seen in the reference, it is only one of many: what is tried first is what was seen.
                 rank = Rank.FUNCTION if ours else Rank.GUESS
-                yield Trial(f"{other} in place of {name}", _replaced(scene, source, end, function), rank, end)
+                text = f"{other} in place of {name}"
+                yield Trial(text, always(_replaced(scene, source, end, function)), rank, end)
+                yield from _everywhere(scene, source, end, function, text, rank)
         if not ours:
-            yield Trial(f"no {name}", _replaced(scene, source, end, lambda x: x), Rank.FUNCTION, end, in_place=False)
+            change = always(_replaced(scene, source, end, lambda x: x))
+            yield Trial(f"no {name}", change, Rank.FUNCTION, end, in_place=False)
     if not theirs and scene.pair.candidate is not None:
         yield from _left_out(scene, ours)
 
@@ -154,7 +160,80 @@ def _applied(
                 return
 
 
-def _replaced(scene: Scene, source: int, end: Operation, function: Function) -> Callable[[int], Changes]:
+def _everywhere(
+    scene: Scene, source: int, end: Operation, function: Function, text: str, rank: Rank
+) -> Iterator[Trial]:
+    """Yield a function replaced in every layer: where the same line of the user, or of a library, applies it."""
+    steps = _steps_back(scene, source, end)
+    if steps is None:
+        return
+    lines, written = locate_equation(end.place)[:2], _written(scene, source, end)
+    twins: dict[tuple[Any, ...], tuple[int, Operation, bool]] = {}
+    for other in scene.right.recording.operations:
+        if other.primitive != end.primitive or other.key in twins or (begun := _follow(scene, other, steps)) is None:
+            continue
+        own = locate_equation(other.place)[:2]
+        if own[0] == lines[0] and _written(scene, begun, other) == written:
+            twins[other.key] = begun, other, own[1] == lines[1]
+    counts = set[int]()
+    for places in ([twin for twin in twins.values() if twin[2]], list(twins.values())):
+        if len(places) < 2 or len(places) in counts:
+            continue
+        counts.add(len(places))
+        changes = reduce(Changes.join, (_replaced(scene, start, last, function) for start, last, _ in places))
+        yield Trial(f"{text} at {len(places)} places", always(changes), rank, end, places=len(places))
+
+
+Step = tuple[str, int]
+"""The primitive of an operation, and which of its operands is followed."""
+
+
+def _steps_back(scene: Scene, source: int, end: Operation) -> list[Step] | None:
+    """The way from the last operation of a function back to what it is of; None: it is not among these few."""
+    waiting: deque[tuple[Operation, list[Step]]] = deque([(end, [])])
+    seen = {end.outs[0]}
+    while waiting:
+        operation, steps = waiting.popleft()
+        for index, value in enumerate(operation.ins):
+            way = [*steps, (operation.primitive, index)]
+            if value == source:
+                return way
+            maker = scene.right.recording.maker_of(value)
+            if maker is not None and value not in seen and len(way) < NEAR:
+                seen.add(value)
+                waiting.append((maker, way))
+    return None
+
+
+def _follow(scene: Scene, end: Operation, steps: Sequence[Step]) -> int | None:
+    """The value at the other end of such a way; None where the operations are others."""
+    operation: Operation | None = end
+    value = end.outs[0]
+    for primitive, index in steps:
+        if operation is None or operation.primitive != primitive or index >= len(operation.ins):
+            return None
+        value = operation.ins[index]
+        operation = scene.right.recording.maker_of(value)
+    return value
+
+
+def _written(scene: Scene, source: int, end: Operation) -> str:
+    """The operations from a value to the last of a function of it, as a formula; what does not depend on it is `_`."""
+    record, known = scene.right.recording, {source: "x"}
+
+    def describe(value: int, left: int) -> str:
+        if value not in known:
+            maker = record.maker_of(value)
+            known[value] = f"{record.numbers[value]:.9g}" if value in record.numbers else "_"
+            parts = [] if maker is None or not left else [describe(one, left - 1) for one in maker.ins]
+            if maker is not None and any("x" in part for part in parts):
+                known[value] = f"{maker.primitive.upper()}({', '.join(parts)})"
+        return known[value]
+
+    return describe(end.outs[0], NEAR)
+
+
+def _replaced(scene: Scene, source: int, end: Operation, function: Function) -> Changes:
     """The changes that give the function of a shared value where the candidate has another function of it."""
     maker = scene.right.recording.maker_of(source)
     place = end.ins.index(source) if source in end.ins else None
@@ -171,4 +250,4 @@ def _replaced(scene: Scene, source: int, end: Operation, function: Function) -> 
         return outs
 
     used = frozenset() if maker is None or place is not None else frozenset([maker.place])
-    return always(Changes((Edit(end.place, changed),), used=used))
+    return Changes((Edit(end.place, changed),), used=used)
