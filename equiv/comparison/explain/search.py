@@ -273,7 +273,7 @@ def _force(
     """Replace the first result of the candidate by the reference's after which the chains do not begin there."""
     tried = 0
     for scene in scenes:
-        for ours, theirs in _alike_results(scene):
+        for ours, theirs in _similar_results(scene):
             if search.is_over or tried >= MAX_FORCED:
                 return None
             tried += 1
@@ -291,7 +291,7 @@ def _force(
     return None
 
 
-def _alike_results(scene: Scene) -> Iterator[tuple[Operation, Operation]]:
+def _similar_results(scene: Scene) -> Iterator[tuple[Operation, Operation]]:
     """Yield operations near a divergence that give arrays of one shape, outside of loops, the first ones first."""
     shapes = scene.left.recording.shapes, scene.right.recording.shapes
     ours = near_operations(scene.left, scene.pair.reference)

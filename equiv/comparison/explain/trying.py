@@ -16,7 +16,7 @@ MAX_TRIALS = 64
 """Most causes that are tried at one divergence."""
 
 MAX_OF_RANK = 20
-"""Most of them of one rank: many alike leaves near a place must not keep all else from being tried."""
+"""Most of them of one rank: many similar leaves near a place must not keep all else from being tried."""
 
 MAX_WORK = 100_000
 """Most operations that are run for all of these, but for the likeliest causes."""

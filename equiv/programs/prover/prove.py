@@ -93,7 +93,9 @@ def prove_programs(left: NumberedPort, right: NumberedPort) -> dict[OutputPair, 
         search.prove(statement, attempt, forward)
         unproved = {pair[0].program.method for pair in forward if pair not in search.found}
         derived = [pair for pair in tried if not pair[0].program.is_forward]
-        waits = [right.is_large(theirs.program) and _is_doubted(ours.program, unproved) for ours, theirs in derived]
+        # Without rewrites it is one numbering, which is made anyway, and the strongest statement.
+        doubted = unproved if statement[1] else frozenset[str]()
+        waits = [right.is_large(theirs.program) and _is_doubted(ours.program, doubted) for ours, theirs in derived]
         search.prove(statement, attempt, (pair for pair, wait in zip(derived, waits, strict=True) if not wait))
         late.append((statement, attempt, [pair for pair, wait in zip(derived, waits, strict=True) if wait]))
     for statement, attempt, waiting in late:

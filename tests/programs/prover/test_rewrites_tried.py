@@ -70,6 +70,28 @@ def test_each_program_names_only_what_it_needs(more_first):
     assert proved(left, right) == {more: (REORDERED_PRODUCTS, LINEAR), less: (REORDERED_PRODUCTS,)}
 
 
+@pytest.fixture
+def large(monkeypatch):
+    """Every program is large: derivatives wait for what is computed forwards."""
+    monkeypatch.setattr("equiv.programs.prover.numbered_port.LARGE", 0)
+
+
+@pytest.mark.usefixtures("large")
+def test_derivatives_are_proved_where_the_call_is_not():
+    """They wait until the call has been tried in every form, and are tried then."""
+    left = port(eval=three, gradient=three)
+    right = port(eval=lambda x, y: three(x, y) + 1, gradient=three_otherwise)
+    assert proved(left, right) == {"gradient": (REORDERED_PRODUCTS,)}
+    assert proved(left, port(eval=lambda x, y: three(x, y) + 1, gradient=lambda x, y: three(x, y) - 1)) == {}
+
+
+@pytest.mark.usefixtures("large")
+def test_derivatives_need_no_rewrite_of_the_call():
+    """Without rewrites nothing waits: a proof that needs none names none."""
+    left, right = port(eval=three, gradient=jnp.dot), port(eval=three_otherwise, gradient=jnp.dot)
+    assert proved(left, right) == {"eval": (REORDERED_PRODUCTS,), "gradient": ()}
+
+
 def test_a_wrong_program_is_not_proved_with_what_another_needed():
     left = port(eval=three, train=three)
     assert proved(left, port(eval=three_otherwise, train=lambda x, y: x * (y * y))) == {"eval": (REORDERED_PRODUCTS,)}

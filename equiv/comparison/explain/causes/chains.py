@@ -60,9 +60,9 @@ def _too_many(scene: Scene, mine: Operation) -> Iterator[Trial]:
     own = [one for one in found if one.steps[0] is mine or mine in one.steps]
     for first in own[:1]:
         yield _without_steps(scene, [first])
-        alike = [one for one in found if _line(one.steps[0]) == _line(first.steps[0])]
-        if len(alike) > 1:
-            yield _without_steps(scene, alike)
+        together = [one for one in found if _line(one.steps[0]) == _line(first.steps[0])]
+        if len(together) > 1:
+            yield _without_steps(scene, together)
 
 
 MOST_TOGETHER = 200

@@ -141,8 +141,8 @@ def _everywhere(scene: Scene, operation: Operation, number: float, wanted: float
     keeps = any(leaf_of(scene.right, value) is not None for value in operation.ins)
     share = SETTINGS.get(own.function) or ("the momentum" if keeps else "the share")
     for mapping, words in _mappings(operation, number, wanted, noun, share):
-        for width, alike in enumerate((_is_of_module, _is_of_line, _is_of_library_line)):
-            chosen = [use for use in uses if alike(own, use) and _mapped(mapping, use.number) is not None]
+        for width, belongs in enumerate((_is_of_module, _is_of_line, _is_of_library_line)):
+            chosen = [use for use in uses if belongs(own, use) and _mapped(mapping, use.number) is not None]
             key = frozenset(use.operation.key for use in chosen)
             if len(key) < 2 or key in seen:
                 continue

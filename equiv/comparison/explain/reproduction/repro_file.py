@@ -61,7 +61,7 @@ def write_script(made: Reproduction, title: str, notes: Sequence[str] = (), arch
         f"one, other = np.asarray({ours}), np.asarray({theirs})",
         "off = np.where((one == other) | (one != one) & (other != other), 0.0, abs(one - other))",
         "at = tuple(map(int, np.unravel_index(np.argmax(np.where(off != off, np.inf, off)), off.shape)))",
-        f'print(f"{made.names[0]} {{one[at]:.9g}}, {made.names[1]} {{other[at]:.9g}} at {{at}}: {{off[at]:.3g}} apart, '
+        f'print(f"{made.names[0]} {{one[at]:.9g}}, {made.names[1]} {{other[at]:.9g}} at {{at}}: {{off[at]:.3g}} off, '
         'rounding {ROUNDING:.1g}")',
         "differs = not off[at] <= ROUNDING",
         'print("different" if differs else "same")',

@@ -50,7 +50,7 @@ class Reproduction:
         rounding: how far rounding moves the result.
         names: of both ports.
         operations: how many each side has.
-        values: of both sides where they are furthest apart.
+        values: of both sides where they differ most.
     """
 
     functions: Functions
@@ -68,7 +68,7 @@ class _Shown:
     Attributes:
         outs: of both sides.
         rounding: how far rounding moves the result.
-        at: where they are furthest apart.
+        at: where they differ most.
         part: how far that is, over the largest value.
     """
 

@@ -226,12 +226,12 @@ def _describe(side: AlignedSide, value: int) -> str:
 def _slice_number(side: AlignedSide, operation: Operation) -> int:
     """Which slice an operation of a loop takes."""
     loop = read_scan(operation.eqn)
-    alike = list(_alike_slices(side, operation))
-    turn = alike.index(operation) // (len(operation.eqn.invars) - loop.first_scanned)
+    slices = list(_slices_of_turn(side, operation))
+    turn = slices.index(operation) // (len(operation.eqn.invars) - loop.first_scanned)
     return loop.length - 1 - turn if loop.reverse else turn
 
 
-def _alike_slices(side: AlignedSide, operation: Operation) -> Iterator[Operation]:
+def _slices_of_turn(side: AlignedSide, operation: Operation) -> Iterator[Operation]:
     for other in side.recording.operations:
         if other.kind == SLICE and other.key == operation.key and other.turn == operation.turn:
             yield other
