@@ -150,6 +150,16 @@ def test_swaps_of_many_leaves_are_decided_as_by_runs():
     assert {leaf for leaf in (*MANY, "w") if not is_noticed(state, LeafChange("moved", (leaf,)))} == set("mno")
 
 
+def test_swaps_beyond_the_most_runs_are_said(monkeypatch):
+    """Of 105 pairs each is noticed, not noticed, or said not to be tried; none is left out."""
+    monkeypatch.setattr("equiv.comparison.sensitivity.probe_sensitivity.MOST_SWAPS", 2)
+    swapped = [trial for trial in measured(PLANTED, names=MANY).trials if trial.kind == "swapped"]
+    untried = [trial for trial in swapped if trial.note.startswith("not tried: no more runs are made than")]
+    assert untried
+    assert not any(trial.detected for trial in untried)
+    assert sum(trial.pairs for trial in swapped) == 105
+
+
 def test_leaves_that_one_joint_run_clears_are_not_swapped():
     """As the key biases of an attention: that no change of all of them shows says the same of each swap."""
     found = measured("x @ w * a + b + 0.0 * (c + d + e + f)", names="abcdef")
