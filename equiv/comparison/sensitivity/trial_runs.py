@@ -241,10 +241,10 @@ class TrialRuns:
         return drop_observed(stream_outputs(base.executable, probe))
 
     def try_changes(self, changes: Sequence[LeafChange], in_calls: bool = False) -> dict[LeafChange, Shown]:
-        """Try changes, each natively, and what is not noticed then in float64, while there are runs left.
+        """Try changes in one precision, and what is not noticed then in the other, while there are runs left.
 
-        A run that gives its outputs one by one comes first: it ends with the first that shows the change, without a
-        train step, where a native run in bfloat16 looks blind and makes them all.
+        Natively first, but where the float64 run gives its outputs one by one: that ends with the first that shows the
+        change, without a train step, where a native run in bfloat16 looks blind and makes them all.
 
         Args:
             changes: the changes.
