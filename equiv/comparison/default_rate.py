@@ -6,14 +6,13 @@ from dataclasses import replace
 import numpy as np
 
 from equiv.backends.build import DefaultSgd
-from equiv.comparison.numeric.held_outputs import fetch_arrays
-from equiv.comparison.observation import Outputs
+from equiv.comparison.numeric.step_moves import moved_parameters, relative_moves
+from equiv.comparison.observation import Sample
 from equiv.comparison.stages import open_case
 from equiv.comparison.state import STRUCTURE, CaseState, Reference, Stage, advance
-from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import trained_leaf
-from equiv.programs.probes import Probe, ulp, widen_array
+from equiv.programs.probes import Probe, ulp
 
 
 def lower_default_rate(state: CaseState, stages: Sequence[Stage]) -> CaseState:
@@ -48,7 +47,7 @@ def bearable_rate(rate: float, reference: Reference) -> float:
         reference: its outputs on its probes.
     """
     table, samples = reference.observed.table, reference.observed.samples
-    moves = [found for probe in reference.probes for found in _relative_moves(table, probe, samples[probe.name].native)]
+    moves = [found for probe in reference.probes for found in _relative_moves(table, probe, samples[probe.name])]
     largest = max((float(np.max(steps)) for steps in moves), default=0.0)
     first = max((float(steps[0]) for steps in moves), default=0.0)
     if largest <= 1 or not np.isfinite(first):
@@ -57,14 +56,10 @@ def bearable_rate(rate: float, reference: Reference) -> float:
     return lower if lower > ulp(np.dtype("float32")) else rate
 
 
-def _relative_moves(table: LeafTable, probe: Probe, outputs: Outputs) -> Iterator[np.ndarray]:
+def _relative_moves(table: LeafTable, probe: Probe, sample: Sample) -> Iterator[np.ndarray]:
     """Yield how far each step moves each parameter, over its norm in the probe; infinite where it is not finite."""
-    outputs = fetch_arrays(outputs, map(trained_leaf, table.names("params")))
-    for leaf in table.names("params"):
-        output, before = trained_leaf(leaf), probe.variables.get(leaf)
-        if before is None or output not in outputs or str(before.dtype) not in INEXACT_DTYPES or not before.any():
-            continue
-        values = widen_array(np.concatenate([before[np.newaxis], outputs[output]]))
-        with np.errstate(invalid="ignore", over="ignore"):
-            moved = np.diff(values.reshape(len(values), -1), axis=0)
-            yield np.nan_to_num(np.linalg.norm(moved, axis=1) / np.linalg.norm(values[0]), nan=np.inf, posinf=np.inf)
+    for leaf, before in moved_parameters(table, probe).items():
+        if leaf in sample.moves:
+            yield sample.moves[leaf]
+        elif trained_leaf(leaf) in sample.native:
+            yield relative_moves(before, sample.native[trained_leaf(leaf)])

@@ -14,10 +14,11 @@ from equiv.comparison.explain.updates import add_optimizer_difference
 from equiv.comparison.stages import (
     check_candidates,
     check_structure,
+    measure_rounding,
     open_case,
     prove_ports,
-    run_reference,
     start_compiling,
+    start_reference,
     trace_ports,
 )
 from equiv.comparison.state import STRUCTURE, CaseState, ReportStage, advance
@@ -31,9 +32,9 @@ from equiv.core.results import CheckResult, Finding
 from equiv.core.verdict import verdict_of
 from equiv.errors import EquivError
 
-COMPILE = (trace_ports, prove_ports, start_compiling, run_reference)
+COMPILE = (trace_ports, prove_ports, start_compiling, start_reference)
 
-LOCATE = (*COMPILE, partial(lower_default_rate, stages=COMPILE), check_candidates)
+LOCATE = (*COMPILE, partial(lower_default_rate, stages=COMPILE), measure_rounding, check_candidates)
 """From the structure to what is refuted: probes beyond ordinary values, and what users run, are left out."""
 
 

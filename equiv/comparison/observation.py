@@ -40,12 +40,15 @@ class Sample:
         native: in the dtypes of the port.
         float64: the same programs in float64; None: there is no float64 run.
         exercised: what the native run exercised of its program.
+        moves: parameter to how far each native train step moves it, over its norm in the probe, float64[steps]; only
+            where training is large, so that its values are not at hand.
         scales: program, and whether in float64, to its largest gradient; filled as these are asked for.
     """
 
     native: Outputs
     float64: Outputs | None
     exercised: Observed = field(default_factory=dict)
+    moves: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
     scales: dict[tuple[ProgramName, bool], float] = field(default_factory=dict, compare=False, repr=False)
 
 

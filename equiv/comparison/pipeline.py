@@ -33,10 +33,12 @@ from equiv.comparison.stages import (
     check_candidates,
     check_structure,
     explain_differences,
+    measure_rounding,
     open_case,
     prove_ports,
     run_reference,
     start_compiling,
+    start_reference,
     trace_ports,
     trace_sizes,
     try_probes,
@@ -79,7 +81,7 @@ COMPARE = (check_candidates, try_edges, probe_ranges, explain_differences, try_p
 
 def run_reference_after(*start: Stage) -> tuple[Stage, ...]:
     """The first stages that need compiled programs; with a lower default rate these start again."""
-    return run_reference, partial(lower_default_rate, stages=(*start, run_reference))
+    return start_reference, partial(lower_default_rate, stages=(*start, start_reference)), measure_rounding
 
 
 LONGER = (trace_ports, *PROVE, *run_reference_after(trace_ports, *PROVE), *COMPARE)

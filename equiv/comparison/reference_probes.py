@@ -1,10 +1,13 @@
 """Run the reference on probes on which its outputs are finite, so that something is compared."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from equiv.comparison.numeric.held_outputs import count_nonfinite
 from equiv.comparison.numeric.probe_set import make_probes
 from equiv.comparison.numeric.run_port import CompiledPort, run_on_probe
+from equiv.comparison.numeric.step_moves import StepMoves, moved_parameters
 from equiv.comparison.observation import LARGE_INPUTS, Sample
 from equiv.comparison.state import CaseState
 from equiv.programs.content import calls_foreign_code
@@ -18,14 +21,14 @@ def run_on_probes(state: CaseState, compiled: CompiledPort) -> tuple[dict[str, S
     """Run the reference on its probes: those that the case has already, else those on which its outputs are finite."""
     used = list(state.probes.get(state.reference, ()))
     if used:
-        return {probe.name: run_on_probe(compiled, probe) for probe in used}, used
+        return {probe.name: _run_watched(compiled, probe) for probe in used}, used
     parts = (part for traced in state.traced.values() for part in traced.programs.parts)
     foreign = any(calls_foreign_code(part.jaxpr) for part in parts)
     tries: list[tuple[int, dict[str, Sample], list[Probe]]] = []
     for spread in PARAMETER_SCALES:
         for far in (True, False) if foreign else (False,):
             used = make_probes(state.built_case, compiled.table, spread, state.seeds, state.proved, far)
-            given = {probe.name: run_on_probe(compiled, probe) for probe in used}
+            given = {probe.name: _run_watched(compiled, probe) for probe in used}
             if LARGE_INPUTS in given and _overflows(given[LARGE_INPUTS], given[used[0].name]):
                 # The reference itself overflows there: its outputs cannot be compared.
                 used = [one for one in used if one.name != LARGE_INPUTS]
@@ -39,6 +42,12 @@ def run_on_probes(state: CaseState, compiled: CompiledPort) -> tuple[dict[str, S
     # A mask of -inf is in every try, and no reason for small parameters.
     _, given, used = min(tries, key=lambda one: (one[0], -len(one[2])))
     return given, used
+
+
+def _run_watched(compiled: CompiledPort, probe: Probe) -> Sample:
+    """Run a port on a probe, and see how far large train steps move its parameters."""
+    steps = StepMoves(moved_parameters(compiled.table, probe))
+    return replace(run_on_probe(compiled, probe, hold=steps.hold), moves=steps.moves)
 
 
 def _count_nonfinite(given: Sample) -> int:

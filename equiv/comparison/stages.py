@@ -191,13 +191,35 @@ def run_reference(state: CaseState) -> CaseState:
     Raises:
         EquivError: it cannot be compiled or run.
     """
+    return measure_rounding(start_reference(state))
+
+
+def start_reference(state: CaseState) -> CaseState:
+    """Wait for the reference, and run it on its probes.
+
+    Raises:
+        EquivError: it cannot be compiled or run.
+    """
     state.progress(f"compiling {state.reference}")
     compiled = state.compiling[state.reference]()
     given, used = run_on_probes(state, compiled)
-    state.progress("measuring rounding")
-    observed = Reference(collect_outputs(compiled, given), tuple(used), measure_noise(compiled, given, used))
+    observed = Reference(collect_outputs(compiled, given), tuple(used), RoundingNoise({}, {}, {}))
     exercised = {**state.exercised, state.reference: _merge_samples(given)}
     return replace(state, compiled_reference=compiled, observed=observed, exercised=exercised)
+
+
+def measure_rounding(state: CaseState) -> CaseState:
+    """Measure the rounding of the reference on its probes.
+
+    Raises:
+        EquivError: it cannot be run.
+    """
+    state.progress("measuring rounding")
+    observed, compiled = state.observed, state.compiled_reference
+    assert observed is not None, "start_reference comes before"
+    assert compiled is not None, "a frozen reference has its noise already"
+    noise = measure_noise(compiled, observed.observed.samples, observed.probes)
+    return replace(state, observed=replace(observed, noise=noise))
 
 
 def _merge_samples(samples: Mapping[str, Sample]) -> Observed:

@@ -15,7 +15,14 @@ from equiv.comparison.frozen.edges import freeze_edges
 from equiv.comparison.frozen.sanity import edge_problems
 from equiv.comparison.observation import Sample
 from equiv.comparison.proofs import prover_side
-from equiv.comparison.stages import open_case, run_reference, start_compiling, trace_ports, try_probes
+from equiv.comparison.stages import (
+    measure_rounding,
+    open_case,
+    start_compiling,
+    start_reference,
+    trace_ports,
+    try_probes,
+)
 from equiv.comparison.state import CaseState, ReportStage, advance
 from equiv.core.case import Builder
 from equiv.core.case_files import LoadedCase
@@ -41,14 +48,14 @@ def freeze_reference(loaded: LoadedCase, progress: ReportStage = lambda _: None,
         EquivError: the reference cannot be built, traced, compiled or run.
         CaseError: there is no such model, or a leaf of it is held at a value.
     """
-    run = (trace_ports, start_compiling, run_reference)
+    run = (trace_ports, start_compiling, start_reference)
     with within_case(loaded):
         # Whoever is compared with it may ask for any checks.
         case = replace(loaded.case, checks=None, models=_put_first(loaded, port))
         opened = open_case(case, lambda stage: progress(f"{loaded.name}: {stage}"), own_steps=True)
         _refuse_held(opened)
         state = replace(opened, candidates=())
-        state = advance(state, (*run, partial(lower_default_rate, stages=run), try_probes))
+        state = advance(state, (*run, partial(lower_default_rate, stages=run), measure_rounding, try_probes))
         state.progress("naming")
         frozen = _make_bundle(loaded.name, state)
     # A probe on which the reference itself moves by more than its size says nothing.
