@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 import ml_dtypes
 import numpy as np
@@ -37,11 +38,16 @@ def measure_blocks(base: np.ndarray, moved: Sequence[np.ndarray]) -> Responses:
     return BlockTally().add(base, moved).responses
 
 
-def _finite_change(base: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """The absolute difference; 0 where it is not finite: that is refuted later, if it differs between the ports."""
+def _finite_change(base: np.ndarray, moved: np.ndarray) -> tuple[np.ndarray, float]:
+    """The absolute difference, 0 where it is not finite: that is refuted later, if ports differ; and the largest."""
     with np.errstate(invalid="ignore", over="ignore"):
-        change = np.abs(base - moved)
-    return change if np.isfinite(np.max(change, initial=0.0)) else np.where(np.isfinite(change), change, 0.0)
+        change = base - moved
+        change = np.abs(change, out=None if change.dtype.kind == "c" else change)
+    largest = float(np.max(change, initial=0.0))
+    if math.isfinite(largest):
+        return change, largest
+    change[~np.isfinite(change)] = 0.0
+    return change, float(np.max(change, initial=0.0))
 
 
 @dataclass(frozen=True)
@@ -104,24 +110,20 @@ class BlockTally:
 
     def _add_chunk(self, base: np.ndarray, moved: Sequence[np.ndarray]) -> "BlockTally":
         wide = widen_array(base)
-        known = np.isfinite(wide)
-        if not known.any():
-            return self
-        # Most outputs are finite everywhere, and then nothing is copied.
-        chosen = slice(None) if known.all() else known
-        wide = wide[chosen]
         sizes = np.abs(wide)
-        moves = [_finite_change(wide, one[chosen]) for one in moved] or [np.zeros_like(sizes)]
-        exponents = magnitude_exponents(sizes)
-        present = np.flatnonzero(np.bincount(exponents - ZERO_EXPONENT)) + ZERO_EXPONENT
-        places = _block_of(exponents, present[present != ZERO_EXPONENT])
-        if present[0] == ZERO_EXPONENT:
-            places = np.where(exponents == ZERO_EXPONENT, 0, places + 1)
-        found = dict(self.blocks)
-        for exponent, one in zip(present.tolist(), _block_samples(moves, places, present.size), strict=True):
-            found[exponent] = found[exponent].join(one) if exponent in found else one
-        largest = max(float(np.max(one, initial=0.0)) for one in moves)
         size = float(np.max(sizes, initial=0.0))
+        chosen: slice | np.ndarray = slice(None)
+        if not math.isfinite(size):  # most outputs are finite everywhere, and then nothing is copied
+            chosen = np.isfinite(wide)
+            if not chosen.any():
+                return self
+            wide, sizes = wide[chosen], sizes[chosen]
+            size = float(np.max(sizes))
+        moves = [_finite_change(wide, one[chosen]) for one in moved]
+        largest = max((top for _, top in moves), default=0.0)
+        found = dict(self.blocks)
+        for exponent, one in _block_samples([change for change, _ in moves], sizes, largest):
+            found[exponent] = found[exponent].join(one) if exponent in found else one
         return BlockTally(max(self.largest, largest), max(self.size, size), ulp(base.dtype), found)
 
     @property
@@ -147,22 +149,43 @@ class BlockTally:
         return tuple(present), samples
 
 
-def _block_samples(moves: Sequence[np.ndarray], places: np.ndarray, blocks: int) -> Iterator[BlockSamples]:
-    tops = np.zeros(blocks)
-    for one in moves:
-        np.maximum.at(tops, places, one)
-    scale = np.where(tops > 0, tops, 1.0)[places]
-    squares, fourths = np.zeros(scale.shape), np.zeros(scale.shape)
-    for one in moves:
-        square = one / scale
-        square *= square
-        squares += square
-        square *= square
-        fourths += square
-    counts = np.bincount(places, minlength=blocks) * len(moves)
-    second, fourth = (np.bincount(places, weights, blocks) for weights in (squares, fourths))
-    for count, top, two, four in zip(counts, tops, second, fourth, strict=True):
-        yield BlockSamples(int(count), float(top), float(two), float(four))
+def _block_samples(moves: list[np.ndarray], sizes: np.ndarray, largest: float) -> Iterator[tuple[int, BlockSamples]]:
+    """Yield the exponent of each block and its responses.
+
+    Args:
+        moves: float64 changes of the elements in each run, which are overwritten; none: nothing moves.
+        sizes: their float64 magnitudes, which are finite.
+        largest: the largest change.
+    """
+    places, exponents = _list_blocks(sizes)
+    counts = np.bincount(places, minlength=exponents.size)
+    tops, second, fourth = np.zeros((3, exponents.size))
+    if largest:
+        np.maximum.at(tops, places, reduce(np.maximum, moves))
+        scale = np.where(tops > 0, tops, 1.0)[places]
+        squares, fourths = np.zeros((2, places.size))
+        for one in moves:
+            one /= scale
+            one *= one
+            squares += one
+            one *= one
+            fourths += one
+        second, fourth = (np.bincount(places, weights, exponents.size) for weights in (squares, fourths))
+    for block in np.flatnonzero(counts).tolist():
+        count = int(counts[block]) * max(1, len(moves))
+        yield int(exponents[block]), BlockSamples(count, float(tops[block]), float(second[block]), float(fourth[block]))
+
+
+def _list_blocks(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The block of each magnitude, and the exponent of each block; some blocks may have no magnitude."""
+    places = sizes.view(np.int64) >> 52  # the exponent of binary64, biased by 1023, for magnitudes in [1, 2)
+    small = places == 0  # zeros, and numbers below the smallest normal one
+    if small.any() and sizes[small].any():
+        exponents, places = np.unique(magnitude_exponents(sizes), return_inverse=True)
+        return places, exponents
+    exponents = np.arange(int(np.max(places, initial=0)) + 1) - 1022
+    exponents[0] = ZERO_EXPONENT
+    return places, exponents
 
 
 def _block_bounds(exponents: Sequence[int], blocks: Sequence[BlockSamples]) -> Iterator[float]:

@@ -2,12 +2,15 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from equiv.comparison.numeric import blocks
 from equiv.comparison.numeric.blocks import (
     ZERO_EXPONENT,
+    BlockSamples,
+    BlockTally,
     element_responses,
     largest_finite,
     magnitude_exponents,
@@ -52,6 +55,54 @@ def test_chunks_give_the_responses_of_the_whole(monkeypatch):
     parts = measure_blocks(base, moved)
     assert (parts.largest, parts.exponents) == (whole.largest, whole.exponents)
     assert parts.blocks == pytest.approx(whole.blocks)
+
+
+def listed_blocks(base, moved):
+    """The responses of every block, from the definition: one element after the other."""
+    found: dict[int, list[float]] = {}
+    for index, value in enumerate(base):
+        size = abs(value.item())
+        if math.isfinite(size):
+            exponent = math.frexp(size)[1] if size else ZERO_EXPONENT
+            changes = [abs(value.item() - one[index].item()) for one in moved] or [0.0]
+            found.setdefault(exponent, []).extend(one if math.isfinite(one) else 0.0 for one in changes)
+    listed = {}
+    for exponent, changes in found.items():
+        top = max(changes)
+        shares = [one / (top or 1.0) for one in changes]
+        listed[exponent] = BlockSamples(len(changes), top, sum(x**2 for x in shares), sum(x**4 for x in shares))
+    return listed
+
+
+SPECIAL = {
+    "zeros": [0.0, -0.0],
+    "below the smallest normal number": [1e-310, 0.0, -3e-320],
+    "not finite": [math.inf, -math.inf, math.nan],
+    "all of them": [0.0, 1e-310, math.inf, math.nan, 1e308, -1e-300],
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("special", SPECIAL)
+@pytest.mark.parametrize("runs", [0, 1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "complex128"])
+def test_blocks_are_those_of_their_definition(dtype, runs, special):
+    """The largest response, and the sums of squares and fourth powers, of every block and for special values."""
+    rng = np.random.default_rng(5)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        base = (rng.normal(size=300) * 2.0 ** rng.integers(-9, 9, 300)).astype(jnp.dtype(dtype))
+        moved = [(base * (1 + 0.01 * rng.normal(size=300) * rng.integers(0, 2, 300))) for _ in range(runs)]
+        moved = [one.astype(base.dtype) for one in moved]
+        for array in (base, *moved):
+            for value in SPECIAL[special]:
+                array[rng.integers(0, 300, 20)] = np.array(value).astype(base.dtype)
+        expected, tally = listed_blocks(base, moved), BlockTally().add(base, moved)
+    assert tally.blocks.keys() == expected.keys()
+    for exponent, known in expected.items():
+        found = tally.blocks[exponent]
+        assert (found.count, found.top) == (known.count, pytest.approx(known.top, rel=1e-12, abs=0)), exponent
+        assert (found.second, found.fourth) == pytest.approx((known.second, known.fourth), rel=1e-12), exponent
+    assert tally.largest == max((one.top for one in tally.blocks.values()), default=0.0)
 
 
 @pytest.mark.parametrize("runs", [1, 2, 7])
