@@ -79,7 +79,8 @@ def start_user_calls(state: CaseState) -> CaseState:
     calls: dict[str, Callable[[], CompiledCalls]] = {}
     for name in state.compiling:
         try:
-            calls[name] = _start_port(state.traced[name], state.built_case.case.steps)
+            earlier = None if state.before is None else state.before.user_calls.get(name)
+            calls[name] = _start_port(state.traced[name], state.built_case.case.steps, earlier)
         except EquivError as error:
             calls[name] = partial(_raise, error)
     return replace(state, user_calls=calls)
@@ -89,10 +90,19 @@ def _raise(error: EquivError) -> CompiledCalls:
     raise error
 
 
-def _start_port(traced: TracedPort, steps: int) -> Callable[[], CompiledCalls]:
+def _start_port(
+    traced: TracedPort, steps: int, earlier: Callable[[], CompiledCalls] | None
+) -> Callable[[], CompiledCalls]:
+    """Start to compile a port; of one that had another train step, which `earlier` waits for, that step alone."""
     name, what = traced.port.name, "compiling as users do"
-    lowered = call_user_code(name, "tracing as users call it", partial(lower_user_calls, traced, steps))
-    waiting = background.run_in_background(lambda: tuple((call, compile_user_call(call)) for call in lowered))
+    lower = partial(lower_user_calls, traced, steps, calls=earlier is None)
+    lowered = call_user_code(name, "tracing as users call it", lower)
+
+    def compile_it() -> CompiledCalls:
+        kept = () if earlier is None else tuple(one for one in earlier() if one[0].name != STEP)
+        return (*kept, *((call, compile_user_call(call)) for call in lowered))
+
+    waiting = background.run_in_background(compile_it)
     return partial(call_user_code, name, what, waiting)
 
 

@@ -33,7 +33,8 @@ def lower_default_rate(state: CaseState, stages: Sequence[Stage]) -> CaseState:
     opened = open_case(replace(case, optimizer=DefaultSgd(rate)), state.progress)
     earlier = tuple(one for one in state.checks if one.check == STRUCTURE or one.candidate not in state.candidates)
     again = replace(opened, candidates=state.candidates, checks=earlier, probes=state.probes, seeds=state.seeds)
-    return lower_default_rate(advance(again, stages), stages)
+    lowered = replace(advance(replace(again, before=state), stages), before=None)
+    return lower_default_rate(lowered, stages)
 
 
 def bearable_rate(rate: float, reference: Reference) -> float:

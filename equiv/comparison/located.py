@@ -11,14 +11,13 @@ from equiv.comparison.explain.divergence import Explanation, explain_programs, g
 from equiv.comparison.explain.locate import add_first_differences
 from equiv.comparison.explain.reproduction.reproduce import Reproduction, reproduce_difference
 from equiv.comparison.explain.updates import add_optimizer_difference
+from equiv.comparison.reference_probes import measure_rounding, start_reference
 from equiv.comparison.stages import (
     check_candidates,
     check_structure,
-    measure_rounding,
     open_case,
     prove_ports,
     start_compiling,
-    start_reference,
     trace_ports,
 )
 from equiv.comparison.state import STRUCTURE, CaseState, ReportStage, advance

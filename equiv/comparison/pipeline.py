@@ -27,18 +27,17 @@ from equiv.comparison.numeric.run_port import CompiledPort
 from equiv.comparison.one_sided import try_values
 from equiv.comparison.prove_only import check_by_proof
 from equiv.comparison.ranges import probe_ranges
+from equiv.comparison.reference_probes import measure_rounding, start_reference
 from equiv.comparison.selfcheck.selfcheck import plant_faults
 from equiv.comparison.stages import (
     break_proofs,
     check_candidates,
     check_structure,
     explain_differences,
-    measure_rounding,
     open_case,
     prove_ports,
     run_reference,
     start_compiling,
-    start_reference,
     trace_ports,
     trace_sizes,
     try_probes,

@@ -9,7 +9,7 @@ import numpy as np
 from equiv.compat import enable_x64
 from equiv.core.grades import INPUT_CONDITIONS
 from equiv.core.leaves import LeafTable
-from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
+from equiv.core.output_name import BEGIN, STEP, TRAINING, OutputName, ProgramName
 from equiv.errors import EquivError
 from equiv.programs.keep_casts import keep_casts, leave_casts_out
 from equiv.programs.probes import NamedArrays
@@ -60,6 +60,23 @@ def prover_side(traced: TracedPort) -> ProverSide:
     bounds = traced.tracer.request.bounds
     numbered = NumberedPort(traced.programs, traced.table, lift, lift_with_casts, lift_rounded, bounds=bounds)
     return ProverSide(numbered, traced.fresh)
+
+
+def keep_names(side: ProverSide, before: ProverSide) -> ProverSide:
+    """Take over the names of all programs but the train step, of a port that had another one.
+
+    Args:
+        side: the port, of which nothing is numbered yet.
+        before: the same port with the other step.
+    """
+    ours, theirs = side.numbered, before.numbered
+    training = (BEGIN, STEP)
+    ours.known.update((key, names) for key, names in theirs.known.items() if key[2] not in training)
+    ours.applied.update((key, rules) for key, rules in theirs.applied.items() if key[1] not in training)
+    ours.needs.update((name, needs) for name, needs in theirs.needs.items() if name not in training)
+    ours.casts.update((name, has) for name, has in theirs.casts.items() if name not in training)
+    ours.sizes.update((name, size) for name, size in theirs.sizes.items() if name not in training)
+    return side
 
 
 def prove_all(left: ProverSide, candidates: Mapping[str, ProverSide]) -> dict[str, Proofs]:

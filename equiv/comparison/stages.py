@@ -4,7 +4,7 @@ Who compares chooses from them; see `equiv.comparison.pipeline`. Nothing else bu
 to compare them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from equiv.comparison.checks import CHECKS
@@ -16,26 +16,30 @@ from equiv.comparison.numeric.difference_map import add_spreads, worst_findings
 from equiv.comparison.numeric.fold import FoldedRun, fetch_outputs, fold_comparison, fold_own_rounding
 from equiv.comparison.numeric.own_rounding import differs_in_float64, doubted_programs, find_doubts
 from equiv.comparison.numeric.own_runs import OwnRuns, Side
-from equiv.comparison.numeric.rounding import measure_noise
-from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs, compile_port, describe_port, run_on_probe
+from equiv.comparison.numeric.run_port import (
+    CompiledPort,
+    CompileOptions,
+    collect_outputs,
+    compile_port,
+    describe_port,
+    run_on_probe,
+)
 from equiv.comparison.observation import (
     FRESH_STATE,
     Comparison,
     PortOutputs,
     RoundingNoise,
-    Sample,
     find_known_differences,
 )
-from equiv.comparison.proofs import needed_in_float64, prove_all, prover_side, settled_gradients
+from equiv.comparison.proofs import keep_names, needed_in_float64, prove_all, prover_side, settled_gradients
 from equiv.comparison.readings import add_readings, name_frozen_limit, name_tables
-from equiv.comparison.reference_probes import run_on_probes
+from equiv.comparison.reference_probes import measure_rounding, merge_samples, start_reference
 from equiv.comparison.sensitivity.probe_sensitivity import measure_sensitivity
 from equiv.comparison.sensitivity.proof_mutation import mutate_proofs
 from equiv.comparison.state import (
     LATER_CHECKS,
     STRUCTURE,
     CaseState,
-    Reference,
     ReportStage,
     failed_checks,
 )
@@ -46,9 +50,9 @@ from equiv.core.results import CheckResult, Finding
 from equiv.core.scope import OtherSizes
 from equiv.errors import CaseError, EquivError, NotRun
 from equiv.programs.built_case import build_case, share_train_step
-from equiv.programs.exercise import Observed, merge_observed
+from equiv.programs.exercise import Observed
 from equiv.programs.other_sizes import trace_other_sizes
-from equiv.programs.traced_port import trace_port
+from equiv.programs.traced_port import TracedPort, trace_other_step, trace_port
 
 
 def open_case(case: Case, progress: ReportStage = lambda _: None, own_steps: bool = False) -> CaseState:
@@ -119,17 +123,22 @@ def trace_ports(state: CaseState) -> CaseState:
     state.progress("tracing")
     traced = dict(state.traced)
     if state.prover_side is None and state.reference not in traced:
-        traced[state.reference] = trace_port(state.built_case, state.reference)
+        traced[state.reference] = _trace_port(state, state.reference)
     checks = state.checks
     for candidate in state.candidates:
         try:
             if problem := state.built_case.problems.get(candidate):
                 raise problem
-            traced[candidate] = trace_port(state.built_case, candidate)
+            traced[candidate] = _trace_port(state, candidate)
         except EquivError as error:
             checks += failed_checks(candidate, error)
     candidates = tuple(name for name in state.candidates if name in traced)
     return replace(state, traced=traced, candidates=candidates, checks=checks)
+
+
+def _trace_port(state: CaseState, name: str) -> TracedPort:
+    before = None if state.before is None else state.before.traced.get(name)
+    return trace_port(state.built_case, name) if before is None else trace_other_step(state.built_case, before)
 
 
 def prove_ports(state: CaseState) -> CaseState:
@@ -137,6 +146,9 @@ def prove_ports(state: CaseState) -> CaseState:
     state.progress("proving")
     left = state.prover_side or prover_side(state.traced[state.reference])
     sides = {name: prover_side(state.traced[name]) for name in state.candidates}
+    if (before := state.before) is not None and before.prover_side is not None:
+        left = keep_names(left, before.prover_side)
+        sides = {name: keep_names(side, before.candidate_sides[name]) for name, side in sides.items()}
     proofs = prove_all(left, sides)
     needed = needed_in_float64(left.numbered.table, left.numbered.programs, proofs)
     every = {state.reference: frozenset[ProgramName]().union(*needed.values())}
@@ -154,13 +166,15 @@ def start_compiling(state: CaseState) -> CaseState:
     left = None if state.prover_side is None else state.prover_side.numbered.programs
     candidates = {name: state.traced[name].programs for name in state.candidates}
     settled = settled_gradients(state.reference, left, candidates, state.proofs)
+    earlier = {} if state.before is None else _same_calls(state, state.before)
     for name in (*(() if state.observed else (state.reference,)), *state.candidates):
         programs = state.in_float64.get(name)
         quick = programs is not None and not programs
         try:
             # The rounding and the probes are measured by more runs of the reference alone.
             once = name != state.reference
-            compiling[name] = compile_port(state.built_case, state.traced[name], programs, quick, settled[name], once)
+            options = CompileOptions(programs, quick, settled[name], once, earlier.get(name))
+            compiling[name] = compile_port(state.built_case, state.traced[name], options)
         except EquivError as error:
             if name == state.reference:
                 raise
@@ -169,8 +183,16 @@ def start_compiling(state: CaseState) -> CaseState:
     return replace(state, compiling=compiling, checks=checks, user_calls=calls)
 
 
+def _same_calls(state: CaseState, before: CaseState) -> dict[str, Callable[[], CompiledPort]]:
+    """What waits for each port with the step it had, where the same of it was compiled in float64."""
+    same = (name for name in before.compiling if before.in_float64.get(name) == state.in_float64.get(name))
+    return {name: before.compiling[name] for name in same}
+
+
 def trace_sizes(state: CaseState) -> CaseState:
     """Trace every port with other batch sizes and sequence lengths, while its own are compiled."""
+    if state.before is not None:
+        return replace(state, other_sizes=state.before.other_sizes)  # only calls are traced
     state.progress("tracing with other sizes")
     found: list[OtherSizes] = []
     for traced in (state.traced[name] for name in (state.reference, *state.candidates) if name in state.traced):
@@ -192,38 +214,6 @@ def run_reference(state: CaseState) -> CaseState:
         EquivError: it cannot be compiled or run.
     """
     return measure_rounding(start_reference(state))
-
-
-def start_reference(state: CaseState) -> CaseState:
-    """Wait for the reference, and run it on its probes.
-
-    Raises:
-        EquivError: it cannot be compiled or run.
-    """
-    state.progress(f"compiling {state.reference}")
-    compiled = state.compiling[state.reference]()
-    given, used = run_on_probes(state, compiled)
-    observed = Reference(collect_outputs(compiled, given), tuple(used), RoundingNoise({}, {}, {}))
-    exercised = {**state.exercised, state.reference: _merge_samples(given)}
-    return replace(state, compiled_reference=compiled, observed=observed, exercised=exercised)
-
-
-def measure_rounding(state: CaseState) -> CaseState:
-    """Measure the rounding of the reference on its probes.
-
-    Raises:
-        EquivError: it cannot be run.
-    """
-    state.progress("measuring rounding")
-    observed, compiled = state.observed, state.compiled_reference
-    assert observed is not None, "start_reference comes before"
-    assert compiled is not None, "a frozen reference has its noise already"
-    noise = measure_noise(compiled, observed.observed.samples, observed.probes)
-    return replace(state, observed=replace(observed, noise=noise))
-
-
-def _merge_samples(samples: Mapping[str, Sample]) -> Observed:
-    return merge_observed([sample.exercised for sample in samples.values()])
 
 
 def check_candidates(state: CaseState) -> CaseState:
@@ -274,7 +264,7 @@ def _check_candidate(state: CaseState, candidate: CompiledPort) -> tuple[list[Ch
     ):
         results = name_frozen_limit(results)
     comparison = _fetch_shown(comparison, results)
-    return [add_spreads(comparison, result) for result in results], _merge_samples(samples), read
+    return [add_spreads(comparison, result) for result in results], merge_samples(samples), read
 
 
 def _fetch_shown(comparison: Comparison, results: Sequence[CheckResult]) -> Comparison:

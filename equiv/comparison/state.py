@@ -80,6 +80,8 @@ class CaseState:
         annotated: port to how many of its leaves have names of axes.
         unexplained: names of axes of which nothing says what they are on a mesh, so that they are not compared.
         meshes: what was run on the meshes of the case.
+        before: the same case with another rate of the default train step, while it goes through its stages again: what
+            does not depend on the step is taken from it.
     """
 
     built_case: BuiltCase
@@ -113,6 +115,7 @@ class CaseState:
     annotated: Mapping[str, int] = field(default_factory=dict)
     unexplained: frozenset[str] = frozenset()
     meshes: tuple[MeshTried, ...] = ()
+    before: "CaseState | None" = None
 
     @property
     def wanted(self) -> tuple[str, ...]:

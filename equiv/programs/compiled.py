@@ -176,7 +176,12 @@ def _program_bits(program: Program, index: int, steps: int | None, seed: int) ->
 
 
 def lower_programs(
-    programs: Programs, table: LeafTable, steps: int, probe: Probe, quick: bool = False
+    programs: Programs,
+    table: LeafTable,
+    steps: int,
+    probe: Probe,
+    quick: bool = False,
+    earlier: Callable[[], Executable | None] | None = None,
 ) -> Callable[[], Executable]:
     """Lower all programs of a port as one function; the returned function compiles it.
 
@@ -186,6 +191,8 @@ def lower_programs(
         steps: number of train steps.
         probe: gives shapes and dtypes.
         quick: disable XLA's backend optimisation, for a run that only double-checks proofs.
+        earlier: waits for the same programs with another train step, whose calls are the same; where training is large
+            they are taken from it.
     """
     counters = None if quick else find_counters(programs)
     inputs = probe_inputs(programs, table, steps, probe, counters=counters)
@@ -194,13 +201,19 @@ def lower_programs(
     options = _compiler_options(programs, quick)
     large = is_large_training(programs)
     joined = replace(programs, begin=None, step=None) if large else programs
+    calls = jax.jit(join_programs(joined, sites, observe=not quick))
+    earlier = earlier if large else None
     with enable_x64(programs.float64):
-        lowered = jax.jit(join_programs(joined, sites, observe=not quick)).lower(structs)
+        lowered = calls.lower(structs) if earlier is None else None
         training = _lower_step_by_step(programs, structs, options, observe=not quick) if large else None
 
     def compile_it() -> Executable:
+        known = None if earlier is None else earlier()
         with enable_x64(programs.float64):
-            compiled = lowered.compile(compiler_options=options)
+            if known is not None and known.programs.parts == programs.parts and known.training is not None:
+                compiled, sites[:] = known.compiled, known.sites
+            else:
+                compiled = (lowered or calls.lower(structs)).compile(compiler_options=options)
             step_by_step = None if training is None else training()
         return Executable(programs, table, steps, compiled, tuple(sites), counters, step_by_step)
 

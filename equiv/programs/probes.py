@@ -47,6 +47,17 @@ class Probe:
         return self.batches | {name: function(one) for name, one in self.free_batches.items()}
 
 
+def is_same_probe(one: Probe, other: Probe) -> bool:
+    """Whether two probes have the same name and all the same values."""
+    if replace(one, variables={}, batches={}) != replace(other, variables={}, batches={}):
+        return False
+    pairs = ((one.variables, other.variables), (one.batches, other.batches))
+    return all(
+        ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
+        for ours, theirs in pairs
+    )
+
+
 def make_probe(
     name: str, seed: int, table: LeafTable, entries: Mapping[str, BatchEntry], steps: int, spread: float = 1.0
 ) -> Probe:

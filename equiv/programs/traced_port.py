@@ -59,12 +59,14 @@ class TracedPort:
         programs: its programs, with their draws as inputs.
         keyed: its programs with their own keys, but for `begin`.
         initialise: gives the library's own initial values of state leaves and random state.
+        before: the same port with another train step, which shares all else.
     """
 
     tracer: Tracer
     programs: Programs
     keyed: tuple[KeyedProgram, ...]
     initialise: Callable[[], Mapping[InputName, Any]]
+    before: "TracedPort | None" = None
 
     @property
     def port(self) -> Port:
@@ -116,10 +118,15 @@ def trace_programs(tracer: Tracer) -> tuple[Programs, tuple[KeyedProgram, ...]]:
     first = ProgramName("gradient", next(iter(tracer.request.methods)))
     if "train" in tracer.request.left_out or (tracer.port.default_step and first in missing):
         return traced, tuple(keyed)
+    begin, step, own = _trace_own_training(tracer)
+    return replace(traced, begin=begin, step=step), (*keyed, own)
+
+
+def _trace_own_training(tracer: Tracer) -> tuple[Program, Program, KeyedProgram]:
+    """`begin` and `step` with their draws as inputs, and `step` with its own keys."""
     begin, step = trace_training(tracer)
     last, own = replay_draws(step, tracer.float64)
-    begun = make_draws_inputs(begin, tracer.float64)
-    return replace(traced, begin=begun, step=last), (*keyed, own)
+    return make_draws_inputs(begin, tracer.float64), last, own
 
 
 def _find_no_gradients(tracer: Tracer) -> dict[ProgramName, NoGradient]:
@@ -202,6 +209,25 @@ def trace_port(built_case: BuiltCase, backend: str) -> TracedPort:
     )
 
 
+def trace_other_step(built_case: BuiltCase, before: TracedPort) -> TracedPort:
+    """Trace a port whose train step alone is another one: its calls and gradients are those that are traced already.
+
+    Args:
+        built_case: the case with the other step.
+        before: the port with the step that it had.
+
+    Raises:
+        PortError: its step cannot be traced.
+    """
+    if before.programs.step is None:
+        return before
+    name = before.port.name
+    tracer = built_case.tracers[name]
+    begin, step, own = call_user_code(name, "tracing", partial(_trace_own_training, tracer))
+    programs, keyed = replace(before.programs, begin=begin, step=step), (*before.keyed[:-1], own)
+    return TracedPort(tracer, programs, keyed, before.initialise, before.before or before)
+
+
 def trace_port_float64(traced: TracedPort, names: frozenset[ProgramName] | None = None) -> Programs | str:
     """Trace programs in float64, or return the reason why that is impossible.
 
@@ -228,6 +254,8 @@ def trace_program_float64(traced: TracedPort, name: ProgramName) -> Program:
     """
     if (same := traced.programs.same_in_train_mode(name)) is not None:
         return trace_program_float64(traced, same).renamed(name)
+    if traced.before is not None and name not in (BEGIN, STEP):
+        return trace_program_float64(traced.before, name)
     tracer = replace(traced.tracer, float64=True)
     own = (*traced.programs.parts, traced.programs.begin, traced.programs.step)
     if any(part is not None and part.name == name and _calls_host(part.jaxpr) for part in own):

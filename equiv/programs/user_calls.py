@@ -115,16 +115,19 @@ CompiledCalls = tuple[tuple[UserCall, Runnable], ...]
 """The programs of one port, each with what it is compiled to."""
 
 
-def lower_user_calls(traced: TracedPort, steps: int, placement: Placement | None = None) -> tuple[UserCall, ...]:
+def lower_user_calls(
+    traced: TracedPort, steps: int, placement: Placement | None = None, calls: bool = True
+) -> tuple[UserCall, ...]:
     """Trace and lower what users call: every method, in train mode where there is one, and the train step, if any.
 
     Args:
         traced: the port.
         steps: number of train steps.
         placement: on a mesh, which is in force; None: they are lowered for one device.
+        calls: whether methods are lowered, or the train step alone.
     """
     mode = traced.tracer.modes()[-1]
-    methods = [ProgramName(mode, method) for method in traced.tracer.request.methods]
+    methods = [ProgramName(mode, method) for method in traced.tracer.request.methods if calls]
     trained = () if traced.programs.step is None else (_lower_step(traced, steps, placement),)
     return (*(_lower_forward(traced, name, placement) for name in methods), *trained)
 

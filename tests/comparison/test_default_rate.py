@@ -1,8 +1,11 @@
 """The rate of the default train step is lowered where training blows up with it, and only there."""
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -10,16 +13,24 @@ import pytest
 from helpers import just
 from trained_ports import case_of, linen_port, loaded_case, nnx_port
 
-from equiv.comparison.default_rate import bearable_rate
+from equiv.case import Case
+from equiv.comparison import default_rate
+from equiv.comparison.default_rate import bearable_rate, lower_default_rate
+from equiv.comparison.numeric import held_outputs, run_port
 from equiv.comparison.observation import PortOutputs, RoundingNoise, Sample
 from equiv.comparison.pipeline import run_case
-from equiv.comparison.state import Reference
+from equiv.comparison.reference_probes import start_reference
+from equiv.comparison.stages import check_structure, open_case, prove_ports, start_compiling, trace_ports
+from equiv.comparison.state import Reference, advance
 from equiv.core.case_files import LoadedCase
 from equiv.core.layouts import Identity
 from equiv.core.leaves import LeafSpec, LeafTable, MappedLeaf, NativeKey
-from equiv.core.output_name import trained_leaf
+from equiv.core.output_name import BEGIN, STEP, ProgramName, trained_leaf
 from equiv.core.results import CaseResult
+from equiv.layers import batch_norm, linear
+from equiv.programs import compiled, traced_port
 from equiv.programs.probes import Probe
+from equiv.programs.prover.numbered_port import NumberedPort
 
 
 def remarks_of(result: CaseResult) -> tuple[str, ...]:
@@ -53,6 +64,92 @@ def test_only_the_default_rate_is_lowered():
     assert "lowered" not in remark
     own = loaded_case(linen=linen_port(optax.sgd(10.0)), nnx=nnx_port(optax.sgd(10.0)))
     assert remarks_of(run_case(own)) == ()
+
+
+class Normed(nn.Module):
+    """A dense layer between a batch norm, which has state, and dropout, which draws."""
+
+    width: int = 5
+
+    @nn.compact
+    def __call__(self, x, is_training: bool):
+        hidden = nn.BatchNorm(use_running_average=not is_training, name="norm")(nn.Dense(self.width, name="fc")(x))
+        return nn.Dropout(0.5, deterministic=not is_training)(jax.nn.relu(hidden))
+
+
+class Squared(Normed):
+    """The same, in other operations."""
+
+    @nn.compact
+    def __call__(self, x, is_training: bool):
+        hidden = nn.BatchNorm(use_running_average=not is_training, name="norm")(nn.Dense(self.width, name="fc")(x))
+        return nn.Dropout(0.5, deterministic=not is_training)(jnp.where(hidden > 0, hidden, 0) * 0.3 / 0.3)
+
+
+class Swayed(Normed):
+    """Another momentum."""
+
+    @nn.compact
+    def __call__(self, x, is_training: bool):
+        norm = nn.BatchNorm(use_running_average=not is_training, momentum=0.98, name="norm")
+        return nn.Dropout(0.5, deterministic=not is_training)(jax.nn.relu(norm(nn.Dense(self.width, name="fc")(x))))
+
+
+def compared_again(monkeypatch, candidate: type[nn.Module], is_large: bool, everything: bool) -> dict[str, Any]:
+    """A result with a lowered rate, where all stages are repeated or only what depends on the rate."""
+    with monkeypatch.context() as patch:
+        if is_large:
+            patch.setattr(compiled, "LARGE_TRAINING", 0)
+            patch.setattr(held_outputs, "LARGE_OUTPUT", 8)
+        if everything:
+            patch.setattr(default_rate, "advance", lambda state, stages: advance(replace(state, before=None), stages))
+        rows = (linear("fc", old="fc", new="fc"), batch_norm("norm", old="norm", new="norm"))
+        case = Case(
+            "", {"old": Normed, "new": candidate}, {"x": "float32[4,3]"}, rows, loss=BLOWING_UP["a large factor"]
+        )
+        result = run_case(LoadedCase("blown up", "", case))
+    assert any("lowered" in remark for remark in remarks_of(result))
+    return asdict(replace(result, seconds=0.0))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "verdict", "is_large"),
+    [
+        pytest.param(Squared, "same", False, marks=pytest.mark.slow),
+        (Squared, "same", True),
+        pytest.param(Swayed, "different", False, marks=pytest.mark.slow),
+        pytest.param(Swayed, "different", True, marks=pytest.mark.slow),
+    ],
+)
+def test_what_does_not_depend_on_the_rate_is_kept(candidate, verdict, is_large, monkeypatch):
+    """The verdict and all evidence are those of everything repeated."""
+    kept = compared_again(monkeypatch, candidate, is_large, everything=False)
+    repeated = compared_again(monkeypatch, candidate, is_large, everything=True)
+    assert kept["verdicts"] == {"new": verdict}
+    assert kept == repeated
+
+
+def test_calls_and_their_proofs_are_made_once(monkeypatch):
+    """With a lower rate each port's train step is traced, numbered and run again, and nothing else."""
+    monkeypatch.setattr(compiled, "LARGE_TRAINING", 0)
+    traced: list[str] = []
+    numbered: list[ProgramName] = []
+    ran: list[bool] = []
+    number, trace, stream = NumberedPort._number, traced_port.trace_forward, run_port.stream_then_eval
+    monkeypatch.setattr(traced_port, "trace_forward", lambda tracer, name: traced.append(name) or trace(tracer, name))
+    monkeypatch.setattr(NumberedPort, "_number", lambda port, *given: numbered.append(given[0]) or number(port, *given))
+    monkeypatch.setattr(
+        run_port, "stream_then_eval", lambda *given, calls=True: ran.append(calls) or stream(*given, calls=calls)
+    )
+    rows = (linear("fc", old="fc", new="fc"), batch_norm("norm", old="norm", new="norm"))
+    case = Case("", {"old": Normed, "new": Squared}, {"x": "float32[4,3]"}, rows, loss=BLOWING_UP["a large factor"])
+    state = advance(check_structure(open_case(case)), (trace_ports, prove_ports, start_compiling, start_reference))
+    seen = len(traced), len(numbered), len(ran)
+    lowered = lower_default_rate(state, (trace_ports, prove_ports, start_compiling, start_reference))
+    assert lowered.built_case.case.optimizer != state.built_case.case.optimizer
+    assert not traced[seen[0] :]
+    assert set(numbered[seen[1] :]) == {BEGIN, STEP}
+    assert not any(ran[seen[2] :])
 
 
 def reference_of(moves: list[float], dtype: str = "float32") -> Reference:

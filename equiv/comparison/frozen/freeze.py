@@ -15,11 +15,10 @@ from equiv.comparison.frozen.edges import freeze_edges
 from equiv.comparison.frozen.sanity import edge_problems
 from equiv.comparison.observation import Sample
 from equiv.comparison.proofs import prover_side
+from equiv.comparison.reference_probes import measure_rounding, start_reference
 from equiv.comparison.stages import (
-    measure_rounding,
     open_case,
     start_compiling,
-    start_reference,
     trace_ports,
     try_probes,
 )

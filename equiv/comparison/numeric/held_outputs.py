@@ -59,6 +59,7 @@ class HeldOutputs(Mapping[OutputName, np.ndarray]):
         large: all large outputs.
         stream: runs the port again.
         names: of all outputs, in order.
+        called: what the first part of the run, which is the calls, exercised.
         rerun: what the first access to an array that is not held has computed.
     """
 
@@ -66,6 +67,7 @@ class HeldOutputs(Mapping[OutputName, np.ndarray]):
     large: Mapping[OutputName, LargeOutput]
     stream: Stream
     names: tuple[OutputName, ...]
+    called: Observed = field(default_factory=dict)
     rerun: dict[OutputName, np.ndarray] = field(default_factory=dict)
 
     def __getitem__(self, name: OutputName) -> np.ndarray:
@@ -143,7 +145,21 @@ def hold_outputs(stream: Stream, look: Callable[[NamedOutputs], None] | None = N
             del array
         del part  # before the next one is computed
     held = {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in small.items()}
-    return HeldOutputs(held, large, stream, tuple(names)), merge_observed(exercised)
+    return HeldOutputs(held, large, stream, tuple(names), exercised[0]), merge_observed(exercised)
+
+
+def take_calls(before: HeldOutputs, trained: HeldOutputs, stream: Stream) -> HeldOutputs:
+    """Join the outputs of calls and of train steps, which are of two runs of a port.
+
+    Args:
+        before: those of a run with another train step.
+        trained: those of a run without calls.
+        stream: runs the port with both.
+    """
+    calls = keep_outputs(before, {name for name in before if not (name.program.is_training or name.after_training)})
+    assert isinstance(calls, HeldOutputs), "what is kept of held outputs is held"
+    held, large = {**calls.held, **trained.held}, {**calls.large, **trained.large}
+    return HeldOutputs(held, large, stream, (*calls.names, *trained.names), before.called)
 
 
 def fetch_arrays(

@@ -7,7 +7,7 @@ from typing import Any
 
 from equiv.backends.base import Port
 from equiv.backends.build import call_user_code
-from equiv.comparison.numeric.held_outputs import HeldOutputs, Stream, hold_outputs
+from equiv.comparison.numeric.held_outputs import HeldOutputs, Stream, hold_outputs, take_calls
 from equiv.comparison.numeric.probe_set import make_probes
 from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS, Outputs, PortOutputs, Sample, TrainStepKind
 from equiv.core.leaves import LeafTable
@@ -61,13 +61,38 @@ class CompiledPort:
         return self.traced.table
 
 
+@dataclass(frozen=True)
+class CompileOptions:
+    """How a port is compiled.
+
+    Attributes:
+        needed: names of the programs that need a float64 run; None: all.
+        quick: the native run only double-checks proofs.
+        settled: names of the programs that need no run.
+        seldom: a quick native run is made once or twice: large programs are not compiled for it.
+        earlier: waits for the port with another train step, compiled with the same options; None: there is none.
+    """
+
+    needed: frozenset[ProgramName] | None = None
+    quick: bool = False
+    settled: frozenset[ProgramName] = frozenset()
+    seldom: bool = False
+    earlier: Callable[[], CompiledPort] | None = None
+
+    def calls(self, in_float64: bool) -> Callable[[], Executable | None] | None:
+        """Waits for the earlier programs in one precision."""
+        earlier = self.earlier
+        if earlier is None:
+            return None
+        return lambda: earlier().float64 if in_float64 else earlier().native
+
+
+DEFAULT_OPTIONS = CompileOptions()
+"""All programs in both precisions."""
+
+
 def compile_port(
-    built_case: BuiltCase,
-    traced: TracedPort,
-    needed: frozenset[ProgramName] | None = None,
-    quick: bool = False,
-    settled: frozenset[ProgramName] = frozenset(),
-    seldom: bool = False,
+    built_case: BuiltCase, traced: TracedPort, options: CompileOptions = DEFAULT_OPTIONS
 ) -> Callable[[], CompiledPort]:
     """Start to compile one port in a background thread: its programs natively, and those needed in float64.
 
@@ -76,10 +101,7 @@ def compile_port(
     Args:
         built_case: the case.
         traced: the port.
-        needed: names of the programs that need a float64 run; None: all.
-        quick: the native run only double-checks proofs.
-        settled: names of the programs that need no run.
-        seldom: a quick native run is made once or twice: large programs are not compiled for it.
+        options: what is compiled, and how.
 
     Returns:
         A function that waits for the compiled port.
@@ -88,21 +110,26 @@ def compile_port(
         PortError: it cannot be compiled in its own precision; raised here or by the returned function.
     """
     table, steps, name = traced.table, built_case.case.steps, traced.port.name
-    probe = make_probes(built_case, table)[0]
+    probe, needed, quick = make_probes(built_case, table)[0], options.needed, options.quick
 
     def start(what: str, lower: Callable[[], Callable[[], Any]]) -> Callable[[], Any]:
         return partial(call_user_code, name, what, background.run_in_background(call_user_code(name, what, lower)))
 
-    own = replace(traced.programs, parts=tuple(part for part in traced.programs.parts if part.name not in settled))
+    own = replace(
+        traced.programs, parts=tuple(part for part in traced.programs.parts if part.name not in options.settled)
+    )
     native: Callable[[], Executable] = partial(by_operation, own, table, steps)
-    if not (quick and seldom and count_all_equations(own) > COMPILED_EQUATIONS):
-        native = start("compiling", partial(lower_programs, own, table, steps, probe, quick))
+    if not (quick and options.seldom and count_all_equations(own) > COMPILED_EQUATIONS):
+        calls = options.calls(in_float64=False)
+        native = start("compiling", partial(lower_programs, own, table, steps, probe, quick, calls))
     keys = start("deriving keys", partial(lower_keys, traced.keyed, traced.random))
     programs = "" if needed == frozenset() else trace_port_float64(traced, needed)
     float64: Callable[[], Executable] | str = programs if isinstance(programs, str) else ""
     if not isinstance(programs, str):
         try:
-            float64 = start("compiling in float64", partial(lower_programs, programs, table, steps, probe))
+            calls = options.calls(in_float64=True)
+            lower = partial(lower_programs, programs, table, steps, probe, earlier=calls)
+            float64 = start("compiling in float64", lower)
         except PortError as error:
             float64 = f"no float64 run: {error}"
 
@@ -131,6 +158,7 @@ def run_on_probe(
     reference: Sample | None = None,
     converted: Iterable[str] = (),
     hold: Hold = only_hold,
+    earlier: Sample | None = None,
 ) -> Sample:
     """Run a port on a probe: every program, then the eval programs again with the trained variables.
 
@@ -140,22 +168,31 @@ def run_on_probe(
         reference: the outputs of the reference on it, needed where leaves are converted.
         converted: leaves that differ by a known formula: the eval after training takes them from the reference.
         hold: runs it where its training is large, in float64 first.
+        earlier: what it gave on the same probe with another train step: where that is large, calls are not run again.
     """
     own = compiled.traced.fresh if probe.name == FRESH_STATE else {}
-    runs = [(compiled.native, reference.native if reference else None)]
+    shared, known = (reference or NO_SAMPLE), (earlier or NO_SAMPLE)
+    runs: list[tuple[Executable, Outputs | None, Outputs | None]] = [(compiled.native, shared.native, known.native)]
     if compiled.float64 is not None:
-        runs.insert(0, (compiled.float64, reference.float64 if reference else None))
+        runs.insert(0, (compiled.float64, shared.float64, known.float64))
     outputs, exercised = list[Outputs](), list[Observed]()
-    for executable, theirs in runs:
-        taken = {} if theirs is None else {leaf: theirs[trained_leaf(leaf)][-1] for leaf in converted}
+    for executable, theirs, before in runs:
+        taken = {leaf: theirs[trained_leaf(leaf)][-1] for leaf in converted} if theirs else {}
         if executable.training is None:
             found, observed = run_then_eval(executable, probe, own, taken)
         else:
             stream = partial(stream_then_eval, executable, probe, own, taken)
-            found, observed = hold(stream, executable is compiled.float64)
+            only = isinstance(before, HeldOutputs)
+            found, observed = hold(partial(stream, calls=False) if only else stream, executable is compiled.float64)
+            if isinstance(before, HeldOutputs):
+                found, observed = take_calls(before, found, stream), merge_observed([before.called, observed])
         outputs.append(found)
         exercised.append(observed)
     return Sample(outputs[-1], outputs[0] if len(outputs) > 1 else None, exercised[-1])
+
+
+NO_SAMPLE = Sample({}, None)
+"""Nothing was run."""
 
 
 def run_then_eval(executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays) -> OutputsAndObserved:
@@ -169,13 +206,17 @@ def run_then_eval(executable: Executable, probe: Probe, own: NamedArrays, taken:
 
 
 def stream_then_eval(
-    executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays
+    executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays, calls: bool = True
 ) -> Iterator[OutputsAndObserved]:
-    """Yield the same outputs in parts: where training is large the calls, each step, and the eval after them."""
+    """Yield the same outputs in parts: where training is large the calls, each step, and the eval after them.
+
+    Without `calls` that part, which is the first, is empty.
+    """
     table = executable.table
     evaluated = probe.name != LARGE_INPUTS and bool(table.names("state")) and executable.programs.step is not None
     trained: NamedArrays = {}
-    for outputs, observed in _stream(executable, probe, own):
+    first = executable if calls else replace(executable, compiled=lambda _: ({}, []), sites=())
+    for outputs, observed in _stream(first, probe, own):
         if probe.name == LARGE_INPUTS:  # nothing is trained on them
             outputs = {name: array for name, array in outputs.items() if name.program != TRAINING}
         if evaluated:
@@ -184,6 +225,8 @@ def stream_then_eval(
             outputs = {name: array for name, array in outputs.items() if name.program == TRAINING}
         yield outputs, observed
         del outputs  # before the next part is computed
+        if probe.name == LARGE_INPUTS and executable.training is not None:
+            return  # the other parts are train steps
     if evaluated:
         again, _ = next(_stream(executable, replace(probe, variables={}), trained | taken))
         later = {replace(name, after_training=True): value for name, value in again.items()}
