@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from equiv.core.batch_spec import KEY_DTYPES, BatchEntry, BatchTree, KeptValues, flatten_batch, nest_batch
-from equiv.core.case import Case
+from equiv.core.case import Case, Padding
 from equiv.errors import CaseError, EquivError, error_summary, user_code_location
 
 RETURN = "Return an array, or a dictionary of names to arrays."
@@ -33,8 +33,10 @@ def resolve_batch(case: Case) -> Case:
     arrays = flatten_batch(found)
     for name in case.keep:
         if not any(_is_within(one, name) and not isinstance(array, str | BatchEntry) for one, array in arrays.items()):
+            masks = [one.mask for one in case.invariances if isinstance(one, Padding)]
+            who = f"padding names the mask {name!r}" if name in masks else f"keep names {name!r}"
             raise CaseError(
-                f"keep names {name!r}, of which there are no values; the batch has {', '.join(arrays)}.",
+                f"{who}, of which there are no values; the batch has {', '.join(arrays)}.",
                 fix="Give its values: a function or an array in the batch, or a function for the whole batch.",
             )
 

@@ -30,6 +30,14 @@ from equiv.running.compile_cache import keep_compiled_here
     help="Compare calls made one after the other, each given the state that the one before left, after every call: "
     "'prefill(x[:, :8]); decode(x[:, 8:9])'.",
 )
+@click.option(
+    "--invariant",
+    "invariances",
+    multiple=True,
+    metavar="KIND",
+    help="Compare each model with itself: 'batch', rows alone with those of the batch; 'padding:mask', rows without "
+    "the padding that this input of --batch leaves out.",
+)
 @click.option("--checks", metavar="NAME,...", help="Make only these checks.  [default: all]")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of the table.")
 @click.option(
@@ -45,13 +53,14 @@ def check_command(
     methods: tuple[str, ...],
     keep: tuple[str, ...],
     sequences: tuple[str, ...],
+    invariances: tuple[str, ...],
     checks: str | None,
     as_json: bool,
     reports: Path | None,
     left_python: str,
 ) -> None:
     """Infer which layer of LEFT corresponds to which of RIGHT, and compare them. Exit codes are those of equiv run."""
-    given = BuilderArguments(left, right, inputs, batch, methods, keep, checks, sequences)
+    given = BuilderArguments(left, right, inputs, batch, methods, keep, checks, sequences, invariances)
     run_and_exit(lambda: _check_builders(given, as_json, reports, left_python))
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from equiv.core.batch_parts import read_invariance
 from equiv.core.batch_spec import parse_batch
-from equiv.core.case import CallSequence, Case
-from equiv.core.checks import read_checks
+from equiv.core.case import BatchInvariance, CallSequence, Case, Padding
+from equiv.core.checks import INVARIANCE, read_checks
 from equiv.core.files import write_file
 from equiv.core.method_call import read_calls, read_methods, split_calls
 from equiv.errors import EquivError
@@ -32,6 +33,7 @@ class BuilderArguments:
         keep: names of inputs as given, between commas.
         checks: names of checks as given, likewise; None: all.
         sequences: calls made one after the other, as given.
+        invariances: what holds for each port by itself, as given.
     """
 
     left: str
@@ -42,6 +44,7 @@ class BuilderArguments:
     keep: tuple[str, ...] = ()
     checks: str | None = None
     sequences: tuple[str, ...] = ()
+    invariances: tuple[str, ...] = ()
 
     def read_case(self) -> Case:
         """What is asked of the models, as a case without them. Nothing is imported that takes long, or of the user's.
@@ -66,7 +69,40 @@ class BuilderArguments:
             f"sequence {number}": CallSequence(split_calls(text, "--sequence"))
             for number, text in enumerate(self.sequences, 1)
         }
-        return Case("", {}, batch, (), methods=self.methods or None, sequences=sequences, keep=keep, checks=checks)
+        invariances = self._read_invariances(checks)
+        masks = (one.mask for one in invariances if isinstance(one, Padding))
+        return Case(
+            "",
+            {},
+            batch,
+            (),
+            methods=self.methods or None,
+            sequences=sequences,
+            invariances=invariances,
+            keep=tuple(dict.fromkeys((*keep, *masks))),
+            checks=checks,
+        )
+
+    def _read_invariances(self, checks: tuple[str, ...] | None) -> tuple[BatchInvariance | Padding, ...]:
+        """What holds for each port by itself.
+
+        Raises:
+            EquivError: one is none, its mask has no values, or the check of it is not made.
+        """
+        found = tuple(read_invariance(text) for text in self.invariances)
+        for text, one in zip(self.invariances, found, strict=True):
+            if isinstance(one, Padding) and not self.batch:
+                raise EquivError(
+                    f"--invariant {text!r}: values of --input are random, so that nothing says which positions of "
+                    f"{one.mask!r} are valid.",
+                    fix="Give --batch file.py:function, which returns the mask with its values.",
+                )
+            if checks is not None and INVARIANCE not in checks:
+                raise EquivError(
+                    f"--invariant {text!r}: --checks {','.join(checks)} leaves it out.",
+                    fix=f"Add {INVARIANCE} to --checks.",
+                )
+        return found
 
 
 def builder_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
