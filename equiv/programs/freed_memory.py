@@ -8,8 +8,8 @@ from pathlib import Path
 SLACK = 2**28
 """Bytes by which the resident memory may be more than after the last time, before what was freed is returned again.
 
-The machine clears every page that it gives out once more. Returned after each train step of a ResNet-18, that took 28 of
-the 524 seconds of its comparison (jax 0.10.2, CPU).
+The machine clears every page that it gives out once more. Returned after each train step of a ResNet-18, it took 28
+of the 524 seconds of its comparison (jax 0.10.2, CPU).
 """
 
 _after_last: dict[str, int] = {}

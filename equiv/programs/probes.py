@@ -160,8 +160,12 @@ def _random_signs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
 
 
 def to_float64(arrays: Mapping[str, np.ndarray]) -> NamedArrays:
-    """Convert every float array to float64, and complex ones to complex128, for a float64 program."""
-    return {name: widen_array(array) if str(array.dtype) in INEXACT_DTYPES else array for name, array in arrays.items()}
+    """Convert every float array to float64, and complex ones to complex128, for a float64 program.
+
+    What needs no conversion is not copied.
+    """
+    narrow = set(INEXACT_DTYPES) - {"float64", "complex128"}
+    return {name: widen_array(array) if str(array.dtype) in narrow else array for name, array in arrays.items()}
 
 
 def add_library_only_leaves(table: LeafTable, variables: Mapping[str, np.ndarray]) -> NamedArrays:

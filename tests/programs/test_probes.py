@@ -237,6 +237,12 @@ def test_widening_is_exact_and_leaves_whole_numbers_alone(values, dtype):
     assert wide["count"].dtype == "int32"
 
 
+def test_what_is_float64_already_is_not_copied():
+    for dtype in ("float64", "complex128"):
+        array = np.ones(3, dtype)
+        assert to_float64({"a": array})["a"] is array
+
+
 def test_library_only_leaves_are_filled_with_their_converged_values():
     shared = {"norm/var": np.arange(64, dtype="float32")}
     filled = add_library_only_leaves(TABLE, shared)
