@@ -2,17 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from equiv.backends.build import DefaultSgd
-from equiv.comparison.numeric.step_moves import moved_parameters, relative_moves
-from equiv.comparison.observation import Sample
+from equiv.backends.build import DefaultSgd, call_user_code
+from equiv.comparison.numeric.run_port import stream_user_code
+from equiv.comparison.numeric.step_moves import StepMoves, moved_parameters, relative_moves
+from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS, Sample
 from equiv.comparison.stages import open_case
 from equiv.comparison.state import STRUCTURE, CaseState, Reference, Stage, advance
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import trained_leaf
+from equiv.programs.built_case import BuiltCase
+from equiv.programs.compiled import is_large_training, lower_programs, stream_outputs
 from equiv.programs.probes import Probe, ulp
+from equiv.programs.traced_port import trace_other_step
 
 
 def lower_default_rate(state: CaseState, stages: Sequence[Stage]) -> CaseState:
@@ -31,10 +36,41 @@ def lower_default_rate(state: CaseState, stages: Sequence[Stage]) -> CaseState:
         return state
     state.progress(f"training blows up with {optimizer}: trying the rate {rate:g}")
     opened = open_case(replace(case, optimizer=DefaultSgd(rate)), state.progress)
+    while (lower := try_rate(state, opened.built_case, rate)) != rate:
+        rate, opened = lower, open_case(replace(case, optimizer=DefaultSgd(lower)), state.progress)
     earlier = tuple(one for one in state.checks if one.check == STRUCTURE or one.candidate not in state.candidates)
     again = replace(opened, candidates=state.candidates, checks=earlier, probes=state.probes, seeds=state.seeds)
     lowered = replace(advance(replace(again, before=state), stages), before=None)
     return lower_default_rate(lowered, stages)
+
+
+def try_rate(state: CaseState, lowered: BuiltCase, rate: float) -> float:
+    """The rate to go on with: lower than a rate with which large training blows up, too, which is seen by itself.
+
+    All else that a rate changes takes several times as long. The rate is not the last word: it is tried as a whole.
+
+    Args:
+        state: the case with the rate that blows up, its reference run.
+        lowered: the case with the rate that is tried.
+        rate: that one.
+    """
+    reference, before = state.observed, state.traced[state.reference]
+    if reference is None or not is_large_training(before.programs):
+        return rate
+    traced = trace_other_step(lowered, before)
+    programs, steps = replace(traced.programs, parts=()), lowered.case.steps
+    lower = partial(lower_programs, programs, traced.table, steps, reference.probes[0], quick=True)
+    executable = call_user_code(state.reference, "compiling", lambda: lower()())
+    samples: dict[str, Sample] = {}
+    for probe in (one for one in reference.probes if one.name != LARGE_INPUTS):
+        moves = StepMoves(moved_parameters(traced.table, probe))
+        own = traced.fresh if probe.name == FRESH_STATE else {}
+        for outputs, _ in stream_user_code(state.reference, "running", stream_outputs(executable, probe, own)):
+            moves.look(outputs)
+        samples[probe.name] = Sample({}, None, moves=moves.moves)
+    probes = tuple(probe for probe in reference.probes if probe.name in samples)
+    observed = replace(reference.observed, samples=samples)
+    return bearable_rate(rate, replace(reference, observed=observed, probes=probes))
 
 
 def bearable_rate(rate: float, reference: Reference) -> float:

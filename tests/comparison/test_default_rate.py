@@ -103,6 +103,7 @@ def compared_again(monkeypatch, candidate: type[nn.Module], is_large: bool, ever
             patch.setattr(held_outputs, "LARGE_OUTPUT", 8)
         if everything:
             patch.setattr(default_rate, "advance", lambda state, stages: advance(replace(state, before=None), stages))
+            patch.setattr(default_rate, "try_rate", lambda _, __, rate: rate)
         rows = (linear("fc", old="fc", new="fc"), batch_norm("norm", old="norm", new="norm"))
         case = Case(
             "", {"old": Normed, "new": candidate}, {"x": "float32[4,3]"}, rows, loss=BLOWING_UP["a large factor"]
@@ -150,6 +151,26 @@ def test_calls_and_their_proofs_are_made_once(monkeypatch):
     assert not traced[seen[0] :]
     assert set(numbered[seen[1] :]) == {BEGIN, STEP}
     assert not any(ran[seen[2] :])
+
+
+def lowered_rate(is_large: bool, monkeypatch) -> tuple[float, int]:
+    """The rate at which a reference does not blow up, and how often all of it was run again for that."""
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        if is_large:
+            patch.setattr(compiled, "LARGE_TRAINING", 0)
+        rows = (linear("fc", old="fc", new="fc"), batch_norm("norm", old="norm", new="norm"))
+        loss = BLOWING_UP["an exponential"]
+        case = Case("", {"old": Normed, "new": Normed}, {"x": "float32[4,3]"}, rows, loss=loss)
+        stages = (trace_ports, start_compiling, start_reference)
+        state = lower_default_rate(advance(replace(open_case(case, said.append), candidates=()), stages), stages)
+    return state.built_case.case.optimizer.rate, sum("trying the rate" in text for text in said)
+
+
+def test_a_large_step_is_tried_by_itself(monkeypatch):
+    """A rate with which it blows up, too, is known before all else is run with it."""
+    assert lowered_rate(False, monkeypatch) == (pytest.approx(1e-6), 2)
+    assert lowered_rate(True, monkeypatch) == (pytest.approx(1e-6), 1)
 
 
 def reference_of(moves: list[float], dtype: str = "float32") -> Reference:

@@ -70,7 +70,7 @@ class StepMoves:
 
     def hold(self, stream: Stream, in_float64: bool) -> tuple[HeldOutputs, Observed]:
         """Run a port, natively or in float64, and hold its outputs; the native run is watched."""
-        held = hold_outputs(stream, None if in_float64 else self._look)
+        held = hold_outputs(stream, None if in_float64 else self.look)
         self.last.clear()
         return held
 
@@ -79,7 +79,12 @@ class StepMoves:
         """Parameter to its moves; see `relative_moves`."""
         return {leaf: np.array(moves) for leaf, moves in self.found.items()}
 
-    def _look(self, part: Outputs) -> None:
+    def look(self, part: Outputs) -> None:
+        """See how far the steps of a part of the run move the parameters.
+
+        Args:
+            part: outputs by name, with the step on axis 0.
+        """
         for leaf, before in self.start.items():
             steps = part.get(trained_leaf(leaf))
             if steps is not None:
