@@ -7,7 +7,8 @@ from functools import partial
 from equiv.backends.environment import refuse_several_processes
 from equiv.backends.sharding import within_case
 from equiv.comparison.default_rate import lower_default_rate
-from equiv.comparison.explain.divergence import Explanation, explain_programs, group_refuted, make_runs
+from equiv.comparison.explain.divergence import explain_programs, group_refuted, make_runs
+from equiv.comparison.explain.explanation import Explanation
 from equiv.comparison.explain.locate import add_first_differences
 from equiv.comparison.explain.reproduction.reproduce import Reproduction, reproduce_difference
 from equiv.comparison.explain.updates import add_optimizer_difference

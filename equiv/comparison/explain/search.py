@@ -11,7 +11,15 @@ from equiv.comparison.explain.causes.trial import Pair, Scene, edit_at, fit, nea
 from equiv.comparison.explain.judge import Judge, ProgramRuns
 from equiv.comparison.explain.pairs import pair_frontiers
 from equiv.comparison.explain.recording import Changes, Operation, RecordingEvaluation, record_program
-from equiv.comparison.explain.trying import FAILURES, ChangesOf, Search, TrialResult, join_changes, try_causes
+from equiv.comparison.explain.trying import (
+    FAILURES,
+    ChangesOf,
+    Search,
+    TrialResult,
+    join_changes,
+    try_causes,
+    unchanged,
+)
 from equiv.core.first_difference import is_backward
 from equiv.programs.program import Program
 
@@ -83,17 +91,23 @@ def align_programs(runs: ProgramRuns) -> Alignment | None:
 
 def align_candidate(search: Search) -> Alignment | None:
     """Align the reference with the candidate as it is."""
-    return _align(search, lambda _: Changes())
+    return _align(search, search.base)
 
 
-def start_search(runs: ProgramRuns) -> Search | None:
-    """Run both programs; None: no refuted output is over its budget in these runs."""
+def start_search(runs: ProgramRuns, base: ChangesOf = unchanged, texts: frozenset[str] = frozenset()) -> Search | None:
+    """Run both programs; None: no refuted output is over its budget in these runs.
+
+    Args:
+        runs: the programs and what they are run on.
+        base: changes of the candidate's that are made from the first run on.
+        texts: of the causes that are tried; empty: all.
+    """
     ends = time.process_time() + MAX_SECONDS
     ours = [record_program(runs.reference, pair[0]) for pair in runs.inputs]
     moved = [record_program(runs.reference, pair[0]) for pair in runs.nudged]
-    before = [record_program(runs.candidate, pair[1], prints=False) for pair in runs.inputs]
+    before = [record_program(runs.candidate, pair[1], base(at), False) for at, pair in enumerate(runs.inputs)]
     judge = Judge(runs, ours, moved, before)
-    return Search(runs, judge, join_runs(ours, moved), ends) if judge.refuted else None
+    return Search(runs, judge, join_runs(ours, moved), ends, base, texts) if judge.refuted else None
 
 
 def is_within_after(search: Search, candidate: Program) -> bool:
@@ -114,10 +128,10 @@ def find_divergences(runs: ProgramRuns, search: Search | None = None) -> SearchR
     search = search or start_search(runs)
     if search is None:
         return SearchResult()
-    first = _align(search, lambda _: Changes())
+    first = _align(search, search.base)
     if first is None:
         return SearchResult()
-    found, left = _follow(search, first, lambda _: Changes(), 1.0, 0)
+    found, left = _follow(search, first, search.base, 1.0, 0)
     doubtful = left > 0 or any(one.left is not None for one in found)
     loose = [{cause.trial.text for cause in one.causes if not cause.trial.in_place} for one in found]
     loose = [texts for texts in loose if texts]

@@ -13,6 +13,7 @@ from equiv.comparison.explain.causes.trial import (
     Scene,
     Trial,
     always,
+    as_array,
     edit_at,
     edit_operand,
     fit,
@@ -236,7 +237,7 @@ def _take_result(
     place: int, order: np.ndarray, axis: int, evaluation: RecordingEvaluation, eqn: Any, ins: list[Any]
 ) -> Sequence[Any]:
     outs = list(evaluation.compute(eqn, ins))
-    outs[place] = np.take(np.asarray(outs[place]), order, axis=axis)
+    outs[place] = np.moveaxis(np.moveaxis(as_array(outs[place]), axis, 0)[order], 0, axis)
     return outs
 
 
