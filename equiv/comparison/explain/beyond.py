@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from equiv.comparison.explain.changed_loss import HeldTrial, differentiate_loss, trace_loss
+from equiv.comparison.explain.changed_loss import HeldTrial, differentiate_loss, has_own_derivative, trace_loss
 from equiv.comparison.explain.forced_gradients import force_gradients
 from equiv.comparison.explain.gradients import HeldCause, find_held
 from equiv.comparison.explain.judge import ProgramRuns
@@ -36,7 +36,7 @@ class Beyond:
 
 
 def find_beyond_loss(
-    runs: ProgramRuns, name: ProgramName, ports: tuple[TracedPort, TracedPort], texts: frozenset[str]
+    runs: ProgramRuns, name: ProgramName, ports: tuple[TracedPort, TracedPort], texts: frozenset[str], always: bool
 ) -> Beyond | None:
     """Find what differs in a gradient once the candidate's loss has the causes that explain the forward pass.
 
@@ -47,11 +47,15 @@ def find_beyond_loss(
         name: of these.
         ports: the reference and the candidate.
         texts: of the causes.
+        always: look, even where nothing is held fixed and no rule of the user's is called, and equal losses have equal
+            gradients.
 
     Returns:
         None: that is not known, as the causes do not make the losses the same, or cannot be differentiated; or what
         differs then has no cause that makes the gradients the same.
     """
+    if not always and not any(has_own_derivative(port, name) for port in ports):
+        return Beyond()
     losses = [trace_loss(port, name) for port in ports]
     changes = _explain_losses(replace(runs, reference=losses[0], candidate=losses[1]), name, texts)
     changed = None if changes is None else differentiate_loss(ports[1], name, losses[1], HeldTrial(), changes)

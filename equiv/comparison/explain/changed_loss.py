@@ -1,6 +1,6 @@
 """The loss of a gradient, changed and differentiated again: what a change of the forward pass makes of a gradient."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,19 +12,30 @@ from jax.extend.source_info_util import current_name_stack, user_context
 from equiv.comparison.explain.recording import Changes, Operation
 from equiv.core.output_name import InputName, OutputName, ProgramName
 from equiv.programs.draws import count_draws
-from equiv.programs.jaxpr import has_user_line, read_scan, visit_equations
+from equiv.programs.jaxpr import called_jaxpr, has_user_line, locate_equation, read_scan, visit_equations
 from equiv.programs.primitives import PLACEMENTS
 from equiv.programs.program import Program
 from equiv.programs.reevaluation import Reevaluation
-from equiv.programs.trace import NamedInputs, NamedOutputs, differentiated_loss, name_gradient, trace_function
+from equiv.programs.trace import (
+    DifferentiatedLoss,
+    NamedInputs,
+    NamedOutputs,
+    differentiated_loss,
+    name_gradient,
+    trace_function,
+)
 from equiv.programs.traced_port import TracedPort
 from equiv.programs.train_step import is_typed_key, key_kind
 from equiv.programs.transform import make_draws_inputs
 
+HOLD = "stop_gradient"
+
 RULES = frozenset(["custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"])
 """Calls with a derivative of their own."""
 
-OWN_RULES = RULES - {"custom_jvp_call"}
+USUAL_RULE = "custom_jvp_call"
+
+OWN_RULES = RULES - {USUAL_RULE}
 """Those whose derivative is not that of their operations, as a rule: jax writes its own `relu` with the other kind."""
 
 REFUSED = (TypeError, ValueError, IndexError, KeyError, NotImplementedError, AssertionError)
@@ -59,11 +70,7 @@ def trace_loss(port: TracedPort, name: ProgramName) -> Program:
         port: whose.
         name: of the gradient.
     """
-    loss = differentiated_loss(replace(port.tracer, float64=True), name)
-
-    def run(inputs: NamedInputs) -> NamedOutputs:
-        return {OutputName(name, "loss"): loss.run(inputs, {one: inputs[one] for one in loss.wanted})}
-
+    loss, run = _loss_of(port, name)
     program = trace_function(name, run, loss.specs)
     random = {one: spec for one, spec in loss.specs.items() if one.is_random}
     if count_draws(program.jaxpr) or not has_own_rules(program):
@@ -75,6 +82,36 @@ def trace_loss(port: TracedPort, name: ProgramName) -> Program:
 
     rest = {one: spec for one, spec in loss.specs.items() if one not in random}
     return trace_function(name, run_without_keys, rest)
+
+
+def _loss_of(port: TracedPort, name: ProgramName) -> tuple[DifferentiatedLoss, Callable[[NamedInputs], NamedOutputs]]:
+    loss = differentiated_loss(replace(port.tracer, float64=True), name)
+
+    def run(inputs: NamedInputs) -> NamedOutputs:
+        return {OutputName(name, "loss"): loss.run(inputs, {one: inputs[one] for one in loss.wanted})}
+
+    return loss, run
+
+
+def has_own_derivative(port: TracedPort, name: ProgramName) -> bool:
+    """Whether the gradient of a loss is more than its operations say: values are held fixed, or a user wrote a rule.
+
+    Args:
+        port: whose loss it is.
+        name: of the gradient.
+    """
+    loss, run = _loss_of(port, name)
+    program = trace_function(name, run, loss.specs)
+    return has_own_rules(program) or any(
+        eqn.primitive.name == HOLD or (eqn.primitive.name == USUAL_RULE and _is_written_here(eqn))
+        for _, eqn in visit_equations(program.jaxpr)
+    )
+
+
+def _is_written_here(call: Any) -> bool:
+    """Whether an operation inside a call stands on a line of the user's, not on one of a library."""
+    lines = (locate_equation((call, *around, eqn))[:2] for around, eqn in visit_equations(called_jaxpr(call)))
+    return any(line is not None and user is not None and line.short == user.short for line, user in lines)
 
 
 def has_own_rules(program: Program) -> bool:

@@ -80,7 +80,7 @@ def _explain_others(
         outputs = tuple(dict.fromkeys(output for output in refuted if output.program == name))
         if name is None or not outputs or (name == gradient and not texts):
             continue
-        found = explain_beyond(name, outputs, ports, probes, steps, texts)
+        found = explain_beyond(name, outputs, ports, probes, steps, texts, always=False)
         if found is not None:
             yield from found.divergences
         elif name == STEP:
@@ -119,6 +119,7 @@ def explain_beyond(
     probes: Sequence[Probe],
     steps: int,
     texts: frozenset[str],
+    always: bool = True,
 ) -> Explanation | None:
     """Explain what differs in a gradient, or in a train step, beside what a simpler program explains.
 
@@ -129,6 +130,7 @@ def explain_beyond(
         probes: the inputs of both.
         steps: number of train steps that the probes have batches for.
         texts: of the causes that explain the simpler program; empty: there are none.
+        always: look at a gradient, even where equal losses have equal gradients.
 
     Returns:
         Its divergences, none where nothing else differs. None: that is not known.
@@ -140,7 +142,7 @@ def explain_beyond(
             if name == STEP:
                 found = find_beyond_gradients(runs, tables)
             else:
-                found = find_beyond_loss(runs, name, ports, texts) if texts else None
+                found = find_beyond_loss(runs, name, ports, texts, always) if texts else None
         except FAILURES:  # a program that cannot be run or differentiated in this way must not cost the verdict
             return None
     if found is None:

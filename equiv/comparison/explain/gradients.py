@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from equiv.comparison.explain.alignment import Alignment, SideRuns, align_runs, join_runs
-from equiv.comparison.explain.changed_loss import HeldTrial, differentiate_loss, trace_loss
+from equiv.comparison.explain.changed_loss import HOLD, HeldTrial, differentiate_loss, trace_loss
 from equiv.comparison.explain.judge import ProgramRuns
 from equiv.comparison.explain.recording import Changes, Operation, record_program
 from equiv.comparison.explain.search import is_within_after
@@ -16,8 +16,6 @@ from equiv.comparison.explain.trying import Search
 from equiv.core.output_name import ProgramName
 from equiv.programs.program import Program
 from equiv.programs.traced_port import TracedPort
-
-HOLD = "stop_gradient"
 
 MOST = 12
 """Most changes that are tried."""
