@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from equiv.comparison.explain.changed_loss import HeldTrial, differentiate_loss, has_own_derivative, trace_loss
+from equiv.comparison.explain.changed_loss import (
+    HeldTrial,
+    differentiate_loss,
+    has_own_derivative,
+    has_own_rules,
+    trace_loss,
+    trace_raw_loss,
+)
 from equiv.comparison.explain.forced_gradients import force_gradients
 from equiv.comparison.explain.gradients import HeldCause, find_held
 from equiv.comparison.explain.judge import ProgramRuns
@@ -54,9 +61,12 @@ def find_beyond_loss(
         None: that is not known, as the causes do not make the losses the same, or cannot be differentiated; or what
         differs then has no cause that makes the gradients the same.
     """
-    if not always and not any(has_own_derivative(port, name) for port in ports):
+    raw = [trace_raw_loss(port, name) for port in ports]
+    if not always and not any(map(has_own_derivative, raw)):
         return Beyond()
     losses = [trace_loss(port, name) for port in ports]
+    if any(map(has_own_rules, raw)) and not all(map(has_own_rules, losses)):
+        return None  # with what is drawn as inputs, the rules are lost
     changes = _explain_losses(replace(runs, reference=losses[0], candidate=losses[1]), name, texts)
     changed = None if changes is None else differentiate_loss(ports[1], name, losses[1], HeldTrial(), changes)
     if changed is None:

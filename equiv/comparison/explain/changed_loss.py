@@ -93,19 +93,15 @@ def _loss_of(port: TracedPort, name: ProgramName) -> tuple[DifferentiatedLoss, C
     return loss, run
 
 
-def has_own_derivative(port: TracedPort, name: ProgramName) -> bool:
-    """Whether the gradient of a loss is more than its operations say: values are held fixed, or a user wrote a rule.
-
-    Args:
-        port: whose loss it is.
-        name: of the gradient.
-    """
+def trace_raw_loss(port: TracedPort, name: ProgramName) -> Program:
+    """Trace the loss of a gradient in float64 as it is written, with calls and keys; arguments as of `trace_loss`."""
     loss, run = _loss_of(port, name)
-    program = trace_function(name, run, loss.specs)
-    return has_own_rules(program) or any(
-        eqn.primitive.name == HOLD or (eqn.primitive.name == USUAL_RULE and _is_written_here(eqn))
-        for _, eqn in visit_equations(program.jaxpr)
-    )
+    return trace_function(name, run, loss.specs)
+
+
+def has_own_derivative(loss: Program) -> bool:
+    """Whether the gradient of a loss is more than its operations say: values are held fixed, or a user wrote a rule."""
+    return has_own_rules(loss) or any(eqn.primitive.name == HOLD for _, eqn in visit_equations(loss.jaxpr))
 
 
 def _is_written_here(call: Any) -> bool:
@@ -116,7 +112,10 @@ def _is_written_here(call: Any) -> bool:
 
 def has_own_rules(program: Program) -> bool:
     """Whether a program calls functions whose derivative its author wrote."""
-    return any(eqn.primitive.name in OWN_RULES for _, eqn in visit_equations(program.jaxpr))
+    return any(
+        eqn.primitive.name in OWN_RULES or (eqn.primitive.name == USUAL_RULE and _is_written_here(eqn))
+        for _, eqn in visit_equations(program.jaxpr)
+    )
 
 
 def _unused_key(spec: Any) -> Any:

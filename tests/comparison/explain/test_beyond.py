@@ -4,7 +4,8 @@ import re
 
 import pytest
 from helpers import case_from
-from locate_run import find_divergences_of
+from locate_run import find_divergences_of, make_checks
+from stepped_models import BEHIND, FORWARD, plant
 
 from equiv.comparison.explain.divergence import explain_programs, group_refuted
 from equiv.comparison.explain.explanation import Explanation
@@ -12,109 +13,6 @@ from equiv.comparison.numeric.probe_set import make_probes
 from equiv.comparison.stages import check_structure, open_case, trace_ports
 from equiv.core.divergence import Divergence
 from equiv.core.output_name import STEP
-
-SOURCE = '''
-"""A norm between two layers, a rule of its own, and Adam with clipped gradients: in Haiku and in Linen."""
-
-import jax
-import jax.numpy as jnp
-import optax
-from equiv.case import Case
-from equiv.layers import layer_norm, linear
-
-def make_rule(share):
-    @jax.custom_vjp
-    def damped(x):
-        return x
-
-    damped.defvjp(lambda x: (x, None), lambda _, g: (share * g,))
-    return damped
-
-def train(apply, tx):
-    def step(params, opt_state, x, y):
-        loss, grads = jax.value_and_grad(lambda params: ((apply({"params": params}, x) - y) ** 2).mean())(params)
-        updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, loss
-
-    return step
-
-def haiku():
-    import haiku as hk
-
-    damped = make_rule(0.5)
-
-    def forward(x):
-        x = jnp.tanh(hk.Linear(4, name="first")(x))
-        x = hk.LayerNorm(-1, True, True, eps=1e-5, name="norm")(x)
-        return hk.Linear(2, name="last")(damped(x))
-
-    model = hk.without_apply_rng(hk.transform(forward))
-    tx = optax.chain(
-        optax.clip_by_global_norm(0.1),
-        optax.scale_by_adam(),
-        optax.add_decayed_weights(0.1),
-        optax.scale(-1e-2),
-    )
-    return model, train(lambda variables, x: model.apply(variables["params"], x), tx), tx.init
-
-def linen():
-    from flax import linen as nn
-
-    damped = make_rule(0.5)
-
-    class Model(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            x = jnp.tanh(nn.Dense(4, name="first")(x))
-            x = nn.LayerNorm(epsilon=1e-5, name="norm")(x)
-            return nn.Dense(2, name="last")(damped(x))
-
-    model = Model()
-    tx = optax.chain(
-        optax.clip_by_global_norm(0.1),
-        optax.scale_by_adam(),
-        optax.add_decayed_weights(0.1),
-        optax.scale(-1e-2),
-    )
-    return model, train(model.apply, tx), tx.init
-
-CASE = Case(
-    guide="none",
-    models={"haiku": haiku, "linen": linen},
-    batch={"x": "float32[3,4]", "y": "float32[3,2]"},
-    methods={"__call__": ("x",)},
-    loss=lambda outputs, batch: ((outputs - batch["y"]) ** 2).mean(),
-    layers=(
-        linear("first", haiku="first", linen="first"),
-        layer_norm("norm", haiku="norm", linen="norm"),
-        linear("last", haiku="last", linen="last"),
-    ),
-    steps=1,
-)
-'''
-
-FORWARD = {
-    "epsilon": ("epsilon=1e-5", "epsilon=1e-3", "epsilon 1e-05 in place of 0.001"),
-    "function": ("jnp.tanh(nn.Dense", "jax.nn.relu(nn.Dense", "tanh in place of relu"),
-}
-
-BEHIND = {
-    "rate": ("scale(-1e-2)", "scale(-1e-3)", "0.01 in place of 0.001"),
-    "b2": ("scale_by_adam()", "scale_by_adam(b2=0.9)", "b2 0.999 in place of 0.9"),
-    "clipping": ("norm(0.1)", "norm(0.4)", "the clipping norm 0.1 in place of 0.4"),
-    "held": ('name="last")(damped(x))', 'name="last")(damped(jax.lax.stop_gradient(x)))', "no `stop_gradient`"),
-    "rule": ("make_rule(0.5)", "make_rule(-0.5)", "the factor 0.5 in place of -0.5"),
-}
-
-
-def plant(*faults: tuple[str, str, str]) -> str:
-    """The source with faults in the second builder."""
-    start = SOURCE.index("def linen")
-    first, second = SOURCE[:start], SOURCE[start:]
-    for old, new, _ in faults:
-        assert old in second
-        second = second.replace(old, new, 1)
-    return first + second
 
 
 def found_in(source: str) -> tuple[Divergence, ...]:
@@ -140,6 +38,37 @@ def test_a_forward_fault_alone_is_the_only_one(forward: str):
     assert FORWARD[forward][2] in one.causes[0].text
 
 
+USUAL = """
+def make_rule(share):
+    @jax.custom_jvp
+    def damped(x):
+        return x
+
+    @damped.defjvp
+    def damped_jvp(primals, tangents):
+        return primals[0], share * tangents[0]
+
+    return damped
+"""
+
+
+@pytest.mark.parametrize("behind", [None, "held"])
+def test_a_rule_for_forward_mode_stays_one(behind: str | None):
+    """Of a user's `custom_jvp` too: one that both have is no second fault, and what is held fixed beside it is one."""
+    faults = (FORWARD["epsilon"],) if behind is None else (FORWARD["epsilon"], BEHIND[behind])
+    source = plant(*faults)
+    start, end = source.index("def make_rule"), source.index("def train")
+    found = found_in(source[:start] + USUAL + "\n" + source[end:])
+    assert [one.program.is_gradient for one in found] == [False, True][: len(faults)]
+
+
+def test_beside_draws_no_rule_is_taken_for_a_fault():
+    """Where what is drawn becomes an input, rules of derivatives are lost: then nothing is said of them."""
+    source = plant(FORWARD["epsilon"])
+    source = source.replace("(damped(x))", "(damped(x) * (1 + jax.random.uniform(jax.random.key(3), (4,))))")
+    assert not [one for one in found_in(source) if one.program.is_gradient]
+
+
 def test_without_a_cause_no_gradient_is_explained_by_it():
     """A function that none of the known ones is: the optimizers are still compared, on equal gradients."""
     odd = ("jnp.tanh(nn.Dense", "(lambda x: jnp.sinh(x) * jnp.cos(3 * x))(nn.Dense", "")
@@ -151,8 +80,6 @@ def test_without_a_cause_no_gradient_is_explained_by_it():
 
 def explained(source: str) -> dict[str, Explanation | str]:
     """Every program of a case, as `equiv locate` walks it."""
-    from locate_run import make_checks
-
     state = trace_ports(check_structure(open_case(case_from(source, "beyond"))))
     left, right = state.traced["haiku"], state.traced["linen"]
     probes = make_probes(state.built_case, left.table)
