@@ -12,7 +12,14 @@ from jax.extend.source_info_util import current_name_stack, user_context
 from equiv.comparison.explain.recording import Changes, Operation
 from equiv.core.output_name import InputName, OutputName, ProgramName
 from equiv.programs.draws import count_draws
-from equiv.programs.jaxpr import called_jaxpr, has_user_line, locate_equation, read_scan, visit_equations
+from equiv.programs.jaxpr import (
+    INSTALL_PATHS,
+    called_jaxpr,
+    has_user_line,
+    open_jaxpr,
+    read_scan,
+    visit_equations,
+)
 from equiv.programs.primitives import PLACEMENTS
 from equiv.programs.program import Program
 from equiv.programs.reevaluation import Reevaluation
@@ -105,9 +112,10 @@ def has_own_derivative(loss: Program) -> bool:
 
 
 def _is_written_here(call: Any) -> bool:
-    """Whether an operation inside a call stands on a line of the user's, not on one of a library."""
-    lines = (locate_equation((call, *around, eqn))[:2] for around, eqn in visit_equations(called_jaxpr(call)))
-    return any(line is not None and user is not None and line.short == user.short for line, user in lines)
+    """Whether the function that is called is no installed package's: one that jax does not name is the user's."""
+    info = getattr(open_jaxpr(called_jaxpr(call))[0], "debug_info", None)
+    file = str(getattr(info, "func_src_info", None) or "").rpartition(" at ")[2]
+    return not file.startswith((INSTALL_PATHS["purelib"], INSTALL_PATHS["platlib"]))
 
 
 def has_own_rules(program: Program) -> bool:

@@ -52,9 +52,9 @@ def make_rule(share):
 """
 
 
-@pytest.mark.parametrize("behind", [None, "held"])
+@pytest.mark.parametrize("behind", [None, "rule", "held"])
 def test_a_rule_for_forward_mode_stays_one(behind: str | None):
-    """Of a user's `custom_jvp` too: one that both have is no second fault, and what is held fixed beside it is one."""
+    """Of a user's `custom_jvp` too: one that both have is no second fault, and another one is."""
     faults = (FORWARD["epsilon"],) if behind is None else (FORWARD["epsilon"], BEHIND[behind])
     source = plant(*faults)
     start, end = source.index("def make_rule"), source.index("def train")
