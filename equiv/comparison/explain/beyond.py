@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from equiv.comparison.explain.changed_loss import (
     HeldTrial,
+    count_held,
     differentiate_loss,
-    has_own_derivative,
     has_own_rules,
     trace_loss,
     trace_raw_loss,
@@ -20,6 +20,9 @@ from equiv.comparison.explain.trying import Search, join_changes, unchanged
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import OutputName, ProgramName
 from equiv.programs.traced_port import TracedPort
+
+MAX_SECONDS_BEYOND = 15.0
+"""Seconds of processor time after which no more causes of a second fault are tried."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +57,16 @@ def find_beyond_loss(
         name: of these.
         ports: the reference and the candidate.
         texts: of the causes.
-        always: look, even where nothing is held fixed and no rule of the user's is called, and equal losses have equal
-            gradients.
+        always: look, even where both hold as much fixed and no rule of a user's is called: where equal losses have
+            equal gradients, as a rule.
 
     Returns:
         None: that is not known, as the causes do not make the losses the same, or cannot be differentiated; or what
         differs then has no cause that makes the gradients the same.
     """
     raw = [trace_raw_loss(port, name) for port in ports]
-    if not always and not any(map(has_own_derivative, raw)):
+    held = {count_held(loss) for loss in raw}
+    if not always and len(held) == 1 and not any(map(has_own_rules, raw)):
         return Beyond()
     losses = [trace_loss(port, name) for port in ports]
     if any(map(has_own_rules, raw)) and not all(map(has_own_rules, losses)):
@@ -72,12 +76,12 @@ def find_beyond_loss(
     if changed is None:
         return None
     changed_runs = replace(runs, candidate=changed)
-    search = start_search(changed_runs)
+    search = start_search(changed_runs, seconds=MAX_SECONDS_BEYOND)
     if search is None:
         return Beyond()
-    held = find_held(search, name, ports, changes, losses)
-    if held is not None:
-        return Beyond(held=held, search=search)
+    cause = find_held(search, name, ports, changes, losses)
+    if cause is not None:
+        return Beyond(held=cause, search=search)
     found = find_divergences(changed_runs, search)
     return Beyond(found, search=search) if _is_explained(found.divergences) else None
 
@@ -85,11 +89,11 @@ def find_beyond_loss(
 def _explain_losses(runs: ProgramRuns, name: ProgramName, texts: frozenset[str]) -> Changes | None:
     """The changes of the candidate's loss that are these causes; None: they do not make both the same."""
     runs = replace(runs, refuted=(OutputName(name, "loss"),))
-    search = start_search(runs, texts=texts)
+    search = start_search(runs, texts=texts, seconds=MAX_SECONDS_BEYOND)
     if search is None:
         return Changes()
     found = find_divergences(runs, search).divergences
-    if not _is_explained(found):
+    if not _is_explained(found) or any(one.causes[0].trial.fixed for one in found):
         return None
     together = unchanged
     for one in found:
@@ -117,5 +121,5 @@ def find_beyond_gradients(runs: ProgramRuns, tables: tuple[LeafTable, LeafTable]
     forced = force_gradients(runs, tables)
     if forced is None:
         return None
-    search = start_search(*forced)
+    search = start_search(*forced, seconds=MAX_SECONDS_BEYOND)
     return Beyond() if search is None else Beyond(find_divergences(forced[0], search), search=search)

@@ -94,15 +94,21 @@ def align_candidate(search: Search) -> Alignment | None:
     return _align(search, search.base)
 
 
-def start_search(runs: ProgramRuns, base: ChangesOf = unchanged, texts: frozenset[str] = frozenset()) -> Search | None:
+def start_search(
+    runs: ProgramRuns,
+    base: ChangesOf = unchanged,
+    texts: frozenset[str] = frozenset(),
+    seconds: float = MAX_SECONDS,
+) -> Search | None:
     """Run both programs; None: no refuted output is over its budget in these runs.
 
     Args:
         runs: the programs and what they are run on.
         base: changes of the candidate's that are made from the first run on.
         texts: of the causes that are tried; empty: all.
+        seconds: of processor time after which no more are tried.
     """
-    ends = time.process_time() + MAX_SECONDS
+    ends = time.process_time() + seconds
     ours = [record_program(runs.reference, pair[0]) for pair in runs.inputs]
     moved = [record_program(runs.reference, pair[0]) for pair in runs.nudged]
     before = [record_program(runs.candidate, pair[1], base(at), False) for at, pair in enumerate(runs.inputs)]

@@ -81,11 +81,12 @@ def missing_operation(scene: Scene) -> Iterator[Trial]:
         rest = [one for place, one in enumerate(operation.ins) if place != index]
         text = f"the {_noun(scene, False, operation, rest)} that {scene.names[1]} leaves out"
         sources = [source for source in others if source is not None]
+        fixed = any(value is None and record.moving[own] for value, own in sources)
         for rank, places in ((Rank.LEFT_OUT, _readers(scene, twin)), (Rank.REBUILT, _makers(scene, twin))):
             if places:
                 change = partial(_with_operation, scene, operation, index, sources, places, twin)
                 shown = Pair(operation, _shown_without(scene, value, twin, operation) or places[0])
-                yield Trial(text, change, rank, places[0], in_place=False, shown=shown)
+                yield Trial(text, change, rank, places[0], in_place=False, shown=shown, fixed=fixed)
 
 
 def _shown_without(scene: Scene, value: int, twin: int, operation: Operation) -> Operation | None:

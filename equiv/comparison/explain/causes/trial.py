@@ -62,6 +62,7 @@ class Trial:
             left out explains less by itself: with others of them it makes anything of anything.
         places: number of operations that are changed; where fewer explain the same, those are the cause.
         shown: the operations that are shown as its place, where these are not those at which the chains begin.
+        fixed: whether it puts arrays of the reference's run into the candidate, which have no gradient.
     """
 
     text: str
@@ -72,6 +73,7 @@ class Trial:
     in_place: bool = True
     places: int = 1
     shown: Pair | None = None
+    fixed: bool = False
 
     @property
     def order(self) -> tuple[int, int]:
