@@ -11,7 +11,7 @@ import jax
 from equiv.backends.build import call_user_code
 from equiv.comparison.checks import CHECKS
 from equiv.comparison.numeric.difference import worst_finding
-from equiv.comparison.numeric.own_rounding import GENEROUS, OPERATION_NUDGES, Doubt
+from equiv.comparison.numeric.own_rounding import FEW_NUDGES, GENEROUS, OPERATION_NUDGES, Doubt
 from equiv.comparison.numeric.own_runs import OwnRuns, Side
 from equiv.comparison.numeric.rounding import output_depths
 from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs, describe_port
@@ -142,13 +142,19 @@ class UserPort:
     described: PortOutputs
     rounding: UserRounding
 
+    @property
+    def comparison(self) -> Comparison:
+        """It as both sides, without outputs, and its rounding."""
+        own = (self.rounding.own, None)
+        return Comparison(self.case, self.described, self.described, self.rounding.noise, own_rounding=own)
+
     def compare(self, runs: Iterable[UserOutputs]) -> dict[OutputName, Finding]:
         """Compare what it computes with what it means."""
-        return compare_user_outputs(self.case, self.described, self.rounding, runs)
+        return compare_user_outputs(self.comparison, runs)
 
     def run(self) -> Iterator[UserOutputs]:
         """Run it on one probe after the other."""
-        return (run_calls(self.compiled, self.calls, probe) for probe in self.probes)
+        return (run_calls(self.comparison, self.compiled, self.calls, probe) for probe in self.probes)
 
 
 def _run_port(state: CaseState, reference: Reference, compiled: CompiledPort) -> UserRun:
@@ -165,8 +171,8 @@ def _run_port(state: CaseState, reference: Reference, compiled: CompiledPort) ->
     except EquivError as error:
         return UserRun(name, problem=str(error))
     blame: Mapping[ProgramName, Blame] = {}
-    if off := differing_programs(found):
-        found, blame = _find_blame(state, port, off)
+    if differing_programs(found):
+        found, blame = _find_blame(state, port, found)
     return UserRun(name, worst_of_programs(found), blame)
 
 
@@ -177,10 +183,13 @@ def worst_of_programs(found: Mapping[OutputName, Finding]) -> dict[ProgramName, 
     return {program: worst_finding(next(iter(own)), list(own.values())) for program, own in mine.items()}
 
 
-def _worst_ratio(found: Mapping[OutputName, Finding], program: ProgramName) -> float:
-    """The largest error over its budget of the outputs of one program; infinite where no rounding explains it."""
-    off = [one for name, one in found.items() if one.grade == "refuted" and _own_program(name) == program]
-    return max((math.inf if one.ratio is None else one.ratio for one in off), default=0.0)
+def _list_ratios(found: Mapping[OutputName, Finding], program: ProgramName) -> dict[OutputName, float]:
+    """The error over its budget of each output of one program; infinite where no rounding explains it."""
+    own = {name: one for name, one in found.items() if _own_program(name) == program}
+    return {
+        name: (math.inf if one.grade == "refuted" else 0.0) if one.ratio is None else one.ratio
+        for name, one in own.items()
+    }
 
 
 def differing_programs(found: Mapping[OutputName, Finding]) -> frozenset[ProgramName]:
@@ -193,27 +202,45 @@ def _own_program(output: OutputName) -> ProgramName:
 
 
 def _find_blame(
-    state: CaseState, port: UserPort, off: frozenset[ProgramName]
+    state: CaseState, port: UserPort, found: Mapping[OutputName, Finding]
 ) -> tuple[dict[OutputName, Finding], dict[ProgramName, Blame]]:
     """Find who is to blame for each program that differs; passes are left out of the smallest one only.
+
+    What a port's operations round costs a hundred runs: whether a value lies beside a kink is asked before.
 
     Returns:
         What was found once more, with what the port's operations round, and program to who is to blame.
     """
     name = port.described.table.port
+    state.progress(f"looking for who is to blame for {name}")
+    blamed = {program: Blame("unstable") for program in _find_unstable(port, found)}
+    if not (off := differing_programs(found) - blamed.keys()):
+        return dict(found), blamed
     state.progress(f"measuring what {name} rounds")
     port, runs, again = measure_user_rounding(port, off)
     state.progress(f"looking for who is to blame for {name}")
-    off = differing_programs(again)
-    found: dict[ProgramName, Blame] = {}
+    off = differing_programs(again) - blamed.keys()
     known: tuple[str, ...] = ()
     for call, function in sorted(port.calls, key=lambda one: one[0].size):
         if calls_foreign_code(call.jaxpr) or call.name not in off:
             continue  # what a host function gives need not be the same the next time: no compiler is accused
-        judged = _JudgedCall(port, call, runs, _worst_ratio(again, call.name))
-        blame = Blame("unstable") if judged.is_unstable(function) else judged.find_blame(known)
-        found[call.name], known = blame, known or blame.passes
-    return again, found
+        judged = _JudgedCall(port, call, runs, _list_ratios(again, call.name))
+        is_unstable = judged.is_unstable(function, OPERATION_NUDGES)
+        blame = Blame("unstable") if is_unstable else judged.find_blame(known)
+        blamed[call.name], known = blame, known or blame.passes
+    return again, blamed
+
+
+def _find_unstable(port: UserPort, found: Mapping[OutputName, Finding]) -> Iterator[ProgramName]:
+    """The programs of which all that differs lies beside a kink, as few runs show on the probes where it does."""
+    probes = {one.probe for one in found.values() if one.grade == "refuted"}
+    port = replace(port, probes=tuple(probe for probe in port.probes if probe.name in probes))
+    runs, off = tuple(port.run()), differing_programs(found)
+    for call, function in port.calls:
+        judged = _JudgedCall(port, call, runs, _list_ratios(found, call.name))
+        asked = call.name in off and not calls_foreign_code(call.jaxpr)
+        if asked and judged.is_unstable(function, FEW_NUDGES):
+            yield call.name
 
 
 def measure_user_rounding(
@@ -248,16 +275,21 @@ class _JudgedCall:
         port: whose it is.
         call: the program.
         runs: the port on each of its probes.
-        ratio: by how much it is off.
+        ratios: of each of its outputs, its error over its budget.
     """
 
     port: UserPort
     call: UserCall
     runs: tuple[UserOutputs, ...]
-    ratio: float
+    ratios: Mapping[OutputName, float]
 
-    def distance(self, function: Runnable, from_user: bool = False, seed: int | None = None) -> float:
-        """How far the program is, computed otherwise, from what it means.
+    def distance(self, function: Runnable, from_user: bool = False) -> float:
+        """How far the program is, computed otherwise, from what it means: its worst output that is off."""
+        ratios = self._distances(function, from_user)
+        return max((ratio for ratio in ratios.values() if ratio > 1), default=0.0)
+
+    def _distances(self, function: Runnable, from_user: bool, seed: int | None = None) -> dict[OutputName, float]:
+        """The same of each output.
 
         Args:
             function: what computes it.
@@ -267,6 +299,7 @@ class _JudgedCall:
         calls = ((self.call, function),)
         changed = (
             run_changed(
+                self.port.comparison,
                 self.port.compiled,
                 calls,
                 probe if seed is None else perturb_by_ulp(probe, seed),
@@ -275,12 +308,22 @@ class _JudgedCall:
             )
             for probe, run in zip(self.port.probes, self.runs, strict=True)
         )
-        return _worst_ratio(self.port.compare(changed), self.call.name)
+        return _list_ratios(self.port.compare(changed), self.call.name)
 
-    def is_unstable(self, function: Runnable) -> bool:
-        """Whether one ulp in every input moves what the user runs about as far as it is off: a value beside a kink."""
-        seeds = range(1, OPERATION_NUDGES + 1)
-        return CLEARLY * max(self.distance(function, from_user=True, seed=seed) for seed in seeds) >= self.ratio
+    def is_unstable(self, function: Runnable, runs: int) -> bool:
+        """Whether one ulp in every input moves each output about as far as it is off: a value beside a kink.
+
+        Args:
+            function: what the user runs.
+            runs: most runs with every input moved; none is made once all outputs have moved so far.
+        """
+        left = {output: ratio for output, ratio in self.ratios.items() if ratio > 1}
+        for seed in range(1, runs + 1):
+            moved = self._distances(function, from_user=True, seed=seed)
+            left = {output: ratio for output, ratio in left.items() if CLEARLY * moved.get(output, 0.0) < ratio}
+            if not left:
+                return True
+        return False
 
     def find_blame(self, known: tuple[str, ...]) -> Blame:
         """Find who is to blame; `known` are passes that are to blame for a smaller program, tried first."""

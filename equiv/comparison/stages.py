@@ -13,7 +13,7 @@ from equiv.comparison.explain.locate import add_first_differences
 from equiv.comparison.explain.updates import add_optimizer_difference
 from equiv.comparison.numeric.constant_readings import ReadAgain, doubted_constants, read_constants
 from equiv.comparison.numeric.difference_map import add_spreads, worst_findings
-from equiv.comparison.numeric.fold import fetch_outputs, fold_comparison, fold_own_rounding
+from equiv.comparison.numeric.fold import FoldedRun, fetch_outputs, fold_comparison, fold_own_rounding
 from equiv.comparison.numeric.own_rounding import differs_in_float64, doubted_programs, find_doubts
 from equiv.comparison.numeric.own_runs import OwnRuns, Side
 from equiv.comparison.numeric.rounding import measure_noise
@@ -227,22 +227,25 @@ def _check_candidate(state: CaseState, candidate: CompiledPort) -> tuple[list[Ch
     given = reference.observed.samples
     differences = find_known_differences(case, reference.observed.table, candidate.table)
     converted = {leaf for leaf in differences if leaf in candidate.table.names()}
-    samples = {
-        probe.name: run_on_probe(candidate, probe, given[probe.name] if probe.name == FRESH_STATE else None, converted)
-        for probe in state.probes.get(name, reference.probes)
-    }
-    ours, theirs = reference.observed, collect_outputs(candidate, samples)
+    ours, theirs = reference.observed, collect_outputs(candidate, {})
     if not is_training_shared((ours.train_step, theirs.train_step)):
         ours, theirs = _without_step_draws(ours), _without_step_draws(theirs)
-    comparison = Comparison(
-        case,
-        ours,
-        theirs,
-        reference.noise,
-        state.proofs.get(name, {}),
-        find_idle_slots(state, name),
-    )
-    comparison, results, read = _check_with_readings(state, candidate, fold_comparison(comparison))
+    proofs, idle = state.proofs.get(name, {}), find_idle_slots(state, name)
+    comparison = Comparison(case, ours, theirs, reference.noise, proofs, idle)
+    probes = state.probes.get(name, reference.probes)
+    folds = {probe.name: FoldedRun(comparison, probe.name) for probe in probes}
+    samples = {
+        probe.name: run_on_probe(
+            candidate,
+            probe,
+            given[probe.name] if probe.name == FRESH_STATE else None,
+            converted,
+            folds[probe.name].hold,
+        )
+        for probe in probes
+    }
+    comparison = fold_comparison(replace(comparison, candidate=replace(theirs, samples=samples)), folds)
+    comparison, results, read = _check_with_readings(state, candidate, comparison)
     results = name_tables(results, (state.compiled_reference, candidate))
     if state.compiled_reference is None and (
         doubted_programs(comparison, results) or doubted_constants(comparison, results)
@@ -253,10 +256,10 @@ def _check_candidate(state: CaseState, candidate: CompiledPort) -> tuple[list[Ch
 
 
 def _fetch_shown(comparison: Comparison, results: Sequence[CheckResult]) -> Comparison:
-    """Fetch the arrays of large outputs whose differences are shown, in one run for each probe."""
+    """Fetch the arrays of large outputs whose differences are shown, in one run for each probe; not of proved ones."""
     wanted: dict[str, set[OutputName]] = {}
     for finding in (one for result in results for one in worst_findings(result)):
-        if finding.output is not None:
+        if finding.output is not None and not finding.grade.startswith("proved"):
             wanted.setdefault(finding.probe, set()).add(finding.output)
     sides = (comparison.reference, comparison.candidate)
     reference, candidate = (fetch_outputs(side, wanted) for side in sides)

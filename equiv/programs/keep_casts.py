@@ -64,14 +64,6 @@ def keep_casts(program: Program, lifted: Program) -> Program:
     return _widen(program, _scalar_constants(lifted.jaxpr))
 
 
-def widen(program: Program) -> Program:
-    """Make a program's floats float64, with its casts and its constants as they are rounded.
-
-    Call it inside `jax.enable_x64(True)`; errors as of `keep_casts`.
-    """
-    return _widen(program, ())
-
-
 def leave_casts_out(program: Program) -> Program:
     """Make a program's floats float64, without its casts, and with every number exactly as the port has rounded it.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import ml_dtypes
 import numpy as np
 
+from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.budget import BUDGET_RISK, Responses, rounding_response, sampling_level
 from equiv.programs.probes import ulp, widen_array
 
@@ -18,6 +19,9 @@ MOST_SCALED = 1000
 
 CHUNK = 2**15
 """Number of elements that are measured at once: ten arrays of them in float64 stay in the cache of a core."""
+
+LARGEST_FLOAT = float(np.finfo("float64").max)
+"""No budget is larger."""
 
 ZERO_EXPONENT = -(2**15)
 """The exponent of zero, below that of every number."""
@@ -197,9 +201,9 @@ def element_responses(known: Responses, array: np.ndarray, largest: float | None
     whole = rounding_response(known.largest, ulp(array.dtype), largest)
     if not known.exponents:
         return np.full(array.shape, whole)
-    first, last = known.exponents[0], known.exponents[-1]
     # Looked up in a table: a search for every element takes several times as long.
-    table = np.array(known.blocks)[_block_of(np.arange(first, last + 1), np.array(known.exponents))]
+    first, table = response_table(known)
+    last = known.exponents[-1]
     found = [np.empty(0)]
     for (chunk,) in split_arrays((array,)):
         wide = np.abs(widen_array(chunk))
@@ -207,6 +211,12 @@ def element_responses(known: Responses, array: np.ndarray, largest: float | None
         responses = table[np.clip(magnitude_exponents(wide), first, last) - first]
         found.append(np.minimum(whole, np.maximum(responses, smallest_responses(array.dtype, wide))))
     return np.concatenate(found).reshape(array.shape)
+
+
+def response_table(known: Responses) -> tuple[int, np.ndarray]:
+    """The smallest exponent of responses by blocks, and the response of it and of each one after it."""
+    first, last = known.exponents[0], known.exponents[-1]
+    return first, np.array(known.blocks)[_block_of(np.arange(first, last + 1), np.array(known.exponents))]
 
 
 def finite_difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -217,8 +227,30 @@ def finite_difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def largest_finite(array: np.ndarray) -> float:
     """The largest magnitude that is finite; 0 where there is none."""
+    if (largest := _largest_where_all_finite(array)) is not None:
+        return largest
     wide = (np.abs(widen_array(chunk)) for (chunk,) in split_arrays((array,)))
     return max((float(np.max(one, initial=0.0, where=np.isfinite(one))) for one in wide), default=0.0)
+
+
+def count_nonfinite_values(array: np.ndarray) -> int:
+    """The number of values that are not finite."""
+    return 0 if _largest_where_all_finite(array) is not None else int(np.sum(~np.isfinite(array)))
+
+
+SIGN_MASKS = {2: np.uint16(0x7FFF), 4: np.uint32(0x7FFF_FFFF), 8: np.uint64(0x7FFF_FFFF_FFFF_FFFF)}
+"""Size of a real number in bytes to what leaves out its sign. Without it, larger numbers have larger bits: infinity has
+more than every finite number, and NaN more than infinity."""
+
+
+def _largest_where_all_finite(array: np.ndarray) -> float | None:
+    """The largest magnitude of a real array, in one pass over its bits; None: it has values that are not finite."""
+    if str(array.dtype) not in FLOAT_DTYPES or not array.size or not array.flags.c_contiguous:
+        return None
+    mask = SIGN_MASKS[array.dtype.itemsize]
+    bits = max(np.max(chunk & mask) for (chunk,) in split_arrays((array.view(mask.dtype),)))
+    largest = float(np.array([bits], mask.dtype).view(array.dtype)[0])
+    return largest if math.isfinite(largest) else None
 
 
 def split_arrays(arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:

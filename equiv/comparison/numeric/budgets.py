@@ -28,6 +28,35 @@ class Budgets:
     zero: float
 
 
+@dataclass(frozen=True)
+class BudgetRule:
+    """What gives every element of one output its budget, in one precision: its magnitude decides.
+
+    Attributes:
+        known: the response of the output.
+        largest: the largest finite magnitude of the reference's whole output.
+        growth: how many times the response a budget is.
+        zero: see `Budgets`; 0 of all but gradients.
+        distance: how far the reference's native values are from its float64 run, which is rounding, too; None: it is
+            not asked.
+    """
+
+    known: Responses
+    largest: float
+    growth: float
+    zero: float
+    distance: Responses | None = None
+
+
+def budget_rule(
+    comparison: Comparison, probe: str, output: OutputName, dtype: np.dtype, in_float64: bool, largest: float
+) -> BudgetRule:
+    """Look up what gives the budgets of an output of some dtype; other arguments as of `output_budgets`."""
+    growth = rounding_growth(comparison.noise.depth.get(output, 1), comparison.case.budget_factor)
+    zero = _model_gradient_scale(comparison.reference.samples[probe], output, in_float64) * ulp(dtype) * growth
+    return BudgetRule(find_responses(comparison.noise, probe, output, in_float64), largest, growth, zero)
+
+
 def output_budgets(
     comparison: Comparison,
     probe: str,
@@ -48,21 +77,19 @@ def output_budgets(
     """
     left, _ = arrays
     is_whole = largest is None
-    largest = largest_finite(left) if largest is None else largest
-    known = find_responses(comparison.noise, probe, output, in_float64)
+    most = largest_finite(left) if largest is None else largest
+    rule = budget_rule(comparison, probe, output, left.dtype, in_float64, most)
+    known, largest, growth, zero = rule.known, rule.largest, rule.growth, rule.zero
     responses = element_responses(known, left, largest)
     for noise, array in zip(comparison.own_rounding, arrays, strict=True):
         if noise is not None:
             found = (noise.float64 if in_float64 else noise.native).get(probe, {}).get(output)
             whole = None if is_whole else largest
             responses = responses if found is None else np.maximum(responses, element_responses(found, array, whole))
-    growth = rounding_growth(comparison.noise.depth.get(output, 1), comparison.case.budget_factor)
     budgets = limit_finite(growth, responses)
-    size = ulp(left.dtype)
-    zero = _model_gradient_scale(comparison.reference.samples[probe], output, in_float64) * size * growth
     if zero:
         # Gradients are sums of what flows back through the whole model, in which those of this size are noise.
-        whole = growth * rounding_response(known.largest, size, largest)
+        whole = growth * rounding_response(known.largest, ulp(left.dtype), largest)
         budgets = np.maximum(budgets, min(zero, whole))
     return Budgets(responses, budgets, zero)
 

@@ -9,6 +9,7 @@ from equiv.comparison.numeric import arrays as plain
 from equiv.comparison.numeric.arrays import ArrayPair
 from equiv.comparison.numeric.blocks import finite_difference
 from equiv.comparison.numeric.budgets import output_budgets, over_budget
+from equiv.comparison.numeric.held_outputs import array_at_hand
 from equiv.comparison.observation import Comparison
 from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.output_name import TRAINING
@@ -46,6 +47,8 @@ def finding_spread(comparison: Comparison, finding: Finding) -> Spread | None:
     output = finding.output
     if output is None or ours is None or theirs is None or not (output in theirs.native and output in ours.native):
         return None
+    if any(array_at_hand(side.native, output) is None for side in (ours, theirs)):
+        return None  # large, and proved: not worth one more run
     native = ours.native[output], theirs.native[output]
     if plain.type_mismatch(*native) or str(native[0].dtype) not in INEXACT_DTYPES:
         return None

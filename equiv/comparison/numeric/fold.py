@@ -1,13 +1,14 @@
 """Compare large outputs of two ports part by part, as both compute them: no step of training outlives the next."""
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from math import inf, prod
 
 import numpy as np
 
+from equiv.comparison.numeric.arrays import ArrayPair
 from equiv.comparison.numeric.blocks import split_arrays
-from equiv.comparison.numeric.budgets import add_distance, output_budgets
+from equiv.comparison.numeric.budgets import add_distance, budget_rule, output_budgets
 from equiv.comparison.numeric.difference import (
     Difference,
     find_moved,
@@ -18,12 +19,21 @@ from equiv.comparison.numeric.difference import (
     settle_by_own_rounding,
     worst_element,
 )
-from equiv.comparison.numeric.held_outputs import HeldOutputs, LargeOutput, run_in_step
+from equiv.comparison.numeric.held_outputs import (
+    HeldOutputs,
+    LargeOutput,
+    Stream,
+    drop_observed,
+    hold_outputs,
+    run_in_step,
+)
+from equiv.comparison.numeric.worst_on_device import DeviceRule, find_worst_element, make_device_rule
 from equiv.comparison.observation import Comparison, Outputs, PortOutputs, Sample
-from equiv.core.budget import Responses
+from equiv.core.batch_spec import FLOAT_DTYPES
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.output_name import OutputName
 from equiv.core.results import Finding
+from equiv.programs.exercise import Observed
 
 FOLDED_GRADES = (*EQUAL_GRADES, "unidentifiable", "vacuous")
 """Grades for which the worst element is enough; what is refuted is looked at as a whole, as far as it fits."""
@@ -34,11 +44,15 @@ FETCHED = 2**28
 A port that differs from the first layer on differs in every parameter and moment of every train step."""
 
 
-def fold_comparison(comparison: Comparison) -> Comparison:
+def fold_comparison(comparison: Comparison, runs: Mapping[str, "FoldedRun"] | None = None) -> Comparison:
     """Compare large outputs part by part, and fetch the arrays of those that differ, or that cannot be folded.
 
     Folded are outputs of one name, shape and float dtype with finite values in both ports; the others are few. Budgets
     are those of the inputs alone; see `fold_own_rounding`.
+
+    Args:
+        comparison: the outputs of both ports.
+        runs: probe to the candidate's run, where it was compared as it was held; both ports run once more on others.
     """
     folded: dict[tuple[str, OutputName], Finding] = {}
     strict = replace(comparison, own_rounding=(None, None))
@@ -47,7 +61,7 @@ def fold_comparison(comparison: Comparison) -> Comparison:
         theirs = comparison.candidate.samples[probe]
         found = {
             output: _named(make_finding(output, native, float64, strict), probe, output)
-            for output, native, float64 in _fold_probe(strict, probe, ours, theirs)
+            for output, native, float64 in _fold_probe(strict, probe, ours, theirs, run=(runs or {}).get(probe))
         }
         known = found.keys() - _affordable(found, ours)
         folded |= {(probe, output): found[output] for output in known}
@@ -146,70 +160,188 @@ def _are_comparable(one: LargeOutput, other: LargeOutput) -> bool:
 
 
 def _fold_probe(
-    comparison: Comparison, probe: str, ours: Sample, theirs: Sample, outputs: Set[OutputName] | None = None
-) -> Iterator[tuple[OutputName, Difference, Difference | None]]:
-    """Yield the worst elements of large outputs, natively and where looked at in float64; `outputs` None: of all."""
-    native, float64 = pair_runs(ours.native, theirs.native), pair_runs(ours.float64, theirs.float64)
-    if native is None:
-        return
-    shared = native.shared() if outputs is None else native.shared() & outputs
-    alone = {output for output in shared if _is_native_alone(comparison, probe, output, ours, theirs)}
-    distances = comparison.noise.from_float64.get(probe, {})
-    twice = (shared - alone) & float64.shared() & distances.keys() if float64 is not None else set[OutputName]()
-    # One precision after the other: two runs are in memory at once, and no more.
-    worst = _find_worst(comparison, probe, native, alone | twice, {output: distances[output] for output in twice})
-    judges = _find_worst(comparison, probe, float64, twice) if float64 is not None else {}
-    for output, found in worst.items():
-        yield output, found, judges.get(output)
-
-
-def _find_worst(
     comparison: Comparison,
     probe: str,
-    runs: RunPair,
-    outputs: set[OutputName],
-    distances: Mapping[OutputName, Responses] | None = None,
-) -> dict[OutputName, Difference]:
-    """Find the worst elements of large outputs in one precision.
+    ours: Sample,
+    theirs: Sample,
+    outputs: Set[OutputName] | None = None,
+    run: "FoldedRun | None" = None,
+) -> Iterator[tuple[OutputName, Difference, Difference | None]]:
+    """Yield the worst elements of large outputs, natively and where looked at in float64.
 
     Args:
         comparison: of which the noise is used.
         probe: the probe.
-        runs: the runs of both ports.
-        outputs: those that are compared.
-        distances: how far the reference's native values are from those in float64; None: these are in float64.
+        ours: the reference on it.
+        theirs: the candidate on it.
+        outputs: those that are compared; None: all.
+        run: the candidate's run, where it was compared as it was held.
     """
-    worst: dict[OutputName, Difference] = {}
-    places: dict[OutputName, int] = {}
-    for pair in stream_parts(runs) if outputs else ():
+    native, float64 = pair_runs(ours.native, theirs.native), pair_runs(ours.float64, theirs.float64)
+    if native is None:
+        return
+    shared = native.shared() if outputs is None else native.shared() & outputs
+    alone, twice = _split_by_precision(comparison, probe, shared, ours.float64, theirs.float64)
+    twice &= set[OutputName]() if float64 is None else float64.shared()
+    if run is not None:
+        worst, judges = run.find_worst(False, native, alone | twice), run.find_worst(True, float64, twice)
+    else:  # One precision after the other: two runs are in memory at once, and no more.
+        worst = _find_worst(_WorstElements(comparison, probe, native, twice), native, alone | twice)
+        judges = {} if float64 is None else _find_worst(_WorstElements(comparison, probe, float64), float64, twice)
+    for output, found in worst.items():
+        if output in alone or output in judges:
+            yield output, found, judges.get(output)
+
+
+def _split_by_precision(
+    comparison: Comparison, probe: str, outputs: Set[OutputName], ours: Outputs | None, theirs: Outputs | None
+) -> tuple[set[OutputName], set[OutputName]]:
+    """Choose how outputs are judged.
+
+    Args:
+        comparison: of which the proofs and the noise are used.
+        probe: the probe.
+        outputs: the outputs.
+        ours: the float64 run of the reference.
+        theirs: that of the candidate.
+
+    Returns:
+        Those judged by their native values alone, and those that may be folded in both precisions.
+    """
+    both = set() if ours is None or theirs is None else {one for one in outputs if one in ours and one in theirs}
+    decided = {output for output in both if is_decided_natively(comparison, output, probe, output)}
+    alone = (set(outputs) - both) | decided
+    return alone, (both - decided) & comparison.noise.from_float64.get(probe, {}).keys()
+
+
+class _WorstElements:
+    """The worst elements of large outputs in one precision, as the parts of both runs are computed."""
+
+    def __init__(
+        self, comparison: Comparison, probe: str, runs: "RunPair", twice: Set[OutputName] | None = None
+    ) -> None:
+        """Begin.
+
+        Args:
+            comparison: of which the noise is used.
+            probe: the probe.
+            runs: the runs of both ports; of the candidate's only what operations round is asked, if it was measured.
+            twice: the outputs that are compared in float64, too; None: these are in float64.
+        """
+        self._comparison, self._probe, self._runs, self._in_float64 = comparison, probe, runs, twice is None
+        known = comparison.noise.from_float64.get(probe, {})
+        # How far the reference's native values are from those in float64.
+        self._distances = {output: known[output] for output in twice or ()}
+        self._found: dict[OutputName, Difference] = {}
+        self._places: dict[OutputName, int] = {}
+        self._rules: dict[OutputName, DeviceRule] = {}
+
+    def add(self, pair: Sequence[Outputs], outputs: Set[OutputName]) -> None:
+        """Compare some outputs in the next part of both runs."""
         for output in outputs & pair[0].keys() & pair[1].keys():
-            for chunk, other in split_arrays([one[output] for one in pair]):
-                first = places.get(output, 0)
-                places[output] = first + chunk.size
-                most, arrays = runs.largest(output), (chunk, other)
-                largest = most[0]
-                budgets = output_budgets(comparison, probe, output, arrays, distances is None, largest)
-                if distances and output in distances:
-                    budgets = add_distance(budgets, distances[output], chunk, largest)
-                found = worst_element(arrays, budgets)
-                if comparison.own_rounding != (None, None):
-                    moved = find_moved(comparison, probe, output, arrays, found.index, distances is None, most)
-                    found = replace(found, moved=moved)
-                worst[output] = _join(worst.get(output), found, first)
+            ours, theirs = (one[output] for one in pair)
+            if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+                continue  # what is missing in `finish` is looked at as a whole
+            first = self._places.get(output, 0)
+            self._places[output] = first + ours.size
+            self._found[output] = _join(self._found.get(output), self._compare(output, (ours, theirs)), first)
+
+    def _compare(self, output: OutputName, arrays: ArrayPair) -> Difference:
+        """The worst element of a part, with its number in it."""
+        found = self._compare_on_device(output, arrays)
+        if found is None:
+            first = 0
+            for ours, theirs in split_arrays(arrays):
+                found, first = _join(found, self._compare_chunk(output, (ours, theirs)), first), first + ours.size
+        assert found is not None, "what is large has elements"
+        return found
+
+    def _compare_on_device(self, output: OutputName, arrays: ArrayPair) -> Difference | None:
+        """The same in compiled code; None: what the operations of the ports round is asked, or it cannot be found."""
+        dtype = arrays[0].dtype
+        if self._comparison.own_rounding != (None, None) or str(dtype) not in FLOAT_DTYPES:
+            return None
+        largest = self._runs.ours.large[output].largest
+        if output not in self._rules:
+            rule = budget_rule(self._comparison, self._probe, output, dtype, self._in_float64, largest)
+            self._rules[output] = make_device_rule(replace(rule, distance=self._distances.get(output)), dtype)
+        return find_worst_element(arrays, self._rules[output])
+
+    def _compare_chunk(self, output: OutputName, arrays: ArrayPair) -> Difference:
+        comparison, probe, in_float64 = self._comparison, self._probe, self._in_float64
+        largest = self._runs.ours.large[output].largest
+        budgets = output_budgets(comparison, probe, output, arrays, in_float64, largest)
+        if output in self._distances:
+            budgets = add_distance(budgets, self._distances[output], arrays[0], largest)
+        found = worst_element(arrays, budgets)
+        if comparison.own_rounding == (None, None):
+            return found
+        most = self._runs.largest(output)
+        return replace(found, moved=find_moved(comparison, probe, output, arrays, found.index, in_float64, most))
+
+    def finish(self, runs: "RunPair", outputs: Set[OutputName]) -> dict[OutputName, Difference]:
+        """The worst elements of those of some outputs of both runs that were compared as a whole, by their index."""
+        shapes = {output: runs.ours.large[output].shape for output in self._found if output in outputs}
+        return {
+            output: _as_whole(self._found[output], shape, max(runs.largest(output)))
+            for output, shape in shapes.items()
+            if self._places[output] == prod(shape)
+        }
+
+
+def _find_worst(worst: _WorstElements, runs: "RunPair", outputs: Set[OutputName]) -> dict[OutputName, Difference]:
+    """Run both ports once more, and find the worst elements of some large outputs."""
+    for pair in stream_parts(runs) if outputs else ():
+        worst.add(pair, outputs)
         del pair  # before the next part is computed
-    shapes = {output: runs.ours.large[output].shape for output in worst}
-    return {output: _with_index(found, shapes[output]) for output, found in worst.items()}
+    return worst.finish(runs, outputs)
+
+
+class FoldedRun:
+    """A run of the candidate that is compared with the reference's as it is held: it does not run once more for that.
+
+    Where there is a float64 run, that is held first: it says what the native one is compared by.
+    """
+
+    def __init__(self, comparison: Comparison, probe: str) -> None:
+        """Begin.
+
+        Args:
+            comparison: the outputs of the reference, the proofs and the noise; the candidate has not run.
+            probe: the probe.
+        """
+        self._comparison, self._probe = replace(comparison, own_rounding=(None, None)), probe
+        self._float64: Outputs | None = None
+        self._worst: dict[bool, _WorstElements] = {}
+
+    def hold(self, stream: Stream, in_float64: bool = False) -> tuple[HeldOutputs, Observed]:
+        """Run the candidate, hold its outputs, and compare the large ones."""
+        comparison, probe = self._comparison, self._probe
+        given = comparison.reference.samples[probe]
+        ours = given.float64 if in_float64 else given.native
+        if not isinstance(ours, HeldOutputs):
+            return hold_outputs(stream)
+        outputs, theirs = ours.large.keys(), given.float64 if in_float64 else self._float64
+        alone, twice = _split_by_precision(comparison, probe, outputs, given.float64, theirs)
+        wanted, runs = twice if in_float64 else alone | twice, RunPair(ours, ours)
+        self._worst[in_float64] = worst = _WorstElements(comparison, probe, runs, None if in_float64 else twice)
+        parts = drop_observed(ours.stream() if wanted else ())
+        held, observed = hold_outputs(stream, lambda part: worst.add((next(parts, {}), part), wanted))
+        if in_float64:
+            self._float64 = held
+        return held, observed
+
+    def find_worst(
+        self, in_float64: bool, runs: "RunPair | None", outputs: Set[OutputName]
+    ) -> dict[OutputName, Difference]:
+        """The worst elements of those of some outputs that were compared as a whole; `runs` of both ports are held."""
+        worst = self._worst.get(in_float64)
+        return {} if worst is None or runs is None else worst.finish(runs, outputs)
 
 
 def pair_runs(ours: Outputs | None, theirs: Outputs | None) -> RunPair | None:
     """Both runs, where neither holds its large outputs; else None."""
     return RunPair(ours, theirs) if isinstance(ours, HeldOutputs) and isinstance(theirs, HeldOutputs) else None
-
-
-def _is_native_alone(comparison: Comparison, probe: str, output: OutputName, ours: Sample, theirs: Sample) -> bool:
-    """Whether an output is judged by its native values."""
-    missing = any(sample.float64 is None or output not in sample.float64 for sample in (ours, theirs))
-    return missing or is_decided_natively(comparison, output, probe, output)
 
 
 def stream_parts(*pairs: RunPair) -> Iterator[list[Outputs]]:
@@ -224,12 +356,9 @@ def stream_parts(*pairs: RunPair) -> Iterator[list[Outputs]]:
 def _join(before: Difference | None, part: Difference, first: int) -> Difference:
     """The worse of two elements, each with its number in the whole; that of a part begins at `first`."""
     moved = replace(part, index=(part.index[0] + first,))
-    if before is None:
-        return moved
-    worse = moved if moved.ratio > before.ratio else before
-    return replace(worse, largest=max(before.largest, part.largest))
+    return moved if before is None or moved.ratio > before.ratio else before
 
 
-def _with_index(found: Difference, shape: tuple[int, ...]) -> Difference:
-    """The same element, with its index in place of its number."""
-    return replace(found, index=tuple(map(int, np.unravel_index(found.index[0], shape))))
+def _as_whole(found: Difference, shape: tuple[int, ...], largest: float) -> Difference:
+    """The same element of the whole: with its index in place of its number, and the largest value of both ports."""
+    return replace(found, index=tuple(map(int, np.unravel_index(found.index[0], shape))), largest=largest)

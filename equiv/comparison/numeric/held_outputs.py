@@ -4,13 +4,13 @@ All outputs of all train steps together are many times the size of the parameter
 they are computed (`fold.py`), and only what is refuted or shown becomes arrays, in one more run.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from equiv.comparison.numeric.blocks import largest_finite
+from equiv.comparison.numeric.blocks import count_nonfinite_values, largest_finite
 from equiv.core.batch_spec import INEXACT_DTYPES
 from equiv.core.output_name import OutputName
 from equiv.programs.compiled import NamedOutputs, join_parts
@@ -118,20 +118,27 @@ def drop_observed(stream: Iterable[tuple[Part, Any]]) -> Iterator[Part]:
         del part
 
 
-def hold_outputs(stream: Stream) -> tuple[HeldOutputs, Observed]:
-    """Run a port, and keep what is small of its outputs; with what the run exercised."""
+def hold_outputs(stream: Stream, look: Callable[[NamedOutputs], None] | None = None) -> tuple[HeldOutputs, Observed]:
+    """Run a port, and keep what is small of its outputs; with what the run exercised.
+
+    Args:
+        stream: runs it.
+        look: is shown every part before it is dropped; None: nothing looks.
+    """
     small: dict[OutputName, list[np.ndarray]] = {}
     large: dict[OutputName, LargeOutput] = {}
     names: dict[OutputName, None] = {}
     exercised: list[Observed] = []
     for part, observed in stream():
         exercised.append(observed)
+        if look is not None:
+            look(part)
         for name, array in part.items():
             names[name] = None
             if array.size * np.dtype("float64").itemsize <= LARGE_OUTPUT or str(array.dtype) not in INEXACT_DTYPES:
                 small.setdefault(name, []).append(array)
                 continue
-            found = LargeOutput(array.shape, array.dtype, largest_finite(array), _count_nonfinite(array))
+            found = LargeOutput(array.shape, array.dtype, largest_finite(array), count_nonfinite_values(array))
             large[name] = large[name].join(found) if name in large else found
             del array
         del part  # before the next one is computed
@@ -139,15 +146,21 @@ def hold_outputs(stream: Stream) -> tuple[HeldOutputs, Observed]:
     return HeldOutputs(held, large, stream, tuple(names)), merge_observed(exercised)
 
 
-def _count_nonfinite(array: np.ndarray) -> int:
-    return int(np.sum(~np.isfinite(array)))
-
-
 def fetch_arrays(
     outputs: Mapping[OutputName, np.ndarray], names: Iterable[OutputName]
 ) -> Mapping[OutputName, np.ndarray]:
     """The same outputs with the arrays of some of them at hand."""
     return outputs.fetch(names) if isinstance(outputs, HeldOutputs) else outputs
+
+
+def keep_outputs(
+    outputs: Mapping[OutputName, np.ndarray], names: Container[OutputName]
+) -> Mapping[OutputName, np.ndarray]:
+    """Some of the outputs."""
+    if not isinstance(outputs, HeldOutputs):
+        return {name: array for name, array in outputs.items() if name in names}
+    held, large = ({name: one for name, one in part.items() if name in names} for part in (outputs.held, outputs.large))
+    return replace(outputs, held=held, large=large, names=tuple(name for name in outputs.names if name in names))
 
 
 def array_at_hand(outputs: Mapping[OutputName, np.ndarray], name: OutputName) -> np.ndarray | None:
@@ -174,4 +187,4 @@ def count_nonfinite(outputs: Mapping[OutputName, np.ndarray], name: OutputName) 
     """The number of values of an output that are not finite."""
     if isinstance(outputs, HeldOutputs) and name in outputs.large:
         return outputs.large[name].nonfinite
-    return _count_nonfinite(outputs[name])
+    return count_nonfinite_values(outputs[name])

@@ -7,7 +7,7 @@ from typing import Any
 
 from equiv.backends.base import Port
 from equiv.backends.build import call_user_code
-from equiv.comparison.numeric.held_outputs import hold_outputs
+from equiv.comparison.numeric.held_outputs import HeldOutputs, Stream, hold_outputs
 from equiv.comparison.numeric.probe_set import make_probes
 from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS, Outputs, PortOutputs, Sample, TrainStepKind
 from equiv.core.leaves import LeafTable
@@ -116,8 +116,21 @@ def compile_port(
     return wait
 
 
+Hold = Callable[[Stream, bool], tuple[HeldOutputs, Observed]]
+"""Runs a port, natively or in float64, and holds its outputs."""
+
+
+def only_hold(stream: Stream, in_float64: bool) -> tuple[HeldOutputs, Observed]:
+    """Nothing else is done with a run."""
+    return hold_outputs(stream)
+
+
 def run_on_probe(
-    compiled: CompiledPort, probe: Probe, reference: Sample | None = None, converted: Iterable[str] = ()
+    compiled: CompiledPort,
+    probe: Probe,
+    reference: Sample | None = None,
+    converted: Iterable[str] = (),
+    hold: Hold = only_hold,
 ) -> Sample:
     """Run a port on a probe: every program, then the eval programs again with the trained variables.
 
@@ -126,21 +139,23 @@ def run_on_probe(
         probe: the probe; `FRESH_STATE` takes the library's own initial state.
         reference: the outputs of the reference on it, needed where leaves are converted.
         converted: leaves that differ by a known formula: the eval after training takes them from the reference.
+        hold: runs it where its training is large, in float64 first.
     """
     own = compiled.traced.fresh if probe.name == FRESH_STATE else {}
     runs = [(compiled.native, reference.native if reference else None)]
     if compiled.float64 is not None:
-        runs.append((compiled.float64, reference.float64 if reference else None))
+        runs.insert(0, (compiled.float64, reference.float64 if reference else None))
     outputs, exercised = list[Outputs](), list[Observed]()
     for executable, theirs in runs:
         taken = {} if theirs is None else {leaf: theirs[trained_leaf(leaf)][-1] for leaf in converted}
         if executable.training is None:
             found, observed = run_then_eval(executable, probe, own, taken)
         else:
-            found, observed = hold_outputs(partial(stream_then_eval, executable, probe, own, taken))
+            stream = partial(stream_then_eval, executable, probe, own, taken)
+            found, observed = hold(stream, executable is compiled.float64)
         outputs.append(found)
         exercised.append(observed)
-    return Sample(outputs[0], outputs[1] if len(outputs) > 1 else None, exercised[0])
+    return Sample(outputs[-1], outputs[0] if len(outputs) > 1 else None, exercised[-1])
 
 
 def run_then_eval(executable: Executable, probe: Probe, own: NamedArrays, taken: NamedArrays) -> OutputsAndObserved:

@@ -7,11 +7,10 @@ from functools import partial
 import numpy as np
 
 from equiv.comparison.numeric.difference import compare_output, worst_finding
-from equiv.comparison.numeric.fold import fold_comparison
-from equiv.comparison.numeric.held_outputs import Stream, hold_outputs
-from equiv.comparison.numeric.run_port import CompiledPort, stream_user_code
-from equiv.comparison.observation import Comparison, Outputs, PortOutputs, RoundingNoise, Sample
-from equiv.core.case import Case
+from equiv.comparison.numeric.fold import FoldedRun, fold_comparison
+from equiv.comparison.numeric.held_outputs import Stream, keep_outputs
+from equiv.comparison.numeric.run_port import CompiledPort, Hold, only_hold, stream_user_code
+from equiv.comparison.observation import Comparison, Outputs, RoundingNoise, Sample
 from equiv.core.output_name import STEP, TRAINING, InputName, OutputName, ProgramName
 from equiv.core.results import Finding
 from equiv.programs.compiled import NamedOutputs, join_parts, stream_with_draws
@@ -31,11 +30,13 @@ class UserOutputs:
         probe: its name.
         meaning: the outputs of the executable that equiv compares, with the draws of the user's keys.
         observed: those of the programs as users call and compile them.
+        run: of what users run, where it was compared with the other as it was held; None: it was not.
     """
 
     probe: str
     meaning: Outputs
     observed: Outputs
+    run: FoldedRun | None = None
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,25 @@ class UserRounding:
     own: RoundingNoise | None = None
 
 
-def run_calls(compiled: CompiledPort, calls: CompiledCalls, probe: Probe) -> UserOutputs:
+def run_calls(described: Comparison, compiled: CompiledPort, calls: CompiledCalls, probe: Probe) -> UserOutputs:
     """Run what users run, and the executable that is compared, on the same keys and draws.
 
     Args:
+        described: the port as both sides, without outputs, and its rounding.
         compiled: the port as equiv compares it. Where its training is run step by step, so is this.
         calls: its programs as users call them.
         probe: the probe.
     """
-    given: Given = {}
-    returned = frozenset(_list_outputs(compiled))
-    observed = _collect(compiled, partial(stream_calls, calls, probe, returned, given))
     keyed = {one.program.name: one for one in compiled.traced.keyed}
+    returned = frozenset(_list_outputs(compiled))
+    if not any(keyed[call.name].draws for call, _ in calls):
+        # No key of the user is needed: what is meant runs first, and what users run is compared with it as it is held.
+        meaning = _collect(compiled, partial(_select_outputs, compiled, probe, {}, returned))
+        users = partial(stream_calls, calls, probe, returned, {})
+        observed, run = _collect_beside(described, probe.name, meaning, compiled, users)
+        return UserOutputs(probe.name, keep_outputs(meaning, observed), observed, run)
+    given: Given = {}
+    observed = _collect(compiled, partial(stream_calls, calls, probe, returned, given))
     draws: dict[ProgramName, list[np.ndarray]] = {}
     for call, _ in calls:
         bits = derive_bits(keyed[call.name], [one for (name, _), one in given.items() if name == call.name])
@@ -72,11 +80,17 @@ def run_calls(compiled: CompiledPort, calls: CompiledCalls, probe: Probe) -> Use
 
 
 def run_changed(
-    compiled: CompiledPort, calls: CompiledCalls, probe: Probe, known: UserOutputs, against: Outputs
+    described: Comparison,
+    compiled: CompiledPort,
+    calls: CompiledCalls,
+    probe: Probe,
+    known: UserOutputs,
+    against: Outputs,
 ) -> UserOutputs:
     """Run some of the calls again, in another way, next to outputs that are known.
 
     Args:
+        described: as of `run_calls`.
         compiled: the port.
         calls: the calls, each with what computes it now.
         probe: what they are run on.
@@ -84,7 +98,8 @@ def run_changed(
         against: one of its two outputs.
     """
     stream = partial(stream_calls, calls, probe, frozenset(known.meaning), {})
-    return UserOutputs(known.probe, against, _collect(compiled, stream))
+    observed, run = _collect_beside(described, known.probe, against, compiled, stream)
+    return UserOutputs(known.probe, against, observed, run)
 
 
 def _list_outputs(compiled: CompiledPort) -> Iterator[OutputName]:
@@ -96,15 +111,24 @@ def _list_outputs(compiled: CompiledPort) -> Iterator[OutputName]:
         yield from (name.of(TRAINING) for name in programs.step.outputs)
 
 
-def _collect(compiled: CompiledPort, stream: Stream) -> Outputs:
+def _collect(compiled: CompiledPort, stream: Stream, hold: Hold = only_hold) -> Outputs:
     """The outputs of a run: arrays, or, where those of training are large, what is asked of all."""
 
     def run() -> Iterator[tuple[NamedOutputs, Observed]]:
         return stream_user_code(compiled.traced.port.name, "running as users do", stream())
 
     if compiled.native.training is not None:
-        return hold_outputs(run)[0]
+        return hold(run, False)[0]
     return join_parts([outputs for outputs, _ in run()])
+
+
+def _collect_beside(
+    described: Comparison, probe: str, other: Outputs, compiled: CompiledPort, stream: Stream
+) -> tuple[Outputs, FoldedRun]:
+    """The outputs of a run, compared with those of the other one as they are held."""
+    side = replace(described.reference, samples={probe: Sample(other, None)})
+    run = FoldedRun(replace(described, reference=side), probe)
+    return _collect(compiled, stream, run.hold), run
 
 
 def stream_calls(
@@ -148,15 +172,11 @@ def _select_outputs(
         del selected
 
 
-def compare_user_outputs(
-    case: Case, port: PortOutputs, rounding: UserRounding, runs: Iterable[UserOutputs]
-) -> dict[OutputName, Finding]:
+def compare_user_outputs(described: Comparison, runs: Iterable[UserOutputs]) -> dict[OutputName, Finding]:
     """Compare every output as the user runs it with what it means, and keep nothing but findings.
 
     Args:
-        case: the case.
-        port: describes the port; its samples are not read.
-        rounding: from which budgets follow.
+        described: the port as both sides, without outputs, and its rounding.
         runs: of every probe, one after the other.
 
     Returns:
@@ -164,14 +184,15 @@ def compare_user_outputs(
     """
     found: dict[OutputName, list[Finding]] = {}
     for run in runs:
-        meaning, observed = (
-            replace(port, samples={run.probe: Sample(one, None)}) for one in (run.meaning, run.observed)
+        sides = (
+            replace(described.reference, samples={run.probe: Sample(one, None)}) for one in (run.meaning, run.observed)
         )
-        own = (rounding.own, None)
-        compared = fold_comparison(Comparison(case, meaning, observed, rounding.noise, own_rounding=own))
+        meaning, observed = sides
+        folds = {} if run.run is None else {run.probe: run.run}
+        compared = fold_comparison(replace(described, reference=meaning, candidate=observed), folds)
         for name in run.observed:
             found.setdefault(name, []).append(compare_output(compared, name))
-        del run, meaning, observed, compared  # before the next probe is run
+        del run, meaning, observed, compared, folds  # before the next probe is run
     return {name: _equal_without_numbers(worst_finding(name, one)) for name, one in found.items()}
 
 

@@ -35,7 +35,7 @@ from equiv.programs.compiled import (
     lower_programs,
     run_executable,
 )
-from equiv.programs.keep_casts import widen
+from equiv.programs.keep_casts import leave_casts_out
 from equiv.programs.probes import Probe, ulp
 from equiv.programs.program import Programs
 from equiv.programs.streamed import stream_each_output
@@ -104,12 +104,12 @@ def run_finer(compiled: CompiledPort, reference: Reference, factor: float) -> Ba
         return None
 
     def trace() -> Programs | str:
-        if narrow:
+        if not large:
             return trace_port_float64(compiled.traced, frozenset(part.name for part in programs.parts))
         gradients = {part.name.method: part for part in reversed(programs.parts) if part.name.is_gradient}
         parts = [part for part in programs.parts if part.name.is_forward or part in gradients.values()]
-        with enable_x64(True):  # it has no casts, which would need another trace of the model
-            return replace(programs, float64=True, parts=tuple(map(widen, parts)), begin=None, step=None)
+        with enable_x64(True):  # without casts: what they round is as large as in the port's own run
+            return replace(programs, float64=True, parts=tuple(map(leave_casts_out, parts)), begin=None, step=None)
 
     def compile_and_run(finer: Programs) -> BaseRun:
         executable = by_operation(finer, compiled.table, steps)

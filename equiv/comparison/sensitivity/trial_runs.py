@@ -241,7 +241,10 @@ class TrialRuns:
         return drop_observed(stream_outputs(base.executable, probe))
 
     def try_changes(self, changes: Sequence[LeafChange], in_calls: bool = False) -> dict[LeafChange, Shown]:
-        """Try changes, each natively, and what is not noticed then in float64, while there are runs left.
+        """Try changes in one precision, and what is not noticed then in the other, while there are runs left.
+
+        Natively first, but where the float64 run gives its outputs one by one: that ends with the first that shows the
+        change, without a train step, where a native run in bfloat16 looks blind and makes them all.
 
         Args:
             changes: the changes.
@@ -251,7 +254,7 @@ class TrialRuns:
             Change to what shows it; a change that was not run is missing.
         """
         found: dict[LeafChange, Shown] = {}
-        for base in self.bases:
+        for base in sorted(self.bases, key=lambda one: not one.one_by_one):
             # It costs a run more of each that it does not show: then there must be runs for both.
             alone = base.calls_alone if 2 <= len(changes) <= self.left // 2 else None
             for change in changes:

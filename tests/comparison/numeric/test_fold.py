@@ -11,7 +11,8 @@ import optax
 import pytest
 
 from equiv.case import Case
-from equiv.comparison.numeric import fold, held_outputs
+from equiv.comparison import stages
+from equiv.comparison.numeric import fold, held_outputs, run_port
 from equiv.comparison.numeric.held_outputs import HeldOutputs
 from equiv.comparison.stages import (
     check_candidates,
@@ -137,3 +138,21 @@ def test_a_large_model_leaves_few_arrays(monkeypatch):
         array = native[name]  # computed again, all in one run
         assert (array.shape, array.dtype) == (known.shape, known.dtype)
         assert float(np.max(np.abs(array))) == known.largest
+
+
+def test_a_candidate_runs_once_on_each_probe(monkeypatch):
+    """In each precision: it is compared as it is held, and what is equal is not computed once more to be shown."""
+    monkeypatch.setattr(compiled, "LARGE_TRAINING", 0)
+    monkeypatch.setattr(stages, "_fetch_shown", lambda comparison, results: comparison)
+    runs: list[tuple[str, bool, str]] = []
+    stream = run_port.stream_outputs
+
+    def count(executable, probe, own=None):
+        runs.append((executable.programs.port, executable.programs.float64, probe.name))
+        return stream(executable, probe, own)
+
+    monkeypatch.setattr(run_port, "stream_outputs", count)
+    state = checked(CANDIDATES["rounded otherwise"])
+    assert all(finding.spread is None for finding in findings_of(state) if "kernel" in finding.place)
+    mine = [one for one in runs if one[0] == "new"]
+    assert len(mine) == len(set(mine)) > 2

@@ -21,6 +21,8 @@ from equiv.core.output_name import OutputName
 from equiv.core.results import ProbeTrial
 from equiv.programs import compiled
 from equiv.programs.compiled import run_executable
+from equiv.programs.probes import perturb_by_ulp
+from equiv.programs.streamed import stream_each_output
 
 SOURCE = """
 from equiv.case import Case
@@ -30,6 +32,7 @@ from equiv.layers import parameter
 def linen():
     import flax.linen as nn
     import jax
+    import jax.numpy as jnp
 
     class Model(nn.Module):
         @nn.compact
@@ -319,6 +322,23 @@ def test_a_large_port_is_read_in_float64(monkeypatch):
     monkeypatch.setattr(probe_sensitivity, "COMPILED_EQUATIONS", 0)
     assert undetected(formula) == []
     assert undetected("3e8 + x @ w * (a * b)") == [("a", "b")]
+
+
+def test_casts_hide_nothing_of_a_large_port(monkeypatch):
+    """Computed in bfloat16, returned in float32: the float64 run has no casts, and rounds no more than its budgets say.
+
+    With its casts, what rounding moves by hundreds of budgets would be noticed.
+    """
+    state = observed("(jnp.bfloat16(x) @ jnp.bfloat16(w) * jnp.bfloat16(a) + jnp.bfloat16(b)).astype('float32')")
+    monkeypatch.setattr(probe_sensitivity, "COMPILED_EQUATIONS", 0)
+    assert state.compiled_reference is not None
+    port = replace(state.compiled_reference, float64=None, why_no_float64="")
+    finer = probe_sensitivity.run_finer(port, state.observed, 1.0)
+    assert finer is not None
+    moved = dict(stream_each_output(finer.executable, perturb_by_ulp(finer.probe, 1, "float64")))
+    assert all(np.max(np.abs(moved[one] - array)) > 0 for one, array in finer.outputs.items() if not one.leaf)
+    for one, array in finer.outputs.items():
+        assert np.all(np.abs(moved[one] - array) <= finer.budgets(one)), one
 
 
 @pytest.mark.quick(2)
