@@ -1,6 +1,7 @@
 """Find where two programs part, one divergence after the other, and try causes on the candidate's program."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any
 from equiv.comparison.explain.alignment import Alignment, align_runs, join_runs
 from equiv.comparison.explain.causes.trial import Pair, Scene, edit_at, fit, near_operations, near_values
 from equiv.comparison.explain.judge import Judge, ProgramRuns
-from equiv.comparison.explain.pairs import pair_frontiers
+from equiv.comparison.explain.pairs import count_reached, pair_frontiers
 from equiv.comparison.explain.recording import Changes, Operation, RecordingEvaluation, record_program
 from equiv.comparison.explain.trying import (
     FAILURES,
@@ -21,6 +22,7 @@ from equiv.comparison.explain.trying import (
     unchanged,
 )
 from equiv.core.first_difference import is_backward
+from equiv.core.output_name import STEP
 from equiv.programs.program import Program
 
 MAX_ROUNDS = 6
@@ -263,7 +265,11 @@ def _align(search: Search, changes: ChangesOf) -> Alignment | None:
 
 def _make_scenes(search: Search, alignment: Alignment, changes: ChangesOf) -> list[Scene]:
     """The places where both programs part, with the arrays around them."""
-    pairs = sorted(pair_frontiers(alignment), key=lambda pair: _is_aside(alignment, pair))[:MAX_PAIRS]
+    reached = count_reached(alignment) if _has_backward_pass(alignment) else Counter[Any]()
+    pairs = sorted(
+        pair_frontiers(alignment),
+        key=lambda pair: (_is_aside(alignment, pair), -reached[pair.candidate.key if pair.candidate else None]),
+    )[:MAX_PAIRS]
     near = [near_values(alignment, pair) for pair in pairs]
     kept = [frozenset[int]().union(*(sides[number] for sides in near)) for number in (0, 1)]
     ours, theirs = [], []
@@ -271,6 +277,11 @@ def _make_scenes(search: Search, alignment: Alignment, changes: ChangesOf) -> li
         ours.append(record_program(search.runs.reference, left, prints=False, keep=kept[0]).kept)
         theirs.append(record_program(search.runs.candidate, right, changes(at), prints=False, keep=kept[1]).kept)
     return [Scene(alignment, pair, ours, theirs, search.runs.names) for pair in pairs]
+
+
+def _has_backward_pass(alignment: Alignment) -> bool:
+    """Whether there is one: each of its operations reads the forward pass, part of which both compute another way."""
+    return any(one.program.is_gradient or one.program == STEP for one in alignment.refuted)
 
 
 def _is_aside(alignment: Alignment, pair: Pair) -> bool:
