@@ -168,7 +168,9 @@ class _Sections:
             wanted = [("kept", rewrites), ("float64", (*rewrites, FLOAT64_CASTS))]
         try:
             if rounded:
-                raise NotCertified("the checker has no programs without casts whose numbers are rounded as traced")
+                raise NotCertified(
+                    "the checker has no programs without casts with numbers as rounded, or read as others"
+                )
             found = [self._prove(names, *one, pairs) for one in wanted]
         except Exception as error:  # noqa: BLE001 - what cannot be certified is said, and breaks no run
             known = isinstance(error, EquivError | Refused)

@@ -51,7 +51,7 @@ from equiv.core.selfcheck_results import fault_matrix
 from equiv.errors import EquivError, error_summary
 from equiv.programs.known_miscompilations import find_known_miscompilations
 from equiv.programs.prover.conditions import CONDITIONS
-from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS
+from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, READ_CONSTANTS
 from equiv.programs.range_limits import float_range
 
 Returned = TypeVar("Returned")
@@ -107,6 +107,12 @@ PROVE_ONLY = (*BY_PROOF, partial(check_invariances, stages=BY_PROOF), compare_sh
 
 CONSTANTS_CONDITION = "float64 traces are compared: 1 - 0.99 and 0.01 are equal in real numbers, not in float32"
 """Under which `FLOAT64_CONSTANTS` holds."""
+
+READ_CONDITION = (
+    "a number that one port has rounded to bfloat16 or float16, as 2.828125, is the other port's number of more digits "
+    "that rounds to it, as sqrt(8), or one over it"
+)
+"""Under which `READ_CONSTANTS` holds."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +220,7 @@ def _rewrite_conditions(cases: list[CaseResult]) -> dict[str, str]:
     ranges = " and ".join(f"{one.dtype} ({one.smallest:.2g} to {one.largest:.4g})" for one in map(float_range, dtypes))
     lifted = {
         FLOAT64_CONSTANTS: CONSTANTS_CONDITION,
+        READ_CONSTANTS: READ_CONDITION,
         FLOAT64_CASTS: f"casts between {ranges} are left out: no value on the way leaves the range of its dtype",
     }
     return {name: condition for name, condition in (CONDITIONS | lifted).items() if name in used}

@@ -5,7 +5,7 @@ it makes in bfloat16 or float16, to the last digit of that. Another port may hav
 compute it: in float64 the two differ, though the model is one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -124,10 +124,12 @@ class _NativeWalk(Interpreter[None]):
     """A walk over native programs for the constants that they have in fewer digits than float32.
 
     Attributes:
+        lift: gives a constant in float64.
         dtypes: key of the constant in float64 to its dtype; what a program has in float32 too is not among them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lift: Callable[[Any], Any] = constant_as_float64) -> None:
+        self.lift = lift
         self.dtypes: dict[ConstantKey, str] = {}
 
     def literal(self, atom: Any) -> None:
@@ -136,7 +138,7 @@ class _NativeWalk(Interpreter[None]):
     def constant(self, array: Any) -> None:
         dtype = str(getattr(array, "dtype", ""))
         if dtype in (*HALF_DTYPES, "float32") and array.size <= LARGEST_TABLE:
-            key = constant_key(np.asarray(constant_as_float64(array), "float64"))
+            key = constant_key(np.asarray(self.lift(array), "float64"))
             known = self.dtypes.setdefault(key, dtype)
             self.dtypes[key] = dtype if dtype == "float32" else known
 
@@ -306,6 +308,54 @@ def read_programs(
     step = None if programs.step is None else changed.get(programs.step.name)
     parts = tuple(changed[part.name] for part in programs.parts if part.name in changed)
     return replace(programs, parts=parts, begin=programs.begin if step is not None else None, step=step)
+
+
+def read_numbers(program: Program, numbers: Iterable[tuple[float, float]]) -> Program:
+    """Return a float64 program with some of its numbers read as others; call it inside `jax.enable_x64(True)`."""
+    nothing = np.zeros(())
+    readings = {
+        constant_key(np.asarray(number, "float64")): Reading(np.asarray(other), nothing, nothing.astype(int))
+        for number, other in numbers
+    }
+    structs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in program.jaxpr.in_avals]
+    run = _ReadConstants(readings, None)
+    return replace(program, jaxpr=jax.make_jaxpr(lambda *arrays: run.run(program.jaxpr, arrays))(*structs))
+
+
+def pair_numbers(one: tuple[Program, Program], other: tuple[Program, Program]) -> frozenset[tuple[float, float]]:
+    """Find the numbers of few digits in a program that may be numbers of another one, or one over them.
+
+    What the dtype has exactly as written, as 2 and 0.125, is that number and no other.
+
+    Args:
+        one: the program in float64 without casts, with its numbers as rounded, and as traced.
+        other: the one that it is compared with, likewise.
+
+    Returns:
+        Number of `one` or of `other` to the number that it may be; each rounds to it.
+    """
+    found = [_single_numbers(*pair) for pair in (one, other)]
+    pairs: dict[float, float] = {}
+    stays: set[float] = set()  # of two numbers that round to each other one is read, not both
+    for mine, theirs in (found, found[::-1]):
+        known = [(read, value) for value in theirs if value for read in (value, 1 / value)]
+        for value, constant in mine.items():
+            if value in theirs or value in stays or constant.dtype not in HALF_DTYPES:
+                continue
+            near = [pair for pair in known if abs(pair[0] - value) <= float(constant.unknown)]
+            if near:
+                pairs[value], source = min(near, key=lambda pair, value=value: (abs(pair[0] - value), pair))
+                stays.add(source)
+    return frozenset(pairs.items())
+
+
+def _single_numbers(lifted: Program, native: Program) -> dict[float, Constant]:
+    """The single numbers of a program, as it has rounded them, with the dtypes in which it has."""
+    walk, narrow = _ConstantWalk(), _NativeWalk(lambda array: np.asarray(array, "float64"))
+    walk.run(lifted.jaxpr, [None] * len(lifted.inputs))
+    narrow.run(native.jaxpr, [None] * len(native.inputs))
+    single = {key: array for key, array in walk.constants.items() if not array.shape and np.isfinite(array)}
+    return {float(one): Constant(one, dtype=narrow.dtypes.get(key, "float32")) for key, one in single.items()}
 
 
 class _ReadConstants(Reevaluation):

@@ -15,7 +15,7 @@ from equiv.errors import PortError
 from equiv.programs.keep_casts import float_dtypes, has_casts, keep_casts, leave_casts_out
 from equiv.programs.program import Program, Programs
 from equiv.programs.prover.numbered_port import NumberedPort
-from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Proof
+from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, READ_CONSTANTS, Proof
 from equiv.programs.prover.prove import prove
 from equiv.programs.transform import make_draws_inputs
 
@@ -201,14 +201,62 @@ def test_numbers_rounded_to_others_are_not(number: float) -> None:
     assert named(divided_before(COMPUTED), divided_after(lambda: known), "float32") is None
 
 
-def test_a_number_that_one_port_rounds_is_not() -> None:
-    """One divides by 2.828 in float16, the other one by 2.828427 in float32."""
-    known = np.asarray(np.sqrt(8.0), HALF)
+READ = (FLOAT64_CASTS, READ_CONSTANTS)
 
-    def other(x: Any) -> Any:
-        return jnp.cos((x.astype(HALF).astype(FULL) / jnp.sqrt(8.0)).astype(HALF)).astype(x.dtype)
+ROOT = np.asarray(np.sqrt(8.0), HALF)
+"""2.828125, for which float32 has 2.828427."""
 
-    assert named(divided_after(lambda: known), other, "float32") is None
+
+def in_float32(change: Function) -> Function:
+    """x in float16, changed in float32 and then looked at."""
+    return lambda x: jnp.cos(change(x.astype(HALF).astype(FULL)).astype(HALF)).astype(x.dtype)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: x / np.float32(8**0.5), lambda x: x * np.float32(8**-0.5)], ids=["itself", "one over it"]
+)
+def test_a_number_that_one_port_rounds_is_read(change: Function) -> None:
+    """One divides by 2.828125 in float16, the other one by 2.828427 in float32, or multiplies by one over it."""
+    found = proof(divided_after(lambda: ROOT), in_float32(change), "float32")
+    assert found is not None
+    assert tuple(name for name in found.rewrites if name in READ) == READ
+    assert proof(in_float32(change), divided_after(lambda: ROOT), "float32") == found
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        pytest.param(ROOT, 2.8292, id="the next number of float16 is nearer"),
+        pytest.param(ROOT, 2.827, id="so is the one before"),
+        pytest.param(np.float16(2), 2.0004, id="written exactly"),
+        pytest.param(np.float16(0.125), 0.12501, id="a power of two"),
+        pytest.param(ROOT, 1.41421, id="half of it"),
+    ],
+)
+def test_other_numbers_are_not_read(own: np.ndarray, other: float) -> None:
+    for change in (lambda x: x / np.float32(other), lambda x: x * np.float32(1 / other)):
+        assert proof(divided_after(lambda: own), in_float32(change), "float32") is None
+
+
+def test_a_number_of_both_ports_stays_what_it_is() -> None:
+    """It may still be what another number is read as."""
+    one = in_float32(lambda x: x * np.float32(8**0.5))
+    assert (
+        proof(
+            lambda x: one(divided_after(lambda: ROOT)(x)),
+            lambda x: one(in_float32(lambda x: x / np.float32(8**0.5))(x)),
+            "float32",
+        )
+        is not None
+    )
+    assert (
+        proof(
+            lambda x: divided_after(lambda: ROOT)(x) * ROOT,
+            lambda x: divided_after(lambda: ROOT)(x) * np.float32(8**0.5),
+            "float32",
+        )
+        is None
+    )
 
 
 def test_numbers_in_loops_and_branches_are_computed() -> None:

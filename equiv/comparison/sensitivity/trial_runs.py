@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from equiv.comparison.numeric.blocks import element_responses, finite_difference
-from equiv.comparison.numeric.budgets import find_responses, limit_finite, over_budget
+from equiv.comparison.numeric.blocks import count_nonfinite_values, element_responses, finite_difference
+from equiv.comparison.numeric.budgets import BudgetRule, find_responses, limit_finite, over_budget
 from equiv.comparison.numeric.held_outputs import HeldOutputs, drop_observed, largest_value, run_in_step
+from equiv.comparison.numeric.worst_on_device import DeviceRule, find_worst_element, make_device_rule
 from equiv.comparison.observation import Outputs, RoundingNoise
-from equiv.core.batch_spec import INEXACT_DTYPES
+from equiv.core.batch_spec import FLOAT_DTYPES, INEXACT_DTYPES
 from equiv.core.budget import rounding_growth, rounding_response
 from equiv.core.output_name import OutputName, ProgramName
 from equiv.programs.compiled import (
@@ -45,6 +46,7 @@ class BaseRun:
         one_by_one: whether a changed run gives its outputs one by one, as they are computed, and holds none.
         known: budgets that were asked for, of small outputs.
         largest: the largest finite magnitudes that were asked for.
+        rules: what gives the budgets of large outputs that were compared.
     """
 
     executable: Executable
@@ -55,6 +57,7 @@ class BaseRun:
     one_by_one: bool = False
     known: dict[OutputName, np.ndarray] = field(default_factory=dict, repr=False)
     largest: dict[OutputName, float] = field(default_factory=dict, repr=False)
+    rules: dict[OutputName, DeviceRule] = field(default_factory=dict, repr=False)
 
     @property
     def in_float64(self) -> bool:
@@ -121,6 +124,15 @@ class BaseRun:
         if part is None and found.size <= MOST_KEPT:
             self.known[name] = found
         return found
+
+    def rule(self, name: OutputName, dtype: np.dtype) -> DeviceRule:
+        """What gives the budgets of a float output, for compiled code."""
+        if name not in self.rules:
+            responses = find_responses(self.noise, self.probe.name, name, self.in_float64)
+            zero = self.zero_level(name) if name.kind == "gradient" else 0.0
+            rule = BudgetRule(responses, self._largest_value(name), self.growth(name), zero)
+            self.rules[name] = make_device_rule(rule, dtype)
+        return self.rules[name]
 
     def _largest_value(self, name: OutputName) -> float:
         if name not in self.largest:
@@ -343,6 +355,10 @@ def _change_over_budget(base: BaseRun, name: OutputName, before: np.ndarray, aft
     """
     if before.size <= MOST_KEPT and before is base.calls.get(name):
         return _worst_ratio(before, after, base.budgets(name))
+    if str(before.dtype) in FLOAT_DTYPES and not count_nonfinite_values(before) + count_nonfinite_values(after):
+        worst = find_worst_element((before, after), base.rule(name, before.dtype))
+        if worst is not None:
+            return worst.ratio
     flat, moved = before.reshape(-1), after.reshape(-1)
     pieces = (slice(start, start + MOST_KEPT) for start in range(0, flat.size, MOST_KEPT))
     return max((_worst_ratio(flat[one], moved[one], base.budgets(name, flat[one])) for one in pieces), default=0.0)

@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from equiv.compat import enable_x64
 from equiv.core.leaves import LeafTable
 from equiv.core.output_name import InputName, OutputName, ProgramName, leaf_input
+from equiv.programs.constants import read_numbers
 from equiv.programs.content import digest
 from equiv.programs.jaxpr import count_equations
 from equiv.programs.keep_casts import has_casts
@@ -103,6 +105,11 @@ class NumberedPort:
         own = self._own_program(program)
         return None if own is None else own.jaxpr
 
+    def rounded_pair(self, program: ProgramName) -> tuple[Program, Program] | None:
+        """A program without casts, with its numbers as the port rounds them, and as traced; None: there is none."""
+        own, rounded = self._own_program(program), self.rounded_program(program)
+        return None if own is None or rounded is None else (rounded, own)
+
     def _number(self, program: ProgramName, form: Form, rules: frozenset[str]) -> dict[OutputName, str]:
         precision = form.precision
         find = {
@@ -113,6 +120,9 @@ class NumberedPort:
         }
         algebra = Algebra(rules - CLOSED_SUMS, closes=rules >= CLOSED_SUMS, far_slices=form.far_slices)
         part = find[precision](program)
+        if part is not None and form.readings:
+            with enable_x64(True):
+                part = read_numbers(part, form.readings)
         numbering = Numbering(algebra, unrolled=form.unrolled)
         aliases = mirrored_inputs(self.table)
         values = {} if part is None else number_program(part, numbering, aliases, self.bounds)

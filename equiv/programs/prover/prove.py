@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 
 from equiv.core.output_name import BEGIN, STEP, TRAINING, InputName, OutputName, ProgramName, leaf_input
+from equiv.programs.constants import pair_numbers
 from equiv.programs.prover.dependencies import Dependencies
 from equiv.programs.prover.far_slices import slice_otherwise
 from equiv.programs.prover.numbered_port import NumberedPort, all_programs, mirrored_inputs
-from equiv.programs.prover.proof import Form, Proof, Proofs
+from equiv.programs.prover.proof import READ_CONSTANTS, Form, Proof, Proofs, Readings
 from equiv.programs.prover.statements import CLOSED_SUMS, NO_REWRITES, STATEMENTS, Statement
 from equiv.programs.prover.unrolling import differing_loops
 
@@ -123,6 +124,7 @@ class _ProofSearch:
         found: pair to its proof.
         written: names without rewrites to the proof of what has them.
         sets: precision, rules and attempt to the minimal sets of rewrites that proofs needed.
+        readings: programs to the numbers of theirs that may be read as others.
     """
 
     left: NumberedPort
@@ -131,6 +133,7 @@ class _ProofSearch:
     found: dict[OutputPair, Proof] = field(default_factory=dict)
     written: dict[tuple[str | None, ...], Proof] = field(default_factory=dict)
     sets: dict[tuple[Statement, int], dict[frozenset[str], None]] = field(default_factory=dict)
+    readings: dict[tuple[ProgramName, ProgramName], Readings] = field(default_factory=dict)
 
     @property
     def attempts(self) -> int:
@@ -146,6 +149,10 @@ class _ProofSearch:
             form = replace(self.forms[pair][attempt], precision=precision)
             if precision == "rounded" and not any(map(NumberedPort.has_casts, sides, pair_programs(pair))):
                 continue  # without casts it is the port's own precision
+            if READ_CONSTANTS in also:
+                form = replace(form, readings=self._find_readings(*pair_programs(pair)))
+                if not form.readings:
+                    continue
             # Outputs of the same names without rewrites, as of one call in two modes, have one proof.
             names = tuple(side.plain_name(output) for side, output in zip(sides, pair, strict=True))
             if precision == "native" and names in self.written:
@@ -157,6 +164,13 @@ class _ProofSearch:
             self.found[pair] = Proof("proved modulo", (*sorted(needed), *also)) if rules else Proof("proved")
             if None not in names:
                 self.written[names] = self.found[pair]
+
+    def _find_readings(self, ours: ProgramName, theirs: ProgramName) -> Readings:
+        """The numbers of two programs that may be read as the other's."""
+        if (ours, theirs) not in self.readings:
+            one, other = self.left.rounded_pair(ours), self.right.rounded_pair(theirs)
+            self.readings[ours, theirs] = frozenset() if one is None or other is None else pair_numbers(one, other)
+        return self.readings[ours, theirs]
 
 
 def _forms(left: NumberedPort, right: NumberedPort, pairs: Iterable[OutputPair]) -> dict[OutputPair, tuple[Form, ...]]:

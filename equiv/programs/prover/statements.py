@@ -1,11 +1,12 @@
 """What is tried to be proved of two outputs, from the strongest statement to the weakest.
 
 In the ports' own precision; in float64, where constants are not rounded yet, with the ports' casts and then without;
-and without casts with the numbers as each port has rounded them, which two ports may share that cast at other places.
+and without casts with the numbers as each port has rounded them, which two ports may share that cast at other places;
+and with those of few digits as the other port has them.
 """
 
 from equiv.programs.prover.conditions import CONDITIONS
-from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, Precision
+from equiv.programs.prover.proof import FLOAT64_CASTS, FLOAT64_CONSTANTS, READ_CONSTANTS, Precision
 
 ALL_REWRITES = frozenset(CONDITIONS)
 
@@ -19,6 +20,7 @@ LIFTED: tuple[tuple[Precision, tuple[str, ...]], ...] = (
     ("kept", (FLOAT64_CONSTANTS,)),
     ("float64", (FLOAT64_CONSTANTS, FLOAT64_CASTS)),
     ("rounded", (FLOAT64_CASTS,)),
+    ("rounded", (FLOAT64_CASTS, READ_CONSTANTS)),
 )
 """Precision, and the rewrites that it is itself."""
 
