@@ -100,7 +100,7 @@ def start_search(
     runs: ProgramRuns,
     base: ChangesOf = unchanged,
     texts: frozenset[str] = frozenset(),
-    seconds: float = MAX_SECONDS,
+    seconds: float | None = None,
 ) -> Search | None:
     """Run both programs; None: no refuted output is over its budget in these runs.
 
@@ -108,9 +108,9 @@ def start_search(
         runs: the programs and what they are run on.
         base: changes of the candidate's that are made from the first run on.
         texts: of the causes that are tried; empty: all.
-        seconds: of processor time after which no more are tried.
+        seconds: of processor time after which no more are tried; None: `MAX_SECONDS`.
     """
-    ends = time.process_time() + seconds
+    ends = time.process_time() + (MAX_SECONDS if seconds is None else seconds)
     ours = [record_program(runs.reference, pair[0]) for pair in runs.inputs]
     moved = [record_program(runs.reference, pair[0]) for pair in runs.nudged]
     before = [record_program(runs.candidate, pair[1], base(at), False) for at, pair in enumerate(runs.inputs)]
