@@ -1,5 +1,6 @@
 """Where a case differs, all of it: every divergence of every refuted program; and the smallest reproduction of one."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -7,9 +8,16 @@ from functools import partial
 from equiv.backends.environment import refuse_several_processes
 from equiv.backends.sharding import within_case
 from equiv.comparison.default_rate import lower_default_rate
-from equiv.comparison.explain.divergence import Explanation, explain_programs, group_refuted, make_runs
+from equiv.comparison.explain.divergence import explain_programs, group_refuted, make_runs
+from equiv.comparison.explain.explanation import Explanation
+from equiv.comparison.explain.judge import ProgramRuns
 from equiv.comparison.explain.locate import add_first_differences
-from equiv.comparison.explain.reproduction.reproduce import Reproduction, reproduce_difference
+from equiv.comparison.explain.reproduction.reproduce import (
+    MOST_SECONDS,
+    Reproduction,
+    narrow_runs,
+    reproduce_difference,
+)
 from equiv.comparison.explain.updates import add_optimizer_difference
 from equiv.comparison.reference_probes import measure_rounding, start_reference
 from equiv.comparison.stages import (
@@ -185,16 +193,33 @@ def _reproduce_candidate(state: CaseState, candidate: str) -> ReproducedDifferen
     checks = _name_differences(state, candidate)
     refuted = group_refuted(checks, left, right)
     problems: list[EquivError] = []
+    ends = time.process_time() + MOST_SECONDS
     for program in _iterate_located(state, candidate, checks):
         name, several = program.program, len(program.divergences) > 1
         state.progress(f"making {name} smaller")
         with enable_x64(True):
             try:
                 runs = make_runs(name, refuted[name], left, right, probes, steps)
-                made = reproduce_difference(runs, several)
+                worst = _worst_output(program, runs)
+                # Each leaf is updated by itself: no one value makes all of a train step right.
+                made = (
+                    reproduce_difference(runs, several, ends)
+                    if name != STEP or worst is None
+                    else reproduce_difference(narrow_runs(runs, worst), False, ends)
+                )
                 return ReproducedDifference(program, candidate, state.reference, made)
             except EquivError as error:
                 problems.append(EquivError(f"{candidate}, {name}: {error.problem}", fix=error.fix))
+        if time.process_time() > ends:
+            break
     if problems:
         raise problems[0]
     raise EquivError(f"{candidate}: no program of it is refuted by its values.", fix="Call equiv locate.")
+
+
+def _worst_output(program: LocatedProgram, runs: ProgramRuns) -> OutputName | None:
+    """The refuted output of a program that is off most, where both programs have it."""
+    output = program.worst.output if program.worst is not None else None
+    own = None if output is None else output.of(program.program)
+    both = [one for one in runs.refuted if one in runs.reference.outputs and one in runs.candidate.outputs]
+    return own if own in both else next(iter(both), None)

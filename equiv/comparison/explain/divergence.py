@@ -1,69 +1,42 @@
 """Find where a refuted candidate parts from the reference by the values that both compute, and try causes there."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
-
-from equiv.comparison.explain.alignment import AlignedSide, Alignment
-from equiv.comparison.explain.gradients import HeldCause, find_held
-from equiv.comparison.explain.inputs import nudged_inputs, program_inputs
+from equiv.comparison.explain.beyond import find_beyond_gradients, find_beyond_loss
+from equiv.comparison.explain.explanation import Explanation, explain_held, make_explanation
+from equiv.comparison.explain.gradients import find_held
+from equiv.comparison.explain.inputs import Ports, nudged_inputs, program_inputs
 from equiv.comparison.explain.judge import ProgramRuns
-from equiv.comparison.explain.recording import Operation
-from equiv.comparison.explain.search import (
-    MAX_SECONDS,
-    FoundDivergence,
-    SearchResult,
-    align_candidate,
-    find_divergences,
-    start_search,
-)
+from equiv.comparison.explain.search import MAX_SECONDS, SearchResult, find_divergences, start_search
 from equiv.comparison.explain.settings import find_settings
-from equiv.comparison.explain.sites import describe_site, describe_sites, worst_values
-from equiv.comparison.explain.trying import Search
+from equiv.comparison.explain.trying import FAILURES
 from equiv.comparison.observation import FRESH_STATE, LARGE_INPUTS
 from equiv.comparison.readings import add_to_first_refused
 from equiv.compat import enable_x64
-from equiv.core.budget import rounding_growth
-from equiv.core.divergence import Divergence, TriedCause
-from equiv.core.first_difference import OPTIMIZER, FirstDifference, is_backward, strip_transforms
+from equiv.core.divergence import Divergence
+from equiv.core.first_difference import OPTIMIZER, FirstDifference
 from equiv.core.headline import severity
-from equiv.core.leaves import LeafTable
 from equiv.core.output_name import STEP, TRAINING, OutputName, ProgramName
-from equiv.core.results import CheckResult, Finding, Intermediate
+from equiv.core.results import CheckResult, Finding
 from equiv.errors import EquivError, error_summary
-from equiv.programs.jaxpr import count_equations, locate_equation
-from equiv.programs.primitives import EXACT
+from equiv.programs.jaxpr import count_equations
 from equiv.programs.probes import Probe
 from equiv.programs.traced_port import TracedPort, trace_program_float64
-
-MAX_VALUES = 400
-"""Most values of a program that are listed: those around the divergence."""
 
 MAX_EQUATIONS = 40_000
 """Most equations of a program that is run operation by operation some dozens of times."""
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """Where and why one program differs.
-
-    Attributes:
-        program: which one.
-        divergences: the one that accounts for most first.
-        values: those that the reference computes, around the first divergence.
-        ended: whether there was no time to try every cause.
-    """
-
-    program: ProgramName
-    divergences: tuple[Divergence, ...]
-    values: tuple[Intermediate, ...]
-    ended: bool = False
-
-
 ENDED = f"not every cause of the difference in {{}} was tried: that ends after {MAX_SECONDS:.0f} s of processor time"
 
 TOO_LARGE = f"where {{}} differs by its values was not looked for: it has {{}} equations, more than {MAX_EQUATIONS:,}"
+
+FOLLOWS = (
+    "it follows from what differs in {0}: with the causes that explain that, its gradients are the same",
+    "it follows from what differs before: with the gradients of {1}, the updates are the same",
+)
+"""Of a gradient, and of a train step."""
 
 FAILED = "where {} differs by its values was not found: {}. Please report it; the verdict does not depend on it"
 
@@ -90,18 +63,41 @@ def add_divergences(
     found = _explain_program(name, outputs, left, right, _choose_probes(probes), steps)
     if isinstance(found, str):
         return add_to_first_refused(checks, found) if found else checks
-    steps_refuted = tuple(dict.fromkeys(output for output in refuted if output.program == STEP))
-    if steps_refuted and name != STEP:
-        more = _explain_settings(steps_refuted, left, right, _choose_probes(probes), steps)
-        found = replace(found, divergences=(*found.divergences, *more))
+    more = _explain_others(refuted, found, (left, right), _choose_probes(probes), steps)
+    found = replace(found, divergences=(*found.divergences, *more))
     explained = [_add_to_check(check, found) for check in checks]
     return add_to_first_refused(explained, ENDED.format(name)) if found.ended else explained
+
+
+def _explain_others(
+    refuted: Sequence[OutputName], first: Explanation, ports: Ports, probes: Sequence[Probe], steps: int
+) -> Iterator[Divergence]:
+    """Yield what differs in a gradient, and in the optimizers, beside what the simplest program explains."""
+    texts = _known_texts(first.divergences)
+    gradients = (one.program for one in refuted if one.program.is_gradient and one.program != first.program)
+    gradient = min(gradients, key=lambda one: one.complexity, default=None)
+    for name in (gradient, STEP if first.program != STEP else None):
+        outputs = tuple(dict.fromkeys(output for output in refuted if output.program == name))
+        if name is None or not outputs or (name == gradient and not texts):
+            continue
+        found = explain_beyond(name, outputs, ports, probes, steps, texts, always=False)
+        if found is not None:
+            yield from found.divergences
+        elif name == STEP:
+            yield from _explain_settings(outputs, *ports, probes, steps)
+
+
+def _known_texts(found: Sequence[Divergence]) -> frozenset[str]:
+    """The causes of a program that explain it as a whole; empty: they do not."""
+    if not all(one.causes for one in found) or not any(cause.within for one in found for cause in one.causes):
+        return frozenset()
+    return frozenset(cause.text for one in found for cause in one.causes)
 
 
 def _explain_settings(
     outputs: tuple[OutputName, ...], left: TracedPort, right: TracedPort, probes: Sequence[Probe], steps: int
 ) -> tuple[Divergence, ...]:
-    """What differs in the optimizers besides; the train step is run only where their constants differ."""
+    """What differs in the optimizers besides, where they cannot be run on equal gradients: only if constants differ."""
     ours, theirs = left.programs.step, right.programs.step
     names = left.port.name, right.port.name
     settings = [] if ours is None or theirs is None else find_settings((ours, theirs), names)
@@ -114,6 +110,46 @@ def _explain_settings(
     rest = [sites for sites in settings if not lines & {str(site.location) for site in sites}]
     # Where the gradients differ too, a change of the optimizer alone makes nothing the same.
     return (*own, *(Divergence(STEP, sites) for sites in ([] if own else rest)))
+
+
+def explain_beyond(
+    name: ProgramName,
+    outputs: tuple[OutputName, ...],
+    ports: Ports,
+    probes: Sequence[Probe],
+    steps: int,
+    texts: frozenset[str],
+    always: bool = True,
+) -> Explanation | None:
+    """Explain what differs in a gradient, or in a train step, beside what a simpler program explains.
+
+    Args:
+        name: of the program.
+        outputs: those that are refuted.
+        ports: the reference and the candidate.
+        probes: the inputs of both.
+        steps: number of train steps that the probes have batches for.
+        texts: of the causes that explain the simpler program; empty: there are none.
+        always: look at a gradient, even where equal losses have equal gradients.
+
+    Returns:
+        Its divergences, none where nothing else differs. None: that is not known.
+    """
+    tables = ports[0].table, ports[1].table
+    with enable_x64(True):
+        try:
+            runs = make_runs(name, outputs, *ports, probes, steps)
+            if name == STEP:
+                found = find_beyond_gradients(runs, tables)
+            else:
+                found = find_beyond_loss(runs, name, ports, texts, always) if texts else None
+        except FAILURES:  # a program that cannot be run or differentiated in this way must not cost the verdict
+            return None
+    if found is None:
+        return None
+    if found.held is not None and found.search is not None:
+        return explain_held(name, found.held, found.search, ports)
+    return make_explanation(name, found.found, tables)
 
 
 def _choose_probes(probes: Sequence[Probe]) -> list[Probe]:
@@ -159,96 +195,13 @@ def _explain_program(
         try:
             search = start_search(runs)
             if search is not None and name.is_gradient and (held := find_held(search, name, (left, right))):
-                return _explain_held(name, held, search, (left, right))
+                return explain_held(name, held, search, (left, right))
             found = SearchResult() if search is None else find_divergences(runs, search)
         except Exception as error:  # noqa: BLE001 - an operation that cannot be run alone must not cost the verdict
             return FAILED.format(name, error_summary(error))
     if found.alignment is None or not found.divergences:
         return ""
-    tables = left.table, right.table
-    divergences = _drop_repeated([_make_divergence(name, one, tables) for one in found.divergences])
-    return Explanation(name, divergences, list_values(found.alignment), found.ended)
-
-
-def _explain_held(
-    name: ProgramName, held: HeldCause, search: Search, ports: tuple[TracedPort, TracedPort]
-) -> Explanation:
-    """The explanation that is what one port holds fixed in its loss."""
-    losses = held.alignment.reference, held.alignment.candidate
-    operations = held.trial.ours, held.trial.theirs
-    sites = tuple(
-        describe_site(port.port.name, side, operation, port.table)
-        for port, side, operation in zip(ports, losses, operations, strict=True)
-        if operation is not None
-    )
-    equal = _count_equal(losses[0], held.trial.ours)
-    one = Divergence(name, sites, (TriedCause(held.trial.text, 0.0, True),), equal)
-    alignment = align_candidate(search)
-    return Explanation(name, (one,), () if alignment is None else list_values(alignment))
-
-
-def _drop_repeated(found: Sequence[Divergence]) -> tuple[Divergence, ...]:
-    """Leave out divergences without a cause on the lines of one before, as of every leaf in an optimizer."""
-    kept: dict[object, Divergence] = {}
-    for number, one in enumerate(found):
-        lines = tuple((site.primitive, site.layer, str(site.location), str(site.user_line)) for site in one.sites)
-        kept.setdefault(lines if not one.causes else number, one)
-    return tuple(kept.values())
-
-
-def _make_divergence(name: ProgramName, found: FoundDivergence, tables: tuple[LeafTable, LeafTable]) -> Divergence:
-    scene = found.scene
-    shown = found.causes[0].trial.shown if found.causes else None
-    values = worst_values(scene) if shown is None else ("", "")
-    causes = tuple(TriedCause(one.trial.text, round(one.left, 6), one.within) for one in found.causes)
-    return Divergence(
-        name,
-        describe_sites(scene, tables, name == STEP, shown),
-        causes,
-        _count_equal(scene.left, scene.pair.reference),
-        *values,
-        found.left,
-    )
-
-
-def _count_equal(side: AlignedSide, operation: Operation | None) -> int:
-    """Number of computed values before an operation that the other program has too."""
-    record = side.recording
-    last = len(record.operations) if operation is None else record.maker[operation.outs[0]]
-    return sum(side.shared[out] for one in record.operations[:last] for out in one.outs if _is_rounded(side, one, out))
-
-
-def _is_rounded(side: AlignedSide, operation: Operation, out: int) -> bool:
-    """Whether a value is computed with rounding: floats of more than one element."""
-    shape = side.recording.shapes[out]
-    primitive = operation.primitive
-    return not operation.kind and primitive not in EXACT and bool(np.prod(shape) > 1)
-
-
-def list_values(alignment: Alignment) -> tuple[Intermediate, ...]:
-    """List the values that the reference computes, in order, around the first that the candidate lacks for good."""
-    side = alignment.reference
-    rows = [
-        (operation, out)
-        for operation in side.recording.operations
-        for out in operation.outs
-        if _is_rounded(side, operation, out)
-    ]
-    first = next((index for index, (_, out) in enumerate(rows) if out in side.lost), 0)
-    start = max(0, min(first - MAX_VALUES // 2, len(rows) - MAX_VALUES))
-    return tuple(
-        _make_intermediate(side, operation, out, alignment.distance(out))
-        for operation, out in rows[start : start + MAX_VALUES]
-    )
-
-
-def _make_intermediate(side: AlignedSide, operation: Operation, out: int, ratio: float | None) -> Intermediate:
-    place = operation.place
-    _, user_line, stack = locate_equation(place)
-    floor = 1 / rounding_growth(out + 1)
-    return Intermediate(
-        place[-1].primitive.name, ratio, floor, out in side.lost, strip_transforms(stack), is_backward(stack), user_line
-    )
+    return make_explanation(name, found, (left.table, right.table))
 
 
 def _add_to_check(check: CheckResult, found: Explanation) -> CheckResult:
@@ -305,8 +258,17 @@ def explain_programs(
         probes: the inputs of both.
         steps: number of train steps that the probes have batches for.
     """
+    first: Explanation | None = None
     for name, outputs in refuted.items():
-        yield name, _explain_program(name, outputs, left, right, _choose_probes(probes), steps)
+        chosen, found = _choose_probes(probes), None
+        if first is not None and (name.is_gradient or name == STEP):
+            found = explain_beyond(name, outputs, (left, right), chosen, steps, _known_texts(first.divergences))
+        if found is None:
+            found = _explain_program(name, outputs, left, right, chosen, steps)
+        elif first is not None and not found.divergences:
+            found = FOLLOWS[name == STEP].format(first.program, left.port.name)
+        first = first or (None if isinstance(found, str) else found)
+        yield name, found
 
 
 def make_runs(

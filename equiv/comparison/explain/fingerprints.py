@@ -27,6 +27,9 @@ SORTED = 2 + (1 + len(POWERS)) + 1
 MARGIN = 30.0
 """How many times its measured response a fingerprint may be off: in one run a value may move little by chance."""
 
+NOISY = 1e-3
+"""A fingerprint that may be off by more is of what rounding leaves of a zero: near everything, it is nothing's twin."""
+
 EPS = float(np.finfo("float64").eps)
 
 
@@ -111,18 +114,36 @@ def match_fingerprints(left: Fingerprints, right: Fingerprints, most: int = 8) -
     found: list[tuple[int, ...]] = [()] * len(left.sizes)
     for size in np.intersect1d(left.sizes, right.sizes):
         ours, theirs = (_known_of_size(side, size) for side in (left, right))
-        if not ours.size or not theirs.size:
-            continue
-        order = theirs[np.argsort(right.prints[theirs, SORTED], kind="stable")]
-        column, window = right.prints[order, SORTED], float(right.allowed[order, SORTED].max())
-        for value in ours:
-            own, allowed = left.prints[value], left.allowed[value]
-            reach = allowed[SORTED] + window
-            first, last = np.searchsorted(column, [own[SORTED] - reach, own[SORTED] + reach])
-            near = order[first : last + 1]
-            same = (np.abs(right.prints[near] - own) <= allowed + right.allowed[near]).all(axis=1)
-            found[value] = tuple(sorted(near[same].tolist())[:most])
+        # What is near everything is the twin of what is near everything, too; of anything else it is none.
+        for wanted, others in ((~_is_noisy(left, ours), ~_is_noisy(right, theirs)), (_is_noisy(left, ours), ...)):
+            _match_within(left, right, ours[wanted], theirs[others].ravel(), most, found)
     return found
+
+
+def _is_noisy(prints: Fingerprints, values: np.ndarray) -> np.ndarray:
+    return prints.allowed[values, SORTED] > NOISY
+
+
+def _match_within(
+    left: Fingerprints,
+    right: Fingerprints,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    most: int,
+    found: list[tuple[int, ...]],
+) -> None:
+    """Add the matches of some values among some others of their size."""
+    if not ours.size or not theirs.size:
+        return
+    order = theirs[np.argsort(right.prints[theirs, SORTED], kind="stable")]
+    column, window = right.prints[order, SORTED], float(right.allowed[order, SORTED].max())
+    for value in ours:
+        own, allowed = left.prints[value], left.allowed[value]
+        reach = allowed[SORTED] + window
+        first, last = np.searchsorted(column, [own[SORTED] - reach, own[SORTED] + reach])
+        near = order[first : last + 1]
+        same = (np.abs(right.prints[near] - own) <= allowed + right.allowed[near]).all(axis=1)
+        found[value] = tuple(sorted(near[same].tolist())[:most])
 
 
 def _known_of_size(side: Fingerprints, size: int) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Pair the operations of both programs at which chains of differing values begin."""
 
+from collections import Counter
+
 from equiv.comparison.explain.alignment import Alignment
 from equiv.comparison.explain.causes.trial import Pair
 from equiv.comparison.explain.recording import Operation, Recording
@@ -33,3 +35,20 @@ def _likeness(alignment: Alignment, ours: Operation, theirs: Operation) -> tuple
 def _position(recording: Recording, operation: Operation) -> float:
     index = recording.maker.get(operation.outs[0], 0) if operation.outs else 0
     return index / max(1, len(recording.operations))
+
+
+def count_reached(alignment: Alignment) -> Counter[object]:
+    """Key of every operation of the candidate's frontier to the number of refuted outputs that a chain leads to."""
+    side = alignment.candidate
+    bits = {operation.key: 1 << number for number, operation in enumerate(side.frontier)}
+    origins: dict[int, int] = {}
+    for operation in side.recording.operations:
+        lost = side.lost.intersection(operation.outs)
+        if not lost:
+            continue
+        found = bits.get(operation.key, 0)
+        for value in operation.ins:
+            found |= origins.get(value, 0)
+        origins.update(dict.fromkeys(lost, found))
+    outputs = [side.recording.outputs[name] for name in alignment.refuted if name in side.recording.outputs]
+    return Counter({key: sum(bool(origins.get(one, 0) & bit) for one in outputs) for key, bit in bits.items()})

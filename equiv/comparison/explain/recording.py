@@ -64,6 +64,11 @@ class Operation:
         return self.kind or self.eqn.primitive.name
 
     @property
+    def is_differentiated(self) -> bool:
+        """Whether it belongs to what is differentiated, or to a backward pass: inside a loop, the loop says so."""
+        return any("jvp(" in str(eqn.source_info.name_stack) for eqn in self.place)
+
+    @property
     def key(self) -> tuple[Any, ...]:
         """What it shares with itself in other iterations."""
         return (*map(id, self.place), self.kind)

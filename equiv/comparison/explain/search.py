@@ -1,6 +1,7 @@
 """Find where two programs part, one divergence after the other, and try causes on the candidate's program."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,10 +10,19 @@ from typing import Any
 from equiv.comparison.explain.alignment import Alignment, align_runs, join_runs
 from equiv.comparison.explain.causes.trial import Pair, Scene, edit_at, fit, near_operations, near_values
 from equiv.comparison.explain.judge import Judge, ProgramRuns
-from equiv.comparison.explain.pairs import pair_frontiers
+from equiv.comparison.explain.pairs import count_reached, pair_frontiers
 from equiv.comparison.explain.recording import Changes, Operation, RecordingEvaluation, record_program
-from equiv.comparison.explain.trying import FAILURES, ChangesOf, Search, TrialResult, join_changes, try_causes
+from equiv.comparison.explain.trying import (
+    FAILURES,
+    ChangesOf,
+    Search,
+    TrialResult,
+    join_changes,
+    try_causes,
+    unchanged,
+)
 from equiv.core.first_difference import is_backward
+from equiv.core.output_name import STEP
 from equiv.programs.program import Program
 
 MAX_ROUNDS = 6
@@ -83,17 +93,29 @@ def align_programs(runs: ProgramRuns) -> Alignment | None:
 
 def align_candidate(search: Search) -> Alignment | None:
     """Align the reference with the candidate as it is."""
-    return _align(search, lambda _: Changes())
+    return _align(search, search.base)
 
 
-def start_search(runs: ProgramRuns) -> Search | None:
-    """Run both programs; None: no refuted output is over its budget in these runs."""
-    ends = time.process_time() + MAX_SECONDS
+def start_search(
+    runs: ProgramRuns,
+    base: ChangesOf = unchanged,
+    texts: frozenset[str] = frozenset(),
+    seconds: float | None = None,
+) -> Search | None:
+    """Run both programs; None: no refuted output is over its budget in these runs.
+
+    Args:
+        runs: the programs and what they are run on.
+        base: changes of the candidate's that are made from the first run on.
+        texts: of the causes that are tried; empty: all.
+        seconds: of processor time after which no more are tried; None: `MAX_SECONDS`.
+    """
+    ends = time.process_time() + (MAX_SECONDS if seconds is None else seconds)
     ours = [record_program(runs.reference, pair[0]) for pair in runs.inputs]
     moved = [record_program(runs.reference, pair[0]) for pair in runs.nudged]
-    before = [record_program(runs.candidate, pair[1], prints=False) for pair in runs.inputs]
+    before = [record_program(runs.candidate, pair[1], base(at), False) for at, pair in enumerate(runs.inputs)]
     judge = Judge(runs, ours, moved, before)
-    return Search(runs, judge, join_runs(ours, moved), ends) if judge.refuted else None
+    return Search(runs, judge, join_runs(ours, moved), ends, base, texts) if judge.refuted else None
 
 
 def is_within_after(search: Search, candidate: Program) -> bool:
@@ -114,10 +136,10 @@ def find_divergences(runs: ProgramRuns, search: Search | None = None) -> SearchR
     search = search or start_search(runs)
     if search is None:
         return SearchResult()
-    first = _align(search, lambda _: Changes())
+    first = _align(search, search.base)
     if first is None:
         return SearchResult()
-    found, left = _follow(search, first, lambda _: Changes(), 1.0, 0)
+    found, left = _follow(search, first, search.base, 1.0, 0)
     doubtful = left > 0 or any(one.left is not None for one in found)
     loose = [{cause.trial.text for cause in one.causes if not cause.trial.in_place} for one in found]
     loose = [texts for texts in loose if texts]
@@ -243,7 +265,11 @@ def _align(search: Search, changes: ChangesOf) -> Alignment | None:
 
 def _make_scenes(search: Search, alignment: Alignment, changes: ChangesOf) -> list[Scene]:
     """The places where both programs part, with the arrays around them."""
-    pairs = sorted(pair_frontiers(alignment), key=lambda pair: _is_aside(alignment, pair))[:MAX_PAIRS]
+    reached = count_reached(alignment) if _has_backward_pass(alignment) else Counter[Any]()
+    pairs = sorted(
+        pair_frontiers(alignment),
+        key=lambda pair: (_is_aside(alignment, pair), -reached[pair.candidate.key if pair.candidate else None]),
+    )[:MAX_PAIRS]
     near = [near_values(alignment, pair) for pair in pairs]
     kept = [frozenset[int]().union(*(sides[number] for sides in near)) for number in (0, 1)]
     ours, theirs = [], []
@@ -251,6 +277,11 @@ def _make_scenes(search: Search, alignment: Alignment, changes: ChangesOf) -> li
         ours.append(record_program(search.runs.reference, left, prints=False, keep=kept[0]).kept)
         theirs.append(record_program(search.runs.candidate, right, changes(at), prints=False, keep=kept[1]).kept)
     return [Scene(alignment, pair, ours, theirs, search.runs.names) for pair in pairs]
+
+
+def _has_backward_pass(alignment: Alignment) -> bool:
+    """Whether there is one: each of its operations reads the forward pass, part of which both compute another way."""
+    return any(one.program.is_gradient or one.program == STEP for one in alignment.refuted)
 
 
 def _is_aside(alignment: Alignment, pair: Pair) -> bool:

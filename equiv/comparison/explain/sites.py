@@ -19,12 +19,12 @@ FAR = 60
 
 def is_update(side: AlignedSide, operation: Operation) -> bool:
     """Whether an operation of a train step belongs to the update: nothing that is differentiated depends on it."""
-    if "jvp(" in str(operation.eqn.source_info.name_stack):
+    if operation.is_differentiated:
         return False
     reached = set(operation.outs)
     for other in side.recording.operations[side.recording.maker[operation.outs[0]] + 1 :] if operation.outs else ():
         if not reached.isdisjoint(other.ins):
-            if "jvp(" in str(other.eqn.source_info.name_stack):
+            if other.is_differentiated:
                 return False
             reached.update(other.outs)
     return bool(operation.outs)

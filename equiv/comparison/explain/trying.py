@@ -33,6 +33,11 @@ ChangesOf = Callable[[int], Changes]
 """Number of a probe to the changes of the candidate's program on it."""
 
 
+def unchanged(_: int) -> Changes:
+    """No changes, on any probe."""
+    return Changes()
+
+
 @dataclass(frozen=True, eq=False)
 class TrialResult:
     """A cause that was tried.
@@ -57,12 +62,16 @@ class Search:
         judge: judges the outputs of a changed candidate.
         reference: the runs of the reference.
         ends: processor time at which it ends with what is known.
+        base: changes of the candidate's program that are made from the first run on.
+        texts: of the causes that are tried; empty: all.
     """
 
     runs: ProgramRuns
     judge: Judge
     reference: SideRuns
     ends: float
+    base: ChangesOf = unchanged
+    texts: frozenset[str] = frozenset()
 
     @property
     def is_over(self) -> bool:
@@ -80,6 +89,7 @@ def try_causes(
 ) -> list[tuple[Scene, TrialResult]]:
     """Try the causes of some places, the likeliest first, until some explain everything."""
     trials = [(scene, trial) for scene in scenes for kind in TRIED_CAUSES for trial in _collect(kind, scene)]
+    trials = [pair for pair in trials if not search.texts or pair[1].text in search.texts]
     trials.sort(key=lambda pair: pair[1].order)
     found: list[tuple[Scene, TrialResult]] = []
     seen, tried = set[str](), Counter[int]()

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
+from equiv.core.printable import escape_json
 from equiv.core.verdict import worst_exit_code
 from equiv.errors import EquivError
 from equiv.frontends.cli.base import echo, run_and_exit, show_status
@@ -54,20 +56,24 @@ class Compared:
 @click.command("locate")
 @PLACES
 @model_options
-def locate_command(places: tuple[str, ...], **options: Any) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the places as JSON instead of sentences.")
+def locate_command(places: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Print every place where a case, or two models, differ: layer, lines, values, and the causes that were tried.
 
     Exit codes are those of equiv run.
     """
-    run_and_exit(lambda: _locate(Compared(places, options)))
+    run_and_exit(lambda: _locate(Compared(places, options), as_json))
 
 
-def _locate(compared: Compared) -> int:
+def _locate(compared: Compared, as_json: bool) -> int:
     with keep_compiled_here(), show_status() as progress:
         loaded = compared.load(progress)
         from equiv.frontends.locate import locate
 
         found = locate(loaded, progress)
+    if as_json:
+        echo(escape_json(msgspec.json.format(msgspec.json.encode(found, order="sorted"), indent=1)))
+        return worst_exit_code([one.verdict for one in found.candidates])
     from equiv.report.findings.located import describe_located
 
     for line in describe_located(found):

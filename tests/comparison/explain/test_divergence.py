@@ -10,7 +10,7 @@ from explained_programs import model, norm, other, runs_of, scanned, search, tri
 from flax import nnx
 
 from equiv import compare
-from equiv.comparison.explain.divergence import list_values
+from equiv.comparison.explain.explanation import list_values
 from equiv.comparison.explain.judge import Judge
 from equiv.comparison.explain.recording import record_program
 from equiv.comparison.explain.search import SearchResult, align_programs
@@ -160,7 +160,7 @@ def test_values_are_listed_around_the_divergence(monkeypatch: pytest.MonkeyPatch
     assert points[first].location.file == "tests/explained_programs.py"
     assert all(point.ratio <= 1 for point in points[:first])
     assert all(point.ratio > 1 for point in points if point.lost)
-    monkeypatch.setattr("equiv.comparison.explain.divergence.MAX_VALUES", 4)
+    monkeypatch.setattr("equiv.comparison.explain.explanation.MAX_VALUES", 4)
     assert any(point.lost for point in list_values(alignment))
     assert len(list_values(alignment)) == 4
 

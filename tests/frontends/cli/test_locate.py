@@ -1,5 +1,6 @@
 """`equiv locate` and `equiv minimise`: what they print and write, and that nothing is written where nothing can be."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from repro_models import SMALL_FAULTS, small_source
+from stepped_models import BEHIND, plant
 
+from equiv.errors import EquivError
 from equiv.frontends.cli.main import main
 
 TINY = '''
@@ -64,6 +67,40 @@ def test_locate_prints_every_place_of_a_case(case: Path):
     line = 1 + next(n for n, text in enumerate(TINY.splitlines()) if "eps=1e-5" in text)
     assert f"at {case.name}:{line}" in result.stdout
     assert "tried: with epsilon 1e-05 in place of 0.001 in `norm`: same" in result.stdout
+
+
+def test_locate_prints_json_with_the_same_places(case: Path):
+    result = invoke("locate", case, "--json")
+    assert result.exit_code == 1
+    (candidate,) = json.loads(result.stdout)["candidates"]
+    assert (candidate["name"], candidate["verdict"]) == ("linen", "different")
+    (program,) = candidate["programs"]
+    (place,) = program["divergences"]
+    assert place["causes"][0] == {"left": 0.0, "text": "epsilon 1e-05 in place of 0.001", "within": True}
+    assert [site["port"] for site in place["sites"]] == ["haiku", "linen"]
+
+
+def test_an_optimizer_is_minimised_to_one_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each leaf is updated by itself: one of them is enough, and no value makes all of them right."""
+    monkeypatch.chdir(tmp_path)
+    Path("stepped.py").write_text(plant(BEHIND["b2"]))
+    result = invoke("minimise", "stepped.py")
+    assert result.exit_code == 1
+    assert "linen differs from haiku in step: 3 operations for 3" in result.stdout
+    assert "b2 0.999 in place of 0.9" in Path("repro.py").read_text()
+
+
+def test_minimise_ends_when_its_time_is_over(case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With a sentence that says so, and no file."""
+    monkeypatch.setattr("equiv.comparison.located.MOST_SECONDS", -1.0)
+
+    def refuse(*_: object) -> None:
+        raise EquivError("no two values were found.", fix="Call equiv locate for the place.")
+
+    monkeypatch.setattr("equiv.comparison.explain.reproduction.reproduce._reproduce", refuse)
+    result = invoke("minimise", case, "--out", tmp_path / "made")
+    assert result.exit_code == 2
+    assert not (tmp_path / "made").exists()
 
 
 def test_minimise_writes_a_file_that_runs_alone(case: Path, tmp_path: Path):

@@ -15,6 +15,7 @@ from equiv.comparison.explain.causes.trial import (
     Trial,
     always,
     edit_operand,
+    fill,
     leaf_of,
     near_operations,
     scalar_operands,
@@ -205,7 +206,7 @@ def _with_numbers(
     given = list(ins)
     for index, number in numbers.items():
         if number is not None:
-            given[index] = np.full_like(np.asarray(ins[index]), number)
+            given[index] = fill(ins[index], number)
     return evaluation.compute(eqn, given)
 
 
@@ -277,8 +278,8 @@ def _setting(side: AlignedSide, uses: Sequence[ConstantUse]) -> tuple[str, str]:
     return name_constant(side, first.operation, first.number), first.function
 
 
-def _fill(number: float, array: np.ndarray) -> np.ndarray:
-    return np.full_like(array, number)
+def _fill(number: float, array: Any) -> np.ndarray:
+    return fill(array, number)
 
 
 def _constants(side: AlignedSide, near: tuple[Operation, ...]) -> list[tuple[Operation, int, float]]:

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from equiv.comparison.explain.alignment import AlignedSide
 from equiv.comparison.explain.causes.trial import (
@@ -15,6 +18,7 @@ from equiv.comparison.explain.causes.trial import (
     Scene,
     Trial,
     always,
+    as_array,
     fit,
     is_close,
     near_operations,
@@ -23,58 +27,65 @@ from equiv.comparison.explain.causes.trial import (
 from equiv.comparison.explain.recording import Changes, Edit, Operation, RecordingEvaluation
 from equiv.programs.jaxpr import locate_equation
 
-Function = Callable[[np.ndarray], np.ndarray]
+Function = Callable[[Any], Any]
+"""Of an array of numpy; of one of jax under a trace, where a change is differentiated."""
 
 _erf = np.vectorize(math.erf, otypes=[float])
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+def _on(array: Any) -> Any:
+    """The functions of the library that an array is of."""
+    return jnp if isinstance(array, Tracer) else np
 
 
-def _gelu(x: np.ndarray) -> np.ndarray:
-    return 0.5 * x * (1 + _erf(x / math.sqrt(2)))
+def _sigmoid(x: Any) -> Any:
+    return 1 / (1 + _on(x).exp(-x))
 
 
-def _gelu_tanh(x: np.ndarray) -> np.ndarray:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+def _gelu(x: Any) -> Any:
+    erf = jax.scipy.special.erf if isinstance(x, Tracer) else _erf
+    return 0.5 * x * (1 + erf(x / math.sqrt(2)))
 
 
-def _elu(x: np.ndarray) -> np.ndarray:
-    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+def _gelu_tanh(x: Any) -> Any:
+    return 0.5 * x * (1 + _on(x).tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def _softmax(axis: int, x: np.ndarray) -> np.ndarray:
-    found = np.exp(x - x.max(axis=axis, keepdims=True))
+def _elu(x: Any) -> Any:
+    return _on(x).where(x > 0, x, _on(x).expm1(_on(x).minimum(x, 0)))
+
+
+def _softmax(axis: int, x: Any) -> Any:
+    found = _on(x).exp(x - x.max(axis=axis, keepdims=True))
     return found / found.sum(axis=axis, keepdims=True)
 
 
-def _log_softmax(axis: int, x: np.ndarray) -> np.ndarray:
+def _log_softmax(axis: int, x: Any) -> Any:
     moved = x - x.max(axis=axis, keepdims=True)
-    return moved - np.log(np.exp(moved).sum(axis=axis, keepdims=True))
+    return moved - _on(x).log(_on(x).exp(moved).sum(axis=axis, keepdims=True))
 
 
 FUNCTIONS: Mapping[str, Function] = {
-    "relu": lambda x: np.maximum(x, 0),
-    "tanh": np.tanh,
+    "relu": lambda x: _on(x).maximum(x, 0),
+    "tanh": lambda x: _on(x).tanh(x),
     "sigmoid": _sigmoid,
     "silu": lambda x: x * _sigmoid(x),
     "gelu": _gelu,
     "gelu (tanh approximation)": _gelu_tanh,
-    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
-    "leaky_relu(0.2)": lambda x: np.where(x > 0, x, 0.2 * x),
+    "leaky_relu": lambda x: _on(x).where(x > 0, x, 0.01 * x),
+    "leaky_relu(0.2)": lambda x: _on(x).where(x > 0, x, 0.2 * x),
     "elu": _elu,
-    "selu": lambda x: 1.0507009873554804934193349852946 * np.where(
-        x > 0, x, 1.6732632423543772848170429916717 * np.expm1(np.minimum(x, 0))
+    "selu": lambda x: 1.0507009873554804934193349852946 * _on(x).where(
+        x > 0, x, 1.6732632423543772848170429916717 * _on(x).expm1(_on(x).minimum(x, 0))
     ),
-    "softplus": lambda x: np.logaddexp(x, 0),
-    "relu6": lambda x: np.clip(x, 0, 6),
-    "hard_tanh": lambda x: np.clip(x, -1, 1),
-    "abs": np.abs,
-    "exp": np.exp,
+    "softplus": lambda x: _on(x).logaddexp(x, 0),
+    "relu6": lambda x: _on(x).clip(x, 0, 6),
+    "hard_tanh": lambda x: _on(x).clip(x, -1, 1),
+    "abs": lambda x: _on(x).abs(x),
+    "exp": lambda x: _on(x).exp(x),
     "negation": lambda x: -x,
-    "square": np.square,
-    "sqrt": np.sqrt,
+    "square": lambda x: _on(x).square(x),
+    "sqrt": lambda x: _on(x).sqrt(x),
 }  # fmt: skip
 """Functions that models apply to every element, by the names that libraries give them."""
 
@@ -132,7 +143,7 @@ def _change_operands(
     function: Function, operation: Operation, value: int, evaluation: RecordingEvaluation, eqn: Any, ins: list[Any]
 ) -> Any:
     given = [
-        fit(function(np.asarray(array)), array) if number == value else array
+        fit(function(as_array(array)), array) if number == value else array
         for number, array in zip(operation.ins, ins, strict=True)
     ]
     return evaluation.compute(eqn, given)
@@ -246,7 +257,7 @@ def _replaced(scene: Scene, source: int, end: Operation, function: Function) -> 
         else:
             given = evaluation.given[scene.right.recording.inputs[source]]
         outs = list(evaluation.compute(eqn, ins))
-        outs[0] = fit(function(np.asarray(given)), outs[0])
+        outs[0] = fit(function(as_array(given)), outs[0])
         return outs
 
     used = frozenset() if maker is None or place is not None else frozenset([maker.place])

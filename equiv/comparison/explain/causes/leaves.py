@@ -79,9 +79,8 @@ def other_calls(scene: Scene) -> Iterator[Trial]:
             if similar and wanted[0] != called[0] and called[1] in scene.left.matches[wanted[1]]:
                 shown = Pair(wanted[2], called[2])
                 text = f"`{_layer_of(wanted[0])}` in place of `{_layer_of(called[0])}` there"
-                yield Trial(
-                    text, partial(_with_result, scene, mine, index, value), Rank.NAMES, mine, index, shown=shown
-                )
+                made = partial(_with_result, scene, mine, index, value)
+                yield Trial(text, made, Rank.NAMES, mine, index, shown=shown, fixed=True)
 
 
 def _call_before(side: AlignedSide, value: int) -> tuple[InputName, int, Operation] | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equiv.comparison.explain.causes.trial import Pair, Rank, Scene, Trial, always, edit_at, fit
+from equiv.comparison.explain.causes.trial import Pair, Rank, Scene, Trial, always, edit_at, fill
 from equiv.comparison.explain.recording import Changes, LoopEdit, Operation, Place, Recording
 from equiv.programs.jaxpr import read_scan
 
@@ -30,7 +30,7 @@ def other_carries(scene: Scene) -> Iterator[Trial]:
 
 
 def _start_with(index: int, number: float, ins: list[Any]) -> list[Any]:
-    return [np.full_like(array, number) if place == index else array for place, array in enumerate(ins)]
+    return [fill(array, number) if place == index else array for place, array in enumerate(ins)]
 
 
 def _starts(recording: Recording, place: Place) -> dict[int, int]:
@@ -98,4 +98,4 @@ def other_filling(scene: Scene) -> Iterator[Trial]:
 
 
 def _filled(number: float, evaluation: Any, eqn: Any, ins: list[Any]) -> list[Any]:
-    return [fit(np.full_like(np.asarray(out), number), out) for out in evaluation.compute(eqn, ins)]
+    return [fill(out, number) for out in evaluation.compute(eqn, ins)]

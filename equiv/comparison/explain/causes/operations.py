@@ -13,6 +13,7 @@ from equiv.comparison.explain.causes.trial import (
     Scene,
     Trial,
     always,
+    as_array,
     edit_at,
     edit_operand,
     fit,
@@ -80,11 +81,12 @@ def missing_operation(scene: Scene) -> Iterator[Trial]:
         rest = [one for place, one in enumerate(operation.ins) if place != index]
         text = f"the {_noun(scene, False, operation, rest)} that {scene.names[1]} leaves out"
         sources = [source for source in others if source is not None]
+        fixed = any(value is None and record.moving[own] for value, own in sources)
         for rank, places in ((Rank.LEFT_OUT, _readers(scene, twin)), (Rank.REBUILT, _makers(scene, twin))):
             if places:
                 change = partial(_with_operation, scene, operation, index, sources, places, twin)
                 shown = Pair(operation, _shown_without(scene, value, twin, operation) or places[0])
-                yield Trial(text, change, rank, places[0], in_place=False, shown=shown)
+                yield Trial(text, change, rank, places[0], in_place=False, shown=shown, fixed=fixed)
 
 
 def _shown_without(scene: Scene, value: int, twin: int, operation: Operation) -> Operation | None:
@@ -236,7 +238,7 @@ def _take_result(
     place: int, order: np.ndarray, axis: int, evaluation: RecordingEvaluation, eqn: Any, ins: list[Any]
 ) -> Sequence[Any]:
     outs = list(evaluation.compute(eqn, ins))
-    outs[place] = np.take(np.asarray(outs[place]), order, axis=axis)
+    outs[place] = np.moveaxis(np.moveaxis(as_array(outs[place]), axis, 0)[order], 0, axis)
     return outs
 
 

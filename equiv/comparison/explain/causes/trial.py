@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
+from jax.core import Tracer
 
 from equiv.comparison.explain.alignment import AlignedSide, Alignment
 from equiv.comparison.explain.recording import Changes, Edit, Operation, RecordingEvaluation
@@ -61,6 +62,7 @@ class Trial:
             left out explains less by itself: with others of them it makes anything of anything.
         places: number of operations that are changed; where fewer explain the same, those are the cause.
         shown: the operations that are shown as its place, where these are not those at which the chains begin.
+        fixed: whether it puts arrays of the reference's run into the candidate, which have no gradient.
     """
 
     text: str
@@ -71,6 +73,7 @@ class Trial:
     in_place: bool = True
     places: int = 1
     shown: Pair | None = None
+    fixed: bool = False
 
     @property
     def order(self) -> tuple[int, int]:
@@ -179,20 +182,30 @@ def edit_at(operation: Operation, change: Callable[[RecordingEvaluation, Any, li
     return Changes((Edit(operation.place, change),))
 
 
-def edit_operand(operation: Operation, index: int, change: Callable[[np.ndarray], np.ndarray]) -> Changes:
+def edit_operand(operation: Operation, index: int, change: Callable[[Any], Any]) -> Changes:
     """The changes that are one operand replaced by a function of it."""
 
     def changed(evaluation: RecordingEvaluation, eqn: Any, ins: list[Any]) -> Sequence[Any]:
         given = list(ins)
-        given[index] = change(np.asarray(ins[index]))
+        given[index] = change(as_array(ins[index]))
         return evaluation.compute(eqn, given)
 
     return edit_at(operation, changed)
 
 
-def fit(array: np.ndarray, like: Any) -> np.ndarray:
+def fit(array: Any, like: Any) -> Any:
     """An array in the shape and dtype of another one of its size."""
-    return np.asarray(array).reshape(np.shape(like)).astype(np.asarray(like).dtype)
+    return as_array(array).reshape(np.shape(like)).astype(as_array(like).dtype)
+
+
+def as_array(value: Any) -> Any:
+    """An array of numpy; under a trace, where a change is differentiated, the value itself."""
+    return value if isinstance(value, Tracer) else np.asarray(value)
+
+
+def fill(array: Any, number: float) -> np.ndarray:
+    """An array of the same shape and dtype that is filled with a number."""
+    return np.full(np.shape(array), number, as_array(array).dtype)
 
 
 def leaf_of(side: AlignedSide, value: int) -> InputName | None:

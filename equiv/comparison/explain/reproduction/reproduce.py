@@ -20,12 +20,16 @@ from equiv.comparison.explain.search import find_divergences
 from equiv.comparison.numeric.blocks import element_responses, finite_difference, measure_blocks
 from equiv.comparison.numeric.budgets import limit_finite
 from equiv.core.budget import rounding_growth
+from equiv.core.output_name import OutputName
 from equiv.errors import EquivError
 from equiv.programs.jaxpr import visit_equations
 from equiv.programs.primitives import IDENTITIES
+from equiv.programs.transform import select_outputs
 
 MOST_SECONDS = 120.0
 """Seconds of processor time after which no more is tried."""
+
+ENDED = f"There was no time to try more: that ends after {MOST_SECONDS:.0f} s of processor time."
 
 NUDGES = 4
 """Runs with every input moved by an ulp, up or down."""
@@ -35,6 +39,9 @@ SHOWN_PART = 0.01
 
 CODE_PART = 1e-8
 """How far what the code computes may be from what the program does: their rounding differs, a wrong line shows."""
+
+UNUSABLE = (TypeError, ValueError, IndexError, KeyError, NotImplementedError, ArithmeticError, NameError, RuntimeError)
+"""What code that does not fit its arrays raises, some of it from within jax: such code is not written."""
 
 SMALL = (1, 2)
 """Sizes that an axis is cut to, the smallest that still shows the difference."""
@@ -78,23 +85,35 @@ class _Shown:
     part: float
 
 
-def reproduce_difference(runs: ProgramRuns, several: bool = False) -> Reproduction:
+def narrow_runs(runs: ProgramRuns, output: OutputName) -> ProgramRuns:
+    """Keep one output of both programs, and what it is made of: of an optimizer, the update of one leaf.
+
+    Args:
+        runs: the programs, and what they are run on.
+        output: one that both have and that is refuted.
+    """
+    ours, theirs = (select_outputs(one, (output,)) for one in (runs.reference, runs.candidate))
+    return replace(runs, reference=ours, candidate=theirs, refuted=(output,))
+
+
+def reproduce_difference(runs: ProgramRuns, several: bool = False, ends: float | None = None) -> Reproduction:
     """Make the smallest reproduction of a divergence; call it inside `jax.enable_x64(True)`.
 
     Args:
         runs: the programs, and what they are run on.
         several: whether there are several: then the tried causes of all others are taken away first.
+        ends: processor time after which no more is tried; None: `MOST_SECONDS` from now.
 
     Raises:
-        EquivError: there is none that can be written; it says why.
+        EquivError: there is none that can be written, or there was no time to find one; it says why.
     """
     problems: list[EquivError] = []
     loops = any(eqn.primitive.name == "scan" for _, eqn in visit_equations(runs.candidate.jaxpr))
-    ends = time.process_time() + MOST_SECONDS
+    ends = time.process_time() + MOST_SECONDS if ends is None else ends
     for background in _iterate_backgrounds(runs, several):
         for whole_loops in (False, True) if loops else (False,):
             if problems and time.process_time() > ends:
-                raise problems[0]
+                raise EquivError(f"{problems[0].problem} {ENDED}", fix=problems[0].fix)
             try:
                 return _reproduce(runs, background, whole_loops, ends)
             except EquivError as error:
@@ -143,7 +162,7 @@ def _reproduce(runs: ProgramRuns, background: Callable[[int], Changes], whole_lo
         shown.outs, (aligned.keep(0, [join.reference]), aligned.keep(1, [join.candidate])), join
     ):
         raise EquivError("the code of the smallest part does not show the difference.", fix=FIX)
-    functions, shown = _cut_axes(draft, depth, functions, shown)
+    functions, shown = _cut_axes(draft, depth, functions, shown, ends)
     functions = _without_unused(functions)
     given = {f"x{number}": one.text for number, one in enumerate(segments.given)}
     values = tuple(float(np.real(side[shown.at])) for side in shown.outs)
@@ -176,11 +195,13 @@ def _without_unused(functions: Functions) -> Functions:
     return replace(functions, arrays={name: array for name, array in functions.arrays.items() if name in used})
 
 
-def _cut_axes(draft: Draft, depth: int, functions: Functions, shown: _Shown) -> tuple[Functions, _Shown]:
-    """Cut one class of axes after the other, as long as the code still shows the difference."""
+def _cut_axes(draft: Draft, depth: int, functions: Functions, shown: _Shown, ends: float) -> tuple[Functions, _Shown]:
+    """Cut one class of axes after the other, as long as the code still shows the difference and there is time."""
     cut: dict[Axis, Sequence[int]] = {}
     result = draft.segments.reference
     for axis in draft.axes.free():
+        if time.process_time() > ends:
+            break
         place = [n for n in range(len(result.shapes[result.result])) if draft.axes.find((0, result.result, n)) == axis]
         worst = shown.at[place[0]] if place and place[0] < len(shown.at) else 0
         others = [n for n in range(draft.axes.sizes[axis]) if n != worst]
@@ -206,7 +227,7 @@ def _show(functions: Functions, depth: int) -> _Shown | None:
     try:
         outs = _run(ours, given, 0), _run(theirs, given, 0)
         moved = [[_run(side, given, seed) for seed in range(1, NUDGES + 1)] for side in (ours, theirs)]
-    except Exception:  # noqa: BLE001 - code that does not run is not written
+    except UNUSABLE:
         return None
     if outs[0].shape != outs[1].shape or not outs[0].size:
         return None
