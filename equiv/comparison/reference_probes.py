@@ -8,7 +8,7 @@ import numpy as np
 from equiv.comparison.numeric.held_outputs import count_nonfinite
 from equiv.comparison.numeric.probe_set import make_probes
 from equiv.comparison.numeric.rounding import measure_noise
-from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs, run_on_probe
+from equiv.comparison.numeric.run_port import CompiledPort, collect_outputs, run_on_probe, train_step_kind
 from equiv.comparison.numeric.step_moves import StepMoves, moved_parameters
 from equiv.comparison.observation import LARGE_INPUTS, RoundingNoise, Sample
 from equiv.comparison.state import CaseState, Reference
@@ -81,8 +81,9 @@ def run_on_probes(state: CaseState, compiled: CompiledPort) -> tuple[dict[str, S
 
 
 def _run_watched(state: CaseState, compiled: CompiledPort, probe: Probe) -> Sample:
-    """Run the reference on a probe, and see how far large train steps move its parameters."""
-    steps = StepMoves(moved_parameters(compiled.table, probe))
+    """Run the reference on a probe, and see how far large train steps of the default optimizer move its parameters."""
+    is_own = train_step_kind(compiled.traced.port) == "own"
+    steps = StepMoves({} if is_own else moved_parameters(compiled.table, probe))
     earlier = None if state.before is None else _find_same_run(state.before, probe)
     return replace(run_on_probe(compiled, probe, hold=steps.hold, earlier=earlier), moves=steps.moves)
 

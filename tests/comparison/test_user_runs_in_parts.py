@@ -1,6 +1,7 @@
 """Large ports as their users run them: compared as they are computed, one probe after the other; nothing is kept."""
 
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from flax import linen as nn
 
 from equiv.case import Case
 from equiv.comparison import as_users
-from equiv.comparison.numeric import held_outputs
+from equiv.comparison.numeric import held_outputs, user_outputs
 from equiv.comparison.numeric.held_outputs import HeldOutputs
 from equiv.comparison.numeric.user_outputs import UserOutputs
 from equiv.comparison.pipeline import run_case
@@ -74,3 +75,33 @@ def test_parts_give_the_findings_of_the_whole(wrong, monkeypatch):
     assert compiled_findings() == whole
     assert any(grade == "error" for _, grade, *_ in whole) == wrong
     assert not alive
+
+
+class Plain(nn.Module):
+    """A model that does not draw."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3, name="dense")(x)
+
+
+def test_without_draws_each_run_is_made_once(monkeypatch):
+    """What users run is compared with what it means as it is held: once on each probe, natively."""
+    monkeypatch.setenv(as_users.ASKED, "1")
+    monkeypatch.setattr(compiled, "LARGE_TRAINING", 0)
+    monkeypatch.setattr(held_outputs, "LARGE_OUTPUT", 8)
+    runs: list[tuple[str, str]] = []
+    for name in ("stream_calls", "stream_with_draws"):
+        stream = getattr(user_outputs, name)
+
+        def count(first: Any, probe: Any, *others: Any, name: str = name, stream: Any = stream) -> Any:
+            port = first.programs.port if name == "stream_with_draws" else id(first)
+            runs.append((name, f"{port} {probe.name}"))
+            return stream(first, probe, *others)
+
+        monkeypatch.setattr(user_outputs, name, count)
+    case = replace(DROPPING, models={"old": Plain, "new": lambda: Plain()})
+    assert run_case(LoadedCase("plain", "", case)).verdicts == {"new": "same"}
+    # The executable that is compared runs once to be held, and once beside what users run.
+    assert sorted(set(map(runs.count, runs))) == [1, 2]
+    assert {name for name, where in runs if runs.count((name, where)) == 1} == {"stream_calls"}
