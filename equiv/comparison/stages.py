@@ -335,7 +335,8 @@ def _check_with_constants_read(
         read = read_constants(comparison, results, names, ports, (probes[0], probes[1]))
         if read is None:
             return comparison, results, None
-        changed, again = _check_with_own_rounding(state, candidate, replace(read.comparison, folded={}))
+        changed = fold_comparison(replace(read.comparison, folded={}))
+        changed, again = _check_with_own_rounding(state, candidate, changed)
     except EquivError:
         return comparison, results, None  # such as an operation that cannot be evaluated alone
     return changed, add_readings(results, again, read.note), read.again

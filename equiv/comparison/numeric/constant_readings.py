@@ -14,9 +14,8 @@ from itertools import product
 
 import numpy as np
 
-from equiv.comparison.numeric.arrays import float64_pair
 from equiv.comparison.numeric.budgets import find_responses, output_budgets
-from equiv.comparison.numeric.held_outputs import largest_value, output_dtype
+from equiv.comparison.numeric.held_outputs import HeldOutputs, largest_value, output_dtype
 from equiv.comparison.numeric.last_digits import fit_amounts
 from equiv.comparison.numeric.own_rounding import find_lost
 from equiv.comparison.numeric.read_port import Ports, ReadPort, readable_ports
@@ -116,23 +115,21 @@ def read_constants(
         return None
     converted = {leaf for leaf in comparison.known_differences if leaf in comparison.candidate.table.names()}
     found = [one for check in checks for one in check.findings]
-    rows = list(_compared_elements(comparison, found, converted))
+    fitted = _arrays_to_fit(comparison, found)
+    rows = list(_compared_elements(comparison, found, converted, fitted))
+    is_trained = any(one.output.program == TRAINING or one.output.after_training for one in rows)
     unknowns = (*sides[0].unknowns, *sides[1].unknowns)
     # What a port has rounded itself is tried first: of two numbers that do as well, it is named.
     order = sorted(range(len(unknowns)), key=lambda index: not unknowns[index].is_rounded)
     place, first = np.argsort(order).astype(int), len(sides[0].unknowns)
 
-    def outputs(amounts: np.ndarray, on: Iterable[str]) -> AllOutputs:
+    def outputs(amounts: np.ndarray, known: AllOutputs, calls_alone: bool) -> AllOutputs:
         own = amounts[place]
-        known = [
-            {name: side.samples[name].float64 or {} for name in on}
-            for side in (comparison.reference, comparison.candidate)
-        ]
-        ours = sides[0].run(own[:first], known[0], {}, converted)
-        return ours, sides[1].run(own[first:], known[1], ours, converted)
+        ours = sides[0].run(own[:first], known[0], {}, converted, calls_alone)
+        return ours, sides[1].run(own[first:], known[1], ours, converted, calls_alone)
 
     def difference(amounts: np.ndarray) -> list[np.ndarray]:
-        read = outputs(amounts, {one.probe: None for one in rows})
+        read = outputs(amounts, fitted, not is_trained)
         return [one.apart(read) for one in rows]
 
     fit = fit_amounts(difference, len(unknowns))
@@ -141,10 +138,10 @@ def read_constants(
     texts = [*(text for side in sides for text in side.tables), *moved]
     if not texts:
         return None
-    read = outputs(fit.amounts, comparison.reference.samples)
-    reference, candidate = (
-        _with_float64(side, one) for side, one in zip((comparison.reference, comparison.candidate), read, strict=True)
-    )
+    both = (comparison.reference, comparison.candidate)
+    whole = [{name: one.float64 or {} for name, one in side.samples.items()} for side in both]
+    read = outputs(fit.amounts, (whole[0], whole[1]), False)
+    reference, candidate = (_with_float64(side, one) for side, one in zip(both, read, strict=True))
     rounded = " and ".join(sorted(dtypes))
     note = f"the same where constants that a port rounds to {rounded} are read to more digits: {_list_readings(texts)}"
     again = partial(_read_on_probe, sides, fit.amounts[place], converted)
@@ -199,14 +196,38 @@ class _Elements:
         return np.nan_to_num(np.concatenate(parts), nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _compared_elements(comparison: Comparison, findings: Sequence[Finding], converted: set[str]) -> Iterator[_Elements]:
+def _arrays_to_fit(comparison: Comparison, findings: Sequence[Finding]) -> AllOutputs:
+    """The outputs in float64 that a fit looks at, on the probes where one is refuted in it.
+
+    Where training is large they are those of calls and gradients, which need no step, or else the small ones of steps.
+    """
+    compared = {one.output for one in findings if one.precision == "float64"}
+    probes = {one.probe: None for one in findings if one.precision == "float64" and one.grade == "refuted"}
+
+    def arrays(outputs: Outputs | None) -> Outputs:
+        if not isinstance(outputs, HeldOutputs):
+            return outputs or {}
+        calls, _ = next(outputs.stream())
+        return outputs.held if compared.isdisjoint(calls) else calls
+
+    ours, theirs = (
+        {probe: arrays(side.samples[probe].float64) for probe in probes}
+        for side in (comparison.reference, comparison.candidate)
+    )
+    return ours, theirs
+
+
+def _compared_elements(
+    comparison: Comparison, findings: Sequence[Finding], converted: set[str], fitted: AllOutputs
+) -> Iterator[_Elements]:
     """Yield the elements that a fit looks at: of every output compared in float64, on probes where one is refuted."""
     compared = {one.output: None for one in findings if one.precision == "float64" and one.output}
-    probes = {one.probe: None for one in findings if one.precision == "float64" and one.grade == "refuted"}
-    for probe, output in product(probes, compared):
-        ours, theirs = (side.samples[probe] for side in (comparison.reference, comparison.candidate))
-        pair = float64_pair(ours, theirs, output, output)
-        if output.leaf in converted or pair is None or pair[0].shape != pair[1].shape or not pair[0].size:
+    for probe, output in product(fitted[0], compared):
+        ours, theirs = (side[probe] for side in fitted)
+        if output.leaf in converted or output not in ours or output not in theirs:
+            continue
+        pair = ours[output], theirs[output]
+        if pair[0].shape != pair[1].shape or not pair[0].size:
             continue
         if str(pair[0].dtype) in ("float64", "complex128"):
             budget = output_budgets(comparison, probe, output, pair, in_float64=True).elements.ravel()

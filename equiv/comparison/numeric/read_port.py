@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 
 from equiv.backends.build import call_user_code
-from equiv.comparison.numeric.run_port import CompiledPort, run_then_eval
+from equiv.comparison.numeric.held_outputs import hold_outputs
+from equiv.comparison.numeric.run_port import CompiledPort, run_then_eval, stream_then_eval
 from equiv.comparison.numeric.tables import match_table
 from equiv.comparison.observation import FRESH_STATE, Outputs
 from equiv.core.output_name import ProgramName, trained_leaf
@@ -83,15 +84,21 @@ class ReadPort:
     table_dtypes: tuple[str, ...] = ()
 
     def run(
-        self, amounts: np.ndarray, known: Mapping[str, Outputs], taken: Mapping[str, Outputs], converted: set[str]
+        self,
+        amounts: np.ndarray,
+        known: Mapping[str, Outputs],
+        taken: Mapping[str, Outputs],
+        converted: set[str],
+        calls_alone: bool = False,
     ) -> Mapping[str, Outputs]:
-        """Run it on the probes of `known`, its outputs as they are.
+        """Run it on the probes of `known`, its outputs as they are. Where its training is large, outputs are held.
 
         Args:
             amounts: of its own unknowns.
             known: probe to outputs.
             taken: probe to outputs of the reference.
             converted: leaves that differ by a known formula: the eval after training takes them from there.
+            calls_alone: where its training is large, no step of it is asked for.
         """
         if self.executable is None or self.compiled is None:
             return known
@@ -103,8 +110,17 @@ class ReadPort:
             moved = replace(probe, batches={**probe.batches, AMOUNTS: given})
             fresh = probe.name == FRESH_STATE
             own = self.compiled.traced.fresh if fresh else {}
+            is_large = self.executable.training is not None
+            if is_large and calls_alone:
+                found[probe.name] = {**known[probe.name], **next(stream_then_eval(self.executable, moved, own, {}))[0]}
+                continue
             leaves = {leaf: taken[probe.name][trained_leaf(leaf)][-1] for leaf in converted if fresh and taken}
-            found[probe.name] = {**known[probe.name], **run_then_eval(self.executable, moved, own, leaves)[0]}
+            stream = partial(stream_then_eval, self.executable, moved, own, leaves)
+            found[probe.name] = (
+                hold_outputs(stream)[0]  # of all programs, so that nothing of what was known is missing
+                if is_large
+                else {**known[probe.name], **run_then_eval(self.executable, moved, own, leaves)[0]}
+            )
         return found
 
 
@@ -206,7 +222,10 @@ def _readable_port(
         readings[key] = Reading(center, size, which)
     if not readings:
         return ReadPort(compiled, probes, None, (), ())
-    programs = read_programs(compiled.float64.programs, names, readings, len(unknowns))
+    whole = compiled.float64.programs
+    if compiled.float64.training is not None:  # then all are run, and none is put together with what was known
+        names = frozenset(part.name for part in (*whole.parts, whole.step) if part is not None)
+    programs = read_programs(whole, names, readings, len(unknowns))
     return ReadPort(
         compiled,
         probes,
