@@ -9,7 +9,7 @@ import numpy as np
 from equiv.core.batch_spec import INTEGER_DTYPES, BatchEntry
 from equiv.core.case import BatchInvariance, CallSequence, Padding
 from equiv.core.method_call import MethodCall
-from equiv.errors import CaseError, EquivError
+from equiv.errors import CaseError
 
 MOST_ROWS = 4
 """Largest number of rows that are called alone: each is one more call in the program that is compared."""
@@ -108,35 +108,6 @@ class PartedCall(CallSequence):
     known: Mapping[str, MethodCall] = field(default_factory=dict)
     parts: tuple[BatchPart, ...] = ()
     alone: str = ""
-
-
-BATCH, PADDING = "batch", "padding"
-"""The invariances that a command line names; of padding the mask stands behind a colon."""
-
-
-def read_invariance(text: str) -> BatchInvariance | Padding:
-    """Read an invariance as `--invariant` has it: `batch`, `padding:mask`, or `padding:mask=0` where 0 is valid.
-
-    Raises:
-        EquivError: it is none of these.
-    """
-    kind, colon, mask = (part.strip() for part in text.partition(":"))
-    name, equals, valid = (part.strip() for part in mask.partition("="))
-    problem = ""
-    if kind not in (BATCH, PADDING):
-        problem = f"there is no invariance {kind!r}"
-    elif kind == BATCH and colon:
-        problem = f"batch takes no input, and {mask!r} is given"
-    elif kind == PADDING and not name:
-        problem = "padding names no mask"
-    elif kind == PADDING and equals and valid not in ("0", "1"):
-        problem = f"the valid positions of a mask are 0 or 1, and {valid!r} is given"
-    if problem:
-        raise EquivError(
-            f"--invariant {text!r}: {problem}.",
-            fix="Write batch, padding:mask with the name of an input, or padding:mask=0 where 0 marks what is valid.",
-        )
-    return BatchInvariance() if kind == BATCH else Padding(name, valid != "0")
 
 
 def title_of(invariance: BatchInvariance | Padding, method: str) -> str:

@@ -286,8 +286,8 @@ def judge_tiny():
 def test_a_planted_fault_of_the_compiler_is_found_alone(monkeypatch, guilty):
     texts, lower = [], as_users.lower_user_calls
 
-    def lower_and_remember(traced, steps):
-        calls = lower(traced, steps)
+    def lower_and_remember(traced, steps, **options):
+        calls = lower(traced, steps, **options)
         texts.extend(call.lowered.as_text() for call in calls if traced.port.name == "nnx" and call.name != STEP)
         return calls
 

@@ -154,7 +154,9 @@ def worst_values(scene: Scene) -> tuple[str, str]:
     if ours is None or theirs is None or not ours.outs or not theirs.outs:
         return "", ""
     one, other = scene.ours[0].get(ours.outs[0]), scene.theirs[0].get(theirs.outs[0])
-    if one is None or other is None or one.shape != other.shape or one.dtype.kind not in "fiu" or not one.size:
+    if one is None or other is None or one.shape != other.shape or not one.size:
+        return "", ""
+    if {one.dtype.kind, other.dtype.kind} - set("fiu"):
         return "", ""
     with np.errstate(all="ignore"):
         at = int(np.nanargmax(np.abs(_flat(one) - _flat(other)))) if not np.isnan(one - other).all() else 0

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from equiv.core.batch_parts import read_invariance
 from equiv.core.batch_spec import parse_batch
 from equiv.core.case import BatchInvariance, CallSequence, Case, Padding
 from equiv.core.checks import INVARIANCE, read_checks
 from equiv.core.files import write_file
+from equiv.core.invariance_option import read_invariance
 from equiv.core.method_call import read_calls, read_methods, split_calls
 from equiv.errors import EquivError
 from equiv.infer.import_path import ImportedBatch, parse_import_path

@@ -5,7 +5,7 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equiv.comparison.numeric import worst_on_device
@@ -40,6 +40,7 @@ def make_arrays(seed, dtype, size, share):
     return left, (moved + (rng.random(size) < share / 2) * 1e-3).astype(dtype)
 
 
+@settings(deadline=None)  # the first of each size is compiled
 @given(
     seed=st.integers(0, 2**32 - 1),
     dtype=st.sampled_from(FLOAT_DTYPES),
