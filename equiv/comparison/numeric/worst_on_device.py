@@ -5,6 +5,7 @@ NumPy makes thirty passes over the arrays for it, which cost more than the train
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jax
@@ -30,31 +31,39 @@ LOWEST, HIGHEST = -1074, 1024
 
 @dataclass(frozen=True)
 class DeviceRule:
-    """What gives every element its budget, as arrays of the device.
+    """What gives every element its budget, as arrays.
 
     Attributes:
         rule: the same, as numbers.
         dtype: of the output.
         tables: float64[2, HIGHEST - LOWEST + 1]; the response of each exponent, and its distance.
-        scalars: float64[8]; see `_find_worst`.
+        scalars: float64[7]; see `_find_worst`.
     """
 
     rule: BudgetRule
     dtype: np.dtype
-    tables: Any
-    scalars: Any
+    tables: np.ndarray
+    scalars: np.ndarray
 
 
 def make_device_rule(rule: BudgetRule, dtype: np.dtype) -> DeviceRule:
-    """Put a rule on the CPU, on which the outputs are already."""
+    """Make the arrays of a rule for the outputs of one dtype."""
     distance = rule.distance or Responses()
     wholes = [rounding_response(one.largest, ulp(dtype), rule.largest) for one in (rule.known, distance)]
     tables = np.stack([_list_responses(one, whole) for one, whole in zip((rule.known, distance), wholes, strict=True)])
     floor = min(rule.zero, rule.growth * wholes[0]) if rule.zero else 0.0
     tiny, twice = float(ml_dtypes.finfo(dtype).tiny), 0.0 if rule.distance is None else 2.0
     scalars = np.array([*wholes, rule.growth, twice, ulp(dtype), tiny, floor])
-    with enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        return DeviceRule(rule, dtype, jnp.asarray(tables), jnp.asarray(scalars))
+    return DeviceRule(rule, dtype, tables, scalars)
+
+
+@cache
+def _find_cpu() -> Any | None:
+    """The device on which the outputs are already; None: JAX has no backend for it, as with `JAX_PLATFORMS=tpu`."""
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError:
+        return None
 
 
 def _list_responses(known: Responses, whole: float) -> np.ndarray:
@@ -93,21 +102,25 @@ def find_worst_element(arrays: ArrayPair, rule: DeviceRule) -> Difference | None
 
     Returns:
         The worst element, its index that of the flat array, without the largest value of the arrays; None: they differ
-        by numbers below the smallest normal one, which compiled code takes for zero.
+        by numbers below the smallest normal one, which compiled code takes for zero, or there is no CPU to run it on.
     """
+    cpu = _find_cpu()
+    if cpu is None:
+        return None
     left, right = (one.ravel() for one in arrays)
-    if np.array_equal(left, right):
+    is_equal = np.array_equal(left, right)
+    if is_equal:
         left, right = left[:1], right[:1]  # any element is the worst
     first, best = 0, np.zeros(4)
     for ours, theirs in _split_padded(left, right):
-        with enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        with enable_x64(True), jax.default_device(cpu):
             found = np.asarray(_find_worst(ours, theirs, rule.tables, rule.scalars))
         if not first or _ratio(found) > _ratio(best):
             best = found + np.array([first, 0, 0, 0])
         first += len(ours)
     index, error, budget, response = (float(one) for one in best)
     place = int(index)
-    if error == 0 and left.size > 1:
+    if error == 0 and not is_equal:
         return None
     values = plain.element_text(left[place]), plain.element_text(right[place])
     return Difference(error, budget, response, (place,), *values, rule.rule.zero, largest=0.0)

@@ -76,8 +76,16 @@ def test_a_later_part_may_be_worst(size, monkeypatch):
 @pytest.mark.parametrize("dtype", FLOAT_DTYPES)
 def test_differences_of_subnormal_numbers_are_left_to_numpy(dtype):
     """Compiled code takes them for zero: what differs would be called equal."""
-    left = np.zeros(2, dtype)
-    right = np.array([0, ml_dtypes.finfo(dtype).smallest_subnormal], dtype)
-    rule = make_device_rule(BudgetRule(Responses(), 1.0, 1.0, 0.0), left.dtype)
-    found = find_worst_element((left, right), rule)
-    assert found is None or found.error > 0
+    for size in (1, 2):
+        left = np.zeros(size, dtype)
+        right = np.full(size, ml_dtypes.finfo(dtype).smallest_subnormal, dtype)
+        rule = make_device_rule(BudgetRule(Responses(), 1.0, 1.0, 0.0), left.dtype)
+        found = find_worst_element((left, right), rule)
+        assert found is None or found.error > 0
+
+
+def test_without_a_cpu_it_is_left_to_numpy(monkeypatch):
+    monkeypatch.setattr(worst_on_device, "_find_cpu", lambda: None)
+    array = np.ones(2, "float32")
+    rule = make_device_rule(BudgetRule(Responses(), 1.0, 1.0, 0.0), array.dtype)
+    assert find_worst_element((array, array), rule) is None
