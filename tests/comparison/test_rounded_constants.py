@@ -13,7 +13,9 @@ from helpers import case_from, just
 from equiv.comparison import stages
 from equiv.comparison.frozen.bundle import decode_bundle, encode_bundle
 from equiv.comparison.frozen.freeze import freeze_reference
+from equiv.comparison.numeric import fold, held_outputs
 from equiv.comparison.numeric.constant_readings import read_constants
+from equiv.comparison.numeric.held_outputs import HeldOutputs
 from equiv.comparison.pipeline import RunOptions, run_case
 from equiv.comparison.stages import (
     check_candidates,
@@ -30,6 +32,7 @@ from equiv.core.case_files import LoadedCase
 from equiv.core.grades import EQUAL_GRADES
 from equiv.core.output_name import STEP, ProgramName
 from equiv.core.results import CheckResult
+from equiv.programs import compiled
 
 SOURCE = """
 import math
@@ -362,3 +365,32 @@ def test_a_reading_is_tried_for_small_differences_only(monkeypatch: pytest.Monke
     monkeypatch.setattr(stages, "read_constants", None)
     ways = {name: FAULTS[name] for name in ("a root with fewer digits", "another momentum", "two numbers exchanged")}
     assert "refuted" in {check.grade for check in judged(ways)}
+
+
+@pytest.mark.parametrize("factor", ["8**-0.5", "8**-0.5 * (1 + 5e-7)"], ids=["the same", "another"])
+def test_large_training_is_read_in_parts(factor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is fetched is what is shown; of no run all outputs."""
+
+    def found() -> list[tuple[str, str, str]]:
+        checks = judged({"root": ("y / np.sqrt(8).astype('float32')", f"y * {factor}")})
+        return [(one.check, one.grade, one.findings[0].note if one.findings else "") for one in checks]
+
+    whole, as_a_whole = found(), list[bool]()
+    compute = HeldOutputs._compute
+
+    def compute_and_look(self, names):
+        as_a_whole.append(frozenset(names) == self.large.keys())
+        return compute(self, names)
+
+    monkeypatch.setattr(HeldOutputs, "_compute", compute_and_look)
+    for module, name, value in (
+        (compiled, "LARGE_TRAINING", 0),
+        (held_outputs, "LARGE_OUTPUT", 8),
+        (fold, "FETCHED", 0),
+    ):
+        monkeypatch.setattr(module, name, value)
+    assert found() == whole
+    assert not any(as_a_whole)
+    is_same = factor == "8**-0.5"
+    assert ("read to more digits" in str(whole)) == is_same
+    assert ({grade for _, grade, _ in whole} <= set(EQUAL_GRADES)) == is_same

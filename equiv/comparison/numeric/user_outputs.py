@@ -184,10 +184,9 @@ def compare_user_outputs(described: Comparison, runs: Iterable[UserOutputs]) -> 
     """
     found: dict[OutputName, list[Finding]] = {}
     for run in runs:
-        sides = (
+        meaning, observed = (
             replace(described.reference, samples={run.probe: Sample(one, None)}) for one in (run.meaning, run.observed)
         )
-        meaning, observed = sides
         folds = {} if run.run is None else {run.probe: run.run}
         compared = fold_comparison(replace(described, reference=meaning, candidate=observed), folds)
         for name in run.observed:
